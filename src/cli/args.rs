@@ -1,0 +1,282 @@
+//! Flags and their environment variables: checks single values, combines none.
+
+use super::cpu_list::{self, CpuList};
+use crate::client::generate;
+use crate::config::Config;
+use bytesize::ByteSize;
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// io_uring ingest engine: fixed-width record streams over TCP in, one exact grouped DataFrame a
+/// connection out, with its time, rate and latency.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringest",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done; 1 a result is not complete or differs, or output was lost; \
+                  2 wrong usage; 3 the host cannot run it as asked; 130 second signal.\n\
+                  Start with: ringest doctor, ringest demo, ringest serve."
+)]
+pub struct Args {
+    /// Verbose logs. RUST_LOG is honoured and wins; NO_COLOR is honoured
+    #[arg(long, global = true, env = "RINGEST_DEBUG", value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub debug: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Receive record streams and print one result a connection
+    Serve(ServeOptions),
+    /// Start an engine on a free loopback port, send it records, compare the results
+    Demo(DemoOptions),
+    /// Send record streams to an engine
+    Send(SendOptions),
+    /// Examine whether this host can run the engine as configured
+    Doctor(DoctorOptions),
+    /// Exit 0 where an engine listens on this host, for container health checks
+    Health(HealthOptions),
+}
+
+/// What the engine is started with; shared by every command that starts or examines one.
+#[derive(Debug, clap::Args)]
+pub struct EngineOptions {
+    /// Address or name to listen on
+    #[arg(long, env = "RINGEST_HOST", default_value = "0.0.0.0")]
+    pub host: String,
+    /// Port of the record listener; 0 takes a free one, named on stderr
+    #[arg(long, env = "RINGEST_RECORDS_PORT", default_value_t = 9000)]
+    pub records_port: u16,
+    /// The limits
+    #[command(flatten)]
+    pub limits: LimitOptions,
+}
+
+/// Limits of the engine.
+#[derive(Debug, clap::Args)]
+pub struct LimitOptions {
+    /// Cores that get a pinned worker each, as `taskset -c` takes them, or `all` that are allowed
+    #[arg(long, env = "RINGEST_CORES", value_name = "LIST", default_value = "all", value_parser = cpu_list::parse)]
+    pub cores: CpuList,
+    /// Receive window of a connection [4KiB to 16MiB]
+    #[arg(long, env = "RINGEST_BUFFER_BYTES", value_name = "SIZE", default_value = "128KiB", value_parser = size)]
+    pub buffer_bytes: usize,
+    /// Windows of each worker that are registered with its ring, in locked memory; connections
+    /// beyond them use plain memory [0 to 1024]
+    #[arg(long, env = "RINGEST_REGISTERED_BUFFERS", value_name = "N", default_value_t = 16)]
+    pub registered_buffers: usize,
+    /// Rows that are aggregated at a time [1 to 16777216]
+    #[arg(long, env = "RINGEST_BATCH_ROWS", value_name = "N", default_value_t = 65_536)]
+    pub batch_rows: usize,
+    /// Largest packet, refused above from its header alone [271 to 4294967295]
+    #[arg(long, env = "RINGEST_PACKET_BYTES_LIMIT", value_name = "SIZE", default_value = "16MiB", value_parser = size)]
+    pub packet_bytes_limit: usize,
+    /// Groups of one connection
+    #[arg(long, env = "RINGEST_GROUPS_LIMIT", value_name = "N", default_value_t = 1_000_000)]
+    pub groups_limit: usize,
+    /// Distinct texts of one connection, in bytes together [256 to 4294967295]
+    #[arg(long, env = "RINGEST_STRINGS_BYTES_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    pub strings_bytes_limit: usize,
+    /// Connections at one time, counted until their result is printed [1 to 65536]
+    #[arg(long, env = "RINGEST_MAX_CONNECTIONS", value_name = "N", default_value_t = 256)]
+    pub max_connections: usize,
+    /// Longest silence between packets [100ms to 7days]
+    #[arg(long, env = "RINGEST_IDLE_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub idle_timeout: Duration,
+    /// Longest time from a packet's first byte to its last [100ms to 7days]
+    #[arg(long, env = "RINGEST_PACKET_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub packet_timeout: Duration,
+}
+
+impl EngineOptions {
+    /// The configuration that the options describe, not yet checked.
+    pub fn config(&self) -> Config {
+        self.limits.config(self.host.clone(), self.records_port)
+    }
+}
+
+impl LimitOptions {
+    /// The configuration of an engine with these limits at an address, not yet checked.
+    pub fn config(&self, host: String, records_port: u16) -> Config {
+        Config {
+            host,
+            records_port,
+            cores: self.cores.0.clone(),
+            exit_after: None,
+            buffer_bytes: self.buffer_bytes,
+            registered_buffers: self.registered_buffers,
+            batch_rows: self.batch_rows,
+            packet_bytes_limit: self.packet_bytes_limit as u64,
+            groups_limit: self.groups_limit,
+            strings_bytes_limit: self.strings_bytes_limit,
+            max_connections: self.max_connections,
+            idle_timeout: self.idle_timeout,
+            packet_timeout: self.packet_timeout,
+        }
+    }
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A heading, the whole DataFrame and a summary, for people
+    Table,
+    /// One JSON object a line, for programs
+    Ndjson,
+}
+
+/// Options of `ringest serve`.
+#[derive(Debug, clap::Args)]
+pub struct ServeOptions {
+    /// The engine
+    #[command(flatten)]
+    pub engine: EngineOptions,
+    /// Accept so many connections, report them, and exit: 0 if all were complete, else 1
+    #[arg(long, env = "RINGEST_EXIT_AFTER", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub exit_after: Option<u64>,
+    /// Form of the results on stdout
+    #[arg(long, env = "RINGEST_FORMAT", value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// Options of `ringest demo`.
+#[derive(Debug, clap::Args)]
+pub struct DemoOptions {
+    /// Connections to send over
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub connections: u32,
+    /// Records over each
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub records: u64,
+    /// Form of the results on stdout
+    #[arg(long, env = "RINGEST_FORMAT", value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// The engine's limits
+    #[command(flatten)]
+    pub limits: LimitOptions,
+}
+
+/// Padding of texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PaddingOption {
+    /// 0x20 only
+    Space,
+    /// 0x00 only
+    Nul,
+    /// 0x00, then 0x20, in changing shares
+    Mixed,
+}
+
+impl From<PaddingOption> for generate::Padding {
+    fn from(padding: PaddingOption) -> Self {
+        match padding {
+            PaddingOption::Space => generate::Padding::Space,
+            PaddingOption::Nul => generate::Padding::Nul,
+            PaddingOption::Mixed => generate::Padding::Mixed,
+        }
+    }
+}
+
+/// Options of `ringest send`.
+#[derive(Debug, clap::Args)]
+pub struct SendOptions {
+    /// Address or name of the engine
+    #[arg(long, env = "RINGEST_HOST", default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port of the engine's record listener
+    #[arg(long, env = "RINGEST_RECORDS_PORT", default_value_t = 9000)]
+    pub records_port: u16,
+    /// Connections, all at once
+    #[arg(long, env = "RINGEST_CONNECTIONS", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub connections: u32,
+    /// Records over each connection
+    #[arg(long, env = "RINGEST_RECORDS", value_name = "N", default_value_t = 1_000_000)]
+    pub records: u64,
+    /// Records in a packet
+    #[arg(long, env = "RINGEST_PACKET_RECORDS", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub packet_records: u32,
+    /// Bytes that are collected before each write; 0 writes each packet by itself
+    #[arg(long, env = "RINGEST_WRITE_BYTES", value_name = "SIZE", default_value = "64KiB", value_parser = size)]
+    pub write_bytes: usize,
+    /// Padding of texts
+    #[arg(long, env = "RINGEST_PADDING", value_enum, default_value_t = PaddingOption::Space)]
+    pub padding: PaddingOption,
+    /// Seed of the first connection; each further one has the next
+    #[arg(long, env = "RINGEST_SEED", value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Groups of each connection
+    #[arg(long, env = "RINGEST_GROUPS", value_name = "N", default_value_t = 125, value_parser = clap::value_parser!(u32).range(1..))]
+    pub groups: u32,
+    /// File that `serve --format ndjson` writes its results to: wait for the results of these
+    /// connections and compare them with what was sent
+    #[arg(long, env = "RINGEST_VERIFY", value_name = "FILE")]
+    pub verify: Option<PathBuf>,
+    /// How long to wait for those results
+    #[arg(long, env = "RINGEST_VERIFY_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub verify_timeout: Duration,
+}
+
+/// Options of `ringest doctor`.
+#[derive(Debug, clap::Args)]
+pub struct DoctorOptions {
+    /// The engine that is to run here
+    #[command(flatten)]
+    pub engine: EngineOptions,
+    /// Form of the findings
+    #[arg(long, value_enum, default_value_t = DoctorFormat::Text)]
+    pub format: DoctorFormat,
+}
+
+/// How findings are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DoctorFormat {
+    /// A line a finding, and its remedy
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// Options of `ringest health`.
+#[derive(Debug, clap::Args)]
+pub struct HealthOptions {
+    /// Port of the engine's record listener
+    #[arg(long, env = "RINGEST_RECORDS_PORT", default_value_t = 9000)]
+    pub records_port: u16,
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let size: ByteSize = text.parse().map_err(|error| format!("{error}; write e.g. 64KiB"))?;
+    usize::try_from(size.as_u64()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_config() {
+        let args = Args::parse_from(["ringest", "serve"]);
+        let Command::Serve(options) = args.command else { panic!("serve was asked for") };
+        assert_eq!(options.engine.config(), Config::default());
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("64KiB"), Ok(65_536));
+        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(size("1MB"), Ok(1_000_000));
+        assert!(size("many").unwrap_err().contains("64KiB"));
+        assert!(size("-1").is_err());
+    }
+}

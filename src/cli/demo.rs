@@ -1,0 +1,142 @@
+//! `ringest demo`: an engine, senders and a comparison in one process, over real TCP. Everything
+//! it does can be done with `serve` and `send`.
+
+use super::args::DemoOptions;
+use super::serve::{start, to_stdout};
+use super::{EXIT_FAILED, EXIT_OK, complain};
+use crate::client::expected::ReportedGroup;
+use crate::client::generate::{Padding, StreamSpec};
+use crate::client::sender::{Sent, send_stream};
+use crate::config::Config;
+use crate::engine::report::Report;
+use crate::runtime::reporter::Sink;
+use crate::wire::text::Escaped;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// Records in a packet, and bytes in a write, as senders in the field have them (four records)
+/// but without their system call for each packet.
+const PACKET_RECORDS: usize = 4;
+const WRITE_BYTES: usize = 64 << 10;
+/// Groups of each connection, as senders in the field have them.
+const GROUPS: u32 = 125;
+
+/// What is kept of a report for the comparison.
+struct Kept {
+    status: &'static str,
+    records: u64,
+    groups: Vec<ReportedGroup>,
+}
+
+type Results = Arc<Mutex<HashMap<SocketAddr, Kept>>>;
+
+/// Runs the command and returns its exit code.
+pub fn run(options: &DemoOptions) -> u8 {
+    let results = Results::default();
+    let config = Config {
+        exit_after: Some(u64::from(options.connections)),
+        ..options.limits.config("127.0.0.1".to_owned(), 0)
+    };
+    let engine = match start(&config, keeping(&results, to_stdout(options.format))) {
+        Ok(engine) => engine,
+        Err(code) => return code,
+    };
+    let address = engine.address();
+    let stopper = engine.stopper();
+    eprintln!(
+        "ringest: engine on {address} with {} workers; sending {} connections of {} records",
+        engine.workers(),
+        options.connections,
+        options.records,
+    );
+    let senders: Vec<_> = (0..options.connections)
+        .map(|number| {
+            let spec = StreamSpec {
+                records: options.records,
+                packet_records: PACKET_RECORDS,
+                padding: Padding::Mixed,
+                seed: u64::from(number),
+                groups: GROUPS,
+            };
+            thread::spawn(move || send_stream(address, spec, WRITE_BYTES, true, &AtomicU64::new(0)))
+        })
+        .collect();
+    let mut sent = Vec::new();
+    let mut differences = Vec::new();
+    for sender in senders {
+        match sender.join() {
+            Ok(Ok(stream)) => sent.push(stream),
+            Ok(Err(error)) => differences.push(error.to_string()),
+            Err(_) => differences.push("a sender panicked".to_owned()),
+        }
+    }
+    if !differences.is_empty() {
+        // Fewer connections came than the engine waits for.
+        stopper.stop(std::time::Duration::ZERO);
+    }
+    let outcome = engine.wait();
+    if let Some(error) = outcome.output_error {
+        differences.push(format!("cannot write results to stdout: {error}"));
+    }
+    differences.extend(compare(&sent, &results));
+    conclude(&differences, &sent)
+}
+
+/// Keeps each report for the comparison before it goes on to `sink`.
+fn keeping(results: &Results, mut sink: Sink) -> Sink {
+    let results = Arc::clone(results);
+    Box::new(move |report: &Report| {
+        let groups = report.grouped.groups().map(|group| ReportedGroup {
+            a: group.a,
+            e: Escaped(group.e).to_string(),
+            b_mean: group.b_mean,
+            c_sum: group.c_sum,
+            d_min: group.d_min,
+            count: group.count,
+        });
+        let received = &report.received;
+        let kept = Kept {
+            status: received.status().as_str(),
+            records: received.records,
+            groups: groups.collect(),
+        };
+        results.lock().expect("no holder panics").insert(received.peer, kept);
+        sink(report)
+    })
+}
+
+fn compare(sent: &[Sent], results: &Results) -> Vec<String> {
+    let results = results.lock().expect("no holder panics");
+    let mut found = Vec::new();
+    for stream in sent {
+        let peer = stream.local;
+        match (&stream.expected, results.get(&peer)) {
+            (Some(expected), Some(kept)) => {
+                let differences = expected.differences(kept.status, kept.records, &kept.groups);
+                found.extend(differences.into_iter().map(|text| format!("{peer}: {text}")));
+            }
+            _ => found.push(format!("{peer}: no result")),
+        }
+    }
+    found
+}
+
+fn conclude(differences: &[String], sent: &[Sent]) -> u8 {
+    if differences.is_empty() {
+        let records: u64 = sent.iter().map(|stream| stream.records).sum();
+        let connections = sent.len();
+        eprintln!(
+            "ringest: {connections} results of {records} records agree with what was sent: counts and \
+             minima exactly, means and sums to 1e-9"
+        );
+        return EXIT_OK;
+    }
+    for difference in differences.iter().take(20) {
+        complain(difference);
+    }
+    complain(format_args!("{} differences; this is a defect, please report it", differences.len()));
+    EXIT_FAILED
+}

@@ -1,0 +1,26 @@
+//! Logs on stderr: writes no result.
+
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging. RUST_LOG decides what is written where it is set, else `debug` does. Colours
+/// only on a terminal and without NO_COLOR.
+pub fn start(debug: bool) {
+    let default = if debug { "ringest=debug" } else { "ringest=info" };
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(directives) if !directives.is_empty() => {
+            EnvFilter::try_new(&directives).unwrap_or_else(|error| {
+                super::complain(format_args!("RUST_LOG is ignored: {error}"));
+                EnvFilter::new(default)
+            })
+        }
+        _ => EnvFilter::new(default),
+    };
+    let colours_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && !colours_refused)
+        .with_target(false)
+        .init();
+}

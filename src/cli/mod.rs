@@ -1,0 +1,45 @@
+//! Flags and environment to one validated configuration, one file a command, and output formats:
+//! opens no socket itself and knows no protocol.
+
+pub mod args;
+pub mod cpu_list;
+pub mod demo;
+pub mod doctor;
+pub mod health;
+pub mod logging;
+pub mod render;
+pub mod send;
+pub mod serve;
+
+use args::{Args, Command};
+use clap::Parser;
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// Everything went well.
+pub const EXIT_OK: u8 = 0;
+/// The work was done and came out wrong: a connection not complete, a difference, lost output.
+pub const EXIT_FAILED: u8 = 1;
+/// The command line is wrong.
+pub const EXIT_USAGE: u8 = 2;
+/// The host cannot run the engine as asked.
+pub const EXIT_HOST: u8 = 3;
+
+/// Parses the command line, runs the chosen command and returns the exit code. To be called
+/// first thing in `main`, while there is one thread.
+pub fn run() -> ExitCode {
+    let args = Args::parse();
+    logging::start(args.debug);
+    ExitCode::from(match args.command {
+        Command::Serve(options) => serve::run(&options),
+        Command::Demo(options) => demo::run(&options),
+        Command::Send(options) => send::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
+        Command::Health(options) => health::run(&options),
+    })
+}
+
+/// One line on stderr, the way every command ends that cannot go on.
+fn complain(error: impl Display) {
+    eprintln!("ringest: {error}");
+}

@@ -1,0 +1,239 @@
+//! Results as tables and as ndjson, streamed to a writer: makes no result and opens no file.
+
+use super::args::Format;
+use crate::engine::aggregate::Group;
+use crate::engine::latency::LatencySummary;
+use crate::engine::report::Report;
+use crate::wire::text::Escaped;
+use serde::Serialize;
+use serde::ser::{SerializeSeq, Serializer};
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+/// Writes one report whole and flushes.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_report(format: Format, report: &Report, out: &mut impl Write) -> io::Result<()> {
+    match format {
+        Format::Table => write_table(report, out)?,
+        Format::Ndjson => write_line(report, out)?,
+    }
+    out.flush()
+}
+
+/// A rate where time has passed, else 0: a stream of one read has none.
+fn per_second(amount: f64, time: Duration) -> f64 {
+    if time.is_zero() { 0.0 } else { amount / time.as_secs_f64() }
+}
+
+// ---- table ----
+
+const HEADINGS: [&str; 6] = ["A", "E", "B_mean", "C_sum", "D_min", "count"];
+const TYPES: [&str; 6] = ["u32", "text", "f64", "f64", "i8", "u64"];
+
+fn cells(group: &Group<'_>) -> [String; 6] {
+    [
+        group.a.to_string(),
+        Escaped(group.e).to_string(),
+        // The shortest digits that read back as the same number.
+        format!("{:?}", group.b_mean),
+        format!("{:?}", group.c_sum),
+        group.d_min.to_string(),
+        group.count.to_string(),
+    ]
+}
+
+/// The table is streamed row by row in two passes, one for the widths: Polars' own display builds
+/// the whole text in memory and cuts rows, columns and strings unless told otherwise.
+fn write_table(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let printing = Instant::now();
+    let received = &report.received;
+    let (connection, peer, status) =
+        (received.connection, received.peer, received.status().as_str());
+    write!(out, "connection {connection} from {peer}: {status}")?;
+    if let Some(reason) = received.reason {
+        let detail = received.detail.as_deref().unwrap_or_default();
+        write!(out, ", {} ({detail})", reason.as_str())?;
+    }
+    writeln!(out, "\nshape: ({}, {})", report.grouped.len(), HEADINGS.len())?;
+
+    let mut widths = std::array::from_fn(|i| HEADINGS[i].len().max(TYPES[i].len()));
+    for group in report.grouped.groups() {
+        for (width, cell) in widths.iter_mut().zip(cells(&group)) {
+            *width = (*width).max(cell.len());
+        }
+    }
+    write_rule(out, &widths, ['┌', '┬', '┐'])?;
+    write_row(out, &widths, HEADINGS)?;
+    write_row(out, &widths, TYPES)?;
+    write_rule(out, &widths, ['├', '┼', '┤'])?;
+    for group in report.grouped.groups() {
+        write_row(out, &widths, cells(&group))?;
+    }
+    write_rule(out, &widths, ['└', '┴', '┘'])?;
+    write_summary(report, printing, out)
+}
+
+fn write_rule(
+    out: &mut impl Write,
+    widths: &[usize; 6],
+    [left, inner, right]: [char; 3],
+) -> io::Result<()> {
+    for (i, &width) in widths.iter().enumerate() {
+        let corner = if i == 0 { left } else { inner };
+        write!(out, "{corner}{}", "─".repeat(width + 2))?;
+    }
+    writeln!(out, "{right}")
+}
+
+fn write_row<T: AsRef<str>>(
+    out: &mut impl Write,
+    widths: &[usize; 6],
+    cells: [T; 6],
+) -> io::Result<()> {
+    for (i, (cell, &width)) in cells.iter().zip(widths).enumerate() {
+        let cell = cell.as_ref();
+        match HEADINGS[i] {
+            "E" => write!(out, "│ {cell:<width$} ")?,
+            _ => write!(out, "│ {cell:>width$} ")?,
+        }
+    }
+    writeln!(out, "│")
+}
+
+fn write_summary(report: &Report, printing: Instant, out: &mut impl Write) -> io::Result<()> {
+    let received = &report.received;
+    let (receive, aggregate) = (report.receive_time(), report.aggregate_time());
+    // What waited in the queue of results, and was printed before, counts as printing.
+    let print = printing.elapsed() + printing.saturating_duration_since(report.aggregated);
+    let total = receive + aggregate + print;
+    writeln!(
+        out,
+        "{} records, {} packets, {} bytes, {} groups; {} window",
+        received.records,
+        received.packets,
+        received.bytes,
+        report.grouped.len(),
+        received.buffer.as_str(),
+    )?;
+    if received.bytes_after_end > 0 {
+        let bytes = received.bytes_after_end;
+        writeln!(out, "{bytes} bytes came after the end record and were not aggregated")?;
+    }
+    writeln!(
+        out,
+        "{:.6} s: receive {:.6} s, aggregate {:.6} s, print {:.6} s",
+        total.as_secs_f64(),
+        receive.as_secs_f64(),
+        aggregate.as_secs_f64(),
+        print.as_secs_f64(),
+    )?;
+    let (records, bytes) = (received.records as f64, received.bytes as f64);
+    let (record_rate, byte_rate) = (per_second(records, total), per_second(bytes, total));
+    writeln!(out, "{record_rate:.0} records/s, {:.1} MB/s", byte_rate / 1e6)?;
+    let LatencySummary { p50, p90, p99, p99_9, max, count } = received.latency.summary();
+    writeln!(
+        out,
+        "latency of {count} packets: p50 {p50:.1} µs, p90 {p90:.1} µs, p99 {p99:.1} µs, \
+         p99.9 {p99_9:.1} µs, max {max:.1} µs\n"
+    )
+}
+
+// ---- ndjson ----
+
+/// The line of a report. Key names and their order are part of the interface.
+#[derive(Serialize)]
+struct Line<'a> {
+    connection: u64,
+    peer: String,
+    status: &'static str,
+    reason: Option<&'static str>,
+    records: u64,
+    packets: u64,
+    bytes: u64,
+    bytes_after_end: u64,
+    buffer: &'static str,
+    seconds: f64,
+    receive_seconds: f64,
+    aggregate_seconds: f64,
+    records_per_second: f64,
+    latency_us: LatencyLine,
+    #[serde(serialize_with = "groups")]
+    groups: &'a Report,
+}
+
+#[derive(Serialize)]
+struct LatencyLine {
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    p99_9: f64,
+    max: f64,
+    count: u64,
+}
+
+#[derive(Serialize)]
+struct GroupLine {
+    #[serde(rename = "A")]
+    a: u32,
+    #[serde(rename = "E")]
+    e: String,
+    #[serde(rename = "B_mean", serialize_with = "number")]
+    b_mean: f64,
+    #[serde(rename = "C_sum", serialize_with = "number")]
+    c_sum: f64,
+    #[serde(rename = "D_min")]
+    d_min: i8,
+    count: u64,
+}
+
+/// A number, or a word where JSON has no number.
+fn number<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    match *value {
+        value if value.is_finite() => serializer.serialize_f64(value),
+        value if value.is_nan() => serializer.serialize_str("NaN"),
+        value if value > 0.0 => serializer.serialize_str("inf"),
+        _ => serializer.serialize_str("-inf"),
+    }
+}
+
+fn groups<S: Serializer>(report: &&Report, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut sequence = serializer.serialize_seq(Some(report.grouped.len()))?;
+    for group in report.grouped.groups() {
+        sequence.serialize_element(&GroupLine {
+            a: group.a,
+            e: Escaped(group.e).to_string(),
+            b_mean: group.b_mean,
+            c_sum: group.c_sum,
+            d_min: group.d_min,
+            count: group.count,
+        })?;
+    }
+    sequence.end()
+}
+
+fn write_line(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let received = &report.received;
+    let total = received.first_byte.elapsed();
+    let LatencySummary { p50, p90, p99, p99_9, max, count } = received.latency.summary();
+    let line = Line {
+        connection: received.connection,
+        peer: received.peer.to_string(),
+        status: received.status().as_str(),
+        reason: received.reason.map(|reason| reason.as_str()),
+        records: received.records,
+        packets: received.packets,
+        bytes: received.bytes,
+        bytes_after_end: received.bytes_after_end,
+        buffer: received.buffer.as_str(),
+        seconds: total.as_secs_f64(),
+        receive_seconds: report.receive_time().as_secs_f64(),
+        aggregate_seconds: report.aggregate_time().as_secs_f64(),
+        records_per_second: per_second(received.records as f64, total),
+        latency_us: LatencyLine { p50, p90, p99, p99_9, max, count },
+        groups: report,
+    };
+    serde_json::to_writer(&mut *out, &line)?;
+    out.write_all(b"\n")
+}

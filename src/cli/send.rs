@@ -1,0 +1,203 @@
+//! `ringest send`: record streams to an engine, and on demand a comparison with its results.
+//! Neither starts nor stops an engine.
+
+use super::args::SendOptions;
+use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, complain};
+use crate::client::generate::StreamSpec;
+use crate::client::results::{ResultLine, finished_lines, parse_line};
+use crate::client::sender::{SendError, Sent, send_stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How often progress is shown and the file of results is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Runs the command and returns its exit code.
+pub fn run(options: &SendOptions) -> u8 {
+    let address = match resolve(&options.host, options.records_port) {
+        Ok(address) => address,
+        Err(error) => {
+            complain(error);
+            return EXIT_USAGE;
+        }
+    };
+    // Opened before anything is sent, so that a wrong name costs nothing and old results are
+    // passed over.
+    let results = match options.verify.as_deref().map(Results::open_at_end).transpose() {
+        Ok(results) => results,
+        Err(error) => {
+            complain(error);
+            return EXIT_USAGE;
+        }
+    };
+    let begun = Instant::now();
+    let (sent, errors) = send_all(options, address);
+    summarise(&sent, begun.elapsed());
+    for error in &errors {
+        complain(error);
+    }
+    let mut differences = 0;
+    if let Some(results) = results {
+        differences = verify(results, &sent, options.verify_timeout);
+    }
+    if errors.is_empty() && differences == 0 { EXIT_OK } else { EXIT_FAILED }
+}
+
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
+    let name = host.escape_default();
+    let resolved = (host, port).to_socket_addrs();
+    let mut addresses =
+        resolved.map_err(|error| format!("cannot resolve --host {name}: {error}"))?;
+    addresses.next().ok_or_else(|| format!("--host {name} has no address"))
+}
+
+type Sender = JoinHandle<Result<Sent, SendError>>;
+
+fn send_all(options: &SendOptions, address: SocketAddr) -> (Vec<Sent>, Vec<String>) {
+    let tally = options.verify.is_some();
+    let write_bytes = options.write_bytes;
+    let mut senders: Vec<(Sender, Arc<AtomicU64>)> = Vec::new();
+    for number in 0..options.connections {
+        let spec = StreamSpec {
+            records: options.records,
+            packet_records: options.packet_records as usize,
+            padding: options.padding.into(),
+            seed: options.seed.wrapping_add(u64::from(number)),
+            groups: options.groups,
+        };
+        let progress = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&progress);
+        let send = move || send_stream(address, spec, write_bytes, tally, &counter);
+        senders.push((thread::spawn(send), progress));
+    }
+    show_progress(&senders, u64::from(options.connections) * options.records);
+    let mut sent = Vec::new();
+    let mut errors = Vec::new();
+    for (sender, _) in senders {
+        match sender.join() {
+            Ok(Ok(stream)) => sent.push(stream),
+            Ok(Err(error)) => errors.push(error.to_string()),
+            Err(_) => errors.push("a sender panicked; this is a defect, please report it".into()),
+        }
+    }
+    (sent, errors)
+}
+
+/// A bar on stderr until all senders are done; hidden where stderr is no terminal.
+fn show_progress(senders: &[(Sender, Arc<AtomicU64>)], records: u64) {
+    let bar = ProgressBar::new(records);
+    let style = ProgressStyle::with_template(
+        "{wide_bar} {human_pos}/{human_len} records, {per_sec}, {eta} left",
+    );
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    while senders.iter().any(|(sender, _)| !sender.is_finished()) {
+        bar.set_position(senders.iter().map(|(_, n)| n.load(Ordering::Relaxed)).sum());
+        // Short, so that a short stream's time is not rounded up to a poll.
+        thread::sleep(if bar.is_hidden() { Duration::from_millis(1) } else { POLL });
+    }
+    bar.finish_and_clear();
+}
+
+fn summarise(sent: &[Sent], elapsed: Duration) {
+    let total = |of: fn(&Sent) -> u64| sent.iter().map(of).sum::<u64>();
+    let (records, packets, bytes) =
+        (total(|s| s.records), total(|s| s.packets), total(|s| s.bytes));
+    let seconds = elapsed.as_secs_f64();
+    eprintln!(
+        "ringest: sent {records} records in {packets} packets, {bytes} bytes over {} connections \
+         in {seconds:.3} s: {:.0} records/s, {:.1} MB/s",
+        sent.len(),
+        records as f64 / seconds,
+        bytes as f64 / seconds / 1e6,
+    );
+}
+
+/// The engine's results, as they are written.
+struct Results {
+    file: File,
+    unread: Vec<u8>,
+}
+
+impl Results {
+    fn open_at_end(path: &Path) -> Result<Self, String> {
+        let open = || -> io::Result<File> {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::End(0))?;
+            Ok(file)
+        };
+        let file = open().map_err(|error| {
+            let path = path.display();
+            format!("cannot read --verify {path}: {error}; start `ringest serve --format ndjson > {path}` first")
+        })?;
+        Ok(Results { file, unread: Vec::new() })
+    }
+
+    /// The lines that were finished since the last call.
+    fn new_lines(&mut self) -> Result<Vec<ResultLine>, String> {
+        self.file.read_to_end(&mut self.unread).map_err(|error| format!("--verify: {error}"))?;
+        let (lines, bytes) = finished_lines(&self.unread);
+        let parsed: Result<Vec<ResultLine>, String> = lines
+            .map(|line| {
+                parse_line(line).map_err(|error| {
+                    format!("--verify: no ndjson result: {error}; is it `serve --format ndjson`?")
+                })
+            })
+            .collect();
+        self.unread.drain(..bytes);
+        parsed
+    }
+}
+
+/// Waits for the results of what was sent, compares, and returns how many streams differ.
+fn verify(mut results: Results, sent: &[Sent], timeout: Duration) -> usize {
+    let deadline = Instant::now() + timeout;
+    let mut waiting: HashMap<String, &Sent> =
+        sent.iter().map(|stream| (stream.local.to_string(), stream)).collect();
+    let mut differing = 0;
+    while !waiting.is_empty() && Instant::now() < deadline {
+        let lines = match results.new_lines() {
+            Ok(lines) => lines,
+            Err(error) => {
+                complain(error);
+                return waiting.len() + differing;
+            }
+        };
+        if lines.is_empty() {
+            thread::sleep(POLL);
+        }
+        for line in lines {
+            if let Some(stream) = waiting.remove(&line.peer) {
+                differing += usize::from(!agrees(stream, &line));
+            }
+        }
+    }
+    for peer in waiting.keys() {
+        complain(format_args!(
+            "no result for {peer} within {}; results are matched by the sender's address, which \
+             address translation hides",
+            humantime::format_duration(timeout)
+        ));
+    }
+    let agreeing = sent.len() - waiting.len() - differing;
+    eprintln!("ringest: {agreeing} of {} results agree with what was sent", sent.len());
+    waiting.len() + differing
+}
+
+fn agrees(stream: &Sent, line: &ResultLine) -> bool {
+    let Some(expected) = &stream.expected else { return false };
+    let differences = expected.differences(&line.status, line.records, &line.groups);
+    for difference in differences.iter().take(10) {
+        complain(format_args!("{}: {difference}", line.peer));
+    }
+    differences.is_empty()
+}

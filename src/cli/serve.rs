@@ -1,0 +1,100 @@
+//! `ringest serve`: starts the engine, prints its results, waits for its end. Receives nothing
+//! itself.
+
+use super::args::{Format, ServeOptions};
+use super::render::write_report;
+use super::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE, complain};
+use crate::config::{Config, DRAIN_TIMEOUT};
+use crate::engine::aggregate;
+use crate::runtime::host;
+use crate::runtime::reporter::{Outcome, Sink};
+use crate::runtime::server::{Engine, StartError};
+use crate::runtime::signals;
+use std::io::{self, BufWriter};
+
+/// Runs the command and returns its exit code.
+pub fn run(options: &ServeOptions) -> u8 {
+    let config = Config { exit_after: options.exit_after, ..options.engine.config() };
+    let engine = match start(&config, to_stdout(options.format)) {
+        Ok(engine) => engine,
+        Err(code) => return code,
+    };
+    let stopper = engine.stopper();
+    let watching = signals::watch(move |signal| {
+        tracing::info!(
+            "{signal}: no more connections are taken, running ones have {} s; again to exit at once",
+            DRAIN_TIMEOUT.as_secs()
+        );
+        stopper.stop(DRAIN_TIMEOUT);
+    });
+    if let Err(error) = watching {
+        complain(format_args!("cannot catch signals: {error}"));
+        return EXIT_HOST;
+    }
+    eprintln!(
+        "ringest: ready for records on {} with {} workers",
+        engine.address(),
+        engine.workers()
+    );
+    exit_code(&engine.wait(), options.exit_after)
+}
+
+/// Prepares the process and starts the engine; where that fails, says why and what to do.
+pub fn start(config: &Config, sink: Sink) -> Result<Engine, u8> {
+    // SAFETY: commands run in `main` before it has made a thread.
+    unsafe { aggregate::create_pool(1) };
+    if let Err(error) = host::raise_open_files(config) {
+        complain(error);
+        return Err(EXIT_HOST);
+    }
+    Engine::start(config.clone(), sink).map_err(|error| {
+        complain(&error);
+        match error {
+            StartError::Config(_) | StartError::Cores(_) => EXIT_USAGE,
+            StartError::Listen(_) | StartError::Worker(_) | StartError::Thread(_) => {
+                explain(config);
+                EXIT_HOST
+            }
+        }
+    })
+}
+
+/// What `ringest doctor` finds wrong, on stderr.
+fn explain(config: &Config) {
+    for finding in host::examine(config) {
+        if finding.verdict == host::Verdict::Fail {
+            eprintln!("{finding}");
+        }
+    }
+    eprintln!("ringest doctor examines this host with the same options");
+}
+
+/// Prints each report to stdout, whole, and flushes it.
+pub fn to_stdout(format: Format) -> Sink {
+    let mut out = BufWriter::with_capacity(64 << 10, io::stdout());
+    Box::new(move |report| {
+        let written = write_report(format, report, &mut out);
+        if written.is_err() {
+            // What is buffered cannot be written; dropping the writer must not try again.
+            let broken = std::mem::replace(&mut out, BufWriter::new(io::stdout()));
+            let _ = broken.into_parts();
+        }
+        written
+    })
+}
+
+fn exit_code(outcome: &Outcome, exit_after: Option<u64>) -> u8 {
+    if let Some(error) = &outcome.output_error {
+        complain(format_args!(
+            "cannot write results to stdout: {error}; results from here on are lost. Whatever \
+             reads stdout must stay, and a file needs space"
+        ));
+        return EXIT_FAILED;
+    }
+    let (reported, complete) = (outcome.reported, outcome.complete);
+    tracing::info!("stopped: {reported} connections reported, {complete} of them complete");
+    match exit_after {
+        Some(limit) if reported == limit && complete < reported => EXIT_FAILED,
+        _ => EXIT_OK,
+    }
+}

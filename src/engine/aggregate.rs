@@ -1,0 +1,287 @@
+//! Column sets to mergeable partials, partials to one result: receives no bytes and decodes
+//! nothing. The one module that names Polars.
+//!
+//! Each batch is grouped by its packed key into a partial: count, sum of B, sum of C, minimum of D.
+//! Partials are kept side by side until they outweigh the groups known so far, then merged into
+//! one by the same sums and minima. So memory follows the number of groups, never the number of
+//! records, and each row is merged a bounded number of times.
+//!
+//! Polars must not run inside an async runtime (`collect` panics there) nor on a worker's thread:
+//! whoever calls this does so from a plain thread.
+
+use super::columns::ColumnSet;
+use super::intern::Texts;
+use polars::prelude::*;
+
+/// Rows of partials that are kept before they are merged, however few groups there are.
+const PENDING_ROWS_MIN: usize = 256 << 10;
+/// Partials that are kept before they are merged, however small they are.
+const PENDING_PARTIALS_LIMIT: usize = 256;
+
+/// Polars refused to do its part. Nothing a peer sends leads here; it would be a defect.
+#[derive(Debug, thiserror::Error)]
+#[error("aggregation failed: {0}")]
+pub struct AggregateError(#[from] PolarsError);
+
+/// Sets the size of Polars' thread pool and creates it, so that its threads inherit the affinity
+/// of the caller: call it before any thread is pinned.
+///
+/// An aggregation thread does its own grouping; the pool only helps where Polars insists.
+///
+/// # Safety
+/// Sets an environment variable: no other thread may run yet.
+pub unsafe fn create_pool(threads: usize) {
+    const NAME: &str = "POLARS_MAX_THREADS";
+    if std::env::var_os(NAME).is_none() {
+        // SAFETY: the caller vouches that this is the only thread.
+        unsafe { std::env::set_var(NAME, threads.max(1).to_string()) };
+    }
+    let mut set = ColumnSet::with_rows(1);
+    set.push_row(0, 0, 0.0, 0);
+    // Whatever Polars makes on first use, it makes for this one row.
+    let _ = Aggregate::default().add(&mut set);
+}
+
+/// The groups of one connection so far.
+#[derive(Default)]
+pub struct Aggregate {
+    merged: Option<DataFrame>,
+    pending: Vec<DataFrame>,
+    pending_rows: usize,
+}
+
+impl Aggregate {
+    /// Folds a batch in and empties the set, keeping its memory.
+    ///
+    /// # Errors
+    /// [`AggregateError`]; the set is empty then, too, and its rows are lost.
+    pub fn add(&mut self, set: &mut ColumnSet) -> Result<(), AggregateError> {
+        if set.is_empty() {
+            return Ok(());
+        }
+        let partial = group_batch(set);
+        set.clear();
+        let partial = partial?;
+        self.pending_rows += partial.height();
+        self.pending.push(partial);
+        if self.pending_rows > self.groups_known().max(PENDING_ROWS_MIN)
+            || self.pending.len() > PENDING_PARTIALS_LIMIT
+        {
+            self.merge()?;
+        }
+        Ok(())
+    }
+
+    /// Groups as of the last merge: a lower bound, exact after [`finish`](Self::finish) merged.
+    pub fn groups_known(&self) -> usize {
+        self.merged.as_ref().map_or(0, DataFrame::height)
+    }
+
+    /// Merges all partials into one.
+    fn merge(&mut self) -> Result<(), AggregateError> {
+        let mut partials = self.merged.take().into_iter().chain(self.pending.drain(..));
+        let Some(mut all) = partials.next() else {
+            return Ok(());
+        };
+        for partial in partials {
+            all.vstack_mut_owned(partial)?;
+        }
+        self.pending_rows = 0;
+        self.merged = Some(merge_partials(all)?);
+        Ok(())
+    }
+
+    /// The result: groups sorted by A, then by the bytes of E.
+    ///
+    /// # Errors
+    /// [`AggregateError`].
+    pub fn finish(mut self, texts: &Texts) -> Result<Grouped, AggregateError> {
+        self.merge()?;
+        match self.merged {
+            Some(merged) => Grouped::from_partials(merged, texts),
+            None => Ok(Grouped::default()),
+        }
+    }
+}
+
+/// Groups one batch. Takes the columns out of the set without copying and puts them back.
+fn group_batch(set: &mut ColumnSet) -> Result<DataFrame, AggregateError> {
+    let keys = UInt64Chunked::from_vec("key".into(), std::mem::take(&mut set.keys));
+    let b = UInt64Chunked::from_vec("b".into(), std::mem::take(&mut set.b));
+    let c = Float64Chunked::from_vec("c".into(), std::mem::take(&mut set.c));
+    let d = Int8Chunked::from_vec("d".into(), std::mem::take(&mut set.d));
+    let frame = DataFrame::new_infer_height(vec![
+        keys.clone().into_column(),
+        b.clone().into_column(),
+        c.clone().into_column(),
+        d.clone().into_column(),
+    ])?;
+    let partial = frame
+        .lazy()
+        .group_by([col("key")])
+        .agg([
+            len().cast(DataType::UInt64).alias("count"),
+            col("b").sum(),
+            col("c").sum(),
+            col("d").min(),
+        ])
+        .collect();
+    set.keys = take_back(keys);
+    set.b = take_back(b);
+    set.c = take_back(c);
+    set.d = take_back(d);
+    Ok(partial?)
+}
+
+/// The memory of a column that Polars no longer uses; an empty vector where it still does.
+fn take_back<T: PolarsNumericType>(column: ChunkedArray<T>) -> Vec<T::Native> {
+    let mut chunks = column.downcast_into_iter();
+    match (chunks.next(), chunks.next()) {
+        (Some(chunk), None) => chunk.into_inner().1.into_mut().right().unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+fn merge_partials(all: DataFrame) -> Result<DataFrame, AggregateError> {
+    let aggregates = [col("count").sum(), col("b").sum(), col("c").sum(), col("d").min()];
+    Ok(all.lazy().group_by([col("key")]).agg(aggregates).collect()?)
+}
+
+/// One group of a result.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Group<'a> {
+    /// A of the group.
+    pub a: u32,
+    /// E of the group: its bytes without padding, not escaped.
+    pub e: &'a [u8],
+    /// Mean of B: the exact integer sum, divided once.
+    pub b_mean: f64,
+    /// Sum of C in binary64. NaN and infinities follow IEEE 754.
+    pub c_sum: f64,
+    /// Minimum of D.
+    pub d_min: i8,
+    /// Records of the group.
+    pub count: u64,
+}
+
+/// A finished result: a DataFrame with the columns `A` (u32), `E` (binary), `B_mean` (f64),
+/// `C_sum` (f64), `D_min` (i8), `count` (u64), one row a group, sorted by A, then E.
+#[derive(Clone, Debug, Default)]
+pub struct Grouped {
+    frame: DataFrame,
+}
+
+impl Grouped {
+    fn from_partials(partials: DataFrame, texts: &Texts) -> Result<Self, AggregateError> {
+        let rank = ranks(texts);
+        let keys = partials.column("key")?.u64()?;
+        let mut order: Vec<(u64, IdxSize)> = keys
+            .into_no_null_iter()
+            .zip(0..)
+            .map(|(key, row)| {
+                let code = (key & 0xffff_ffff) as usize;
+                (key >> 32 << 32 | u64::from(rank[code]), row)
+            })
+            .collect();
+        order.sort_unstable();
+        let rows: IdxCa = order.iter().map(|&(_, row)| Some(row)).collect();
+        drop(order);
+        let sorted = partials.take(&rows)?;
+        drop(partials);
+
+        let keys = sorted.column("key")?.u64()?;
+        let a: Vec<u32> = keys.into_no_null_iter().map(|key| (key >> 32) as u32).collect();
+        let e = BinaryChunked::from_iter_values(
+            "E".into(),
+            keys.into_no_null_iter().map(|key| texts.get((key & 0xffff_ffff) as usize)),
+        );
+        let count = sorted.column("count")?.u64()?;
+        let b_mean: Vec<f64> = (sorted.column("b")?.u64()?.into_no_null_iter())
+            .zip(count.into_no_null_iter())
+            .map(|(sum, count)| sum as f64 / count as f64)
+            .collect();
+        let renamed = |from: &str, to: &str| {
+            sorted.column(from).map(|column| column.clone().with_name(to.into()))
+        };
+        let frame = DataFrame::new_infer_height(vec![
+            UInt32Chunked::from_vec("A".into(), a).into_column(),
+            e.into_column(),
+            Float64Chunked::from_vec("B_mean".into(), b_mean).into_column(),
+            renamed("c", "C_sum")?,
+            renamed("d", "D_min")?,
+            renamed("count", "count")?,
+        ])?;
+        Ok(Grouped { frame })
+    }
+
+    /// The DataFrame itself.
+    pub fn frame(&self) -> &DataFrame {
+        &self.frame
+    }
+
+    /// Number of groups.
+    pub fn len(&self) -> usize {
+        self.frame.height()
+    }
+
+    /// Whether there is no group.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The groups in order.
+    pub fn groups(&self) -> impl Iterator<Item = Group<'_>> {
+        // An empty result has no columns, every other has these six without a null.
+        self.columns().into_iter().flat_map(|(a, e, b_mean, c_sum, d_min, count)| {
+            a.into_no_null_iter()
+                .zip(e.downcast_iter().flat_map(|chunk| chunk.values_iter()))
+                .zip(b_mean.into_no_null_iter().zip(c_sum.into_no_null_iter()))
+                .zip(d_min.into_no_null_iter().zip(count.into_no_null_iter()))
+                .map(|(((a, e), (b_mean, c_sum)), (d_min, count))| Group {
+                    a,
+                    e,
+                    b_mean,
+                    c_sum,
+                    d_min,
+                    count,
+                })
+        })
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn columns(
+        &self,
+    ) -> Option<(
+        &UInt32Chunked,
+        &BinaryChunked,
+        &Float64Chunked,
+        &Float64Chunked,
+        &Int8Chunked,
+        &UInt64Chunked,
+    )> {
+        let column = |name| self.frame.column(name).ok();
+        Some((
+            column("A")?.u32().ok()?,
+            column("E")?.binary().ok()?,
+            column("B_mean")?.f64().ok()?,
+            column("C_sum")?.f64().ok()?,
+            column("D_min")?.i8().ok()?,
+            column("count")?.u64().ok()?,
+        ))
+    }
+}
+
+/// The place of each code's text among all texts in the order of their bytes.
+fn ranks(texts: &Texts) -> Vec<u32> {
+    let mut codes: Vec<u32> = (0..texts.len() as u32).collect();
+    codes.sort_unstable_by_key(|&code| texts.get(code as usize));
+    let mut ranks = vec![0; codes.len()];
+    for (rank, code) in codes.into_iter().enumerate() {
+        ranks[code as usize] = rank as u32;
+    }
+    ranks
+}
+
+#[cfg(test)]
+#[path = "aggregate_tests.rs"]
+mod tests;

@@ -1,0 +1,96 @@
+//! Preallocated columns of one batch of records: decodes nothing and aggregates nothing.
+
+use crate::config;
+
+/// One batch of records, column by column. All columns have the same length, at most the number
+/// of rows that the set was made for; the memory is taken once and used again.
+#[derive(Debug)]
+pub struct ColumnSet {
+    /// A in the high 32 bits, the code of E in the low: the group, packed into one integer
+    /// because Polars groups one integer column several times faster than two columns.
+    pub keys: Vec<u64>,
+    /// B, widened so that Polars sums it in u64.
+    pub b: Vec<u64>,
+    /// C, widened so that Polars sums it in f64: a sum in f32 overflows after a few records.
+    pub c: Vec<f64>,
+    /// D.
+    pub d: Vec<i8>,
+    rows_limit: usize,
+}
+
+const _: () = assert!(
+    size_of::<u64>() + size_of::<u64>() + size_of::<f64>() + size_of::<i8>() == config::ROW_BYTES
+);
+
+impl ColumnSet {
+    /// An empty set with memory for `rows_limit` rows.
+    pub fn with_rows(rows_limit: usize) -> Self {
+        ColumnSet {
+            keys: Vec::with_capacity(rows_limit),
+            b: Vec::with_capacity(rows_limit),
+            c: Vec::with_capacity(rows_limit),
+            d: Vec::with_capacity(rows_limit),
+            rows_limit,
+        }
+    }
+
+    /// Rows in the set.
+    pub fn rows(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Rows that still fit.
+    pub fn rows_free(&self) -> usize {
+        self.rows_limit - self.rows()
+    }
+
+    /// Whether there is no row in it.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Appends one row: for callers that have rows and not runs of bytes.
+    pub fn push_row(&mut self, key: u64, b: u64, c: f64, d: i8) {
+        self.keys.push(key);
+        self.b.push(b);
+        self.c.push(c);
+        self.d.push(d);
+    }
+
+    /// Keeps the first `rows` rows.
+    pub fn truncate(&mut self, rows: usize) {
+        self.keys.truncate(rows);
+        self.b.truncate(rows);
+        self.c.truncate(rows);
+        self.d.truncate(rows);
+    }
+
+    /// Removes the rows and keeps the memory. Columns that were lost on the way (see
+    /// `aggregate`) are allocated again.
+    pub fn clear(&mut self) {
+        self.keys.clear();
+        self.b.clear();
+        self.c.clear();
+        self.d.clear();
+        self.keys.reserve_exact(self.rows_limit);
+        self.b.reserve_exact(self.rows_limit);
+        self.c.reserve_exact(self.rows_limit);
+        self.d.reserve_exact(self.rows_limit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clearing_keeps_the_memory() {
+        let mut set = ColumnSet::with_rows(100);
+        set.keys.extend(0..100);
+        let (address, capacity) = (set.keys.as_ptr(), set.keys.capacity());
+        assert_eq!((set.rows(), set.rows_free()), (100, 0));
+        set.clear();
+        assert_eq!((set.rows(), set.rows_free()), (0, 100));
+        assert_eq!((set.keys.as_ptr(), set.keys.capacity()), (address, capacity));
+    }
+}

@@ -1,0 +1,16 @@
+//! What becomes of decoded bytes: column sets, aggregation, latency, reports. Opens no socket and
+//! runs no async code.
+//!
+//! * [`columns`]: preallocated columns of one batch
+//! * [`intern`]: texts to codes
+//! * [`decode`]: runs of records into columns, one loop a field
+//! * [`aggregate`]: column sets to mergeable partials to a result; the one module that names Polars
+//! * [`latency`]: packets into a histogram
+//! * [`report`]: what is said about a finished connection
+
+pub mod aggregate;
+pub mod columns;
+pub mod decode;
+pub mod intern;
+pub mod latency;
+pub mod report;

@@ -1,0 +1,276 @@
+//! What is said about a finished connection: formats nothing and prints nothing.
+
+use super::aggregate::Grouped;
+use super::intern::{TextLimit, Texts};
+use super::latency::Latency;
+use crate::wire::record::{Cut, Violation};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Whether a result is what the peer meant to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The all-zero record came: the result holds every record.
+    Complete,
+    /// The stream ended before it: the result holds the records received until then.
+    Incomplete,
+    /// The peer broke the protocol or a limit: the result holds the records before that.
+    Rejected,
+}
+
+impl Status {
+    /// The word that stands in results.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Complete => "complete",
+            Status::Incomplete => "incomplete",
+            Status::Rejected => "rejected",
+        }
+    }
+}
+
+/// Why a connection did not end with the all-zero record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A packet length below a header and one record.
+    PacketLengthBelowMinimum,
+    /// A packet length that leaves a part of a record.
+    PacketLengthNotWholeRecords,
+    /// A packet length above `--packet-bytes-limit`.
+    PacketLengthAboveLimit,
+    /// More groups than `--groups-limit`.
+    GroupsLimit,
+    /// More bytes of distinct texts than `--strings-bytes-limit`.
+    StringsBytesLimit,
+    /// No slot was free (`--max-connections`).
+    ConnectionsLimit,
+    /// The peer closed without having sent a byte.
+    ClosedBeforeData,
+    /// The peer closed after a whole packet.
+    ClosedBeforeEnd,
+    /// The peer closed within a packet's length.
+    ClosedInHeader,
+    /// The peer closed within a packet, between two records.
+    ClosedInPacket,
+    /// The peer closed within a record.
+    ClosedInRecord,
+    /// The peer reset the connection.
+    Reset,
+    /// Nothing came for `--idle-timeout`.
+    IdleTimeout,
+    /// A packet was not finished within `--packet-timeout`.
+    PacketTimeout,
+    /// The engine was told to stop.
+    Shutdown,
+    /// The read failed in another way; the log has the system's error.
+    ReadFailed,
+    /// A defect of the engine; the log says more.
+    InternalError,
+}
+
+impl Reason {
+    /// Every reason, in the order of the documents.
+    pub const ALL: [Reason; 17] = [
+        Reason::PacketLengthBelowMinimum,
+        Reason::PacketLengthNotWholeRecords,
+        Reason::PacketLengthAboveLimit,
+        Reason::GroupsLimit,
+        Reason::StringsBytesLimit,
+        Reason::ConnectionsLimit,
+        Reason::ClosedBeforeData,
+        Reason::ClosedBeforeEnd,
+        Reason::ClosedInHeader,
+        Reason::ClosedInPacket,
+        Reason::ClosedInRecord,
+        Reason::Reset,
+        Reason::IdleTimeout,
+        Reason::PacketTimeout,
+        Reason::Shutdown,
+        Reason::ReadFailed,
+        Reason::InternalError,
+    ];
+
+    /// The stable word that stands in results and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::PacketLengthBelowMinimum => "packet_length_below_minimum",
+            Reason::PacketLengthNotWholeRecords => "packet_length_not_whole_records",
+            Reason::PacketLengthAboveLimit => "packet_length_above_limit",
+            Reason::GroupsLimit => "groups_limit",
+            Reason::StringsBytesLimit => "strings_bytes_limit",
+            Reason::ConnectionsLimit => "connections_limit",
+            Reason::ClosedBeforeData => "closed_before_data",
+            Reason::ClosedBeforeEnd => "closed_before_end",
+            Reason::ClosedInHeader => "closed_in_header",
+            Reason::ClosedInPacket => "closed_in_packet",
+            Reason::ClosedInRecord => "closed_in_record",
+            Reason::Reset => "reset",
+            Reason::IdleTimeout => "idle_timeout",
+            Reason::PacketTimeout => "packet_timeout",
+            Reason::Shutdown => "shutdown",
+            Reason::ReadFailed => "read_failed",
+            Reason::InternalError => "internal_error",
+        }
+    }
+
+    /// The status that a connection with this reason has.
+    pub fn status(self) -> Status {
+        match self {
+            Reason::PacketLengthBelowMinimum
+            | Reason::PacketLengthNotWholeRecords
+            | Reason::PacketLengthAboveLimit
+            | Reason::GroupsLimit
+            | Reason::StringsBytesLimit
+            | Reason::ConnectionsLimit => Status::Rejected,
+            _ => Status::Incomplete,
+        }
+    }
+}
+
+impl From<Violation> for Reason {
+    fn from(violation: Violation) -> Self {
+        match violation {
+            Violation::LengthBelowMinimum { .. } => Reason::PacketLengthBelowMinimum,
+            Violation::LengthNotWholeRecords { .. } => Reason::PacketLengthNotWholeRecords,
+            Violation::LengthAboveLimit { .. } => Reason::PacketLengthAboveLimit,
+        }
+    }
+}
+
+impl From<TextLimit> for Reason {
+    fn from(limit: TextLimit) -> Self {
+        match limit {
+            TextLimit::Bytes { .. } => Reason::StringsBytesLimit,
+            TextLimit::Groups { .. } => Reason::GroupsLimit,
+        }
+    }
+}
+
+impl From<Cut> for Reason {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::BeforeData => Reason::ClosedBeforeData,
+            Cut::BetweenPackets => Reason::ClosedBeforeEnd,
+            Cut::InHeader => Reason::ClosedInHeader,
+            Cut::InPacket => Reason::ClosedInPacket,
+            Cut::InRecord => Reason::ClosedInRecord,
+        }
+    }
+}
+
+/// What the window of a connection was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BufferKind {
+    /// Registered with the worker's ring.
+    Registered,
+    /// Plain memory, because all registered buffers were taken.
+    Plain,
+    /// None: the connection was refused before it was read.
+    None,
+}
+
+impl BufferKind {
+    /// The word that stands in results.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BufferKind::Registered => "registered",
+            BufferKind::Plain => "plain",
+            BufferKind::None => "none",
+        }
+    }
+}
+
+/// What the receiving side knows of a connection when its socket is done.
+#[derive(Debug)]
+pub struct Received {
+    /// Number of the connection, from 1, in the order of acceptance.
+    pub connection: u64,
+    /// Address of the sender.
+    pub peer: SocketAddr,
+    /// Why there was no end record; `None` for a complete stream.
+    pub reason: Option<Reason>,
+    /// The reason in words and numbers, for people: printable, of one line.
+    pub detail: Option<String>,
+    /// Data records that stand in the columns.
+    pub records: u64,
+    /// Whole packets, that of the end record included.
+    pub packets: u64,
+    /// Bytes that came in, all of them.
+    pub bytes: u64,
+    /// Bytes among them that came after the end record.
+    pub bytes_after_end: u64,
+    /// When the first byte was taken over, or the connection where none came.
+    pub first_byte: Instant,
+    /// When the socket was done.
+    pub last_byte: Instant,
+    /// Latency of the packets.
+    pub latency: Latency,
+    /// What it was read into.
+    pub buffer: BufferKind,
+    /// The distinct values of E, by code.
+    pub texts: Texts,
+}
+
+impl Received {
+    /// A connection of which nothing has been read so far.
+    pub fn nothing(connection: u64, peer: SocketAddr, now: Instant) -> Self {
+        Received {
+            connection,
+            peer,
+            reason: None,
+            detail: None,
+            records: 0,
+            packets: 0,
+            bytes: 0,
+            bytes_after_end: 0,
+            first_byte: now,
+            last_byte: now,
+            latency: Latency::default(),
+            buffer: BufferKind::None,
+            texts: Texts::default(),
+        }
+    }
+
+    /// Complete, incomplete or rejected.
+    pub fn status(&self) -> Status {
+        self.reason.map_or(Status::Complete, Reason::status)
+    }
+}
+
+/// A finished connection with its result.
+#[derive(Debug)]
+pub struct Report {
+    /// What the receiving side knows. The texts have become the result's E.
+    pub received: Received,
+    /// The groups. Their counts add up to the records received.
+    pub grouped: Grouped,
+    /// When the result was ready.
+    pub aggregated: Instant,
+}
+
+impl Report {
+    /// From the first byte until the socket was done.
+    pub fn receive_time(&self) -> Duration {
+        self.received.last_byte - self.received.first_byte
+    }
+
+    /// From the end of receiving until the result was ready: batches still under way, the last
+    /// merge, sorting.
+    pub fn aggregate_time(&self) -> Duration {
+        self.aggregated.saturating_duration_since(self.received.last_byte)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_distinct_snake_case_words() {
+        let words: std::collections::HashSet<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
+        assert_eq!(words.len(), Reason::ALL.len());
+        for word in words {
+            assert!(word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{word}");
+        }
+    }
+}

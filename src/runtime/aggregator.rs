@@ -1,0 +1,107 @@
+//! The aggregation thread of a worker: turns batches into results, one connection beside the
+//! other. A plain thread, since Polars must not run in an async runtime; reads no socket.
+
+use super::pool::PooledSet;
+use super::reporter::Finished;
+use super::slots::Slot;
+use crate::engine::aggregate::{Aggregate, AggregateError, Grouped};
+use crate::engine::report::{Reason, Received, Report, Status};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// What a worker asks of its aggregation thread.
+#[derive(Debug)]
+pub enum Job {
+    /// Fold a batch into its connection's groups.
+    Batch {
+        /// Number of the connection.
+        connection: u64,
+        /// The rows. The set goes back to its pool.
+        set: PooledSet,
+        /// To be set where the connection has too many groups.
+        over_groups: Arc<AtomicBool>,
+    },
+    /// Make the result of a connection; all its batches came before.
+    Finish {
+        /// What was received.
+        received: Box<Received>,
+        /// Its slot, to be given back when the result is printed.
+        slot: Slot,
+    },
+}
+
+/// The connections of one aggregation thread.
+struct Aggregator {
+    groups_limit: usize,
+    running: HashMap<u64, Result<Aggregate, String>>,
+}
+
+/// Runs until every sender of jobs is gone.
+pub fn run(mut jobs: mpsc::Receiver<Job>, finished: mpsc::Sender<Finished>, groups_limit: usize) {
+    let mut aggregator = Aggregator { groups_limit, running: HashMap::new() };
+    while let Some(job) = jobs.blocking_recv() {
+        match job {
+            Job::Batch { connection, mut set, over_groups } => {
+                if aggregator.add(connection, &mut set) {
+                    over_groups.store(true, Ordering::Relaxed);
+                }
+            }
+            Job::Finish { received, slot } => {
+                let report = aggregator.finish(*received);
+                if finished.blocking_send(Finished { report, _slot: Some(slot) }).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Aggregator {
+    /// Folds a batch in; true where the connection has too many groups by now.
+    fn add(&mut self, connection: u64, set: &mut PooledSet) -> bool {
+        let entry = self.running.entry(connection).or_insert_with(|| Ok(Aggregate::default()));
+        let Ok(aggregate) = entry else { return false };
+        match guarded(|| aggregate.add(set)) {
+            Ok(()) => aggregate.groups_known() > self.groups_limit,
+            Err(defect) => {
+                *entry = Err(defect);
+                false
+            }
+        }
+    }
+
+    fn finish(&mut self, mut received: Received) -> Report {
+        let aggregate = self.running.remove(&received.connection);
+        let texts = std::mem::take(&mut received.texts);
+        let grouped = match aggregate {
+            None => Ok(Grouped::default()),
+            Some(Ok(aggregate)) => guarded(|| aggregate.finish(&texts)),
+            Some(Err(defect)) => Err(defect),
+        };
+        let grouped = grouped.unwrap_or_else(|defect| {
+            received.reason = Some(Reason::InternalError);
+            received.detail = Some(format!("{defect}; this is a defect, please report it"));
+            Grouped::default()
+        });
+        if grouped.len() > self.groups_limit && received.status() != Status::Rejected {
+            let (groups, limit) = (grouped.len(), self.groups_limit);
+            received.reason = Some(Reason::GroupsLimit);
+            received.detail =
+                Some(format!("{groups} groups, allowed are {limit} (--groups-limit)"));
+        }
+        Report { received, grouped, aggregated: Instant::now() }
+    }
+}
+
+/// Runs Polars so that a defect in it costs one connection its result and not the process.
+fn guarded<T>(work: impl FnOnce() -> Result<T, AggregateError>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the aggregation panicked, see the log".to_owned()),
+    }
+}

@@ -1,0 +1,395 @@
+//! What the host allows, finding by finding, each with its remedy: changes nothing but the
+//! process's own limit of open files.
+
+use super::cores;
+use super::listener;
+use super::ring::{self, Buffers, RingError};
+use crate::config::Config;
+use bytesize::ByteSize;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::thread;
+
+/// Oldest kernel that has everything the rings use (IORING_SETUP_SINGLE_ISSUER, io_uring_setup(2)).
+const KERNEL_MIN: (u32, u32) = (6, 0);
+/// Locked bytes of one ring of `RING_ENTRIES`: its two queues and the entries, rounded up.
+const RING_BYTES: usize = 64 << 10;
+/// Descriptors beside the connections: standard streams, listener, signals; and for each worker
+/// its ring, its epoll and its wake-ups.
+const FILES_FIXED: usize = 32;
+const FILES_PER_WORKER: usize = 8;
+/// Bit of CAP_IPC_LOCK in a mask of capabilities (linux/capability.h).
+const CAP_IPC_LOCK: u32 = 14;
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should be.
+    Pass,
+    /// It will run, not as well as it could.
+    Warn,
+    /// It will not run.
+    Fail,
+}
+
+impl Verdict {
+    /// The word that is printed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Pass => "PASS",
+            Verdict::Warn => "WARN",
+            Verdict::Fail => "FAIL",
+        }
+    }
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was examined, one snake_case word.
+    pub check: &'static str,
+    /// How it came out.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do about it; always there unless the verdict is [`Verdict::Pass`].
+    pub remedy: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}  {:<15} {}", self.verdict.as_str(), self.check, self.found)?;
+        if let Some(remedy) = &self.remedy {
+            write!(f, "\n      {:<15} remedy: {remedy}", "")?;
+        }
+        Ok(())
+    }
+}
+
+fn pass(check: &'static str, found: String) -> Finding {
+    Finding { check, verdict: Verdict::Pass, found, remedy: None }
+}
+
+fn warn(check: &'static str, found: String, remedy: impl Into<String>) -> Finding {
+    Finding { check, verdict: Verdict::Warn, found, remedy: Some(remedy.into()) }
+}
+
+fn fail(check: &'static str, found: String, remedy: impl Into<String>) -> Finding {
+    Finding { check, verdict: Verdict::Fail, found, remedy: Some(remedy.into()) }
+}
+
+/// Examines everything that an engine with `config` needs.
+pub fn examine(config: &Config) -> Vec<Finding> {
+    let (cores, workers) = cores(config);
+    vec![
+        kernel(),
+        io_uring(config),
+        locked_memory(config, workers),
+        open_files(config, workers),
+        cores,
+        cpu_quota(workers),
+        port(config),
+        memory(config, workers),
+    ]
+}
+
+fn kernel() -> Finding {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    kernel_finding(&release)
+}
+
+fn kernel_finding(release: &str) -> Finding {
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>());
+    let (min_major, min_minor) = KERNEL_MIN;
+    let remedy = format!("run Linux {min_major}.{min_minor} or later");
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= KERNEL_MIN => {
+            pass("kernel", format!("Linux {release}"))
+        }
+        (Some(Ok(_)), Some(Ok(_))) => fail("kernel", format!("Linux {release} is too old"), remedy),
+        _ => warn("kernel", format!("release \"{release}\" is not understood"), remedy),
+    }
+}
+
+/// Really makes a ring, on a thread of its own, with the flags and windows that a worker uses.
+fn io_uring(config: &Config) -> Finding {
+    let (count, bytes) = (config.registered_buffers, config.buffer_bytes);
+    let attempt = thread::spawn(move || -> Result<(), RingError> {
+        let runtime = ring::runtime()?;
+        runtime.block_on(async {
+            let _buffers = Buffers::register(count, bytes)?;
+            tokio_uring::no_op().await.map_err(RingError::Create)
+        })
+    });
+    match attempt.join() {
+        Ok(Ok(())) => pass("io_uring", format!("a ring with {count} registered windows works")),
+        Ok(Err(RingError::Create(error))) => ring_refused(
+            &error,
+            &Refusal { disabled: io_uring_disabled(), seccomp: under_seccomp() },
+        ),
+        Ok(Err(error @ RingError::Register { .. })) => fail(
+            "io_uring",
+            error.to_string(),
+            "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), or start with \
+             --registered-buffers 0, which uses plain memory",
+        ),
+        Err(_) => fail("io_uring", "the attempt panicked".to_owned(), "please report this defect"),
+    }
+}
+
+/// What tells one refusal from another.
+struct Refusal {
+    /// Value of the sysctl `kernel.io_uring_disabled`, where there is one.
+    disabled: Option<u32>,
+    /// Whether a seccomp filter is on this process.
+    seccomp: bool,
+}
+
+fn ring_refused(error: &io::Error, refusal: &Refusal) -> Finding {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    let found = format!("io_uring_setup fails: {error}");
+    let disabled = refusal.disabled.unwrap_or(0);
+    if errno == Some(Errno::PERM) && disabled == 2 {
+        let remedy = "kernel.io_uring_disabled is 2, which forbids io_uring to everybody: \
+                      `sysctl kernel.io_uring_disabled=0` on the host";
+        return fail("io_uring", found, remedy);
+    }
+    if errno == Some(Errno::PERM) && disabled == 1 {
+        let remedy = "kernel.io_uring_disabled is 1, which leaves io_uring to CAP_SYS_ADMIN and \
+                      the group kernel.io_uring_group: join that group, or \
+                      `sysctl kernel.io_uring_disabled=0` on the host";
+        return fail("io_uring", found, remedy);
+    }
+    let seccomp = "a seccomp profile forbids io_uring (Docker's default does since engine 25): \
+                   start the container with --security-opt seccomp=deploy/seccomp-ringest.json";
+    let remedy = match errno {
+        Some(Errno::PERM) if refusal.seccomp => seccomp.to_owned(),
+        Some(Errno::PERM) => format!("a security module forbids it, or {seccomp}"),
+        Some(Errno::NOSYS) if refusal.seccomp => {
+            format!("{seccomp}; podman's profile answers so, too, and so does a kernel without it")
+        }
+        Some(Errno::NOSYS) => "this kernel has no io_uring: run Linux 6.0 or later, built with \
+                               CONFIG_IO_URING"
+            .to_owned(),
+        Some(Errno::NOMEM) => "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit \
+                               memlock=): rings and registered windows of all workers count"
+            .to_owned(),
+        Some(Errno::INVAL) => "this kernel does not know the flags SINGLE_ISSUER and \
+                               COOP_TASKRUN: run Linux 6.0 or later"
+            .to_owned(),
+        _ => "see io_uring_setup(2) for this error".to_owned(),
+    };
+    fail("io_uring", found, remedy)
+}
+
+fn io_uring_disabled() -> Option<u32> {
+    fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+}
+
+fn under_seccomp() -> bool {
+    process_status("Seccomp:").is_some_and(|mode| mode != "0")
+}
+
+/// A field of /proc/self/status, by its name with the colon.
+fn process_status(name: &str) -> Option<String> {
+    proc_field(&fs::read("/proc/self/status").ok()?, name)
+}
+
+/// The rest of the line that begins with `name`, without white space around it.
+fn proc_field(file: &[u8], name: &str) -> Option<String> {
+    let at = memchr::memmem::find_iter(file, name.as_bytes())
+        .find(|&at| at == 0 || file[at - 1] == b'\n')?;
+    let rest = &file[at + name.len()..];
+    let line = &rest[..memchr::memchr(b'\n', rest).unwrap_or(rest.len())];
+    Some(String::from_utf8_lossy(line).trim().to_owned())
+}
+
+fn locked_memory(config: &Config, workers: usize) -> Finding {
+    let need = (config.memory(workers).registered + workers * RING_BYTES) as u64;
+    let limit = getrlimit(Resource::Memlock).current;
+    let mask = process_status("CapEff:").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
+    let exempt = mask.is_some_and(|mask| mask >> CAP_IPC_LOCK & 1 == 1);
+    locked_memory_finding(need, limit, exempt)
+}
+
+fn locked_memory_finding(need: u64, limit: Option<u64>, exempt: bool) -> Finding {
+    let needed = ByteSize(need);
+    match limit {
+        None => pass("memlock", format!("unlimited, {needed} are needed")),
+        Some(_) if exempt => pass("memlock", format!("CAP_IPC_LOCK, {needed} are needed")),
+        Some(limit) if limit >= need => {
+            pass("memlock", format!("{} are allowed, {needed} are needed", ByteSize(limit)))
+        }
+        Some(limit) => fail(
+            "memlock",
+            format!("{} are allowed, {needed} are needed", ByteSize(limit)),
+            "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), or lower \
+             --registered-buffers: 0 uses plain memory",
+        ),
+    }
+}
+
+/// Descriptors that an engine with `config` may need.
+fn files_needed(config: &Config, workers: usize) -> u64 {
+    (config.max_connections + FILES_FIXED + workers * FILES_PER_WORKER) as u64
+}
+
+fn open_files(config: &Config, workers: usize) -> Finding {
+    let need = files_needed(config, workers);
+    match getrlimit(Resource::Nofile).maximum {
+        Some(limit) if limit < need => {
+            let error = TooFewFiles { need, limit, max_connections: config.max_connections };
+            fail("nofile", error.to_string(), "as above")
+        }
+        limit => {
+            let limit = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+            pass("nofile", format!("{limit} descriptors, {need} are needed"))
+        }
+    }
+}
+
+/// The process may not have as many descriptors as it needs.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{max_connections} connections need {need} file descriptors, allowed are {limit}; raise the \
+     hard limit (ulimit -Hn, LimitNOFILE=, --ulimit nofile=) or lower --max-connections"
+)]
+pub struct TooFewFiles {
+    need: u64,
+    limit: u64,
+    max_connections: usize,
+}
+
+/// Raises the soft limit of open files to what the connections may need, within the hard one.
+///
+/// # Errors
+/// [`TooFewFiles`] where the hard limit is too low.
+pub fn raise_open_files(config: &Config) -> Result<(), TooFewFiles> {
+    let workers = cores(config).1;
+    let need = files_needed(config, workers);
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= need) {
+        return Ok(());
+    }
+    let refused = |limit| TooFewFiles { need, limit, max_connections: config.max_connections };
+    if let Some(maximum) = maximum.filter(|&maximum| maximum < need) {
+        return Err(refused(maximum));
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(need), maximum })
+        .map_err(|_| refused(current.unwrap_or(0)))
+}
+
+/// The finding about cores, and how many workers there would be.
+fn cores(config: &Config) -> (Finding, usize) {
+    let chosen = cores::allowed().and_then(|allowed| {
+        let chosen = cores::choose(&config.cores, &allowed)?;
+        Ok((chosen.len(), cores::cpu_list(&allowed)))
+    });
+    match chosen {
+        Ok((workers, allowed)) => {
+            (pass("cores", format!("{workers} workers; allowed cores: {allowed}")), workers)
+        }
+        Err(error) => {
+            let remedy = "choose from the allowed cores, or leave --cores out to use them all";
+            (fail("cores", error.to_string(), remedy), config.cores.len().max(1))
+        }
+    }
+}
+
+fn cpu_quota(workers: usize) -> Finding {
+    // Within a container the process's own group is the root of what it sees.
+    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
+    let read = |group: &str| fs::read_to_string(format!("/sys/fs/cgroup{group}/cpu.max")).ok();
+    cpu_quota_finding(read(&group).or_else(|| read("")).as_deref(), workers)
+}
+
+/// `cpu_max` is the text of the control group's file: `max 100000` or `150000 100000`.
+fn cpu_quota_finding(cpu_max: Option<&str>, workers: usize) -> Finding {
+    let mut words = cpu_max.unwrap_or("max").split_whitespace();
+    let quota: Option<f64> = words.next().and_then(|word| word.parse().ok());
+    let period: Option<f64> = words.next().and_then(|word| word.parse().ok());
+    match (quota, period) {
+        (Some(quota), Some(period)) if quota / period < workers as f64 => warn(
+            "cpu_quota",
+            format!("{:.2} cores' worth of time for {workers} workers", quota / period),
+            "the kernel stops all workers when the quota is used up: raise it (--cpus), or name \
+             fewer cores with --cores",
+        ),
+        (Some(quota), Some(period)) => {
+            pass("cpu_quota", format!("{:.2} cores' worth of time", quota / period))
+        }
+        _ => pass("cpu_quota", "none".to_owned()),
+    }
+}
+
+fn port(config: &Config) -> Finding {
+    match listener::listen(&config.host, config.records_port) {
+        Ok(_) if config.records_port == 0 => pass("port", "a free one will be taken".to_owned()),
+        Ok(_) => pass("port", format!("{} is free for records", config.records_port)),
+        Err(error) => {
+            let text = error.to_string();
+            let (found, remedy) = text.rsplit_once("; ").unwrap_or((&text, "see bind(2)"));
+            fail("port", found.to_owned(), remedy)
+        }
+    }
+}
+
+fn memory(config: &Config, workers: usize) -> Finding {
+    let memory = config.memory(workers);
+    let total = fs::read("/proc/meminfo").ok().and_then(|file| {
+        let kib: u64 = proc_field(&file, "MemTotal:")?.strip_suffix(" kB")?.parse().ok()?;
+        Some(kib * 1024)
+    });
+    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let group = group.and_then(|text| text.trim().parse::<u64>().ok());
+    let available = total.into_iter().chain(group).min().unwrap_or(u64::MAX);
+    let bytes = |bytes: usize| ByteSize(bytes as u64);
+    let found = format!(
+        "{} at start; {} with all {} connections sending; {} if each also reaches --groups-limit \
+         and --strings-bytes-limit; the host has {}",
+        bytes(memory.at_start()),
+        bytes(memory.all_receiving()),
+        memory.connections,
+        bytes(memory.worst()),
+        ByteSize(available),
+    );
+    if memory.all_receiving() as u64 > available {
+        return fail("memory", found, "lower --max-connections, --batch-rows or --buffer-bytes");
+    }
+    if memory.worst() as u64 > available {
+        let remedy = "peers that are not trusted could use up this host: lower --groups-limit, \
+                      --strings-bytes-limit or --max-connections";
+        return warn("memory", found, remedy);
+    }
+    pass("memory", found)
+}
+
+/// Whether a TCP socket listens on `port` in this network namespace, from the kernel's tables.
+///
+/// # Errors
+/// Where neither table can be read.
+pub fn is_listening(port: u16) -> io::Result<bool> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
+    if let [Err(error), Err(_)] = tables {
+        return Err(error);
+    }
+    Ok(tables.iter().flatten().any(|table| table_has_listener(table, port)))
+}
+
+/// Lines of the table: number, local address:port in hexadecimal, remote, state (0A listens).
+fn table_has_listener(table: &str, port: u16) -> bool {
+    let port = format!("{port:04X}");
+    table.lines().skip(1).any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, _remote, state) = (words.next(), words.next(), words.next());
+        state == Some("0A") && local.and_then(|local| local.rsplit(':').next()) == Some(&port)
+    })
+}
+
+#[cfg(test)]
+#[path = "host_tests.rs"]
+mod tests;

@@ -1,0 +1,131 @@
+//! The thread that hands results out, one after the other, so that no two interleave: makes no
+//! result and formats none.
+
+use super::slots::Slot;
+use crate::config::LOG_LINES_PER_SECOND;
+use crate::engine::aggregate::Grouped;
+use crate::engine::report::{Received, Report, Status};
+use std::io;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+/// A report on its way out, with the slot that it still holds.
+#[derive(Debug)]
+pub struct Finished {
+    /// The report.
+    pub report: Report,
+    /// Given back when the report is out.
+    pub _slot: Option<Slot>,
+}
+
+impl Finished {
+    /// The report of a connection that never got a slot.
+    pub fn refused(received: Received) -> Self {
+        let report = Report { received, grouped: Grouped::default(), aggregated: Instant::now() };
+        Finished { report, _slot: None }
+    }
+}
+
+/// Where reports go: printed, compared, collected. Called from one thread.
+pub type Sink = Box<dyn FnMut(&Report) -> io::Result<()> + Send>;
+
+/// What the reporter did until the engine stopped.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Connections reported.
+    pub reported: u64,
+    /// Connections among them that were complete.
+    pub complete: u64,
+    /// Why reports could no longer be handed out.
+    pub output_error: Option<io::Error>,
+}
+
+/// Runs until everybody who may finish a connection is gone. Where the sink fails, the engine is
+/// told to stop through `drain`, and the reports after that are only counted as lost in the log.
+pub fn run(
+    mut finished: mpsc::Receiver<Finished>,
+    mut sink: Sink,
+    drain: &watch::Sender<Option<Instant>>,
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut lines = LineBudget::default();
+    while let Some(Finished { report, _slot }) = finished.blocking_recv() {
+        lines.log(&report);
+        if outcome.output_error.is_some() {
+            tracing::error!(connection = report.received.connection, "result lost: no output");
+            continue;
+        }
+        match sink(&report) {
+            Ok(()) => {
+                outcome.reported += 1;
+                outcome.complete += u64::from(report.received.status() == Status::Complete);
+            }
+            Err(error) => {
+                outcome.output_error = Some(error);
+                drain.send_replace(Some(Instant::now()));
+            }
+        }
+    }
+    outcome
+}
+
+/// So many lines a second about single connections, then one that counts the rest: peers decide
+/// how often connections fail, and they must not fill a disk.
+#[derive(Default)]
+struct LineBudget {
+    second: Option<Instant>,
+    written: u32,
+    suppressed: u64,
+}
+
+impl LineBudget {
+    fn log(&mut self, report: &Report) {
+        let received = &report.received;
+        let (connection, peer, status) =
+            (received.connection, received.peer, received.status().as_str());
+        let Some(reason) = received.reason else {
+            tracing::debug!(connection, %peer, status, records = received.records);
+            return;
+        };
+        if self.allow(Instant::now()) {
+            let detail = received.detail.as_deref().unwrap_or_default();
+            let reason = reason.as_str();
+            tracing::warn!(connection, %peer, status, reason, records = received.records, "{detail}");
+        }
+    }
+
+    fn allow(&mut self, now: Instant) -> bool {
+        let fresh = self.second.is_none_or(|start| now - start >= Duration::from_secs(1));
+        if fresh {
+            if self.suppressed > 0 {
+                tracing::warn!(connections = self.suppressed, "more failed, not listed");
+            }
+            *self = LineBudget { second: Some(now), written: 0, suppressed: 0 };
+        }
+        let allowed = self.written < LOG_LINES_PER_SECOND;
+        self.written += u32::from(allowed);
+        self.suppressed += u64::from(!allowed);
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_limited_by_the_second() {
+        let mut budget = LineBudget::default();
+        let start = Instant::now();
+        let allowed = |budget: &mut LineBudget, at: Duration| {
+            (0..100).filter(|_| budget.allow(start + at)).count()
+        };
+        assert_eq!(allowed(&mut budget, Duration::ZERO), LOG_LINES_PER_SECOND as usize);
+        assert_eq!(budget.suppressed, 100 - u64::from(LOG_LINES_PER_SECOND));
+        assert_eq!(allowed(&mut budget, Duration::from_millis(999)), 0);
+        assert_eq!(
+            allowed(&mut budget, Duration::from_millis(1000)),
+            LOG_LINES_PER_SECOND as usize
+        );
+    }
+}

@@ -1,0 +1,36 @@
+//! SIGTERM and SIGINT: the first asks the engine to stop, the second ends the process. Stops
+//! nothing itself.
+
+use std::io;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Exit code after a second signal: 128 + SIGINT, as shells count.
+pub const EXIT_SECOND_SIGNAL: i32 = 130;
+
+/// Starts a thread that calls `first` at the first signal and exits with
+/// [`EXIT_SECOND_SIGNAL`] at the second. Signals are caught when this returns.
+///
+/// # Errors
+/// Where the thread or its runtime cannot be made.
+pub fn watch(first: impl FnOnce(&'static str) + Send + 'static) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut terminate, mut interrupt) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    let wait = async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        first(name);
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::warn!("second signal: exiting at once");
+        std::process::exit(EXIT_SECOND_SIGNAL);
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(wait))?;
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! The padding of a text field and how its bytes are shown: keeps no text and knows no field.
+
+use std::fmt::{self, Write};
+
+/// The value of a padded field: the field without its trailing run of 0x00 and 0x20 bytes.
+/// Bytes inside the value stay, whatever they are.
+pub fn trim_padding(field: &[u8]) -> &[u8] {
+    // Clearing bit 5 makes 0x20 a 0x00 and no other byte one, so eight bytes are padding when the
+    // whole word is zero. Fields are mostly padding: this takes 32 steps where bytes took 256.
+    const KEEP: u64 = !0x2020_2020_2020_2020;
+    let mut end = field.len();
+    while let Some(word) = field[..end].last_chunk::<8>() {
+        if u64::from_ne_bytes(*word) & KEEP != 0 {
+            break;
+        }
+        end -= 8;
+    }
+    while end > 0 && matches!(field[end - 1], 0x00 | 0x20) {
+        end -= 1;
+    }
+    &field[..end]
+}
+
+/// Shows bytes on one line of printable ASCII, so that distinct bytes stay distinct: a backslash
+/// as `\\`, a byte that is not printable ASCII as `\xNN`. Nothing a peer sends reaches a terminal
+/// or a log in another form.
+pub struct Escaped<'a>(pub &'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for &byte in self.0 {
+            match byte {
+                b'\\' => f.write_str("\\\\")?,
+                0x20..=0x7e => f.write_char(char::from(byte))?,
+                _ => write!(f, "\\x{byte:02x}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn trim_bytewise(field: &[u8]) -> Vec<u8> {
+        let mut value = field.to_vec();
+        while value.last() == Some(&0) || value.last() == Some(&b' ') {
+            value.pop();
+        }
+        value
+    }
+
+    #[test]
+    fn padding_goes_and_inner_bytes_stay() {
+        let cases: [(&[u8], &[u8]); 8] = [
+            (b"", b""),
+            (b"        ", b""),
+            (b"abc\0\0   \0", b"abc"),
+            (b"a\0b c\0 ", b"a\0b c"),
+            (b"  lead", b"  lead"),
+            (b"\x80\x40\x60\x01                ", b"\x80\x40\x60\x01"),
+            (b"12345678\0\0\0\0\0\0\0\0", b"12345678"),
+            (&[b'x'; 256], &[b'x'; 256]),
+        ];
+        for (field, value) in cases {
+            assert_eq!(trim_padding(field), value);
+        }
+    }
+
+    #[test]
+    fn escapes_keep_distinct_bytes_distinct() {
+        let mut seen = std::collections::HashSet::new();
+        for byte in 0..=255u8 {
+            let shown = Escaped(&[byte]).to_string();
+            assert!(shown.bytes().all(|b| (0x20..0x7f).contains(&b)), "{shown:?}");
+            assert!(seen.insert(shown));
+        }
+        assert_eq!(Escaped(b"a\\x00\x00\x1b[31m").to_string(), "a\\\\x00\\x00\\x1b[31m");
+    }
+
+    proptest! {
+        #[test]
+        fn trimming_equals_the_bytewise_way(
+            field in proptest::collection::vec(prop_oneof![Just(0u8), Just(0x20), any::<u8>()], 0..300)
+        ) {
+            prop_assert_eq!(trim_padding(&field), trim_bytewise(&field));
+        }
+    }
+}
