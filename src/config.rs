@@ -6,10 +6,17 @@ use std::time::Duration;
 /// Bytes that one row occupies in a column set: key 8, B 8, C 8, D 1. `engine::columns` asserts it.
 pub const ROW_BYTES: usize = 25;
 
-/// Bytes that one group costs at the worst moment, while an aggregate is being compacted: the old
-/// partials, the new ones, Polars' hash table and the result. Measured with a million groups
-/// (docs/OPERATIONS.md shows how), rounded up.
-pub const GROUP_BYTES: usize = 400;
+/// Rows of partials that a connection keeps before they are merged, however few groups it has.
+pub const PENDING_ROWS: usize = 256 << 10;
+
+/// Bytes that one group or pending row costs at the worst moment, while partials are merged or the
+/// result is made: old rows, new rows, Polars' hash table, the order of the result. Measured from
+/// 250,000 to a million groups (docs/OPERATIONS.md shows how), rounded up.
+pub const GROUP_BYTES: usize = 320;
+
+/// How often the bytes of distinct texts may be there: interned, in the slack of a vector that has
+/// just doubled, and in the result.
+pub const TEXT_COPIES: usize = 3;
 
 /// Bytes that one distinct text costs beside its own bytes: offset, hash table slot and the slack
 /// of a table that has just doubled.
@@ -22,6 +29,8 @@ pub const INTERN_CACHE_BYTES: usize = 256 * (256 + 4);
 /// Runs that one parsing pass may produce; a read with more runs is digested in several passes.
 /// 512 covers a 128 KiB read of the smallest packets.
 pub const RUNS_LIMIT: usize = 512;
+/// Bytes of one run. `wire::record` asserts it.
+pub const RUN_BYTES: usize = 24;
 
 /// Latencies are told apart down to this many nanoseconds.
 pub const LATENCY_NS_MIN: u64 = 64;
@@ -72,6 +81,8 @@ pub const GROUPS_LIMIT: (usize, usize) = (1, u32::MAX as usize);
 pub const STRINGS_BYTES_LIMIT: (usize, usize) = (256, u32::MAX as usize);
 /// Smallest and largest `--max-connections`.
 pub const MAX_CONNECTIONS: (usize, usize) = (1, 65_536);
+/// Smallest and largest `--idle-timeout` and `--packet-timeout`: two ticks, and a week.
+pub const TIMEOUT_MS: (u64, u64) = (2 * TICK.as_millis() as u64, 7 * 24 * 3600 * 1000);
 
 /// What one engine is started with. Made by `cli` from flags and environment; checked by
 /// [`Config::check`], which every start calls.
@@ -154,6 +165,11 @@ fn within_sizes(
     within(option, value as u64, range.0 as u64, range.1 as u64)
 }
 
+fn within_times(option: &'static str, value: Duration) -> Result<(), OutOfRange> {
+    let value_ms = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
+    within(option, value_ms, TIMEOUT_MS.0, TIMEOUT_MS.1)
+}
+
 impl Config {
     /// Checks each value against its range.
     ///
@@ -168,22 +184,8 @@ impl Config {
         within_sizes("groups-limit", self.groups_limit, GROUPS_LIMIT)?;
         within_sizes("strings-bytes-limit", self.strings_bytes_limit, STRINGS_BYTES_LIMIT)?;
         within_sizes("max-connections", self.max_connections, MAX_CONNECTIONS)?;
-        let longest_ms = 7 * 24 * 3600 * 1000;
-        let shortest_ms = 2 * TICK.as_millis() as u64;
-        for (option, limit) in
-            [("idle-timeout", self.idle_timeout), ("packet-timeout", self.packet_timeout)]
-        {
-            let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-            within(option, limit_ms, shortest_ms, longest_ms).map_err(|error| OutOfRange {
-                // The range is in milliseconds, as are the numbers of the message.
-                option: if option == "idle-timeout" {
-                    "idle-timeout (ms)"
-                } else {
-                    "packet-timeout (ms)"
-                },
-                ..error
-            })?;
-        }
+        within_times("idle-timeout (ms)", self.idle_timeout)?;
+        within_times("packet-timeout (ms)", self.packet_timeout)?;
         within("exit-after", self.exit_after.unwrap_or(1), 1, u64::MAX)
     }
 
@@ -195,10 +197,12 @@ impl Config {
             column_sets_at_start: workers * BATCHES_IN_FLIGHT * set_bytes,
             connection_receiving: self.buffer_bytes
                 + set_bytes
+                + RUNS_LIMIT * RUN_BYTES
                 + INTERN_CACHE_BYTES
                 + LATENCY_BYTES,
-            connection_groups: self.groups_limit.saturating_mul(GROUP_BYTES + TEXT_OVERHEAD_BYTES)
-                + self.strings_bytes_limit,
+            connection_groups: (self.groups_limit + PENDING_ROWS) * GROUP_BYTES
+                + self.groups_limit * TEXT_OVERHEAD_BYTES
+                + self.strings_bytes_limit * TEXT_COPIES,
             connections: self.max_connections,
         }
     }

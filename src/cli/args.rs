@@ -21,7 +21,13 @@ use std::time::Duration;
 )]
 pub struct Args {
     /// Verbose logs. RUST_LOG is honoured and wins; NO_COLOR is honoured
-    #[arg(long, global = true, env = "RINGEST_DEBUG", value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::SetTrue)]
+    #[arg(
+        long,
+        global = true,
+        env = "RINGEST_DEBUG",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::SetTrue
+    )]
     pub debug: bool,
     /// What to do
     #[command(subcommand)]
@@ -61,10 +67,22 @@ pub struct EngineOptions {
 #[derive(Debug, clap::Args)]
 pub struct LimitOptions {
     /// Cores that get a pinned worker each, as `taskset -c` takes them, or `all` that are allowed
-    #[arg(long, env = "RINGEST_CORES", value_name = "LIST", default_value = "all", value_parser = cpu_list::parse)]
+    #[arg(
+        long,
+        env = "RINGEST_CORES",
+        value_name = "LIST",
+        default_value = "all",
+        value_parser = cpu_list::parse
+    )]
     pub cores: CpuList,
     /// Receive window of a connection [4KiB to 16MiB]
-    #[arg(long, env = "RINGEST_BUFFER_BYTES", value_name = "SIZE", default_value = "128KiB", value_parser = size)]
+    #[arg(
+        long,
+        env = "RINGEST_BUFFER_BYTES",
+        value_name = "SIZE",
+        default_value = "128KiB",
+        value_parser = size
+    )]
     pub buffer_bytes: usize,
     /// Windows of each worker that are registered with its ring, in locked memory; connections
     /// beyond them use plain memory [0 to 1024]
@@ -74,22 +92,46 @@ pub struct LimitOptions {
     #[arg(long, env = "RINGEST_BATCH_ROWS", value_name = "N", default_value_t = 65_536)]
     pub batch_rows: usize,
     /// Largest packet, refused above from its header alone [271 to 4294967295]
-    #[arg(long, env = "RINGEST_PACKET_BYTES_LIMIT", value_name = "SIZE", default_value = "16MiB", value_parser = size)]
+    #[arg(
+        long,
+        env = "RINGEST_PACKET_BYTES_LIMIT",
+        value_name = "SIZE",
+        default_value = "16MiB",
+        value_parser = size
+    )]
     pub packet_bytes_limit: usize,
     /// Groups of one connection
     #[arg(long, env = "RINGEST_GROUPS_LIMIT", value_name = "N", default_value_t = 1_000_000)]
     pub groups_limit: usize,
     /// Distinct texts of one connection, in bytes together [256 to 4294967295]
-    #[arg(long, env = "RINGEST_STRINGS_BYTES_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    #[arg(
+        long,
+        env = "RINGEST_STRINGS_BYTES_LIMIT",
+        value_name = "SIZE",
+        default_value = "64MiB",
+        value_parser = size
+    )]
     pub strings_bytes_limit: usize,
     /// Connections at one time, counted until their result is printed [1 to 65536]
     #[arg(long, env = "RINGEST_MAX_CONNECTIONS", value_name = "N", default_value_t = 256)]
     pub max_connections: usize,
     /// Longest silence between packets [100ms to 7days]
-    #[arg(long, env = "RINGEST_IDLE_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        env = "RINGEST_IDLE_TIMEOUT",
+        value_name = "TIME",
+        default_value = "60s",
+        value_parser = humantime::parse_duration
+    )]
     pub idle_timeout: Duration,
     /// Longest time from a packet's first byte to its last [100ms to 7days]
-    #[arg(long, env = "RINGEST_PACKET_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        env = "RINGEST_PACKET_TIMEOUT",
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = humantime::parse_duration
+    )]
     pub packet_timeout: Duration,
 }
 
@@ -137,7 +179,12 @@ pub struct ServeOptions {
     #[command(flatten)]
     pub engine: EngineOptions,
     /// Accept so many connections, report them, and exit: 0 if all were complete, else 1
-    #[arg(long, env = "RINGEST_EXIT_AFTER", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        env = "RINGEST_EXIT_AFTER",
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     pub exit_after: Option<u64>,
     /// Form of the results on stdout
     #[arg(long, env = "RINGEST_FORMAT", value_enum, default_value_t = Format::Table)]
@@ -148,7 +195,12 @@ pub struct ServeOptions {
 #[derive(Debug, clap::Args)]
 pub struct DemoOptions {
     /// Connections to send over
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
     pub connections: u32,
     /// Records over each
     #[arg(long, value_name = "N", default_value_t = 100_000)]
@@ -192,16 +244,34 @@ pub struct SendOptions {
     #[arg(long, env = "RINGEST_RECORDS_PORT", default_value_t = 9000)]
     pub records_port: u16,
     /// Connections, all at once
-    #[arg(long, env = "RINGEST_CONNECTIONS", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(
+        long,
+        env = "RINGEST_CONNECTIONS",
+        value_name = "N",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
     pub connections: u32,
     /// Records over each connection
     #[arg(long, env = "RINGEST_RECORDS", value_name = "N", default_value_t = 1_000_000)]
     pub records: u64,
     /// Records in a packet
-    #[arg(long, env = "RINGEST_PACKET_RECORDS", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(
+        long,
+        env = "RINGEST_PACKET_RECORDS",
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
     pub packet_records: u32,
     /// Bytes that are collected before each write; 0 writes each packet by itself
-    #[arg(long, env = "RINGEST_WRITE_BYTES", value_name = "SIZE", default_value = "64KiB", value_parser = size)]
+    #[arg(
+        long,
+        env = "RINGEST_WRITE_BYTES",
+        value_name = "SIZE",
+        default_value = "64KiB",
+        value_parser = size
+    )]
     pub write_bytes: usize,
     /// Padding of texts
     #[arg(long, env = "RINGEST_PADDING", value_enum, default_value_t = PaddingOption::Space)]
@@ -210,14 +280,26 @@ pub struct SendOptions {
     #[arg(long, env = "RINGEST_SEED", value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Groups of each connection
-    #[arg(long, env = "RINGEST_GROUPS", value_name = "N", default_value_t = 125, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        env = "RINGEST_GROUPS",
+        value_name = "N",
+        default_value_t = 125,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub groups: u32,
     /// File that `serve --format ndjson` writes its results to: wait for the results of these
     /// connections and compare them with what was sent
     #[arg(long, env = "RINGEST_VERIFY", value_name = "FILE")]
     pub verify: Option<PathBuf>,
     /// How long to wait for those results
-    #[arg(long, env = "RINGEST_VERIFY_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        env = "RINGEST_VERIFY_TIMEOUT",
+        value_name = "TIME",
+        default_value = "60s",
+        value_parser = humantime::parse_duration
+    )]
     pub verify_timeout: Duration,
 }
 

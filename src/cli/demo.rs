@@ -3,7 +3,7 @@
 
 use super::args::DemoOptions;
 use super::serve::{start, to_stdout};
-use super::{EXIT_FAILED, EXIT_OK, complain};
+use super::{EXIT_FAILED, EXIT_OK, say};
 use crate::client::expected::ReportedGroup;
 use crate::client::generate::{Padding, StreamSpec};
 use crate::client::sender::{Sent, send_stream};
@@ -46,12 +46,12 @@ pub fn run(options: &DemoOptions) -> u8 {
     };
     let address = engine.address();
     let stopper = engine.stopper();
-    eprintln!(
-        "ringest: engine on {address} with {} workers; sending {} connections of {} records",
+    say(format_args!(
+        "engine on {address} with {} workers; sending {} connections of {} records",
         engine.workers(),
         options.connections,
         options.records,
-    );
+    ));
     let senders: Vec<_> = (0..options.connections)
         .map(|number| {
             let spec = StreamSpec {
@@ -100,7 +100,7 @@ fn keeping(results: &Results, mut sink: Sink) -> Sink {
         let received = &report.received;
         let kept = Kept {
             status: received.status().as_str(),
-            records: received.records,
+            records: received.counts.records,
             groups: groups.collect(),
         };
         results.lock().expect("no holder panics").insert(received.peer, kept);
@@ -128,15 +128,15 @@ fn conclude(differences: &[String], sent: &[Sent]) -> u8 {
     if differences.is_empty() {
         let records: u64 = sent.iter().map(|stream| stream.records).sum();
         let connections = sent.len();
-        eprintln!(
-            "ringest: {connections} results of {records} records agree with what was sent: counts and \
+        say(format_args!(
+            "{connections} results of {records} records agree with what was sent: counts and \
              minima exactly, means and sums to 1e-9"
-        );
+        ));
         return EXIT_OK;
     }
     for difference in differences.iter().take(20) {
-        complain(difference);
+        say(difference);
     }
-    complain(format_args!("{} differences; this is a defect, please report it", differences.len()));
+    say(format_args!("{} differences; this is a defect, please report it", differences.len()));
     EXIT_FAILED
 }

@@ -1,7 +1,7 @@
 //! `ringest doctor`: prints what the host was found to allow. Examines nothing itself.
 
 use super::args::{DoctorFormat, DoctorOptions};
-use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, complain};
+use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, say};
 use crate::runtime::host::{Finding, Verdict, examine};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -24,7 +24,7 @@ struct Findings<'a> {
 pub fn run(options: &DoctorOptions) -> u8 {
     let config = options.engine.config();
     if let Err(error) = config.check() {
-        complain(error);
+        say(error);
         return EXIT_USAGE;
     }
     let findings = examine(&config);
@@ -34,7 +34,7 @@ pub fn run(options: &DoctorOptions) -> u8 {
         DoctorFormat::Json => print_json(ok, &findings),
     };
     if let Err(error) = printed {
-        complain(format_args!("cannot write to stdout: {error}"));
+        say(format_args!("cannot write to stdout: {error}"));
         return EXIT_FAILED;
     }
     if ok { EXIT_OK } else { EXIT_FAILED }

@@ -2,7 +2,7 @@
 //! that has nothing else in it. Opens no connection, which would be counted and reported.
 
 use super::args::HealthOptions;
-use super::{EXIT_FAILED, EXIT_OK, complain};
+use super::{EXIT_FAILED, EXIT_OK, say};
 use crate::runtime::host::is_listening;
 
 /// Runs the command and returns its exit code.
@@ -11,11 +11,11 @@ pub fn run(options: &HealthOptions) -> u8 {
     match is_listening(port) {
         Ok(true) => EXIT_OK,
         Ok(false) => {
-            complain(format_args!("nothing listens on port {port} here"));
+            say(format_args!("nothing listens on port {port} here"));
             EXIT_FAILED
         }
         Err(error) => {
-            complain(format_args!("cannot read the table of sockets: {error}"));
+            say(format_args!("cannot read the table of sockets: {error}"));
             EXIT_FAILED
         }
     }

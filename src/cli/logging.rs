@@ -10,7 +10,7 @@ pub fn start(debug: bool) {
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => {
             EnvFilter::try_new(&directives).unwrap_or_else(|error| {
-                super::complain(format_args!("RUST_LOG is ignored: {error}"));
+                super::say(format_args!("RUST_LOG is ignored: {error}"));
                 EnvFilter::new(default)
             })
         }
@@ -22,5 +22,7 @@ pub fn start(debug: bool) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && !colours_refused)
         .with_target(false)
+        // A stderr that is closed must not stop an engine: saying about it would panic.
+        .log_internal_errors(false)
         .init();
 }

@@ -14,6 +14,7 @@ pub mod serve;
 use args::{Args, Command};
 use clap::Parser;
 use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Everything went well.
@@ -39,7 +40,8 @@ pub fn run() -> ExitCode {
     })
 }
 
-/// One line on stderr, the way every command ends that cannot go on.
-fn complain(error: impl Display) {
-    eprintln!("ringest: {error}");
+/// One line on stderr. A stderr that is closed must not stop an engine, so failing is no error
+/// (`eprintln!` would panic).
+fn say(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "ringest: {line}");
 }

@@ -111,14 +111,14 @@ fn write_summary(report: &Report, printing: Instant, out: &mut impl Write) -> io
     writeln!(
         out,
         "{} records, {} packets, {} bytes, {} groups; {} window",
-        received.records,
-        received.packets,
-        received.bytes,
+        received.counts.records,
+        received.counts.packets,
+        received.counts.bytes,
         report.grouped.len(),
         received.buffer.as_str(),
     )?;
-    if received.bytes_after_end > 0 {
-        let bytes = received.bytes_after_end;
+    if received.counts.bytes_after_end > 0 {
+        let bytes = received.counts.bytes_after_end;
         writeln!(out, "{bytes} bytes came after the end record and were not aggregated")?;
     }
     writeln!(
@@ -129,7 +129,7 @@ fn write_summary(report: &Report, printing: Instant, out: &mut impl Write) -> io
         aggregate.as_secs_f64(),
         print.as_secs_f64(),
     )?;
-    let (records, bytes) = (received.records as f64, received.bytes as f64);
+    let (records, bytes) = (received.counts.records as f64, received.counts.bytes as f64);
     let (record_rate, byte_rate) = (per_second(records, total), per_second(bytes, total));
     writeln!(out, "{record_rate:.0} records/s, {:.1} MB/s", byte_rate / 1e6)?;
     let LatencySummary { p50, p90, p99, p99_9, max, count } = received.latency.summary();
@@ -222,15 +222,15 @@ fn write_line(report: &Report, out: &mut impl Write) -> io::Result<()> {
         peer: received.peer.to_string(),
         status: received.status().as_str(),
         reason: received.reason.map(|reason| reason.as_str()),
-        records: received.records,
-        packets: received.packets,
-        bytes: received.bytes,
-        bytes_after_end: received.bytes_after_end,
+        records: received.counts.records,
+        packets: received.counts.packets,
+        bytes: received.counts.bytes,
+        bytes_after_end: received.counts.bytes_after_end,
         buffer: received.buffer.as_str(),
         seconds: total.as_secs_f64(),
         receive_seconds: report.receive_time().as_secs_f64(),
         aggregate_seconds: report.aggregate_time().as_secs_f64(),
-        records_per_second: per_second(received.records as f64, total),
+        records_per_second: per_second(received.counts.records as f64, total),
         latency_us: LatencyLine { p50, p90, p99, p99_9, max, count },
         groups: report,
     };

@@ -2,7 +2,7 @@
 //! Neither starts nor stops an engine.
 
 use super::args::SendOptions;
-use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, complain};
+use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, say};
 use crate::client::generate::StreamSpec;
 use crate::client::results::{ResultLine, finished_lines, parse_line};
 use crate::client::sender::{SendError, Sent, send_stream};
@@ -25,7 +25,7 @@ pub fn run(options: &SendOptions) -> u8 {
     let address = match resolve(&options.host, options.records_port) {
         Ok(address) => address,
         Err(error) => {
-            complain(error);
+            say(error);
             return EXIT_USAGE;
         }
     };
@@ -34,7 +34,7 @@ pub fn run(options: &SendOptions) -> u8 {
     let results = match options.verify.as_deref().map(Results::open_at_end).transpose() {
         Ok(results) => results,
         Err(error) => {
-            complain(error);
+            say(error);
             return EXIT_USAGE;
         }
     };
@@ -42,7 +42,7 @@ pub fn run(options: &SendOptions) -> u8 {
     let (sent, errors) = send_all(options, address);
     summarise(&sent, begun.elapsed());
     for error in &errors {
-        complain(error);
+        say(error);
     }
     let mut differences = 0;
     if let Some(results) = results {
@@ -113,13 +113,13 @@ fn summarise(sent: &[Sent], elapsed: Duration) {
     let (records, packets, bytes) =
         (total(|s| s.records), total(|s| s.packets), total(|s| s.bytes));
     let seconds = elapsed.as_secs_f64();
-    eprintln!(
-        "ringest: sent {records} records in {packets} packets, {bytes} bytes over {} connections \
+    say(format_args!(
+        "sent {records} records in {packets} packets, {bytes} bytes over {} connections \
          in {seconds:.3} s: {:.0} records/s, {:.1} MB/s",
         sent.len(),
         records as f64 / seconds,
         bytes as f64 / seconds / 1e6,
-    );
+    ));
 }
 
 /// The engine's results, as they are written.
@@ -137,7 +137,10 @@ impl Results {
         };
         let file = open().map_err(|error| {
             let path = path.display();
-            format!("cannot read --verify {path}: {error}; start `ringest serve --format ndjson > {path}` first")
+            format!(
+                "cannot read --verify {path}: {error}; \
+                 start `ringest serve --format ndjson > {path}` first"
+            )
         })?;
         Ok(Results { file, unread: Vec::new() })
     }
@@ -168,7 +171,7 @@ fn verify(mut results: Results, sent: &[Sent], timeout: Duration) -> usize {
         let lines = match results.new_lines() {
             Ok(lines) => lines,
             Err(error) => {
-                complain(error);
+                say(error);
                 return waiting.len() + differing;
             }
         };
@@ -182,14 +185,14 @@ fn verify(mut results: Results, sent: &[Sent], timeout: Duration) -> usize {
         }
     }
     for peer in waiting.keys() {
-        complain(format_args!(
+        say(format_args!(
             "no result for {peer} within {}; results are matched by the sender's address, which \
              address translation hides",
             humantime::format_duration(timeout)
         ));
     }
     let agreeing = sent.len() - waiting.len() - differing;
-    eprintln!("ringest: {agreeing} of {} results agree with what was sent", sent.len());
+    say(format_args!("{agreeing} of {} results agree with what was sent", sent.len()));
     waiting.len() + differing
 }
 
@@ -197,7 +200,7 @@ fn agrees(stream: &Sent, line: &ResultLine) -> bool {
     let Some(expected) = &stream.expected else { return false };
     let differences = expected.differences(&line.status, line.records, &line.groups);
     for difference in differences.iter().take(10) {
-        complain(format_args!("{}: {difference}", line.peer));
+        say(format_args!("{}: {difference}", line.peer));
     }
     differences.is_empty()
 }

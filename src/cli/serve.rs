@@ -3,10 +3,10 @@
 
 use super::args::{Format, ServeOptions};
 use super::render::write_report;
-use super::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE, complain};
+use super::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE, say};
 use crate::config::{Config, DRAIN_TIMEOUT};
 use crate::engine::aggregate;
-use crate::runtime::host;
+use crate::runtime::host::{self, Verdict};
 use crate::runtime::reporter::{Outcome, Sink};
 use crate::runtime::server::{Engine, StartError};
 use crate::runtime::signals;
@@ -22,20 +22,21 @@ pub fn run(options: &ServeOptions) -> u8 {
     let stopper = engine.stopper();
     let watching = signals::watch(move |signal| {
         tracing::info!(
-            "{signal}: no more connections are taken, running ones have {} s; again to exit at once",
+            "{signal}: no more connections are taken, running ones have {} s; a second signal \
+             exits at once",
             DRAIN_TIMEOUT.as_secs()
         );
         stopper.stop(DRAIN_TIMEOUT);
     });
     if let Err(error) = watching {
-        complain(format_args!("cannot catch signals: {error}"));
+        say(format_args!("cannot catch signals: {error}"));
         return EXIT_HOST;
     }
-    eprintln!(
-        "ringest: ready for records on {} with {} workers",
+    say(format_args!(
+        "ready for records on {} with {} workers",
         engine.address(),
         engine.workers()
-    );
+    ));
     exit_code(&engine.wait(), options.exit_after)
 }
 
@@ -44,11 +45,16 @@ pub fn start(config: &Config, sink: Sink) -> Result<Engine, u8> {
     // SAFETY: commands run in `main` before it has made a thread.
     unsafe { aggregate::create_pool(1) };
     if let Err(error) = host::raise_open_files(config) {
-        complain(error);
+        say(error);
         return Err(EXIT_HOST);
     }
-    Engine::start(config.clone(), sink).map_err(|error| {
-        complain(&error);
+    let mut fitted = config.clone();
+    let locked_memory = host::fit_locked_memory(&mut fitted);
+    if locked_memory.verdict == Verdict::Warn {
+        tracing::warn!("{}", locked_memory.found);
+    }
+    Engine::start(fitted, sink).map_err(|error| {
+        say(&error);
         match error {
             StartError::Config(_) | StartError::Cores(_) => EXIT_USAGE,
             StartError::Listen(_) | StartError::Worker(_) | StartError::Thread(_) => {
@@ -62,11 +68,11 @@ pub fn start(config: &Config, sink: Sink) -> Result<Engine, u8> {
 /// What `ringest doctor` finds wrong, on stderr.
 fn explain(config: &Config) {
     for finding in host::examine(config) {
-        if finding.verdict == host::Verdict::Fail {
-            eprintln!("{finding}");
+        if finding.verdict == Verdict::Fail {
+            say(finding);
         }
     }
-    eprintln!("ringest doctor examines this host with the same options");
+    say("`ringest doctor` examines this host, with the same options");
 }
 
 /// Prints each report to stdout, whole, and flushes it.
@@ -85,7 +91,7 @@ pub fn to_stdout(format: Format) -> Sink {
 
 fn exit_code(outcome: &Outcome, exit_after: Option<u64>) -> u8 {
     if let Some(error) = &outcome.output_error {
-        complain(format_args!(
+        say(format_args!(
             "cannot write results to stdout: {error}; results from here on are lost. Whatever \
              reads stdout must stay, and a file needs space"
         ));

@@ -114,7 +114,9 @@ mod tests {
         assert_eq!(line.groups[0].e, r"a\x00b");
         assert_eq!((line.groups[0].c_sum, line.groups[0].d_min), (f64::NEG_INFINITY, -128));
         assert!(parse_line(b"{}").is_err());
-        assert!(parse_line(br#"{"peer":"x","status":"complete","records":1,"groups":[{"A":1,"E":"","B_mean":"many","C_sum":1,"D_min":1,"count":1}]}"#).is_err());
+        let word = br#"{"peer":"x","status":"complete","records":1,
+            "groups":[{"A":1,"E":"","B_mean":"many","C_sum":1,"D_min":1,"count":1}]}"#;
+        assert!(parse_line(word).is_err());
     }
 
     #[test]

@@ -9,12 +9,11 @@
 //! Polars must not run inside an async runtime (`collect` panics there) nor on a worker's thread:
 //! whoever calls this does so from a plain thread.
 
-use super::columns::ColumnSet;
+use super::columns::{ColumnSet, a_of, code_of, key_of};
 use super::intern::Texts;
+use crate::config::PENDING_ROWS;
 use polars::prelude::*;
 
-/// Rows of partials that are kept before they are merged, however few groups there are.
-const PENDING_ROWS_MIN: usize = 256 << 10;
 /// Partials that are kept before they are merged, however small they are.
 const PENDING_PARTIALS_LIMIT: usize = 256;
 
@@ -64,7 +63,7 @@ impl Aggregate {
         let partial = partial?;
         self.pending_rows += partial.height();
         self.pending.push(partial);
-        if self.pending_rows > self.groups_known().max(PENDING_ROWS_MIN)
+        if self.pending_rows > self.groups_known().max(PENDING_ROWS)
             || self.pending.len() > PENDING_PARTIALS_LIMIT
         {
             self.merge()?;
@@ -179,8 +178,8 @@ impl Grouped {
             .into_no_null_iter()
             .zip(0..)
             .map(|(key, row)| {
-                let code = (key & 0xffff_ffff) as usize;
-                (key >> 32 << 32 | u64::from(rank[code]), row)
+                let rank = rank[code_of(key) as usize];
+                (key_of(a_of(key)) | u64::from(rank), row)
             })
             .collect();
         order.sort_unstable();
@@ -190,11 +189,8 @@ impl Grouped {
         drop(partials);
 
         let keys = sorted.column("key")?.u64()?;
-        let a: Vec<u32> = keys.into_no_null_iter().map(|key| (key >> 32) as u32).collect();
-        let e = BinaryChunked::from_iter_values(
-            "E".into(),
-            keys.into_no_null_iter().map(|key| texts.get((key & 0xffff_ffff) as usize)),
-        );
+        let a: Vec<u32> = keys.into_no_null_iter().map(a_of).collect();
+        let e = text_column(keys, texts)?;
         let count = sorted.column("count")?.u64()?;
         let b_mean: Vec<f64> = (sorted.column("b")?.u64()?.into_no_null_iter())
             .zip(count.into_no_null_iter())
@@ -205,7 +201,7 @@ impl Grouped {
         };
         let frame = DataFrame::new_infer_height(vec![
             UInt32Chunked::from_vec("A".into(), a).into_column(),
-            e.into_column(),
+            e,
             Float64Chunked::from_vec("B_mean".into(), b_mean).into_column(),
             renamed("c", "C_sum")?,
             renamed("d", "D_min")?,
@@ -269,6 +265,15 @@ impl Grouped {
             column("count")?.u64().ok()?,
         ))
     }
+}
+
+/// E of each key. The rows point into one copy of the distinct texts, so that a long text costs its
+/// bytes once and not once a group.
+fn text_column(keys: &UInt64Chunked, texts: &Texts) -> PolarsResult<Column> {
+    let distinct = (0..texts.len()).map(|code| texts.get(code));
+    let distinct = BinaryChunked::from_iter_values("E".into(), distinct).into_column();
+    let codes: IdxCa = keys.into_no_null_iter().map(|key| Some(code_of(key))).collect();
+    distinct.take(&codes)
 }
 
 /// The place of each code's text among all texts in the order of their bytes.

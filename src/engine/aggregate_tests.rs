@@ -175,14 +175,17 @@ proptest! {
     #[test]
     fn any_rows_in_any_batches_equal_plain_rust(
         rows in proptest::collection::vec(
-            (0u32..4, prop_oneof![Just(b"a".to_vec()), Just(b"b".to_vec()), Just(vec![]), Just(vec![0x80, 1])],
-             any::<u16>(), any::<f32>(), any::<i8>()),
+            (
+                0u32..4,
+                prop::sample::select(vec![b"a".to_vec(), b"b".to_vec(), vec![], vec![0x80, 1]]),
+                any::<u16>(),
+                // Of one sign: the tolerance is for sums, not for what cancels out.
+                any::<f32>().prop_map(f32::abs),
+                any::<i8>(),
+            ),
             0..300),
         batch_rows in 1usize..70,
     ) {
-        // Both sum finite numbers of both signs in the same order only within a batch; the
-        // tolerance is for sums, not for what cancels out.
-        let rows: Vec<Row> = rows.into_iter().map(|(a, e, b, c, d)| (a, e, b, c.abs(), d)).collect();
         assert_equal(&aggregate(&rows, batch_rows), &naive(&rows));
     }
 }

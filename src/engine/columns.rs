@@ -6,7 +6,7 @@ use crate::config;
 /// of rows that the set was made for; the memory is taken once and used again.
 #[derive(Debug)]
 pub struct ColumnSet {
-    /// A in the high 32 bits, the code of E in the low: the group, packed into one integer
+    /// A in the high half, the code of E in the low: the group, packed into one integer
     /// because Polars groups one integer column several times faster than two columns.
     pub keys: Vec<u64>,
     /// B, widened so that Polars sums it in u64.
@@ -21,6 +21,24 @@ pub struct ColumnSet {
 const _: () = assert!(
     size_of::<u64>() + size_of::<u64>() + size_of::<f64>() + size_of::<i8>() == config::ROW_BYTES
 );
+
+/// A key without its text: A in the high half.
+#[inline]
+pub fn key_of(a: u32) -> u64 {
+    u64::from(a) << 32
+}
+
+/// A of a key.
+#[inline]
+pub fn a_of(key: u64) -> u32 {
+    (key >> 32) as u32
+}
+
+/// Code of E of a key.
+#[inline]
+pub fn code_of(key: u64) -> u32 {
+    key as u32
+}
 
 impl ColumnSet {
     /// An empty set with memory for `rows_limit` rows.

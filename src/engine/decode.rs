@@ -1,7 +1,7 @@
 //! Runs of records into columns, one tight loop a field: finds no records, decides no limit and
 //! touches no byte of what it reads.
 
-use super::columns::ColumnSet;
+use super::columns::{ColumnSet, key_of};
 use super::intern::{FIELD_BYTES, Interner, TextLimit};
 use crate::wire::record::Run;
 use crate::wire::schema::{self, RECORD_BYTES};
@@ -31,7 +31,7 @@ pub fn decode_runs(
     let first = set.rows();
     for run in runs {
         let a = field_of::<4>(run.bytes(received), schema::A.offset);
-        set.keys.extend(a.map(|bytes| u64::from(u32::from_be_bytes(*bytes)) << 32));
+        set.keys.extend(a.map(|bytes| key_of(u32::from_be_bytes(*bytes))));
     }
     let (coded, limit) = intern_keys(received, runs, interner, &mut set.keys[first..]);
     for run in runs {

@@ -298,7 +298,13 @@ mod tests {
         #[test]
         fn any_fields_equal_the_oracle(
             values in proptest::collection::vec(
-                (proptest::collection::vec(prop_oneof![Just(0u8), Just(b' '), any::<u8>()], 0..6), any::<bool>()),
+                (
+                    proptest::collection::vec(
+                        prop_oneof![Just(0u8), Just(b' '), any::<u8>()],
+                        0..6,
+                    ),
+                    any::<bool>(),
+                ),
                 0..200,
             )
         ) {

@@ -40,10 +40,10 @@ impl Default for Latency {
 
 impl Latency {
     /// Records `packets` packets that took `latency` each.
-    pub fn record(&mut self, latency: Duration, packets: usize) {
+    pub fn record(&mut self, latency: Duration, packets: u64) {
         if packets > 0 {
             let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-            self.histogram.saturating_record_n(nanoseconds, packets as u64);
+            self.histogram.saturating_record_n(nanoseconds, packets);
         }
     }
 

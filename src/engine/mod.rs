@@ -4,6 +4,7 @@
 //! * [`columns`]: preallocated columns of one batch
 //! * [`intern`]: texts to codes
 //! * [`decode`]: runs of records into columns, one loop a field
+//! * [`intake`]: one stream from received bytes to rows, the four above put together
 //! * [`aggregate`]: column sets to mergeable partials to a result; the one module that names Polars
 //! * [`latency`]: packets into a histogram
 //! * [`report`]: what is said about a finished connection
@@ -11,6 +12,7 @@
 pub mod aggregate;
 pub mod columns;
 pub mod decode;
+pub mod intake;
 pub mod intern;
 pub mod latency;
 pub mod report;

@@ -1,6 +1,7 @@
 //! What is said about a finished connection: formats nothing and prints nothing.
 
 use super::aggregate::Grouped;
+use super::intake::{Counts, Refused};
 use super::intern::{TextLimit, Texts};
 use super::latency::Latency;
 use crate::wire::record::{Cut, Violation};
@@ -146,6 +147,15 @@ impl From<TextLimit> for Reason {
     }
 }
 
+impl From<Refused> for Reason {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Packet(violation) => violation.into(),
+            Refused::Text(limit) => limit.into(),
+        }
+    }
+}
+
 impl From<Cut> for Reason {
     fn from(cut: Cut) -> Self {
         match cut {
@@ -191,14 +201,8 @@ pub struct Received {
     pub reason: Option<Reason>,
     /// The reason in words and numbers, for people: printable, of one line.
     pub detail: Option<String>,
-    /// Data records that stand in the columns.
-    pub records: u64,
-    /// Whole packets, that of the end record included.
-    pub packets: u64,
-    /// Bytes that came in, all of them.
-    pub bytes: u64,
-    /// Bytes among them that came after the end record.
-    pub bytes_after_end: u64,
+    /// Records, packets and bytes.
+    pub counts: Counts,
     /// When the first byte was taken over, or the connection where none came.
     pub first_byte: Instant,
     /// When the socket was done.
@@ -219,10 +223,7 @@ impl Received {
             peer,
             reason: None,
             detail: None,
-            records: 0,
-            packets: 0,
-            bytes: 0,
-            bytes_after_end: 0,
+            counts: Counts::default(),
             first_byte: now,
             last_byte: now,
             latency: Latency::default(),

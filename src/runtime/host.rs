@@ -83,10 +83,12 @@ fn fail(check: &'static str, found: String, remedy: impl Into<String>) -> Findin
 /// Examines everything that an engine with `config` needs.
 pub fn examine(config: &Config) -> Vec<Finding> {
     let (cores, workers) = cores(config);
+    let mut fitted = config.clone();
+    let locked_memory = fit_locked_memory(&mut fitted);
     vec![
         kernel(),
-        io_uring(config),
-        locked_memory(config, workers),
+        io_uring(&fitted),
+        locked_memory,
         open_files(config, workers),
         cores,
         cpu_quota(workers),
@@ -207,29 +209,46 @@ fn proc_field(file: &[u8], name: &str) -> Option<String> {
     Some(String::from_utf8_lossy(line).trim().to_owned())
 }
 
-fn locked_memory(config: &Config, workers: usize) -> Finding {
-    let need = (config.memory(workers).registered + workers * RING_BYTES) as u64;
-    let limit = getrlimit(Resource::Memlock).current;
+/// Locked memory that this process may have; `None` where there is no limit for it.
+fn locked_bytes_allowed() -> Option<u64> {
     let mask = process_status("CapEff:").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
     let exempt = mask.is_some_and(|mask| mask >> CAP_IPC_LOCK & 1 == 1);
-    locked_memory_finding(need, limit, exempt)
+    getrlimit(Resource::Memlock).current.filter(|_| !exempt)
 }
 
-fn locked_memory_finding(need: u64, limit: Option<u64>, exempt: bool) -> Finding {
-    let needed = ByteSize(need);
-    match limit {
-        None => pass("memlock", format!("unlimited, {needed} are needed")),
-        Some(_) if exempt => pass("memlock", format!("CAP_IPC_LOCK, {needed} are needed")),
-        Some(limit) if limit >= need => {
-            pass("memlock", format!("{} are allowed, {needed} are needed", ByteSize(limit)))
-        }
-        Some(limit) => fail(
-            "memlock",
-            format!("{} are allowed, {needed} are needed", ByteSize(limit)),
-            "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), or lower \
-             --registered-buffers: 0 uses plain memory",
-        ),
+/// Registers fewer windows where RLIMIT_MEMLOCK does not allow as many, so that an engine starts
+/// on a host with more cores than its limit was made for; what is not registered is plain memory.
+/// Says so in a finding that is no [`Verdict::Pass`].
+pub fn fit_locked_memory(config: &mut Config) -> Finding {
+    let workers = cores(config).1;
+    let (windows, finding) = locked_memory(config, workers, locked_bytes_allowed());
+    config.registered_buffers = windows;
+    finding
+}
+
+/// How many windows each worker can register, and what is said about it.
+fn locked_memory(config: &Config, workers: usize, allowed: Option<u64>) -> (usize, Finding) {
+    const REMEDY: &str = "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), or \
+                          lower --registered-buffers: 0 uses plain memory";
+    let asked = config.registered_buffers;
+    let rings = (workers * RING_BYTES) as u64;
+    let needed = config.memory(workers).registered as u64 + rings;
+    let Some(allowed) = allowed else {
+        return (asked, pass("memlock", format!("no limit, {} are needed", ByteSize(needed))));
+    };
+    let found = format!("{} are allowed, {} are needed", ByteSize(allowed), ByteSize(needed));
+    if allowed >= needed {
+        return (asked, pass("memlock", found));
     }
+    let Some(left) = allowed.checked_sub(rings) else {
+        return (
+            0,
+            fail("memlock", format!("{found}, {} for rings alone", ByteSize(rings)), REMEDY),
+        );
+    };
+    let windows = left as usize / (workers * config.buffer_bytes);
+    let found = format!("{found}: each worker registers {windows} windows instead of {asked}");
+    (windows, warn("memlock", found, REMEDY))
 }
 
 /// Descriptors that an engine with `config` may need.

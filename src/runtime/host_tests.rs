@@ -32,12 +32,19 @@ fn each_refusal_of_a_ring_has_its_own_remedy() {
 }
 
 #[test]
-fn locked_memory_is_judged_at_its_edge() {
-    let verdict = |limit, exempt| locked_memory_finding(1000, limit, exempt).verdict;
-    assert_eq!(verdict(Some(1000), false), Verdict::Pass);
-    assert_eq!(verdict(Some(999), false), Verdict::Fail);
-    assert_eq!(verdict(Some(999), true), Verdict::Pass);
-    assert_eq!(verdict(None, false), Verdict::Pass);
+fn locked_memory_is_judged_at_its_edges() {
+    let config = Config { registered_buffers: 4, buffer_bytes: 8192, ..Config::default() };
+    let rings = 2 * RING_BYTES as u64;
+    let fit = |allowed| {
+        let (windows, finding) = locked_memory(&config, 2, allowed);
+        (windows, finding.verdict)
+    };
+    assert_eq!(fit(None), (4, Verdict::Pass));
+    assert_eq!(fit(Some(rings + 8 * 8192)), (4, Verdict::Pass));
+    assert_eq!(fit(Some(rings + 8 * 8192 - 1)), (3, Verdict::Warn));
+    assert_eq!(fit(Some(rings + 2 * 8192 - 1)), (0, Verdict::Warn));
+    assert_eq!(fit(Some(rings)), (0, Verdict::Warn));
+    assert_eq!(fit(Some(rings - 1)), (0, Verdict::Fail));
 }
 
 #[test]

@@ -6,12 +6,9 @@ use super::deadlines::Control;
 use super::pool::PooledSet;
 use super::ring::{ReadBuffer, read};
 use super::worker::WorkerContext;
-use crate::config::{END_LINGER, RUNS_LIMIT};
-use crate::engine::decode::decode_runs;
-use crate::engine::intern::Interner;
+use crate::config::END_LINGER;
+use crate::engine::intake::{Counts, Next, RecordIntake};
 use crate::engine::report::{BufferKind, Reason, Received};
-use crate::wire::record::{PacketParser, RunList, Stop};
-use crate::wire::window::Window;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -38,10 +35,7 @@ pub struct RecordConnection {
     stream: Rc<TcpStream>,
     control: Rc<Control>,
     buffer: ReadBuffer,
-    window: Window,
-    parser: PacketParser,
-    runs: RunList,
-    interner: Interner,
+    intake: RecordIntake,
     /// The batch that is being filled; none before the first record and while waiting for one.
     set: Option<PooledSet>,
     /// Set by the aggregation when the connection has too many groups.
@@ -65,7 +59,6 @@ impl RecordConnection {
         // Where this fails, so does the first read, with its own error.
         let _ = stream.set_nonblocking(false);
         let stream = Rc::new(TcpStream::from_std(stream));
-        let config = &context.config;
         let now = Instant::now();
         let buffer = context.buffers.take();
         let mut received = Received::nothing(connection, peer, now);
@@ -77,10 +70,7 @@ impl RecordConnection {
             control: context.deadlines.add(connection, &stream),
             stream,
             buffer,
-            window: Window::new(config.buffer_bytes),
-            parser: PacketParser::new(config.packet_bytes_limit),
-            runs: RunList::with_limit(RUNS_LIMIT),
-            interner: Interner::with_limits(config.groups_limit, config.strings_bytes_limit),
+            intake: RecordIntake::new(&context.config),
             set: None,
             over_groups: Arc::new(AtomicBool::new(false)),
             received,
@@ -100,7 +90,8 @@ impl RecordConnection {
             self.received.detail = Some(detail);
         }
         self.received.last_byte = Instant::now();
-        self.received.texts = self.interner.into_texts();
+        self.received.counts = self.intake.counts();
+        self.received.texts = self.intake.into_texts();
         self.received
     }
 
@@ -122,7 +113,7 @@ impl RecordConnection {
 
     async fn read(&mut self) -> io::Result<usize> {
         let buffer = std::mem::take(&mut self.buffer);
-        let (result, buffer) = read(&self.stream, buffer, self.window.free()).await;
+        let (result, buffer) = read(&self.stream, buffer, self.intake.free()).await;
         self.buffer = buffer;
         result
     }
@@ -130,58 +121,39 @@ impl RecordConnection {
     /// Decodes what a read brought. A latency begins here, where the completion is taken over.
     async fn digest(&mut self, bytes: usize) -> Result<(), Failure> {
         let taken_over = Instant::now();
-        if self.received.bytes == 0 {
+        let before = self.intake.counts();
+        let (in_packet, ended) = (self.intake.in_packet(), self.intake.ended());
+        if before.bytes == 0 {
             self.received.first_byte = taken_over;
         }
-        self.received.bytes += bytes as u64;
-        let packets_before = self.received.packets;
-        let in_packet_before = self.parser.in_packet(self.window.unparsed().len());
-        let ended_before = self.parser.ended();
-        self.window.fill(bytes);
-        while !self.parser.ended() {
-            self.make_room().await?;
-            if self.digest_pass(taken_over)? != Stop::RunsFull {
-                break;
-            }
-        }
-        if self.parser.ended() {
-            self.skip_after_end();
+        self.intake.handle_read(bytes);
+        while !self.intake.ended() && self.poll_rows(taken_over).await? == Next::Rows {}
+        self.intake.compact(&mut self.buffer);
+        if self.intake.ended() && !ended {
             self.hand_over().await;
         }
-        self.window.compact(&mut self.buffer);
 
         // The peer is not held to account for the time that was spent here.
         let now = Instant::now();
         self.last_arrival = now;
-        if self.received.packets > packets_before || !(in_packet_before || ended_before) {
+        if self.intake.counts().packets > before.packets || !(in_packet || ended) {
             self.packet_begun = now;
-        } else if in_packet_before {
+        } else if in_packet {
             self.packet_begun += now - taken_over;
         }
         Ok(())
     }
 
-    /// One pass: parse, decode, count. Nothing in it waits.
-    fn digest_pass(&mut self, taken_over: Instant) -> Result<Stop, Failure> {
-        let set = self.set.as_mut().expect("make_room comes first");
-        let bytes = &self.buffer[self.window.received()];
-        let from = self.window.unparsed().start;
-        let pass = self.parser.parse(bytes, from, set.rows_free(), &mut self.runs);
-        let decoded = decode_runs(bytes, self.runs.runs(), &mut self.interner, set);
-        self.window.parse(pass.bytes);
-        self.window.consume_parsed();
-
-        // The packet of the end record ends with it, unless a limit was met before.
-        let ended = pass.stop == Stop::End && decoded.limit.is_none();
-        let packets = decoded.packets + usize::from(ended);
-        self.received.records += decoded.records as u64;
-        self.received.packets += packets as u64;
+    /// One pass over what has come in. Waits only for a column set.
+    async fn poll_rows(&mut self, taken_over: Instant) -> Result<Next, Failure> {
+        self.make_room().await?;
+        let set = self.set.as_mut().expect("make_room leaves a set");
+        let packets_before = self.intake.counts().packets;
+        let next = self.intake.poll_rows(&self.buffer, set);
+        // One reading of the clock for all packets of the pass.
+        let packets = self.intake.counts().packets - packets_before;
         self.received.latency.record(taken_over.elapsed(), packets);
-        match (decoded.limit, pass.stop) {
-            (Some(limit), _) => Err(Failure::of(limit, limit)),
-            (None, Stop::Refused(violation)) => Err(Failure::of(violation, violation)),
-            (None, stop) => Ok(stop),
-        }
+        next.map_err(|refused| Failure::of(refused, refused))
     }
 
     /// Sees to it that there is a set with a free row, waiting for one where the aggregation is
@@ -213,20 +185,12 @@ impl RecordConnection {
         let _ = self.context.jobs.send(job).await;
     }
 
-    /// Counts what came after the end record and drops it.
-    fn skip_after_end(&mut self) {
-        let bytes = self.window.unparsed().len();
-        self.received.bytes_after_end += bytes as u64;
-        self.window.parse(bytes);
-        self.window.consume_parsed();
-    }
-
     fn arm_deadline(&self) {
         let config = &self.context.config;
-        let (at, reason) = if self.parser.ended() {
+        let (at, reason) = if self.intake.ended() {
             // Nothing fails then; the engine closes for the peer.
             (self.packet_begun + END_LINGER, Reason::ClosedBeforeEnd)
-        } else if self.parser.in_packet(self.window.unparsed().len()) {
+        } else if self.intake.in_packet() {
             (self.packet_begun + config.packet_timeout, Reason::PacketTimeout)
         } else {
             (self.last_arrival + config.idle_timeout, Reason::IdleTimeout)
@@ -236,11 +200,9 @@ impl RecordConnection {
 
     /// The stream is over, because the peer closed it or because the engine cut it.
     fn end_of_stream(&self) -> Result<(), Failure> {
-        let waiting = self.window.unparsed().len();
-        let Some(cut) = self.parser.cut(waiting, self.received.bytes > 0) else {
-            return Ok(());
-        };
-        let (packets, records) = (self.received.packets, self.received.records);
+        let Some(cut) = self.intake.cut() else { return Ok(()) };
+        let waiting = self.intake.waiting_bytes();
+        let Counts { packets, records, .. } = self.intake.counts();
         let so_far = format!("after {packets} packets, {records} records and {waiting} more bytes");
         let config = &self.context.config;
         Err(match self.control.cut() {
@@ -259,7 +221,7 @@ impl RecordConnection {
     }
 
     fn read_failed(&self, error: &io::Error) -> Result<(), Failure> {
-        if self.parser.ended() {
+        if self.intake.ended() {
             return Ok(());
         }
         let reason = match error.kind() {

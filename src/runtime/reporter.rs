@@ -84,13 +84,13 @@ impl LineBudget {
         let (connection, peer, status) =
             (received.connection, received.peer, received.status().as_str());
         let Some(reason) = received.reason else {
-            tracing::debug!(connection, %peer, status, records = received.records);
+            tracing::debug!(connection, %peer, status, records = received.counts.records);
             return;
         };
         if self.allow(Instant::now()) {
+            let (reason, records) = (reason.as_str(), received.counts.records);
             let detail = received.detail.as_deref().unwrap_or_default();
-            let reason = reason.as_str();
-            tracing::warn!(connection, %peer, status, reason, records = received.records, "{detail}");
+            tracing::warn!(connection, %peer, status, reason, records, "{detail}");
         }
     }
 

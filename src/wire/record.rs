@@ -21,6 +21,8 @@ pub struct Run {
     pub ends_packet: bool,
 }
 
+const _: () = assert!(size_of::<Run>() == crate::config::RUN_BYTES);
+
 impl Run {
     /// The bytes of the run within those that it was found in.
     pub fn bytes<'a>(&self, received: &'a [u8]) -> &'a [u8] {
@@ -444,7 +446,12 @@ mod tests {
             let mut stream = Vec::new();
             let mut expected = Vec::new();
             for &size in &sizes {
-                let records: Vec<_> = (0..size).map(|_| { tag = tag.wrapping_add(1); record(tag) }).collect();
+                let records: Vec<_> = (0..size)
+                    .map(|_| {
+                        tag = tag.wrapping_add(1);
+                        record(tag)
+                    })
+                    .collect();
                 expected.extend(records.concat());
                 stream.extend(packet(&records));
             }
@@ -458,7 +465,12 @@ mod tests {
         /// Whatever a peer sends, the parser stops, stays within the bytes and finds no end
         /// record that is not there.
         #[test]
-        fn arbitrary_bytes_never_break_it(bytes in proptest::collection::vec(prop_oneof![4 => Just(0u8), 1 => Just(1u8), 1 => any::<u8>()], 0..2000)) {
+        fn arbitrary_bytes_never_break_it(
+            bytes in proptest::collection::vec(
+                prop_oneof![4 => Just(0u8), 1 => Just(1u8), 1 => any::<u8>()],
+                0..2000,
+            )
+        ) {
             let (found, _, stop, _) = feed(&bytes, &[bytes.len() / 2], 3);
             prop_assert!(found.len() <= bytes.len());
             if stop == Stop::End {

@@ -83,7 +83,10 @@ mod tests {
     proptest! {
         #[test]
         fn trimming_equals_the_bytewise_way(
-            field in proptest::collection::vec(prop_oneof![Just(0u8), Just(0x20), any::<u8>()], 0..300)
+            field in proptest::collection::vec(
+                prop_oneof![Just(0u8), Just(0x20), any::<u8>()],
+                0..300,
+            )
         ) {
             prop_assert_eq!(trim_padding(&field), trim_bytewise(&field));
         }

@@ -1,0 +1,167 @@
+//! One record stream from received bytes to rows: reads no socket, owns no buffer, knows no time
+//! and waits for nothing. What drives it owns the buffer that reads land in and the column set that
+//! rows go to, and lends both.
+//!
+//! After each read: [`handle_read`](RecordIntake::handle_read), then
+//! [`poll_rows`](RecordIntake::poll_rows) with room for rows until it does not ask for more, then
+//! [`compact`](RecordIntake::compact).
+
+use super::columns::ColumnSet;
+use super::decode::decode_runs;
+use super::intern::{Interner, TextLimit, Texts};
+use crate::config::{Config, RUNS_LIMIT};
+use crate::wire::record::{Cut, PacketParser, RunList, Stop, Violation};
+use crate::wire::window::Window;
+use std::ops::Range;
+
+/// What a stream has brought so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Data records that became rows.
+    pub records: u64,
+    /// Whole packets, that of the end record included.
+    pub packets: u64,
+    /// Bytes, all of them.
+    pub bytes: u64,
+    /// Bytes among them that came after the end record.
+    pub bytes_after_end: u64,
+}
+
+/// What [`RecordIntake::poll_rows`] wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Another call, with room for at least one row: the bytes hold more records.
+    Rows,
+    /// Another read.
+    Read,
+    /// Nothing: the end record has come. Further reads are counted and their bytes dropped.
+    Ended,
+}
+
+/// Why a stream is refused. The records before that point are rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// A packet length breaks the protocol.
+    #[error(transparent)]
+    Packet(#[from] Violation),
+    /// A text goes beyond a limit.
+    #[error(transparent)]
+    Text(#[from] TextLimit),
+}
+
+/// One stream's place in its protocol, its texts and its counts.
+pub struct RecordIntake {
+    window: Window,
+    parser: PacketParser,
+    runs: RunList,
+    interner: Interner,
+    counts: Counts,
+}
+
+impl RecordIntake {
+    /// A stream at its start, read into a buffer of `config.buffer_bytes`.
+    pub fn new(config: &Config) -> Self {
+        RecordIntake {
+            window: Window::new(config.buffer_bytes),
+            parser: PacketParser::new(config.packet_bytes_limit),
+            runs: RunList::with_limit(RUNS_LIMIT),
+            interner: Interner::with_limits(config.groups_limit, config.strings_bytes_limit),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Where in the buffer the next read may put bytes; never empty between reads.
+    pub fn free(&self) -> Range<usize> {
+        self.window.free()
+    }
+
+    /// A read put `bytes` bytes at the start of [`free`](Self::free). After the end record they
+    /// are counted and dropped.
+    pub fn handle_read(&mut self, bytes: usize) {
+        self.counts.bytes += bytes as u64;
+        self.window.fill(bytes);
+        if self.ended() {
+            self.drop_unparsed();
+        }
+    }
+
+    /// Decodes records that have come in, as many as there is room for in `set`.
+    ///
+    /// # Errors
+    /// [`Refused`]; the stream is over then.
+    pub fn poll_rows(&mut self, buffer: &[u8], set: &mut ColumnSet) -> Result<Next, Refused> {
+        if self.ended() {
+            return Ok(Next::Ended);
+        }
+        let received = &buffer[self.window.received()];
+        let from = self.window.unparsed().start;
+        let pass = self.parser.parse(received, from, set.rows_free(), &mut self.runs);
+        let decoded = decode_runs(received, self.runs.runs(), &mut self.interner, set);
+        self.window.parse(pass.bytes);
+        self.window.consume_parsed();
+        self.counts.records += decoded.records as u64;
+        self.counts.packets += decoded.packets as u64;
+        if let Some(limit) = decoded.limit {
+            return Err(limit.into());
+        }
+        match pass.stop {
+            Stop::NeedMore => Ok(Next::Read),
+            Stop::RunsFull => Ok(Next::Rows),
+            Stop::Refused(violation) => Err(violation.into()),
+            Stop::End => {
+                // The packet that the end record stands in ends with it.
+                self.counts.packets += 1;
+                self.drop_unparsed();
+                Ok(Next::Ended)
+            }
+        }
+    }
+
+    /// What came after the end record.
+    fn drop_unparsed(&mut self) {
+        let bytes = self.window.unparsed().len();
+        self.counts.bytes_after_end += bytes as u64;
+        self.window.parse(bytes);
+        self.window.consume_parsed();
+    }
+
+    /// Moves the beginning of an unfinished record to the front of the buffer, so that the next
+    /// read has the most room.
+    pub fn compact(&mut self, buffer: &mut [u8]) {
+        self.window.compact(buffer);
+    }
+
+    /// What the stream has brought so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Bytes of an unfinished record or length.
+    pub fn waiting_bytes(&self) -> usize {
+        self.window.unparsed().len()
+    }
+
+    /// Whether the end record has come.
+    pub fn ended(&self) -> bool {
+        self.parser.ended()
+    }
+
+    /// Whether a packet has begun and is not complete.
+    pub fn in_packet(&self) -> bool {
+        self.parser.in_packet(self.waiting_bytes())
+    }
+
+    /// Where the stream stands if it stops here; `None` after the end record.
+    pub fn cut(&self) -> Option<Cut> {
+        self.parser.cut(self.waiting_bytes(), self.counts.bytes > 0)
+    }
+
+    /// The distinct texts of the rows, by code.
+    pub fn into_texts(self) -> Texts {
+        self.interner.into_texts()
+    }
+}
+
+#[cfg(test)]
+#[path = "intake_tests.rs"]
+mod tests;

@@ -1,0 +1,195 @@
+//! What the end-to-end tests share: an engine as a process, raw senders, and a naive oracle. Shares
+//! no code with the engine.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+pub mod oracle;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// The program under test.
+pub const RINGEST: &str = env!("CARGO_BIN_EXE_ringest");
+/// Longer than anything here takes; a test that reaches it fails.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A command of the program without any of the caller's settings.
+pub fn ringest() -> Command {
+    let mut command = Command::new(RINGEST);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGEST_")) {
+        command.env_remove(name);
+    }
+    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Output {
+    command.output().expect("the program starts")
+}
+
+pub fn stderr_of(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The first core that this process may use: an engine on it has one worker, so that all
+/// connections share it.
+pub fn one_core() -> String {
+    core_affinity::get_core_ids().expect("cores")[0].id.to_string()
+}
+
+/// A running `ringest serve --format ndjson` on a free port. Ended by id when dropped.
+pub struct Engine {
+    child: Child,
+    pub address: SocketAddr,
+    directory: tempfile::TempDir,
+    log: Arc<Mutex<String>>,
+    log_reader: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts it with further options and waits until it is ready.
+    pub fn start(options: &[&str]) -> Engine {
+        let directory = tempfile::tempdir().expect("a directory");
+        let results = File::create(directory.path().join("results")).expect("a file");
+        let mut child = ringest()
+            .args(["serve", "--host", "127.0.0.1", "--records-port", "0", "--format", "ndjson"])
+            .args(options)
+            .stdout(results)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the engine starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let log = Arc::new(Mutex::new(String::new()));
+        let address = loop {
+            let line = lines.next().expect("the engine says that it is ready").expect("text");
+            if let Some((_, rest)) = line.split_once("ready for records on ") {
+                break rest.split(' ').next().unwrap().parse().expect("an address");
+            }
+            log.lock().unwrap().push_str(&(line + "\n"));
+        };
+        let log_reader = thread::spawn({
+            let log = Arc::clone(&log);
+            move || {
+                for line in lines.map_while(Result::ok) {
+                    log.lock().unwrap().push_str(&(line + "\n"));
+                }
+            }
+        });
+        Engine { child, address, directory, log, log_reader: Some(log_reader) }
+    }
+
+    pub fn results_path(&self) -> PathBuf {
+        self.directory.path().join("results")
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("the engine accepts");
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = Pid::from_child(&self.child);
+        kill_process(id, signal).expect("the engine runs");
+    }
+
+    /// What stands on stderr so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The results printed so far.
+    pub fn results(&self) -> Vec<Value> {
+        read_results(&self.results_path())
+    }
+
+    /// Waits until `count` results are there.
+    pub fn wait_for_results(&self, count: usize) -> Vec<Value> {
+        let mut found = Vec::new();
+        until("results", || {
+            found = self.results();
+            found.len() >= count
+        });
+        found
+    }
+
+    /// Peak resident memory in KiB.
+    pub fn memory_peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+    }
+
+    /// Waits for the engine's own end; gives its exit status, results and log.
+    pub fn wait(mut self) -> (ExitStatus, Vec<Value>, String) {
+        let mut status = None;
+        until("the engine's end", || {
+            status = self.child.try_wait().expect("a child");
+            status.is_some()
+        });
+        self.log_reader.take().unwrap().join().unwrap();
+        (status.unwrap(), self.results(), self.log())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until `done`, and fails the test if that takes too long.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub fn read_results(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).expect("results");
+    let finished = text.rfind('\n').map_or("", |end| &text[..end]);
+    finished
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_str(line).expect("a result is a JSON object"))
+        .collect()
+}
+
+/// Sends bytes and closes; gives the sender's address.
+pub fn send(engine: &Engine, bytes: &[u8]) -> SocketAddr {
+    let mut stream = engine.connect();
+    let local = stream.local_addr().unwrap();
+    stream.write_all(bytes).expect("the engine reads");
+    local
+}
+
+/// Waits until the engine has closed the connection.
+pub fn wait_closed(stream: &mut TcpStream) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    match stream.read(&mut [0; 16]) {
+        Ok(0) => {}
+        Ok(_) => panic!("the engine sends nothing"),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
+    }
+}
+
+/// The result of one sender.
+pub fn result_of(results: &[Value], peer: SocketAddr) -> &Value {
+    let peer = peer.to_string();
+    let mut found = results.iter().filter(|result| result["peer"] == peer.as_str());
+    let result = found.next().unwrap_or_else(|| panic!("no result of {peer}"));
+    assert!(found.next().is_none(), "{peer} is reported twice");
+    result
+}
