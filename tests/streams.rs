@@ -246,6 +246,6 @@ fn memory_does_not_grow_with_records() {
     send("2000000");
     engine.wait_for_results(2);
     let after = engine.memory_peak_kib();
-    // A second set of columns may come into use; what the records take is 500 MB.
-    assert!(after < before + 16_384, "{before} KiB, then {after} KiB");
+    // Some more column sets may come into use; what the records take is 500 MB.
+    assert!(after < before + 65_536, "{before} KiB, then {after} KiB");
 }

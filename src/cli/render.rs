@@ -8,7 +8,7 @@ use crate::wire::text::Escaped;
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 use std::io::{self, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Writes one report whole and flushes.
 ///
@@ -47,7 +47,6 @@ fn cells(group: &Group<'_>) -> [String; 6] {
 /// The table is streamed row by row in two passes, one for the widths: Polars' own display builds
 /// the whole text in memory and cuts rows, columns and strings unless told otherwise.
 fn write_table(report: &Report, out: &mut impl Write) -> io::Result<()> {
-    let printing = Instant::now();
     let received = &report.received;
     let (connection, peer, status) =
         (received.connection, received.peer, received.status().as_str());
@@ -72,7 +71,7 @@ fn write_table(report: &Report, out: &mut impl Write) -> io::Result<()> {
         write_row(out, &widths, cells(&group))?;
     }
     write_rule(out, &widths, ['└', '┴', '┘'])?;
-    write_summary(report, printing, out)
+    write_summary(report, out)
 }
 
 fn write_rule(
@@ -102,11 +101,11 @@ fn write_row<T: AsRef<str>>(
     writeln!(out, "│")
 }
 
-fn write_summary(report: &Report, printing: Instant, out: &mut impl Write) -> io::Result<()> {
+fn write_summary(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let received = &report.received;
     let (receive, aggregate) = (report.receive_time(), report.aggregate_time());
-    // What waited in the queue of results, and was printed before, counts as printing.
-    let print = printing.elapsed() + printing.saturating_duration_since(report.aggregated);
+    // Waiting for the results before it to be printed counts as printing.
+    let print = report.aggregated.elapsed();
     let total = receive + aggregate + print;
     writeln!(
         out,

@@ -40,7 +40,7 @@ pub fn run(options: &SendOptions) -> u8 {
     };
     let begun = Instant::now();
     let (sent, errors) = send_all(options, address);
-    summarise(&sent, begun.elapsed());
+    summarise(&sent, begun);
     for error in &errors {
         say(error);
     }
@@ -102,17 +102,17 @@ fn show_progress(senders: &[(Sender, Arc<AtomicU64>)], records: u64) {
     }
     while senders.iter().any(|(sender, _)| !sender.is_finished()) {
         bar.set_position(senders.iter().map(|(_, n)| n.load(Ordering::Relaxed)).sum());
-        // Short, so that a short stream's time is not rounded up to a poll.
         thread::sleep(if bar.is_hidden() { Duration::from_millis(1) } else { POLL });
     }
     bar.finish_and_clear();
 }
 
-fn summarise(sent: &[Sent], elapsed: Duration) {
+fn summarise(sent: &[Sent], begun: Instant) {
     let total = |of: fn(&Sent) -> u64| sent.iter().map(of).sum::<u64>();
     let (records, packets, bytes) =
         (total(|s| s.records), total(|s| s.packets), total(|s| s.bytes));
-    let seconds = elapsed.as_secs_f64();
+    let closed = sent.iter().map(|stream| stream.closed).max().unwrap_or(begun);
+    let seconds = (closed - begun).as_secs_f64().max(f64::MIN_POSITIVE);
     say(format_args!(
         "sent {records} records in {packets} packets, {bytes} bytes over {} connections \
          in {seconds:.3} s: {:.0} records/s, {:.1} MB/s",

@@ -19,8 +19,8 @@ pub struct Sent {
     pub packets: u64,
     /// Bytes.
     pub bytes: u64,
-    /// From the first write until the socket was closed.
-    pub seconds: f64,
+    /// When the socket was closed.
+    pub closed: Instant,
     /// What the records add up to, if that was asked for.
     pub expected: Option<Expected>,
 }
@@ -69,9 +69,9 @@ pub fn send_stream(
     let local = stream.local_addr().map_err(connect)?;
     stream.set_nodelay(true).map_err(connect)?;
 
-    let begun = Instant::now();
     let mut packets = Packets::new(spec, tally);
-    let mut sent = Sent { local, records: 0, packets: 0, bytes: 0, seconds: 0.0, expected: None };
+    let closed = Instant::now();
+    let mut sent = Sent { local, records: 0, packets: 0, bytes: 0, closed, expected: None };
     let mut out = Vec::with_capacity(write_bytes + 4 + (spec.packet_records + 1) * 267);
     loop {
         let packet = packets.write_next(&mut out);
@@ -95,7 +95,7 @@ pub fn send_stream(
         }
     }
     drop(stream);
-    sent.seconds = begun.elapsed().as_secs_f64();
+    sent.closed = Instant::now();
     sent.expected = packets.expected();
     Ok(sent)
 }

@@ -122,16 +122,6 @@ impl Interner {
         Ok(code)
     }
 
-    /// How many values have a code.
-    pub fn len(&self) -> usize {
-        self.texts.len()
-    }
-
-    /// Whether none has.
-    pub fn is_empty(&self) -> bool {
-        self.texts.is_empty()
-    }
-
     /// The values, by code.
     pub fn into_texts(self) -> Texts {
         self.texts

@@ -2,11 +2,10 @@
 //! and aggregates nothing (`engine` does, on another thread).
 
 use super::aggregator::Job;
-use super::deadlines::Control;
-use super::pool::PooledSet;
-use super::ring::{ReadBuffer, read};
-use super::worker::WorkerContext;
-use crate::config::END_LINGER;
+use super::deadlines::{Control, Deadlines};
+use super::pool::{ColumnPool, PooledSet};
+use super::ring::{Buffers, ReadBuffer, read};
+use crate::config::{Config, END_LINGER};
 use crate::engine::intake::{Counts, Next, RecordIntake};
 use crate::engine::report::{BufferKind, Reason, Received};
 use std::io;
@@ -15,7 +14,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use tokio::sync::mpsc;
 use tokio_uring::net::TcpStream;
+
+/// What the connections of one worker share.
+pub struct Shared {
+    /// The limits.
+    pub config: Arc<Config>,
+    /// Where column sets come from.
+    pub pool: Arc<ColumnPool>,
+    /// The worker's aggregation thread.
+    pub jobs: mpsc::Sender<Job>,
+    /// The worker's registered windows.
+    pub buffers: Buffers,
+    /// The worker's timer.
+    pub deadlines: Deadlines,
+}
 
 /// Why a connection ends without its end record having come.
 struct Failure {
@@ -31,7 +45,7 @@ impl Failure {
 
 /// A record connection on its worker.
 pub struct RecordConnection {
-    context: Rc<WorkerContext>,
+    context: Rc<Shared>,
     stream: Rc<TcpStream>,
     control: Rc<Control>,
     buffer: ReadBuffer,
@@ -53,7 +67,7 @@ impl RecordConnection {
         connection: u64,
         stream: std::net::TcpStream,
         peer: SocketAddr,
-        context: Rc<WorkerContext>,
+        context: Rc<Shared>,
     ) -> Self {
         // A read of a socket that does not block fails at once instead of waiting in the ring.
         // Where this fails, so does the first read, with its own error.
@@ -66,6 +80,7 @@ impl RecordConnection {
             ReadBuffer::Registered(_) => BufferKind::Registered,
             ReadBuffer::Plain(_) => BufferKind::Plain,
         };
+        tracing::debug!(connection, %peer, buffer = received.buffer.as_str(), "connected");
         RecordConnection {
             control: context.deadlines.add(connection, &stream),
             stream,

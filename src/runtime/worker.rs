@@ -4,7 +4,7 @@ use super::acceptor::Accepted;
 use super::aggregator::Job;
 use super::deadlines::Deadlines;
 use super::pool::ColumnPool;
-use super::record_conn::RecordConnection;
+use super::record_conn::{RecordConnection, Shared};
 use super::ring::{self, Buffers, RingError};
 use crate::config::Config;
 use crate::engine::report::{Reason, Received};
@@ -28,20 +28,6 @@ pub struct Worker {
     pub jobs: mpsc::Sender<Job>,
     /// Holds a moment once the engine is to stop.
     pub drain: watch::Receiver<Option<Instant>>,
-}
-
-/// What the connections of one worker share.
-pub struct WorkerContext {
-    /// The limits.
-    pub config: Arc<Config>,
-    /// Where column sets come from.
-    pub pool: Arc<ColumnPool>,
-    /// The worker's aggregation thread.
-    pub jobs: mpsc::Sender<Job>,
-    /// The worker's registered windows.
-    pub buffers: Buffers,
-    /// The worker's timer.
-    pub deadlines: Deadlines,
 }
 
 /// Why a worker did not start.
@@ -79,7 +65,7 @@ impl Worker {
             Ok(buffers) => buffers,
             Err(error) => return drop(ready.send(Err(error.into()))),
         };
-        let context = Rc::new(WorkerContext {
+        let context = Rc::new(Shared {
             config: self.config,
             pool: self.pool,
             jobs: self.jobs,
@@ -113,7 +99,7 @@ impl Worker {
 }
 
 /// Serves one connection. A defect in it costs that connection, with a report, and no other.
-async fn serve(accepted: Accepted, context: Rc<WorkerContext>) {
+async fn serve(accepted: Accepted, context: Rc<Shared>) {
     let Accepted { connection, stream, peer, slot } = accepted;
     let begun = Instant::now();
     let served = tokio_uring::spawn({
