@@ -77,9 +77,9 @@ pub fn run(options: &DemoOptions) -> u8 {
         // Fewer connections came than the engine waits for.
         stopper.stop(std::time::Duration::ZERO);
     }
-    let outcome = engine.wait();
-    if let Some(error) = outcome.output_error {
-        differences.push(format!("cannot write results to stdout: {error}"));
+    if let Some(error) = engine.wait().output_error {
+        say(format_args!("cannot write results to stdout: {error}; nothing was compared"));
+        return EXIT_FAILED;
     }
     differences.extend(compare(&sent, &results));
     conclude(&differences, &sent)

@@ -6,8 +6,9 @@ use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, say};
 use crate::client::generate::StreamSpec;
 use crate::client::results::{ResultLine, finished_lines, parse_line};
 use crate::client::sender::{SendError, Sent, send_stream};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -94,11 +95,14 @@ fn send_all(options: &SendOptions, address: SocketAddr) -> (Vec<Sent>, Vec<Strin
 /// A bar on stderr until all senders are done; hidden where stderr is no terminal.
 fn show_progress(senders: &[(Sender, Arc<AtomicU64>)], records: u64) {
     let bar = ProgressBar::new(records);
+    let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
+    };
     let style = ProgressStyle::with_template(
-        "{wide_bar} {human_pos}/{human_len} records, {per_sec}, {eta} left",
+        "{wide_bar} {human_pos}/{human_len} records, {rate}, {eta} left",
     );
     if let Ok(style) = style {
-        bar.set_style(style);
+        bar.set_style(style.with_key("rate", rate));
     }
     while senders.iter().any(|(sender, _)| !sender.is_finished()) {
         bar.set_position(senders.iter().map(|(_, n)| n.load(Ordering::Relaxed)).sum());
