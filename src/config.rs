@@ -200,7 +200,10 @@ impl Config {
                 + RUNS_LIMIT * RUN_BYTES
                 + INTERN_CACHE_BYTES
                 + LATENCY_BYTES,
-            connection_groups: (self.groups_limit + PENDING_ROWS) * GROUP_BYTES
+            // Groups are counted when partials are merged: by then there may be as many pending
+            // rows as groups allowed, and a batch.
+            connection_groups: (2 * self.groups_limit + PENDING_ROWS + self.batch_rows)
+                * GROUP_BYTES
                 + self.groups_limit * TEXT_OVERHEAD_BYTES
                 + self.strings_bytes_limit * TEXT_COPIES,
             connections: self.max_connections,

@@ -15,8 +15,11 @@ use std::time::Instant;
 
 #[test]
 fn sigterm_in_mid_stream_reports_what_came_and_exits_0() {
-    for signal in [Signal::TERM, Signal::INT] {
-        let engine = Engine::start(&["--debug"]);
+    // Whoever stops an engine knows that connections are cut: --exit-after changes nothing.
+    for (signal, options) in
+        [(Signal::TERM, &["--debug"][..]), (Signal::INT, &["--debug", "--exit-after", "2"])]
+    {
+        let engine = Engine::start(options);
         let good = records(800, 2);
         let mut running = engine.connect();
         let mut finishing = engine.connect();
@@ -155,6 +158,16 @@ fn a_full_stdout_is_an_error_and_no_panic() {
 }
 
 #[test]
+fn a_stdout_that_was_never_open_is_an_error() {
+    for command in ["serve --records-port 0", "demo --connections 1 --records 1", "doctor"] {
+        let script = format!("exec {RINGEST} {command} >&-");
+        let output = run(Command::new("sh").args(["-c", &script]).stdin(Stdio::null()));
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        assert!(stderr_of(&output).contains("stdout is closed"), "{}", stderr_of(&output));
+    }
+}
+
+#[test]
 fn a_closed_stdout_is_an_error_and_no_panic() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -224,6 +237,8 @@ fn wrong_usage_exits_2_and_says_what_is_allowed() {
         (&["serve", "--batch-rows", "0"], "--batch-rows is 0, allowed is 1 to"),
         (&["serve", "--packet-bytes-limit", "270"], "allowed is 271 to"),
         (&["serve", "--registered-buffers", "1025"], "allowed is 0 to 1024"),
+        (&["serve", "--max-connections", "100000"], "allowed is 1 to 65536"),
+        (&["serve", "--batch-rows", "18446744073709551615"], "allowed is 1 to 16777216"),
         (&["serve", "--idle-timeout", "1ms"], "--idle-timeout (ms) is 1, allowed is 100 to"),
         (&["serve", "--buffer-bytes", "many"], "write e.g. 64KiB"),
         (&["serve", "--exit-after", "0"], "0 is not in 1.."),

@@ -100,7 +100,7 @@ pub struct LimitOptions {
         value_parser = size
     )]
     pub packet_bytes_limit: usize,
-    /// Groups of one connection
+    /// Groups of one connection [1 to 4294967295]
     #[arg(long, env = "RINGEST_GROUPS_LIMIT", value_name = "N", default_value_t = 1_000_000)]
     pub groups_limit: usize,
     /// Distinct texts of one connection, in bytes together [256 to 4294967295]

@@ -11,6 +11,7 @@ pub mod render;
 pub mod send;
 pub mod serve;
 
+use crate::runtime::stdio;
 use args::{Args, Command};
 use clap::Parser;
 use std::fmt::Display;
@@ -31,6 +32,11 @@ pub const EXIT_HOST: u8 = 3;
 pub fn run() -> ExitCode {
     let args = Args::parse();
     logging::start(args.debug);
+    let prints = !matches!(args.command, Command::Send(_) | Command::Health(_));
+    if prints && stdio::stdout_was_closed() {
+        say("stdout is closed, so nothing could be printed; to discard it, give >/dev/null");
+        return ExitCode::from(EXIT_FAILED);
+    }
     ExitCode::from(match args.command {
         Command::Serve(options) => serve::run(&options),
         Command::Demo(options) => demo::run(&options),

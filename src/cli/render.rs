@@ -109,7 +109,7 @@ fn write_summary(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let total = receive + aggregate + print;
     writeln!(
         out,
-        "{} records, {} packets, {} bytes, {} groups; {} window",
+        "{} records, {} packets, {} bytes, {} groups; window: {}",
         received.counts.records,
         received.counts.packets,
         received.counts.bytes,

@@ -11,6 +11,8 @@ use crate::runtime::reporter::{Outcome, Sink};
 use crate::runtime::server::{Engine, StartError};
 use crate::runtime::signals;
 use std::io::{self, BufWriter};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Runs the command and returns its exit code.
 pub fn run(options: &ServeOptions) -> u8 {
@@ -20,7 +22,10 @@ pub fn run(options: &ServeOptions) -> u8 {
         Err(code) => return code,
     };
     let stopper = engine.stopper();
+    let signalled = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&signalled);
     let watching = signals::watch(move |signal| {
+        seen.store(true, Ordering::Relaxed);
         tracing::info!(
             "{signal}: no more connections are taken, running ones have {} s; a second signal \
              exits at once",
@@ -37,20 +42,27 @@ pub fn run(options: &ServeOptions) -> u8 {
         engine.address(),
         engine.workers()
     ));
-    exit_code(&engine.wait(), options.exit_after)
+    let outcome = engine.wait();
+    // Whoever stops the engine knows that connections may be cut.
+    let must_be_complete = options.exit_after.is_some() && !signalled.load(Ordering::Relaxed);
+    exit_code(&outcome, must_be_complete)
 }
 
 /// Prepares the process and starts the engine; where that fails, says why and what to do.
 pub fn start(config: &Config, sink: Sink) -> Result<Engine, u8> {
     // SAFETY: commands run in `main` before it has made a thread.
     unsafe { aggregate::create_pool(1) };
+    if let Err(error) = config.check() {
+        say(error);
+        return Err(EXIT_USAGE);
+    }
     if let Err(error) = host::raise_open_files(config) {
         say(error);
         return Err(EXIT_HOST);
     }
     let mut fitted = config.clone();
     let locked_memory = host::fit_locked_memory(&mut fitted);
-    if locked_memory.verdict == Verdict::Warn {
+    if locked_memory.verdict != Verdict::Pass {
         tracing::warn!("{}", locked_memory.found);
     }
     Engine::start(fitted, sink).map_err(|error| {
@@ -89,18 +101,19 @@ pub fn to_stdout(format: Format) -> Sink {
     })
 }
 
-fn exit_code(outcome: &Outcome, exit_after: Option<u64>) -> u8 {
-    if let Some(error) = &outcome.output_error {
+fn exit_code(outcome: &Outcome, must_be_complete: bool) -> u8 {
+    let Outcome { reported, complete, lost, output_error, acceptor_error } = outcome;
+    if let Some(error) = output_error {
         say(format_args!(
-            "cannot write results to stdout: {error}; results from here on are lost. Whatever \
-             reads stdout must stay, and a file needs space"
+            "cannot write results to stdout: {error}; {lost} results are lost. Whatever reads \
+             stdout must stay, and a file needs space"
         ));
         return EXIT_FAILED;
     }
-    let (reported, complete) = (outcome.reported, outcome.complete);
-    tracing::info!("stopped: {reported} connections reported, {complete} of them complete");
-    match exit_after {
-        Some(limit) if reported == limit && complete < reported => EXIT_FAILED,
-        _ => EXIT_OK,
+    if let Some(error) = acceptor_error {
+        say(format_args!("stopped, since no more connections could be accepted: {error}"));
+        return EXIT_FAILED;
     }
+    tracing::info!("stopped: {reported} connections reported, {complete} of them complete");
+    if must_be_complete && complete < reported { EXIT_FAILED } else { EXIT_OK }
 }

@@ -45,7 +45,7 @@ impl Acceptor {
     /// listener is closed and so, by and by, is everything behind the inboxes.
     ///
     /// # Errors
-    /// Where the runtime of this thread cannot be made.
+    /// Where the runtime of this thread cannot be made; no connection was accepted then.
     pub fn run(self) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(self.accept_all())
@@ -60,10 +60,11 @@ impl Acceptor {
                 _ = self.drain.changed() => break,
                 accepted = listener.accept() => accepted,
             };
-            match accepted {
+            // Back to a plain socket: a worker makes its own of it.
+            match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
                 Ok((stream, peer)) => {
                     connection += 1;
-                    self.deal(connection, stream.into_std()?, peer).await;
+                    self.deal(connection, stream, peer).await;
                 }
                 Err(error) => pause_after(&error).await,
             }

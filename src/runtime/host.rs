@@ -14,8 +14,9 @@ use std::thread;
 
 /// Oldest kernel that has everything the rings use (IORING_SETUP_SINGLE_ISSUER, io_uring_setup(2)).
 const KERNEL_MIN: (u32, u32) = (6, 0);
-/// Locked bytes of one ring of `RING_ENTRIES`: its two queues and the entries, rounded up.
-const RING_BYTES: usize = 64 << 10;
+/// Locked bytes of one ring of `RING_ENTRIES`: 16 KiB of entries and two queues, in whole pages.
+/// Seen with `ulimit -l`: a ring can be made with 32 KiB and not with 24.
+const RING_BYTES: usize = 32 << 10;
 /// Descriptors beside the connections: standard streams, listener, signals; and for each worker
 /// its ring, its epoll and its wake-ups.
 const FILES_FIXED: usize = 32;
@@ -80,6 +81,12 @@ fn fail(check: &'static str, found: String, remedy: impl Into<String>) -> Findin
     Finding { check, verdict: Verdict::Fail, found, remedy: Some(remedy.into()) }
 }
 
+/// A failure whose message gives the remedy behind its last semicolon, as messages here do.
+fn fail_with_remedy(check: &'static str, message: &str) -> Finding {
+    let (found, remedy) = message.rsplit_once("; ").unwrap_or((message, "see the log"));
+    fail(check, found.to_owned(), remedy)
+}
+
 /// Examines everything that an engine with `config` needs.
 pub fn examine(config: &Config) -> Vec<Finding> {
     let (cores, workers) = cores(config);
@@ -131,11 +138,16 @@ fn io_uring(config: &Config) -> Finding {
             &error,
             &Refusal { disabled: io_uring_disabled(), seccomp: under_seccomp() },
         ),
+        Ok(Err(RingError::Register { bytes, source })) if ring::out_of_memory(&source) => warn(
+            "io_uring",
+            format!("a ring works; {bytes} bytes of windows cannot be locked, plain memory can"),
+            "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), which counts all \
+             processes of a user, or start with --registered-buffers 0",
+        ),
         Ok(Err(error @ RingError::Register { .. })) => fail(
             "io_uring",
             error.to_string(),
-            "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), or start with \
-             --registered-buffers 0, which uses plain memory",
+            "start with --registered-buffers 0, which uses plain memory",
         ),
         Err(_) => fail("io_uring", "the attempt panicked".to_owned(), "please report this defect"),
     }
@@ -261,7 +273,7 @@ fn open_files(config: &Config, workers: usize) -> Finding {
     match getrlimit(Resource::Nofile).maximum {
         Some(limit) if limit < need => {
             let error = TooFewFiles { need, limit, max_connections: config.max_connections };
-            fail("nofile", error.to_string(), "as above")
+            fail_with_remedy("nofile", &error.to_string())
         }
         limit => {
             let limit = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
@@ -349,11 +361,7 @@ fn port(config: &Config) -> Finding {
     match listener::listen(&config.host, config.records_port) {
         Ok(_) if config.records_port == 0 => pass("port", "a free one will be taken".to_owned()),
         Ok(_) => pass("port", format!("{} is free for records", config.records_port)),
-        Err(error) => {
-            let text = error.to_string();
-            let (found, remedy) = text.rsplit_once("; ").unwrap_or((&text, "see bind(2)"));
-            fail("port", found.to_owned(), remedy)
-        }
+        Err(error) => fail_with_remedy("port", &error.to_string()),
     }
 }
 

@@ -6,7 +6,7 @@
 //! * [`worker`], [`ring`], [`record_conn`], [`deadlines`]: a pinned thread and its connections
 //! * [`pool`]: the column sets that go round between workers and aggregation
 //! * [`aggregator`], [`reporter`]: plain threads that make and hand out results
-//! * [`cores`], [`host`], [`signals`]: what the host allows, lacks and asks for
+//! * [`cores`], [`host`], [`signals`], [`stdio`]: what the host allows, lacks and asks for
 
 pub mod acceptor;
 pub mod aggregator;
@@ -21,4 +21,5 @@ pub mod ring;
 pub mod server;
 pub mod signals;
 pub mod slots;
+pub mod stdio;
 pub mod worker;

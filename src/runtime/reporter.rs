@@ -36,12 +36,16 @@ pub struct Outcome {
     pub reported: u64,
     /// Connections among them that were complete.
     pub complete: u64,
-    /// Why reports could no longer be handed out.
+    /// Reports that could not be handed out.
+    pub lost: u64,
+    /// Why they could not.
     pub output_error: Option<io::Error>,
+    /// Why no more connections could be accepted, if that is how the engine ended.
+    pub acceptor_error: Option<io::Error>,
 }
 
 /// Runs until everybody who may finish a connection is gone. Where the sink fails, the engine is
-/// told to stop through `drain`, and the reports after that are only counted as lost in the log.
+/// told to stop through `drain`, and that report and those after it are counted as lost.
 pub fn run(
     mut finished: mpsc::Receiver<Finished>,
     mut sink: Sink,
@@ -52,7 +56,7 @@ pub fn run(
     while let Some(Finished { report, _slot }) = finished.blocking_recv() {
         lines.log(&report);
         if outcome.output_error.is_some() {
-            tracing::error!(connection = report.received.connection, "result lost: no output");
+            outcome.lost += 1;
             continue;
         }
         match sink(&report) {
@@ -62,10 +66,12 @@ pub fn run(
             }
             Err(error) => {
                 outcome.output_error = Some(error);
+                outcome.lost += 1;
                 drain.send_replace(Some(Instant::now()));
             }
         }
     }
+    lines.count_suppressed();
     outcome
 }
 
@@ -94,12 +100,16 @@ impl LineBudget {
         }
     }
 
+    fn count_suppressed(&self) {
+        if self.suppressed > 0 {
+            tracing::warn!(connections = self.suppressed, "more failed, not listed");
+        }
+    }
+
     fn allow(&mut self, now: Instant) -> bool {
         let fresh = self.second.is_none_or(|start| now - start >= Duration::from_secs(1));
         if fresh {
-            if self.suppressed > 0 {
-                tracing::warn!(connections = self.suppressed, "more failed, not listed");
-            }
+            self.count_suppressed();
             *self = LineBudget { second: Some(now), written: 0, suppressed: 0 };
         }
         let allowed = self.written < LOG_LINES_PER_SECOND;

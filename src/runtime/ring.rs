@@ -29,6 +29,11 @@ pub enum RingError {
     },
 }
 
+/// Whether the system's error is ENOMEM.
+pub fn out_of_memory(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::NOMEM)
+}
+
 /// A runtime with a ring, to be made on the thread that will use it: the ring serves one issuer.
 ///
 /// # Errors
@@ -66,6 +71,11 @@ impl Buffers {
             pool.register().map_err(|source| RingError::Register { bytes, source })?;
         }
         Ok(Buffers { registered, buffer_bytes })
+    }
+
+    /// No registered windows: every connection reads into plain memory.
+    pub fn plain(buffer_bytes: usize) -> Self {
+        Buffers { registered: None, buffer_bytes }
     }
 
     /// A registered window, or plain memory of the same size where all are taken.

@@ -49,6 +49,7 @@ pub struct Engine {
     workers: usize,
     drain: watch::Sender<Option<Instant>>,
     threads: Vec<JoinHandle<()>>,
+    acceptor: Option<JoinHandle<io::Result<()>>>,
     reporter: JoinHandle<Outcome>,
 }
 
@@ -83,8 +84,14 @@ impl Engine {
             let drain = drain.clone();
             move || reporter::run(results, sink, &drain)
         })?;
-        let mut engine =
-            Engine { address, workers: cores.len(), drain, threads: Vec::new(), reporter };
+        let mut engine = Engine {
+            address,
+            workers: cores.len(),
+            drain,
+            threads: Vec::new(),
+            acceptor: None,
+            reporter,
+        };
         let mut inboxes = Vec::new();
         let (ready, starting) = std::sync::mpsc::channel();
         let pool = new_pool(&config, cores.len());
@@ -107,11 +114,7 @@ impl Engine {
         let slots = Slots::new(config.max_connections, engine.workers);
         let exit_after = config.exit_after;
         let acceptor = Acceptor { listener, slots, inboxes, finished, exit_after, drain: drained };
-        engine.threads.push(spawn("acceptor", move || {
-            if let Err(error) = acceptor.run() {
-                tracing::error!(%error, "the acceptor stopped: no more connections are taken");
-            }
-        })?);
+        engine.acceptor = Some(spawn("acceptor", move || acceptor.run())?);
         Ok(engine)
     }
 
@@ -149,10 +152,13 @@ impl Engine {
     /// # Panics
     /// Where a thread of the engine panicked, which is a defect.
     pub fn wait(self) -> Outcome {
+        const PANICKED: &str = "a thread of the engine panicked";
+        let accepted = self.acceptor.map(|acceptor| acceptor.join().expect(PANICKED));
         for thread in self.threads {
-            thread.join().expect("a thread of the engine panicked");
+            thread.join().expect(PANICKED);
         }
-        self.reporter.join().expect("the reporter panicked")
+        let outcome = self.reporter.join().expect(PANICKED);
+        Outcome { acceptor_error: accepted.and_then(Result::err), ..outcome }
     }
 }
 

@@ -5,7 +5,7 @@ use super::aggregator::Job;
 use super::deadlines::Deadlines;
 use super::pool::ColumnPool;
 use super::record_conn::{RecordConnection, Shared};
-use super::ring::{self, Buffers, RingError};
+use super::ring::{self, Buffers, RingError, out_of_memory};
 use crate::config::Config;
 use crate::engine::report::{Reason, Received};
 use core_affinity::CoreId;
@@ -60,8 +60,7 @@ impl Worker {
     }
 
     async fn take_connections(mut self, ready: std::sync::mpsc::Sender<Result<(), WorkerError>>) {
-        let registered = self.config.registered_buffers;
-        let buffers = match Buffers::register(registered, self.config.buffer_bytes) {
+        let buffers = match register(&self.config) {
             Ok(buffers) => buffers,
             Err(error) => return drop(ready.send(Err(error.into()))),
         };
@@ -95,6 +94,23 @@ impl Worker {
         timer.abort();
         // The timer holds the context, and that the way to the aggregation: wait until it let go.
         let _ = timer.await;
+    }
+}
+
+/// The registered windows, or none where locked memory has run out: RLIMIT_MEMLOCK counts all
+/// processes of a user together, and what others hold cannot be seen before.
+fn register(config: &Config) -> Result<Buffers, RingError> {
+    let registered = Buffers::register(config.registered_buffers, config.buffer_bytes);
+    match registered {
+        Err(RingError::Register { bytes, source }) if out_of_memory(&source) => {
+            tracing::warn!(
+                bytes,
+                "locked memory is used up (RLIMIT_MEMLOCK counts all processes of a user): this \
+                 worker uses plain memory instead of registered windows"
+            );
+            Ok(Buffers::plain(config.buffer_bytes))
+        }
+        other => other,
     }
 }
 
