@@ -3,8 +3,8 @@
 mod common;
 
 use common::oracle::{assert_result, packets, records, stream};
-use common::{Engine, PATIENCE, RINGEST, result_of, ringest, run, stderr_of, until, wait_closed};
-use rustix::process::{Pid, Signal, kill_process};
+use common::{Engine, RINGEST, result_of, ringest, run, stderr_of, until, wait_closed};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
@@ -105,53 +105,20 @@ fn a_taken_port_exits_3_with_the_next_step() {
     assert_eq!(output.status.code(), Some(3));
 }
 
-/// Starts a serve whose stdout and stderr are as given, sends it one stream, and waits.
-fn serve_one_with(stdout: Stdio, stderr: Stdio, read_first: bool) -> (Option<i32>, String) {
-    let port = free_port();
-    let mut child = ringest()
-        .args(["serve", "--host", "127.0.0.1", "--records-port", &port, "--exit-after", "1"])
-        .stdout(stdout)
-        .stderr(stderr)
-        .spawn()
-        .unwrap();
-    if !read_first {
-        drop(child.stdout.take());
-        drop(child.stderr.take());
-    }
-    let mut socket = None;
-    until("the engine to listen", || {
-        socket = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).ok();
-        socket.is_some()
-    });
-    socket.unwrap().write_all(&stream(&records(100, 1), 4)).unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if Instant::now() > deadline {
-            child.kill().unwrap();
-            panic!("the engine did not end");
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    };
+/// Sends one stream to an engine with the given stdout; gives its exit code and what followed on
+/// its stderr.
+fn serve_one_with(stdout: Stdio) -> (Option<i32>, String) {
+    let (mut engine, mut stderr) = Engine::start_with(&["--exit-after", "1"], stdout);
+    common::send(&engine, &stream(&records(100, 1), 4));
     let mut text = String::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_string(&mut text).unwrap();
-    }
-    (status.code(), text)
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> String {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    port.to_string()
+    stderr.read_to_string(&mut text).unwrap();
+    (engine.wait_for_end().code(), text)
 }
 
 #[test]
 fn a_full_stdout_is_an_error_and_no_panic() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let (code, stderr) = serve_one_with(full.into(), Stdio::piped(), true);
+    let (code, stderr) = serve_one_with(full.into());
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("cannot write results to stdout: No space left"), "{stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
@@ -171,7 +138,7 @@ fn a_stdout_that_was_never_open_is_an_error() {
 fn a_closed_stdout_is_an_error_and_no_panic() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let (code, stderr) = serve_one_with(writer.into(), Stdio::piped(), true);
+    let (code, stderr) = serve_one_with(writer.into());
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("cannot write results to stdout: Broken pipe"), "{stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
@@ -182,27 +149,25 @@ fn a_closed_stdout_is_an_error_and_no_panic() {
 #[test]
 fn results_that_wait_to_be_read_cost_no_connection() {
     const CONNECTIONS: usize = 60;
-    let port = free_port();
-    let count = CONNECTIONS.to_string();
-    let mut child = ringest()
-        .args(["serve", "--host", "127.0.0.1", "--records-port", &port, "--format", "ndjson"])
-        .args(["--exit-after", &count, "--cores", &common::one_core(), "--batch-rows", "50"])
-        .args(["--packet-timeout", "300ms"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let options = [
+        "--exit-after",
+        &CONNECTIONS.to_string(),
+        "--cores",
+        &common::one_core(),
+        "--batch-rows",
+        "50",
+        "--packet-timeout",
+        "300ms",
+    ];
+    let (mut engine, _stderr) = Engine::start_with(&options, Stdio::piped());
+    let address = engine.address;
     let all: Vec<_> = (0..2000u32)
         .map(|i| common::oracle::record(i, 1, 1.0, 1, b"a group for each record"))
         .collect();
     let bytes = stream(&all, 1000);
-    let address = format!("127.0.0.1:{port}");
-    until("the engine to listen", || {
-        run(ringest().args(["health", "--records-port", &port])).status.success()
-    });
     let senders: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
-            let (address, bytes) = (address.clone(), bytes.clone());
+            let bytes = bytes.clone();
             std::thread::spawn(move || {
                 std::net::TcpStream::connect(address).unwrap().write_all(&bytes).unwrap();
             })
@@ -211,11 +176,11 @@ fn results_that_wait_to_be_read_cost_no_connection() {
     // Several times the deadline, with nobody reading.
     std::thread::sleep(std::time::Duration::from_secs(2));
     let mut printed = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    engine.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
     for sender in senders {
         sender.join().unwrap();
     }
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(engine.wait_for_end().code(), Some(0));
     assert_eq!(printed.lines().count(), CONNECTIONS);
     for line in printed.lines() {
         assert_result(&serde_json::from_str(line).unwrap(), &all);
@@ -224,8 +189,12 @@ fn results_that_wait_to_be_read_cost_no_connection() {
 
 #[test]
 fn a_closed_stderr_stops_nothing() {
-    let (code, _) = serve_one_with(Stdio::null(), Stdio::piped(), false);
-    assert_eq!(code, Some(0));
+    let options = ["--exit-after", "2", "--debug"];
+    let (mut engine, stderr) = Engine::start_with(&options, Stdio::null());
+    drop(stderr);
+    common::send(&engine, &stream(&records(100, 1), 4));
+    common::send(&engine, b"not a packet");
+    assert_eq!(engine.wait_for_end().code(), Some(1));
 }
 
 #[test]
@@ -385,15 +354,9 @@ fn assert_groups(reported: &Value, expected: &Value) {
 #[test]
 fn workers_are_pinned_to_the_cores_that_were_asked_for() {
     let cores: Vec<usize> = core_affinity::get_core_ids().unwrap().iter().map(|c| c.id).collect();
-    let port = free_port();
     let last = cores.last().unwrap().to_string();
-    let mut child = ringest()
-        .args(["serve", "--host", "127.0.0.1", "--records-port", &port, "--cores", &last])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let tasks = format!("/proc/{}/task", child.id());
+    let engine = Engine::start(&["--cores", &last]);
+    let tasks = format!("/proc/{}/task", engine.child.id());
     let name = format!("worker-{last}");
     let mut pinned = String::new();
     until("the worker", || {
@@ -409,6 +372,4 @@ fn workers_are_pinned_to_the_cores_that_were_asked_for() {
             .unwrap_or_default();
         pinned == last
     });
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

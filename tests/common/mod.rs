@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ pub fn one_core() -> String {
 
 /// A running `ringest serve --format ndjson` on a free port. Ended by id when dropped.
 pub struct Engine {
-    child: Child,
+    pub child: Child,
     pub address: SocketAddr,
     directory: tempfile::TempDir,
     log: Arc<Mutex<String>>,
@@ -56,35 +56,51 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts it with further options and waits until it is ready.
+    /// Starts it with further options and waits until it is ready. Its results go to a file.
     pub fn start(options: &[&str]) -> Engine {
         let directory = tempfile::tempdir().expect("a directory");
         let results = File::create(directory.path().join("results")).expect("a file");
+        let (mut engine, mut stderr) = Engine::spawn(options, results.into(), directory);
+        let log = Arc::clone(&engine.log);
+        engine.log_reader = Some(thread::spawn(move || {
+            let mut line = String::new();
+            while stderr.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+                log.lock().unwrap().push_str(&line);
+                line.clear();
+            }
+        }));
+        engine
+    }
+
+    /// The same with another stdout; also gives what follows on its stderr.
+    pub fn start_with(options: &[&str], stdout: Stdio) -> (Engine, BufReader<ChildStderr>) {
+        Engine::spawn(options, stdout, tempfile::tempdir().expect("a directory"))
+    }
+
+    fn spawn(
+        options: &[&str],
+        stdout: Stdio,
+        directory: tempfile::TempDir,
+    ) -> (Engine, BufReader<ChildStderr>) {
         let mut child = ringest()
             .args(["serve", "--host", "127.0.0.1", "--records-port", "0", "--format", "ndjson"])
             .args(options)
-            .stdout(results)
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the engine starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let log = Arc::new(Mutex::new(String::new()));
+        let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let mut log = String::new();
         let address = loop {
-            let line = lines.next().expect("the engine says that it is ready").expect("text");
-            if let Some((_, rest)) = line.split_once("ready for records on ") {
+            let seen = log.len();
+            let bytes = stderr.read_line(&mut log).expect("text");
+            assert!(bytes > 0, "the engine did not get ready: {log}");
+            if let Some((_, rest)) = log[seen..].split_once("ready for records on ") {
                 break rest.split(' ').next().unwrap().parse().expect("an address");
             }
-            log.lock().unwrap().push_str(&(line + "\n"));
         };
-        let log_reader = thread::spawn({
-            let log = Arc::clone(&log);
-            move || {
-                for line in lines.map_while(Result::ok) {
-                    log.lock().unwrap().push_str(&(line + "\n"));
-                }
-            }
-        });
-        Engine { child, address, directory, log, log_reader: Some(log_reader) }
+        let log = Arc::new(Mutex::new(log));
+        (Engine { child, address, directory, log, log_reader: None }, stderr)
     }
 
     pub fn results_path(&self) -> PathBuf {
@@ -131,13 +147,19 @@ impl Engine {
 
     /// Waits for the engine's own end; gives its exit status, results and log.
     pub fn wait(mut self) -> (ExitStatus, Vec<Value>, String) {
+        let status = self.wait_for_end();
+        self.log_reader.take().unwrap().join().unwrap();
+        (status, self.results(), self.log())
+    }
+
+    /// Waits for the engine's own end.
+    pub fn wait_for_end(&mut self) -> ExitStatus {
         let mut status = None;
         until("the engine's end", || {
             status = self.child.try_wait().expect("a child");
             status.is_some()
         });
-        self.log_reader.take().unwrap().join().unwrap();
-        (status.unwrap(), self.results(), self.log())
+        status.unwrap()
     }
 }
 
