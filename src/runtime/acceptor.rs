@@ -56,7 +56,6 @@ impl Acceptor {
         let mut connection = 0;
         while self.exit_after.is_none_or(|limit| connection < limit) {
             let accepted = tokio::select! {
-                // Resolves also where the other side is gone: the engine was dropped.
                 _ = self.drain.changed() => break,
                 accepted = listener.accept() => accepted,
             };

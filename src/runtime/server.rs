@@ -43,7 +43,7 @@ pub enum StartError {
     Thread(#[from] io::Error),
 }
 
-/// A running engine.
+/// A running engine. Dropping the handle does not stop it: [`Stopper::stop`] does.
 pub struct Engine {
     address: SocketAddr,
     workers: usize,
