@@ -236,3 +236,99 @@ fn write_line(report: &Report, out: &mut impl Write) -> io::Result<()> {
     serde_json::to_writer(&mut *out, &line)?;
     out.write_all(b"\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::aggregate::Aggregate;
+    use crate::engine::columns::{ColumnSet, key_of};
+    use crate::engine::intern::{FIELD_BYTES, Interner};
+    use crate::engine::report::{Reason, Received};
+    use std::time::Instant;
+
+    /// Three groups: a text to be escaped, a sum that is no number, an infinite one.
+    fn report() -> Report {
+        let mut interner = Interner::with_limits(10, 1000);
+        let mut set = ColumnSet::with_rows(10);
+        let rows =
+            [(7, &b"a\\\x1b"[..], 1.5), (3, b"", f64::NAN), (7, b"long text", f64::INFINITY)];
+        for (a, text, c) in rows {
+            let mut field = [b' '; FIELD_BYTES];
+            field[..text.len()].copy_from_slice(text);
+            let code = interner.code(&field).unwrap();
+            set.push_row(key_of(a) | u64::from(code), 5, c, -128);
+        }
+        let mut aggregate = Aggregate::default();
+        aggregate.add(&mut set).unwrap();
+        let now = Instant::now();
+        let mut received = Received::nothing(4, "[::1]:9".parse().unwrap(), now);
+        received.counts.records = 3;
+        received.counts.bytes_after_end = 2;
+        received.reason = Some(Reason::ClosedInHeader);
+        received.detail = Some("closed by the peer".to_owned());
+        let grouped = aggregate.finish(&interner.into_texts()).unwrap();
+        Report { received, grouped, aggregated: now }
+    }
+
+    fn written(format: Format) -> String {
+        let mut out = Vec::new();
+        write_report(format, &report(), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_table_shows_everything_in_columns() {
+        let table = written(Format::Table);
+        let expected = "\
+connection 4 from [::1]:9: incomplete, closed_in_header (closed by the peer)
+shape: (3, 6)
+┌─────┬───────────┬────────┬───────┬───────┬───────┐
+│   A │ E         │ B_mean │ C_sum │ D_min │ count │
+│ u32 │ text      │    f64 │   f64 │    i8 │   u64 │
+├─────┼───────────┼────────┼───────┼───────┼───────┤
+│   3 │           │    5.0 │   NaN │  -128 │     1 │
+│   7 │ a\\\\\\x1b   │    5.0 │   1.5 │  -128 │     1 │
+│   7 │ long text │    5.0 │   inf │  -128 │     1 │
+└─────┴───────────┴────────┴───────┴───────┴───────┘
+3 records, 0 packets, 0 bytes, 3 groups; window: none
+2 bytes came after the end record and were not aggregated
+";
+        assert!(table.starts_with(expected), "{table}");
+        let rest: Vec<&str> = table[expected.len()..].lines().collect();
+        assert!(rest[0].contains(" s: receive ") && rest[1].ends_with(" MB/s"), "{table}");
+        assert!(rest[2].starts_with("latency of 0 packets: p50 0.0 µs, p90 "), "{table}");
+    }
+
+    #[test]
+    fn a_line_has_its_keys_in_order_and_words_for_what_is_no_number() {
+        let line = written(Format::Ndjson);
+        assert_eq!(line.matches('\n').count(), 1);
+        let keys = [
+            "connection",
+            "peer",
+            "status",
+            "reason",
+            "records",
+            "packets",
+            "bytes",
+            "bytes_after_end",
+            "buffer",
+            "seconds",
+            "receive_seconds",
+            "aggregate_seconds",
+            "records_per_second",
+            "latency_us",
+            "groups",
+        ];
+        let places: Vec<usize> =
+            keys.iter().map(|key| line.find(&format!("\"{key}\":")).unwrap()).collect();
+        assert!(places.is_sorted(), "{line}");
+        let groups =
+            r#""groups":[{"A":3,"E":"","B_mean":5.0,"C_sum":"NaN","D_min":-128,"count":1},{"#;
+        assert!(line.contains(groups), "{line}");
+        assert!(
+            line.contains(r#""E":"a\\\\\\x1b""#) && line.contains(r#""C_sum":"inf""#),
+            "{line}"
+        );
+    }
+}
