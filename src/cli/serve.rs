@@ -50,12 +50,12 @@ pub fn run(options: &ServeOptions) -> u8 {
 
 /// Prepares the process and starts the engine; where that fails, says why and what to do.
 pub fn start(config: &Config, sink: Sink) -> Result<Engine, u8> {
-    // SAFETY: commands run in `main` before it has made a thread.
-    unsafe { aggregate::create_pool(1) };
     if let Err(error) = config.check() {
         say(error);
         return Err(EXIT_USAGE);
     }
+    // SAFETY: commands run in `main` before it has made a thread.
+    unsafe { aggregate::create_pool(host::workers(config)) };
     if let Err(error) = host::raise_open_files(config) {
         say(error);
         return Err(EXIT_HOST);

@@ -25,7 +25,8 @@ pub struct AggregateError(#[from] PolarsError);
 /// Sets the size of Polars' thread pool and creates it, so that its threads inherit the affinity
 /// of the caller: call it before any thread is pinned.
 ///
-/// An aggregation thread does its own grouping; the pool only helps where Polars insists.
+/// Polars does about half of a query's work on the caller and half in its pool, so a pool of one
+/// thread would be shared by all aggregation threads: give it one for each of them.
 ///
 /// # Safety
 /// Sets an environment variable: no other thread may run yet.

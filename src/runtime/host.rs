@@ -232,7 +232,7 @@ fn locked_bytes_allowed() -> Option<u64> {
 /// on a host with more cores than its limit was made for; what is not registered is plain memory.
 /// Says so in a finding that is no [`Verdict::Pass`].
 pub fn fit_locked_memory(config: &mut Config) -> Finding {
-    let workers = cores(config).1;
+    let workers = workers(config);
     let (windows, finding) = locked_memory(config, workers, locked_bytes_allowed());
     config.registered_buffers = windows;
     finding
@@ -299,7 +299,7 @@ pub struct TooFewFiles {
 /// # Errors
 /// [`TooFewFiles`] where the hard limit is too low.
 pub fn raise_open_files(config: &Config) -> Result<(), TooFewFiles> {
-    let workers = cores(config).1;
+    let workers = workers(config);
     let need = files_needed(config, workers);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_none_or(|current| current >= need) {
@@ -311,6 +311,11 @@ pub fn raise_open_files(config: &Config) -> Result<(), TooFewFiles> {
     }
     setrlimit(Resource::Nofile, Rlimit { current: Some(need), maximum })
         .map_err(|_| refused(current.unwrap_or(0)))
+}
+
+/// How many workers an engine with `config` has; as many as were asked for where that is an error.
+pub fn workers(config: &Config) -> usize {
+    cores(config).1
 }
 
 /// The finding about cores, and how many workers there would be.
