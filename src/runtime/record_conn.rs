@@ -45,7 +45,7 @@ impl Failure {
 
 /// A record connection on its worker.
 pub struct RecordConnection {
-    context: Rc<Shared>,
+    shared: Rc<Shared>,
     stream: Rc<TcpStream>,
     control: Rc<Control>,
     buffer: ReadBuffer,
@@ -67,14 +67,14 @@ impl RecordConnection {
         connection: u64,
         stream: std::net::TcpStream,
         peer: SocketAddr,
-        context: Rc<Shared>,
+        shared: Rc<Shared>,
     ) -> Self {
         // A read of a socket that does not block fails at once instead of waiting in the ring.
         // Where this fails, so does the first read, with its own error.
         let _ = stream.set_nonblocking(false);
         let stream = Rc::new(TcpStream::from_std(stream));
         let now = Instant::now();
-        let buffer = context.buffers.take();
+        let buffer = shared.buffers.take();
         let mut received = Received::nothing(connection, peer, now);
         received.buffer = match buffer {
             ReadBuffer::Registered(_) => BufferKind::Registered,
@@ -82,16 +82,16 @@ impl RecordConnection {
         };
         tracing::debug!(connection, %peer, buffer = received.buffer.as_str(), "connected");
         RecordConnection {
-            control: context.deadlines.add(connection, &stream),
+            control: shared.deadlines.add(connection, &stream),
             stream,
             buffer,
-            intake: RecordIntake::new(&context.config),
+            intake: RecordIntake::new(&shared.config),
             set: None,
             over_groups: Arc::new(AtomicBool::new(false)),
             received,
             packet_begun: now,
             last_arrival: now,
-            context,
+            shared,
         }
     }
 
@@ -178,12 +178,12 @@ impl RecordConnection {
             self.hand_over().await;
         }
         if self.over_groups.load(Ordering::Relaxed) {
-            let limit = self.context.config.groups_limit;
+            let limit = self.shared.config.groups_limit;
             let detail = format!("more than {limit} groups (--groups-limit)");
             return Err(Failure::of(Reason::GroupsLimit, detail));
         }
         if self.set.is_none() {
-            self.set = Some(self.context.pool.take().await);
+            self.set = Some(self.shared.pool.take().await);
         }
         Ok(())
     }
@@ -197,11 +197,11 @@ impl RecordConnection {
         let over_groups = Arc::clone(&self.over_groups);
         let job = Job::Batch { connection: self.received.connection, set, over_groups };
         // Fails only where the aggregation thread is gone; finishing will say so.
-        let _ = self.context.jobs.send(job).await;
+        let _ = self.shared.jobs.send(job).await;
     }
 
     fn arm_deadline(&self) {
-        let config = &self.context.config;
+        let config = &self.shared.config;
         let (at, reason) = if self.intake.ended() {
             // Nothing fails then; the engine closes for the peer.
             (self.packet_begun + END_LINGER, Reason::ClosedBeforeEnd)
@@ -219,7 +219,7 @@ impl RecordConnection {
         let waiting = self.intake.waiting_bytes();
         let Counts { packets, records, .. } = self.intake.counts();
         let so_far = format!("after {packets} packets, {records} records and {waiting} more bytes");
-        let config = &self.context.config;
+        let config = &self.shared.config;
         Err(match self.control.cut() {
             Some(reason @ Reason::IdleTimeout) => {
                 let limit = humantime::format_duration(config.idle_timeout);

@@ -64,7 +64,7 @@ impl Worker {
             Ok(buffers) => buffers,
             Err(error) => return drop(ready.send(Err(error.into()))),
         };
-        let context = Rc::new(Shared {
+        let shared = Rc::new(Shared {
             config: self.config,
             pool: self.pool,
             jobs: self.jobs,
@@ -72,8 +72,8 @@ impl Worker {
             deadlines: Deadlines::default(),
         });
         let timer = tokio_uring::spawn({
-            let (context, drain) = (Rc::clone(&context), self.drain);
-            async move { context.deadlines.watch(drain).await }
+            let (shared, drain) = (Rc::clone(&shared), self.drain);
+            async move { shared.deadlines.watch(drain).await }
         });
         let _ = ready.send(Ok(()));
         drop(ready);
@@ -83,7 +83,7 @@ impl Worker {
             tokio::select! {
                 accepted = self.inbox.recv() => match accepted {
                     Some(accepted) => {
-                        connections.spawn_local(serve(accepted, Rc::clone(&context)));
+                        connections.spawn_local(serve(accepted, Rc::clone(&shared)));
                     }
                     None => break,
                 },
@@ -92,7 +92,7 @@ impl Worker {
         }
         while connections.join_next().await.is_some() {}
         timer.abort();
-        // The timer holds the context, and that the way to the aggregation: wait until it let go.
+        // The timer holds a share, and with it the way to the aggregation: wait until it let go.
         let _ = timer.await;
     }
 }
@@ -115,12 +115,12 @@ fn register(config: &Config) -> Result<Buffers, RingError> {
 }
 
 /// Serves one connection. A defect in it costs that connection, with a report, and no other.
-async fn serve(accepted: Accepted, context: Rc<Shared>) {
+async fn serve(accepted: Accepted, shared: Rc<Shared>) {
     let Accepted { connection, stream, peer, slot } = accepted;
     let begun = Instant::now();
     let served = tokio_uring::spawn({
-        let context = Rc::clone(&context);
-        async move { RecordConnection::start(connection, stream, peer, context).run().await }
+        let shared = Rc::clone(&shared);
+        async move { RecordConnection::start(connection, stream, peer, shared).run().await }
     });
     let received = served.await.unwrap_or_else(|panic| {
         let mut received = Received::nothing(connection, peer, begun);
@@ -128,9 +128,9 @@ async fn serve(accepted: Accepted, context: Rc<Shared>) {
         received.detail = Some(format!("{panic}; this is a defect, please report it"));
         received
     });
-    context.deadlines.remove(connection);
+    shared.deadlines.remove(connection);
     let job = Job::Finish { received: Box::new(received), slot };
-    if context.jobs.send(job).await.is_err() {
+    if shared.jobs.send(job).await.is_err() {
         tracing::error!(connection, "the aggregation is gone: this is a defect, please report it");
     }
 }
