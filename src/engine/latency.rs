@@ -1,14 +1,18 @@
-//! Latency of packets in an hdrhistogram of fixed size: reads no clock; durations come in.
+//! Latencies in hdrhistograms of bounded size: reads no clock; durations come in.
 
-use crate::config::{LATENCY_BYTES, LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN};
-use hdrhistogram::Histogram;
+use crate::config::{
+    LATENCY_BYTES, LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN, SMALL_LATENCY_DIGITS,
+};
+use hdrhistogram::{Counter, Histogram};
 use std::time::Duration;
 
-/// Latencies of one connection's packets, each from the moment its last byte was taken over until
-/// its last record stood in the columns.
+/// Latencies to three digits: of one connection's packets, each from the moment its last byte was
+/// taken over until its last record stood in the columns, or of a worker's messages.
 #[derive(Clone, Debug)]
 pub struct Latency {
     histogram: Histogram<u64>,
+    /// Their sum, exact; a histogram only knows it to its digits.
+    sum: Duration,
 }
 
 /// What is reported of a [`Latency`], in microseconds.
@@ -34,7 +38,7 @@ impl Default for Latency {
         let histogram = Histogram::new_with_bounds(LATENCY_NS_MIN, LATENCY_NS_MAX, LATENCY_DIGITS)
             .expect("the bounds of config are valid");
         debug_assert_eq!(histogram.distinct_values() * size_of::<u64>(), LATENCY_BYTES);
-        Latency { histogram }
+        Latency { histogram, sum: Duration::ZERO }
     }
 }
 
@@ -42,29 +46,98 @@ impl Latency {
     /// Records `packets` packets that took `latency` each.
     pub fn record(&mut self, latency: Duration, packets: u64) {
         if packets > 0 {
-            let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-            self.histogram.saturating_record_n(nanoseconds, packets);
+            self.histogram.saturating_record_n(nanoseconds(latency), packets);
+            self.sum += latency * u32::try_from(packets).unwrap_or(u32::MAX);
         }
+    }
+
+    /// Adds those of another.
+    pub fn merge(&mut self, other: &Latency) {
+        self.histogram.add(&other.histogram).expect("both have the same bounds");
+        self.sum += other.sum;
+    }
+
+    /// Forgets all of them and keeps the memory.
+    pub fn clear(&mut self) {
+        if !self.is_empty() {
+            self.histogram.clear();
+            self.sum = Duration::ZERO;
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.histogram.is_empty()
+    }
+
+    /// All of them added up.
+    pub fn sum(&self) -> Duration {
+        self.sum
+    }
+
+    /// How many took at most `bound`, to the histogram's three digits.
+    pub fn count_within(&self, bound: Duration) -> u64 {
+        self.histogram.count_between(0, nanoseconds(bound))
     }
 
     /// The percentiles; all zero where nothing was recorded.
     pub fn summary(&self) -> LatencySummary {
-        let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
-        let quantile = |q| microseconds(self.histogram.value_at_quantile(q));
-        LatencySummary {
-            p50: quantile(0.5),
-            p90: quantile(0.9),
-            p99: quantile(0.99),
-            p99_9: quantile(0.999),
-            max: microseconds(self.histogram.max()),
-            count: self.histogram.len(),
+        summary_of(&self.histogram)
+    }
+}
+
+fn nanoseconds(latency: Duration) -> u64 {
+    u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn summary_of<C: Counter>(histogram: &Histogram<C>) -> LatencySummary {
+    let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
+    let quantile = |q| microseconds(histogram.value_at_quantile(q));
+    LatencySummary {
+        p50: quantile(0.5),
+        p90: quantile(0.9),
+        p99: quantile(0.99),
+        p99_9: quantile(0.999),
+        max: microseconds(histogram.max()),
+        count: histogram.len(),
+    }
+}
+
+/// Latencies of one message connection, to two digits. Takes no memory before the first, a KiB or
+/// two for usual ones, and [`SMALL_LATENCY_BYTES`](crate::config::SMALL_LATENCY_BYTES) at most: there may be thousands of these.
+#[derive(Clone, Debug, Default)]
+pub struct SmallLatency {
+    histogram: Option<Box<Histogram<u32>>>,
+}
+
+impl SmallLatency {
+    /// Records `messages` messages that took `latency` each.
+    pub fn record(&mut self, latency: Duration, messages: u32) {
+        if messages == 0 {
+            return;
         }
+        let histogram = self.histogram.get_or_insert_with(|| {
+            let (low, digits) = (LATENCY_NS_MIN, SMALL_LATENCY_DIGITS);
+            let mut histogram = Histogram::new_with_bounds(low, 2 * low, digits)
+                .expect("the bounds of config are valid");
+            histogram.auto(true);
+            Box::new(histogram)
+        });
+        let nanoseconds = nanoseconds(latency).min(LATENCY_NS_MAX);
+        // A count that is full stays full: 2^32 messages of one latency are enough to know it.
+        let _ = histogram.record_n(nanoseconds, messages);
+    }
+
+    /// The percentiles; all zero where nothing was recorded.
+    pub fn summary(&self) -> LatencySummary {
+        self.histogram.as_deref().map(summary_of).unwrap_or_default()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SMALL_LATENCY_BYTES;
 
     #[test]
     fn the_stated_size_is_the_real_one() {
@@ -87,6 +160,32 @@ mod tests {
         assert!(near(summary.p99, 200.0) && near(summary.p99_9, 3000.0), "{summary:?}");
         assert!(near(summary.max, 1e6), "{summary:?}");
         assert_eq!(summary.count, 1000);
+    }
+
+    #[test]
+    fn merged_latencies_are_those_of_both() {
+        let (mut one, mut other) = (Latency::default(), Latency::default());
+        one.record(Duration::from_micros(10), 3);
+        other.record(Duration::from_millis(1), 2);
+        one.merge(&other);
+        assert_eq!(one.sum(), Duration::from_micros(2030));
+        assert_eq!(one.count_within(Duration::from_micros(100)), 3);
+        assert_eq!(one.count_within(Duration::from_millis(2)), 5);
+        one.clear();
+        assert!(one.is_empty() && one.sum().is_zero() && one.summary().count == 0);
+    }
+
+    #[test]
+    fn a_small_histogram_grows_to_its_stated_size() {
+        let mut small = SmallLatency::default();
+        assert_eq!(small.summary(), LatencySummary::default());
+        small.record(Duration::from_micros(12), 10);
+        let bytes = |small: &SmallLatency| small.histogram.as_ref().unwrap().distinct_values() * 4;
+        assert!(bytes(&small) <= 1024, "{}", bytes(&small));
+        assert!((11.8..12.2).contains(&small.summary().p50), "{:?}", small.summary());
+        small.record(Duration::from_secs(3600), 1);
+        assert!((60e6..61e6).contains(&small.summary().max), "{:?}", small.summary());
+        assert!(bytes(&small) <= SMALL_LATENCY_BYTES, "{}", bytes(&small));
     }
 
     #[test]

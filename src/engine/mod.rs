@@ -6,11 +6,13 @@
 //! * [`decode`]: runs of records into columns, one loop a field
 //! * [`intake`]: one stream from received bytes to rows, the four above put together
 //! * [`aggregate`]: column sets to mergeable partials to a result; the one module that names Polars
-//! * [`latency`]: packets into a histogram
+//! * [`latency`]: durations into histograms
+//! * [`counters`]: what all threads have counted since the start
 //! * [`report`]: what is said about a finished connection
 
 pub mod aggregate;
 pub mod columns;
+pub mod counters;
 pub mod decode;
 pub mod intake;
 pub mod intern;

@@ -4,10 +4,15 @@
 //! * [`window`]: the cursors of a receive window
 //! * [`schema`]: where the fields of a record stand
 //! * [`record`]: packets to runs of whole records, the end record, reasons for refusal
+//! * [`frame`], [`message`]: frames of the message protocol and what they carry
+//! * [`fault`]: why a message connection ends badly
 //! * [`text`]: the padding of a text field, and how its bytes are shown
 
 #![forbid(unsafe_code)]
 
+pub mod fault;
+pub mod frame;
+pub mod message;
 pub mod record;
 pub mod schema;
 pub mod text;
