@@ -73,6 +73,38 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Log lines about single connections that are written in one second; the rest are counted.
 pub const LOG_LINES_PER_SECOND: u32 = 20;
 
+/// Longest payload that a client may send before it has authenticated, where that is required.
+pub const PAYLOAD_BYTES_BEFORE_AUTH: usize = 512;
+/// Failures to authenticate after which a connection is closed.
+pub const AUTH_FAILURES_MAX: u8 = 3;
+/// How long a client may take to authenticate, where that is required.
+pub const AUTH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the answer to wrong credentials is held back.
+pub const AUTH_FAILURE_DELAY: Duration = Duration::from_millis(100);
+/// Longest time from the first byte of a frame to its last.
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time of a TLS handshake.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Receive window of a message connection that is idle or sends little.
+pub const SMALL_WINDOW_BYTES: usize = 2 << 10;
+/// Bytes that may wait for one receiver that does not read; one more and it is cut.
+pub const RECEIVER_QUEUE_BYTES: usize = 1 << 20;
+/// Bytes that may wait for all receivers together.
+pub const QUEUED_BYTES: usize = 64 << 20;
+/// Bytes that may wait for a client before no more of its requests are read.
+pub const REPLIES_WAITING_BYTES: usize = 64 << 10;
+/// How long a write may make no progress before its receiver is cut.
+pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pieces of broadcasts that wait for one worker to deliver them; senders wait beyond.
+pub const HUB_QUEUE: usize = 64;
+/// Receivers that a worker serves before it looks after its sockets again.
+pub const DELIVERIES_AT_ONCE: usize = 64;
+/// Refused connections that the acceptor keeps until they have read why.
+pub const REFUSED_LINGERING: usize = 256;
+/// How long it keeps them.
+pub const REFUSED_LINGER: Duration = Duration::from_millis(100);
+
 /// Smallest and largest `--buffer-bytes`. The smallest keeps a window from ever being full of one
 /// unfinished record; the largest is what one `read` can sensibly bring.
 pub const BUFFER_BYTES: (usize, usize) = (4 << 10, 16 << 20);

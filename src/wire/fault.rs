@@ -101,6 +101,32 @@ impl Fault {
         }
     }
 
+    /// What the client reads in the ERROR: constant, so that nothing of a peer is sent back.
+    pub fn message(self) -> &'static str {
+        match self {
+            Fault::InvalidMagic => "invalid magic, a frame begins with DEADBEEF",
+            Fault::InvalidVersion => "invalid version, this server speaks 1",
+            Fault::InvalidMessageType => "invalid message type",
+            Fault::PayloadTooLarge => "payload too large before authentication",
+            Fault::CrcMismatch => "CRC checksum mismatch",
+            Fault::MalformedPayload => "payload does not fit its type",
+            Fault::RepeatedAuth => "already authenticated",
+            Fault::ClientError => "the client sent an ERROR",
+            Fault::IdleTimeout => "idle for too long, send a PING now and then",
+            Fault::FrameTimeout => "frame not finished in time",
+            Fault::AuthTimeout => "not authenticated in time",
+            Fault::TlsTimeout => "TLS handshake not finished in time",
+            Fault::TlsFailed => "TLS failed",
+            Fault::ClosedInFrame => "closed within a frame",
+            Fault::Reset => "reset by the client",
+            Fault::IoFailed => "reading or writing failed",
+            Fault::ConnectionsLimit => "connection limit reached, try again later",
+            Fault::StreamsLimit => "limit of record streams reached, try again later",
+            Fault::StreamRejected => "records go beyond a limit of their stream",
+            Fault::InternalError => "internal error",
+        }
+    }
+
     /// The code of the ERROR that the client is sent; `None` where nothing is sent.
     pub fn code(self) -> Option<ErrorCode> {
         Some(match self {
