@@ -5,10 +5,12 @@
 //! instruction; whoever reads may be a moment behind, and never sees a count go back.
 
 use super::latency::Latency;
+use super::outbox::QueueBudget;
 use super::report::Reason;
+use crate::config::QUEUED_BYTES;
 use crate::wire::fault::Fault;
 use crate::wire::frame::FrameType;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A count with one writer.
@@ -140,7 +142,7 @@ pub struct Counters {
     /// Record streams, counted when they are reported.
     pub reporter: Tally,
     /// Bytes that wait to be written to receivers, over all workers.
-    pub queued_bytes: AtomicUsize,
+    pub queued: Arc<QueueBudget>,
 }
 
 impl Counters {
@@ -150,7 +152,7 @@ impl Counters {
             workers: (0..workers).map(|_| Tally::default()).collect(),
             acceptor: Tally::default(),
             reporter: Tally::default(),
-            queued_bytes: AtomicUsize::new(0),
+            queued: QueueBudget::new(QUEUED_BYTES),
         })
     }
 

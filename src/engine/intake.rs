@@ -59,10 +59,10 @@ pub struct RecordIntake {
 }
 
 impl RecordIntake {
-    /// A stream at its start, read into a buffer of `config.buffer_bytes`.
-    pub fn new(config: &Config) -> Self {
+    /// A stream at its start, read into a window of `window_bytes`.
+    pub fn new(config: &Config, window_bytes: usize) -> Self {
         RecordIntake {
-            window: Window::new(config.buffer_bytes),
+            window: Window::new(window_bytes),
             parser: PacketParser::new(config.packet_bytes_limit),
             runs: RunList::with_limit(RUNS_LIMIT),
             interner: Interner::with_limits(config.groups_limit, config.strings_bytes_limit),
@@ -129,6 +129,15 @@ impl RecordIntake {
     /// read has the most room.
     pub fn compact(&mut self, buffer: &mut [u8]) {
         self.window.compact(buffer);
+    }
+
+    /// Forgets a window of which nothing is left over: the next bytes stand in another.
+    ///
+    /// # Panics
+    /// Where something is left over.
+    pub fn forget_window(&mut self) {
+        assert_eq!(self.waiting_bytes(), 0, "bytes of an unfinished record are left");
+        self.window.compact(&mut []);
     }
 
     /// What the stream has brought so far.

@@ -8,6 +8,7 @@
 //! * [`aggregate`]: column sets to mergeable partials to a result; the one module that names Polars
 //! * [`latency`]: durations into histograms
 //! * [`counters`]: what all threads have counted since the start
+//! * [`outbox`]: what waits to be written to one receiver
 //! * [`report`]: what is said about a finished connection
 
 pub mod aggregate;
@@ -17,4 +18,5 @@ pub mod decode;
 pub mod intake;
 pub mod intern;
 pub mod latency;
+pub mod outbox;
 pub mod report;

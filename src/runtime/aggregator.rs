@@ -3,7 +3,7 @@
 
 use super::pool::PooledSet;
 use super::reporter::Finished;
-use super::slots::Slot;
+use super::slots::Held;
 use crate::engine::aggregate::{Aggregate, AggregateError, Grouped};
 use crate::engine::report::{Reason, Received, Report, Status};
 use std::collections::HashMap;
@@ -29,8 +29,8 @@ pub enum Job {
     Finish {
         /// What was received.
         received: Box<Received>,
-        /// Its slot, to be given back when the result is printed.
-        slot: Slot,
+        /// What it holds, to be given back when the result is printed.
+        held: Held,
     },
 }
 
@@ -50,9 +50,9 @@ pub fn run(mut jobs: mpsc::Receiver<Job>, finished: mpsc::Sender<Finished>, grou
                     over_groups.store(true, Ordering::Relaxed);
                 }
             }
-            Job::Finish { received, slot } => {
+            Job::Finish { received, held } => {
                 let report = aggregator.finish(*received);
-                if finished.blocking_send(Finished { report, _slot: Some(slot) }).is_err() {
+                if finished.blocking_send(Finished { report, _held: Some(held) }).is_err() {
                     return;
                 }
             }

@@ -2,11 +2,9 @@
 //!
 //! A read under way must not be dropped, since the kernel may still write to its buffer. So a
 //! deadline does not race against the read: a timer looks at all connections of the worker every
-//! [`TICK`], and where a deadline has passed it shuts the socket's reading side down, which
-//! completes the read.
+//! [`TICK`], and where a deadline has passed it shuts the socket down, which completes the read.
 
 use crate::config::TICK;
-use crate::engine::report::Reason;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::Shutdown;
@@ -15,16 +13,38 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tokio_uring::net::TcpStream;
 
+/// Why the engine ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The peer was silent between packets or frames.
+    Idle,
+    /// The peer did not finish what it had begun.
+    Unfinished,
+    /// The peer did not authenticate.
+    Unauthenticated,
+    /// The peer did not finish its TLS handshake.
+    Handshake,
+    /// The peer did not close when everything had been said.
+    Linger,
+    /// The peer did not read what it was sent.
+    SlowConsumer,
+    /// The engine stops.
+    Shutdown,
+}
+
 /// Until when a connection may go on, and what is said when it does not.
 pub struct Control {
     stream: Rc<TcpStream>,
-    deadline: Cell<Option<(Instant, Reason)>>,
-    cut: Cell<Option<Reason>>,
+    deadline: Cell<Option<(Instant, Cut)>>,
+    write_deadline: Cell<Option<Instant>>,
+    /// Whether the connection ends at once when the engine begins to stop.
+    dispensable: Cell<bool>,
+    cut: Cell<Option<Cut>>,
 }
 
 impl Control {
     /// The connection's next read ends at `at` for `reason`.
-    pub fn arm(&self, at: Instant, reason: Reason) {
+    pub fn arm(&self, at: Instant, reason: Cut) {
         self.deadline.set(Some((at, reason)));
     }
 
@@ -33,16 +53,46 @@ impl Control {
         self.deadline.set(None);
     }
 
+    /// The connection ends at `at` unless its peer reads; `None` where nothing waits for it.
+    pub fn arm_write(&self, at: Option<Instant>) {
+        self.write_deadline.set(at);
+    }
+
+    /// Whether the connection has nothing to finish when the engine begins to stop.
+    pub fn set_dispensable(&self, dispensable: bool) {
+        self.dispensable.set(dispensable);
+    }
+
     /// Why the connection was cut, if it was.
-    pub fn cut(&self) -> Option<Reason> {
+    pub fn cut(&self) -> Option<Cut> {
         self.cut.get()
     }
 
-    fn end(&self, reason: Reason) {
+    /// Ends the connection, unless it has been ended before.
+    pub fn end(&self, reason: Cut) {
         if self.cut.get().is_none() {
             self.cut.set(Some(reason));
+            let how = match reason {
+                Cut::SlowConsumer => Shutdown::Both,
+                _ => Shutdown::Read,
+            };
             // Fails only where the peer is gone, which completes the read as well.
-            let _ = self.stream.shutdown(Shutdown::Read);
+            let _ = self.stream.shutdown(how);
+        }
+    }
+
+    fn look(&self, now: Instant, draining: bool, all_end: bool) {
+        if self.write_deadline.get().is_some_and(|at| at <= now) {
+            // Also one that has been cut before and waits for its last words to be written.
+            self.cut.set(None);
+            self.end(Cut::SlowConsumer);
+            self.write_deadline.set(None);
+        } else if all_end || (draining && self.dispensable.get()) {
+            self.end(Cut::Shutdown);
+        } else if let Some((at, reason)) = self.deadline.get()
+            && at <= now
+        {
+            self.end(reason);
         }
     }
 }
@@ -59,6 +109,8 @@ impl Deadlines {
         let control = Rc::new(Control {
             stream: Rc::clone(stream),
             deadline: Cell::new(None),
+            write_deadline: Cell::new(None),
+            dispensable: Cell::new(false),
             cut: Cell::new(None),
         });
         self.controls.borrow_mut().insert(connection, Rc::clone(&control));
@@ -70,21 +122,19 @@ impl Deadlines {
         self.controls.borrow_mut().remove(&connection);
     }
 
-    /// Ends what is over, every [`TICK`], for ever. `drain` holds the moment at which every
-    /// connection ends, once there is one.
-    pub async fn watch(&self, drain: watch::Receiver<Option<Instant>>) {
+    /// Ends what is over, every [`TICK`], for ever, and calls `each_tick`. `drain` holds the moment
+    /// at which every connection ends, once there is one.
+    pub async fn watch(&self, drain: watch::Receiver<Option<Instant>>, each_tick: impl Fn()) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            each_tick();
             let now = Instant::now();
-            let all_end = drain.borrow().is_some_and(|end| end <= now);
+            let end = *drain.borrow();
+            let all_end = end.is_some_and(|end| end <= now);
             for control in self.controls.borrow().values() {
-                match control.deadline.get() {
-                    _ if all_end => control.end(Reason::Shutdown),
-                    Some((at, reason)) if at <= now => control.end(reason),
-                    _ => {}
-                }
+                control.look(now, end.is_some(), all_end);
             }
         }
     }

@@ -1,28 +1,29 @@
 //! The thread that hands results out, one after the other, so that no two interleave: makes no
 //! result and formats none.
 
-use super::slots::Slot;
+use super::slots::Held;
 use crate::config::LOG_LINES_PER_SECOND;
 use crate::engine::aggregate::Grouped;
+use crate::engine::counters::Tally;
 use crate::engine::report::{Received, Report, Status};
 use std::io;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
-/// A report on its way out, with the slot that it still holds.
+/// A report on its way out, with what its stream still holds.
 #[derive(Debug)]
 pub struct Finished {
     /// The report.
     pub report: Report,
     /// Given back when the report is out.
-    pub _slot: Option<Slot>,
+    pub _held: Option<Held>,
 }
 
 impl Finished {
     /// The report of a connection that never got a slot.
     pub fn refused(received: Received) -> Self {
         let report = Report { received, grouped: Grouped::default(), aggregated: Instant::now() };
-        Finished { report, _slot: None }
+        Finished { report, _held: None }
     }
 }
 
@@ -50,11 +51,13 @@ pub fn run(
     mut finished: mpsc::Receiver<Finished>,
     mut sink: Sink,
     drain: &watch::Sender<Option<Instant>>,
+    tally: &Tally,
 ) -> Outcome {
     let mut outcome = Outcome::default();
     let mut lines = LineBudget::default();
-    while let Some(Finished { report, _slot }) = finished.blocking_recv() {
+    while let Some(Finished { report, _held }) = finished.blocking_recv() {
         lines.log(&report);
+        tally.count_stream(report.received.reason);
         if outcome.output_error.is_some() {
             outcome.lost += 1;
             continue;

@@ -7,11 +7,15 @@
 //! memory outlives every operation on it.
 
 use crate::config::RING_ENTRIES;
-use std::io;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use std::io::{self, IoSlice};
 use std::ops::{Deref, DerefMut, Range};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::rc::Rc;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::buf::fixed::{FixedBuf, FixedBufPool};
 use tokio_uring::net::TcpStream;
+use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 
 /// Why a worker has no ring.
 #[derive(Debug, thiserror::Error)]
@@ -142,4 +146,62 @@ pub async fn read(
             (result, ReadBuffer::Plain(slice.into_inner()))
         }
     }
+}
+
+/// Hands the kernel what it takes at once of `slices`, and gives how many bytes that was: a reply
+/// that fits into the socket's buffer is on its way before the next connection is looked at.
+///
+/// # Errors
+/// Those of sendmsg(2). A full buffer is none: it takes 0 bytes.
+pub fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: the descriptor is open as long as the stream that is borrowed here.
+    let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    loop {
+        match sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), flags) {
+            Ok(bytes) => return Ok(bytes),
+            Err(rustix::io::Errno::AGAIN) => return Ok(0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Gives the result of an operation and lets go of the stream that it was made on.
+struct Done;
+
+impl OneshotOutputTransform for Done {
+    type Output = io::Result<i32>;
+    type StoredData = Rc<TcpStream>;
+
+    fn transform_oneshot_output(
+        self,
+        _stream: Rc<TcpStream>,
+        entry: io_uring::cqueue::Entry,
+    ) -> io::Result<i32> {
+        match entry.result() {
+            result @ 0.. => Ok(result),
+            error => Err(io::Error::from_raw_os_error(-error)),
+        }
+    }
+}
+
+/// Waits until the socket takes bytes again, or is broken.
+///
+/// # Errors
+/// Those of the ring.
+pub async fn writable(stream: &Rc<TcpStream>) -> io::Result<()> {
+    /// POLLOUT of poll(2); POLLERR and POLLHUP are always reported.
+    const POLLOUT: u32 = 4;
+    let fd = io_uring::types::Fd(stream.as_raw_fd());
+    let entry = io_uring::opcode::PollAdd::new(fd, POLLOUT).build();
+    // The stream is kept until the operation is done, so its descriptor names no other socket.
+    UnsubmittedOneshot::new(Rc::clone(stream), Done, entry).submit().await.map(drop)
+}
+
+/// Lets the ring and the other tasks go on. Not a mere yield: the ring submits only when the
+/// thread has nothing else to do, so a task that yields in a loop would keep every other waiting.
+pub async fn pause() {
+    // The operation does nothing and cannot fail in a way that matters.
+    let _ = tokio_uring::no_op().await;
 }

@@ -67,7 +67,9 @@ impl Window {
         if self.consumed == 0 {
             return;
         }
-        storage.copy_within(self.consumed..self.filled, 0);
+        if self.consumed < self.filled {
+            storage.copy_within(self.consumed..self.filled, 0);
+        }
         self.parsed -= self.consumed;
         self.filled -= self.consumed;
         self.consumed = 0;
