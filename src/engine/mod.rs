@@ -10,8 +10,10 @@
 //! * [`counters`]: what all threads have counted since the start
 //! * [`outbox`]: what waits to be written to one receiver
 //! * [`report`]: what is said about a finished connection
+//! * [`auth`], [`token`]: users of the message server, and how their tokens are made
 
 pub mod aggregate;
+pub mod auth;
 pub mod columns;
 pub mod counters;
 pub mod decode;
@@ -20,3 +22,4 @@ pub mod intern;
 pub mod latency;
 pub mod outbox;
 pub mod report;
+pub mod token;
