@@ -11,6 +11,7 @@
 //! * [`outbox`]: what waits to be written to one receiver
 //! * [`report`]: what is said about a finished connection
 //! * [`auth`], [`token`]: users of the message server, and how their tokens are made
+//! * [`user_buckets`]: one rate limit a user, whichever worker serves it
 
 pub mod aggregate;
 pub mod auth;
@@ -23,3 +24,4 @@ pub mod latency;
 pub mod outbox;
 pub mod report;
 pub mod token;
+pub mod user_buckets;
