@@ -1,6 +1,7 @@
 //! Every limit of the engine, named once, and the memory that the limits imply. Reads no
 //! environment, no arguments and no clock, and imports nothing of the crate.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Bytes that one row occupies in a column set: key 8, B 8, C 8, D 1. `engine::columns` asserts it.
@@ -88,6 +89,15 @@ pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Receive window of a message connection that is idle or sends little.
 pub const SMALL_WINDOW_BYTES: usize = 2 << 10;
+/// Receive window of a message connection that sends much: the longest frame, at least.
+pub const MESSAGE_WINDOW_BYTES: usize = 128 << 10;
+/// Bytes of a quiet message connection, without TLS: window, state, its place in tables. Measured
+/// with 10,000 connections (docs/OPERATIONS.md), rounded up.
+pub const MESSAGE_IDLE_BYTES: usize = 8 << 10;
+/// Bytes of a busy one beside that: its large window, and the replies to a window full of the
+/// smallest frames, each refused by the rate limit.
+pub const MESSAGE_BUSY_BYTES: usize =
+    MESSAGE_WINDOW_BYTES + MESSAGE_WINDOW_BYTES / 12 * 48 + SMALL_LATENCY_BYTES;
 /// Bytes that may wait for one receiver that does not read; one more and it is cut.
 pub const RECEIVER_QUEUE_BYTES: usize = 1 << 20;
 /// Bytes that may wait for all receivers together.
@@ -116,24 +126,58 @@ pub const PACKET_BYTES_LIMIT: (u64, u64) = (4 + 267, u32::MAX as u64);
 pub const GROUPS_LIMIT: (usize, usize) = (1, u32::MAX as usize);
 /// Smallest and largest `--strings-bytes-limit`: one text, and what a u32 offset can say.
 pub const STRINGS_BYTES_LIMIT: (usize, usize) = (256, u32::MAX as usize);
-/// Smallest and largest `--max-connections`.
+/// Smallest and largest `--max-connections` and `--max-streams`.
 pub const MAX_CONNECTIONS: (usize, usize) = (1, 65_536);
+/// Smallest and largest `--rate-limit` and `--global-rate-limit`; 0 is no limit.
+pub const RATE_LIMIT: (u64, u64) = (0, 1_000_000_000);
+/// What the admin port lies above the message port by default.
+pub const ADMIN_PORT_OFFSET: u16 = 1000;
 /// Smallest and largest `--idle-timeout` and `--packet-timeout`: two ticks, and a week.
 pub const TIMEOUT_MS: (u64, u64) = (2 * TICK.as_millis() as u64, 7 * 24 * 3600 * 1000);
+
+/// What becomes of the bytes that DATA carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataMode {
+    /// Packets of records are aggregated; anything else is acknowledged and counted.
+    Records,
+    /// Everything is acknowledged and counted.
+    Opaque,
+}
+
+/// Where TLS is spoken and with which certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// On the message listener.
+    pub messages: bool,
+    /// On the record listener.
+    pub records: bool,
+    /// The server's certificates, in PEM.
+    pub cert: Option<PathBuf>,
+    /// Their key, in PEM.
+    pub key: Option<PathBuf>,
+    /// Authorities of clients, in PEM: clients must then have a certificate.
+    pub client_ca: Option<PathBuf>,
+}
 
 /// What one engine is started with. Made by `cli` from flags and environment; checked by
 /// [`Config::check`], which every start calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Address or name that the listener binds.
+    /// Address or name that the listeners bind.
     pub host: String,
-    /// Port of the record listener; 0 takes a free one.
-    pub records_port: u16,
+    /// Port of the record listener; 0 takes a free one, `None` listens for none.
+    pub records_port: Option<u16>,
+    /// Port of the message listener; 0 takes a free one, `None` listens for none.
+    pub port: Option<u16>,
+    /// Address or name that the admin listener binds.
+    pub admin_host: String,
+    /// Port of the admin listener; 0 takes a free one, `None` is 1000 above the message port.
+    pub admin_port: Option<u16>,
     /// Cores that get a worker each, in this order; empty means all that the process may use.
     pub cores: Vec<usize>,
     /// Accept this many record connections, report them, and stop.
     pub exit_after: Option<u64>,
-    /// Bytes of one connection's receive window.
+    /// Bytes of one record connection's receive window.
     pub buffer_bytes: usize,
     /// Receive windows of each worker that are registered with its ring.
     pub registered_buffers: usize,
@@ -141,23 +185,42 @@ pub struct Config {
     pub batch_rows: usize,
     /// Largest packet, its 4-byte length included.
     pub packet_bytes_limit: u64,
-    /// Groups that one connection may have.
+    /// Groups that one record stream may have.
     pub groups_limit: usize,
-    /// Bytes of distinct texts that one connection may have.
+    /// Bytes of distinct texts that one record stream may have.
     pub strings_bytes_limit: usize,
-    /// Connections at one time, counted until their result is printed.
+    /// Connections at one time, on both listeners together.
     pub max_connections: usize,
-    /// Longest silence between packets.
+    /// Record streams at one time, counted until their result is printed.
+    pub max_streams: usize,
+    /// Longest silence between packets or frames.
     pub idle_timeout: Duration,
     /// Longest time from the first byte of a packet to its last.
     pub packet_timeout: Duration,
+    /// Messages a second of one client; 0 is no limit.
+    pub rate_limit: u32,
+    /// Messages a second of all clients; 0 is no limit.
+    pub global_rate_limit: u32,
+    /// Users who may authenticate.
+    pub auth_file: Option<PathBuf>,
+    /// Whether AUTH succeeds for anyone.
+    pub auth_open: bool,
+    /// Whether a client must authenticate before it may do more than PING.
+    pub require_auth: bool,
+    /// What DATA carries.
+    pub data: DataMode,
+    /// Where TLS is spoken.
+    pub tls: TlsOptions,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Config {
             host: "0.0.0.0".to_owned(),
-            records_port: 9000,
+            records_port: Some(9000),
+            port: Some(5000),
+            admin_host: "127.0.0.1".to_owned(),
+            admin_port: None,
             cores: Vec::new(),
             exit_after: None,
             buffer_bytes: 128 << 10,
@@ -166,11 +229,30 @@ impl Default for Config {
             packet_bytes_limit: 16 << 20,
             groups_limit: 1_000_000,
             strings_bytes_limit: 64 << 20,
-            max_connections: 256,
+            max_connections: 1000,
+            max_streams: 256,
             idle_timeout: Duration::from_secs(60),
             packet_timeout: Duration::from_secs(10),
+            rate_limit: 1000,
+            global_rate_limit: 50_000,
+            auth_file: None,
+            auth_open: false,
+            require_auth: false,
+            data: DataMode::Records,
+            tls: TlsOptions::default(),
         }
     }
+}
+
+/// What is wrong with a [`Config`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A value outside its range.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
+    /// Options that do not go together.
+    #[error("{0}")]
+    Conflict(&'static str),
 }
 
 /// A value outside its range: which, what it was, what it may be.
@@ -211,8 +293,56 @@ impl Config {
     /// Checks each value against its range.
     ///
     /// # Errors
-    /// The first value that lies outside, with its range.
-    pub fn check(&self) -> Result<(), OutOfRange> {
+    /// The first value that lies outside, with its range, or options that do not go together.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_ranges()?;
+        self.check_combinations().map_err(ConfigError::Conflict)
+    }
+
+    fn check_combinations(&self) -> Result<(), &'static str> {
+        let TlsOptions { messages, records, cert, key, client_ca } = &self.tls;
+        let encrypted = *messages || *records;
+        if self.port.is_none() && self.records_port.is_none() {
+            return Err("--no-records and --no-messages leave nothing to serve; leave one out");
+        }
+        if encrypted && (cert.is_none() || key.is_none()) {
+            return Err("TLS needs --cert and --key; `ringest gen-cert` makes a pair for trials");
+        }
+        if !encrypted && (cert.is_some() || key.is_some() || client_ca.is_some()) {
+            return Err("--cert, --key and --client-ca do nothing without --tls or --records-tls");
+        }
+        if *messages && self.port.is_none() || *records && self.records_port.is_none() {
+            return Err("TLS is asked for on a listener that is switched off");
+        }
+        if self.require_auth && self.auth_file.is_none() && !self.auth_open {
+            return Err("--require-auth without --auth-file would let nobody in; make the file \
+                        with `ringest token USER --auth-file FILE`");
+        }
+        if self.auth_open && self.auth_file.is_some() {
+            return Err("--auth-open believes everybody, so --auth-file would do nothing; leave \
+                        one of them out");
+        }
+        match (self.admin_port, self.port) {
+            (None, Some(port)) if port > u16::MAX - ADMIN_PORT_OFFSET => {
+                Err("the admin port would be above 65535, 1000 above --port; name one with \
+                     --admin-port")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Port of the admin listener: the one asked for, else 1000 above the message port, and a free
+    /// one where that is.
+    pub fn admin_port(&self) -> u16 {
+        let beside = match self.port {
+            Some(0) => 0,
+            Some(port) => port.saturating_add(ADMIN_PORT_OFFSET),
+            None => 5000 + ADMIN_PORT_OFFSET,
+        };
+        self.admin_port.unwrap_or(beside)
+    }
+
+    fn check_ranges(&self) -> Result<(), OutOfRange> {
         within_sizes("buffer-bytes", self.buffer_bytes, BUFFER_BYTES)?;
         within_sizes("registered-buffers", self.registered_buffers, (0, REGISTERED_BUFFERS_MAX))?;
         within_sizes("batch-rows", self.batch_rows, BATCH_ROWS)?;
@@ -221,6 +351,10 @@ impl Config {
         within_sizes("groups-limit", self.groups_limit, GROUPS_LIMIT)?;
         within_sizes("strings-bytes-limit", self.strings_bytes_limit, STRINGS_BYTES_LIMIT)?;
         within_sizes("max-connections", self.max_connections, MAX_CONNECTIONS)?;
+        within_sizes("max-streams", self.max_streams, MAX_CONNECTIONS)?;
+        within("rate-limit", u64::from(self.rate_limit), RATE_LIMIT.0, RATE_LIMIT.1)?;
+        let global = u64::from(self.global_rate_limit);
+        within("global-rate-limit", global, RATE_LIMIT.0, RATE_LIMIT.1)?;
         within_times("idle-timeout (ms)", self.idle_timeout)?;
         within_times("packet-timeout (ms)", self.packet_timeout)?;
         within("exit-after", self.exit_after.unwrap_or(1), 1, u64::MAX)
@@ -243,7 +377,12 @@ impl Config {
                 * GROUP_BYTES
                 + self.groups_limit * TEXT_OVERHEAD_BYTES
                 + self.strings_bytes_limit * TEXT_COPIES,
-            connections: self.max_connections,
+            streams: self.max_streams.min(self.max_connections),
+            message_idle: MESSAGE_IDLE_BYTES,
+            message_busy: MESSAGE_BUSY_BYTES,
+            // Without a message listener there are none.
+            connections: if self.port.is_some() { self.max_connections } else { 0 },
+            queues: QUEUED_BYTES + workers * HUB_QUEUE * MESSAGE_WINDOW_BYTES,
         }
     }
 }
@@ -260,8 +399,16 @@ pub struct Memory {
     pub connection_receiving: usize,
     /// What a connection costs at most for its groups and texts, when it reaches both limits.
     pub connection_groups: usize,
-    /// How many connections there may be.
+    /// How many record streams there may be.
+    pub streams: usize,
+    /// What a message connection costs that is quiet.
+    pub message_idle: usize,
+    /// What a message connection costs at most while its bytes are under way.
+    pub message_busy: usize,
+    /// How many message connections there may be.
     pub connections: usize,
+    /// What may wait for receivers, and for workers to deliver it.
+    pub queues: usize,
 }
 
 impl Memory {
@@ -270,14 +417,20 @@ impl Memory {
         self.registered + self.column_sets_at_start
     }
 
-    /// Bytes when every slot is taken by a connection with few groups.
+    /// Bytes when every stream has few groups and every message connection is quiet.
     pub fn all_receiving(&self) -> usize {
-        self.at_start().saturating_add(self.connections.saturating_mul(self.connection_receiving))
+        self.at_start()
+            .saturating_add(self.streams.saturating_mul(self.connection_receiving))
+            .saturating_add(self.connections.saturating_mul(self.message_idle))
     }
 
-    /// Bytes when every connection also reaches its limits of groups and texts.
+    /// Bytes when every stream also reaches its limits of groups and texts, every message
+    /// connection is busy, and nobody reads.
     pub fn worst(&self) -> usize {
-        self.all_receiving().saturating_add(self.connections.saturating_mul(self.connection_groups))
+        self.all_receiving()
+            .saturating_add(self.streams.saturating_mul(self.connection_groups))
+            .saturating_add(self.connections.saturating_mul(self.message_busy))
+            .saturating_add(self.queues)
     }
 }
 
@@ -294,7 +447,7 @@ mod tests {
     #[test]
     fn each_limit_holds_at_its_edge() {
         type Set = fn(&mut Config, u64);
-        let cases: [(&str, Set, u64, u64); 9] = [
+        let cases: [(&str, Set, u64, u64); 12] = [
             ("buffer-bytes", |c, v| c.buffer_bytes = v as usize, 4096, 16 << 20),
             ("registered-buffers", |c, v| c.registered_buffers = v as usize, 0, 1024),
             ("batch-rows", |c, v| c.batch_rows = v as usize, 1, 16 << 20),
@@ -307,6 +460,9 @@ mod tests {
                 u32::MAX as u64,
             ),
             ("max-connections", |c, v| c.max_connections = v as usize, 1, 65_536),
+            ("max-streams", |c, v| c.max_streams = v as usize, 1, 65_536),
+            ("rate-limit", |c, v| c.rate_limit = v as u32, 0, 1_000_000_000),
+            ("global-rate-limit", |c, v| c.global_rate_limit = v as u32, 0, 1_000_000_000),
             (
                 "idle-timeout (ms)",
                 |c, v| c.idle_timeout = Duration::from_millis(v),
@@ -333,18 +489,58 @@ mod tests {
                 let checked = config.check();
                 assert_eq!(checked.is_ok(), allowed, "{option} = {value}");
                 if let Err(error) = checked {
-                    assert_eq!(error, OutOfRange { option, value, min, max });
+                    let expected = OutOfRange { option, value, min, max };
+                    assert_eq!(error, ConfigError::OutOfRange(expected));
                 }
             }
         }
     }
 
     #[test]
+    fn options_that_do_not_go_together_are_refused() {
+        let pair = |tls: TlsOptions| TlsOptions {
+            cert: Some("cert".into()),
+            key: Some("key".into()),
+            ..tls
+        };
+        let on = TlsOptions { messages: true, ..TlsOptions::default() };
+        let cases: [(&str, Config); 8] = [
+            ("nothing to serve", Config { port: None, records_port: None, ..Config::default() }),
+            ("needs --cert", Config { tls: on.clone(), ..Config::default() }),
+            ("do nothing", Config { tls: pair(TlsOptions::default()), ..Config::default() }),
+            ("switched off", Config { port: None, tls: pair(on.clone()), ..Config::default() }),
+            ("nobody in", Config { require_auth: true, ..Config::default() }),
+            (
+                "believes everybody",
+                Config { auth_open: true, auth_file: Some("f".into()), ..Config::default() },
+            ),
+            ("above 65535", Config { port: Some(64_536), ..Config::default() }),
+            (
+                "switched off",
+                Config {
+                    records_port: None,
+                    tls: pair(TlsOptions { records: true, ..TlsOptions::default() }),
+                    ..Config::default()
+                },
+            ),
+        ];
+        for (words, config) in cases {
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(words), "{words}: {error}");
+        }
+        let edge = Config { port: Some(64_535), tls: pair(on), ..Config::default() };
+        assert_eq!((edge.check(), edge.admin_port()), (Ok(()), 65_535));
+    }
+
+    #[test]
     fn the_sum_adds_its_parts() {
-        let config = Config { max_connections: 3, ..Config::default() };
+        let config = Config { max_streams: 3, max_connections: 7, ..Config::default() };
         let memory = config.memory(2);
         assert_eq!(memory.registered, 2 * 16 * (128 << 10));
-        assert_eq!(memory.all_receiving(), memory.at_start() + 3 * memory.connection_receiving);
-        assert_eq!(memory.worst(), memory.all_receiving() + 3 * memory.connection_groups);
+        let idle = 7 * MESSAGE_IDLE_BYTES;
+        let receiving = memory.at_start() + 3 * memory.connection_receiving + idle;
+        assert_eq!(memory.all_receiving(), receiving);
+        let worst = receiving + 3 * memory.connection_groups + 7 * MESSAGE_BUSY_BYTES;
+        assert_eq!(memory.worst(), worst + QUEUED_BYTES + 2 * HUB_QUEUE * MESSAGE_WINDOW_BYTES);
     }
 }

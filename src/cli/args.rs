@@ -2,7 +2,7 @@
 
 use super::cpu_list::{self, CpuList};
 use crate::client::generate;
-use crate::config::Config;
+use crate::config::{Config, DataMode, TlsOptions};
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -58,9 +58,116 @@ pub struct EngineOptions {
     /// Port of the record listener; 0 takes a free one, named on stderr
     #[arg(long, env = "RINGEST_RECORDS_PORT", default_value_t = 9000)]
     pub records_port: u16,
+    /// Port of the message listener; 0 takes a free one, named on stderr
+    #[arg(long, env = "RINGEST_PORT", default_value_t = 5000)]
+    pub port: u16,
+    /// No record listener
+    #[arg(
+        long,
+        env = "RINGEST_NO_RECORDS",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::SetTrue
+    )]
+    pub no_records: bool,
+    /// No message listener
+    #[arg(
+        long,
+        env = "RINGEST_NO_MESSAGES",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::SetTrue
+    )]
+    pub no_messages: bool,
+    /// Address or name of the admin listener: metrics, health, state
+    #[arg(long, env = "RINGEST_ADMIN_HOST", default_value = "127.0.0.1")]
+    pub admin_host: String,
+    /// Port of the admin listener; 0 takes a free one [default: 1000 above --port]
+    #[arg(long, env = "RINGEST_ADMIN_PORT", value_name = "PORT")]
+    pub admin_port: Option<u16>,
+    /// What the message server lets its clients do
+    #[command(flatten)]
+    pub messages: MessageOptions,
     /// The limits
     #[command(flatten)]
     pub limits: LimitOptions,
+}
+
+/// What the message server lets its clients do.
+#[derive(Debug, clap::Args)]
+pub struct MessageOptions {
+    /// Messages a second of one client, or of one user where authenticated; 0 is no limit
+    /// [0 to 1000000000; RATE_LIMIT is read, too]
+    #[arg(
+        long,
+        env = short_or_long("RATE_LIMIT", "RINGEST_RATE_LIMIT"),
+        value_name = "N",
+        default_value_t = 1000
+    )]
+    pub rate_limit: u32,
+    /// Messages a second of all clients; 0 is no limit [0 to 1000000000]
+    #[arg(long, env = "RINGEST_GLOBAL_RATE_LIMIT", value_name = "N", default_value_t = 50_000)]
+    pub global_rate_limit: u32,
+    /// Users who may authenticate, as `ringest token` writes them; read again at SIGHUP
+    #[arg(long, env = "RINGEST_AUTH_FILE", value_name = "FILE")]
+    pub auth_file: Option<PathBuf>,
+    /// Before a client has authenticated it may only PING and CLOSE
+    #[arg(
+        long,
+        env = "RINGEST_REQUIRE_AUTH",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::SetTrue
+    )]
+    pub require_auth: bool,
+    /// AUTH succeeds for anyone, for trials; without this and an auth file it always fails
+    #[arg(
+        long,
+        env = "RINGEST_AUTH_OPEN",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::SetTrue
+    )]
+    pub auth_open: bool,
+    /// What DATA carries: packets of records to be aggregated, or bytes that are only counted
+    #[arg(long, env = "RINGEST_DATA", value_enum, default_value_t = DataOption::Records)]
+    pub data: DataOption,
+    /// TLS on the message listener
+    #[arg(
+        long,
+        env = "RINGEST_TLS",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::SetTrue
+    )]
+    pub tls: bool,
+    /// TLS on the record listener
+    #[arg(
+        long,
+        env = "RINGEST_RECORDS_TLS",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::SetTrue
+    )]
+    pub records_tls: bool,
+    /// Certificates of this server, in PEM, its own first; read again at SIGHUP
+    #[arg(long, env = "RINGEST_CERT", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Key of the certificate, in PEM
+    #[arg(long, env = "RINGEST_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Authorities of clients, in PEM: a client must then have a certificate of one of them
+    #[arg(long, env = "RINGEST_CLIENT_CA", value_name = "FILE")]
+    pub client_ca: Option<PathBuf>,
+}
+
+/// What DATA carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DataOption {
+    /// Packets of records are aggregated and reported; anything else is only counted
+    Records,
+    /// Everything is only counted
+    Opaque,
+}
+
+/// The variable of an option that has a short name, too: the one that is set, the long one first.
+fn short_or_long(short: &'static str, long: &'static str) -> &'static str {
+    let set = |name| std::env::var_os(name).is_some();
+    if set(short) && !set(long) { short } else { long }
 }
 
 /// Limits of the engine.
@@ -112,10 +219,19 @@ pub struct LimitOptions {
         value_parser = size
     )]
     pub strings_bytes_limit: usize,
-    /// Connections at one time, counted until their result is printed [1 to 65536]
-    #[arg(long, env = "RINGEST_MAX_CONNECTIONS", value_name = "N", default_value_t = 256)]
+    /// Connections at one time, on both listeners together [1 to 65536; MAX_CONNECTIONS is read,
+    /// too]
+    #[arg(
+        long,
+        env = short_or_long("MAX_CONNECTIONS", "RINGEST_MAX_CONNECTIONS"),
+        value_name = "N",
+        default_value_t = 1000
+    )]
     pub max_connections: usize,
-    /// Longest silence between packets [100ms to 7days]
+    /// Record streams at one time, counted until their result is printed [1 to 65536]
+    #[arg(long, env = "RINGEST_MAX_STREAMS", value_name = "N", default_value_t = 256)]
+    pub max_streams: usize,
+    /// Longest silence between packets or frames [100ms to 7days]
     #[arg(
         long,
         env = "RINGEST_IDLE_TIMEOUT",
@@ -138,18 +254,39 @@ pub struct LimitOptions {
 impl EngineOptions {
     /// The configuration that the options describe, not yet checked.
     pub fn config(&self) -> Config {
-        self.limits.config(self.host.clone(), self.records_port)
+        let messages = &self.messages;
+        Config {
+            host: self.host.clone(),
+            records_port: (!self.no_records).then_some(self.records_port),
+            port: (!self.no_messages).then_some(self.port),
+            admin_host: self.admin_host.clone(),
+            admin_port: self.admin_port,
+            rate_limit: messages.rate_limit,
+            global_rate_limit: messages.global_rate_limit,
+            auth_file: messages.auth_file.clone(),
+            auth_open: messages.auth_open,
+            require_auth: messages.require_auth,
+            data: match messages.data {
+                DataOption::Records => DataMode::Records,
+                DataOption::Opaque => DataMode::Opaque,
+            },
+            tls: TlsOptions {
+                messages: messages.tls,
+                records: messages.records_tls,
+                cert: messages.cert.clone(),
+                key: messages.key.clone(),
+                client_ca: messages.client_ca.clone(),
+            },
+            ..self.limits.config()
+        }
     }
 }
 
 impl LimitOptions {
-    /// The configuration of an engine with these limits at an address, not yet checked.
-    pub fn config(&self, host: String, records_port: u16) -> Config {
+    /// A configuration with these limits and otherwise the defaults, not yet checked.
+    pub fn config(&self) -> Config {
         Config {
-            host,
-            records_port,
             cores: self.cores.0.clone(),
-            exit_after: None,
             buffer_bytes: self.buffer_bytes,
             registered_buffers: self.registered_buffers,
             batch_rows: self.batch_rows,
@@ -157,8 +294,10 @@ impl LimitOptions {
             groups_limit: self.groups_limit,
             strings_bytes_limit: self.strings_bytes_limit,
             max_connections: self.max_connections,
+            max_streams: self.max_streams,
             idle_timeout: self.idle_timeout,
             packet_timeout: self.packet_timeout,
+            ..Config::default()
         }
     }
 }

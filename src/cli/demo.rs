@@ -38,13 +38,17 @@ pub fn run(options: &DemoOptions) -> u8 {
     let results = Results::default();
     let config = Config {
         exit_after: Some(u64::from(options.connections)),
-        ..options.limits.config("127.0.0.1".to_owned(), 0)
+        host: "127.0.0.1".to_owned(),
+        records_port: Some(0),
+        port: None,
+        admin_port: Some(0),
+        ..options.limits.config()
     };
     let engine = match start(&config, keeping(&results, to_stdout(options.format))) {
         Ok(engine) => engine,
         Err(code) => return code,
     };
-    let address = engine.address();
+    let address = engine.records_address().expect("a record listener was asked for");
     let stopper = engine.stopper();
     say(format_args!(
         "engine on {address} with {} workers; sending {} connections of {} records",

@@ -6,10 +6,12 @@ use super::render::write_report;
 use super::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE, say};
 use crate::config::{Config, DRAIN_TIMEOUT};
 use crate::engine::aggregate;
+use crate::engine::counters::{Counters, Protocol};
 use crate::runtime::host::{self, Verdict};
 use crate::runtime::reporter::{Outcome, Sink};
 use crate::runtime::server::{Engine, StartError};
 use crate::runtime::signals;
+use crate::wire::frame::FrameType;
 use std::io::{self, BufWriter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,28 +26,55 @@ pub fn run(options: &ServeOptions) -> u8 {
     let stopper = engine.stopper();
     let signalled = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&signalled);
-    let watching = signals::watch(move |signal| {
+    let stop = move |signal| {
         seen.store(true, Ordering::Relaxed);
         tracing::info!(
-            "{signal}: no more connections are taken, running ones have {} s; a second signal \
+            "{signal}: no more connections are taken, running streams have {} s; a second signal \
              exits at once",
             DRAIN_TIMEOUT.as_secs()
         );
         stopper.stop(DRAIN_TIMEOUT);
-    });
+    };
+    let reloader = engine.reloader();
+    let watching = signals::watch(stop, move || reloader.reload());
     if let Err(error) = watching {
         say(format_args!("cannot catch signals: {error}"));
         return EXIT_HOST;
     }
-    say(format_args!(
-        "ready for records on {} with {} workers",
-        engine.address(),
-        engine.workers()
-    ));
+    announce(&engine);
+    let counters = Arc::clone(engine.counters());
     let outcome = engine.wait();
+    sum_up(&counters);
     // Whoever stops the engine knows that connections may be cut.
     let must_be_complete = options.exit_after.is_some() && !signalled.load(Ordering::Relaxed);
     exit_code(&outcome, must_be_complete)
+}
+
+/// Says where to connect to; port 0 has become a real one.
+fn announce(engine: &Engine) {
+    let workers = engine.workers();
+    let listeners =
+        [("messages", engine.messages_address()), ("records", engine.records_address())];
+    for (what, address) in listeners {
+        if let Some(address) = address {
+            say(format_args!("ready for {what} on {address} with {workers} workers"));
+        }
+    }
+}
+
+/// What the message server did, once it is over.
+fn sum_up(counters: &Counters) {
+    let opened = counters.sum(|tally| &tally.opened[Protocol::Messages as usize]);
+    if opened == 0 {
+        return;
+    }
+    let messages: u64 = (0..FrameType::ALL.len()).map(|i| counters.sum(|t| &t.messages[i])).sum();
+    let latency = counters.message_latency().summary();
+    say(format_args!(
+        "{opened} message connections, {messages} messages; latency of {} replies: p50 {:.1} µs, \
+         p90 {:.1} µs, p99 {:.1} µs, p99.9 {:.1} µs, max {:.1} µs",
+        latency.count, latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max
+    ));
 }
 
 /// Prepares the process and starts the engine; where that fails, says why and what to do.
@@ -68,7 +97,10 @@ pub fn start(config: &Config, sink: Sink) -> Result<Engine, u8> {
     Engine::start(fitted, sink).map_err(|error| {
         say(&error);
         match error {
-            StartError::Config(_) | StartError::Cores(_) => EXIT_USAGE,
+            StartError::Config(_)
+            | StartError::Cores(_)
+            | StartError::Auth(_)
+            | StartError::Tls(_) => EXIT_USAGE,
             StartError::Listen(_) | StartError::Worker(_) | StartError::Thread(_) => {
                 explain(config);
                 EXIT_HOST

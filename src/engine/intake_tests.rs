@@ -49,7 +49,7 @@ fn feed(
     batch_rows: usize,
 ) -> (Vec<Row>, Counts) {
     let config = Config { buffer_bytes, batch_rows, ..Config::default() };
-    let mut intake = RecordIntake::new(&config);
+    let mut intake = RecordIntake::new(&config, config.buffer_bytes);
     let mut buffer = vec![0xaa; buffer_bytes];
     let mut set = ColumnSet::with_rows(batch_rows);
     let mut all = ColumnSet::with_rows(0);
@@ -170,7 +170,7 @@ fn what_follows_the_end_is_counted_in_any_pieces() {
 #[test]
 fn rows_before_a_refusal_are_kept() {
     let config = Config::default();
-    let mut intake = RecordIntake::new(&config);
+    let mut intake = RecordIntake::new(&config, config.buffer_bytes);
     let mut buffer = [packet(&[record(1), record(2)]), vec![0, 0, 0, 5]].concat();
     let bytes = buffer.len();
     buffer.resize(config.buffer_bytes, 0);

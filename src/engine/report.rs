@@ -43,7 +43,7 @@ pub enum Reason {
     GroupsLimit,
     /// More bytes of distinct texts than `--strings-bytes-limit`.
     StringsBytesLimit,
-    /// No slot was free (`--max-connections`).
+    /// No slot was free (`--max-connections`, `--max-streams`).
     ConnectionsLimit,
     /// The peer closed without having sent a byte.
     ClosedBeforeData,
@@ -61,6 +61,10 @@ pub enum Reason {
     IdleTimeout,
     /// A packet was not finished within `--packet-timeout`.
     PacketTimeout,
+    /// TLS could not be agreed on, or was broken.
+    TlsFailed,
+    /// The TLS handshake was not finished in time.
+    TlsTimeout,
     /// The engine was told to stop.
     Shutdown,
     /// The read failed in another way; the log has the system's error.
@@ -71,7 +75,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the documents.
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 19] = [
         Reason::PacketLengthBelowMinimum,
         Reason::PacketLengthNotWholeRecords,
         Reason::PacketLengthAboveLimit,
@@ -86,6 +90,8 @@ impl Reason {
         Reason::Reset,
         Reason::IdleTimeout,
         Reason::PacketTimeout,
+        Reason::TlsFailed,
+        Reason::TlsTimeout,
         Reason::Shutdown,
         Reason::ReadFailed,
         Reason::InternalError,
@@ -108,6 +114,8 @@ impl Reason {
             Reason::Reset => "reset",
             Reason::IdleTimeout => "idle_timeout",
             Reason::PacketTimeout => "packet_timeout",
+            Reason::TlsFailed => "tls_failed",
+            Reason::TlsTimeout => "tls_timeout",
             Reason::Shutdown => "shutdown",
             Reason::ReadFailed => "read_failed",
             Reason::InternalError => "internal_error",
@@ -122,7 +130,8 @@ impl Reason {
             | Reason::PacketLengthAboveLimit
             | Reason::GroupsLimit
             | Reason::StringsBytesLimit
-            | Reason::ConnectionsLimit => Status::Rejected,
+            | Reason::ConnectionsLimit
+            | Reason::TlsFailed => Status::Rejected,
             _ => Status::Incomplete,
         }
     }

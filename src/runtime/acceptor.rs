@@ -1,69 +1,110 @@
-//! One acceptor deals each new connection to the worker with the fewest: reads no byte of any.
+//! One acceptor deals each new connection to the worker with the fewest: reads no byte of those.
 
+use super::refusal::Refusals;
 use super::reporter::Finished;
 use super::slots::{Slot, Slots};
+use super::tls_config::Certificates;
 use crate::config::ACCEPT_PAUSE;
+use crate::engine::counters::{Counters, Protocol};
 use crate::engine::report::{Reason, Received};
+use crate::wire::fault::Fault;
+use rustls::ServerConfig;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// How long running streams may go on after `--exit-after`: as long as they like. A century.
+const NO_END: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A connection on its way to a worker.
-#[derive(Debug)]
 pub struct Accepted {
+    /// What it speaks.
+    pub protocol: Protocol,
     /// Number of the connection, from 1.
-    pub connection: u64,
+    pub number: u64,
     /// Its socket.
     pub stream: TcpStream,
-    /// The sender's address.
+    /// The peer's address.
     pub peer: SocketAddr,
     /// Its slot.
     pub slot: Slot,
+    /// How it is encrypted, if it is.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// A listener and what is spoken there.
+pub struct Door {
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// The bound listener, not blocking.
+    pub listener: std::net::TcpListener,
+    /// The certificates, where TLS is spoken.
+    pub certificates: Option<Arc<Certificates>>,
+    /// Stop the engine after so many.
+    pub exit_after: Option<u64>,
 }
 
 /// What the acceptor needs.
 pub struct Acceptor {
-    /// The bound listener, not blocking.
-    pub listener: std::net::TcpListener,
     /// Where connections find their place.
     pub slots: Arc<Slots>,
     /// One inbox a worker, in the order of the slots.
     pub inboxes: Vec<mpsc::Sender<Accepted>>,
-    /// Where refused connections are reported.
+    /// Where refused record connections are reported.
     pub finished: mpsc::Sender<Finished>,
-    /// Stop after so many.
-    pub exit_after: Option<u64>,
-    /// Holds a moment once the engine is to stop.
-    pub drain: watch::Receiver<Option<Instant>>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// Tells the engine to stop.
+    pub drain: watch::Sender<Option<Instant>>,
 }
 
 impl Acceptor {
-    /// Accepts until the engine drains or `exit_after` connections were accepted. Then the
-    /// listener is closed and so, by and by, is everything behind the inboxes.
+    /// Accepts at every door until the engine drains, which `exit_after` connections make it do.
+    /// Then the listeners are closed and so, by and by, is everything behind the inboxes.
     ///
     /// # Errors
     /// Where the runtime of this thread cannot be made; no connection was accepted then.
-    pub fn run(self) -> io::Result<()> {
+    pub fn run(self, doors: Vec<Door>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(self.accept_all())
+        runtime.block_on(async {
+            let acceptor = Arc::new(self);
+            let refusals = Arc::new(Refusals::default());
+            let mut tasks: JoinSet<io::Result<()>> = doors
+                .into_iter()
+                .map(|door| Arc::clone(&acceptor).accept_all(door, Arc::clone(&refusals)))
+                .collect();
+            while let Some(task) = tasks.join_next().await {
+                task.map_err(io::Error::other)??;
+            }
+            Ok(())
+        })
     }
 
-    async fn accept_all(mut self) -> io::Result<()> {
-        let listener = TcpListener::from_std(self.listener.try_clone()?)?;
-        let mut connection = 0;
-        while self.exit_after.is_none_or(|limit| connection < limit) {
+    async fn accept_all(self: Arc<Self>, door: Door, refusals: Arc<Refusals>) -> io::Result<()> {
+        let mut drain = self.drain.subscribe();
+        let listener = TcpListener::from_std(door.listener.try_clone()?)?;
+        let mut accepted_here = 0;
+        while drain.borrow_and_update().is_none() {
             let accepted = tokio::select! {
-                _ = self.drain.changed() => break,
+                _ = drain.changed() => continue,
                 accepted = listener.accept() => accepted,
             };
             // Back to a plain socket: a worker makes its own of it.
             match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
                 Ok((stream, peer)) => {
-                    connection += 1;
-                    self.deal(connection, stream, peer).await;
+                    self.deal(&door, stream, peer, &refusals).await;
+                    accepted_here += 1;
+                    if door.exit_after == Some(accepted_here) {
+                        self.drain.send_if_modified(|end| {
+                            let first = end.is_none();
+                            end.get_or_insert(Instant::now() + NO_END);
+                            first
+                        });
+                    }
                 }
                 Err(error) => pause_after(&error).await,
             }
@@ -71,19 +112,45 @@ impl Acceptor {
         Ok(())
     }
 
-    async fn deal(&self, connection: u64, stream: TcpStream, peer: SocketAddr) {
-        let Some(slot) = self.slots.take() else {
-            let mut received = Received::nothing(connection, peer, Instant::now());
-            received.reason = Some(Reason::ConnectionsLimit);
-            received.detail =
-                Some("every slot is taken (--max-connections); refused unread".to_owned());
-            let _ = self.finished.send(Finished::refused(received)).await;
-            return;
+    async fn deal(&self, door: &Door, stream: TcpStream, peer: SocketAddr, refusals: &Refusals) {
+        let number = self.slots.next_number();
+        let Some(slot) = self.slots.take(door.protocol) else {
+            return self.refuse(door, number, stream, peer, refusals).await;
         };
         let worker = slot.worker();
-        let accepted = Accepted { connection, stream, peer, slot };
+        let tls = door.certificates.as_ref().map(|certificates| certificates.current());
+        let accepted = Accepted { protocol: door.protocol, number, stream, peer, slot, tls };
         if self.inboxes[worker].send(accepted).await.is_err() {
             tracing::error!(worker, "a worker is gone: this is a defect, please report it");
+        }
+    }
+
+    async fn refuse(
+        &self,
+        door: &Door,
+        number: u64,
+        stream: TcpStream,
+        peer: SocketAddr,
+        refusals: &Refusals,
+    ) {
+        match door.protocol {
+            Protocol::Records => {
+                let mut received = Received::nothing(number, peer, Instant::now());
+                received.reason = Some(Reason::ConnectionsLimit);
+                received.detail = Some(
+                    "every slot is taken (--max-connections, --max-streams); refused unread"
+                        .to_owned(),
+                );
+                let _ = self.finished.send(Finished::refused(received)).await;
+            }
+            Protocol::Messages => {
+                self.counters.acceptor.count_fault(Fault::ConnectionsLimit);
+                tracing::debug!(connection = number, %peer, "refused: every slot is taken");
+                // One who speaks TLS could not read it.
+                if door.certificates.is_none() {
+                    refusals.tell(stream);
+                }
+            }
         }
     }
 }

@@ -28,6 +28,8 @@ pub enum Cut {
     Linger,
     /// The peer did not read what it was sent.
     SlowConsumer,
+    /// Writing to the peer failed.
+    Broken,
     /// The engine stops.
     Shutdown,
 }
@@ -73,7 +75,7 @@ impl Control {
         if self.cut.get().is_none() {
             self.cut.set(Some(reason));
             let how = match reason {
-                Cut::SlowConsumer => Shutdown::Both,
+                Cut::SlowConsumer | Cut::Broken => Shutdown::Both,
                 _ => Shutdown::Read,
             };
             // Fails only where the peer is gone, which completes the read as well.

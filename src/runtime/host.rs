@@ -2,7 +2,7 @@
 //! process's own limit of open files.
 
 use super::cores;
-use super::listener;
+use super::listener::{self, ADMIN, MESSAGES, RECORDS};
 use super::ring::{self, Buffers, RingError};
 use crate::config::Config;
 use bytesize::ByteSize;
@@ -362,12 +362,26 @@ fn cpu_quota_finding(cpu_max: Option<&str>, workers: usize) -> Finding {
     }
 }
 
+/// The ports that are to be listened on, all at once: two may be the same by mistake.
 fn port(config: &Config) -> Finding {
-    match listener::listen(&config.host, config.records_port) {
-        Ok(_) if config.records_port == 0 => pass("port", "a free one will be taken".to_owned()),
-        Ok(_) => pass("port", format!("{} is free for records", config.records_port)),
-        Err(error) => fail_with_remedy("port", &error.to_string()),
+    let wanted = [
+        (RECORDS, &config.host, config.records_port, "records"),
+        (MESSAGES, &config.host, config.port, "messages"),
+        (ADMIN, &config.admin_host, Some(config.admin_port()), "admin"),
+    ];
+    let (mut found, mut held) = (Vec::new(), Vec::new());
+    for (place, host, port, what) in wanted {
+        let Some(port) = port else { continue };
+        match listener::listen(place, host, port) {
+            Ok(listener) => held.push(listener),
+            Err(error) => return fail_with_remedy("port", &error.to_string()),
+        }
+        found.push(match port {
+            0 => format!("a free one will be taken for {what}"),
+            port => format!("{port} is free for {what}"),
+        });
     }
+    pass("port", found.join(", "))
 }
 
 fn memory(config: &Config, workers: usize) -> Finding {
@@ -381,20 +395,21 @@ fn memory(config: &Config, workers: usize) -> Finding {
     let available = total.into_iter().chain(group).min().unwrap_or(u64::MAX);
     let bytes = |bytes: usize| ByteSize(bytes as u64);
     let found = format!(
-        "{} at start; {} with all {} connections sending; {} if each also reaches --groups-limit \
-         and --strings-bytes-limit; the host has {}",
+        "{} at start; {} with {} streams sending and {} clients waiting; {} if each stream also \
+         reaches --groups-limit and --strings-bytes-limit and each client is busy; the host has {}",
         bytes(memory.at_start()),
         bytes(memory.all_receiving()),
+        memory.streams,
         memory.connections,
         bytes(memory.worst()),
         ByteSize(available),
     );
     if memory.all_receiving() as u64 > available {
-        return fail("memory", found, "lower --max-connections, --batch-rows or --buffer-bytes");
+        return fail("memory", found, "lower --max-streams, --batch-rows or --buffer-bytes");
     }
     if memory.worst() as u64 > available {
         let remedy = "peers that are not trusted could use up this host: lower --groups-limit, \
-                      --strings-bytes-limit or --max-connections";
+                      --strings-bytes-limit or --max-streams";
         return warn("memory", found, remedy);
     }
     pass("memory", found)

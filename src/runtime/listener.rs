@@ -10,17 +10,22 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 pub enum ListenError {
     /// The host is neither an address nor a name that resolves.
     #[error(
-        "cannot resolve --host {host}: {source}; give an address of this machine, e.g. 0.0.0.0"
+        "cannot resolve {} {host}: {source}; give an address of this machine, e.g. 0.0.0.0",
+        place.host
     )]
     Resolve {
+        /// The options that say where.
+        place: Place,
         /// What was given.
         host: String,
         /// The resolver's error.
         source: io::Error,
     },
     /// The address could not be bound.
-    #[error("cannot listen on {address}: {source}; {}", remedy(.source))]
+    #[error("cannot listen on {address}: {source}; {}", remedy(place, .source))]
     Bind {
+        /// The options that say where.
+        place: Place,
         /// The address.
         address: SocketAddr,
         /// The system's error.
@@ -28,17 +33,34 @@ pub enum ListenError {
     },
 }
 
-fn remedy(error: &io::Error) -> &'static str {
+/// The options that say where a listener is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Option of the address.
+    pub host: &'static str,
+    /// Option of the port.
+    pub port: &'static str,
+}
+
+/// The record listener.
+pub const RECORDS: Place = Place { host: "--host", port: "--records-port" };
+/// The message listener.
+pub const MESSAGES: Place = Place { host: "--host", port: "--port" };
+/// The admin listener.
+pub const ADMIN: Place = Place { host: "--admin-host", port: "--admin-port" };
+
+fn remedy(place: &Place, error: &io::Error) -> String {
+    let Place { host, port } = place;
     match error.kind() {
-        io::ErrorKind::AddrInUse => {
+        io::ErrorKind::AddrInUse => format!(
             "another process listens there (`ss -ltnp` names it): stop it or choose another port \
-             with --records-port"
-        }
+             with {port}"
+        ),
         io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one with --records-port"
+            format!("ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one with {port}")
         }
-        io::ErrorKind::AddrNotAvailable => "--host must be an address of this machine",
-        _ => "choose another address with --host and --records-port",
+        io::ErrorKind::AddrNotAvailable => format!("{host} must be an address of this machine"),
+        _ => format!("choose another address with {host} and {port}"),
     }
 }
 
@@ -47,15 +69,16 @@ fn remedy(error: &io::Error) -> &'static str {
 ///
 /// # Errors
 /// [`ListenError`], with the remedy.
-pub fn listen(host: &str, port: u16) -> Result<TcpListener, ListenError> {
+pub fn listen(place: Place, host: &str, port: u16) -> Result<TcpListener, ListenError> {
     let resolved = (host, port).to_socket_addrs().and_then(|mut addresses| {
         addresses.next().ok_or_else(|| io::Error::other("the name has no address"))
     });
     let address = resolved.map_err(|source| ListenError::Resolve {
+        place,
         host: host.escape_default().to_string(),
         source,
     })?;
-    bind(address).map_err(|source| ListenError::Bind { address, source })
+    bind(address).map_err(|source| ListenError::Bind { place, address, source })
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -73,16 +96,16 @@ mod tests {
 
     #[test]
     fn a_second_listener_on_the_port_is_refused_with_the_next_step() {
-        let first = listen("127.0.0.1", 0).unwrap();
+        let first = listen(RECORDS, "127.0.0.1", 0).unwrap();
         let port = first.local_addr().unwrap().port();
-        let error = listen("127.0.0.1", port).unwrap_err().to_string();
+        let error = listen(RECORDS, "127.0.0.1", port).unwrap_err().to_string();
         assert!(error.contains("another process listens there"), "{error}");
         assert!(error.contains(&format!("127.0.0.1:{port}")), "{error}");
     }
 
     #[test]
     fn a_foreign_address_is_refused_with_the_next_step() {
-        let error = listen("192.0.2.1", 0).unwrap_err().to_string();
-        assert!(error.contains("--host must be an address of this machine"), "{error}");
+        let error = listen(ADMIN, "192.0.2.1", 0).unwrap_err().to_string();
+        assert!(error.contains("--admin-host must be an address of this machine"), "{error}");
     }
 }

@@ -2,24 +2,42 @@
 //! what bytes mean is decided below, in `wire` and `engine`.
 //!
 //! * [`server`]: starts and stops the threads below
-//! * [`listener`], [`acceptor`], [`slots`]: connections in, each dealt to the least loaded worker
-//! * [`worker`], [`ring`], [`record_conn`], [`deadlines`]: a pinned thread and its connections
+//! * [`listener`], [`acceptor`], [`slots`], [`refusal`]: connections in, each dealt to the least
+//!   loaded worker
+//! * [`worker`], [`ring`], [`deadlines`], [`presence`]: a pinned thread and its connections
+//! * [`record_conn`], [`record_stream`], [`transport`]: connections that carry records
+//! * [`message_conn`], [`message_input`], [`peer`], [`messages`], [`hub`], [`gate`]: connections
+//!   that carry messages, and broadcasts between them
+//! * [`tls`], [`tls_config`], [`certs`]: encryption
 //! * [`pool`]: the column sets that go round between workers and aggregation
 //! * [`aggregator`], [`reporter`]: plain threads that make and hand out results
 //! * [`cores`], [`host`], [`signals`], [`stdio`]: what the host allows, lacks and asks for
 
 pub mod acceptor;
 pub mod aggregator;
+pub mod certs;
 pub mod cores;
 pub mod deadlines;
+pub mod gate;
 pub mod host;
+pub mod hub;
 pub mod listener;
+pub mod message_conn;
+pub mod message_input;
+pub mod messages;
+pub mod peer;
 pub mod pool;
+pub mod presence;
 pub mod record_conn;
+pub mod record_stream;
+pub mod refusal;
 pub mod reporter;
 pub mod ring;
 pub mod server;
 pub mod signals;
 pub mod slots;
 pub mod stdio;
+pub mod tls;
+pub mod tls_config;
+pub mod transport;
 pub mod worker;

@@ -1,60 +1,42 @@
 //! One socket that sends records: a short list of calls. Understands no byte itself (`wire` does)
 //! and aggregates nothing (`engine` does, on another thread).
 
-use super::aggregator::Job;
-use super::deadlines::{Control, Deadlines};
-use super::pool::{ColumnPool, PooledSet};
-use super::ring::{Buffers, ReadBuffer, read};
-use crate::config::{Config, END_LINGER};
-use crate::engine::intake::{Counts, Next, RecordIntake};
+use super::deadlines::{Control, Cut, Deadlines};
+use super::presence::Presence;
+use super::record_stream::{Failure, RecordStream, Streams};
+use super::ring::{Buffers, ReadBuffer};
+use super::transport::{ReadError, Transport};
+use crate::config::{END_LINGER, TLS_HANDSHAKE_TIMEOUT};
+use crate::engine::counters::Protocol;
+use crate::engine::intake::Counts;
 use crate::engine::report::{BufferKind, Reason, Received};
+use rustls::ServerConfig;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
-use tokio::sync::mpsc;
+use std::time::{Duration, Instant};
 use tokio_uring::net::TcpStream;
 
-/// What the connections of one worker share.
-pub struct Shared {
-    /// The limits.
-    pub config: Arc<Config>,
-    /// Where column sets come from.
-    pub pool: Arc<ColumnPool>,
-    /// The worker's aggregation thread.
-    pub jobs: mpsc::Sender<Job>,
+/// What the record connections of one worker share.
+pub struct Records {
+    /// What their streams share.
+    pub streams: Rc<Streams>,
     /// The worker's registered windows.
-    pub buffers: Buffers,
+    pub buffers: Rc<Buffers>,
     /// The worker's timer.
-    pub deadlines: Deadlines,
-}
-
-/// Why a connection ends without its end record having come.
-struct Failure {
-    reason: Reason,
-    detail: String,
-}
-
-impl Failure {
-    fn of(reason: impl Into<Reason>, detail: impl ToString) -> Self {
-        Failure { reason: reason.into(), detail: detail.to_string() }
-    }
+    pub deadlines: Rc<Deadlines>,
 }
 
 /// A record connection on its worker.
 pub struct RecordConnection {
-    shared: Rc<Shared>,
-    stream: Rc<TcpStream>,
+    shared: Rc<Records>,
+    _presence: Presence,
+    transport: Transport,
     control: Rc<Control>,
     buffer: ReadBuffer,
-    intake: RecordIntake,
-    /// The batch that is being filled; none before the first record and while waiting for one.
-    set: Option<PooledSet>,
-    /// Set by the aggregation when the connection has too many groups.
-    over_groups: Arc<AtomicBool>,
-    received: Received,
+    stream: RecordStream,
+    begun: Instant,
     /// When the packet that has begun was begun; after the end record, when that came.
     packet_begun: Instant,
     /// When bytes came last.
@@ -62,52 +44,64 @@ pub struct RecordConnection {
 }
 
 impl RecordConnection {
-    /// Takes a socket over. Must run on the worker's runtime.
-    pub fn start(
-        connection: u64,
+    /// Takes a socket over and receives until its stream ends; says what was received. Its rows
+    /// are with the aggregation by then. Must run on the worker's runtime.
+    pub async fn serve(
+        number: u64,
         stream: std::net::TcpStream,
         peer: SocketAddr,
-        shared: Rc<Shared>,
-    ) -> Self {
+        tls: Option<Arc<ServerConfig>>,
+        shared: Rc<Records>,
+    ) -> Received {
         // A read of a socket that does not block fails at once instead of waiting in the ring.
         // Where this fails, so does the first read, with its own error.
         let _ = stream.set_nonblocking(false);
-        let stream = Rc::new(TcpStream::from_std(stream));
-        let now = Instant::now();
+        let socket = Rc::new(TcpStream::from_std(stream));
+        let begun = Instant::now();
+        let transport = match Transport::new(Rc::clone(&socket), tls) {
+            Ok(transport) => transport,
+            Err(error) => {
+                let mut received = Received::nothing(number, peer, begun);
+                received.reason = Some(Reason::TlsFailed);
+                received.detail = Some(error.to_string());
+                return received;
+            }
+        };
+        Self::start(number, peer, transport, &socket, shared, begun).run().await
+    }
+
+    fn start(
+        number: u64,
+        peer: SocketAddr,
+        transport: Transport,
+        socket: &Rc<TcpStream>,
+        shared: Rc<Records>,
+        begun: Instant,
+    ) -> Self {
         let buffer = shared.buffers.take();
-        let mut received = Received::nothing(connection, peer, now);
-        received.buffer = match buffer {
+        let kind = match buffer {
             ReadBuffer::Registered(_) => BufferKind::Registered,
             ReadBuffer::Plain(_) => BufferKind::Plain,
         };
-        tracing::debug!(connection, %peer, buffer = received.buffer.as_str(), "connected");
+        tracing::debug!(connection = number, %peer, buffer = kind.as_str(), "connected");
+        let streams = Rc::clone(&shared.streams);
+        let presence = Presence::new(Protocol::Records, number, &streams, &shared.deadlines);
         RecordConnection {
-            control: shared.deadlines.add(connection, &stream),
-            stream,
+            control: shared.deadlines.add(number, socket),
+            _presence: presence,
+            transport,
+            stream: RecordStream::start(streams, number, peer, kind, buffer.len(), begun),
             buffer,
-            intake: RecordIntake::new(&shared.config),
-            set: None,
-            over_groups: Arc::new(AtomicBool::new(false)),
-            received,
-            packet_begun: now,
-            last_arrival: now,
+            begun,
+            packet_begun: begun,
+            last_arrival: begun,
             shared,
         }
     }
 
-    /// Receives until the stream ends, and says what was received. Its rows are with the
-    /// aggregation by then.
-    pub async fn run(mut self) -> Received {
+    async fn run(mut self) -> Received {
         let ended = self.receive().await;
-        self.hand_over().await;
-        if let Err(Failure { reason, detail }) = ended {
-            self.received.reason = Some(reason);
-            self.received.detail = Some(detail);
-        }
-        self.received.last_byte = Instant::now();
-        self.received.counts = self.intake.counts();
-        self.received.texts = self.intake.into_texts();
-        self.received
+        self.stream.finish(ended).await
     }
 
     async fn receive(&mut self) -> Result<(), Failure> {
@@ -126,9 +120,9 @@ impl RecordConnection {
         }
     }
 
-    async fn read(&mut self) -> io::Result<usize> {
+    async fn read(&mut self) -> Result<usize, ReadError> {
         let buffer = std::mem::take(&mut self.buffer);
-        let (result, buffer) = read(&self.stream, buffer, self.intake.free()).await;
+        let (result, buffer) = self.transport.read(buffer, self.stream.free()).await;
         self.buffer = buffer;
         result
     }
@@ -136,22 +130,20 @@ impl RecordConnection {
     /// Decodes what a read brought. A latency begins here, where the completion is taken over.
     async fn digest(&mut self, bytes: usize) -> Result<(), Failure> {
         let taken_over = Instant::now();
-        let before = self.intake.counts();
-        let (in_packet, ended) = (self.intake.in_packet(), self.intake.ended());
-        if before.bytes == 0 {
-            self.received.first_byte = taken_over;
-        }
-        self.intake.handle_read(bytes);
-        while !self.intake.ended() && self.poll_rows(taken_over).await? == Next::Rows {}
-        self.intake.compact(&mut self.buffer);
-        if self.intake.ended() && !ended {
-            self.hand_over().await;
-        }
+        let tally = self.shared.streams.tally();
+        tally.bytes_received[Protocol::Records as usize].add(bytes as u64);
+        let intake = self.stream.intake();
+        let packets_before = intake.counts().packets;
+        let (in_packet, ended) = (intake.in_packet(), intake.ended());
+        let digested = self.stream.digest(&self.buffer, bytes, taken_over).await;
+        self.stream.compact(&mut self.buffer);
+        digested?;
 
         // The peer is not held to account for the time that was spent here.
         let now = Instant::now();
         self.last_arrival = now;
-        if self.intake.counts().packets > before.packets || !(in_packet || ended) {
+        let packets = self.stream.intake().counts().packets;
+        if packets > packets_before || !(in_packet || ended) {
             self.packet_begun = now;
         } else if in_packet {
             self.packet_begun += now - taken_over;
@@ -159,89 +151,65 @@ impl RecordConnection {
         Ok(())
     }
 
-    /// One pass over what has come in. Waits only for a column set.
-    async fn poll_rows(&mut self, taken_over: Instant) -> Result<Next, Failure> {
-        self.make_room().await?;
-        let set = self.set.as_mut().expect("make_room leaves a set");
-        let packets_before = self.intake.counts().packets;
-        let next = self.intake.poll_rows(&self.buffer, set);
-        // One reading of the clock for all packets of the pass.
-        let packets = self.intake.counts().packets - packets_before;
-        self.received.latency.record(taken_over.elapsed(), packets);
-        next.map_err(|refused| Failure::of(refused, refused))
-    }
-
-    /// Sees to it that there is a set with a free row, waiting for one where the aggregation is
-    /// behind.
-    async fn make_room(&mut self) -> Result<(), Failure> {
-        if self.set.as_ref().is_some_and(|set| set.rows_free() == 0) {
-            self.hand_over().await;
-        }
-        if self.over_groups.load(Ordering::Relaxed) {
-            let limit = self.shared.config.groups_limit;
-            let detail = format!("more than {limit} groups (--groups-limit)");
-            return Err(Failure::of(Reason::GroupsLimit, detail));
-        }
-        if self.set.is_none() {
-            self.set = Some(self.shared.pool.take().await);
-        }
-        Ok(())
-    }
-
-    /// Gives the batch to the aggregation, waiting where its queue is full.
-    async fn hand_over(&mut self) {
-        let Some(set) = self.set.take() else { return };
-        if set.is_empty() {
-            return;
-        }
-        let over_groups = Arc::clone(&self.over_groups);
-        let job = Job::Batch { connection: self.received.connection, set, over_groups };
-        // Fails only where the aggregation thread is gone; finishing will say so.
-        let _ = self.shared.jobs.send(job).await;
-    }
-
     fn arm_deadline(&self) {
-        let config = &self.shared.config;
-        let (at, reason) = if self.intake.ended() {
+        let config = &self.shared.streams.config;
+        let intake = self.stream.intake();
+        let (at, reason) = if intake.ended() {
             // Nothing fails then; the engine closes for the peer.
-            (self.packet_begun + END_LINGER, Reason::ClosedBeforeEnd)
-        } else if self.intake.in_packet() {
-            (self.packet_begun + config.packet_timeout, Reason::PacketTimeout)
+            (self.packet_begun + END_LINGER, Cut::Linger)
+        } else if self.transport.handshaking() {
+            (self.begun + TLS_HANDSHAKE_TIMEOUT, Cut::Handshake)
+        } else if intake.in_packet() {
+            (self.packet_begun + config.packet_timeout, Cut::Unfinished)
         } else {
-            (self.last_arrival + config.idle_timeout, Reason::IdleTimeout)
+            (self.last_arrival + config.idle_timeout, Cut::Idle)
         };
         self.control.arm(at, reason);
     }
 
     /// The stream is over, because the peer closed it or because the engine cut it.
     fn end_of_stream(&self) -> Result<(), Failure> {
-        let Some(cut) = self.intake.cut() else { return Ok(()) };
-        let waiting = self.intake.waiting_bytes();
-        let Counts { packets, records, .. } = self.intake.counts();
+        let intake = self.stream.intake();
+        let Some(cut) = intake.cut() else { return Ok(()) };
+        let waiting = intake.waiting_bytes();
+        let Counts { packets, records, .. } = intake.counts();
         let so_far = format!("after {packets} packets, {records} records and {waiting} more bytes");
-        let config = &self.shared.config;
+        let config = &self.shared.streams.config;
+        let time = |limit: Duration| humantime::format_duration(limit).to_string();
         Err(match self.control.cut() {
-            Some(reason @ Reason::IdleTimeout) => {
-                let limit = humantime::format_duration(config.idle_timeout);
-                Failure::of(reason, format!("silent for {limit} (--idle-timeout) {so_far}"))
+            Some(Cut::Idle) => {
+                let limit = time(config.idle_timeout);
+                let detail = format!("silent for {limit} (--idle-timeout) {so_far}");
+                Failure::of(Reason::IdleTimeout, detail)
             }
-            Some(reason @ Reason::PacketTimeout) => {
-                let limit = humantime::format_duration(config.packet_timeout);
+            Some(Cut::Unfinished) => {
+                let limit = time(config.packet_timeout);
                 let detail = format!("packet not finished in {limit} (--packet-timeout) {so_far}");
-                Failure::of(reason, detail)
+                Failure::of(Reason::PacketTimeout, detail)
             }
-            Some(reason) => Failure::of(reason, format!("the engine stopped {so_far}")),
-            None => Failure::of(cut, format!("closed by the peer {so_far}")),
+            Some(Cut::Handshake) => {
+                let limit = time(TLS_HANDSHAKE_TIMEOUT);
+                let detail = format!("TLS handshake not finished in {limit}");
+                Failure::of(Reason::TlsTimeout, detail)
+            }
+            Some(Cut::Shutdown) => {
+                Failure::of(Reason::Shutdown, format!("the engine stopped {so_far}"))
+            }
+            None if self.transport.handshaking() => {
+                Failure::of(Reason::TlsFailed, "closed by the peer during the TLS handshake")
+            }
+            _ => Failure::of(cut, format!("closed by the peer {so_far}")),
         })
     }
 
-    fn read_failed(&self, error: &io::Error) -> Result<(), Failure> {
-        if self.intake.ended() {
+    fn read_failed(&self, error: &ReadError) -> Result<(), Failure> {
+        if self.stream.intake().ended() {
             return Ok(());
         }
-        let reason = match error.kind() {
-            io::ErrorKind::ConnectionReset => Reason::Reset,
-            _ => Reason::ReadFailed,
+        let reason = match error {
+            ReadError::Tls(_) => Reason::TlsFailed,
+            ReadError::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => Reason::Reset,
+            ReadError::Io(_) => Reason::ReadFailed,
         };
         Err(Failure::of(reason, error))
     }

@@ -90,6 +90,14 @@ impl Buffers {
             None => ReadBuffer::Plain(vec![0; self.buffer_bytes]),
         }
     }
+
+    /// The same, of at least `bytes`.
+    pub fn take_at_least(&self, bytes: usize) -> ReadBuffer {
+        match self.buffer_bytes >= bytes {
+            true => self.take(),
+            false => ReadBuffer::Plain(vec![0; bytes]),
+        }
+    }
 }
 
 /// Memory that reads land in. All of it is initialised.
@@ -186,15 +194,29 @@ impl OneshotOutputTransform for Done {
     }
 }
 
+/// Events of poll(2); POLLERR and POLLHUP are always reported.
+const POLLIN: u32 = 1;
+const POLLOUT: u32 = 4;
+
+/// Waits until the socket has bytes or its end to read, or is broken. Needs no buffer.
+///
+/// # Errors
+/// Those of the ring.
+pub async fn readable(stream: &Rc<TcpStream>) -> io::Result<()> {
+    poll(stream, POLLIN).await
+}
+
 /// Waits until the socket takes bytes again, or is broken.
 ///
 /// # Errors
 /// Those of the ring.
 pub async fn writable(stream: &Rc<TcpStream>) -> io::Result<()> {
-    /// POLLOUT of poll(2); POLLERR and POLLHUP are always reported.
-    const POLLOUT: u32 = 4;
+    poll(stream, POLLOUT).await
+}
+
+async fn poll(stream: &Rc<TcpStream>, events: u32) -> io::Result<()> {
     let fd = io_uring::types::Fd(stream.as_raw_fd());
-    let entry = io_uring::opcode::PollAdd::new(fd, POLLOUT).build();
+    let entry = io_uring::opcode::PollAdd::new(fd, events).build();
     // The stream is kept until the operation is done, so its descriptor names no other socket.
     UnsubmittedOneshot::new(Rc::clone(stream), Done, entry).submit().await.map(drop)
 }

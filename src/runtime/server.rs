@@ -4,17 +4,25 @@
 //! close; each worker finishes its connections and leaves, its jobs close; each aggregation thread
 //! finishes and leaves; the reporter, last, sees that nobody can finish a connection any more.
 
-use super::acceptor::Acceptor;
+use super::acceptor::{Acceptor, Door};
 use super::aggregator;
 use super::cores::{self, CoresError};
-use super::listener::{self, ListenError};
+use super::gate::Gate;
+use super::hub::Hub;
+use super::listener::{self, ListenError, MESSAGES, RECORDS};
 use super::pool::ColumnPool;
 use super::reporter::{self, Outcome, Sink};
 use super::slots::Slots;
-use super::worker::{Worker, WorkerError};
+use super::tls_config::{Certificates, TlsConfigError, TlsSource};
+use super::worker::{Common, Worker, WorkerError};
 use crate::config::{
-    AGGREGATION_QUEUE, BATCHES_IN_FLIGHT, Config, INBOX, OutOfRange, REPORT_QUEUE,
+    AGGREGATION_QUEUE, AUTH_TIMEOUT, BATCHES_IN_FLIGHT, Config, ConfigError, FRAME_TIMEOUT, INBOX,
+    REPORT_QUEUE,
 };
+use crate::engine::auth::AuthFileError;
+use crate::engine::counters::{Counters, Protocol};
+use crate::wire::limiter::TokenBucket;
+use crate::wire::session::Policy;
 use core_affinity::CoreId;
 use std::io;
 use std::net::SocketAddr;
@@ -26,12 +34,18 @@ use tokio::sync::{mpsc, watch};
 /// Why the engine did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A limit is out of its range.
+    /// A limit is out of its range, or options do not go together.
     #[error(transparent)]
-    Config(#[from] OutOfRange),
+    Config(#[from] ConfigError),
     /// A core may not be used.
     #[error(transparent)]
     Cores(#[from] CoresError),
+    /// The auth file cannot be used.
+    #[error(transparent)]
+    Auth(#[from] AuthFileError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsConfigError),
     /// There is no listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -45,12 +59,14 @@ pub enum StartError {
 
 /// A running engine. Dropping the handle does not stop it: [`Stopper::stop`] does.
 pub struct Engine {
-    address: SocketAddr,
-    workers: usize,
+    records_address: Option<SocketAddr>,
+    messages_address: Option<SocketAddr>,
+    counters: Arc<Counters>,
     drain: watch::Sender<Option<Instant>>,
     threads: Vec<JoinHandle<()>>,
     acceptor: Option<JoinHandle<io::Result<()>>>,
     reporter: JoinHandle<Outcome>,
+    reloader: Reloader,
 }
 
 /// Lets an engine stop from another thread.
@@ -60,49 +76,94 @@ pub struct Stopper {
 }
 
 impl Stopper {
-    /// Accepts no more and lets running connections go on for `grace`, then ends them as
-    /// `incomplete`, `shutdown`.
+    /// Accepts no more and lets running record streams go on for `grace`, then ends them as
+    /// `incomplete`, `shutdown`. Message connections that carry no records end at once.
     pub fn stop(&self, grace: Duration) {
         self.drain.send_replace(Some(Instant::now() + grace));
     }
 }
 
+/// Lets an engine read its certificates and users again, from another thread.
+#[derive(Clone)]
+pub struct Reloader {
+    certificates: Option<Arc<Certificates>>,
+    gate: Arc<Gate>,
+}
+
+impl Reloader {
+    /// Reads certificates and auth file again, and says in the log what came of it. What cannot be
+    /// read stays as it was. Connections that are there keep what they began with.
+    pub fn reload(&self) {
+        match self.certificates.as_ref().map(|certificates| certificates.reload()) {
+            Some(Ok(())) => tracing::info!("certificates read again"),
+            Some(Err(error)) => tracing::error!("the old certificates stay: {error}"),
+            None => {}
+        }
+        match self.gate.reload() {
+            Ok(Some(users)) => tracing::info!(users, "auth file read again"),
+            Ok(None) => {}
+            Err(error) => tracing::error!("the old users stay: {error}"),
+        }
+    }
+}
+
 impl Engine {
-    /// Starts listener, workers and aggregation. When this returns, connections are taken.
+    /// Starts listeners, workers and aggregation. When this returns, connections are taken.
     ///
     /// # Errors
     /// [`StartError`]; what had been started is stopped again.
     pub fn start(config: Config, sink: Sink) -> Result<Self, StartError> {
         config.check()?;
         let cores = cores::choose(&config.cores, &cores::allowed()?)?;
-        let listener = listener::listen(&config.host, config.records_port)?;
-        let address = listener.local_addr()?;
-        let config = Arc::new(config);
+        let gate = Arc::new(Gate::new(&config)?);
+        let certificates = load_certificates(&config)?;
+        let doors = open_doors(&config, certificates.as_ref())?;
+        let address_of = |protocol| {
+            let door = doors.iter().find(|door| door.protocol == protocol);
+            door.map(|door| door.listener.local_addr()).transpose()
+        };
+        let (records_address, messages_address) =
+            (address_of(Protocol::Records)?, address_of(Protocol::Messages)?);
+        let counters = Counters::new(cores.len());
         let (drain, drained) = watch::channel(None);
         let (finished, results) = mpsc::channel(REPORT_QUEUE);
         let reporter = spawn("reporter", {
-            let drain = drain.clone();
-            move || reporter::run(results, sink, &drain)
+            let (drain, counters) = (drain.clone(), Arc::clone(&counters));
+            move || reporter::run(results, sink, &drain, &counters.reporter)
         })?;
         let mut engine = Engine {
-            address,
-            workers: cores.len(),
-            drain,
+            records_address,
+            messages_address,
+            counters: Arc::clone(&counters),
+            drain: drain.clone(),
             threads: Vec::new(),
             acceptor: None,
             reporter,
+            reloader: Reloader { certificates, gate: Arc::clone(&gate) },
+        };
+        let slots = Slots::new(config.max_connections, config.max_streams, cores.len());
+        let (hub, pieces) = Hub::new(cores.len());
+        let pool = new_pool(&config, cores.len());
+        let policy = new_policy(&config);
+        let config = Arc::new(config);
+        let common = Common {
+            config,
+            pool,
+            counters: Arc::clone(&counters),
+            policy,
+            gate,
+            hub,
+            drain: drained,
         };
         let mut inboxes = Vec::new();
         let (ready, starting) = std::sync::mpsc::channel();
-        let pool = new_pool(&config, cores.len());
-        for core in cores {
+        for ((index, core), pieces) in cores.into_iter().enumerate().zip(pieces) {
             let (jobs, work) = mpsc::channel(AGGREGATION_QUEUE);
             let (inbox, accepted) = mpsc::channel(INBOX);
             inboxes.push(inbox);
-            engine.start_aggregator(core, work, finished.clone(), config.groups_limit)?;
-            let (config, pool) = (Arc::clone(&config), Arc::clone(&pool));
-            let drain = drained.clone();
-            let worker = Worker { core, config, inbox: accepted, pool, jobs, drain };
+            engine.start_aggregator(core, work, finished.clone(), common.config.groups_limit)?;
+            let common = common.clone();
+            let worker = Worker { core, index, common, inbox: accepted, jobs, pieces };
             let ready = ready.clone();
             let name = format!("worker-{}", core.id);
             engine.threads.push(spawn(&name, move || worker.run(ready))?);
@@ -111,10 +172,8 @@ impl Engine {
         for started in starting {
             started?;
         }
-        let slots = Slots::new(config.max_connections, engine.workers);
-        let exit_after = config.exit_after;
-        let acceptor = Acceptor { listener, slots, inboxes, finished, exit_after, drain: drained };
-        engine.acceptor = Some(spawn("acceptor", move || acceptor.run())?);
+        let acceptor = Acceptor { slots, inboxes, finished, counters, drain };
+        engine.acceptor = Some(spawn("acceptor", move || acceptor.run(doors))?);
         Ok(engine)
     }
 
@@ -131,19 +190,34 @@ impl Engine {
         Ok(())
     }
 
-    /// The address that the listener got.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// The address that the record listener got, if there is one.
+    pub fn records_address(&self) -> Option<SocketAddr> {
+        self.records_address
+    }
+
+    /// The address that the message listener got, if there is one.
+    pub fn messages_address(&self) -> Option<SocketAddr> {
+        self.messages_address
+    }
+
+    /// What has been counted so far.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// How many workers there are.
     pub fn workers(&self) -> usize {
-        self.workers
+        self.counters.workers.len()
     }
 
     /// A handle to stop the engine from elsewhere.
     pub fn stopper(&self) -> Stopper {
         Stopper { drain: self.drain.clone() }
+    }
+
+    /// A handle to have it read certificates and users again.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// Waits until the engine has stopped: by [`Stopper::stop`], after `exit_after` connections,
@@ -162,10 +236,60 @@ impl Engine {
     }
 }
 
-/// Each connection may hold a set, and each worker have some more under way.
+/// The certificates, where TLS is spoken.
+fn load_certificates(config: &Config) -> Result<Option<Arc<Certificates>>, TlsConfigError> {
+    let tls = &config.tls;
+    let (true, Some(cert), Some(key)) = (tls.messages || tls.records, &tls.cert, &tls.key) else {
+        return Ok(None);
+    };
+    let client_ca = tls.client_ca.clone();
+    let source = TlsSource { cert: cert.clone(), key: key.clone(), client_ca };
+    Certificates::load(source).map(|certificates| Some(Arc::new(certificates)))
+}
+
+/// Binds the listeners that are asked for.
+fn open_doors(
+    config: &Config,
+    certificates: Option<&Arc<Certificates>>,
+) -> Result<Vec<Door>, ListenError> {
+    let encrypted = |tls: bool| certificates.filter(|_| tls).cloned();
+    let mut doors = Vec::new();
+    if let Some(port) = config.records_port {
+        doors.push(Door {
+            protocol: Protocol::Records,
+            listener: listener::listen(RECORDS, &config.host, port)?,
+            certificates: encrypted(config.tls.records),
+            exit_after: config.exit_after,
+        });
+    }
+    if let Some(port) = config.port {
+        doors.push(Door {
+            protocol: Protocol::Messages,
+            listener: listener::listen(MESSAGES, &config.host, port)?,
+            certificates: encrypted(config.tls.messages),
+            exit_after: None,
+        });
+    }
+    Ok(doors)
+}
+
+/// The rules of every message session.
+fn new_policy(config: &Config) -> Arc<Policy> {
+    let rate = config.global_rate_limit;
+    Arc::new(Policy {
+        require_auth: config.require_auth,
+        idle_timeout: config.idle_timeout,
+        frame_timeout: FRAME_TIMEOUT,
+        auth_timeout: AUTH_TIMEOUT,
+        all: TokenBucket::new(rate, rate),
+        epoch: Instant::now(),
+    })
+}
+
+/// Each stream may hold a set, and each worker have some more under way.
 fn new_pool(config: &Config, workers: usize) -> Arc<ColumnPool> {
     let in_flight = workers * BATCHES_IN_FLIGHT;
-    ColumnPool::new(config.max_connections + in_flight, in_flight, config.batch_rows)
+    ColumnPool::new(config.max_streams + in_flight, in_flight, config.batch_rows)
 }
 
 fn spawn<T: Send + 'static>(

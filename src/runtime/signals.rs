@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT: the first asks the engine to stop, the second ends the process. Stops
-//! nothing itself.
+//! SIGTERM and SIGINT: the first asks the engine to stop, the second ends the process; SIGHUP asks
+//! it to read its files again. Stops nothing and reads nothing itself.
 
 use std::io;
 use tokio::signal::unix::{SignalKind, signal};
@@ -7,16 +7,28 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Exit code after a second signal: 128 + SIGINT, as shells count.
 pub const EXIT_SECOND_SIGNAL: i32 = 130;
 
-/// Starts a thread that calls `first` at the first signal and exits with
-/// [`EXIT_SECOND_SIGNAL`] at the second. Signals are caught when this returns.
+/// Starts a thread that calls `first` at the first signal, exits with [`EXIT_SECOND_SIGNAL`] at the
+/// second, and calls `hangup` at each SIGHUP. Signals are caught when this returns.
 ///
 /// # Errors
 /// Where the thread or its runtime cannot be made.
-pub fn watch(first: impl FnOnce(&'static str) + Send + 'static) -> io::Result<()> {
+pub fn watch(
+    first: impl FnOnce(&'static str) + Send + 'static,
+    hangup: impl Fn() + Send + 'static,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut terminate, mut interrupt) = {
+    let (mut terminate, mut interrupt, mut hung_up) = {
         let _inside = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::hangup())?,
+        )
+    };
+    let reload = async move {
+        while hung_up.recv().await.is_some() {
+            hangup();
+        }
     };
     let wait = async move {
         let name = tokio::select! {
@@ -31,6 +43,9 @@ pub fn watch(first: impl FnOnce(&'static str) + Send + 'static) -> io::Result<()
         tracing::warn!("second signal: exiting at once");
         std::process::exit(EXIT_SECOND_SIGNAL);
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(wait))?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.spawn(reload);
+        runtime.block_on(wait)
+    })?;
     Ok(())
 }

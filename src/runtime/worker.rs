@@ -3,31 +3,61 @@
 use super::acceptor::Accepted;
 use super::aggregator::Job;
 use super::deadlines::Deadlines;
+use super::gate::Gate;
+use super::hub::{self, Hub, Piece};
+use super::message_conn::MessageConnection;
+use super::messages::Messages;
 use super::pool::ColumnPool;
-use super::record_conn::{RecordConnection, Shared};
+use super::record_conn::{RecordConnection, Records};
+use super::record_stream::{self, Streams};
 use super::ring::{self, Buffers, RingError, out_of_memory};
+use super::slots::Held;
 use crate::config::Config;
+use crate::engine::counters::{Counters, Protocol};
 use crate::engine::report::{Reason, Received};
+use crate::wire::fault::Fault;
+use crate::wire::session::Policy;
 use core_affinity::CoreId;
+use rustix::time::{ClockId, clock_gettime};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// What all workers have in common.
+#[derive(Clone)]
+pub struct Common {
+    /// The limits.
+    pub config: Arc<Config>,
+    /// Where column sets come from.
+    pub pool: Arc<ColumnPool>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// The rules of message sessions.
+    pub policy: Arc<Policy>,
+    /// Who is let in.
+    pub gate: Arc<Gate>,
+    /// The way of broadcasts.
+    pub hub: Hub,
+    /// Holds a moment once the engine is to stop.
+    pub drain: watch::Receiver<Option<Instant>>,
+}
 
 /// What a worker needs.
 pub struct Worker {
     /// The core that it runs on.
     pub core: CoreId,
-    /// The limits.
-    pub config: Arc<Config>,
+    /// Its place among the workers.
+    pub index: usize,
+    /// What it has in common with the others.
+    pub common: Common,
     /// Connections that were dealt to it.
     pub inbox: mpsc::Receiver<Accepted>,
-    /// Where column sets come from.
-    pub pool: Arc<ColumnPool>,
     /// Its aggregation thread.
     pub jobs: mpsc::Sender<Job>,
-    /// Holds a moment once the engine is to stop.
-    pub drain: watch::Receiver<Option<Instant>>,
+    /// Broadcasts for its clients.
+    pub pieces: mpsc::Receiver<Piece>,
 }
 
 /// Why a worker did not start.
@@ -44,10 +74,12 @@ pub enum WorkerError {
     },
 }
 
+type Ready = std::sync::mpsc::Sender<Result<(), WorkerError>>;
+
 impl Worker {
     /// Runs until the inbox is closed and every connection is done. Says through `ready` whether
     /// it got that far as to take connections.
-    pub fn run(self, ready: std::sync::mpsc::Sender<Result<(), WorkerError>>) {
+    pub fn run(self, ready: Ready) {
         let core = self.core;
         if !core_affinity::set_for_current(core) {
             let _ = ready.send(Err(WorkerError::Pin { core: core.id }));
@@ -59,42 +91,56 @@ impl Worker {
         }
     }
 
-    async fn take_connections(mut self, ready: std::sync::mpsc::Sender<Result<(), WorkerError>>) {
-        let buffers = match register(&self.config) {
-            Ok(buffers) => buffers,
+    async fn take_connections(self, ready: Ready) {
+        let buffers = match register(&self.common.config) {
+            Ok(buffers) => Rc::new(buffers),
             Err(error) => return drop(ready.send(Err(error.into()))),
         };
-        let shared = Rc::new(Shared {
-            config: self.config,
-            pool: self.pool,
-            jobs: self.jobs,
-            buffers,
-            deadlines: Deadlines::default(),
+        let Worker { index, common, mut inbox, jobs, pieces, .. } = self;
+        let Common { config, pool, counters, policy, gate, hub, drain } = common;
+        let streams = Rc::new(Streams { config, pool, jobs, counters, worker: index });
+        let deadlines = Rc::new(Deadlines::default());
+        let records = Rc::new(Records {
+            streams: Rc::clone(&streams),
+            buffers: Rc::clone(&buffers),
+            deadlines: Rc::clone(&deadlines),
         });
-        let timer = tokio_uring::spawn({
-            let (shared, drain) = (Rc::clone(&shared), self.drain);
-            async move { shared.deadlines.watch(drain).await }
-        });
+        let messages = Messages::new(streams, buffers, Rc::clone(&deadlines), policy, gate, hub);
+        let tick = {
+            let messages = Rc::clone(&messages);
+            move || note_progress(&messages)
+        };
+        let timer = tokio_uring::spawn(async move { deadlines.watch(drain, tick).await });
+        let delivery = tokio_uring::spawn(hub::deliver_all(Rc::clone(&messages), pieces));
         let _ = ready.send(Ok(()));
         drop(ready);
 
-        let mut connections = tokio::task::JoinSet::new();
+        let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                accepted = self.inbox.recv() => match accepted {
-                    Some(accepted) => {
-                        connections.spawn_local(serve(accepted, Rc::clone(&shared)));
-                    }
+                accepted = inbox.recv() => match accepted {
+                    Some(accepted) => serve(accepted, &records, &messages, &mut connections),
                     None => break,
                 },
                 Some(_) = connections.join_next() => {}
             }
         }
         while connections.join_next().await.is_some() {}
-        timer.abort();
-        // The timer holds a share, and with it the way to the aggregation: wait until it let go.
-        let _ = timer.await;
+        for task in [timer, delivery] {
+            task.abort();
+            // It holds a share, and with it the way to the aggregation: wait until it let go.
+            let _ = task.await;
+        }
+        note_progress(&messages);
     }
+}
+
+/// What others see of this worker, a tick old at most.
+fn note_progress(messages: &Messages) {
+    messages.each_tick();
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let ns = time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs();
+    messages.streams.tally().cpu_ns.set(ns);
 }
 
 /// The registered windows, or none where locked memory has run out: RLIMIT_MEMLOCK counts all
@@ -114,23 +160,71 @@ fn register(config: &Config) -> Result<Buffers, RingError> {
     }
 }
 
-/// Serves one connection. A defect in it costs that connection, with a report, and no other.
-async fn serve(accepted: Accepted, shared: Rc<Shared>) {
-    let Accepted { connection, stream, peer, slot } = accepted;
+/// Starts the task of a connection.
+fn serve(
+    accepted: Accepted,
+    records: &Rc<Records>,
+    messages: &Rc<Messages>,
+    connections: &mut JoinSet<()>,
+) {
+    match accepted.protocol {
+        Protocol::Records => {
+            connections.spawn_local(serve_records(accepted, Rc::clone(records)));
+        }
+        Protocol::Messages => {
+            connections.spawn_local(serve_messages(accepted, Rc::clone(messages)));
+        }
+    }
+}
+
+/// Serves one record connection. A defect in it costs that connection, with a report, and no other.
+async fn serve_records(accepted: Accepted, shared: Rc<Records>) {
+    let Accepted { number, stream, peer, slot, tls, .. } = accepted;
     let begun = Instant::now();
-    let served = tokio_uring::spawn({
-        let shared = Rc::clone(&shared);
-        async move { RecordConnection::start(connection, stream, peer, shared).run().await }
-    });
-    let received = served.await.unwrap_or_else(|panic| {
-        let mut received = Received::nothing(connection, peer, begun);
+    let jobs = shared.streams.jobs.clone();
+    let served =
+        tokio_uring::spawn(RecordConnection::serve(number, stream, peer, tls, shared)).await;
+    let received = served.unwrap_or_else(|panic| {
+        let mut received = Received::nothing(number, peer, begun);
         received.reason = Some(Reason::InternalError);
         received.detail = Some(format!("{panic}; this is a defect, please report it"));
         received
     });
-    shared.deadlines.remove(connection);
-    let job = Job::Finish { received: Box::new(received), slot };
-    if shared.jobs.send(job).await.is_err() {
-        tracing::error!(connection, "the aggregation is gone: this is a defect, please report it");
+    record_stream::report(&jobs, received, Held::Connection(slot)).await;
+}
+
+/// Serves one message connection. A defect in it costs that connection and no other.
+async fn serve_messages(accepted: Accepted, shared: Rc<Messages>) {
+    let (number, peer) = (accepted.number, accepted.peer);
+    let streams = Rc::clone(&shared.streams);
+    let guard = Defect { streams, number, armed: true };
+    match MessageConnection::start(accepted, shared) {
+        Ok(connection) => connection.run().await,
+        Err(error) => tracing::error!(connection = number, %peer, "cannot begin TLS: {error}"),
+    }
+    guard.disarm();
+}
+
+/// Counts a connection whose task panics. A task of its own for each connection would do that,
+/// too, at the price of its memory.
+struct Defect {
+    streams: Rc<Streams>,
+    number: u64,
+    armed: bool,
+}
+
+impl Defect {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Defect {
+    fn drop(&mut self) {
+        if self.armed && std::thread::panicking() {
+            self.streams.tally().count_fault(Fault::InternalError);
+            let connection = self.number;
+            tracing::error!(connection, "its task panicked: this is a defect, please report it");
+        }
     }
 }

@@ -264,6 +264,21 @@ impl PacketParser {
     }
 }
 
+/// Whether `bytes` are packets of the record protocol from the first byte to the last. Larger ones
+/// than are allowed count, too: they are to be refused, not taken for something else.
+pub fn is_whole_packets(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some(header) = rest.first_chunk::<HEADER_BYTES>() {
+        let length = u32::from_be_bytes(*header) as usize;
+        let whole = length >= PACKET_BYTES_MIN && (length - HEADER_BYTES) % RECORD_BYTES == 0;
+        match rest.get(length..) {
+            Some(after) if whole => rest = after,
+            _ => return false,
+        }
+    }
+    rest.is_empty() && !bytes.is_empty()
+}
+
 /// Index of the first record of `whole` that is all zero.
 fn find_end_record(whole: &[u8]) -> Option<usize> {
     // One load tells nearly every data record apart: A, B and half of C all zero is rare.
@@ -377,6 +392,19 @@ mod tests {
         let (records, packets, stop, left) = feed(&stream, &[], 8);
         assert_eq!((records, packets, left), (record(1).to_vec(), 1, 4));
         assert_eq!(stop, Stop::Refused(Violation::LengthBelowMinimum { length: 9 }));
+    }
+
+    #[test]
+    fn whole_packets_are_told_from_other_bytes() {
+        let two = [packet(&[record(1)]), packet(&[record(2), record(3)])].concat();
+        assert!(is_whole_packets(&two));
+        assert!(is_whole_packets(&packet(&[END_RECORD])));
+        for cut in 0..two.len() {
+            assert_eq!(is_whole_packets(&two[..cut]), cut == 271, "cut at {cut}");
+        }
+        for other in [&b""[..], b"payload", &[0; 4], &[0; 271], &[two, vec![0]].concat()] {
+            assert!(!is_whole_packets(other));
+        }
     }
 
     #[test]

@@ -33,7 +33,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    fn ns(&self, now: Instant) -> u64 {
+    /// Nanoseconds from the epoch to `now`, as the buckets want them.
+    pub fn ns(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
     }
 }
@@ -130,12 +131,7 @@ impl Session {
 
     /// Understands `received` as far as it can alone. What is left over after [`Next::Read`] is
     /// the beginning of a frame and is to be given again, with more behind it.
-    pub fn poll<'a>(
-        &mut self,
-        received: &'a [u8],
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> Pass<'a> {
+    pub fn poll<'a>(&mut self, received: &'a [u8], now: Instant, out: &mut Vec<u8>) -> Pass<'a> {
         let now_ns = self.policy.ns(now);
         // Broadcasts that follow each other are passed on in one piece.
         let mut run = Run::default();
@@ -161,7 +157,9 @@ impl Session {
             at += frame.bytes.len();
             self.counts.frames[frame.kind.index()] += 1;
             match self.handle(frame, now_ns, out) {
-                Ok(None) if run.messages > 0 && frame.kind == FrameType::Broadcast => break Next::Read,
+                Ok(None) if run.messages > 0 && frame.kind == FrameType::Broadcast => {
+                    break Next::Read;
+                }
                 Ok(None) => {}
                 Ok(Some(Next::Broadcast { .. })) => run.extend(begin, at),
                 Ok(Some(next)) => break next,
@@ -230,9 +228,7 @@ impl Session {
                 self.reply(FrameType::EchoReply, payload, out);
                 Ok(None)
             }
-            Request::Broadcast(_) => {
-                Ok(Some(Next::Broadcast { frames: frame.bytes, messages: 1 }))
-            }
+            Request::Broadcast(_) => Ok(Some(Next::Broadcast { frames: frame.bytes, messages: 1 })),
             Request::Auth(_) if self.authenticated => Err(Fault::RepeatedAuth),
             Request::Auth(credentials) => Ok(Some(Next::Authenticate(credentials))),
             Request::Data { sequence, body } => Ok(Some(Next::Data { sequence, body })),

@@ -1,0 +1,460 @@
+//! One socket that speaks the message protocol: a short list of calls. Understands no byte itself
+//! (`wire::session` does), writes nothing itself (`peer` does) and delivers no broadcast (`hub`
+//! does).
+
+use super::acceptor::Accepted;
+use super::deadlines::Cut;
+use super::hub::Piece;
+use super::message_input::Input;
+use super::messages::Messages;
+use super::peer::Peer;
+use super::presence::Presence;
+use super::record_stream::{self, Failure, RecordStream};
+use super::ring::{self, ReadBuffer};
+use super::slots::{Held, Slot, StreamSlot};
+use super::tls::{Tls, TlsError};
+use super::transport::ReadError;
+use crate::config::{
+    AUTH_FAILURE_DELAY, DataMode, END_LINGER, REPLIES_WAITING_BYTES, SMALL_WINDOW_BYTES,
+    TLS_HANDSHAKE_TIMEOUT,
+};
+use crate::engine::counters::{Protocol, Tally};
+use crate::engine::report::{BufferKind, Reason};
+use crate::engine::token;
+use crate::wire::fault::Fault;
+use crate::wire::frame::PAYLOAD_BYTES_MAX;
+use crate::wire::limiter::TokenBucket;
+use crate::wire::message::Credentials;
+use crate::wire::record::is_whole_packets;
+use crate::wire::session::{End, Next, Session};
+use crate::wire::text::Escaped;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio_uring::net::TcpStream;
+
+/// A message connection on its worker.
+pub struct MessageConnection {
+    shared: Rc<Messages>,
+    address: SocketAddr,
+    _presence: Presence,
+    stream: Rc<TcpStream>,
+    peer: Rc<Peer>,
+    input: Input,
+    session: Session,
+    /// The record stream that DATA carries, while there is one.
+    records: Option<(RecordStream, StreamSlot)>,
+    begun: Instant,
+    messages: u64,
+    slot: Slot,
+}
+
+/// How a connection is over.
+#[derive(Debug)]
+enum Over {
+    /// As the session said.
+    Session(End),
+    /// The client closed between two frames.
+    Closed,
+    /// The engine ended it.
+    Cut(Cut),
+    /// Reading failed; the client is told nothing.
+    Failed(Fault),
+}
+
+impl MessageConnection {
+    /// Takes a socket over. Must run on the worker's runtime.
+    ///
+    /// # Errors
+    /// Where TLS cannot be begun.
+    pub fn start(accepted: Accepted, shared: Rc<Messages>) -> Result<Self, TlsError> {
+        let Accepted { number, stream, peer: address, slot, tls, .. } = accepted;
+        let tls = tls.map(Tls::accept).transpose()?;
+        // A read of a socket that does not block fails at once instead of waiting in the ring; a
+        // reply that is held back for the next would wait for the client's acknowledgement. Where
+        // this fails, so does the first read, with its own error.
+        let _ = stream.set_nonblocking(false).and_then(|()| stream.set_nodelay(true));
+        let stream = Rc::new(TcpStream::from_std(stream));
+        let now = Instant::now();
+        let control = shared.deadlines.add(number, &stream);
+        control.set_dispensable(true);
+        let encrypted = tls.is_some();
+        let peer = Peer::new(number, Rc::clone(&stream), control, tls, Rc::clone(&shared));
+        shared.peers.borrow_mut().push(Rc::clone(&peer));
+        let (streams, deadlines) = (&shared.streams, &shared.deadlines);
+        let presence = Presence::new(Protocol::Messages, number, streams, deadlines);
+        tracing::debug!(connection = number, peer = %address, "connected");
+        let rate = shared.streams.config.rate_limit;
+        let bucket = Arc::new(TokenBucket::new(rate, rate));
+        let connection = MessageConnection {
+            address,
+            _presence: presence,
+            input: Input::new(Rc::clone(&stream), encrypted),
+            session: Session::new(Arc::clone(&shared.policy), bucket, now),
+            stream,
+            peer,
+            records: None,
+            begun: now,
+            messages: 0,
+            slot,
+            shared,
+        };
+        connection.note_standing();
+        Ok(connection)
+    }
+
+    fn tally(&self) -> &Tally {
+        self.shared.streams.tally()
+    }
+
+    /// Serves until the connection is over.
+    pub async fn run(mut self) {
+        let over = self.converse().await;
+        self.end_records(&over).await;
+        self.say_goodbye(&over).await;
+        self.log(&over);
+    }
+
+    async fn converse(&mut self) -> Over {
+        loop {
+            self.arm_deadline();
+            let read = self.input.read(&self.shared.buffers, &self.peer).await;
+            let taken_over = Instant::now();
+            self.peer.control.disarm();
+            if let Some(cut) = self.peer.control.cut() {
+                return Over::Cut(cut);
+            }
+            match read {
+                Ok(0) => return self.end_of_stream(),
+                Ok(bytes) => {
+                    self.tally().bytes_received[Protocol::Messages as usize].add(bytes as u64);
+                }
+                Err(error) => return self.read_failed(&error),
+            }
+            self.note_standing();
+            if let Some(end) = self.digest(taken_over).await {
+                return Over::Session(end);
+            }
+            if self.peer.waiting_bytes() > REPLIES_WAITING_BYTES {
+                self.peer.wait_for_room(REPLIES_WAITING_BYTES).await;
+            }
+            self.session.forgive(taken_over.elapsed());
+        }
+    }
+
+    /// Answers what a read brought, with one write.
+    async fn digest(&mut self, taken_over: Instant) -> Option<End> {
+        let mut out = self.shared.take_outbox();
+        let end = loop {
+            let pass = self.session.poll(self.input.bytes(), taken_over, &mut out);
+            let bytes = pass.bytes;
+            match pass.next {
+                Next::Read => {
+                    self.input.consume(bytes);
+                    break None;
+                }
+                Next::End(end) => break Some(end),
+                Next::Broadcast { frames, messages } => {
+                    let from = self.peer.number();
+                    let piece = Piece { from, frames: Arc::from(frames), messages };
+                    self.shared.hub.publish(piece).await;
+                }
+                Next::Authenticate(credentials) => {
+                    let user = Judged::new(&self.shared, credentials, taken_over);
+                    self.tell_judgement(user, taken_over, &mut out).await;
+                }
+                Next::Data { sequence, body } => {
+                    let mut carrier = Carrier {
+                        shared: &self.shared,
+                        slot: &self.slot,
+                        address: self.address,
+                        records: &mut self.records,
+                    };
+                    match carrier.take_in(body, taken_over).await {
+                        Ok(()) => self.session.acknowledge(sequence, &mut out),
+                        Err(fault) => self.session.fail(fault, &mut out),
+                    }
+                    self.peer.control.set_dispensable(self.records.is_none());
+                }
+            }
+            self.input.consume(bytes);
+        };
+        self.flush(&mut out, taken_over);
+        self.shared.put_outbox(out);
+        end
+    }
+
+    /// Counts what the session did and sends what it wrote.
+    fn flush(&mut self, out: &mut Vec<u8>, taken_over: Instant) {
+        let counts = self.session.take_counts();
+        let tally = self.tally();
+        for (count, &frames) in tally.messages.iter().zip(&counts.frames) {
+            if frames > 0 {
+                count.add(u64::from(frames));
+            }
+        }
+        if counts.rate_limited > 0 {
+            tally.rate_limited.add(u64::from(counts.rate_limited));
+        }
+        if counts.auth_failures > 0 {
+            tally.auth_failures.add(u64::from(counts.auth_failures));
+        }
+        self.messages += counts.frames.iter().map(|&frames| u64::from(frames)).sum::<u64>();
+        self.peer.send(out, taken_over, counts.replies);
+        out.clear();
+    }
+
+    /// Answers an AUTH; where it was wrong, after a while, so that guessing takes time.
+    async fn tell_judgement(&mut self, judged: Judged, taken_over: Instant, out: &mut Vec<u8>) {
+        match judged {
+            Judged::Believed { id, bucket } => {
+                self.session.believed(&id, bucket, out);
+                self.note_standing();
+            }
+            Judged::Refused => {
+                self.flush(out, taken_over);
+                tokio::time::sleep(AUTH_FAILURE_DELAY).await;
+                self.session.refused(out);
+                // The time that was let pass is not a latency.
+                self.flush(out, Instant::now());
+            }
+            Judged::Defect => self.session.fail(Fault::InternalError, out),
+        }
+    }
+
+    /// Whether broadcasts are passed on to this client.
+    fn note_standing(&self) {
+        self.peer.set_receives(self.session.may_receive() && !self.handshaking());
+    }
+
+    fn handshaking(&self) -> bool {
+        self.peer.tls.as_ref().is_some_and(|tls| tls.borrow().handshaking())
+    }
+
+    fn arm_deadline(&self) {
+        let (at, fault) = self.session.deadline();
+        let cut = match fault {
+            Fault::FrameTimeout => Cut::Unfinished,
+            Fault::AuthTimeout => Cut::Unauthenticated,
+            _ => Cut::Idle,
+        };
+        match self.handshaking() {
+            true => self.peer.control.arm(self.begun + TLS_HANDSHAKE_TIMEOUT, Cut::Handshake),
+            false => self.peer.control.arm(at, cut),
+        }
+    }
+
+    fn end_of_stream(&self) -> Over {
+        if self.handshaking() {
+            Over::Failed(Fault::TlsFailed)
+        } else if self.session.in_frame() {
+            Over::Failed(Fault::ClosedInFrame)
+        } else {
+            Over::Closed
+        }
+    }
+
+    fn read_failed(&self, error: &ReadError) -> Over {
+        tracing::debug!(connection = self.peer.number(), %error, "cannot read");
+        Over::Failed(match error {
+            ReadError::Tls(_) => Fault::TlsFailed,
+            ReadError::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => Fault::Reset,
+            ReadError::Io(_) => Fault::IoFailed,
+        })
+    }
+
+    /// Reports the record stream that is not at its end: CLOSE ends it well.
+    async fn end_records(&mut self, over: &Over) {
+        let Some((stream, slot)) = self.records.take() else { return };
+        let reason = match over {
+            Over::Session(End::Closed) => None,
+            Over::Cut(Cut::Idle) => Some(Reason::IdleTimeout),
+            Over::Cut(Cut::Unfinished) => Some(Reason::PacketTimeout),
+            Over::Cut(Cut::Shutdown) => Some(Reason::Shutdown),
+            Over::Cut(Cut::Broken) | Over::Failed(Fault::Reset) => Some(Reason::Reset),
+            Over::Failed(Fault::IoFailed) => Some(Reason::ReadFailed),
+            _ => Some(Reason::ClosedBeforeEnd),
+        };
+        let ended = match reason {
+            None => Ok(()),
+            Some(reason) => Err(Failure::of(reason, "its message connection ended before CLOSE")),
+        };
+        let received = stream.finish(ended).await;
+        record_stream::report(&self.shared.streams.jobs, received, Held::Stream(slot)).await;
+    }
+
+    /// Tells the client why, flushes what it is owed, and waits a moment for it to close: closing
+    /// first with its bytes unread would reset the connection and might take the last word away.
+    async fn say_goodbye(&mut self, over: &Over) {
+        self.peer.set_receives(false);
+        let fault = over.fault();
+        if let Some(fault) = fault {
+            self.tally().count_fault(fault);
+        }
+        match over {
+            Over::Cut(Cut::SlowConsumer) => return self.tally().slow_consumers.add(1),
+            Over::Cut(Cut::Broken) | Over::Failed(Fault::Reset | Fault::IoFailed) => return,
+            Over::Cut(_) | Over::Session(_) | Over::Failed(_) | Over::Closed => {}
+        }
+        let mut out = self.shared.take_outbox();
+        if let (Some(fault), false) = (fault, self.handshaking()) {
+            // Nothing where the session has said so itself.
+            self.session.fail(fault, &mut out);
+            self.flush(&mut out, Instant::now());
+        }
+        if let Some(tls) = &self.peer.tls {
+            tls.borrow_mut().close_notify(&mut out);
+            self.peer.send_sealed(&out);
+        }
+        self.shared.put_outbox(out);
+        self.peer.wait_for_room(0).await;
+        if self.peer.control.cut() == Some(Cut::SlowConsumer) && !over.is_cut() {
+            return self.tally().slow_consumers.add(1);
+        }
+        let _ = self.stream.shutdown(Shutdown::Write);
+        if !matches!(over, Over::Closed) {
+            self.wait_for_close().await;
+        }
+    }
+
+    /// Reads and drops until the client closes.
+    async fn wait_for_close(&mut self) {
+        self.peer.control.arm(Instant::now() + END_LINGER, Cut::Linger);
+        let mut dropped = ReadBuffer::Plain(vec![0; SMALL_WINDOW_BYTES]);
+        let mut read = Ok(1);
+        while read.is_ok_and(|bytes| bytes > 0) {
+            (read, dropped) = ring::read(&self.stream, dropped, 0..SMALL_WINDOW_BYTES).await;
+        }
+    }
+
+    fn log(&self, over: &Over) {
+        let (connection, peer, messages) = (self.peer.number(), self.address, self.messages);
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let latency = self.peer.latency().summary();
+        let end = over.as_str();
+        tracing::debug!(
+            connection, %peer, messages, seconds, end,
+            "closed; latency of {} replies: p50 {:.1} µs, p90 {:.1} µs, p99 {:.1} µs, \
+             p99.9 {:.1} µs, max {:.1} µs",
+            latency.count, latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max,
+        );
+    }
+}
+
+impl Drop for MessageConnection {
+    /// Also where a defect ended the connection's task.
+    fn drop(&mut self) {
+        self.shared.forget(self.peer.number());
+    }
+}
+
+impl Over {
+    fn is_cut(&self) -> bool {
+        matches!(self, Over::Cut(_))
+    }
+
+    /// What is counted as an error; slow consumers and failures to authenticate are counted by
+    /// themselves.
+    fn fault(&self) -> Option<Fault> {
+        match self {
+            Over::Session(End::Fault(fault)) | Over::Failed(fault) => Some(*fault),
+            Over::Cut(Cut::Idle) => Some(Fault::IdleTimeout),
+            Over::Cut(Cut::Unfinished) => Some(Fault::FrameTimeout),
+            Over::Cut(Cut::Unauthenticated) => Some(Fault::AuthTimeout),
+            Over::Cut(Cut::Handshake) => Some(Fault::TlsTimeout),
+            Over::Cut(Cut::Broken) => Some(Fault::Reset),
+            Over::Cut(Cut::Linger | Cut::Shutdown | Cut::SlowConsumer)
+            | Over::Session(End::Closed | End::Unauthenticated)
+            | Over::Closed => None,
+        }
+    }
+
+    fn as_str(&self) -> &'static str {
+        match self {
+            Over::Session(End::Closed) => "close",
+            Over::Session(End::Unauthenticated) => "unauthenticated",
+            Over::Closed => "closed_by_peer",
+            Over::Cut(Cut::SlowConsumer) => "slow_consumer",
+            Over::Cut(Cut::Shutdown) => "shutdown",
+            over => over.fault().map_or("linger", Fault::as_str),
+        }
+    }
+}
+
+/// What became of credentials.
+enum Judged {
+    Believed { id: String, bucket: Option<Arc<TokenBucket>> },
+    Refused,
+    Defect,
+}
+
+impl Judged {
+    fn new(shared: &Messages, credentials: Credentials<'_>, now: Instant) -> Self {
+        let user = Escaped(credentials.user.as_bytes());
+        if !shared.gate.judge(credentials) {
+            tracing::debug!(%user, "credentials refused");
+            return Judged::Refused;
+        }
+        match token::session_id() {
+            Ok(id) => {
+                let bucket = shared.gate.bucket(credentials.user, shared.policy.ns(now));
+                tracing::debug!(%user, "authenticated");
+                Judged::Believed { id, bucket }
+            }
+            Err(error) => {
+                tracing::error!("{error}");
+                Judged::Defect
+            }
+        }
+    }
+}
+
+/// Takes DATA in for one connection.
+struct Carrier<'a> {
+    shared: &'a Rc<Messages>,
+    slot: &'a Slot,
+    address: SocketAddr,
+    records: &'a mut Option<(RecordStream, StreamSlot)>,
+}
+
+impl Carrier<'_> {
+    /// Puts records into columns; anything else is counted. Waits only for the aggregation.
+    async fn take_in(&mut self, body: &[u8], taken_over: Instant) -> Result<(), Fault> {
+        let streams = &self.shared.streams;
+        if streams.config.data == DataMode::Opaque || !is_whole_packets(body) {
+            streams.tally().opaque_data.add(1);
+            return Ok(());
+        }
+        if self.records.is_none() {
+            *self.records = Some(self.start_stream(taken_over).ok_or(Fault::StreamsLimit)?);
+        }
+        let (stream, _) = self.records.as_mut().expect("a stream is there");
+        let digested = stream.digest(body, body.len(), taken_over).await;
+        if digested.is_ok() && !stream.intake().ended() {
+            stream.forget_window();
+            return Ok(());
+        }
+        let (stream, slot) = self.records.take().expect("a stream is there");
+        let rejected = digested.is_err();
+        let received = stream.finish(digested).await;
+        record_stream::report(&streams.jobs, received, Held::Stream(slot)).await;
+        if rejected { Err(Fault::StreamRejected) } else { Ok(()) }
+    }
+
+    fn start_stream(&self, now: Instant) -> Option<(RecordStream, StreamSlot)> {
+        let slots = self.slot.slots();
+        let slot = slots.take_stream()?;
+        let stream = RecordStream::start(
+            Rc::clone(&self.shared.streams),
+            slots.next_number(),
+            self.address,
+            BufferKind::Plain,
+            PAYLOAD_BYTES_MAX,
+            now,
+        );
+        tracing::debug!(stream = stream.number(), peer = %self.address, "DATA carries records");
+        Some((stream, slot))
+    }
+}
