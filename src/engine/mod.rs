@@ -8,11 +8,14 @@
 //! * [`aggregate`]: column sets to mergeable partials to a result; the one module that names Polars
 //! * [`latency`]: packets into a histogram
 //! * [`report`]: what is said about a finished connection
+//! * [`auth`], [`token`]: users of the message server, and how their tokens are made
 
 pub mod aggregate;
+pub mod auth;
 pub mod columns;
 pub mod decode;
 pub mod intake;
 pub mod intern;
 pub mod latency;
 pub mod report;
+pub mod token;

@@ -1,0 +1,122 @@
+//! Tests of `auth`: what a file may say, whom a table lets in, and what stays unsaid. Measures no
+//! time: that comparing takes equally long is the promise of `subtle`.
+
+use super::*;
+use std::io::Write;
+
+/// SHA-256 of `abc`, from FIPS 180-2, appendix B.1.
+const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+fn line(user: &str) -> String {
+    format!("{user}:sha256:{ABC}")
+}
+
+fn broken(text: &str) -> (usize, AuthRule) {
+    let AuthError { line, rule } = AuthTable::parse(text).unwrap_err();
+    (line, rule)
+}
+
+#[test]
+fn a_user_gets_in_with_the_token_and_with_nothing_else() {
+    let table = AuthTable::parse(&line("ann")).unwrap();
+    assert!(table.verify("ann", b"abc"));
+    for token in [&b"abd"[..], b"ab", b"abcd", b"", b"ABC", ABC.as_bytes()] {
+        assert!(!table.verify("ann", token), "{token:?}");
+    }
+}
+
+#[test]
+fn a_user_that_is_not_there_never_gets_in() {
+    let table = AuthTable::parse(&line("ann")).unwrap();
+    for user in ["bob", "", "Ann", "ann ", "#", ":"] {
+        assert!(!table.verify(user, b"abc"), "{user:?}");
+    }
+    assert!(!AuthTable::default().verify("ann", b"abc"));
+}
+
+#[test]
+fn the_hash_of_nobody_is_no_way_in() {
+    let zeros = "0".repeat(HASH_DIGITS);
+    let table = AuthTable::parse(&format!("nobody:sha256:{zeros}")).unwrap();
+    assert!(!table.verify("nobody", &[0; 32]));
+    assert!(!table.verify("else", &[0; 32]));
+}
+
+#[test]
+fn comments_and_blank_lines_say_nothing() {
+    let text = format!("# users\n\n   \n{}\r\n\t\n#{}\n{}", line("ann"), line("no"), line("Zoë 1"));
+    let table = AuthTable::parse(&text).unwrap();
+    assert_eq!(table.len(), 2);
+    assert!(table.contains("ann") && table.contains("Zoë 1") && !table.contains("no"));
+    assert!(AuthTable::parse("").unwrap().is_empty());
+}
+
+#[test]
+fn a_broken_line_is_named_with_its_rule() {
+    assert_eq!(broken(&format!("{}\n\nann", line("bob"))), (3, AuthRule::Parts));
+    assert_eq!(broken("ann:sha256"), (1, AuthRule::Parts));
+    assert_eq!(broken(&line("")), (1, AuthRule::NameLength { bytes: 0 }));
+    assert_eq!(broken(&line("a\tb")), (1, AuthRule::NameCharacters));
+    assert_eq!(broken(&line("a\u{85}b")), (1, AuthRule::NameCharacters));
+    assert_eq!(broken(&format!("ann:md5:{ABC}")), (1, AuthRule::Scheme));
+    assert_eq!(broken(&format!("{}\n{0}", line("ann"))), (2, AuthRule::Duplicate { first: 1 }));
+}
+
+#[test]
+fn a_hash_has_64_lowercase_digits() {
+    let upper = ABC.to_uppercase();
+    let (long, spaced, no_digits) = (format!("{ABC}0"), format!("{ABC} "), "g".repeat(64));
+    for hash in ["", "ab", &ABC[1..], &upper, &long, &spaced, &no_digits] {
+        assert_eq!(broken(&format!("ann:sha256:{hash}")), (1, AuthRule::Hash), "{hash}");
+    }
+    assert_eq!(broken(&format!("ann:sha256:{ABC}:")), (1, AuthRule::Hash));
+}
+
+#[test]
+fn names_have_1_to_255_bytes() {
+    assert!(AuthTable::parse(&line(&"é".repeat(127))).is_ok());
+    assert!(AuthTable::parse(&line(&"a".repeat(255))).is_ok());
+    let long = line(&"é".repeat(128));
+    assert_eq!(broken(&long), (1, AuthRule::NameLength { bytes: 256 }));
+    assert_eq!(check_user("#ann"), Err(AuthRule::NameCharacters));
+}
+
+#[test]
+fn one_user_too_many_is_refused() {
+    let full: String = (0..AUTH_USERS_MAX).map(|n| line(&n.to_string()) + "\n").collect();
+    assert_eq!(AuthTable::parse(&full).unwrap().len(), AUTH_USERS_MAX);
+    assert_eq!(broken(&(full + &line("more"))), (AUTH_USERS_MAX + 1, AuthRule::Users));
+}
+
+#[test]
+fn messages_name_file_line_rule_and_next_step_but_never_the_line() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "{}\nann:sha256:secret-token", line("bob")).unwrap();
+    let error = AuthTable::load(file.path()).unwrap_err().to_string();
+    for part in [file.path().to_str().unwrap(), "line 2", "64 lowercase", "ringest token USER"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(!error.contains("secret"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_missing_or_no_text_is_an_error() {
+    let error = AuthTable::load(Path::new("/nowhere/users")).unwrap_err().to_string();
+    assert!(error.contains("/nowhere/users") && error.contains("--auth-file"), "{error}");
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"# \n# \xff").unwrap();
+    let error = AuthTable::load(file.path()).unwrap_err().to_string();
+    assert!(error.contains("line 2: this is not UTF-8"), "{error}");
+}
+
+#[test]
+fn a_file_that_never_ends_is_too_large() {
+    let error = AuthTable::load(Path::new("/dev/zero")).unwrap_err();
+    assert!(matches!(error, AuthFileError::TooLarge { .. }), "{error}");
+}
+
+#[test]
+fn hashes_and_names_stay_out_of_debug_output() {
+    let table = AuthTable::parse(&line("ann")).unwrap();
+    assert_eq!(format!("{table:?}"), "AuthTable { users: 1, .. }");
+}
