@@ -9,6 +9,7 @@
 //! * [`latency`]: packets into a histogram
 //! * [`report`]: what is said about a finished connection
 //! * [`auth`], [`token`]: users of the message server, and how their tokens are made
+//! * [`user_buckets`]: one rate limit a user, whichever worker serves it
 
 pub mod aggregate;
 pub mod auth;
@@ -19,3 +20,4 @@ pub mod intern;
 pub mod latency;
 pub mod report;
 pub mod token;
+pub mod user_buckets;
