@@ -6,10 +6,12 @@
 //! * [`worker`], [`ring`], [`record_conn`], [`deadlines`]: a pinned thread and its connections
 //! * [`pool`]: the column sets that go round between workers and aggregation
 //! * [`aggregator`], [`reporter`]: plain threads that make and hand out results
+//! * [`certs`]: certificates for trials
 //! * [`cores`], [`host`], [`signals`], [`stdio`]: what the host allows, lacks and asks for
 
 pub mod acceptor;
 pub mod aggregator;
+pub mod certs;
 pub mod cores;
 pub mod deadlines;
 pub mod host;

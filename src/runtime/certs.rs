@@ -1,0 +1,195 @@
+//! Makes a certificate authority and certificates that it signed, for trials and tests: writes no
+//! file and reads no clock. Not for production, where a real authority issues, renews and revokes.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
+use rustls::pki_types::ServerName;
+use std::time::SystemTime;
+
+/// What is to be made.
+#[derive(Clone, Debug)]
+pub struct CertSpec {
+    /// Names and addresses of the server, at least one; `*.` may stand before a name.
+    pub hosts: Vec<String>,
+    /// Name of a client that gets a certificate too.
+    pub client: Option<String>,
+    /// When all of them begin to be valid.
+    pub not_before: SystemTime,
+    /// When all of them end to be valid.
+    pub not_after: SystemTime,
+}
+
+/// A certificate and its private key, in PEM.
+pub struct Pair {
+    /// The certificate.
+    pub certificate: String,
+    /// The private key, in PKCS #8.
+    pub key: String,
+}
+
+/// What was made.
+pub struct Generated {
+    /// The authority.
+    pub ca: Pair,
+    /// The server.
+    pub server: Pair,
+    /// The client that was asked for.
+    pub client: Option<Pair>,
+}
+
+/// Why nothing was made.
+#[derive(Debug, thiserror::Error)]
+pub enum CertError {
+    /// No host was given.
+    #[error("a server's certificate needs a name or an address; give one with --host")]
+    NoHost,
+    /// A host is neither.
+    #[error("--host {host} is neither a DNS name nor an address; give one as clients will use it")]
+    Host {
+        /// What was given, with anything unprintable escaped.
+        host: String,
+    },
+    /// The end comes before the beginning, or either is out of all bounds.
+    #[error("certificates must be valid from a moment after 1970 until a later one before 10000")]
+    Validity,
+    /// The generator refuses.
+    #[error("cannot make a certificate: {0}")]
+    Generator(#[from] rcgen::Error),
+}
+
+/// Makes an authority with a key of its own, and what it signs.
+///
+/// # Errors
+/// [`CertError`].
+pub fn generate(spec: &CertSpec) -> Result<Generated, CertError> {
+    check(spec)?;
+    let ca_key = KeyPair::generate()?;
+    let ca_params = authority(spec)?;
+    let certificate = ca_params.self_signed(&ca_key)?.pem();
+    let ca = Pair { certificate, key: ca_key.serialize_pem() };
+    let issuer = Issuer::new(ca_params, ca_key);
+
+    let server_name = spec.hosts[0].clone();
+    let mut server = leaf(spec, server_name, ExtendedKeyUsagePurpose::ServerAuth)?;
+    server.subject_alt_names = CertificateParams::new(spec.hosts.clone())?.subject_alt_names;
+    let server = sign(&server, &issuer)?;
+    let client = match &spec.client {
+        Some(name) => {
+            let client = leaf(spec, name.clone(), ExtendedKeyUsagePurpose::ClientAuth)?;
+            Some(sign(&client, &issuer)?)
+        }
+        None => None,
+    };
+    Ok(Generated { ca, server, client })
+}
+
+fn check(spec: &CertSpec) -> Result<(), CertError> {
+    /// Seconds from 1970 to 10000, where the dates of X.509 end.
+    const SECONDS_MAX: u64 = 253_402_300_800;
+    if spec.hosts.is_empty() {
+        return Err(CertError::NoHost);
+    }
+    for host in &spec.hosts {
+        if ServerName::try_from(host.strip_prefix("*.").unwrap_or(host)).is_err() {
+            return Err(CertError::Host { host: host.escape_default().to_string() });
+        }
+    }
+    let in_bounds = |moment: SystemTime| {
+        let since = moment.duration_since(SystemTime::UNIX_EPOCH);
+        since.is_ok_and(|since| since.as_secs() < SECONDS_MAX)
+    };
+    let sound = spec.not_before < spec.not_after;
+    if !(sound && in_bounds(spec.not_before) && in_bounds(spec.not_after)) {
+        return Err(CertError::Validity);
+    }
+    Ok(())
+}
+
+fn params(spec: &CertSpec, name: String) -> Result<CertificateParams, CertError> {
+    let date = |moment: SystemTime| {
+        let since = moment.duration_since(SystemTime::UNIX_EPOCH).expect("it was checked");
+        date_time_ymd(1970, 1, 1) + since
+    };
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.not_before = date(spec.not_before);
+    params.not_after = date(spec.not_after);
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+/// An authority that may sign certificates of servers and clients, and no further authorities.
+fn authority(spec: &CertSpec) -> Result<CertificateParams, CertError> {
+    let mut params = params(spec, "ringest trial CA".to_owned())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
+fn leaf(
+    spec: &CertSpec,
+    name: String,
+    purpose: ExtendedKeyUsagePurpose,
+) -> Result<CertificateParams, CertError> {
+    let mut params = params(spec, name)?;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![purpose];
+    Ok(params)
+}
+
+fn sign(params: &CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Result<Pair, CertError> {
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, issuer)?.pem();
+    Ok(Pair { certificate, key: key.serialize_pem() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn spec(hosts: &[&str]) -> CertSpec {
+        let now = SystemTime::now();
+        CertSpec {
+            hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+            client: None,
+            not_before: now,
+            not_after: now + Duration::from_secs(3600),
+        }
+    }
+
+    #[test]
+    fn names_and_addresses_are_hosts() {
+        let made = generate(&spec(&["localhost", "*.example.org", "127.0.0.1", "::1"])).unwrap();
+        assert!(made.server.certificate.contains("BEGIN CERTIFICATE"));
+        assert!(made.server.key.contains("BEGIN PRIVATE KEY"));
+        assert!(made.client.is_none());
+    }
+
+    #[test]
+    fn anything_else_is_no_host() {
+        for host in ["", "a b", "ä", "-", "https://example.org", "example.org:9001", "\x1b[31m"] {
+            let Err(CertError::Host { host: shown }) = generate(&spec(&[host])) else {
+                panic!("{host:?} was taken")
+            };
+            assert!(shown.is_ascii() && !shown.contains('\x1b'), "{shown}");
+        }
+        assert!(matches!(generate(&spec(&[])), Err(CertError::NoHost)));
+    }
+
+    #[test]
+    fn the_end_comes_after_the_beginning_and_within_bounds() {
+        let hour = Duration::from_secs(3600);
+        let sound = spec(&["localhost"]);
+        let backwards = CertSpec { not_after: sound.not_before - hour, ..sound.clone() };
+        let early = CertSpec { not_before: SystemTime::UNIX_EPOCH - hour, ..sound.clone() };
+        let late = CertSpec { not_after: sound.not_after + 80_000_000 * hour, ..sound };
+        for unsound in [backwards, early, late] {
+            assert!(matches!(generate(&unsound), Err(CertError::Validity)), "{unsound:?}");
+        }
+    }
+}
