@@ -6,7 +6,7 @@
 //! * [`worker`], [`ring`], [`record_conn`], [`deadlines`]: a pinned thread and its connections
 //! * [`pool`]: the column sets that go round between workers and aggregation
 //! * [`aggregator`], [`reporter`]: plain threads that make and hand out results
-//! * [`certs`]: certificates for trials
+//! * [`tls`], [`tls_config`], [`certs`]: TLS over owned buffers, its files, and files for trials
 //! * [`cores`], [`host`], [`signals`], [`stdio`]: what the host allows, lacks and asks for
 
 pub mod acceptor;
@@ -24,4 +24,8 @@ pub mod server;
 pub mod signals;
 pub mod slots;
 pub mod stdio;
+pub mod tls;
+pub mod tls_config;
+#[cfg(test)]
+mod tls_peer;
 pub mod worker;
