@@ -1,6 +1,7 @@
 //! Flags and their environment variables: checks single values, combines none.
 
 use super::cpu_list::{self, CpuList};
+use super::gen_cert::GenCertOptions;
 use crate::client::generate;
 use crate::config::Config;
 use bytesize::ByteSize;
@@ -47,6 +48,8 @@ pub enum Command {
     Doctor(DoctorOptions),
     /// Exit 0 where an engine listens on this host, for container health checks
     Health(HealthOptions),
+    /// Write certificates for trials of TLS
+    GenCert(GenCertOptions),
 }
 
 /// What the engine is started with; shared by every command that starts or examines one.

@@ -5,6 +5,7 @@ pub mod args;
 pub mod cpu_list;
 pub mod demo;
 pub mod doctor;
+pub mod gen_cert;
 pub mod health;
 pub mod logging;
 pub mod render;
@@ -43,6 +44,7 @@ pub fn run() -> ExitCode {
         Command::Send(options) => send::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Health(options) => health::run(&options),
+        Command::GenCert(options) => gen_cert::run(&options),
     })
 }
 
