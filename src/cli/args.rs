@@ -2,6 +2,7 @@
 
 use super::cpu_list::{self, CpuList};
 use super::gen_cert::GenCertOptions;
+use super::token::TokenOptions;
 use crate::client::generate;
 use crate::config::Config;
 use bytesize::ByteSize;
@@ -50,6 +51,8 @@ pub enum Command {
     Health(HealthOptions),
     /// Write certificates for trials of TLS
     GenCert(GenCertOptions),
+    /// Make a token for a user of the message server
+    Token(TokenOptions),
 }
 
 /// What the engine is started with; shared by every command that starts or examines one.

@@ -11,6 +11,7 @@ pub mod logging;
 pub mod render;
 pub mod send;
 pub mod serve;
+pub mod token;
 
 use crate::runtime::stdio;
 use args::{Args, Command};
@@ -45,6 +46,7 @@ pub fn run() -> ExitCode {
         Command::Doctor(options) => doctor::run(&options),
         Command::Health(options) => health::run(&options),
         Command::GenCert(options) => gen_cert::run(&options),
+        Command::Token(options) => token::run(&options),
     })
 }
 
