@@ -1,6 +1,8 @@
 //! Flags and their environment variables: checks single values, combines none.
 
 use super::cpu_list::{self, CpuList};
+use super::gen_cert::GenCertOptions;
+use super::token::TokenOptions;
 use crate::client::generate;
 use crate::config::{Config, DataMode, TlsOptions};
 use bytesize::ByteSize;
@@ -47,6 +49,10 @@ pub enum Command {
     Doctor(DoctorOptions),
     /// Exit 0 where an engine listens on this host, for container health checks
     Health(HealthOptions),
+    /// Write certificates for trials of TLS
+    GenCert(GenCertOptions),
+    /// Make a token for a user of the message server
+    Token(TokenOptions),
 }
 
 /// What the engine is started with; shared by every command that starts or examines one.

@@ -5,11 +5,13 @@ pub mod args;
 pub mod cpu_list;
 pub mod demo;
 pub mod doctor;
+pub mod gen_cert;
 pub mod health;
 pub mod logging;
 pub mod render;
 pub mod send;
 pub mod serve;
+pub mod token;
 
 use crate::runtime::stdio;
 use args::{Args, Command};
@@ -43,6 +45,8 @@ pub fn run() -> ExitCode {
         Command::Send(options) => send::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Health(options) => health::run(&options),
+        Command::GenCert(options) => gen_cert::run(&options),
+        Command::Token(options) => token::run(&options),
     })
 }
 

@@ -6,6 +6,7 @@ use rcgen::{
     KeyUsagePurpose, date_time_ymd,
 };
 use rustls::pki_types::ServerName;
+use sha2::{Digest, Sha256};
 use std::time::SystemTime;
 
 /// What is to be made.
@@ -66,7 +67,7 @@ pub enum CertError {
 pub fn generate(spec: &CertSpec) -> Result<Generated, CertError> {
     check(spec)?;
     let ca_key = KeyPair::generate()?;
-    let ca_params = authority(spec)?;
+    let ca_params = authority(spec, &ca_key)?;
     let certificate = ca_params.self_signed(&ca_key)?.pem();
     let ca = Pair { certificate, key: ca_key.serialize_pem() };
     let issuer = Issuer::new(ca_params, ca_key);
@@ -121,9 +122,13 @@ fn params(spec: &CertSpec, name: String) -> Result<CertificateParams, CertError>
     Ok(params)
 }
 
-/// An authority that may sign certificates of servers and clients, and no further authorities.
-fn authority(spec: &CertSpec) -> Result<CertificateParams, CertError> {
-    let mut params = params(spec, "ringest trial CA".to_owned())?;
+/// An authority that may sign certificates of servers and clients, and no further authorities. Its
+/// name tells it from others of its kind: where they had one name, a certificate of another one
+/// would seem to be forged and not just unknown.
+fn authority(spec: &CertSpec, key: &KeyPair) -> Result<CertificateParams, CertError> {
+    let digest = Sha256::digest(key.public_key_raw());
+    let name = format!("ringest trial CA {:02x}{:02x}{:02x}", digest[0], digest[1], digest[2]);
+    let mut params = params(spec, name)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)

@@ -39,5 +39,7 @@ pub mod slots;
 pub mod stdio;
 pub mod tls;
 pub mod tls_config;
+#[cfg(test)]
+mod tls_peer;
 pub mod transport;
 pub mod worker;

@@ -253,11 +253,8 @@ fn a_client_that_does_not_trust_the_server_says_why() {
             talk.handshake().unwrap_err()
         };
         let error = refused(&made, &foreign);
-        let unknown = matches!(
-            error,
-            TlsError::Alert(AlertDescription::UnknownCA | AlertDescription::DecryptError)
-        );
-        assert!(unknown, "{error}");
+        assert!(matches!(error, TlsError::Alert(AlertDescription::UnknownCA)), "{error}");
+        assert!(error.to_string().contains("give it the CA"), "{error}");
         let error = refused(&expired, &expired);
         assert!(matches!(error, TlsError::Alert(AlertDescription::CertificateExpired)), "{error}");
         assert_eq!(error.as_str(), "tls_alert");

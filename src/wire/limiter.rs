@@ -82,7 +82,6 @@ fn ticks(ns: u64) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::sync::atomic::AtomicU32;
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -155,23 +154,6 @@ mod tests {
                 bucket.is_full(now);
             }
         }
-    }
-
-    #[test]
-    fn threads_together_take_exactly_what_there_is() {
-        const RATE: u32 = 50_000;
-        let bucket = TokenBucket::new(RATE, RATE);
-        let taken = AtomicU32::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..RATE {
-                        taken.fetch_add(u32::from(bucket.try_take(SECOND)), Ordering::Relaxed);
-                    }
-                });
-            }
-        });
-        assert_eq!(taken.into_inner(), RATE);
     }
 
     /// Counts what is in the bucket, in ticks, and refills it at each question.
