@@ -1,13 +1,15 @@
-//! The sending side, beside `runtime` and never importing it: what `demo`, `send`, tests and
-//! benchmarks share. Shares no decoding and no aggregating code with the engine, so that what it
-//! expects is a second opinion.
+//! The sending side, beside `runtime` and never importing it: what `demo`, `send`, `load`, tests
+//! and benchmarks share. Shares no decoding and no aggregating code with the engine, so that what
+//! it expects is a second opinion.
 //!
 //! * [`generate`]: records of a seeded stream, and the groups that they must give
 //! * [`sender`]: one connection that sends them
 //! * [`expected`]: compares groups with groups
 //! * [`results`]: reads the engine's ndjson
+//! * [`messages`]: the message protocol's client side, without I/O
 
 pub mod expected;
 pub mod generate;
+pub mod messages;
 pub mod results;
 pub mod sender;
