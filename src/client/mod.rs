@@ -7,13 +7,17 @@
 //! * [`expected`]: compares groups with groups
 //! * [`results`]: reads the engine's ndjson
 //! * [`messages`]: the message protocol's client side, without I/O
+//! * [`message_client`]: a blocking client of it
 //! * [`transport`]: bytes over a non-blocking socket, with TLS or without
 //! * [`tls`]: what TLS needs, from files
 
 pub mod expected;
 pub mod generate;
+pub mod message_client;
 pub mod messages;
 pub mod results;
 pub mod sender;
 pub mod tls;
 pub mod transport;
+
+pub use message_client::{MessageClient, MessageError};
