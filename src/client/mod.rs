@@ -1,13 +1,23 @@
-//! The sending side, beside `runtime` and never importing it: what `demo`, `send`, tests and
-//! benchmarks share. Shares no decoding and no aggregating code with the engine, so that what it
-//! expects is a second opinion.
+//! The sending side, beside `runtime` and never importing it: what `demo`, `send`, `load`, tests
+//! and benchmarks share. Shares no decoding and no aggregating code with the engine, so that what
+//! it expects is a second opinion.
 //!
 //! * [`generate`]: records of a seeded stream, and the groups that they must give
 //! * [`sender`]: one connection that sends them
 //! * [`expected`]: compares groups with groups
 //! * [`results`]: reads the engine's ndjson
+//! * [`messages`]: the message protocol's client side, without I/O
+//! * [`message_client`]: a blocking client of it
+//! * [`transport`]: bytes over a non-blocking socket, with TLS or without
+//! * [`tls`]: what TLS needs, from files
 
 pub mod expected;
 pub mod generate;
+pub mod message_client;
+pub mod messages;
 pub mod results;
 pub mod sender;
+pub mod tls;
+pub mod transport;
+
+pub use message_client::{MessageClient, MessageError};
