@@ -8,6 +8,7 @@
 //! * [`aggregate`]: column sets to mergeable partials to a result; the one module that names Polars
 //! * [`latency`]: durations into histograms
 //! * [`counters`]: what all threads have counted since the start
+//! * [`snapshot`]: all of that at one moment, as plain values
 //! * [`report`]: what is said about a finished connection
 
 pub mod aggregate;
@@ -18,3 +19,4 @@ pub mod intake;
 pub mod intern;
 pub mod latency;
 pub mod report;
+pub mod snapshot;
