@@ -9,6 +9,7 @@
 //! * [`latency`]: durations into histograms
 //! * [`counters`]: what all threads have counted since the start
 //! * [`snapshot`]: all of that at one moment, as plain values
+//! * [`metrics`]: the same as the text that Prometheus reads
 //! * [`report`]: what is said about a finished connection
 
 pub mod aggregate;
@@ -18,5 +19,6 @@ pub mod decode;
 pub mod intake;
 pub mod intern;
 pub mod latency;
+pub mod metrics;
 pub mod report;
 pub mod snapshot;
