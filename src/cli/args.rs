@@ -1,6 +1,7 @@
 //! Flags and their environment variables: checks single values, combines none.
 
 use super::cpu_list::{self, CpuList};
+use super::health::HealthOptions;
 use crate::client::generate;
 use crate::config::Config;
 use bytesize::ByteSize;
@@ -45,7 +46,7 @@ pub enum Command {
     Send(SendOptions),
     /// Examine whether this host can run the engine as configured
     Doctor(DoctorOptions),
-    /// Exit 0 where an engine listens on this host, for container health checks
+    /// Exit 0 where the engine of this host is ready, for container health checks
     Health(HealthOptions),
 }
 
@@ -321,14 +322,6 @@ pub enum DoctorFormat {
     Text,
     /// One JSON object
     Json,
-}
-
-/// Options of `ringest health`.
-#[derive(Debug, clap::Args)]
-pub struct HealthOptions {
-    /// Port of the engine's record listener
-    #[arg(long, env = "RINGEST_RECORDS_PORT", default_value_t = 9000)]
-    pub records_port: u16,
 }
 
 fn size(text: &str) -> Result<usize, String> {

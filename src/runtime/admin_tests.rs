@@ -201,7 +201,7 @@ fn a_head_that_never_ends_is_cut_while_others_are_served() {
 /// The time for a head counts from its first byte, not from the request before.
 #[test]
 fn silence_between_requests_may_last_longer_than_a_head() {
-    let head = Duration::from_millis(100);
+    let head = Duration::from_millis(200);
     let limits = Limits { head, idle: 8 * head, ..Limits::default() };
     let (admin, _counters, _drain) = admin(limits);
     let mut stream = connect(&admin);
