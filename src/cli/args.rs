@@ -2,6 +2,7 @@
 
 use super::cpu_list::{self, CpuList};
 use super::gen_cert::GenCertOptions;
+use super::health::HealthOptions;
 use super::token::TokenOptions;
 use crate::client::generate;
 use crate::config::{Config, DataMode, TlsOptions};
@@ -47,7 +48,7 @@ pub enum Command {
     Send(SendOptions),
     /// Examine whether this host can run the engine as configured
     Doctor(DoctorOptions),
-    /// Exit 0 where an engine listens on this host, for container health checks
+    /// Exit 0 where the engine of this host is ready, for container health checks
     Health(HealthOptions),
     /// Write certificates for trials of TLS
     GenCert(GenCertOptions),
@@ -466,14 +467,6 @@ pub enum DoctorFormat {
     Text,
     /// One JSON object
     Json,
-}
-
-/// Options of `ringest health`.
-#[derive(Debug, clap::Args)]
-pub struct HealthOptions {
-    /// Port of the engine's record listener
-    #[arg(long, env = "RINGEST_RECORDS_PORT", default_value_t = 9000)]
-    pub records_port: u16,
 }
 
 fn size(text: &str) -> Result<usize, String> {

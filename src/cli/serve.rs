@@ -53,6 +53,7 @@ pub fn run(options: &ServeOptions) -> u8 {
 /// Says where to connect to; port 0 has become a real one.
 fn announce(engine: &Engine) {
     let workers = engine.workers();
+    say(format_args!("ready for admin on http://{}/", engine.admin_address()));
     let listeners =
         [("messages", engine.messages_address()), ("records", engine.records_address())];
     for (what, address) in listeners {

@@ -9,6 +9,8 @@
 //! * [`latency`]: durations into histograms
 //! * [`counters`]: what all threads have counted since the start
 //! * [`outbox`]: what waits to be written to one receiver
+//! * [`snapshot`]: all of that at one moment, as plain values
+//! * [`metrics`]: the same as the text that Prometheus reads
 //! * [`report`]: what is said about a finished connection
 //! * [`auth`], [`token`]: users of the message server, and how their tokens are made
 //! * [`user_buckets`]: one rate limit a user, whichever worker serves it
@@ -21,7 +23,9 @@ pub mod decode;
 pub mod intake;
 pub mod intern;
 pub mod latency;
+pub mod metrics;
 pub mod outbox;
 pub mod report;
+pub mod snapshot;
 pub mod token;
 pub mod user_buckets;

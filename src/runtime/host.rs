@@ -221,6 +221,16 @@ fn proc_field(file: &[u8], name: &str) -> Option<String> {
     Some(String::from_utf8_lossy(line).trim().to_owned())
 }
 
+/// Memory of this process that is really there; `None` where the kernel does not say.
+pub(super) fn resident_bytes() -> Option<u64> {
+    kib(&process_status("VmRSS:")?)
+}
+
+/// Bytes of a size as files of /proc write it: `1234 kB`.
+fn kib(size: &str) -> Option<u64> {
+    Some(size.strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
 /// Locked memory that this process may have; `None` where there is no limit for it.
 fn locked_bytes_allowed() -> Option<u64> {
     let mask = process_status("CapEff:").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
@@ -386,10 +396,8 @@ fn port(config: &Config) -> Finding {
 
 fn memory(config: &Config, workers: usize) -> Finding {
     let memory = config.memory(workers);
-    let total = fs::read("/proc/meminfo").ok().and_then(|file| {
-        let kib: u64 = proc_field(&file, "MemTotal:")?.strip_suffix(" kB")?.parse().ok()?;
-        Some(kib * 1024)
-    });
+    let total = fs::read("/proc/meminfo").ok();
+    let total = total.and_then(|file| kib(&proc_field(&file, "MemTotal:")?));
     let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     let group = group.and_then(|text| text.trim().parse::<u64>().ok());
     let available = total.into_iter().chain(group).min().unwrap_or(u64::MAX);

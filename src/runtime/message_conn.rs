@@ -173,8 +173,9 @@ impl MessageConnection {
                         records: &mut self.records,
                     };
                     match carrier.take_in(body, taken_over).await {
-                        Ok(()) => self.session.acknowledge(sequence, &mut out),
-                        Err(fault) => self.session.fail(fault, &mut out),
+                        Taken::In => self.session.acknowledge(sequence, &mut out),
+                        Taken::Rejected => self.session.reject(&mut out),
+                        Taken::NoStream => self.session.fail(Fault::StreamsLimit, &mut out),
                     }
                     self.peer.control.set_dispensable(self.records.is_none());
                 }
@@ -366,7 +367,7 @@ impl Over {
             Over::Cut(Cut::Handshake) => Some(Fault::TlsTimeout),
             Over::Cut(Cut::Broken) => Some(Fault::Reset),
             Over::Cut(Cut::Linger | Cut::Shutdown | Cut::SlowConsumer)
-            | Over::Session(End::Closed | End::Unauthenticated)
+            | Over::Session(End::Closed | End::Unauthenticated | End::StreamRejected)
             | Over::Closed => None,
         }
     }
@@ -375,6 +376,7 @@ impl Over {
         match self {
             Over::Session(End::Closed) => "close",
             Over::Session(End::Unauthenticated) => "unauthenticated",
+            Over::Session(End::StreamRejected) => "stream_rejected",
             Over::Closed => "closed_by_peer",
             Over::Cut(Cut::SlowConsumer) => "slow_consumer",
             Over::Cut(Cut::Shutdown) => "shutdown",
@@ -411,6 +413,15 @@ impl Judged {
     }
 }
 
+/// What became of DATA.
+enum Taken {
+    In,
+    /// Its records were refused by their stream, which is reported.
+    Rejected,
+    /// It carries records, and no stream is free.
+    NoStream,
+}
+
 /// Takes DATA in for one connection.
 struct Carrier<'a> {
     shared: &'a Rc<Messages>,
@@ -421,26 +432,26 @@ struct Carrier<'a> {
 
 impl Carrier<'_> {
     /// Puts records into columns; anything else is counted. Waits only for the aggregation.
-    async fn take_in(&mut self, body: &[u8], taken_over: Instant) -> Result<(), Fault> {
+    async fn take_in(&mut self, body: &[u8], taken_over: Instant) -> Taken {
         let streams = &self.shared.streams;
         if streams.config.data == DataMode::Opaque || !is_whole_packets(body) {
             streams.tally().opaque_data.add(1);
-            return Ok(());
+            return Taken::In;
         }
         if self.records.is_none() {
-            *self.records = Some(self.start_stream(taken_over).ok_or(Fault::StreamsLimit)?);
+            *self.records = self.start_stream(taken_over);
         }
-        let (stream, _) = self.records.as_mut().expect("a stream is there");
+        let Some((stream, _)) = self.records.as_mut() else { return Taken::NoStream };
         let digested = stream.digest(body, body.len(), taken_over).await;
         if digested.is_ok() && !stream.intake().ended() {
             stream.forget_window();
-            return Ok(());
+            return Taken::In;
         }
         let (stream, slot) = self.records.take().expect("a stream is there");
         let rejected = digested.is_err();
         let received = stream.finish(digested).await;
         record_stream::report(&streams.jobs, received, Held::Stream(slot)).await;
-        if rejected { Err(Fault::StreamRejected) } else { Ok(()) }
+        if rejected { Taken::Rejected } else { Taken::In }
     }
 
     fn start_stream(&self, now: Instant) -> Option<(RecordStream, StreamSlot)> {

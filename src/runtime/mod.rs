@@ -11,9 +11,13 @@
 //! * [`tls`], [`tls_config`], [`certs`]: encryption
 //! * [`pool`]: the column sets that go round between workers and aggregation
 //! * [`aggregator`], [`reporter`]: plain threads that make and hand out results
+//! * [`admin`]: metrics, health and state over HTTP, on a thread of its own
 //! * [`cores`], [`host`], [`signals`], [`stdio`]: what the host allows, lacks and asks for
 
 pub mod acceptor;
+pub mod admin;
+mod admin_conn;
+mod admin_site;
 pub mod aggregator;
 pub mod certs;
 pub mod cores;

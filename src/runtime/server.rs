@@ -5,11 +5,12 @@
 //! finishes and leaves; the reporter, last, sees that nobody can finish a connection any more.
 
 use super::acceptor::{Acceptor, Door};
+use super::admin::{self, AdminHandle, AdminState};
 use super::aggregator;
 use super::cores::{self, CoresError};
 use super::gate::Gate;
 use super::hub::Hub;
-use super::listener::{self, ListenError, MESSAGES, RECORDS};
+use super::listener::{self, ADMIN, ListenError, MESSAGES, RECORDS};
 use super::pool::ColumnPool;
 use super::reporter::{self, Outcome, Sink};
 use super::slots::Slots;
@@ -66,6 +67,7 @@ pub struct Engine {
     threads: Vec<JoinHandle<()>>,
     acceptor: Option<JoinHandle<io::Result<()>>>,
     reporter: JoinHandle<Outcome>,
+    admin: AdminHandle,
     reloader: Reloader,
 }
 
@@ -126,6 +128,15 @@ impl Engine {
             (address_of(Protocol::Records)?, address_of(Protocol::Messages)?);
         let counters = Counters::new(cores.len());
         let (drain, drained) = watch::channel(None);
+        let admin = admin::start(
+            listener::listen(ADMIN, &config.admin_host, config.admin_port())?,
+            AdminState {
+                counters: Arc::clone(&counters),
+                cores: cores.iter().map(|core| core.id).collect(),
+                drain: drained.clone(),
+                started: Instant::now(),
+            },
+        )?;
         let (finished, results) = mpsc::channel(REPORT_QUEUE);
         let reporter = spawn("reporter", {
             let (drain, counters) = (drain.clone(), Arc::clone(&counters));
@@ -139,6 +150,7 @@ impl Engine {
             threads: Vec::new(),
             acceptor: None,
             reporter,
+            admin,
             reloader: Reloader { certificates, gate: Arc::clone(&gate) },
         };
         let slots = Slots::new(config.max_connections, config.max_streams, cores.len());
@@ -200,6 +212,11 @@ impl Engine {
         self.messages_address
     }
 
+    /// The address that the admin listener got.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
     /// What has been counted so far.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
@@ -232,6 +249,7 @@ impl Engine {
             thread.join().expect(PANICKED);
         }
         let outcome = self.reporter.join().expect(PANICKED);
+        self.admin.stop();
         Outcome { acceptor_error: accepted.and_then(Result::err), ..outcome }
     }
 }

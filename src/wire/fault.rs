@@ -44,15 +44,13 @@ pub enum Fault {
     ConnectionsLimit,
     /// DATA began a record stream and none was free (`--max-streams`).
     StreamsLimit,
-    /// DATA carried records that go beyond a limit of their stream.
-    StreamRejected,
     /// A defect of the server.
     InternalError,
 }
 
 impl Fault {
     /// Every fault, in the order of the documents.
-    pub const ALL: [Fault; 20] = [
+    pub const ALL: [Fault; 19] = [
         Fault::InvalidMagic,
         Fault::InvalidVersion,
         Fault::InvalidMessageType,
@@ -71,7 +69,6 @@ impl Fault {
         Fault::IoFailed,
         Fault::ConnectionsLimit,
         Fault::StreamsLimit,
-        Fault::StreamRejected,
         Fault::InternalError,
     ];
 
@@ -96,7 +93,6 @@ impl Fault {
             Fault::IoFailed => "io_failed",
             Fault::ConnectionsLimit => "connections_limit",
             Fault::StreamsLimit => "streams_limit",
-            Fault::StreamRejected => "stream_rejected",
             Fault::InternalError => "internal_error",
         }
     }
@@ -122,7 +118,6 @@ impl Fault {
             Fault::IoFailed => "reading or writing failed",
             Fault::ConnectionsLimit => "connection limit reached, try again later",
             Fault::StreamsLimit => "limit of record streams reached, try again later",
-            Fault::StreamRejected => "records go beyond a limit of their stream",
             Fault::InternalError => "internal error",
         }
     }
@@ -135,9 +130,7 @@ impl Fault {
             Fault::InvalidMessageType => ErrorCode::InvalidMessageType,
             Fault::PayloadTooLarge => ErrorCode::PayloadTooLarge,
             Fault::CrcMismatch => ErrorCode::CrcMismatch,
-            Fault::MalformedPayload | Fault::RepeatedAuth | Fault::StreamRejected => {
-                ErrorCode::Unknown
-            }
+            Fault::MalformedPayload | Fault::RepeatedAuth => ErrorCode::Unknown,
             Fault::IdleTimeout | Fault::FrameTimeout | Fault::AuthTimeout => ErrorCode::Timeout,
             Fault::ConnectionsLimit | Fault::StreamsLimit => ErrorCode::ConnectionLimitExceeded,
             Fault::InternalError => ErrorCode::InternalError,

@@ -270,7 +270,8 @@ pub fn is_whole_packets(bytes: &[u8]) -> bool {
     let mut rest = bytes;
     while let Some(header) = rest.first_chunk::<HEADER_BYTES>() {
         let length = u32::from_be_bytes(*header) as usize;
-        let whole = length >= PACKET_BYTES_MIN && (length - HEADER_BYTES) % RECORD_BYTES == 0;
+        let whole =
+            length >= PACKET_BYTES_MIN && (length - HEADER_BYTES).is_multiple_of(RECORD_BYTES);
         match rest.get(length..) {
             Some(after) if whole => rest = after,
             _ => return false,

@@ -80,6 +80,8 @@ pub enum End {
     Closed,
     /// The client failed to authenticate too often.
     Unauthenticated,
+    /// DATA carried records that their stream refused. The stream says why; it is counted there.
+    StreamRejected,
     /// Something went wrong. The client has been told, if it is told at all.
     Fault(Fault),
 }
@@ -305,6 +307,13 @@ impl Session {
     /// The data has been taken in.
     pub fn acknowledge(&mut self, sequence: u32, out: &mut Vec<u8>) {
         self.reply(FrameType::DataAck, &sequence.to_be_bytes(), out);
+    }
+
+    /// The data carried records that their stream refused.
+    pub fn reject(&mut self, out: &mut Vec<u8>) {
+        let message = "records rejected, see the result of their stream";
+        message::encode_error(ErrorCode::Unknown, message, out);
+        self.ended = Some(End::StreamRejected);
     }
 
     /// Whether broadcasts of others may be passed on to this client.

@@ -1,0 +1,201 @@
+//! The admin listener of `ringest serve`: one thread that shows metrics, health and state over
+//! HTTP/1. Serves no data, changes nothing and holds no worker up: it reads counters, and what its
+//! clients may take of memory and time is limited here.
+
+use super::admin_conn;
+use super::admin_site::Site;
+use crate::config::ACCEPT_PAUSE;
+use crate::engine::counters::Counters;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::MissedTickBehavior;
+
+/// Admin connections at one time; one more is told so and closed.
+pub const ADMIN_CONNECTIONS: usize = 32;
+/// Longest head of a request, its first line included; also what is read at a time.
+pub const ADMIN_HEAD_BYTES: usize = 8 << 10;
+/// Longest time from a connection's beginning, or from the first byte of a later request, until
+/// the head is there.
+pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time from a head until the client has taken the reply.
+pub const ADMIN_REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest silence between two requests; above the usual interval of scrapes, 15 s.
+pub const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may go on sending after the last reply, so that a close does not destroy it.
+pub const ADMIN_LINGER: Duration = Duration::from_secs(1);
+/// What it may send in that time, thrown away.
+pub const ADMIN_LINGER_BYTES: usize = 64 << 10;
+/// Time that rates are measured over.
+pub const ADMIN_SAMPLE: Duration = Duration::from_secs(1);
+
+/// The whole reply to a connection too many.
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: text/plain; charset=utf-8\r\ncontent-length: 27\r\nconnection: close\r\n\r\n\
+    too many admin connections\n";
+
+/// What is shown.
+pub struct AdminState {
+    /// Everything that is counted.
+    pub counters: Arc<Counters>,
+    /// Core of each worker, in the order of the counters.
+    pub cores: Vec<usize>,
+    /// Holds a moment once the engine is to stop.
+    pub drain: watch::Receiver<Option<Instant>>,
+    /// When the engine was started.
+    pub started: Instant,
+}
+
+/// Limits of the admin listener; the defaults are the constants of this file.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at one time.
+    pub connections: usize,
+    /// Longest time for the head of a request.
+    pub head: Duration,
+    /// Longest time for its reply.
+    pub reply: Duration,
+    /// Longest silence between two requests.
+    pub idle: Duration,
+    /// How long a client may go on sending after the last reply.
+    pub linger: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: ADMIN_CONNECTIONS,
+            head: ADMIN_HEAD_TIMEOUT,
+            reply: ADMIN_REPLY_TIMEOUT,
+            idle: ADMIN_IDLE_TIMEOUT,
+            linger: ADMIN_LINGER,
+        }
+    }
+}
+
+/// A running admin thread. It goes on while the engine drains; it ends by [`stop`](Self::stop), or
+/// some time after the handle was dropped.
+#[derive(Debug)]
+pub struct AdminHandle {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl AdminHandle {
+    /// The address that is listened on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Closes listener and connections and waits for the thread, which takes no longer than a
+    /// reply that is being made.
+    pub fn stop(self) {
+        // The thread is gone already where nobody receives.
+        let _ = self.stop.send(());
+        if self.thread.join().is_err() {
+            tracing::error!("the admin thread panicked: this is a defect, please report it");
+        }
+    }
+}
+
+/// Serves on a bound listener, on a thread of its own.
+///
+/// # Errors
+/// Where the thread or its runtime cannot be made, or the listener is not usable.
+pub fn start(listener: std::net::TcpListener, state: AdminState) -> io::Result<AdminHandle> {
+    start_with(listener, state, Limits::default())
+}
+
+/// [`start`] with other limits.
+///
+/// # Errors
+/// Those of [`start`].
+pub fn start_with(
+    listener: std::net::TcpListener,
+    state: AdminState,
+    limits: Limits,
+) -> io::Result<AdminHandle> {
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = {
+        let _inside = runtime.enter();
+        TcpListener::from_std(listener)?
+    };
+    let (stop, stopped) = oneshot::channel();
+    let run = move || serve(&runtime, listener, state, limits, stopped);
+    let thread = thread::Builder::new().name("admin".to_owned()).spawn(run)?;
+    Ok(AdminHandle { address, stop, thread })
+}
+
+fn serve(
+    runtime: &Runtime,
+    listener: TcpListener,
+    state: AdminState,
+    limits: Limits,
+    stopped: oneshot::Receiver<()>,
+) {
+    let site = Rc::new(Site::new(state));
+    let sampling = sample(Rc::clone(&site));
+    let accepting = accept(listener, site, limits);
+    let all = async {
+        tokio::select! {
+            // Told to stop, or nobody is left who could tell.
+            _ = stopped => {}
+            () = sampling => {}
+            () = accepting => {}
+        }
+    };
+    LocalSet::new().block_on(runtime, all);
+}
+
+/// Rates are there whether anybody asks for them or not, so that the first who asks sees them.
+async fn sample(site: Rc<Site>) {
+    let first = tokio::time::Instant::now() + ADMIN_SAMPLE;
+    let mut ticks = tokio::time::interval_at(first, ADMIN_SAMPLE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        site.sample(Instant::now());
+    }
+}
+
+async fn accept(listener: TcpListener, site: Rc<Site>, limits: Limits) {
+    let mut connections = JoinSet::new();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                while connections.try_join_next().is_some() {}
+                if connections.len() < limits.connections {
+                    connections.spawn_local(admin_conn::serve(stream, Rc::clone(&site), limits));
+                } else {
+                    refuse(stream);
+                }
+            }
+            Err(error) => {
+                // Most likely out of file descriptors, which are free again sometime.
+                tracing::warn!("cannot accept an admin connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Says that there are too many. A fresh socket takes these bytes without waiting.
+fn refuse(stream: TcpStream) {
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write(BUSY);
+    }
+}
+
+#[cfg(test)]
+#[path = "admin_tests.rs"]
+mod tests;
