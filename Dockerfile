@@ -52,6 +52,7 @@ LABEL org.opencontainers.image.title="ringest" \
 COPY --from=build /build/target/release/ringest /usr/local/bin/ringest
 # A number, so that a host can check that it is not root without reading this image's /etc/passwd.
 USER 65532:65532
-EXPOSE 9000
+# Records, messages, and metrics with health and state.
+EXPOSE 9000 5000 6000
 ENTRYPOINT ["ringest"]
 CMD ["serve"]

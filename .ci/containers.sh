@@ -26,14 +26,14 @@ main() {
     "${compose[@]}" version | sed --quiet 1p
 
     # Options of the engine that happen to be set in this shell are not what is checked.
-    unset "${!RINGEST_@}"
+    unset "${!RINGEST_@}" MAX_CONNECTIONS RATE_LIMIT
     # The sender's user in the container must be able to write here.
     mkdir "$scratch/expected"
     chmod 0777 "$scratch/expected"
     export EXPECTED_DIR=$scratch/expected
     export RECORDS=$RECORDS_CHECKED
-    # Port 0 takes a free one: nothing in these checks is reached from the host.
-    export RINGEST_BIND_PORT=0
+    # Port 0 takes a free one, so that nothing of this host is in the way.
+    export RINGEST_BIND_PORT=0 RINGEST_BIND_MESSAGES_PORT=0 RINGEST_BIND_ADMIN_PORT=0
     compose+=(--project-name "$PROJECT" --file compose.yaml --file .ci/compose.ci.yaml)
 
     bash .ci/base-images.sh

@@ -1,9 +1,17 @@
-//! The documents name what the program has: options, variables, reasons, checks, files.
+//! The documents name what the program has: options, variables, commands, reasons, metrics, keys,
+//! checks, files. Judges no sentence.
 
+use ringest::engine::counters::Counters;
+use ringest::engine::metrics;
 use ringest::engine::report::Reason;
+use ringest::engine::snapshot::{Facts, Rates, Snapshot, State};
+use ringest::wire::fault::Fault;
+use ringest::wire::frame::FrameType;
+use ringest::wire::message::ErrorCode;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -16,6 +24,19 @@ fn read(path: &str) -> String {
 fn output_of(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_ringest")).args(arguments).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Commands with their summary, without `help`.
+fn commands() -> Vec<String> {
+    let help = output_of(&["--help"]);
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = listed.take_while(|line| !line.is_empty()).filter_map(|line| {
+        // Continued summaries are indented further.
+        line.strip_prefix("  ").filter(|rest| !rest.starts_with(' '))?.split(' ').next()
+    });
+    let found: Vec<String> = names.filter(|name| *name != "help").map(str::to_owned).collect();
+    assert!(found.len() >= 7, "{help}");
+    found
 }
 
 /// Options of `serve` with their variable and, where there is one, their default.
@@ -36,8 +57,26 @@ fn options() -> Vec<(String, String, Option<String>)> {
         }
     }
     found.retain(|(option, ..)| option != "help");
-    assert!(found.len() >= 15, "{help}");
+    assert!(found.len() >= 30, "{help}");
     found
+}
+
+/// A snapshot of an engine with one worker that has just begun.
+fn snapshot() -> Snapshot {
+    let facts = Facts {
+        state: State::Ready,
+        uptime: Duration::ZERO,
+        started: Duration::ZERO,
+        resident_bytes: Some(1),
+        cores: &[0],
+    };
+    Snapshot::take(&Counters::new(1), &facts, &Rates::default())
+}
+
+/// The row of a table that begins with this word in its first column.
+fn row<'a>(document: &'a str, word: &str) -> Option<&'a str> {
+    let start = format!("| `{word}` |");
+    document.lines().find(|line| line.starts_with(&start))
 }
 
 #[test]
@@ -57,10 +96,20 @@ fn the_readme_has_every_option_with_its_variable_and_default() {
 fn compose_passes_every_option_on() {
     let compose = read("compose.yaml");
     // Where it listens is the container's own affair.
-    for (_, variable, _) in options() {
-        if !matches!(variable.as_str(), "RINGEST_HOST" | "RINGEST_RECORDS_PORT") {
-            assert!(compose.contains(&format!("    - {variable}\n")), "{variable}");
-        }
+    let own = |variable: &str| variable.ends_with("_HOST") || variable.ends_with("_PORT");
+    let variables = options().into_iter().map(|(_, variable, _)| variable);
+    let short = ["MAX_CONNECTIONS", "RATE_LIMIT"].map(str::to_owned);
+    for variable in variables.filter(|variable| !own(variable)).chain(short) {
+        assert!(compose.contains(&format!("    - {variable}\n")), "{variable}");
+    }
+}
+
+#[test]
+fn the_readme_has_every_command() {
+    let readme = read("README.md");
+    for command in commands() {
+        assert!(readme.contains(&format!("`ringest {command}")) || command == "serve", "{command}");
+        assert!(readme.contains(&format!("ringest {command}")), "{command}");
     }
 }
 
@@ -77,8 +126,68 @@ fn every_reason_is_documented_for_clients_and_for_operators() {
 }
 
 #[test]
+fn every_fault_is_documented_for_clients_and_for_operators() {
+    let (protocol, operations) = (read("docs/PROTOCOL.md"), read("docs/OPERATIONS.md"));
+    for fault in Fault::ALL {
+        let word = format!("`{}`", fault.as_str());
+        let code = fault.code().map_or("nothing", ErrorCode::name);
+        // A word may be a record stream's reason as well: one of its rows names the code.
+        let told = |line: &str| line.contains(&word) && line.contains(code);
+        assert!(protocol.lines().any(told), "{word} with {code} in PROTOCOL.md");
+        let said = fault.code().is_none() || protocol.contains(fault.message());
+        assert!(said, "{:?} in PROTOCOL.md", fault.message());
+        let messages = operations.split("### Message connections").nth(1);
+        let messages = messages.expect("OPERATIONS.md has that section");
+        assert!(row(messages, fault.as_str()).is_some(), "{word} in OPERATIONS.md");
+    }
+}
+
+#[test]
+fn every_type_and_every_error_code_stands_in_the_protocol() {
+    let protocol = read("docs/PROTOCOL.md");
+    for kind in FrameType::ALL {
+        let start = format!("| {} | 0x{:02X} |", kind.name(), kind as u8);
+        assert!(protocol.lines().any(|line| line.starts_with(&start)), "{start}");
+    }
+    for code in ErrorCode::ALL {
+        let start = format!("| {} | 0x{:02X} |", code.name(), code as u8);
+        assert!(protocol.lines().any(|line| line.starts_with(&start)), "{start}");
+    }
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let operations = read("docs/OPERATIONS.md");
+    let text = metrics::exposition(snapshot()).unwrap();
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let mut count = 0;
+    for (name, kind) in names {
+        let row = row(&operations, name).unwrap_or_else(|| panic!("{name} in OPERATIONS.md"));
+        assert!(row.contains(kind), "{name} is a {kind}: {row}");
+        count += 1;
+    }
+    assert!(count >= 20, "{text}");
+}
+
+#[test]
+fn every_key_of_the_state_is_documented() {
+    let operations = read("docs/OPERATIONS.md");
+    let state = serde_json::to_value(snapshot()).unwrap();
+    for (key, value) in state.as_object().unwrap() {
+        let row = row(&operations, key).unwrap_or_else(|| panic!("{key} in OPERATIONS.md"));
+        let inner = value.as_array().map_or(value, |list| &list[0]);
+        // Words of reasons stand in tables of their own.
+        let inner = inner.as_object().filter(|_| !key.ends_with("_by_reason"));
+        for name in inner.into_iter().flat_map(|object| object.keys()) {
+            assert!(row.contains(&format!("`{name}`")), "{key}: {name}: {row}");
+        }
+    }
+}
+
+#[test]
 fn every_check_of_doctor_is_documented() {
-    let findings = output_of(&["doctor", "--records-port", "0", "--format", "json"]);
+    let any_port = ["--records-port", "0", "--port", "0"];
+    let findings = output_of(&[&["doctor", "--format", "json"], &any_port[..]].concat());
     let findings: serde_json::Value = serde_json::from_str(&findings).unwrap();
     let operations = read("docs/OPERATIONS.md");
     for finding in findings["findings"].as_array().unwrap() {
@@ -101,4 +210,31 @@ fn every_source_file_stands_in_the_map() {
         }
     }
     visit(&root().join("src"), &read("docs/ARCHITECTURE.md"));
+}
+
+#[test]
+fn the_map_has_no_file_that_is_gone() {
+    fn collect(directory: &Path, names: &mut Vec<String>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => collect(&path, names),
+                false => names.push(path.file_name().unwrap().to_string_lossy().into_owned()),
+            }
+        }
+    }
+    let mut names = Vec::new();
+    collect(&root().join("src"), &mut names);
+    for line in read("docs/ARCHITECTURE.md").lines() {
+        let first = line.strip_prefix("| `").and_then(|rest| rest.split_once("` |"));
+        if let Some((name, _)) = first.filter(|(name, _)| name.ends_with(".rs")) {
+            assert!(names.iter().any(|there| there == name), "{name} is not in src/");
+        }
+    }
+}
+
+#[test]
+fn the_clients_have_their_own_documents() {
+    assert!(read("clients/python/README.md").contains("BinaryProtocolClient"));
+    assert!(read("README.md").contains("clients/python/README.md"));
 }
