@@ -4,7 +4,7 @@
 use super::cores;
 use super::listener::{self, ADMIN, MESSAGES, RECORDS};
 use super::ring::{self, Buffers, RingError};
-use crate::config::Config;
+use crate::config::{ADMIN_CONNECTIONS, Config, REFUSED_LINGERING};
 use bytesize::ByteSize;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt;
@@ -17,9 +17,10 @@ const KERNEL_MIN: (u32, u32) = (6, 0);
 /// Locked bytes of one ring of `RING_ENTRIES`: 16 KiB of entries and two queues, in whole pages.
 /// Seen with `ulimit -l`: a ring can be made with 32 KiB and not with 24.
 const RING_BYTES: usize = 32 << 10;
-/// Descriptors beside the connections: standard streams, listener, signals; and for each worker
-/// its ring, its epoll and its wake-ups.
-const FILES_FIXED: usize = 32;
+/// Descriptors beside the connections: standard streams, listeners, signals, files that are read
+/// again; those of admin connections and of refused clients; and for each worker its ring, its
+/// epoll and its wake-ups.
+const FILES_FIXED: usize = 48 + ADMIN_CONNECTIONS + REFUSED_LINGERING;
 const FILES_PER_WORKER: usize = 8;
 /// Bit of CAP_IPC_LOCK in a mask of capabilities (linux/capability.h).
 const CAP_IPC_LOCK: u32 = 14;
