@@ -269,7 +269,7 @@ fn a_flood_of_groups_is_stopped_while_it_runs() {
 
 #[test]
 fn one_connection_too_many_is_refused_and_reported() {
-    let engine = Engine::start(&["--max-connections", "2", "--exit-after", "3"]);
+    let engine = Engine::start(&["--max-streams", "2", "--exit-after", "3"]);
     let good = records(8, 5);
     let (mut first, mut second) = (engine.connect(), engine.connect());
     let mut third = engine.connect();
@@ -345,7 +345,7 @@ fn mangled_streams_are_each_reported_and_harm_nobody() {
         &core,
         "--exit-after",
         &count,
-        "--max-connections",
+        "--max-streams",
         &count,
         "--packet-bytes-limit",
         "64KiB",

@@ -89,11 +89,17 @@ fn exit_after_says_by_its_code_whether_all_were_complete() {
     }
 }
 
+/// Runs an engine that is not expected to start.
+fn serve_records_on(port: &str) -> std::process::Output {
+    let listeners = ["--no-messages", "--admin-port", "0", "--host", "127.0.0.1"];
+    run(ringest().arg("serve").args(listeners).args(["--records-port", port]))
+}
+
 #[test]
 fn a_taken_port_exits_3_with_the_next_step() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let output = run(ringest().args(["serve", "--host", "127.0.0.1", "--records-port", &port]));
+    let output = serve_records_on(&port);
     assert_eq!(output.status.code(), Some(3));
     let stderr = stderr_of(&output);
     assert!(stderr.contains("another process listens there"), "{stderr}");
@@ -101,7 +107,7 @@ fn a_taken_port_exits_3_with_the_next_step() {
     // Nor may two engines share a port.
     let engine = Engine::start(&[]);
     let port = engine.address.port().to_string();
-    let output = run(ringest().args(["serve", "--host", "127.0.0.1", "--records-port", &port]));
+    let output = serve_records_on(&port);
     assert_eq!(output.status.code(), Some(3));
 }
 
@@ -117,7 +123,8 @@ fn serve_one_with(stdout: Stdio) -> (Option<i32>, String) {
 
 #[test]
 fn a_stdout_that_was_never_open_is_an_error() {
-    for command in ["serve --records-port 0", "demo --connections 1 --records 1", "doctor"] {
+    let serve = "serve --no-messages --admin-port 0 --records-port 0";
+    for command in [serve, "demo --connections 1 --records 1", "doctor"] {
         let script = format!("exec {RINGEST} {command} >&-");
         let output = run(Command::new("sh").args(["-c", &script]).stdin(Stdio::null()));
         assert_eq!(output.status.code(), Some(1), "{command}");
@@ -243,8 +250,9 @@ fn every_option_of_serve_reads_its_environment_variable() {
 
 #[test]
 fn doctor_gives_each_finding_in_both_forms() {
-    let text = run(ringest().args(["doctor", "--records-port", "0"]));
-    let json = run(ringest().args(["doctor", "--records-port", "0", "--format", "json"]));
+    let doctor = ["doctor", "--port", "0", "--records-port", "0", "--admin-port", "0"];
+    let text = run(ringest().args(doctor));
+    let json = run(ringest().args(doctor).args(["--format", "json"]));
     let findings: Value = serde_json::from_slice(&json.stdout).unwrap();
     let text = String::from_utf8(text.stdout).unwrap();
     for check in ["kernel", "io_uring", "memlock", "nofile", "cores", "cpu_quota", "port", "memory"]
@@ -263,7 +271,8 @@ fn doctor_gives_each_finding_in_both_forms() {
 fn doctor_fails_where_the_port_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let output = run(ringest().args(["doctor", "--host", "127.0.0.1", "--records-port", &port]));
+    let doctor = ["doctor", "--host", "127.0.0.1", "--port", "0"];
+    let output = run(ringest().args(doctor).args(["--records-port", &port]));
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains("FAIL  port"));
 }
@@ -282,7 +291,7 @@ fn health_sees_whether_an_engine_listens_and_connects_to_none() {
 
 #[test]
 fn too_few_descriptors_exit_3_with_the_next_step() {
-    let script = format!("ulimit -n 100; exec {RINGEST} serve --records-port 0");
+    let script = format!("ulimit -n 100; exec {RINGEST} serve --port 0 --records-port 0");
     let output = run(Command::new("sh").args(["-c", &script]).stdin(Stdio::null()));
     assert_eq!(output.status.code(), Some(3));
     let stderr = stderr_of(&output);

@@ -133,7 +133,8 @@ fn a_packet_cut_anywhere_gives_the_same_result() {
     last.push(end_record());
     let bytes = packet(&last);
     assert_eq!(bytes.len(), 1072);
-    let engine = Engine::start(&["--max-connections", "2000", "--exit-after", "1073"]);
+    let limits = ["--max-connections", "2000", "--max-streams", "2000"];
+    let engine = Engine::start(&[&limits[..], &["--exit-after", "1073"]].concat());
     let mut peers = Vec::new();
     // First halves of all, then second halves: the engine has read each by then.
     let mut sockets: Vec<_> = (1..=1072).map(|_| engine.connect()).collect();

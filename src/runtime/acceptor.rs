@@ -118,7 +118,10 @@ impl Acceptor {
             return self.refuse(door, number, stream, peer, refusals).await;
         };
         let worker = slot.worker();
-        let tls = door.certificates.as_ref().map(|certificates| certificates.current());
+        let tls = door.certificates.as_ref().map(|certificates| match door.protocol {
+            Protocol::Records => certificates.current_for_senders(),
+            Protocol::Messages => certificates.current(),
+        });
         let accepted = Accepted { protocol: door.protocol, number, stream, peer, slot, tls };
         if self.inboxes[worker].send(accepted).await.is_err() {
             tracing::error!(worker, "a worker is gone: this is a defect, please report it");

@@ -45,10 +45,16 @@ pub struct MessageConnection {
     input: Input,
     session: Session,
     /// The record stream that DATA carries, while there is one.
-    records: Option<(RecordStream, StreamSlot)>,
+    records: Option<Box<Carried>>,
     begun: Instant,
     messages: u64,
     slot: Slot,
+}
+
+/// A record stream within a message connection, and what it holds: large, and rare.
+struct Carried {
+    stream: RecordStream,
+    slot: StreamSlot,
 }
 
 /// How a connection is over.
@@ -82,7 +88,7 @@ impl MessageConnection {
         control.set_dispensable(true);
         let encrypted = tls.is_some();
         let peer = Peer::new(number, Rc::clone(&stream), control, tls, Rc::clone(&shared));
-        shared.peers.borrow_mut().push(Rc::clone(&peer));
+        shared.remember(&peer);
         let (streams, deadlines) = (&shared.streams, &shared.deadlines);
         let presence = Presence::new(Protocol::Messages, number, streams, deadlines);
         tracing::debug!(connection = number, peer = %address, "connected");
@@ -110,9 +116,9 @@ impl MessageConnection {
     }
 
     /// Serves until the connection is over.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         let over = self.converse().await;
-        self.end_records(&over).await;
+        Box::pin(self.end_records(&over)).await;
         self.say_goodbye(&over).await;
         self.log(&over);
     }
@@ -172,7 +178,8 @@ impl MessageConnection {
                         address: self.address,
                         records: &mut self.records,
                     };
-                    match carrier.take_in(body, taken_over).await {
+                    // Its state is large, and most connections never carry data.
+                    match Box::pin(carrier.take_in(body, taken_over)).await {
                         Taken::In => self.session.acknowledge(sequence, &mut out),
                         Taken::Rejected => self.session.reject(&mut out),
                         Taken::NoStream => self.session.fail(Fault::StreamsLimit, &mut out),
@@ -268,7 +275,8 @@ impl MessageConnection {
 
     /// Reports the record stream that is not at its end: CLOSE ends it well.
     async fn end_records(&mut self, over: &Over) {
-        let Some((stream, slot)) = self.records.take() else { return };
+        let Some(carried) = self.records.take() else { return };
+        let Carried { stream, slot } = *carried;
         let reason = match over {
             Over::Session(End::Closed) => None,
             Over::Cut(Cut::Idle) => Some(Reason::IdleTimeout),
@@ -311,8 +319,11 @@ impl MessageConnection {
         }
         self.shared.put_outbox(out);
         self.peer.wait_for_room(0).await;
-        if self.peer.control.cut() == Some(Cut::SlowConsumer) && !over.is_cut() {
-            return self.tally().slow_consumers.add(1);
+        if self.peer.control.cut() == Some(Cut::SlowConsumer) {
+            if fault.is_none() {
+                self.tally().slow_consumers.add(1);
+            }
+            return;
         }
         let _ = self.stream.shutdown(Shutdown::Write);
         if !matches!(over, Over::Closed) {
@@ -347,15 +358,11 @@ impl MessageConnection {
 impl Drop for MessageConnection {
     /// Also where a defect ended the connection's task.
     fn drop(&mut self) {
-        self.shared.forget(self.peer.number());
+        self.shared.forget(&self.peer);
     }
 }
 
 impl Over {
-    fn is_cut(&self) -> bool {
-        matches!(self, Over::Cut(_))
-    }
-
     /// What is counted as an error; slow consumers and failures to authenticate are counted by
     /// themselves.
     fn fault(&self) -> Option<Fault> {
@@ -427,7 +434,7 @@ struct Carrier<'a> {
     shared: &'a Rc<Messages>,
     slot: &'a Slot,
     address: SocketAddr,
-    records: &'a mut Option<(RecordStream, StreamSlot)>,
+    records: &'a mut Option<Box<Carried>>,
 }
 
 impl Carrier<'_> {
@@ -441,20 +448,22 @@ impl Carrier<'_> {
         if self.records.is_none() {
             *self.records = self.start_stream(taken_over);
         }
-        let Some((stream, _)) = self.records.as_mut() else { return Taken::NoStream };
+        let Some(Carried { stream, .. }) = self.records.as_deref_mut() else {
+            return Taken::NoStream;
+        };
         let digested = stream.digest(body, body.len(), taken_over).await;
         if digested.is_ok() && !stream.intake().ended() {
             stream.forget_window();
             return Taken::In;
         }
-        let (stream, slot) = self.records.take().expect("a stream is there");
+        let Carried { stream, slot } = *self.records.take().expect("a stream is there");
         let rejected = digested.is_err();
         let received = stream.finish(digested).await;
         record_stream::report(&streams.jobs, received, Held::Stream(slot)).await;
         if rejected { Taken::Rejected } else { Taken::In }
     }
 
-    fn start_stream(&self, now: Instant) -> Option<(RecordStream, StreamSlot)> {
+    fn start_stream(&self, now: Instant) -> Option<Box<Carried>> {
         let slots = self.slot.slots();
         let slot = slots.take_stream()?;
         let stream = RecordStream::start(
@@ -466,6 +475,6 @@ impl Carrier<'_> {
             now,
         );
         tracing::debug!(stream = stream.number(), peer = %self.address, "DATA carries records");
-        Some((stream, slot))
+        Some(Box::new(Carried { stream, slot }))
     }
 }

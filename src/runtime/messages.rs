@@ -30,7 +30,7 @@ pub struct Messages {
     pub gate: Arc<Gate>,
     /// The way to the clients of all workers.
     pub hub: Hub,
-    /// The clients of this worker.
+    /// The clients of this worker, in no order.
     pub peers: RefCell<Vec<Rc<Peer>>>,
     /// Latencies since the last tick.
     pub latency: RefCell<Latency>,
@@ -38,7 +38,7 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// With slots for `connections` clients.
+    /// With a place for every client that there may be.
     pub fn new(
         streams: Rc<Streams>,
         buffers: Rc<Buffers>,
@@ -75,11 +75,20 @@ impl Messages {
         }
     }
 
-    /// A client that is not there any more.
-    pub fn forget(&self, number: u64) {
+    /// A client that is there from now on.
+    pub fn remember(&self, peer: &Rc<Peer>) {
         let mut peers = self.peers.borrow_mut();
-        if let Some(place) = peers.iter().position(|peer| peer.number() == number) {
-            peers.swap_remove(place);
+        peer.place().set(peers.len());
+        peers.push(Rc::clone(peer));
+    }
+
+    /// A client that is not there any more.
+    pub fn forget(&self, peer: &Peer) {
+        let mut peers = self.peers.borrow_mut();
+        let place = peer.place().get();
+        peers.swap_remove(place);
+        if let Some(moved) = peers.get(place) {
+            moved.place().set(place);
         }
     }
 

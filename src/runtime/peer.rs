@@ -37,11 +37,13 @@ struct Owed {
 /// One connected client, as those see it who send to it.
 pub struct Peer {
     number: u64,
+    /// Where it stands among the worker's clients.
+    place: Cell<usize>,
     stream: Rc<TcpStream>,
     /// When the engine ends the connection.
     pub control: Rc<Control>,
-    /// The connection's TLS, where it has one.
-    pub tls: Option<RefCell<Tls>>,
+    /// The connection's TLS, where it has one: large, so not within.
+    pub tls: Option<Box<RefCell<Tls>>>,
     outbox: RefCell<Outbox>,
     /// Whether a task writes the outbox.
     writing: Cell<bool>,
@@ -67,9 +69,10 @@ impl Peer {
         let budget = Arc::clone(&shared.streams.counters.queued);
         Rc::new(Peer {
             number,
+            place: Cell::new(usize::MAX),
             stream,
             control,
-            tls: tls.map(RefCell::new),
+            tls: tls.map(|tls| Box::new(RefCell::new(tls))),
             outbox: RefCell::new(Outbox::new(RECEIVER_QUEUE_BYTES, budget)),
             writing: Cell::new(false),
             broken: Cell::new(false),
@@ -80,6 +83,11 @@ impl Peer {
             emptied: Notify::new(),
             shared,
         })
+    }
+
+    /// Where it stands among the worker's clients.
+    pub fn place(&self) -> &Cell<usize> {
+        &self.place
     }
 
     /// Number of the connection.

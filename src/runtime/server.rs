@@ -14,7 +14,7 @@ use super::listener::{self, ADMIN, ListenError, MESSAGES, RECORDS};
 use super::pool::ColumnPool;
 use super::reporter::{self, Outcome, Sink};
 use super::slots::Slots;
-use super::tls_config::{Certificates, TlsConfigError, TlsSource};
+use super::tls_config::{Certificates, TlsConfigError, TlsSource, Validity};
 use super::worker::{Common, Worker, WorkerError};
 use crate::config::{
     AGGREGATION_QUEUE, AUTH_TIMEOUT, BATCHES_IN_FLIGHT, Config, ConfigError, FRAME_TIMEOUT, INBOX,
@@ -29,7 +29,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 /// Why the engine did not start.
@@ -96,10 +96,12 @@ impl Reloader {
     /// Reads certificates and auth file again, and says in the log what came of it. What cannot be
     /// read stays as it was. Connections that are there keep what they began with.
     pub fn reload(&self) {
-        match self.certificates.as_ref().map(|certificates| certificates.reload()) {
-            Some(Ok(())) => tracing::info!("certificates read again"),
-            Some(Err(error)) => tracing::error!("the old certificates stay: {error}"),
-            None => {}
+        if let Some(certificates) = &self.certificates {
+            match certificates.reload() {
+                Ok(()) => tracing::info!("certificates read again"),
+                Err(error) => tracing::error!("the old certificates stay: {error}"),
+            }
+            warn_of_validity(certificates);
         }
         match self.gate.reload() {
             Ok(Some(users)) => tracing::info!(users, "auth file read again"),
@@ -254,6 +256,14 @@ impl Engine {
     }
 }
 
+/// A certificate that is not valid is served all the same: its clients know best what they accept.
+fn warn_of_validity(certificates: &Certificates) {
+    let validity = certificates.validity(SystemTime::now());
+    if validity != Validity::Valid {
+        tracing::warn!("{validity}");
+    }
+}
+
 /// The certificates, where TLS is spoken.
 fn load_certificates(config: &Config) -> Result<Option<Arc<Certificates>>, TlsConfigError> {
     let tls = &config.tls;
@@ -262,7 +272,9 @@ fn load_certificates(config: &Config) -> Result<Option<Arc<Certificates>>, TlsCo
     };
     let client_ca = tls.client_ca.clone();
     let source = TlsSource { cert: cert.clone(), key: key.clone(), client_ca };
-    Certificates::load(source).map(|certificates| Some(Arc::new(certificates)))
+    let certificates = Certificates::load(source)?;
+    warn_of_validity(&certificates);
+    Ok(Some(Arc::new(certificates)))
 }
 
 /// Binds the listeners that are asked for.

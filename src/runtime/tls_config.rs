@@ -200,6 +200,8 @@ impl fmt::Display for Validity {
 /// What was read at one time.
 struct Loaded {
     config: Arc<ServerConfig>,
+    /// The same without session tickets.
+    for_senders: Arc<ServerConfig>,
     own: CertificateDer<'static>,
 }
 
@@ -238,6 +240,12 @@ impl Certificates {
         Arc::clone(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).config)
     }
 
+    /// The same for a connection whose client only sends. It gets no session tickets: a client that
+    /// closes with bytes unread resets the connection, and what it sent last may be lost.
+    pub fn current_for_senders(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).for_senders)
+    }
+
     /// How the server's certificate stands at `now`.
     pub fn validity(&self, now: SystemTime) -> Validity {
         validity(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).own, now)
@@ -261,7 +269,9 @@ fn read(source: &TlsSource) -> Result<Loaded, TlsConfigError> {
         .map_err(|error| pair_error(source, error))?;
     config.session_storage = ServerSessionMemoryCache::new(TLS_SESSIONS_MAX);
     config.ticketer = ring::Ticketer::new().map_err(TlsConfigError::Provider)?;
-    Ok(Loaded { config: Arc::new(config), own })
+    let mut for_senders = config.clone();
+    for_senders.send_tls13_tickets = 0;
+    Ok(Loaded { config: Arc::new(config), for_senders: Arc::new(for_senders), own })
 }
 
 fn pair_error(source: &TlsSource, error: rustls::Error) -> TlsConfigError {

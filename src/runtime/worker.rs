@@ -198,8 +198,8 @@ async fn serve_messages(accepted: Accepted, shared: Rc<Messages>) {
     let (number, peer) = (accepted.number, accepted.peer);
     let streams = Rc::clone(&shared.streams);
     let guard = Defect { streams, number, armed: true };
-    match MessageConnection::start(accepted, shared) {
-        Ok(connection) => connection.run().await,
+    match MessageConnection::start(accepted, shared).map(Box::new) {
+        Ok(mut connection) => connection.run().await,
         Err(error) => tracing::error!(connection = number, %peer, "cannot begin TLS: {error}"),
     }
     guard.disarm();

@@ -1,4 +1,4 @@
-//! What the end-to-end tests share: an engine as a process, raw senders, and a naive oracle. Shares
+//! What the end-to-end tests share: an engine as a process, raw senders, and naive oracles. Shares
 //! no code with the engine.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
@@ -27,7 +27,10 @@ pub fn ringest() -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGEST_")) {
         command.env_remove(name);
     }
-    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    for name in ["RUST_LOG", "MAX_CONNECTIONS", "RATE_LIMIT"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
     command
 }
 
@@ -46,9 +49,15 @@ pub fn one_core() -> String {
     core_affinity::get_core_ids().expect("cores")[0].id.to_string()
 }
 
-/// A running `ringest serve --format ndjson` on a free port. Ended by id when dropped.
+/// Which listeners an engine has, each on a free port.
+const RECORDS_ONLY: &[&str] = &["--records-port", "0", "--no-messages"];
+const MESSAGES_ONLY: &[&str] = &["--port", "0", "--no-records"];
+const BOTH: &[&str] = &["--port", "0", "--records-port", "0"];
+
+/// A running `ringest serve --format ndjson` on free ports. Ended by id when dropped.
 pub struct Engine {
     pub child: Child,
+    /// Of the record listener, or of the message listener where that is the only one.
     pub address: SocketAddr,
     directory: tempfile::TempDir,
     log: Arc<Mutex<String>>,
@@ -56,11 +65,34 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts it with further options and waits until it is ready. Its results go to a file.
+    /// Starts one that takes record streams, with further options, and waits until it is ready.
+    /// Its results go to a file.
     pub fn start(options: &[&str]) -> Engine {
+        Engine::start_command(ringest(), RECORDS_ONLY, options)
+    }
+
+    /// One that takes messages.
+    pub fn start_messages(options: &[&str]) -> Engine {
+        Engine::start_command(ringest(), MESSAGES_ONLY, options)
+    }
+
+    /// One that takes both.
+    pub fn start_both(options: &[&str]) -> Engine {
+        Engine::start_command(ringest(), BOTH, options)
+    }
+
+    /// One that takes messages, with variables of the environment.
+    pub fn start_messages_in(environment: &[(&str, &str)], options: &[&str]) -> Engine {
+        let mut command = ringest();
+        command.envs(environment.iter().copied());
+        Engine::start_command(command, MESSAGES_ONLY, options)
+    }
+
+    fn start_command(command: Command, listeners: &[&str], options: &[&str]) -> Engine {
         let directory = tempfile::tempdir().expect("a directory");
         let results = File::create(directory.path().join("results")).expect("a file");
-        let (mut engine, mut stderr) = Engine::spawn(options, results.into(), directory);
+        let options = [listeners, options].concat();
+        let (mut engine, mut stderr) = Engine::spawn(command, &options, results.into(), directory);
         let log = Arc::clone(&engine.log);
         engine.log_reader = Some(thread::spawn(move || {
             let mut line = String::new();
@@ -72,18 +104,20 @@ impl Engine {
         engine
     }
 
-    /// The same with another stdout; also gives what follows on its stderr.
+    /// One that takes record streams, with another stdout; also gives what follows on its stderr.
     pub fn start_with(options: &[&str], stdout: Stdio) -> (Engine, BufReader<ChildStderr>) {
-        Engine::spawn(options, stdout, tempfile::tempdir().expect("a directory"))
+        let options = [RECORDS_ONLY, options].concat();
+        Engine::spawn(ringest(), &options, stdout, tempfile::tempdir().expect("a directory"))
     }
 
     fn spawn(
+        mut command: Command,
         options: &[&str],
         stdout: Stdio,
         directory: tempfile::TempDir,
     ) -> (Engine, BufReader<ChildStderr>) {
-        let mut child = ringest()
-            .args(["serve", "--host", "127.0.0.1", "--records-port", "0", "--format", "ndjson"])
+        let mut child = command
+            .args(["serve", "--host", "127.0.0.1", "--admin-port", "0", "--format", "ndjson"])
             .args(options)
             .stdout(stdout)
             .stderr(Stdio::piped())
@@ -91,16 +125,32 @@ impl Engine {
             .expect("the engine starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
         let mut log = String::new();
+        // Records are announced after messages.
+        let last = if options.contains(&"--no-records") { "messages" } else { "records" };
         let address = loop {
-            let seen = log.len();
+            if let Some(address) = ready_for(last, &log) {
+                break address;
+            }
             let bytes = stderr.read_line(&mut log).expect("text");
             assert!(bytes > 0, "the engine did not get ready: {log}");
-            if let Some((_, rest)) = log[seen..].split_once("ready for records on ") {
-                break rest.split(' ').next().unwrap().parse().expect("an address");
-            }
         };
         let log = Arc::new(Mutex::new(log));
         (Engine { child, address, directory, log, log_reader: None }, stderr)
+    }
+
+    /// Where the engine is ready for messages.
+    pub fn messages(&self) -> SocketAddr {
+        ready_for("messages", &self.log()).expect("a message listener")
+    }
+
+    /// Where the engine is ready for questions about itself.
+    pub fn admin(&self) -> SocketAddr {
+        let mut address = None;
+        until("the admin listener", || {
+            address = ready_for("admin", &self.log());
+            address.is_some()
+        });
+        address.unwrap()
     }
 
     pub fn results_path(&self) -> PathBuf {
@@ -140,8 +190,17 @@ impl Engine {
 
     /// Peak resident memory in KiB.
     pub fn memory_peak_kib(&self) -> u64 {
+        self.memory_kib("VmHWM:")
+    }
+
+    /// Resident memory in KiB.
+    pub fn memory_resident_kib(&self) -> u64 {
+        self.memory_kib("VmRSS:")
+    }
+
+    fn memory_kib(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
     }
 
@@ -168,6 +227,14 @@ impl Drop for Engine {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The address that a log says to be ready for `what`.
+fn ready_for(what: &str, log: &str) -> Option<SocketAddr> {
+    let (_, rest) = log.split_once(&format!("ready for {what} on "))?;
+    let (line, _) = rest.split_once('\n')?;
+    let address = line.split(' ').next().unwrap_or(line);
+    Some(address.parse().expect("an address"))
 }
 
 /// Waits until `done`, and fails the test if that takes too long.

@@ -1,0 +1,382 @@
+"""A lost connection that is opened again: what is repeated, what never is, and when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from scripted import (
+    AUTH,
+    AUTH_REPLY,
+    BROADCAST,
+    CONNECTION_LIMIT,
+    DATA,
+    ECHO,
+    PING,
+    UNAUTHENTICATED,
+    Peer,
+    answer_to,
+    error_frame,
+    frame,
+    run,
+    scripted,
+    serve,
+    silent,
+)
+
+from ringest import (
+    AuthenticationError,
+    BinaryProtocolClient,
+    ConnectionLostError,
+    NotConnected,
+    ProtocolError,
+    ReconnectPolicy,
+    RequestTimeout,
+)
+
+TOKEN = "tok-5e77bf3c1d9a"
+QUICK = ReconnectPolicy(delay_min_s=0.005, delay_max_s=0.02)
+
+
+async def drop(peer: Peer) -> None:
+    """Takes one message and is gone."""
+    await peer.read()
+
+
+def test_requests_in_flight_fail_and_later_ones_wait() -> None:
+    seen: list[bytes] = []
+
+    async def note(peer: Peer) -> None:
+        # Whether there is a place for the client is found out first.
+        await peer.write(answer_to(PING, await peer.expect(PING)))
+        for _ in range(2):
+            payload = await peer.expect(DATA)
+            seen.append(payload[4:])
+            await peer.write(answer_to(DATA, payload))
+        await peer.serve()
+
+    async def scenario() -> None:
+        async with (
+            scripted(drop, note) as port,
+            BinaryProtocolClient("127.0.0.1", port, reconnect=QUICK) as client,
+        ):
+            with pytest.raises(ConnectionLostError, match="DATA had been sent"):
+                await client.send_data(b"once")
+            assert not client.connected
+            assert repr(client).endswith(" reconnecting>")
+            await asyncio.gather(client.send_data(b"twice"), client.send_data(b"thrice"))
+            assert client.connected
+
+    run(scenario())
+    assert seen == [b"twice", b"thrice"]
+
+
+def test_requests_that_waited_for_their_turn_go_to_the_next_connection() -> None:
+    async def scenario() -> None:
+        async with (
+            scripted(drop, serve) as port,
+            BinaryProtocolClient("127.0.0.1", port, reconnect=QUICK, in_flight_max=1) as client,
+        ):
+            first, *others = await asyncio.gather(
+                *(client.echo(bytes([number])) for number in range(5)), return_exceptions=True
+            )
+            assert isinstance(first, ConnectionLostError)
+            assert others == [bytes([number]) for number in range(1, 5)]
+
+    run(scenario())
+
+
+def test_authentication_comes_before_everything_else() -> None:
+    async def authenticate_then_drop(peer: Peer) -> None:
+        await peer.write(answer_to(AUTH, await peer.expect(AUTH)))
+        await peer.expect(ECHO)
+
+    async def note(peer: Peer) -> None:
+        payload = await peer.expect(AUTH)
+        assert payload == b"\x05alice" + TOKEN.encode()
+        await peer.write(frame(AUTH_REPLY, b"\x01second"))
+        await peer.serve()
+
+    async def scenario() -> None:
+        async with (
+            scripted(authenticate_then_drop, note) as port,
+            BinaryProtocolClient("127.0.0.1", port, reconnect=QUICK) as client,
+        ):
+            assert await client.authenticate("alice", TOKEN) == "session-of-alice"
+            with pytest.raises(ConnectionLostError):
+                await client.echo(b"1")
+            assert client.session_id is None
+            assert await client.echo(b"2") == b"2"
+            assert client.session_id == "second"
+            assert await client.authenticate("alice", TOKEN) == "second"
+
+    run(scenario())
+
+
+def test_a_session_that_is_over_is_not_given() -> None:
+    async def accept_and_break(peer: Peer) -> None:
+        await peer.write(answer_to(AUTH, await peer.expect(AUTH)), b"garbage")
+        await peer.until_gone()
+
+    async def again(peer: Peer) -> None:
+        await peer.expect(AUTH)
+        await peer.write(frame(AUTH_REPLY, b"\x01second"))
+        await peer.serve()
+
+    async def scenario() -> None:
+        async with (
+            scripted(accept_and_break, again) as port,
+            BinaryProtocolClient("127.0.0.1", port, reconnect=QUICK) as client,
+        ):
+            sessions = await asyncio.gather(
+                client.authenticate("alice", TOKEN), client.authenticate("alice", TOKEN)
+            )
+            assert sessions[0] == "session-of-alice"
+            assert sessions[1] == client.session_id == "second"
+
+    run(scenario())
+
+
+def test_refused_credentials_end_the_attempts() -> None:
+    async def authenticate_then_drop(peer: Peer) -> None:
+        await peer.write(answer_to(AUTH, await peer.expect(AUTH)))
+
+    async def refuse(peer: Peer) -> None:
+        await peer.expect(AUTH)
+        await peer.write(frame(AUTH_REPLY, b"\x00"))
+        await peer.until_gone()
+
+    async def scenario() -> None:
+        async with (
+            scripted(authenticate_then_drop, refuse) as port,
+            BinaryProtocolClient("127.0.0.1", port, reconnect=QUICK) as client,
+        ):
+            await client.authenticate("alice", TOKEN)
+            with pytest.raises(AuthenticationError, match="user or token refused"):
+                async for _payload in client.broadcasts():
+                    pass
+            with pytest.raises(AuthenticationError, match="user or token refused") as caught:
+                await client.ping()
+            assert TOKEN not in str(caught.value)
+            assert repr(client).endswith(" not connected>")
+
+    run(scenario())
+
+
+def test_too_many_failed_attempts_are_not_repeated_on_another_connection() -> None:
+    async def refuse(peer: Peer) -> None:
+        await peer.expect(ECHO)
+        await peer.write(error_frame(UNAUTHENTICATED, "authenticate first"))
+
+    async def scenario() -> None:
+        async with (
+            scripted(refuse, serve) as port,
+            BinaryProtocolClient("127.0.0.1", port, reconnect=QUICK) as client,
+        ):
+            with pytest.raises(AuthenticationError, match="authenticate first"):
+                await client.echo(b"1")
+            with pytest.raises(AuthenticationError, match="authenticate first"):
+                async for _payload in client.broadcasts():
+                    pass
+            await client.connect()
+            assert await client.echo(b"2") == b"2"
+
+    run(scenario())
+
+
+def test_a_server_without_a_free_place_is_asked_again() -> None:
+    async def refuse(peer: Peer) -> None:
+        await peer.write(error_frame(CONNECTION_LIMIT, "connection limit reached"))
+
+    async def scenario() -> None:
+        async with (
+            scripted(drop, refuse, refuse, drop, serve) as port,
+            BinaryProtocolClient("127.0.0.1", port, reconnect=QUICK) as client,
+        ):
+            with pytest.raises(ConnectionLostError):
+                await client.echo(b"1")
+            assert await client.echo(b"2") == b"2"
+
+    run(scenario())
+
+
+def test_who_speaks_another_protocol_is_not_asked_again() -> None:
+    async def other(peer: Peer) -> None:
+        await peer.read()
+        await peer.write(b"SSH-2.0-other\r\n")
+        await peer.until_gone()
+
+    async def scenario() -> None:
+        async with (
+            scripted(drop, other) as port,
+            BinaryProtocolClient("127.0.0.1", port, reconnect=QUICK) as client,
+        ):
+            with pytest.raises(ConnectionLostError):
+                await client.echo(b"1")
+            with pytest.raises(NotConnected, match="not the magic") as caught:
+                await client.echo(b"2")
+            assert isinstance(caught.value.__cause__, ProtocolError)
+
+    run(scenario())
+
+
+def test_attempts_have_an_end_where_the_policy_says_so() -> None:
+    policy = ReconnectPolicy(delay_min_s=0.005, delay_max_s=0.01, attempts_max=3)
+
+    async def scenario() -> None:
+        async with scripted(drop) as port:
+            client = BinaryProtocolClient("127.0.0.1", port, reconnect=policy)
+            await client.connect()
+        # Nobody listens any more.
+        with pytest.raises(NotConnected, match="connection refused"):
+            await client.echo(b"1")
+        await client.close()
+
+    run(scenario())
+
+
+def test_waiting_for_a_connection_has_an_end() -> None:
+    async def scenario() -> None:
+        async with scripted(silent) as port:
+            client = BinaryProtocolClient("127.0.0.1", port, reconnect=QUICK, request_timeout_s=0.2)
+            await client.connect()
+        for request in (client.ping(), client.broadcast(b""), client.authenticate("alice", TOKEN)):
+            with pytest.raises((RequestTimeout, ConnectionLostError)):
+                await request
+        with pytest.raises(RequestTimeout, match=r"no connection for .* ECHO was not sent"):
+            await client.echo(b"1")
+        with pytest.raises(RequestTimeout, match=r"no connection for .* BROADCAST was not sent"):
+            await client.broadcast(b"1")
+        await client.close()
+
+    run(scenario())
+
+
+def test_a_silent_server_is_not_waited_for_without_end() -> None:
+    async def scenario() -> None:
+        gone = asyncio.Event()
+
+        async def silent_until_gone(peer: Peer) -> None:
+            await silent(peer)
+            gone.set()
+
+        async with (
+            scripted(drop, silent_until_gone, serve) as port,
+            BinaryProtocolClient(
+                "127.0.0.1", port, reconnect=QUICK, connect_timeout_s=0.2
+            ) as client,
+        ):
+            with pytest.raises(ConnectionLostError):
+                await client.echo(b"1")
+            assert await client.echo(b"2") == b"2"
+            await gone.wait()
+
+    run(scenario())
+
+
+def test_a_connection_that_breaks_at_once_is_followed_by_another() -> None:
+    async def break_off(peer: Peer) -> None:
+        await peer.write(answer_to(PING, await peer.expect(PING)), b"garbage")
+        await peer.until_gone()
+
+    async def scenario() -> None:
+        async with (
+            scripted(drop, break_off, serve) as port,
+            BinaryProtocolClient("127.0.0.1", port, reconnect=QUICK) as client,
+        ):
+            with pytest.raises(ConnectionLostError):
+                await client.echo(b"1")
+            assert await client.echo(b"2") == b"2"
+
+    run(scenario())
+
+
+def test_a_missing_pong_leads_to_another_connection() -> None:
+    async def scenario() -> None:
+        async with (
+            scripted(silent, serve) as port,
+            BinaryProtocolClient(
+                "127.0.0.1",
+                port,
+                reconnect=QUICK,
+                heartbeat_interval_s=0.02,
+                heartbeat_timeout_s=0.2,
+            ) as client,
+        ):
+            with pytest.raises(ConnectionLostError, match="no answer to a PING"):
+                await client.echo(b"1")
+            assert await client.echo(b"2") == b"2"
+
+    run(scenario())
+
+
+def test_broadcasts_go_on_over_the_next_connection() -> None:
+    async def one(peer: Peer) -> None:
+        await peer.write(frame(BROADCAST, b"one"))
+        await peer.read()
+
+    async def two(peer: Peer) -> None:
+        await peer.write(frame(BROADCAST, b"two"))
+        await peer.serve()
+
+    async def scenario() -> None:
+        async with (
+            scripted(one, two) as port,
+            BinaryProtocolClient("127.0.0.1", port, reconnect=QUICK) as client,
+        ):
+            broadcasts = client.broadcasts()
+            assert await anext(broadcasts) == b"one"
+            with pytest.raises(ConnectionLostError):
+                await client.ping()
+            assert await anext(broadcasts) == b"two"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.05])
+def test_close_ends_the_attempts(wait_s: float) -> None:
+    async def scenario() -> None:
+        async with scripted(drop) as port:
+            client = BinaryProtocolClient("127.0.0.1", port, reconnect=QUICK)
+            await client.connect()
+            with pytest.raises(ConnectionLostError):
+                await client.ping()
+        waiting = asyncio.create_task(client.echo(b"1"))
+        await asyncio.sleep(wait_s)
+        await client.connect()
+        await client.close()
+        with pytest.raises(NotConnected, match="the client was closed"):
+            await waiting
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(scenario())
+
+
+def test_without_a_policy_the_program_decides() -> None:
+    async def scenario() -> None:
+        async with scripted(drop, serve) as port, BinaryProtocolClient("127.0.0.1", port) as client:
+            with pytest.raises(ConnectionLostError):
+                await client.echo(b"1")
+            with pytest.raises(NotConnected):
+                await client.echo(b"2")
+            await client.connect()
+            assert await client.echo(b"3") == b"3"
+
+    run(scenario())
+
+
+def test_waits_double_up_to_the_longest_and_differ() -> None:
+    policy = ReconnectPolicy(delay_min_s=1.0, delay_max_s=10.0)
+    for attempt, longest_s in [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 10.0), (10_000, 10.0)]:
+        waits_s = {policy.delay_s(attempt) for _ in range(100)}
+        assert all(longest_s / 2.0 <= wait_s <= longest_s for wait_s in waits_s)
+        assert len(waits_s) > 1
+
+
+def test_policies_that_make_no_sense() -> None:
+    with pytest.raises(ValueError, match="delay_min_s"):
+        ReconnectPolicy(delay_min_s=0.0)
+    with pytest.raises(ValueError, match="delay_min_s"):
+        ReconnectPolicy(delay_min_s=2.0, delay_max_s=1.0)
+    with pytest.raises(ValueError, match="attempts_max"):
+        ReconnectPolicy(attempts_max=0)
