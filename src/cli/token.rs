@@ -2,7 +2,8 @@
 //! token: who loses one gets another.
 
 use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, say};
-use crate::engine::auth::{AUTH_FILE_BYTES_MAX, AuthError, AuthRule, AuthTable, check_user};
+use crate::config::AUTH_FILE_BYTES_MAX;
+use crate::engine::auth::{AuthError, AuthRule, AuthTable, check_user};
 use crate::engine::token::{NoRandomness, line_for, new_token};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Write};

@@ -5,6 +5,7 @@
 //! and lines that begin with `#` say nothing. Tokens have 256 random bits, so a fast hash is
 //! enough: there is nothing to guess that a slow one would have to protect.
 
+use crate::config::{AUTH_FILE_BYTES_MAX, AUTH_USERS_MAX, USER_BYTES_MAX};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fmt;
@@ -12,13 +13,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use subtle::{Choice, ConstantTimeEq};
-
-/// Users that one file may have.
-pub const AUTH_USERS_MAX: usize = 100_000;
-/// Bytes that one file may have: that many users with the longest names, and some comments.
-pub const AUTH_FILE_BYTES_MAX: usize = 32 << 20;
-/// Longest name of a user, in bytes.
-pub const USER_BYTES_MAX: usize = 255;
 
 /// What stands between a name and its hash.
 pub(super) const SCHEME: &str = "sha256";

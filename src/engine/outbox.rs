@@ -6,7 +6,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A cap on the bytes that wait for all receivers together.
+/// A cap on the bytes that wait for all receivers of a worker together.
 #[derive(Debug)]
 pub struct QueueBudget {
     queued_bytes: AtomicUsize,
@@ -38,7 +38,7 @@ impl QueueBudget {
     }
 }
 
-/// Why a piece was not taken. Its receiver is to be cut.
+/// Why a piece was not taken. Its receiver is to be cut, or another to whom more is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Overflow {
     /// Too much waits for this receiver.
@@ -51,8 +51,8 @@ pub enum Overflow {
         /// The limit in force.
         limit: usize,
     },
-    /// Too much waits for all receivers together.
-    #[error("{waiting} bytes wait for all receivers, which is the limit")]
+    /// Too much waits for all receivers of the worker together.
+    #[error("{waiting} bytes wait for all receivers of the worker, which is the limit")]
     All {
         /// Bytes that waited.
         waiting: usize,

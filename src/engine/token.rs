@@ -2,12 +2,8 @@
 //! none (`auth` does).
 
 use super::auth::{AuthRule, SCHEME, check_user, hash};
+use crate::config::{SESSION_ID_BYTES, TOKEN_BYTES};
 use std::fmt::Write;
-
-/// Random bytes of a token, 256 bits: nobody guesses one, and its plain SHA-256 gives nothing away.
-pub const TOKEN_BYTES: usize = 32;
-/// Random bytes of a session's id, 128 bits: no two sessions meet by chance.
-pub const SESSION_ID_BYTES: usize = 16;
 
 /// The system gives no randomness.
 #[derive(Clone, Copy, Debug, thiserror::Error)]

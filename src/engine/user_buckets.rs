@@ -1,13 +1,10 @@
 //! One token bucket a user, whichever worker the user's connections are on: to connect anew does
 //! not fill it. Decides nothing about messages (the bucket does) and reads no clock.
 
+use crate::config::SWEEP_PAUSE_NS;
 use crate::wire::limiter::TokenBucket;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Time between two searches for buckets to forget. Where names come faster than buckets fill, the
-/// table is not searched for each of them.
-pub const SWEEP_PAUSE_NS: u64 = 100_000_000;
 
 /// Buckets of users, shared by all workers.
 pub struct UserBuckets {

@@ -4,7 +4,10 @@
 
 use super::admin_conn;
 use super::admin_site::Site;
-use crate::config::ACCEPT_PAUSE;
+use crate::config::{
+    ACCEPT_PAUSE, ADMIN_CONNECTIONS, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE_TIMEOUT, ADMIN_LINGER,
+    ADMIN_REPLY_TIMEOUT, ADMIN_SAMPLE,
+};
 use crate::engine::counters::Counters;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -17,24 +20,6 @@ use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::MissedTickBehavior;
-
-/// Admin connections at one time; one more is told so and closed.
-pub const ADMIN_CONNECTIONS: usize = 32;
-/// Longest head of a request, its first line included; also what is read at a time.
-pub const ADMIN_HEAD_BYTES: usize = 8 << 10;
-/// Longest time from a connection's beginning, or from the first byte of a later request, until
-/// the head is there.
-pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest time from a head until the client has taken the reply.
-pub const ADMIN_REPLY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest silence between two requests; above the usual interval of scrapes, 15 s.
-pub const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a client may go on sending after the last reply, so that a close does not destroy it.
-pub const ADMIN_LINGER: Duration = Duration::from_secs(1);
-/// What it may send in that time, thrown away.
-pub const ADMIN_LINGER_BYTES: usize = 64 << 10;
-/// Time that rates are measured over.
-pub const ADMIN_SAMPLE: Duration = Duration::from_secs(1);
 
 /// The whole reply to a connection too many.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
@@ -53,7 +38,7 @@ pub struct AdminState {
     pub started: Instant,
 }
 
-/// Limits of the admin listener; the defaults are the constants of this file.
+/// Limits of the admin listener; the defaults are the constants of `config`.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at one time.

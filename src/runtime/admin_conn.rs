@@ -8,8 +8,9 @@
 //!
 //! Each phase has a time after which the connection is closed as it is.
 
-use super::admin::{ADMIN_HEAD_BYTES, ADMIN_LINGER_BYTES, Limits};
+use super::admin::Limits;
 use super::admin_site::Site;
+use crate::config::{ADMIN_HEAD_BYTES, ADMIN_LINGER_BYTES};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};

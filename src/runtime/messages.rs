@@ -92,6 +92,19 @@ impl Messages {
         }
     }
 
+    /// Cuts the client for whom the most waits, where that is more than `bytes`; false where none
+    /// is so slow.
+    pub fn cut_slowest(&self, bytes: usize) -> bool {
+        let peers = self.peers.borrow();
+        let slowest = peers.iter().max_by_key(|peer| peer.waiting_bytes());
+        let Some(slowest) = slowest.filter(|peer| peer.waiting_bytes() > bytes) else {
+            return false;
+        };
+        tracing::debug!(connection = slowest.number(), "cut: the most bytes wait for it");
+        slowest.cut();
+        true
+    }
+
     /// What the worker's timer does at each tick.
     pub fn each_tick(&self) {
         let mut latency = self.latency.borrow_mut();

@@ -66,7 +66,8 @@ impl Peer {
         tls: Option<Tls>,
         shared: Rc<Messages>,
     ) -> Rc<Self> {
-        let budget = Arc::clone(&shared.streams.counters.queued);
+        let streams = &shared.streams;
+        let budget = Arc::clone(&streams.counters.queued[streams.worker]);
         Rc::new(Peer {
             number,
             place: Cell::new(usize::MAX),
@@ -168,8 +169,7 @@ impl Peer {
         match sent {
             Ok(sent) => {
                 self.count_sent(sent);
-                let pushed = self.outbox.borrow_mut().push(&bytes[sent..]);
-                self.let_wait(pushed);
+                self.let_wait(|outbox| outbox.push(&bytes[sent..]));
             }
             Err(error) => self.fail(&error),
         }
@@ -207,8 +207,7 @@ impl Peer {
             let skip = sent.min(piece.frames.len());
             sent -= skip;
             if skip < piece.frames.len() {
-                let pushed = self.outbox.borrow_mut().push_shared(&piece.frames, skip);
-                self.let_wait(pushed);
+                self.let_wait(|outbox| outbox.push_shared(&piece.frames, skip));
             }
         }
     }
@@ -224,16 +223,29 @@ impl Peer {
         self.shared.latency.borrow_mut().record(latency, u64::from(replies));
     }
 
-    /// Sees to what waits after a push.
-    fn let_wait(self: &Rc<Self>, pushed: Result<(), Overflow>) {
-        if let Err(overflow) = pushed {
-            tracing::debug!(connection = self.number, "does not read: {overflow}");
-            return self.give_up_as(Cut::SlowConsumer);
+    /// Lets bytes wait, and sees to it that they are written.
+    fn let_wait(self: &Rc<Self>, push: impl Fn(&mut Outbox) -> Result<(), Overflow>) {
+        loop {
+            let pushed = push(&mut self.outbox.borrow_mut());
+            match pushed {
+                Ok(()) => break,
+                // Those who read must not pay for those who do not.
+                Err(Overflow::All { .. }) if self.shared.cut_slowest(self.waiting_bytes()) => {}
+                Err(overflow) => {
+                    tracing::debug!(connection = self.number, "does not read: {overflow}");
+                    return self.give_up_as(Cut::SlowConsumer);
+                }
+            }
         }
         if !self.outbox.borrow().is_empty() && !self.writing.replace(true) {
             self.control.arm_write(Some(Instant::now() + WRITE_STALL_TIMEOUT));
             tokio_uring::spawn(Rc::clone(self).write_on());
         }
+    }
+
+    /// Cuts a receiver that does not read.
+    pub fn cut(&self) {
+        self.give_up_as(Cut::SlowConsumer);
     }
 
     /// Writes what waits, as the receiver takes it.

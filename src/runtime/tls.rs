@@ -8,6 +8,7 @@
 //! call. For that case, which only a strange peer brings about after the handshake, a copy of them
 //! is held.
 
+use crate::config::{TLS_INCOMING_BYTES, TLS_INCOMING_BYTES_MAX};
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus,
@@ -16,13 +17,8 @@ use rustls::{AlertDescription, HandshakeKind, InvalidMessage, ProtocolVersion, S
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes of the storage for received bytes while nothing is waiting in it.
-pub const TLS_INCOMING_BYTES: usize = 2 << 10;
 /// Bytes of the largest record: header, plaintext, and what encryption may add (RFC 5246, 6.2.3).
 pub const TLS_RECORD_BYTES_MAX: usize = HEADER_BYTES + PLAINTEXT_BYTES_MAX + 2048;
-/// Bytes that received records may occupy before they say something: a handshake message in
-/// pieces, such as a long chain of client certificates.
-pub const TLS_INCOMING_BYTES_MAX: usize = 64 << 10;
 
 const HEADER_BYTES: usize = 5;
 /// Plaintext of one record.

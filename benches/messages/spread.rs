@@ -1,0 +1,27 @@
+//! The middle of some figures and how far apart they are. Assumes no distribution.
+
+/// Median, least and greatest.
+#[derive(Clone, Copy)]
+pub struct Spread {
+    /// The middle one; of an even number, the mean of the two in the middle.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of at least one figure.
+    pub fn of(figures: &[f64]) -> Self {
+        let mut sorted = figures.to_vec();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        let below = sorted[(sorted.len() - 1) / 2];
+        Spread {
+            median: f64::midpoint(below, sorted[middle]),
+            min: sorted[0],
+            max: sorted[sorted.len() - 1],
+        }
+    }
+}

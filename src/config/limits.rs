@@ -1,0 +1,180 @@
+//! The limits that are fixed, and the ranges of those that are not: chooses nothing and checks
+//! nothing.
+
+use std::time::Duration;
+
+/// Bytes that one row occupies in a column set: key 8, B 8, C 8, D 1. `engine::columns` asserts it.
+pub const ROW_BYTES: usize = 25;
+
+/// Rows of partials that a connection keeps before they are merged, however few groups it has.
+pub const PENDING_ROWS: usize = 256 << 10;
+
+/// Bytes that one group or pending row costs at the worst moment, while partials are merged or the
+/// result is made: old rows, new rows, Polars' hash table, the order of the result. Measured from
+/// 250,000 to a million groups (docs/OPERATIONS.md shows how), rounded up.
+pub const GROUP_BYTES: usize = 320;
+
+/// How often the bytes of distinct texts may be there: interned, in the slack of a vector that has
+/// just doubled, and in the result.
+pub const TEXT_COPIES: usize = 3;
+
+/// Bytes that one distinct text costs beside its own bytes: offset, hash table slot and the slack
+/// of a table that has just doubled.
+pub const TEXT_OVERHEAD_BYTES: usize = 32;
+
+/// Bytes of the raw-field cache that each connection's interner keeps (256 fields of 256 bytes,
+/// their codes). `engine::intern` asserts it.
+pub const INTERN_CACHE_BYTES: usize = 256 * (256 + 4);
+
+/// Runs that one parsing pass may produce; a read with more runs is digested in several passes.
+/// 512 covers a 128 KiB read of the smallest packets.
+pub const RUNS_LIMIT: usize = 512;
+/// Bytes of one run. `wire::record` asserts it.
+pub const RUN_BYTES: usize = 24;
+
+/// Latencies are told apart down to this many nanoseconds.
+pub const LATENCY_NS_MIN: u64 = 64;
+/// Longer latencies are recorded as this one; a histogram never grows.
+pub const LATENCY_NS_MAX: u64 = 60_000_000_000;
+/// Significant decimal digits of a latency.
+pub const LATENCY_DIGITS: u8 = 3;
+/// Bytes of one histogram with the three values above. `engine::latency` asserts it.
+pub const LATENCY_BYTES: usize = 21 * 1024 * 8;
+
+/// Significant decimal digits of the latencies that each message connection keeps.
+pub const SMALL_LATENCY_DIGITS: u8 = 2;
+/// Bytes that they take at most. `engine::latency` tests it.
+pub const SMALL_LATENCY_BYTES: usize = 13 << 10;
+
+/// Column sets that may be under way to the aggregation, for each worker, beside the one that each
+/// connection may hold. As many are made at start.
+pub const BATCHES_IN_FLIGHT: usize = 4;
+/// Jobs (full column sets, finished connections) that wait for one aggregation thread.
+pub const AGGREGATION_QUEUE: usize = 32;
+/// Results that wait to be printed.
+pub const REPORT_QUEUE: usize = 4;
+/// Accepted connections that wait for one worker to take them over.
+pub const INBOX: usize = 64;
+/// Connections that the kernel holds before they are accepted.
+pub const LISTEN_BACKLOG: i32 = 1024;
+/// Submission queue entries of each worker's ring.
+pub const RING_ENTRIES: u32 = 256;
+/// The most buffers that one ring may register; tokio-uring drops the excess without a word.
+pub const REGISTERED_BUFFERS_MAX: usize = 1024;
+
+/// How often deadlines are looked at, hence how late one may be noticed.
+pub const TICK: Duration = Duration::from_millis(50);
+/// How long running connections may go on after the first SIGTERM or SIGINT.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may take to close after its all-zero record before the engine closes for it.
+pub const END_LINGER: Duration = Duration::from_secs(1);
+/// How long the acceptor rests after the process ran out of file descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Log lines about single connections that are written in one second; the rest are counted.
+pub const LOG_LINES_PER_SECOND: u32 = 20;
+
+/// Longest payload that a client may send before it has authenticated, where that is required.
+pub const PAYLOAD_BYTES_BEFORE_AUTH: usize = 512;
+/// Failures to authenticate after which a connection is closed.
+pub const AUTH_FAILURES_MAX: u8 = 3;
+/// How long a client may take to authenticate, where that is required.
+pub const AUTH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the answer to wrong credentials is held back.
+pub const AUTH_FAILURE_DELAY: Duration = Duration::from_millis(100);
+/// Longest time from the first byte of a frame to its last.
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time of a TLS handshake.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Receive window of a message connection that is idle or sends little.
+pub const SMALL_WINDOW_BYTES: usize = 2 << 10;
+/// Receive window of a message connection that sends much: the longest frame, at least.
+pub const MESSAGE_WINDOW_BYTES: usize = 128 << 10;
+/// Bytes of a quiet message connection, without TLS: window, state, its place in tables. Measured
+/// with 10,000 connections (docs/OPERATIONS.md), rounded up.
+pub const MESSAGE_IDLE_BYTES: usize = 8 << 10;
+/// Bytes of a busy one beside that: its large window, and the replies to a window full of the
+/// smallest frames, each refused by the rate limit.
+pub const MESSAGE_BUSY_BYTES: usize =
+    MESSAGE_WINDOW_BYTES + MESSAGE_WINDOW_BYTES / 12 * 48 + SMALL_LATENCY_BYTES;
+/// Bytes that may wait for one receiver that does not read; one more and it is cut.
+pub const RECEIVER_QUEUE_BYTES: usize = 1 << 20;
+/// Bytes that may wait for all receivers together.
+pub const QUEUED_BYTES: usize = 64 << 20;
+/// Bytes that may wait for a client before no more of its requests are read.
+pub const REPLIES_WAITING_BYTES: usize = 64 << 10;
+/// How long a write may make no progress before its receiver is cut.
+pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pieces of broadcasts that wait for one worker to deliver them; senders wait beyond.
+pub const HUB_QUEUE: usize = 64;
+/// Receivers that a worker serves before it looks after its sockets again.
+pub const DELIVERIES_AT_ONCE: usize = 64;
+/// Refused connections that the acceptor keeps until they have read why.
+pub const REFUSED_LINGERING: usize = 256;
+/// How long it keeps them.
+pub const REFUSED_LINGER: Duration = Duration::from_millis(100);
+
+/// Smallest and largest `--buffer-bytes`. The smallest keeps a window from ever being full of one
+/// unfinished record; the largest is what one `read` can sensibly bring.
+pub const BUFFER_BYTES: (usize, usize) = (4 << 10, 16 << 20);
+/// Smallest and largest `--batch-rows`.
+pub const BATCH_ROWS: (usize, usize) = (1, 16 << 20);
+/// Smallest and largest `--packet-bytes-limit`: one record, and what a u32 length can say.
+pub const PACKET_BYTES_LIMIT: (u64, u64) = (4 + 267, u32::MAX as u64);
+/// Smallest and largest `--groups-limit`: codes of texts are u32.
+pub const GROUPS_LIMIT: (usize, usize) = (1, u32::MAX as usize);
+/// Smallest and largest `--strings-bytes-limit`: one text, and what a u32 offset can say.
+pub const STRINGS_BYTES_LIMIT: (usize, usize) = (256, u32::MAX as usize);
+/// Smallest and largest `--max-connections` and `--max-streams`.
+pub const MAX_CONNECTIONS: (usize, usize) = (1, 65_536);
+/// Smallest and largest `--rate-limit` and `--global-rate-limit`; 0 is no limit.
+pub const RATE_LIMIT: (u64, u64) = (0, 1_000_000_000);
+/// What the admin port lies above the message port by default.
+pub const ADMIN_PORT_OFFSET: u16 = 1000;
+/// Smallest and largest `--idle-timeout` and `--packet-timeout`: two ticks, and a week.
+pub const TIMEOUT_MS: (u64, u64) = (2 * TICK.as_millis() as u64, 7 * 24 * 3600 * 1000);
+
+/// Users that one file may have.
+pub const AUTH_USERS_MAX: usize = 100_000;
+/// Bytes that one file may have: that many users with the longest names, and some comments.
+pub const AUTH_FILE_BYTES_MAX: usize = 32 << 20;
+/// Longest name of a user, in bytes.
+pub const USER_BYTES_MAX: usize = 255;
+/// Random bytes of a token, 256 bits: nobody guesses one, and its plain SHA-256 gives nothing away.
+pub const TOKEN_BYTES: usize = 32;
+/// Random bytes of a session's id, 128 bits: no two sessions meet by chance.
+pub const SESSION_ID_BYTES: usize = 16;
+/// Time between two searches for buckets to forget. Where names come faster than buckets fill, the
+/// table is not searched for each of them.
+pub const SWEEP_PAUSE_NS: u64 = 100_000_000;
+
+/// Bytes of the storage for received bytes while nothing is waiting in it.
+pub const TLS_INCOMING_BYTES: usize = 2 << 10;
+/// Bytes that received records may occupy before they say something: a handshake message in
+/// pieces, such as a long chain of client certificates.
+pub const TLS_INCOMING_BYTES_MAX: usize = 64 << 10;
+/// Bytes that a file of certificates or a key may have: about 500 certificates.
+pub const PEM_FILE_BYTES_MAX: usize = 1 << 20;
+/// TLS 1.2 sessions that are remembered for resumption by clients without tickets. Each takes a
+/// few hundred bytes, and some KiB with a client's certificates.
+pub const TLS_SESSIONS_MAX: usize = 1024;
+/// A certificate that ends within this time is worth a warning.
+pub const CERTIFICATE_ENDS_SOON: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Admin connections at one time; one more is told so and closed.
+pub const ADMIN_CONNECTIONS: usize = 32;
+/// Longest head of a request, its first line included; also what is read at a time.
+pub const ADMIN_HEAD_BYTES: usize = 8 << 10;
+/// Longest time from a connection's beginning, or from the first byte of a later request, until
+/// the head is there.
+pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time from a head until the client has taken the reply.
+pub const ADMIN_REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest silence between two requests; above the usual interval of scrapes, 15 s.
+pub const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may go on sending after the last reply, so that a close does not destroy it.
+pub const ADMIN_LINGER: Duration = Duration::from_secs(1);
+/// What it may send in that time, thrown away.
+pub const ADMIN_LINGER_BYTES: usize = 64 << 10;
+/// Time that rates are measured over.
+pub const ADMIN_SAMPLE: Duration = Duration::from_secs(1);

@@ -1,0 +1,83 @@
+//! The memory that a configuration implies, part by part: measures nothing.
+
+use super::Config;
+use super::limits::{
+    BATCHES_IN_FLIGHT, GROUP_BYTES, HUB_QUEUE, INTERN_CACHE_BYTES, LATENCY_BYTES,
+    MESSAGE_BUSY_BYTES, MESSAGE_IDLE_BYTES, MESSAGE_WINDOW_BYTES, PENDING_ROWS, QUEUED_BYTES,
+    ROW_BYTES, RUN_BYTES, RUNS_LIMIT, TEXT_COPIES, TEXT_OVERHEAD_BYTES,
+};
+
+impl Config {
+    /// The memory that these limits imply with `workers` workers.
+    pub fn memory(&self, workers: usize) -> Memory {
+        let set_bytes = self.batch_rows * ROW_BYTES;
+        Memory {
+            registered: workers * self.registered_buffers * self.buffer_bytes,
+            column_sets_at_start: workers * BATCHES_IN_FLIGHT * set_bytes,
+            connection_receiving: self.buffer_bytes
+                + set_bytes
+                + RUNS_LIMIT * RUN_BYTES
+                + INTERN_CACHE_BYTES
+                + LATENCY_BYTES,
+            // Groups are counted when partials are merged: by then there may be as many pending
+            // rows as groups allowed, and a batch.
+            connection_groups: (2 * self.groups_limit + PENDING_ROWS + self.batch_rows)
+                * GROUP_BYTES
+                + self.groups_limit * TEXT_OVERHEAD_BYTES
+                + self.strings_bytes_limit * TEXT_COPIES,
+            streams: self.max_streams.min(self.max_connections),
+            message_idle: MESSAGE_IDLE_BYTES,
+            message_busy: MESSAGE_BUSY_BYTES,
+            // Without a message listener there are none.
+            connections: if self.port.is_some() { self.max_connections } else { 0 },
+            queues: QUEUED_BYTES + workers * HUB_QUEUE * MESSAGE_WINDOW_BYTES,
+        }
+    }
+}
+
+/// Bytes that the limits of a [`Config`] imply, part by part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Registered receive windows of all workers: locked memory, taken at start.
+    pub registered: usize,
+    /// Column sets made at start.
+    pub column_sets_at_start: usize,
+    /// What a connection costs while it sends, however much it sends: window, column set, the
+    /// interner's cache, histogram.
+    pub connection_receiving: usize,
+    /// What a connection costs at most for its groups and texts, when it reaches both limits.
+    pub connection_groups: usize,
+    /// How many record streams there may be.
+    pub streams: usize,
+    /// What a message connection costs that is quiet.
+    pub message_idle: usize,
+    /// What a message connection costs at most while its bytes are under way.
+    pub message_busy: usize,
+    /// How many message connections there may be.
+    pub connections: usize,
+    /// What may wait for receivers, and for workers to deliver it.
+    pub queues: usize,
+}
+
+impl Memory {
+    /// Bytes taken at start.
+    pub fn at_start(&self) -> usize {
+        self.registered + self.column_sets_at_start
+    }
+
+    /// Bytes when every stream has few groups and every message connection is quiet.
+    pub fn all_receiving(&self) -> usize {
+        self.at_start()
+            .saturating_add(self.streams.saturating_mul(self.connection_receiving))
+            .saturating_add(self.connections.saturating_mul(self.message_idle))
+    }
+
+    /// Bytes when every stream also reaches its limits of groups and texts, every message
+    /// connection is busy, and nobody reads.
+    pub fn worst(&self) -> usize {
+        self.all_receiving()
+            .saturating_add(self.streams.saturating_mul(self.connection_groups))
+            .saturating_add(self.connections.saturating_mul(self.message_busy))
+            .saturating_add(self.queues)
+    }
+}

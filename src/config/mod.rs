@@ -1,0 +1,244 @@
+//! Every limit of the engine, named once, and the memory that the limits imply. Reads no
+//! environment, no arguments and no clock, and imports nothing of the crate.
+//!
+//! * [`limits`]: those that are fixed, and the ranges of the others
+//! * [`memory`]: what they add up to
+
+pub mod limits;
+pub mod memory;
+
+pub use limits::*;
+pub use memory::Memory;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What becomes of the bytes that DATA carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataMode {
+    /// Packets of records are aggregated; anything else is acknowledged and counted.
+    Records,
+    /// Everything is acknowledged and counted.
+    Opaque,
+}
+
+/// Where TLS is spoken and with which certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// On the message listener.
+    pub messages: bool,
+    /// On the record listener.
+    pub records: bool,
+    /// The server's certificates, in PEM.
+    pub cert: Option<PathBuf>,
+    /// Their key, in PEM.
+    pub key: Option<PathBuf>,
+    /// Authorities of clients, in PEM: clients must then have a certificate.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// What one engine is started with. Made by `cli` from flags and environment; checked by
+/// [`Config::check`], which every start calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Address or name that the listeners bind.
+    pub host: String,
+    /// Port of the record listener; 0 takes a free one, `None` listens for none.
+    pub records_port: Option<u16>,
+    /// Port of the message listener; 0 takes a free one, `None` listens for none.
+    pub port: Option<u16>,
+    /// Address or name that the admin listener binds.
+    pub admin_host: String,
+    /// Port of the admin listener; 0 takes a free one, `None` is 1000 above the message port.
+    pub admin_port: Option<u16>,
+    /// Cores that get a worker each, in this order; empty means all that the process may use.
+    pub cores: Vec<usize>,
+    /// Accept this many record connections, report them, and stop.
+    pub exit_after: Option<u64>,
+    /// Bytes of one record connection's receive window.
+    pub buffer_bytes: usize,
+    /// Receive windows of each worker that are registered with its ring.
+    pub registered_buffers: usize,
+    /// Rows of one column set.
+    pub batch_rows: usize,
+    /// Largest packet, its 4-byte length included.
+    pub packet_bytes_limit: u64,
+    /// Groups that one record stream may have.
+    pub groups_limit: usize,
+    /// Bytes of distinct texts that one record stream may have.
+    pub strings_bytes_limit: usize,
+    /// Connections at one time, on both listeners together.
+    pub max_connections: usize,
+    /// Record streams at one time, counted until their result is printed.
+    pub max_streams: usize,
+    /// Longest silence between packets or frames.
+    pub idle_timeout: Duration,
+    /// Longest time from the first byte of a packet to its last.
+    pub packet_timeout: Duration,
+    /// Messages a second of one client; 0 is no limit.
+    pub rate_limit: u32,
+    /// Messages a second of all clients; 0 is no limit.
+    pub global_rate_limit: u32,
+    /// Users who may authenticate.
+    pub auth_file: Option<PathBuf>,
+    /// Whether AUTH succeeds for anyone.
+    pub auth_open: bool,
+    /// Whether a client must authenticate before it may do more than PING.
+    pub require_auth: bool,
+    /// What DATA carries.
+    pub data: DataMode,
+    /// Where TLS is spoken.
+    pub tls: TlsOptions,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            host: "0.0.0.0".to_owned(),
+            records_port: Some(9000),
+            port: Some(5000),
+            admin_host: "127.0.0.1".to_owned(),
+            admin_port: None,
+            cores: Vec::new(),
+            exit_after: None,
+            buffer_bytes: 128 << 10,
+            registered_buffers: 16,
+            batch_rows: 64 << 10,
+            packet_bytes_limit: 16 << 20,
+            groups_limit: 1_000_000,
+            strings_bytes_limit: 64 << 20,
+            max_connections: 1000,
+            max_streams: 256,
+            idle_timeout: Duration::from_secs(60),
+            packet_timeout: Duration::from_secs(10),
+            rate_limit: 1000,
+            global_rate_limit: 50_000,
+            auth_file: None,
+            auth_open: false,
+            require_auth: false,
+            data: DataMode::Records,
+            tls: TlsOptions::default(),
+        }
+    }
+}
+
+/// What is wrong with a [`Config`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A value outside its range.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
+    /// Options that do not go together.
+    #[error("{0}")]
+    Conflict(&'static str),
+}
+
+/// A value outside its range: which, what it was, what it may be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--{option} is {value}, allowed is {min} to {max}")]
+pub struct OutOfRange {
+    /// Name of the option, without dashes.
+    pub option: &'static str,
+    /// What was asked for.
+    pub value: u64,
+    /// Smallest allowed value.
+    pub min: u64,
+    /// Largest allowed value.
+    pub max: u64,
+}
+
+fn within(option: &'static str, value: u64, min: u64, max: u64) -> Result<(), OutOfRange> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(OutOfRange { option, value, min, max })
+}
+
+fn within_sizes(
+    option: &'static str,
+    value: usize,
+    range: (usize, usize),
+) -> Result<(), OutOfRange> {
+    within(option, value as u64, range.0 as u64, range.1 as u64)
+}
+
+fn within_times(option: &'static str, value: Duration) -> Result<(), OutOfRange> {
+    let value_ms = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
+    within(option, value_ms, TIMEOUT_MS.0, TIMEOUT_MS.1)
+}
+
+impl Config {
+    /// Checks each value against its range.
+    ///
+    /// # Errors
+    /// The first value that lies outside, with its range, or options that do not go together.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_ranges()?;
+        self.check_combinations().map_err(ConfigError::Conflict)
+    }
+
+    fn check_combinations(&self) -> Result<(), &'static str> {
+        let TlsOptions { messages, records, cert, key, client_ca } = &self.tls;
+        let encrypted = *messages || *records;
+        if self.port.is_none() && self.records_port.is_none() {
+            return Err("--no-records and --no-messages leave nothing to serve; leave one out");
+        }
+        if encrypted && (cert.is_none() || key.is_none()) {
+            return Err("TLS needs --cert and --key; `ringest gen-cert` makes a pair for trials");
+        }
+        if !encrypted && (cert.is_some() || key.is_some() || client_ca.is_some()) {
+            return Err("--cert, --key and --client-ca do nothing without --tls or --records-tls");
+        }
+        if *messages && self.port.is_none() || *records && self.records_port.is_none() {
+            return Err("TLS is asked for on a listener that is switched off");
+        }
+        if self.require_auth && self.auth_file.is_none() && !self.auth_open {
+            return Err("--require-auth without --auth-file would let nobody in; make the file \
+                        with `ringest token USER --auth-file FILE`");
+        }
+        if self.auth_open && self.auth_file.is_some() {
+            return Err("--auth-open believes everybody, so --auth-file would do nothing; leave \
+                        one of them out");
+        }
+        match (self.admin_port, self.port) {
+            (None, Some(port)) if port > u16::MAX - ADMIN_PORT_OFFSET => {
+                Err("the admin port would be above 65535, 1000 above --port; name one with \
+                     --admin-port")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Port of the admin listener: the one asked for, else 1000 above the message port, and a free
+    /// one where that is.
+    pub fn admin_port(&self) -> u16 {
+        let beside = match self.port {
+            Some(0) => 0,
+            Some(port) => port.saturating_add(ADMIN_PORT_OFFSET),
+            None => 5000 + ADMIN_PORT_OFFSET,
+        };
+        self.admin_port.unwrap_or(beside)
+    }
+
+    fn check_ranges(&self) -> Result<(), OutOfRange> {
+        within_sizes("buffer-bytes", self.buffer_bytes, BUFFER_BYTES)?;
+        within_sizes("registered-buffers", self.registered_buffers, (0, REGISTERED_BUFFERS_MAX))?;
+        within_sizes("batch-rows", self.batch_rows, BATCH_ROWS)?;
+        let (packet_min, packet_max) = PACKET_BYTES_LIMIT;
+        within("packet-bytes-limit", self.packet_bytes_limit, packet_min, packet_max)?;
+        within_sizes("groups-limit", self.groups_limit, GROUPS_LIMIT)?;
+        within_sizes("strings-bytes-limit", self.strings_bytes_limit, STRINGS_BYTES_LIMIT)?;
+        within_sizes("max-connections", self.max_connections, MAX_CONNECTIONS)?;
+        within_sizes("max-streams", self.max_streams, MAX_CONNECTIONS)?;
+        within("rate-limit", u64::from(self.rate_limit), RATE_LIMIT.0, RATE_LIMIT.1)?;
+        let global = u64::from(self.global_rate_limit);
+        within("global-rate-limit", global, RATE_LIMIT.0, RATE_LIMIT.1)?;
+        within_times("idle-timeout (ms)", self.idle_timeout)?;
+        within_times("packet-timeout (ms)", self.packet_timeout)?;
+        within("exit-after", self.exit_after.unwrap_or(1), 1, u64::MAX)
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,96 @@
+//! Tests of the limits at their edges, and of their sum.
+
+use super::*;
+
+#[test]
+fn the_defaults_are_allowed() {
+    assert_eq!(Config::default().check(), Ok(()));
+}
+
+/// Each limit at its edge: the edge is allowed, one beyond is not, and the message says which.
+#[test]
+fn each_limit_holds_at_its_edge() {
+    type Set = fn(&mut Config, u64);
+    let cases: [(&str, Set, u64, u64); 12] = [
+        ("buffer-bytes", |c, v| c.buffer_bytes = v as usize, 4096, 16 << 20),
+        ("registered-buffers", |c, v| c.registered_buffers = v as usize, 0, 1024),
+        ("batch-rows", |c, v| c.batch_rows = v as usize, 1, 16 << 20),
+        ("packet-bytes-limit", |c, v| c.packet_bytes_limit = v, 271, u32::MAX as u64),
+        ("groups-limit", |c, v| c.groups_limit = v as usize, 1, u32::MAX as u64),
+        ("strings-bytes-limit", |c, v| c.strings_bytes_limit = v as usize, 256, u32::MAX as u64),
+        ("max-connections", |c, v| c.max_connections = v as usize, 1, 65_536),
+        ("max-streams", |c, v| c.max_streams = v as usize, 1, 65_536),
+        ("rate-limit", |c, v| c.rate_limit = v as u32, 0, 1_000_000_000),
+        ("global-rate-limit", |c, v| c.global_rate_limit = v as u32, 0, 1_000_000_000),
+        ("idle-timeout (ms)", |c, v| c.idle_timeout = Duration::from_millis(v), 100, 604_800_000),
+        (
+            "packet-timeout (ms)",
+            |c, v| c.packet_timeout = Duration::from_millis(v),
+            100,
+            604_800_000,
+        ),
+    ];
+    for (option, set, min, max) in cases {
+        for (value, allowed) in [
+            (Some(min), true),
+            (Some(max), true),
+            (min.checked_sub(1), false),
+            (Some(max + 1), false),
+        ] {
+            let Some(value) = value else { continue };
+            let mut config = Config::default();
+            set(&mut config, value);
+            let checked = config.check();
+            assert_eq!(checked.is_ok(), allowed, "{option} = {value}");
+            if let Err(error) = checked {
+                let expected = OutOfRange { option, value, min, max };
+                assert_eq!(error, ConfigError::OutOfRange(expected));
+            }
+        }
+    }
+}
+
+#[test]
+fn options_that_do_not_go_together_are_refused() {
+    let pair =
+        |tls: TlsOptions| TlsOptions { cert: Some("cert".into()), key: Some("key".into()), ..tls };
+    let on = TlsOptions { messages: true, ..TlsOptions::default() };
+    let cases: [(&str, Config); 8] = [
+        ("nothing to serve", Config { port: None, records_port: None, ..Config::default() }),
+        ("needs --cert", Config { tls: on.clone(), ..Config::default() }),
+        ("do nothing", Config { tls: pair(TlsOptions::default()), ..Config::default() }),
+        ("switched off", Config { port: None, tls: pair(on.clone()), ..Config::default() }),
+        ("nobody in", Config { require_auth: true, ..Config::default() }),
+        (
+            "believes everybody",
+            Config { auth_open: true, auth_file: Some("f".into()), ..Config::default() },
+        ),
+        ("above 65535", Config { port: Some(64_536), ..Config::default() }),
+        (
+            "switched off",
+            Config {
+                records_port: None,
+                tls: pair(TlsOptions { records: true, ..TlsOptions::default() }),
+                ..Config::default()
+            },
+        ),
+    ];
+    for (words, config) in cases {
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.contains(words), "{words}: {error}");
+    }
+    let edge = Config { port: Some(64_535), tls: pair(on), ..Config::default() };
+    assert_eq!((edge.check(), edge.admin_port()), (Ok(()), 65_535));
+}
+
+#[test]
+fn the_sum_adds_its_parts() {
+    let config = Config { max_streams: 3, max_connections: 7, ..Config::default() };
+    let memory = config.memory(2);
+    assert_eq!(memory.registered, 2 * 16 * (128 << 10));
+    let idle = 7 * MESSAGE_IDLE_BYTES;
+    let receiving = memory.at_start() + 3 * memory.connection_receiving + idle;
+    assert_eq!(memory.all_receiving(), receiving);
+    let worst = receiving + 3 * memory.connection_groups + 7 * MESSAGE_BUSY_BYTES;
+    assert_eq!(memory.worst(), worst + QUEUED_BYTES + 2 * HUB_QUEUE * MESSAGE_WINDOW_BYTES);
+}
