@@ -7,7 +7,7 @@
 //! memory outlives every operation on it.
 
 use crate::config::RING_ENTRIES;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use std::io::{self, IoSlice};
 use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -160,13 +160,18 @@ pub async fn read(
 /// that fits into the socket's buffer is on its way before the next connection is looked at.
 ///
 /// # Errors
-/// Those of sendmsg(2). A full buffer is none: it takes 0 bytes.
+/// Those of sendmsg(2) and send(2). A full buffer is none: it takes 0 bytes.
 pub fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     // SAFETY: the descriptor is open as long as the stream that is borrowed here.
     let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     loop {
-        match sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), flags) {
+        let sent = match slices {
+            // Cheaper for the kernel: there is no list of slices to be copied and checked.
+            [one] => send(fd, one, flags),
+            _ => sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), flags),
+        };
+        match sent {
             Ok(bytes) => return Ok(bytes),
             Err(rustix::io::Errno::AGAIN) => return Ok(0),
             Err(rustix::io::Errno::INTR) => {}
