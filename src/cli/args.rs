@@ -1,6 +1,7 @@
 //! Flags and their environment variables: checks single values, combines none.
 
 use super::cpu_list::{self, CpuList};
+use super::load_args::LoadOptions;
 use crate::client::generate;
 use crate::config::Config;
 use bytesize::ByteSize;
@@ -43,6 +44,8 @@ pub enum Command {
     Demo(DemoOptions),
     /// Send record streams to an engine
     Send(SendOptions),
+    /// Put load on a message server and print rates and latencies
+    Load(LoadOptions),
     /// Examine whether this host can run the engine as configured
     Doctor(DoctorOptions),
     /// Exit 0 where an engine listens on this host, for container health checks

@@ -2,6 +2,7 @@
 //! sends and takes byte by byte, and what is said of a server that does something else than it
 //! should.
 
+mod command;
 mod load;
 mod server;
 
