@@ -5,6 +5,7 @@
 # the time of the checks. Where none can be had, a line says so and the checks count as passed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source .ci/packages.sh
 
 readonly PROJECT=ringest-ci
 readonly RECORDS_CHECKED=20000
@@ -119,13 +120,6 @@ get_compose() {
     fi
     command -v docker-compose >/dev/null || install_packages docker-compose
     compose=(docker-compose)
-}
-
-install_packages() {
-    command -v apt-get >/dev/null || return 1
-    apt-get update --quiet=2 \
-        && DEBIAN_FRONTEND=noninteractive \
-            apt-get install --quiet=2 --yes --no-install-recommends "$@" >/dev/null
 }
 
 # --- Limits of this machine -----------------------------------------------------------------------

@@ -55,6 +55,9 @@ struct Options {
     /// Only rows whose name contains this: 1x1, 50x1, 1000x1, 50x32, broadcast-16, broadcast-128
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Compare with this other build of ringest instead
+    #[arg(long, value_name = "PROGRAM")]
+    against: Option<String>,
     /// Given by `cargo bench`. Without it, as under `cargo test`, one short round shows that all
     /// of it works, and measures nothing
     #[arg(long, hide = true)]
@@ -134,6 +137,10 @@ fn start(
     start_rival: fn(usize) -> Result<Server, Box<dyn Error>>,
 ) -> Result<Vec<Server>, Box<dyn Error>> {
     let mut servers = vec![Server::ringest(options.server_core)?];
+    if let Some(program) = &options.against {
+        servers.push(Server::ringest_at("other", program, options.server_core)?);
+        return Ok(servers);
+    }
     match in_path(rival) {
         true => servers.push(start_rival(options.server_core)?),
         false => println!("{rival} is not in PATH: there is nothing to compare with"),

@@ -24,7 +24,16 @@ pub struct Server {
 impl Server {
     /// `ringest serve` of this build, with one worker and no limits.
     pub fn ringest(core: usize) -> Result<Self, Box<dyn Error>> {
-        let mut command = pinned(core, env!("CARGO_BIN_EXE_ringest"));
+        Self::ringest_at("ringest", env!("CARGO_BIN_EXE_ringest"), core)
+    }
+
+    /// The same of any build.
+    pub fn ringest_at(
+        name: &'static str,
+        program: &str,
+        core: usize,
+    ) -> Result<Self, Box<dyn Error>> {
+        let mut command = pinned(core, program);
         command
             .args(["serve", "--host", "127.0.0.1", "--port", "0", "--admin-port", "0"])
             .args(["--no-records", "--rate-limit", "0", "--global-rate-limit", "0"])
@@ -34,10 +43,10 @@ impl Server {
         let mut child = command.spawn()?;
         let stderr = BufReader::new(child.stderr.take().expect("it was piped"));
         match announced(stderr) {
-            Ok(address) => Ok(Server { name: "ringest", address, child }),
+            Ok(address) => Ok(Server { name, address, child }),
             Err(error) => {
                 let _ = child.kill().and_then(|()| child.wait().map(drop));
-                Err(format!("ringest did not start: {error}").into())
+                Err(format!("{program} did not start: {error}").into())
             }
         }
     }

@@ -141,8 +141,9 @@ pub struct Counters {
     pub acceptor: Tally,
     /// Record streams, counted when they are reported.
     pub reporter: Tally,
-    /// Bytes that wait to be written to receivers, over all workers.
-    pub queued: Arc<QueueBudget>,
+    /// Bytes that wait to be written to the receivers of each worker. Each has its part of the
+    /// whole, so that it can decide by itself whom to cut.
+    pub queued: Box<[Arc<QueueBudget>]>,
 }
 
 impl Counters {
@@ -152,7 +153,7 @@ impl Counters {
             workers: (0..workers).map(|_| Tally::default()).collect(),
             acceptor: Tally::default(),
             reporter: Tally::default(),
-            queued: QueueBudget::new(QUEUED_BYTES),
+            queued: (0..workers).map(|_| QueueBudget::new(QUEUED_BYTES / workers)).collect(),
         })
     }
 
@@ -164,6 +165,11 @@ impl Counters {
     /// The sum of one count over all tallies.
     pub fn sum(&self, count: impl Fn(&Tally) -> &Count) -> u64 {
         self.tallies().map(|tally| count(tally).get()).sum()
+    }
+
+    /// Bytes that wait to be written to receivers.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued.iter().map(|budget| budget.queued_bytes()).sum()
     }
 
     /// Connections of a protocol that are there now.

@@ -6,7 +6,18 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A cap on the bytes that wait for all receivers together.
+/// Broadcasts of one client that were received end to end, shared by all who get them.
+#[derive(Clone, Debug)]
+pub struct Broadcasts {
+    /// Number of the connection that sent them, and does not get them.
+    pub from: u64,
+    /// The frames, as they came.
+    pub frames: Arc<[u8]>,
+    /// How many there are.
+    pub messages: u32,
+}
+
+/// A cap on the bytes that wait for all receivers of a worker together.
 #[derive(Debug)]
 pub struct QueueBudget {
     queued_bytes: AtomicUsize,
@@ -38,7 +49,7 @@ impl QueueBudget {
     }
 }
 
-/// Why a piece was not taken. Its receiver is to be cut.
+/// Why a piece was not taken. Its receiver is to be cut, or another to whom more is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Overflow {
     /// Too much waits for this receiver.
@@ -51,8 +62,8 @@ pub enum Overflow {
         /// The limit in force.
         limit: usize,
     },
-    /// Too much waits for all receivers together.
-    #[error("{waiting} bytes wait for all receivers, which is the limit")]
+    /// Too much waits for all receivers of the worker together.
+    #[error("{waiting} bytes wait for all receivers of the worker, which is the limit")]
     All {
         /// Bytes that waited.
         waiting: usize,

@@ -306,7 +306,7 @@ impl Snapshot {
             rate_limited: sum(|tally| &tally.rate_limited),
             slow_consumers: sum(|tally| &tally.slow_consumers),
             auth_failures: sum(|tally| &tally.auth_failures),
-            queued_bytes: counters.queued.queued_bytes() as u64,
+            queued_bytes: counters.queued_bytes() as u64,
             rates_over_seconds: rounded(rates.seconds),
             messages_per_second: rounded(rates.messages_per_second),
             records_per_second: rounded(rates.records_per_second),
@@ -429,7 +429,7 @@ mod tests {
             count.add(20 + i as u64);
         }
         first.cpu_ns.set(1_500_000_000);
-        let mut outbox = Outbox::new(100, Arc::clone(&counters.queued));
+        let mut outbox = Outbox::new(100, Arc::clone(&counters.queued[0]));
         outbox.push(b"123456789").unwrap();
         // Its bytes are to wait for the whole test.
         std::mem::forget(outbox);

@@ -4,13 +4,16 @@
 use super::cores;
 use super::listener::{self, ADMIN, MESSAGES, RECORDS};
 use super::ring::{self, Buffers, RingError};
+use super::tls_config::{Validity, load_certificates};
 use crate::config::{ADMIN_CONNECTIONS, Config, REFUSED_LINGERING};
+use crate::engine::auth::AuthTable;
 use bytesize::ByteSize;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt;
 use std::fs;
 use std::io;
 use std::thread;
+use std::time::SystemTime;
 
 /// Oldest kernel that has everything the rings use (IORING_SETUP_SINGLE_ISSUER, io_uring_setup(2)).
 const KERNEL_MIN: (u32, u32) = (6, 0);
@@ -103,6 +106,10 @@ pub fn examine(config: &Config) -> Vec<Finding> {
         port(config),
         memory(config, workers),
     ]
+    .into_iter()
+    .chain(certificates(config))
+    .chain(auth_file(config))
+    .collect()
 }
 
 fn kernel() -> Finding {
@@ -393,6 +400,31 @@ fn port(config: &Config) -> Finding {
         });
     }
     pass("port", found.join(", "))
+}
+
+/// Only where TLS is asked for.
+fn certificates(config: &Config) -> Option<Finding> {
+    let loaded = load_certificates(config).transpose()?;
+    Some(match loaded.map(|certificates| certificates.validity(SystemTime::now())) {
+        Ok(Validity::Valid) => pass("certificates", "key and certificate can be used".to_owned()),
+        Ok(validity) => Finding {
+            verdict: Verdict::Warn,
+            ..fail_with_remedy("certificates", &validity.to_string())
+        },
+        Err(error) => fail_with_remedy("certificates", &error.to_string()),
+    })
+}
+
+/// Only where there is to be one.
+fn auth_file(config: &Config) -> Option<Finding> {
+    Some(match AuthTable::load(config.auth_file.as_ref()?) {
+        Ok(table) if table.is_empty() => {
+            let remedy = "add one with `ringest token USER --auth-file FILE`";
+            warn("auth_file", "no user stands in it".to_owned(), remedy)
+        }
+        Ok(table) => pass("auth_file", format!("{} users", table.len())),
+        Err(error) => fail_with_remedy("auth_file", &error.to_string()),
+    })
 }
 
 fn memory(config: &Config, workers: usize) -> Finding {

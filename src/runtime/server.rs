@@ -14,7 +14,7 @@ use super::listener::{self, ADMIN, ListenError, MESSAGES, RECORDS};
 use super::pool::ColumnPool;
 use super::reporter::{self, Outcome, Sink};
 use super::slots::Slots;
-use super::tls_config::{Certificates, TlsConfigError, TlsSource, Validity};
+use super::tls_config::{Certificates, TlsConfigError, Validity, load_certificates};
 use super::worker::{Common, Worker, WorkerError};
 use crate::config::{
     AGGREGATION_QUEUE, AUTH_TIMEOUT, BATCHES_IN_FLIGHT, Config, ConfigError, FRAME_TIMEOUT, INBOX,
@@ -120,7 +120,8 @@ impl Engine {
         config.check()?;
         let cores = cores::choose(&config.cores, &cores::allowed()?)?;
         let gate = Arc::new(Gate::new(&config)?);
-        let certificates = load_certificates(&config)?;
+        let certificates = load_certificates(&config)?.map(Arc::new);
+        certificates.iter().for_each(|certificates| warn_of_validity(certificates));
         let doors = open_doors(&config, certificates.as_ref())?;
         let address_of = |protocol| {
             let door = doors.iter().find(|door| door.protocol == protocol);
@@ -262,19 +263,6 @@ fn warn_of_validity(certificates: &Certificates) {
     if validity != Validity::Valid {
         tracing::warn!("{validity}");
     }
-}
-
-/// The certificates, where TLS is spoken.
-fn load_certificates(config: &Config) -> Result<Option<Arc<Certificates>>, TlsConfigError> {
-    let tls = &config.tls;
-    let (true, Some(cert), Some(key)) = (tls.messages || tls.records, &tls.cert, &tls.key) else {
-        return Ok(None);
-    };
-    let client_ca = tls.client_ca.clone();
-    let source = TlsSource { cert: cert.clone(), key: key.clone(), client_ca };
-    let certificates = Certificates::load(source)?;
-    warn_of_validity(&certificates);
-    Ok(Some(Arc::new(certificates)))
 }
 
 /// Binds the listeners that are asked for.

@@ -1,7 +1,7 @@
 //! Certificate, key and client authorities from files to a configuration of rustls, at start and
 //! again on request. Speaks no TLS itself (`tls` does) and watches no file.
 
-use crate::config::{CERTIFICATE_ENDS_SOON, PEM_FILE_BYTES_MAX, TLS_SESSIONS_MAX};
+use crate::config::{CERTIFICATE_ENDS_SOON, Config, PEM_FILE_BYTES_MAX, TLS_SESSIONS_MAX};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
@@ -243,6 +243,19 @@ impl Certificates {
     pub fn validity(&self, now: SystemTime) -> Validity {
         validity(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).own, now)
     }
+}
+
+/// The certificates that `config` asks for; `None` where it asks for no TLS.
+///
+/// # Errors
+/// [`TlsConfigError`].
+pub fn load_certificates(config: &Config) -> Result<Option<Certificates>, TlsConfigError> {
+    let tls = &config.tls;
+    let (true, Some(cert), Some(key)) = (tls.messages || tls.records, &tls.cert, &tls.key) else {
+        return Ok(None);
+    };
+    let client_ca = tls.client_ca.clone();
+    Certificates::load(TlsSource { cert: cert.clone(), key: key.clone(), client_ca }).map(Some)
 }
 
 fn read(source: &TlsSource) -> Result<Loaded, TlsConfigError> {
