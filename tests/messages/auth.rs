@@ -1,0 +1,152 @@
+//! Users and tokens: from `ringest token` through the auth file to an authenticated connection.
+
+use crate::common::beside::stats;
+use crate::common::wire::*;
+use crate::common::{Engine, ringest, run, stderr_of, until};
+use rustix::process::Signal;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+struct Users {
+    directory: tempfile::TempDir,
+}
+
+impl Users {
+    fn new() -> Self {
+        Users { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("users")
+    }
+
+    /// Lets a user in; gives the token.
+    fn add(&self, user: &str) -> String {
+        let output = run(ringest().args(["token", user, "--auth-file"]).arg(self.file()));
+        assert!(output.status.success(), "{}", stderr_of(&output));
+        let token = std::str::from_utf8(&output.stdout).unwrap().trim_end().to_owned();
+        assert!(!stderr_of(&output).contains(&token), "it is said once");
+        assert!(!fs::read_to_string(self.file()).unwrap().contains(&token), "it is kept nowhere");
+        token
+    }
+
+    fn remove(&self, user: &str) {
+        let text = fs::read_to_string(self.file()).unwrap();
+        let left = text.lines().filter(|line| !line.starts_with(&format!("{user}:")));
+        fs::write(self.file(), left.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    }
+}
+
+fn start(file: &Path, options: &[&str]) -> Engine {
+    let file = ["--debug", "--auth-file", file.to_str().unwrap()];
+    Engine::start_messages(&[&file, options].concat())
+}
+
+fn assert_let_in(engine: &Engine, user: &str, token: &str) {
+    Client::connect(engine.messages()).log_in(user, token);
+}
+
+fn assert_refused(engine: &Engine, user: &str, token: &str) {
+    let mut client = Client::connect(engine.messages());
+    client.send(&auth(user, token));
+    client.expect(AUTH_REPLY, b"\0");
+}
+
+#[test]
+fn a_token_lets_its_user_in() {
+    let users = Users::new();
+    let (ann, bob) = (users.add("ann"), users.add("Zoë"));
+    let engine = start(&users.file(), &["--require-auth"]);
+    let mut client = Client::connect(engine.messages());
+    let id = client.log_in("ann", &ann);
+    assert!(id.len() >= 32 && id.is_ascii(), "128 bits: {id}");
+    client.send(&frame(ECHO, b"in"));
+    client.expect(ECHO_REPLY, b"in");
+    let other = Client::connect(engine.messages()).log_in("Zoë", &bob);
+    let again = Client::connect(engine.messages()).log_in("ann", &ann);
+    assert!(id != other && id != again && other != again);
+    for (user, token) in [("ann", &bob), ("Zoë", &ann), ("ann", &String::new())] {
+        assert_refused(&engine, user, token);
+    }
+    for secret in [&ann, &bob, &id] {
+        assert!(!engine.log().contains(secret.as_str()), "secrets stay out of the log");
+    }
+}
+
+#[test]
+fn an_unknown_user_is_answered_like_a_wrong_token() {
+    let users = Users::new();
+    let token = users.add("ann");
+    let engine = start(&users.file(), &["--require-auth"]);
+    let mut client = Client::connect(engine.messages());
+    for (user, token) in [("ann", "guess"), ("nobody", token.as_str())] {
+        client.send(&auth(user, token));
+        client.expect(AUTH_REPLY, b"\0");
+        client.ping(1);
+    }
+    client.send(&auth("ann", "third"));
+    client.expect(AUTH_REPLY, b"\0");
+    client.expect_error(AUTHENTICATION_FAILED);
+    client.expect_end();
+    let stats = stats(&engine);
+    assert_eq!((&stats["auth_failures"], &stats["faults"]), (&3.into(), &0.into()));
+    // Two failures are forgiven.
+    let mut client = Client::connect(engine.messages());
+    for _ in 0..2 {
+        client.send(&auth("ann", "guess"));
+        client.expect(AUTH_REPLY, b"\0");
+    }
+    client.log_in("ann", &token);
+    client.ping(2);
+}
+
+/// Those who wait for the answer to a wrong token hold nobody up.
+#[test]
+fn guessing_takes_time_and_costs_others_none() {
+    let users = Users::new();
+    users.add("ann");
+    let engine = start(&users.file(), &["--cores", &crate::common::one_core()]);
+    let mut other = Client::connect(engine.messages());
+    let mut guessing: Vec<_> = (0..50).map(|_| Client::connect(engine.messages())).collect();
+    guessing.iter_mut().for_each(|client| client.send(&auth("ann", "guess")));
+    (0..100).for_each(|number| other.ping(number));
+    guessing.iter_mut().for_each(|client| client.expect(AUTH_REPLY, b"\0"));
+}
+
+#[test]
+fn without_a_file_nobody_is_believed_unless_all_are() {
+    let engine = Engine::start_messages(&[]);
+    assert_refused(&engine, "ann", "token");
+    let engine = Engine::start_messages(&["--auth-open"]);
+    assert_let_in(&engine, "ann", "token");
+    assert_let_in(&engine, "", "");
+}
+
+#[test]
+fn users_are_read_again_at_sighup() {
+    let users = Users::new();
+    let ann = users.add("ann");
+    let engine = start(&users.file(), &["--require-auth"]);
+    let mut early = Client::connect(engine.messages());
+    early.log_in("ann", &ann);
+    let bob = users.add("bob");
+    users.remove("ann");
+    assert_refused(&engine, "bob", &bob);
+    let reload = |said: &str, times: usize| {
+        engine.signal(Signal::HUP);
+        until(said, || engine.log().matches(said).count() == times);
+    };
+    reload("auth file read again", 1);
+    assert_let_in(&engine, "bob", &bob);
+    assert_refused(&engine, "ann", &ann);
+    // Whoever is in stays.
+    early.send(&frame(ECHO, b"still here"));
+    early.expect(ECHO_REPLY, b"still here");
+    // A file that cannot be read changes nothing.
+    fs::write(users.file(), "ann:sha256:oops\n").unwrap();
+    reload("the old users stay", 1);
+    assert_let_in(&engine, "bob", &bob);
+    fs::remove_file(users.file()).unwrap();
+    reload("the old users stay", 2);
+    assert_let_in(&engine, "bob", &bob);
+}
