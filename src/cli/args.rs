@@ -87,7 +87,7 @@ pub struct EngineOptions {
     /// Address or name of the admin listener: metrics, health, state
     #[arg(long, env = "RINGEST_ADMIN_HOST", default_value = "127.0.0.1")]
     pub admin_host: String,
-    /// Port of the admin listener; 0 takes a free one [default: 1000 above --port]
+    /// Port of the admin listener, by default 1000 above --port; 0 takes a free one
     #[arg(long, env = "RINGEST_ADMIN_PORT", value_name = "PORT")]
     pub admin_port: Option<u16>,
     /// What the message server lets its clients do

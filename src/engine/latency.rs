@@ -104,7 +104,8 @@ fn summary_of<C: Counter>(histogram: &Histogram<C>) -> LatencySummary {
 }
 
 /// Latencies of one message connection, to two digits. Takes no memory before the first, a KiB or
-/// two for usual ones, and [`SMALL_LATENCY_BYTES`](crate::config::SMALL_LATENCY_BYTES) at most: there may be thousands of these.
+/// two for usual ones, and [`SMALL_LATENCY_BYTES`](crate::config::SMALL_LATENCY_BYTES) at most:
+/// there may be thousands of these.
 #[derive(Clone, Debug, Default)]
 pub struct SmallLatency {
     histogram: Option<Box<Histogram<u32>>>,

@@ -6,6 +6,17 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Broadcasts of one client that were received end to end, shared by all who get them.
+#[derive(Clone, Debug)]
+pub struct Broadcasts {
+    /// Number of the connection that sent them, and does not get them.
+    pub from: u64,
+    /// The frames, as they came.
+    pub frames: Arc<[u8]>,
+    /// How many there are.
+    pub messages: u32,
+}
+
 /// A cap on the bytes that wait for all receivers of a worker together.
 #[derive(Debug)]
 pub struct QueueBudget {

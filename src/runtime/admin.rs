@@ -4,66 +4,25 @@
 
 use super::admin_conn;
 use super::admin_site::Site;
-use crate::config::{
-    ACCEPT_PAUSE, ADMIN_CONNECTIONS, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE_TIMEOUT, ADMIN_LINGER,
-    ADMIN_REPLY_TIMEOUT, ADMIN_SAMPLE,
-};
-use crate::engine::counters::Counters;
+use crate::config::{ACCEPT_PAUSE, ADMIN_SAMPLE};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::MissedTickBehavior;
+
+pub use super::admin_conn::Limits;
+pub use super::admin_site::AdminState;
 
 /// The whole reply to a connection too many.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: text/plain; charset=utf-8\r\ncontent-length: 27\r\nconnection: close\r\n\r\n\
     too many admin connections\n";
-
-/// What is shown.
-pub struct AdminState {
-    /// Everything that is counted.
-    pub counters: Arc<Counters>,
-    /// Core of each worker, in the order of the counters.
-    pub cores: Vec<usize>,
-    /// Holds a moment once the engine is to stop.
-    pub drain: watch::Receiver<Option<Instant>>,
-    /// When the engine was started.
-    pub started: Instant,
-}
-
-/// Limits of the admin listener; the defaults are the constants of `config`.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Connections at one time.
-    pub connections: usize,
-    /// Longest time for the head of a request.
-    pub head: Duration,
-    /// Longest time for its reply.
-    pub reply: Duration,
-    /// Longest silence between two requests.
-    pub idle: Duration,
-    /// How long a client may go on sending after the last reply.
-    pub linger: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            connections: ADMIN_CONNECTIONS,
-            head: ADMIN_HEAD_TIMEOUT,
-            reply: ADMIN_REPLY_TIMEOUT,
-            idle: ADMIN_IDLE_TIMEOUT,
-            linger: ADMIN_LINGER,
-        }
-    }
-}
 
 /// A running admin thread. It goes on while the engine drains; it ends by [`stop`](Self::stop), or
 /// some time after the handle was dropped.

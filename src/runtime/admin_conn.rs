@@ -8,9 +8,11 @@
 //!
 //! Each phase has a time after which the connection is closed as it is.
 
-use super::admin::Limits;
 use super::admin_site::Site;
-use crate::config::{ADMIN_HEAD_BYTES, ADMIN_LINGER_BYTES};
+use crate::config::{
+    ADMIN_CONNECTIONS, ADMIN_HEAD_BYTES, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE_TIMEOUT, ADMIN_LINGER,
+    ADMIN_LINGER_BYTES, ADMIN_REPLY_TIMEOUT,
+};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
@@ -25,11 +27,39 @@ use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 /// hyper takes no smaller limit.
 const _: () = assert!(ADMIN_HEAD_BYTES >= 8 << 10);
+
+/// Limits of the admin listener; the defaults are the constants of `config`.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at one time.
+    pub connections: usize,
+    /// Longest time for the head of a request.
+    pub head: Duration,
+    /// Longest time for its reply.
+    pub reply: Duration,
+    /// Longest silence between two requests.
+    pub idle: Duration,
+    /// How long a client may go on sending after the last reply.
+    pub linger: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: ADMIN_CONNECTIONS,
+            head: ADMIN_HEAD_TIMEOUT,
+            reply: ADMIN_REPLY_TIMEOUT,
+            idle: ADMIN_IDLE_TIMEOUT,
+            linger: ADMIN_LINGER,
+        }
+    }
+}
 
 /// Serves one connection until it ends or a deadline of its phase has passed.
 pub async fn serve(stream: TcpStream, site: Rc<Site>, limits: Limits) {

@@ -1,8 +1,8 @@
 //! What the admin listener shows at each path, and how it refuses: reads counters, knows no
 //! socket and no deadline.
 
-use super::admin::AdminState;
 use super::host;
+use crate::engine::counters::Counters;
 use crate::engine::metrics;
 use crate::engine::snapshot::{Facts, Rates, Sample, Snapshot, State};
 use http_body_util::Full;
@@ -10,7 +10,9 @@ use hyper::body::{Body, Bytes};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::watch;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -20,6 +22,18 @@ const INDEX: &str = "ringest, admin listener\n\n\
     /stats.json   the same state with rates and percentiles, for people and scripts\n\
     /healthz      200 while the process serves\n\
     /readyz       200 while it takes connections, 503 while it stops\n";
+
+/// What is shown.
+pub struct AdminState {
+    /// Everything that is counted.
+    pub counters: Arc<Counters>,
+    /// Core of each worker, in the order of the counters.
+    pub cores: Vec<usize>,
+    /// Holds a moment once the engine is to stop.
+    pub drain: watch::Receiver<Option<Instant>>,
+    /// When the engine was started.
+    pub started: Instant,
+}
 
 /// The state that is shown, and the rates of the last second.
 pub struct Site {

@@ -2,9 +2,14 @@
 //! as clients can be; does not test what the engine counts.
 
 use super::*;
+use crate::config::ADMIN_CONNECTIONS;
+use crate::engine::counters::Counters;
 use crate::engine::counters::Protocol;
 use std::io::Read;
 use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
 
 type Drain = watch::Sender<Option<Instant>>;
 
@@ -320,16 +325,17 @@ fn a_draining_engine_says_so_and_is_still_seen() {
 }
 
 #[test]
-fn stopping_is_prompt_and_frees_the_port() {
-    let (admin, _counters, _drain) = admin(Limits::default());
+fn stopping_waits_for_no_client_and_frees_the_port() {
+    // A client that says half a word would otherwise hold it up for ever.
+    let forever = Duration::from_secs(3600);
+    let limits = Limits { head: forever, idle: forever, ..Limits::default() };
+    let (admin, _counters, _drain) = admin(limits);
     let address = admin.address();
     let mut half = connect(&admin);
     half.write_all(b"GET /metr").unwrap();
     let open = connect(&admin);
     assert_eq!(status(&get(&admin, "/healthz")), 200);
-    let begun = Instant::now();
     admin.stop();
-    assert!(begun.elapsed() < ADMIN_HEAD_TIMEOUT / 2, "{:?}", begun.elapsed());
     assert_eq!(rest(half) + &rest(open), "");
     assert!(std::net::TcpStream::connect(address).is_err());
 }

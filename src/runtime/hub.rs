@@ -1,34 +1,23 @@
 //! Broadcasts on their way to every worker, and on each worker to its clients: owns no socket and
 //! orders nothing but what one sender sent.
 
-use super::messages::Messages;
-use super::peer::Peer;
+use super::peer::{Peer, Peers};
 use super::ring;
 use crate::config::{DELIVERIES_AT_ONCE, HUB_QUEUE};
+use crate::engine::outbox::Broadcasts;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// Broadcasts of one client that were received end to end, shared by all who get them.
-#[derive(Clone, Debug)]
-pub struct Piece {
-    /// Number of the connection that sent them, and does not get them.
-    pub from: u64,
-    /// The frames, as they came.
-    pub frames: Arc<[u8]>,
-    /// How many there are.
-    pub messages: u32,
-}
-
 /// A way to every worker, in the workers' order.
 #[derive(Clone, Debug)]
 pub struct Hub {
-    workers: Arc<[mpsc::Sender<Piece>]>,
+    workers: Arc<[mpsc::Sender<Broadcasts>]>,
 }
 
 impl Hub {
     /// A hub for `workers` workers, and where each of them gets its pieces from.
-    pub fn new(workers: usize) -> (Self, Vec<mpsc::Receiver<Piece>>) {
+    pub fn new(workers: usize) -> (Self, Vec<mpsc::Receiver<Broadcasts>>) {
         let (senders, receivers): (Vec<_>, _) =
             (0..workers).map(|_| mpsc::channel(HUB_QUEUE)).unzip();
         (Hub { workers: senders.into() }, receivers)
@@ -36,7 +25,7 @@ impl Hub {
 
     /// Passes a piece on to every worker. Waits where one is behind with its deliveries: no worker
     /// waits for another while it delivers, so this ends.
-    pub async fn publish(&self, piece: Piece) {
+    pub async fn publish(&self, piece: Broadcasts) {
         for worker in self.workers.iter() {
             // Fails where that worker has ended, with all its clients.
             let _ = worker.send(piece.clone()).await;
@@ -44,14 +33,14 @@ impl Hub {
     }
 }
 
-/// Delivers to the clients of one worker, for ever. Pieces that came meanwhile are delivered
+/// Delivers to the clients of one worker, for ever. Broadcastss that came meanwhile are delivered
 /// together.
-pub async fn deliver_all(shared: Rc<Messages>, mut pieces: mpsc::Receiver<Piece>) {
+pub async fn deliver_all(peers: Rc<Peers>, mut pieces: mpsc::Receiver<Broadcasts>) {
     let mut batch = Vec::with_capacity(HUB_QUEUE);
     let mut receivers: Vec<Rc<Peer>> = Vec::new();
     while pieces.recv_many(&mut batch, HUB_QUEUE).await > 0 {
         // Clients come and go while the ring is looked after in between.
-        receivers.extend(shared.peers.borrow().iter().cloned());
+        peers.list(&mut receivers);
         for some in receivers.chunks(DELIVERIES_AT_ONCE) {
             some.iter().for_each(|peer| peer.deliver(&batch));
             if receivers.len() > DELIVERIES_AT_ONCE {

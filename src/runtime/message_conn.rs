@@ -4,7 +4,6 @@
 
 use super::acceptor::Accepted;
 use super::deadlines::Cut;
-use super::hub::Piece;
 use super::message_input::Input;
 use super::messages::Messages;
 use super::peer::Peer;
@@ -19,6 +18,7 @@ use crate::config::{
     TLS_HANDSHAKE_TIMEOUT,
 };
 use crate::engine::counters::{Protocol, Tally};
+use crate::engine::outbox::Broadcasts;
 use crate::engine::report::{BufferKind, Reason};
 use crate::engine::token;
 use crate::wire::fault::Fault;
@@ -87,8 +87,7 @@ impl MessageConnection {
         let control = shared.deadlines.add(number, &stream);
         control.set_dispensable(true);
         let encrypted = tls.is_some();
-        let peer = Peer::new(number, Rc::clone(&stream), control, tls, Rc::clone(&shared));
-        shared.remember(&peer);
+        let peer = Peer::new(number, Rc::clone(&stream), control, tls, Rc::clone(&shared.peers));
         let (streams, deadlines) = (&shared.streams, &shared.deadlines);
         let presence = Presence::new(Protocol::Messages, number, streams, deadlines);
         tracing::debug!(connection = number, peer = %address, "connected");
@@ -152,7 +151,7 @@ impl MessageConnection {
 
     /// Answers what a read brought, with one write.
     async fn digest(&mut self, taken_over: Instant) -> Option<End> {
-        let mut out = self.shared.take_outbox();
+        let mut out = self.shared.peers.take_scratch();
         let end = loop {
             let pass = self.session.poll(self.input.bytes(), taken_over, &mut out);
             let bytes = pass.bytes;
@@ -164,7 +163,7 @@ impl MessageConnection {
                 Next::End(end) => break Some(end),
                 Next::Broadcast { frames, messages } => {
                     let from = self.peer.number();
-                    let piece = Piece { from, frames: Arc::from(frames), messages };
+                    let piece = Broadcasts { from, frames: Arc::from(frames), messages };
                     self.shared.hub.publish(piece).await;
                 }
                 Next::Authenticate(credentials) => {
@@ -190,7 +189,7 @@ impl MessageConnection {
             self.input.consume(bytes);
         };
         self.flush(&mut out, taken_over);
-        self.shared.put_outbox(out);
+        self.shared.peers.put_scratch(out);
         end
     }
 
@@ -307,7 +306,7 @@ impl MessageConnection {
             Over::Cut(Cut::Broken) | Over::Failed(Fault::Reset | Fault::IoFailed) => return,
             Over::Cut(_) | Over::Session(_) | Over::Failed(_) | Over::Closed => {}
         }
-        let mut out = self.shared.take_outbox();
+        let mut out = self.shared.peers.take_scratch();
         if let (Some(fault), false) = (fault, self.handshaking()) {
             // Nothing where the session has said so itself.
             self.session.fail(fault, &mut out);
@@ -317,7 +316,7 @@ impl MessageConnection {
             tls.borrow_mut().close_notify(&mut out);
             self.peer.send_sealed(&out);
         }
-        self.shared.put_outbox(out);
+        self.shared.peers.put_scratch(out);
         self.peer.wait_for_room(0).await;
         if self.peer.control.cut() == Some(Cut::SlowConsumer) {
             if fault.is_none() {
@@ -358,7 +357,7 @@ impl MessageConnection {
 impl Drop for MessageConnection {
     /// Also where a defect ended the connection's task.
     fn drop(&mut self) {
-        self.shared.forget(&self.peer);
+        self.shared.peers.forget(&self.peer);
     }
 }
 

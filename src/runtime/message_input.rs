@@ -137,11 +137,11 @@ impl Input {
         let bytes = *read.as_ref().unwrap_or(&0);
         tls.borrow_mut().give_back(incoming, bytes);
         read?;
-        let mut out = peer.take_scratch();
+        let mut out = peer.peers().take_scratch();
         let processed =
             tls.borrow_mut().process(&mut out, &mut |plain| self.plain.extend_from_slice(plain));
         peer.send_sealed(&out);
-        peer.put_scratch(out);
+        peer.peers().put_scratch(out);
         let progress = processed?;
         // A peer that says that it closes has closed, whatever else its socket brings.
         Ok(if progress.peer_closed && self.plain.is_empty() { 0 } else { bytes })

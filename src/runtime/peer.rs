@@ -6,14 +6,13 @@
 //! read is cut, by the outbox's cap or by a write that makes no progress.
 
 use super::deadlines::{Control, Cut};
-use super::hub::Piece;
-use super::messages::Messages;
+use super::record_stream::Streams;
 use super::ring::{send_now, writable};
 use super::tls::Tls;
 use crate::config::{RECEIVER_QUEUE_BYTES, WRITE_STALL_TIMEOUT};
 use crate::engine::counters::Tally;
-use crate::engine::latency::SmallLatency;
-use crate::engine::outbox::{Outbox, Overflow};
+use crate::engine::latency::{Latency, SmallLatency};
+use crate::engine::outbox::{Broadcasts, Outbox, Overflow};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -25,6 +24,89 @@ use tokio_uring::net::TcpStream;
 
 /// Pieces that one system call hands over at most.
 const SLICES: usize = 64;
+
+/// Memory for replies that is kept for the next, and the largest that is.
+const SPARE_SCRATCHES: usize = 8;
+const SPARE_SCRATCH_BYTES: usize = 256 << 10;
+
+/// The clients of one worker, and what sending to them needs.
+pub struct Peers {
+    streams: Rc<Streams>,
+    /// In no order.
+    peers: RefCell<Vec<Rc<Peer>>>,
+    /// Latencies since the last tick.
+    latency: RefCell<Latency>,
+    scratches: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Peers {
+    /// None so far, with a place for every client that there may be.
+    pub fn new(streams: Rc<Streams>) -> Rc<Self> {
+        let connections = streams.config.max_connections;
+        Rc::new(Peers {
+            streams,
+            peers: RefCell::new(Vec::with_capacity(connections)),
+            latency: RefCell::new(Latency::default()),
+            scratches: RefCell::new(Vec::with_capacity(SPARE_SCRATCHES)),
+        })
+    }
+
+    /// Memory for bytes to be sent, empty, used before where there is some.
+    pub fn take_scratch(&self) -> Vec<u8> {
+        self.scratches.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives it back.
+    pub fn put_scratch(&self, mut scratch: Vec<u8>) {
+        let mut spare = self.scratches.borrow_mut();
+        if spare.len() < SPARE_SCRATCHES && scratch.capacity() <= SPARE_SCRATCH_BYTES {
+            scratch.clear();
+            spare.push(scratch);
+        }
+    }
+
+    /// Appends all clients to `list`.
+    pub fn list(&self, list: &mut Vec<Rc<Peer>>) {
+        list.extend(self.peers.borrow().iter().cloned());
+    }
+
+    fn remember(&self, peer: &Rc<Peer>) {
+        let mut peers = self.peers.borrow_mut();
+        peer.place.set(peers.len());
+        peers.push(Rc::clone(peer));
+    }
+
+    /// A client that is not there any more.
+    pub fn forget(&self, peer: &Peer) {
+        let mut peers = self.peers.borrow_mut();
+        let place = peer.place.get();
+        peers.swap_remove(place);
+        if let Some(moved) = peers.get(place) {
+            moved.place.set(place);
+        }
+    }
+
+    /// Cuts the client for whom the most waits, where that is more than `bytes`; false where none
+    /// is so slow.
+    fn cut_slowest(&self, bytes: usize) -> bool {
+        let peers = self.peers.borrow();
+        let slowest = peers.iter().max_by_key(|peer| peer.waiting_bytes());
+        let Some(slowest) = slowest.filter(|peer| peer.waiting_bytes() > bytes) else {
+            return false;
+        };
+        tracing::debug!(connection = slowest.number, "cut: the most bytes wait for it");
+        slowest.give_up_as(Cut::SlowConsumer);
+        true
+    }
+
+    /// What the worker's timer does at each tick.
+    pub fn each_tick(&self) {
+        let mut latency = self.latency.borrow_mut();
+        if !latency.is_empty() {
+            self.streams.tally().merge_message_latency(&mut latency);
+        }
+    }
+}
 
 /// Replies that wait, and when their messages were whole.
 struct Owed {
@@ -54,21 +136,22 @@ pub struct Peer {
     owed: RefCell<VecDeque<Owed>>,
     latency: RefCell<SmallLatency>,
     emptied: Notify,
-    shared: Rc<Messages>,
+    shared: Rc<Peers>,
 }
 
 impl Peer {
-    /// The sending side of connection `number`.
+    /// The sending side of connection `number`, there until it is
+    /// [forgotten](Peers::forget).
     pub fn new(
         number: u64,
         stream: Rc<TcpStream>,
         control: Rc<Control>,
         tls: Option<Tls>,
-        shared: Rc<Messages>,
+        shared: Rc<Peers>,
     ) -> Rc<Self> {
         let streams = &shared.streams;
         let budget = Arc::clone(&streams.counters.queued[streams.worker]);
-        Rc::new(Peer {
+        let peer = Rc::new(Peer {
             number,
             place: Cell::new(usize::MAX),
             stream,
@@ -83,12 +166,14 @@ impl Peer {
             latency: RefCell::new(SmallLatency::default()),
             emptied: Notify::new(),
             shared,
-        })
+        });
+        peer.shared.remember(&peer);
+        peer
     }
 
-    /// Where it stands among the worker's clients.
-    pub fn place(&self) -> &Cell<usize> {
-        &self.place
+    /// The clients that it is one of.
+    pub fn peers(&self) -> &Rc<Peers> {
+        &self.shared
     }
 
     /// Number of the connection.
@@ -109,16 +194,6 @@ impl Peer {
     /// Bytes that the kernel has not taken.
     pub fn waiting_bytes(&self) -> usize {
         self.outbox.borrow().waiting_bytes()
-    }
-
-    /// Memory for bytes to be [sent](Self::send_sealed), lent until it is given back.
-    pub fn take_scratch(&self) -> Vec<u8> {
-        self.shared.take_outbox()
-    }
-
-    /// Gives it back.
-    pub fn put_scratch(&self, scratch: Vec<u8>) {
-        self.shared.put_outbox(scratch);
     }
 
     fn tally(&self) -> &Tally {
@@ -146,7 +221,7 @@ impl Peer {
     /// Encrypts where the connection is encrypted, and sends.
     fn seal(self: &Rc<Self>, bytes: &[u8]) {
         let Some(tls) = &self.tls else { return self.send_sealed(bytes) };
-        let mut sealed = self.shared.take_outbox();
+        let mut sealed = self.shared.take_scratch();
         match tls.borrow_mut().encrypt(bytes, &mut sealed) {
             Ok(()) => self.send_sealed(&sealed),
             Err(error) => {
@@ -154,7 +229,7 @@ impl Peer {
                 self.give_up();
             }
         }
-        self.shared.put_outbox(sealed);
+        self.shared.put_scratch(sealed);
     }
 
     /// Sends bytes as they are: TLS's own, too.
@@ -176,7 +251,7 @@ impl Peer {
     }
 
     /// Passes broadcasts of others on.
-    pub fn deliver(self: &Rc<Self>, pieces: &[Piece]) {
+    pub fn deliver(self: &Rc<Self>, pieces: &[Broadcasts]) {
         if !self.receives.get() || self.broken.get() {
             return;
         }
@@ -241,11 +316,6 @@ impl Peer {
             self.control.arm_write(Some(Instant::now() + WRITE_STALL_TIMEOUT));
             tokio_uring::spawn(Rc::clone(self).write_on());
         }
-    }
-
-    /// Cuts a receiver that does not read.
-    pub fn cut(&self) {
-        self.give_up_as(Cut::SlowConsumer);
     }
 
     /// Writes what waits, as the receiver takes it.

@@ -1,5 +1,5 @@
-//! That a connection is there: counted, and looked after by its worker's timer, until it is dropped.
-//! Serves nothing.
+//! That a connection is there: counted, and looked after by its worker's timer, until it is
+//! dropped. Serves nothing.
 
 use super::deadlines::Deadlines;
 use super::record_stream::Streams;

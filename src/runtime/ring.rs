@@ -138,7 +138,7 @@ impl DerefMut for ReadBuffer {
 /// Reads into `free` of the buffer; 0 bytes mean the end of the stream. The future must be run to
 /// its end: to stop it, shut the socket's reading side down.
 pub async fn read(
-    stream: &TcpStream,
+    stream: &Rc<TcpStream>,
     buffer: ReadBuffer,
     free: Range<usize>,
 ) -> (io::Result<usize>, ReadBuffer) {
@@ -150,9 +150,43 @@ pub async fn read(
             (result, ReadBuffer::Registered(slice.into_inner()))
         }
         ReadBuffer::Plain(buffer) => {
-            let (result, slice) = stream.read(buffer.slice(free)).await;
-            (result, ReadBuffer::Plain(slice.into_inner()))
+            let (result, buffer) = receive(stream, buffer, free).await;
+            (result, ReadBuffer::Plain(buffer))
         }
+    }
+}
+
+/// Reads by recv(2), which asks less of the kernel than a read of any file does.
+async fn receive(
+    stream: &Rc<TcpStream>,
+    mut buffer: Vec<u8>,
+    free: Range<usize>,
+) -> (io::Result<usize>, Vec<u8>) {
+    let fd = io_uring::types::Fd(stream.as_raw_fd());
+    let free = &mut buffer[free];
+    // A longer window is merely not filled at once.
+    let length = u32::try_from(free.len()).unwrap_or(u32::MAX);
+    let entry = io_uring::opcode::Recv::new(fd, free.as_mut_ptr(), length).build();
+    // The operation owns the vector, whose memory stays where it is, and a share of the stream,
+    // so its descriptor names no other socket; if this future is dropped, the driver keeps both
+    // until the kernel is done.
+    UnsubmittedOneshot::new((Rc::clone(stream), buffer), Received, entry).submit().await
+}
+
+/// Gives the buffer back that an operation read into.
+struct Received;
+
+impl OneshotOutputTransform for Received {
+    type Output = (io::Result<usize>, Vec<u8>);
+    type StoredData = (Rc<TcpStream>, Vec<u8>);
+
+    fn transform_oneshot_output(
+        self,
+        (_stream, buffer): Self::StoredData,
+        entry: io_uring::cqueue::Entry,
+    ) -> Self::Output {
+        let result = entry.result();
+        (usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result)), buffer)
     }
 }
 

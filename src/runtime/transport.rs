@@ -75,7 +75,7 @@ impl Transport {
 }
 
 impl Encrypted {
-    async fn read(&mut self, stream: &TcpStream, free: &mut [u8]) -> Result<usize, ReadError> {
+    async fn read(&mut self, stream: &Rc<TcpStream>, free: &mut [u8]) -> Result<usize, ReadError> {
         while self.taken == self.plain.len() {
             self.plain.clear();
             self.taken = 0;
@@ -90,7 +90,7 @@ impl Encrypted {
     }
 
     /// One read of the socket, decrypted; false at its end.
-    async fn read_records(&mut self, stream: &TcpStream) -> Result<bool, ReadError> {
+    async fn read_records(&mut self, stream: &Rc<TcpStream>) -> Result<bool, ReadError> {
         let (incoming, free) = self.tls.take_incoming();
         let (read, incoming) = ring::read(stream, ReadBuffer::Plain(incoming), free).await;
         let ReadBuffer::Plain(incoming) = incoming else { unreachable!("plain memory was given") };

@@ -4,9 +4,10 @@ use super::acceptor::Accepted;
 use super::aggregator::Job;
 use super::deadlines::Deadlines;
 use super::gate::Gate;
-use super::hub::{self, Hub, Piece};
+use super::hub::{self, Hub};
 use super::message_conn::MessageConnection;
 use super::messages::Messages;
+use super::peer::Peers;
 use super::pool::ColumnPool;
 use super::record_conn::{RecordConnection, Records};
 use super::record_stream::{self, Streams};
@@ -14,6 +15,7 @@ use super::ring::{self, Buffers, RingError, out_of_memory};
 use super::slots::Held;
 use crate::config::Config;
 use crate::engine::counters::{Counters, Protocol};
+use crate::engine::outbox::Broadcasts;
 use crate::engine::report::{Reason, Received};
 use crate::wire::fault::Fault;
 use crate::wire::session::Policy;
@@ -57,7 +59,7 @@ pub struct Worker {
     /// Its aggregation thread.
     pub jobs: mpsc::Sender<Job>,
     /// Broadcasts for its clients.
-    pub pieces: mpsc::Receiver<Piece>,
+    pub pieces: mpsc::Receiver<Broadcasts>,
 }
 
 /// Why a worker did not start.
@@ -105,13 +107,16 @@ impl Worker {
             buffers: Rc::clone(&buffers),
             deadlines: Rc::clone(&deadlines),
         });
-        let messages = Messages::new(streams, buffers, Rc::clone(&deadlines), policy, gate, hub);
+        let peers = Peers::new(Rc::clone(&streams));
+        let delivery = tokio_uring::spawn(hub::deliver_all(Rc::clone(&peers), pieces));
+        let timers = Rc::clone(&deadlines);
+        let messages =
+            Rc::new(Messages { streams, buffers, deadlines: timers, policy, gate, hub, peers });
         let tick = {
             let messages = Rc::clone(&messages);
             move || note_progress(&messages)
         };
         let timer = tokio_uring::spawn(async move { deadlines.watch(drain, tick).await });
-        let delivery = tokio_uring::spawn(hub::deliver_all(Rc::clone(&messages), pieces));
         let _ = ready.send(Ok(()));
         drop(ready);
 
@@ -137,7 +142,7 @@ impl Worker {
 
 /// What others see of this worker, a tick old at most.
 fn note_progress(messages: &Messages) {
-    messages.each_tick();
+    messages.peers.each_tick();
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let ns = time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs();
     messages.streams.tally().cpu_ns.set(ns);

@@ -3,7 +3,9 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod beside;
 pub mod oracle;
+pub mod wire;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -234,6 +236,7 @@ fn ready_for(what: &str, log: &str) -> Option<SocketAddr> {
     let (_, rest) = log.split_once(&format!("ready for {what} on "))?;
     let (line, _) = rest.split_once('\n')?;
     let address = line.split(' ').next().unwrap_or(line);
+    let address = address.trim_start_matches("http://").trim_end_matches('/');
     Some(address.parse().expect("an address"))
 }
 

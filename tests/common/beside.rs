@@ -1,0 +1,145 @@
+//! A client that does no wrong, pinging on the same worker on which another misbehaves, and the
+//! counts that say what was noticed of that.
+
+use super::wire::Client;
+use super::{Engine, one_core, until};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// What the engine says about itself.
+pub fn stats(engine: &Engine) -> Value {
+    let mut stream = TcpStream::connect(engine.admin()).expect("the admin listener");
+    stream.set_read_timeout(Some(super::PATIENCE)).unwrap();
+    stream
+        .write_all(b"GET /stats.json HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    let (head, body) = reply.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    serde_json::from_str(body).expect("JSON")
+}
+
+/// Every way in which a client can be counted as wrong, with how often it was.
+pub type Wrongs = BTreeMap<String, u64>;
+
+pub fn wrongs(engine: &Engine) -> Wrongs {
+    let stats = stats(engine);
+    let mut wrongs: Wrongs = ["rate_limited", "slow_consumers", "auth_failures"]
+        .iter()
+        .map(|&word| (word.to_owned(), stats[word].as_u64().expect("a count")))
+        .collect();
+    let faults = stats["faults_by_reason"].as_object().expect("faults");
+    wrongs.extend(faults.iter().map(|(word, count)| (word.clone(), count.as_u64().unwrap())));
+    wrongs
+}
+
+/// What was added.
+pub fn added(before: &Wrongs, after: &Wrongs) -> Wrongs {
+    let delta = |(word, count): (&String, &u64)| (word.clone(), count - before[word]);
+    after.iter().map(delta).filter(|(_, count)| *count > 0).collect()
+}
+
+/// Waits until so many message connections are left.
+pub fn wait_for_clients(engine: &Engine, count: u64) {
+    until("the other clients to be gone", || {
+        stats(engine)["connections_active"]["messages"] == count
+    });
+}
+
+/// A client that PINGs every now and then and expects each PONG.
+pub struct Healthy {
+    pongs: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Healthy {
+    pub fn start(address: SocketAddr) -> Self {
+        Healthy::over(Client::connect(address))
+    }
+
+    pub fn over<S: Read + Write + Send + 'static>(mut client: Client<S>) -> Self {
+        let (pongs, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        client.ping(u64::MAX);
+        let thread = thread::spawn({
+            let (pongs, stop) = (Arc::clone(&pongs), Arc::clone(&stop));
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let number = pongs.load(Ordering::Relaxed);
+                    client.ping_amid_broadcasts(number);
+                    pongs.store(number + 1, Ordering::Relaxed);
+                    thread::sleep(Duration::from_millis(5));
+                }
+            }
+        });
+        Healthy { pongs, stop, thread: Some(thread) }
+    }
+
+    /// Waits for a PONG to a PING of from now on.
+    pub fn assert_well(&self) {
+        let seen = self.pongs.load(Ordering::Relaxed);
+        until("a PONG of the healthy client", || {
+            assert!(!self.thread.as_ref().unwrap().is_finished(), "the healthy client suffered");
+            self.pongs.load(Ordering::Relaxed) >= seen + 2
+        });
+    }
+}
+
+impl Drop for Healthy {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || thread::panicking(), "the healthy client suffered");
+    }
+}
+
+/// An engine with one worker, and a healthy client on it.
+pub struct Beside {
+    healthy: Healthy,
+    pub engine: Engine,
+}
+
+impl Beside {
+    pub fn start(options: &[&str]) -> Self {
+        let core = one_core();
+        let engine = Engine::start_messages(&[&["--cores", &core], options].concat());
+        Beside { healthy: Healthy::start(engine.messages()), engine }
+    }
+
+    pub fn connect(&self) -> Client<TcpStream> {
+        Client::connect(self.engine.messages())
+    }
+
+    /// Runs a case whose connections are over when it returns; fails unless all that was counted
+    /// as wrong is `count` times `word`.
+    pub fn counts<T>(&self, word: &str, count: u64, case: impl FnOnce() -> T) -> T {
+        let before = wrongs(&self.engine);
+        let outcome = case();
+        wait_for_clients(&self.engine, 1);
+        let expected = Wrongs::from([(word.to_owned(), count)]);
+        assert_eq!(added(&before, &wrongs(&self.engine)), expected);
+        self.healthy.assert_well();
+        outcome
+    }
+
+    /// Runs a case in which nothing is wrong.
+    pub fn counts_nothing<T>(&self, case: impl FnOnce() -> T) -> T {
+        let before = wrongs(&self.engine);
+        let outcome = case();
+        wait_for_clients(&self.engine, 1);
+        assert_eq!(added(&before, &wrongs(&self.engine)), Wrongs::new());
+        self.healthy.assert_well();
+        outcome
+    }
+
+    pub fn assert_well(&self) {
+        self.healthy.assert_well();
+    }
+}
