@@ -3,6 +3,7 @@
 use super::cpu_list::{self, CpuList};
 use super::gen_cert::GenCertOptions;
 use super::health::HealthOptions;
+use super::load_args::LoadOptions;
 use super::token::TokenOptions;
 use crate::client::generate;
 use crate::config::{Config, DataMode, TlsOptions};
@@ -46,6 +47,8 @@ pub enum Command {
     Demo(DemoOptions),
     /// Send record streams to an engine
     Send(SendOptions),
+    /// Put load on a message server and print rates and latencies
+    Load(LoadOptions),
     /// Examine whether this host can run the engine as configured
     Doctor(DoctorOptions),
     /// Exit 0 where the engine of this host is ready, for container health checks

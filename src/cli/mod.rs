@@ -7,6 +7,9 @@ pub mod demo;
 pub mod doctor;
 pub mod gen_cert;
 pub mod health;
+pub mod load;
+pub mod load_args;
+pub mod load_report;
 pub mod logging;
 pub mod render;
 pub mod send;
@@ -43,6 +46,7 @@ pub fn run() -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Send(options) => send::run(&options),
+        Command::Load(options) => load::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Health(options) => health::run(&options),
         Command::GenCert(options) => gen_cert::run(&options),

@@ -8,11 +8,13 @@
 //! * [`results`]: reads the engine's ndjson
 //! * [`messages`]: the message protocol's client side, without I/O
 //! * [`message_client`]: a blocking client of it
+//! * [`load`]: many connections at once, and what became of each message
 //! * [`transport`]: bytes over a non-blocking socket, with TLS or without
 //! * [`tls`]: what TLS needs, from files
 
 pub mod expected;
 pub mod generate;
+pub mod load;
 pub mod message_client;
 pub mod messages;
 pub mod results;

@@ -1,6 +1,9 @@
-//! The blocking message client against small servers: what it sends and takes byte by byte, and
-//! what it says when a server does something else than it should.
+//! The message client, the load generator and its command against small servers: what the client
+//! sends and takes byte by byte, and what is said of a server that does something else than it
+//! should.
 
+mod command;
+mod load;
 mod server;
 
 use ringest::client::message_client::{Answer, BROADCAST_BYTES_KEPT, Outcome};
@@ -217,11 +220,10 @@ fn broadcasts_that_nobody_asks_for_are_dropped_the_oldest_first() {
     for number in 0..sent {
         payload[..8].copy_from_slice(&number.to_be_bytes());
         other.broadcast(&payload).unwrap();
-        // Taken in on the way to the answer.
+        // By its answer the server has passed the message on; by the next it has been taken in.
+        other.ping().unwrap();
         client.ping().unwrap();
     }
-    other.ping().unwrap();
-    client.ping().unwrap();
     let dropped = client.broadcasts_dropped();
     assert!((20..30).contains(&dropped), "{dropped}");
     for number in dropped..sent {

@@ -1,0 +1,505 @@
+//! One connection of a load: its states from connecting to lost, its reads and writes. Waits for
+//! nothing and knows no other connection; what a thread's connections share is lent to it.
+
+use super::schedule::Schedule;
+use super::tally::{Tally, Window};
+use super::traffic::Messages;
+use super::{CONNECT_TIMEOUT, LoadError, Shared, Traffic, nanoseconds};
+use crate::client::messages::{ClientSession, Received, SessionError, describe_error};
+use crate::client::transport::Transport;
+use crate::wire::frame::FrameType;
+use crate::wire::message::{Credentials, Reply, Request};
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use std::io::{self, ErrorKind};
+use std::sync::atomic::Ordering;
+
+/// Bytes of messages that may wait to be written where nothing else limits them.
+const OUTBOX_BYTES_MAX: usize = 256 << 10;
+
+/// When messages may be sent.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
+    /// Not now.
+    Rest,
+    /// As soon as fewer than so many are in flight.
+    Closed {
+        /// How many.
+        pipeline: usize,
+    },
+    /// When they are due, and no more than so many in flight.
+    Open {
+        /// When they are due.
+        schedule: Schedule,
+        /// How many.
+        messages: usize,
+    },
+}
+
+/// What the connections of a thread share.
+pub struct Core<'a> {
+    pub shared: &'a Shared<'a>,
+    pub tally: Tally,
+    pub window: Window,
+    pub messages: Messages,
+    pub pace: Pace,
+    /// When the thread last looked at the clock, in nanoseconds.
+    pub now: u64,
+    /// Messages that wait for their answer, of all connections.
+    pub in_flight: u64,
+    /// Messages that are due and wait to be sent, of all connections.
+    pub backlog: u64,
+    /// Answers and deliveries that others have not been told of.
+    pub answers_untold: u64,
+    /// Deliveries among them.
+    pub deliveries_untold: u64,
+    /// One read's bytes.
+    pub buffer: Box<[u8]>,
+}
+
+impl Core<'_> {
+    /// Looks at the clock.
+    #[inline]
+    pub fn tick(&mut self) -> u64 {
+        self.now = self.shared.now();
+        self.now
+    }
+}
+
+/// Why a connection is lost.
+#[derive(Debug, thiserror::Error)]
+enum Loss {
+    #[error("closed by the server")]
+    Closed,
+    #[error("not made within {CONNECT_TIMEOUT:?}")]
+    Late,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Session(#[from] SessionError),
+    #[error("the first message was refused, or answered with other content")]
+    Greeting,
+    #[error("ended by the server: {0}")]
+    Server(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Connecting,
+    Handshake,
+    Authenticating,
+    /// The first PONG is awaited: it says that the server knows the connection, and may send it
+    /// what others broadcast.
+    Greeting,
+    Open,
+    Lost,
+}
+
+/// One connection.
+pub struct Peer {
+    /// Its place among all connections of the run.
+    number: usize,
+    transport: Option<Transport>,
+    session: ClientSession,
+    state: State,
+    /// When connecting began.
+    begun: u64,
+    /// Messages that have become due, in an open loop.
+    due: u64,
+    /// Messages sent.
+    sent: u64,
+    /// BROADCASTs that the server refused.
+    refused: u64,
+    /// BROADCASTs that have come.
+    deliveries: u64,
+}
+
+impl Peer {
+    /// Begins to connect. What goes wrong is counted; the peer is lost then.
+    pub fn connect(number: usize, token: Token, registry: &Registry, core: &mut Core<'_>) -> Self {
+        let mut peer = Peer {
+            number,
+            transport: None,
+            session: ClientSession::default(),
+            state: State::Connecting,
+            begun: core.now,
+            due: 0,
+            sent: 0,
+            refused: 0,
+            deliveries: 0,
+        };
+        match peer.begin(token, registry, core) {
+            Ok(transport) => peer.transport = Some(transport),
+            Err(error) => peer.lose(&error.into(), core),
+        }
+        peer
+    }
+
+    fn begin(&self, token: Token, to: &Registry, core: &Core<'_>) -> io::Result<Transport> {
+        let settings = core.shared.settings;
+        let stream = TcpStream::connect(settings.address)?;
+        let transport = Transport::new(stream, settings.tls.as_ref());
+        let mut transport = transport.map_err(io::Error::other)?;
+        to.register(&mut transport, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(transport)
+    }
+
+    /// Its place among all connections of the run.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Whether it is neither ready for messages nor lost.
+    pub fn is_pending(&self) -> bool {
+        !matches!(self.state, State::Open | State::Lost)
+    }
+
+    /// Whether it is ready for messages.
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// Gives up where connecting has taken too long.
+    pub fn check_age(&mut self, core: &mut Core<'_>) {
+        if self.is_pending() && core.now.saturating_sub(self.begun) > nanoseconds(CONNECT_TIMEOUT) {
+            self.lose(&Loss::Late, core);
+        }
+    }
+
+    /// Its socket is ready: reads, answers, goes on with whatever it is at.
+    #[inline]
+    pub fn ready(&mut self, readable: bool, core: &mut Core<'_>) {
+        if let Err(loss) = self.advance(readable, core) {
+            self.lose(&loss, core);
+        }
+    }
+
+    #[inline]
+    fn advance(&mut self, readable: bool, core: &mut Core<'_>) -> Result<(), Loss> {
+        let established = !matches!(self.state, State::Connecting | State::Handshake);
+        if !established && !self.establish(core)? {
+            return Ok(());
+        }
+        if readable {
+            self.read(core)?;
+        } else {
+            // What did not fit before goes first: it makes room.
+            self.write(core)?;
+        }
+        loop {
+            self.fill(core);
+            self.write(core)?;
+            // No event tells of a socket that was never full.
+            if !self.may_send_more(core) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Goes on until the first message may be sent. Returns whether there is a session.
+    #[cold]
+    fn establish(&mut self, core: &mut Core<'_>) -> Result<bool, Loss> {
+        let Some(transport) = &mut self.transport else { return Ok(false) };
+        if self.state == State::Connecting {
+            if !transport.connected()? {
+                return Ok(false);
+            }
+            self.state = State::Handshake;
+        }
+        if !transport.handshake()? {
+            return Ok(false);
+        }
+        match &core.shared.settings.login {
+            Some(login) => {
+                let credentials = Credentials { user: &login.user, token: &login.token };
+                self.state = State::Authenticating;
+                self.ask(Request::Auth(credentials))?;
+            }
+            None => self.greet()?,
+        }
+        Ok(true)
+    }
+
+    fn greet(&mut self) -> Result<(), Loss> {
+        self.state = State::Greeting;
+        self.ask(Request::Ping(b"greeting"))
+    }
+
+    fn ask(&mut self, request: Request<'_>) -> Result<(), Loss> {
+        self.session.send(request, 0).map_err(|error| Loss::Io(io::Error::other(error)))
+    }
+
+    // ---- receiving ----
+
+    #[inline]
+    fn read(&mut self, core: &mut Core<'_>) -> Result<(), Loss> {
+        while let Some(transport) = &mut self.transport {
+            match transport.read(&mut core.buffer) {
+                Ok(0) => return Err(Loss::Closed),
+                Ok(bytes) => {
+                    let now = core.tick();
+                    let drained = transport.drained(bytes, &core.buffer);
+                    self.session.receive(&core.buffer[..bytes]);
+                    if core.window.contains(now) {
+                        core.tally.bytes_received += bytes as u64;
+                    }
+                    self.digest(core)?;
+                    if drained {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn digest(&mut self, core: &mut Core<'_>) -> Result<(), Loss> {
+        while let Some(received) = self.session.poll()? {
+            match received {
+                Received::Answer { reply, .. } if self.state != State::Open => {
+                    let believed = !matches!(reply, Reply::AuthReply(None));
+                    self.greeted(believed, core)?;
+                }
+                Received::Answer { tag, .. } => {
+                    core.in_flight -= 1;
+                    core.answers_untold += 1;
+                    core.tally.answered(tag, core.now, core.window);
+                }
+                Received::Broadcast(payload) => {
+                    if core.shared.settings.traffic == Traffic::Broadcast {
+                        self.deliveries += u64::from(take_delivery(payload, core));
+                    }
+                }
+                Received::Differs { .. } => {
+                    core.tally.mismatches += 1;
+                    if self.state != State::Open {
+                        return Err(Loss::Greeting);
+                    }
+                    core.in_flight -= 1;
+                }
+                Received::Refused { tag, kind, code } => {
+                    core.tally.error(code as u8);
+                    if kind == FrameType::Broadcast {
+                        self.refused += 1;
+                        core.shared.flow.refuse();
+                    } else if self.state != State::Open {
+                        return Err(Loss::Greeting);
+                    } else {
+                        core.in_flight -= u64::from(tag.is_some());
+                    }
+                }
+                Received::Failed { code, message } => {
+                    core.tally.error(code);
+                    return Err(Loss::Server(describe_error(code, message)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// AUTH or the first PING has been answered.
+    #[cold]
+    fn greeted(&mut self, believed: bool, core: &mut Core<'_>) -> Result<(), Loss> {
+        match self.state {
+            State::Authenticating if believed => return self.greet(),
+            State::Authenticating => {
+                if let Some(login) = &core.shared.settings.login {
+                    core.shared.abort(LoadError::Refused { user: login.user.clone() });
+                }
+            }
+            _ => {
+                self.state = State::Open;
+                core.shared.progress.connected.fetch_add(1, Ordering::Relaxed);
+                core.shared.flow.join();
+            }
+        }
+        Ok(())
+    }
+
+    // ---- sending ----
+
+    /// One more message is due. Sends it where nothing holds it back, to be written by
+    /// [`flush`](Self::flush). Returns whether there is something to be written that was not.
+    pub fn become_due(&mut self, due_ns: u64, core: &mut Core<'_>) -> bool {
+        if self.state != State::Open {
+            core.tally.unsent += 1;
+            return false;
+        }
+        let Pace::Open { messages, .. } = core.pace else { return false };
+        let written = self.session.outbox().is_empty();
+        let waits = self.due > self.sent || !self.has_room(messages);
+        self.due += 1;
+        core.backlog += 1;
+        if waits {
+            core.tally.held_back += u64::from(core.window.contains(due_ns));
+            return false;
+        }
+        let late = core.now.saturating_sub(due_ns);
+        if core.window.contains(due_ns) {
+            core.tally.lateness.saturating_record(late.max(1));
+        }
+        core.backlog -= 1;
+        self.send(due_ns, core);
+        written
+    }
+
+    /// Sends what may be sent now.
+    #[inline]
+    pub fn fill(&mut self, core: &mut Core<'_>) {
+        if self.state != State::Open {
+            return;
+        }
+        match core.pace {
+            Pace::Rest => {}
+            Pace::Closed { pipeline } => {
+                while self.session.outstanding() < pipeline {
+                    self.send(core.now, core);
+                }
+            }
+            Pace::Open { schedule, messages } => {
+                while self.sent < self.due && self.has_room(messages) {
+                    let due_ns = schedule.due_ns(self.number as u64, self.sent);
+                    core.backlog -= 1;
+                    self.send(due_ns, core);
+                }
+            }
+        }
+    }
+
+    /// Whether messages wait that only the outbox held back.
+    #[inline]
+    fn may_send_more(&self, core: &Core<'_>) -> bool {
+        match core.pace {
+            Pace::Open { messages, .. } => {
+                self.is_open() && self.sent < self.due && self.has_room(messages)
+            }
+            Pace::Rest | Pace::Closed { .. } => false,
+        }
+    }
+
+    fn has_room(&self, messages: usize) -> bool {
+        self.session.outstanding() < messages && self.session.outbox().len() < OUTBOX_BYTES_MAX
+    }
+
+    /// Sends one BROADCAST, where the connection takes it.
+    pub fn broadcast(&mut self, core: &mut Core<'_>) -> bool {
+        let takes = self.is_open() && self.session.outbox().len() < OUTBOX_BYTES_MAX;
+        if takes {
+            self.send(core.now, core);
+        }
+        takes
+    }
+
+    #[inline]
+    fn send(&mut self, sent_ns: u64, core: &mut Core<'_>) {
+        let sent = core.messages.send(&mut self.session, self.sent, sent_ns);
+        // Lengths were checked before, and an ended session is lost.
+        sent.expect("a message that can be sent");
+        self.sent += 1;
+        core.tally.sent += u64::from(core.window.contains(sent_ns));
+        if core.shared.settings.traffic == Traffic::Broadcast {
+            core.shared.flow.send(1);
+        } else {
+            core.in_flight += 1;
+        }
+    }
+
+    /// Writes what there is to write.
+    pub fn flush(&mut self, core: &mut Core<'_>) {
+        if let Err(loss) = self.write(core) {
+            self.lose(&loss, core);
+        }
+    }
+
+    #[inline]
+    fn write(&mut self, core: &mut Core<'_>) -> Result<(), Loss> {
+        let Some(transport) = &mut self.transport else { return Ok(()) };
+        while !self.session.outbox().is_empty() {
+            match transport.write(self.session.outbox()) {
+                Ok(bytes) => {
+                    self.session.wrote(bytes);
+                    if core.window.contains(core.now) {
+                        core.tally.bytes_sent += bytes as u64;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => {
+                    // What the server said before it closed tells more.
+                    self.read(core)?;
+                    return Err(error.into());
+                }
+            }
+        }
+        transport.flush()?;
+        Ok(())
+    }
+
+    // ---- the end ----
+
+    /// Says CLOSE, where that can be done at once, and closes.
+    pub fn close(&mut self, core: &mut Core<'_>) {
+        if self.state == State::Open && self.session.send(Request::Close, 0).is_ok() {
+            // The run is over: what fails now has no part in it.
+            let _ = self.write(core);
+        }
+        self.transport = None;
+        self.state = State::Lost;
+    }
+
+    /// Counts what has not been answered by now, and what was due and never sent.
+    pub fn settle(&mut self, core: &mut Core<'_>) {
+        for sent in self.session.outstanding_tags() {
+            core.tally.never_answered(sent, core.now, core.window);
+            core.tally.unanswered += 1;
+            core.in_flight = core.in_flight.saturating_sub(1);
+        }
+        if let Pace::Open { schedule, .. } = core.pace {
+            for message in self.sent..self.due {
+                let due_ns = schedule.due_ns(self.number as u64, message);
+                core.tally.never_answered(due_ns, core.now, core.window);
+                core.tally.unsent += 1;
+                core.backlog -= 1;
+            }
+            self.due = self.sent;
+        }
+    }
+
+    #[cold]
+    fn lose(&mut self, loss: &Loss, core: &mut Core<'_>) {
+        if self.state == State::Lost {
+            return;
+        }
+        let was_open = self.state == State::Open;
+        self.state = State::Lost;
+        self.transport = None;
+        if was_open {
+            core.tally.lost += 1;
+            core.shared.flow.leave(self.sent - self.refused.min(self.sent), self.deliveries);
+            self.settle(core);
+        } else {
+            core.tally.failed += 1;
+        }
+        core.tally.invalid += u64::from(matches!(loss, Loss::Session(_)));
+        core.tally.first_problem.get_or_insert_with(|| loss.to_string());
+        self.session = ClientSession::default();
+    }
+}
+
+/// Counts a BROADCAST that has come. Returns whether it is one of this run.
+#[inline]
+fn take_delivery(payload: &[u8], core: &mut Core<'_>) -> bool {
+    let Ok(sent) = core.messages.check_delivery(payload) else {
+        core.tally.mismatches += 1;
+        return false;
+    };
+    core.answers_untold += 1;
+    core.deliveries_untold += 1;
+    match sent {
+        Some(sent) => core.tally.answered(sent, core.now, core.window),
+        None => core.tally.answers += u64::from(core.window.contains(core.now)),
+    }
+    true
+}

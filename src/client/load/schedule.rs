@@ -1,0 +1,58 @@
+//! When the messages of an open loop are due: arithmetic only, no clock.
+
+const SECOND_NS: u128 = 1_000_000_000;
+
+/// Messages of all connections at equal distances. They go round: message `n` is for lane
+/// `n % lanes`, so a connection's own messages are at equal distances, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    start_ns: u64,
+    rate: u64,
+    lanes: u64,
+}
+
+impl Schedule {
+    /// `rate` messages a second over `lanes` connections, the first of them at `start_ns`.
+    ///
+    /// # Panics
+    /// Where one of both is 0.
+    pub fn new(start_ns: u64, rate: u64, lanes: u64) -> Self {
+        assert!(rate > 0 && lanes > 0, "messages, and connections to send them over");
+        Schedule { start_ns, rate, lanes }
+    }
+
+    /// When a lane's message is due, both counted from 0. Rounded down to nanoseconds, each by
+    /// itself, so that a long run keeps its rate.
+    #[inline]
+    pub fn due_ns(&self, lane: u64, message: u64) -> u64 {
+        let n = u128::from(message) * u128::from(self.lanes) + u128::from(lane);
+        let after = n * SECOND_NS / u128::from(self.rate);
+        u64::try_from(after).unwrap_or(u64::MAX).saturating_add(self.start_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_go_round_at_equal_distances() {
+        let schedule = Schedule::new(1000, 4, 2);
+        let due: Vec<u64> =
+            [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2)].map(|(l, m)| schedule.due_ns(l, m)).into();
+        let quarter = 250_000_000;
+        assert_eq!(
+            due,
+            [1000, 1000 + quarter, 1000 + 2 * quarter, 1000 + 3 * quarter, 1000 + 4 * quarter]
+        );
+    }
+
+    #[test]
+    fn a_rate_that_does_not_divide_a_second_does_not_drift() {
+        let schedule = Schedule::new(0, 3_333_333, 7);
+        // An hour of messages.
+        let (lane, message) = (3_333_333 * 3600 % 7, 3_333_333 * 3600 / 7);
+        assert_eq!(schedule.due_ns(lane, message), 3600 * 1_000_000_000);
+        assert_eq!(schedule.due_ns(0, u64::MAX), u64::MAX);
+    }
+}
