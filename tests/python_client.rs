@@ -22,6 +22,9 @@ fn the_python_clients_tests_pass() {
         .env("RINGEST_BIN", env!("CARGO_BIN_EXE_ringest"))
         .env("PYTHONPATH", client.join("src"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        // Nothing but pytest itself: whatever else is installed here has its own opinions.
+        .env("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        .env_remove("PYTEST_ADDOPTS")
         .stdin(Stdio::null())
         .output()
         .expect("python3 was there a moment ago");

@@ -147,8 +147,8 @@ fn create(path: &Path) -> Result<BufWriter<File>, String> {
 /// Runs in a thread of its own, while this one shows how far it is.
 fn run_with_progress(settings: &Settings) -> Result<Outcome, LoadError> {
     let progress = Arc::new(Progress::default());
-    let stopped = Arc::clone(&progress);
-    let watching = signals::watch(move |_| stopped.stop());
+    let (stopped, hung_up) = (Arc::clone(&progress), Arc::clone(&progress));
+    let watching = signals::watch(move |_| stopped.stop(), move || hung_up.stop());
     watching.map_err(|source| LoadError::System { what: "catch signals", source })?;
     thread::scope(|scope| {
         let running = scope.spawn(|| load::run(settings, &progress));
