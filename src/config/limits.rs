@@ -41,10 +41,11 @@ pub const LATENCY_DIGITS: u8 = 3;
 /// Bytes of one histogram with the three values above. `engine::latency` asserts it.
 pub const LATENCY_BYTES: usize = 21 * 1024 * 8;
 
-/// Significant decimal digits of the latencies that each message connection keeps.
-pub const SMALL_LATENCY_DIGITS: u8 = 2;
+/// Significant decimal digits of the latencies that each message connection keeps: with two, one
+/// slow reply made a quiet connection keep 7 KiB and more.
+pub const SMALL_LATENCY_DIGITS: u8 = 1;
 /// Bytes that they take at most. `engine::latency` tests it.
-pub const SMALL_LATENCY_BYTES: usize = 13 << 10;
+pub const SMALL_LATENCY_BYTES: usize = 2 << 10;
 
 /// Column sets that may be under way to the aggregation, for each worker, beside the one that each
 /// connection may hold. As many are made at start.

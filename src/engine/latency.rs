@@ -103,9 +103,10 @@ fn summary_of<C: Counter>(histogram: &Histogram<C>) -> LatencySummary {
     }
 }
 
-/// Latencies of one message connection, to two digits. Takes no memory before the first, a KiB or
-/// two for usual ones, and [`SMALL_LATENCY_BYTES`](crate::config::SMALL_LATENCY_BYTES) at most:
-/// there may be thousands of these.
+/// Latencies of one message connection, to one digit, so that a sixteenth is the most that they are
+/// off. Takes no memory before the first, half a KiB for usual ones, and
+/// [`SMALL_LATENCY_BYTES`](crate::config::SMALL_LATENCY_BYTES) at most, since a quiet connection
+/// keeps it however slow one of its replies was: there may be thousands of these.
 #[derive(Clone, Debug, Default)]
 pub struct SmallLatency {
     histogram: Option<Box<Histogram<u32>>>,
@@ -182,10 +183,10 @@ mod tests {
         assert_eq!(small.summary(), LatencySummary::default());
         small.record(Duration::from_micros(12), 10);
         let bytes = |small: &SmallLatency| small.histogram.as_ref().unwrap().distinct_values() * 4;
-        assert!(bytes(&small) <= 1024, "{}", bytes(&small));
-        assert!((11.8..12.2).contains(&small.summary().p50), "{:?}", small.summary());
+        assert!(bytes(&small) <= 512, "{}", bytes(&small));
+        assert!((12.0..12.75).contains(&small.summary().p50), "{:?}", small.summary());
         small.record(Duration::from_secs(3600), 1);
-        assert!((60e6..61e6).contains(&small.summary().max), "{:?}", small.summary());
+        assert!((60e6..63.75e6).contains(&small.summary().max), "{:?}", small.summary());
         assert!(bytes(&small) <= SMALL_LATENCY_BYTES, "{}", bytes(&small));
     }
 
