@@ -364,7 +364,10 @@ mod tests {
 
         /// Whatever a payload holds, it is read or refused, never more.
         #[test]
-        fn arbitrary_payloads(kind in proptest::sample::select(&FrameType::ALL[..]), payload: Vec<u8>) {
+        fn arbitrary_payloads(
+            kind in proptest::sample::select(&FrameType::ALL[..]),
+            payload: Vec<u8>,
+        ) {
             let _ = request(kind, &payload);
             let _ = Reply::parse(frame(kind, &payload));
         }

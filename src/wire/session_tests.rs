@@ -453,6 +453,17 @@ fn a_session_ends_once() {
     }
 }
 
+#[test]
+fn records_that_were_refused_end_the_session() {
+    let mut session = session(false, 0);
+    let mut out = Vec::new();
+    session.reject(&mut out);
+    let message = "records rejected, see the result of their stream";
+    assert_eq!(out, error(ErrorCode::Unknown, message));
+    let pass = session.poll(b"", at(0), &mut out);
+    assert_eq!(pass, Pass { bytes: 0, next: Next::End(End::StreamRejected) });
+}
+
 /// A frame of any type with any payload, sometimes one that fits; sometimes with a bit flipped;
 /// sometimes no frame at all.
 fn piece() -> impl Strategy<Value = Vec<u8>> {

@@ -75,7 +75,7 @@ impl Healthy {
                     let number = pongs.load(Ordering::Relaxed);
                     client.ping_amid_broadcasts(number);
                     pongs.store(number + 1, Ordering::Relaxed);
-                    thread::sleep(Duration::from_millis(5));
+                    thread::sleep(Duration::from_millis(20));
                 }
             }
         });

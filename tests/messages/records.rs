@@ -174,7 +174,7 @@ fn a_broken_connection_leaves_an_incomplete_result() {
 
 #[test]
 fn an_idle_stream_is_cut_and_reported() {
-    let engine = Engine::start_messages(&["--idle-timeout", "300ms"]);
+    let engine = Engine::start_messages(&["--idle-timeout", "1s"]);
     let mut client = Client::connect(engine.messages());
     let all = records(10, 4);
     send_records(&mut client, &all, 10);
