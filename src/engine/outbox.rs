@@ -70,6 +70,9 @@ pub enum Overflow {
     },
 }
 
+/// Own bytes that one piece gathers at most, unless they come at once.
+const PIECE_BYTES: usize = 16 << 10;
+
 #[derive(Debug)]
 enum Piece {
     Own(Vec<u8>),
@@ -122,7 +125,10 @@ impl Outbox {
         }
         self.reserve(bytes.len())?;
         match self.pieces.back_mut() {
-            Some(Piece::Own(last)) => last.extend_from_slice(bytes),
+            // Not for ever: a piece is freed when all of it is written.
+            Some(Piece::Own(last)) if last.len() + bytes.len() <= PIECE_BYTES => {
+                last.extend_from_slice(bytes);
+            }
             _ => self.pieces.push_back(Piece::Own(bytes.to_vec())),
         }
         Ok(())
@@ -253,6 +259,19 @@ mod tests {
         one.clear();
         other.push(b"fgh").unwrap();
         assert_eq!(budget.queued_bytes(), 5);
+    }
+
+    /// A receiver that is always a little behind must not keep what it has read.
+    #[test]
+    fn written_bytes_are_freed_though_the_outbox_is_never_empty() {
+        let mut outbox = Outbox::new(1 << 20, QueueBudget::new(1 << 20));
+        outbox.push(&[1; 1000]).unwrap();
+        for _ in 0..10_000 {
+            outbox.push(&[1; 1000]).unwrap();
+            outbox.advance(1000);
+            let held: usize = outbox.pieces.iter().map(|piece| piece.bytes().len()).sum();
+            assert!(held <= 2 * PIECE_BYTES, "{held} bytes are held for 1000 that wait");
+        }
     }
 
     proptest! {
