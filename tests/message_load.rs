@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const CLIENTS: usize = 10_000;
 const THREADS: usize = 4;
 /// Clients and engine are two processes; each needs a descriptor a connection, and some more.
-const DESCRIPTORS: u64 = CLIENTS as u64 + 400;
+const DESCRIPTORS: u64 = CLIENTS as u64 + 500;
 /// Between two PINGs of a client: over all of them 3,333 a second.
 const INTERVAL: Duration = Duration::from_secs(3);
 /// PINGs in a row before a thread looks at the clock.

@@ -12,8 +12,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// io_uring ingest engine: fixed-width record streams over TCP in, one exact grouped DataFrame a
-/// connection out, with its time, rate and latency.
+/// io_uring ingest engine: fixed-width record streams over TCP in, one exact grouped DataFrame for
+/// each out, with its time, rate and latency; and a server of framed messages beside it.
 #[derive(Debug, Parser)]
 #[command(
     name = "ringest",
@@ -41,7 +41,7 @@ pub struct Args {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Receive record streams and print one result a connection
+    /// Receive record streams and print one result for each; serve messages
     Serve(ServeOptions),
     /// Start an engine on a free loopback port, send it records, compare the results
     Demo(DemoOptions),
@@ -217,10 +217,10 @@ pub struct LimitOptions {
         value_parser = size
     )]
     pub packet_bytes_limit: usize,
-    /// Groups of one connection [1 to 4294967295]
+    /// Groups of one record stream [1 to 4294967295]
     #[arg(long, env = "RINGEST_GROUPS_LIMIT", value_name = "N", default_value_t = 1_000_000)]
     pub groups_limit: usize,
-    /// Distinct texts of one connection, in bytes together [256 to 4294967295]
+    /// Distinct texts of one record stream, in bytes together [256 to 4294967295]
     #[arg(
         long,
         env = "RINGEST_STRINGS_BYTES_LIMIT",
@@ -327,7 +327,7 @@ pub struct ServeOptions {
     /// The engine
     #[command(flatten)]
     pub engine: EngineOptions,
-    /// Accept so many connections, report them, and exit: 0 if all were complete, else 1
+    /// Accept so many record connections, report them, and exit: 0 if all were complete, else 1
     #[arg(
         long,
         env = "RINGEST_EXIT_AFTER",

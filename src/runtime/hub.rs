@@ -33,7 +33,7 @@ impl Hub {
     }
 }
 
-/// Delivers to the clients of one worker, for ever. Broadcastss that came meanwhile are delivered
+/// Delivers to the clients of one worker, for ever. Pieces that came meanwhile are delivered
 /// together.
 pub async fn deliver_all(peers: Rc<Peers>, mut pieces: mpsc::Receiver<Broadcasts>) {
     let mut batch = Vec::with_capacity(HUB_QUEUE);
