@@ -16,10 +16,12 @@ const BATCH: u64 = WINDOW / 2;
 const READ_BYTES: usize = 64 << 10;
 const SILENCE: Duration = Duration::from_secs(5);
 
+type Greeting = fn(&mut std::net::TcpStream, bool) -> Result<(), Box<dyn Error>>;
+
 /// What is said before the first message, and the bytes of a message either way.
 pub struct Dialect {
     /// Makes a connection ready, blocking: `true` for those of receivers.
-    greet: fn(&mut std::net::TcpStream, bool) -> Result<(), Box<dyn Error>>,
+    greet: Greeting,
     /// What is to be waited for on each connection once all are ready.
     settle: fn(&mut std::net::TcpStream) -> Result<(), Box<dyn Error>>,
     /// A message as its publisher sends it.

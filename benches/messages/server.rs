@@ -2,7 +2,7 @@
 //! time. Sends them nothing.
 
 use std::error::Error;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -142,7 +142,7 @@ fn free_port() -> io::Result<u16> {
 }
 
 /// The address that ringest says it listens on. What it says later is read and dropped.
-fn announced(mut stderr: impl BufRead + Read + Send + 'static) -> Result<SocketAddr, String> {
+fn announced(mut stderr: impl BufRead + Send + 'static) -> Result<SocketAddr, String> {
     let mut said = String::new();
     loop {
         let begin = said.len();

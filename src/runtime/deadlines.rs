@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Instant;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_uring::net::TcpStream;
 
 /// Why the engine ended a connection.
@@ -42,6 +42,7 @@ pub struct Control {
     /// Whether the connection ends at once when the engine begins to stop.
     dispensable: Cell<bool>,
     cut: Cell<Option<Cut>>,
+    ended: Notify,
 }
 
 impl Control {
@@ -70,26 +71,40 @@ impl Control {
         self.cut.get()
     }
 
-    /// Ends the connection, unless it has been ended before.
-    pub fn end(&self, reason: Cut) {
-        if self.cut.get().is_none() {
-            self.cut.set(Some(reason));
-            let how = match reason {
-                Cut::SlowConsumer | Cut::Broken => Shutdown::Both,
-                _ => Shutdown::Read,
-            };
-            // Fails only where the peer is gone, which completes the read as well.
-            let _ = self.stream.shutdown(how);
+    /// Waits until the connection is cut.
+    pub async fn ended(&self) {
+        while self.cut.get().is_none() {
+            self.ended.notified().await;
         }
     }
 
+    /// Ends the connection, unless it has been ended before: nothing more is read, what waits for
+    /// it may still be written.
+    pub fn end(&self, reason: Cut) {
+        if self.cut.get().is_none() {
+            self.cut.set(Some(reason));
+            // Fails only where the peer is gone, which completes the read as well.
+            let _ = self.stream.shutdown(Shutdown::Read);
+            self.ended.notify_waiters();
+        }
+    }
+
+    /// Ends the connection in both directions, also one that has been ended before and waits for
+    /// its last words to be written.
+    pub fn abort(&self, reason: Cut) {
+        self.cut.set(Some(reason));
+        let _ = self.stream.shutdown(Shutdown::Both);
+        self.ended.notify_waiters();
+        self.write_deadline.set(None);
+    }
+
     fn look(&self, now: Instant, draining: bool, all_end: bool) {
-        if self.write_deadline.get().is_some_and(|at| at <= now) {
-            // Also one that has been cut before and waits for its last words to be written.
-            self.cut.set(None);
-            self.end(Cut::SlowConsumer);
-            self.write_deadline.set(None);
-        } else if all_end || (draining && self.dispensable.get()) {
+        match self.write_deadline.get() {
+            Some(at) if at <= now => return self.abort(Cut::SlowConsumer),
+            Some(_) if all_end => return self.abort(Cut::Shutdown),
+            _ => {}
+        }
+        if all_end || (draining && self.dispensable.get()) {
             self.end(Cut::Shutdown);
         } else if let Some((at, reason)) = self.deadline.get()
             && at <= now
@@ -114,6 +129,7 @@ impl Deadlines {
             write_deadline: Cell::new(None),
             dispensable: Cell::new(false),
             cut: Cell::new(None),
+            ended: Notify::new(),
         });
         self.controls.borrow_mut().insert(connection, Rc::clone(&control));
         control

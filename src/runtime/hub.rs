@@ -43,9 +43,8 @@ pub async fn deliver_all(peers: Rc<Peers>, mut pieces: mpsc::Receiver<Broadcasts
         peers.list(&mut receivers);
         for some in receivers.chunks(DELIVERIES_AT_ONCE) {
             some.iter().for_each(|peer| peer.deliver(&batch));
-            if receivers.len() > DELIVERIES_AT_ONCE {
-                ring::pause().await;
-            }
+            // Also where there are few: pieces may come faster than they are delivered.
+            ring::pause().await;
         }
         receivers.clear();
         batch.clear();

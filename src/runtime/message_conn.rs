@@ -144,6 +144,9 @@ impl MessageConnection {
             }
             if self.peer.waiting_bytes() > REPLIES_WAITING_BYTES {
                 let begun = Instant::now();
+                if let Some(at) = self.session.auth_deadline() {
+                    self.peer.control.arm(at, Cut::Unauthenticated);
+                }
                 self.peer.wait_for_room(REPLIES_WAITING_BYTES).await;
                 self.session.forgive(begun.elapsed());
             }
@@ -324,7 +327,7 @@ impl MessageConnection {
             self.peer.send_sealed(&out);
         }
         self.shared.peers.put_scratch(out);
-        self.peer.wait_for_room(0).await;
+        self.peer.finish_writing().await;
         if self.peer.control.cut() == Some(Cut::SlowConsumer) {
             if fault.is_none() {
                 self.tally().slow_consumers.add(1);
@@ -337,12 +340,14 @@ impl MessageConnection {
         }
     }
 
-    /// Reads and drops until the client closes.
+    /// Reads and drops until the client closes, or for a moment: one who goes on sending is not
+    /// stopped by a socket that is shut down.
     async fn wait_for_close(&mut self) {
-        self.peer.control.arm(Instant::now() + END_LINGER, Cut::Linger);
+        let end = Instant::now() + END_LINGER;
+        self.peer.control.arm(end, Cut::Linger);
         let mut dropped = ReadBuffer::Plain(vec![0; SMALL_WINDOW_BYTES]);
         let mut read = Ok(1);
-        while read.is_ok_and(|bytes| bytes > 0) {
+        while read.is_ok_and(|bytes| bytes > 0) && Instant::now() < end {
             (read, dropped) = ring::read(&self.stream, dropped, 0..SMALL_WINDOW_BYTES).await;
         }
     }

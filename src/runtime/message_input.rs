@@ -28,6 +28,8 @@ pub struct Input {
     /// Decrypted bytes, where the connection is encrypted; the window is not used then.
     plain: Vec<u8>,
     plain_done: usize,
+    /// Whether the peer has said, by TLS, that it closes.
+    peer_closed: bool,
 }
 
 impl Input {
@@ -42,6 +44,7 @@ impl Input {
             quiet_reads: 0,
             plain: Vec::new(),
             plain_done: 0,
+            peer_closed: false,
         }
     }
 
@@ -126,6 +129,10 @@ impl Input {
     /// Reads what TLS needs and decrypts what that gives; what TLS itself has to say is sent.
     async fn read_encrypted(&mut self, peer: &Rc<Peer>) -> Result<usize, ReadError> {
         let tls = peer.tls.as_ref().expect("an encrypted connection");
+        if self.peer_closed {
+            // Whatever else its socket brings or does not.
+            return Ok(0);
+        }
         self.plain.drain(..self.plain_done);
         self.plain_done = 0;
         if self.plain.is_empty() {
@@ -142,8 +149,8 @@ impl Input {
             tls.borrow_mut().process(&mut out, &mut |plain| self.plain.extend_from_slice(plain));
         peer.send_sealed(&out);
         peer.peers().put_scratch(out);
-        let progress = processed?;
-        // A peer that says that it closes has closed, whatever else its socket brings.
-        Ok(if progress.peer_closed && self.plain.is_empty() { 0 } else { bytes })
+        self.peer_closed = processed?.peer_closed;
+        // What came before that is still to be answered.
+        Ok(if self.peer_closed && self.plain.is_empty() { 0 } else { bytes })
     }
 }

@@ -364,10 +364,27 @@ impl Peer {
         }
     }
 
-    /// Waits until at most `bytes` bytes wait, or nothing more can be written.
+    /// Waits until at most `bytes` bytes wait, nothing more can be written, or the connection is
+    /// cut.
     pub async fn wait_for_room(&self, bytes: usize) {
-        while self.waiting_bytes() > bytes && !self.broken.get() {
-            self.emptied.notified().await;
+        while self.waiting_bytes() > bytes && !self.broken.get() && self.control.cut().is_none() {
+            tokio::select! {
+                () = self.emptied.notified() => {}
+                () = self.control.ended() => {}
+            }
+        }
+    }
+
+    /// Waits until everything is written or cannot be. A receiver that takes longer than
+    /// [`WRITE_STALL_TIMEOUT`] for its last words is cut, however it goes on.
+    pub async fn finish_writing(&self) {
+        let written = async {
+            while self.waiting_bytes() > 0 && !self.broken.get() {
+                self.emptied.notified().await;
+            }
+        };
+        if tokio::time::timeout(WRITE_STALL_TIMEOUT, written).await.is_err() {
+            self.give_up_as(Cut::SlowConsumer);
         }
     }
 
@@ -385,7 +402,8 @@ impl Peer {
         self.broken.set(true);
         self.outbox.borrow_mut().clear();
         self.owed.borrow_mut().clear();
-        self.control.end(cut);
+        // Why it was cut first is what counts, unless it was merely waiting for its last words.
+        self.control.abort(self.control.cut().filter(|_| cut == Cut::Broken).unwrap_or(cut));
         self.emptied.notify_waiters();
     }
 }

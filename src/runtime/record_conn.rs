@@ -110,8 +110,9 @@ impl RecordConnection {
             let read = self.read().await;
             self.control.disarm();
             match read {
-                Ok(0) => return self.end_of_stream(),
-                Ok(bytes) => self.digest(bytes).await?,
+                Ok(Some(0)) => return self.end_of_stream(),
+                Ok(Some(bytes)) => self.digest(bytes).await?,
+                Ok(None) => {}
                 Err(error) => return self.read_failed(&error),
             }
             if self.control.cut().is_some() {
@@ -120,7 +121,7 @@ impl RecordConnection {
         }
     }
 
-    async fn read(&mut self) -> Result<usize, ReadError> {
+    async fn read(&mut self) -> Result<Option<usize>, ReadError> {
         let buffer = std::mem::take(&mut self.buffer);
         let (result, buffer) = self.transport.read(buffer, self.stream.free()).await;
         self.buffer = buffer;

@@ -53,17 +53,17 @@ impl Transport {
         self.encrypted.as_ref().is_some_and(|encrypted| encrypted.tls.handshaking())
     }
 
-    /// Reads into `free` of the buffer; 0 bytes mean the end of the stream. The future must be run
-    /// to its end.
+    /// Reads into `free` of the buffer; 0 bytes mean the end of the stream, `None` that only TLS
+    /// had something to say. The future must be run to its end.
     pub async fn read(
         &mut self,
         buffer: ReadBuffer,
         free: Range<usize>,
-    ) -> (Result<usize, ReadError>, ReadBuffer) {
+    ) -> (Result<Option<usize>, ReadError>, ReadBuffer) {
         match &mut self.encrypted {
             None => {
                 let (read, buffer) = ring::read(&self.stream, buffer, free).await;
-                (read.map_err(ReadError::Io), buffer)
+                (read.map(Some).map_err(ReadError::Io), buffer)
             }
             Some(encrypted) => {
                 let mut buffer = buffer;
@@ -75,18 +75,27 @@ impl Transport {
 }
 
 impl Encrypted {
-    async fn read(&mut self, stream: &Rc<TcpStream>, free: &mut [u8]) -> Result<usize, ReadError> {
-        while self.taken == self.plain.len() {
+    /// Reads the socket at most once: a peer may send records without content for ever, and whoever
+    /// watches over the connection wants to have a say in between.
+    async fn read(
+        &mut self,
+        stream: &Rc<TcpStream>,
+        free: &mut [u8],
+    ) -> Result<Option<usize>, ReadError> {
+        if self.taken == self.plain.len() {
             self.plain.clear();
             self.taken = 0;
             if self.peer_closed || !self.read_records(stream).await? {
-                return Ok(0);
+                return Ok(Some(0));
+            }
+            if self.plain.is_empty() {
+                return Ok(if self.peer_closed { Some(0) } else { None });
             }
         }
         let bytes = free.len().min(self.plain.len() - self.taken);
         free[..bytes].copy_from_slice(&self.plain[self.taken..self.taken + bytes]);
         self.taken += bytes;
-        Ok(bytes)
+        Ok(Some(bytes))
     }
 
     /// One read of the socket, decrypted; false at its end.

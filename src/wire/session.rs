@@ -338,8 +338,15 @@ impl Session {
             Some(begun) => (begun + policy.frame_timeout, Fault::FrameTimeout),
             None => (self.last_frame + policy.idle_timeout, Fault::IdleTimeout),
         };
-        let auth = (self.begun + policy.auth_timeout, Fault::AuthTimeout);
-        if self.must_authenticate() && auth.0 < waiting.0 { auth } else { waiting }
+        match self.auth_deadline() {
+            Some(at) if at < waiting.0 => (at, Fault::AuthTimeout),
+            _ => waiting,
+        }
+    }
+
+    /// When the session fails unless the client authenticates, where it must.
+    pub fn auth_deadline(&self) -> Option<Instant> {
+        self.must_authenticate().then(|| self.begun + self.policy.auth_timeout)
     }
 
     /// The client is not held to account for time that was spent on this side.

@@ -5,7 +5,9 @@ use crate::common::wire::*;
 use crate::common::{Engine, ringest, run, stderr_of, until};
 use rustix::process::Signal;
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 struct Users {
     directory: tempfile::TempDir,
@@ -111,6 +113,27 @@ fn guessing_takes_time_and_costs_others_none() {
     guessing.iter_mut().for_each(|client| client.send(&auth("ann", "guess")));
     (0..100).for_each(|number| other.ping(number));
     guessing.iter_mut().for_each(|client| client.expect(AUTH_REPLY, b"\0"));
+}
+
+/// Whoever keeps the engine writing is not let off authenticating.
+#[test]
+fn reading_slowly_wins_no_time_to_authenticate() {
+    let users = Users::new();
+    users.add("ann");
+    let options = ["--require-auth", "--rate-limit", "0", "--global-rate-limit", "0"];
+    let engine = start(&users.file(), &options);
+    let mut client = Client::connect(engine.messages());
+    client.stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    let (pings, mut sent) = (frame(PING, b"12345678").repeat(1000), 0);
+    let mut some = [0; 30_000];
+    until("the cut", || {
+        // Both directions are kept full, whole frames or not: only time can end this.
+        while let Ok(more @ 1..) = client.stream.write(&pings[sent % pings.len()..]) {
+            sent += more;
+        }
+        let _ = client.stream.read(&mut some);
+        stats(&engine)["faults_by_reason"]["auth_timeout"] == 1
+    });
 }
 
 #[test]

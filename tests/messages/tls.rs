@@ -340,6 +340,54 @@ fn a_refused_tls_client_gets_no_plain_bytes() {
     client.ping(2);
 }
 
+/// The last words of a client and its goodbye may come in one read: the words are answered, and so
+/// is the goodbye, at once. The engine waits for nobody longer than this test is patient.
+#[test]
+fn last_words_and_goodbye_in_one_read() {
+    let made = valid();
+    let engine = Files::new(&made).start(&["--idle-timeout", "1h"]);
+    let before = wrongs(&engine);
+    let cases = [(frame(PING, b"12345678"), None), (vec![0xDE, 0xAD], Some("closed_in_frame"))];
+    for (words, fault) in cases {
+        let StreamOwned { conn: mut connection, sock: mut socket } = connect(&engine, &made).stream;
+        connection.writer().write_all(&words).unwrap();
+        connection.send_close_notify();
+        let mut together = Vec::new();
+        while connection.wants_write() {
+            connection.write_tls(&mut together).unwrap();
+        }
+        socket.write_all(&together).unwrap();
+        let mut received = Vec::new();
+        while connection.read_tls(&mut socket).unwrap() > 0 {
+            connection.process_new_packets().unwrap();
+            let _ = connection.reader().read_to_end(&mut received);
+        }
+        let answer = if fault.is_none() { frame(PONG, b"12345678") } else { Vec::new() };
+        assert_eq!(received, answer);
+        wait_for_clients(&engine, 0);
+        let expected = fault.map(|word| (word.to_owned(), 1));
+        assert_eq!(added(&before, &wrongs(&engine)), expected.into_iter().collect());
+    }
+}
+
+/// Records of TLS that carry nothing keep a sender alive no longer than silence would.
+#[test]
+fn a_sender_of_empty_tls_records_is_silent() {
+    let made = valid();
+    let files = Files::new(&made);
+    let options = files.options(&["--records-tls", "--idle-timeout", "500ms"]);
+    let engine = Engine::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut sender = handshake(engine.address, config(&made, None, &[&TLS13])).unwrap();
+    // New keys are announced in records without content; two in a row are never quiet for long.
+    until("the cut", || {
+        sender.conn.refresh_traffic_keys().unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        sender.conn.complete_io(&mut sender.sock).is_err() || !engine.results().is_empty()
+    });
+    let results = engine.wait_for_results(1);
+    assert_eq!(results[0]["reason"], "idle_timeout", "{}", results[0]);
+}
+
 #[test]
 fn an_idle_tls_client_is_told_in_tls() {
     let made = valid();
