@@ -100,7 +100,10 @@ pub const MESSAGE_BUSY_BYTES: usize =
     MESSAGE_WINDOW_BYTES + MESSAGE_WINDOW_BYTES / 12 * 48 + SMALL_LATENCY_BYTES;
 /// Bytes that may wait for one receiver that does not read; one more and it is cut.
 pub const RECEIVER_QUEUE_BYTES: usize = 1 << 20;
-/// Bytes that may wait for all receivers together.
+/// Pieces that may wait for one receiver, whatever their size; one more and it is cut.
+pub const RECEIVER_QUEUE_PIECES: usize = 8192;
+/// Bytes that may wait for all receivers together; each worker has its part of them, but two
+/// receivers' worth at least.
 pub const QUEUED_BYTES: usize = 64 << 20;
 /// Bytes that may wait for a client before no more of its requests are read.
 pub const REPLIES_WAITING_BYTES: usize = 64 << 10;
@@ -108,6 +111,8 @@ pub const REPLIES_WAITING_BYTES: usize = 64 << 10;
 pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pieces of broadcasts that wait for one worker to deliver them; senders wait beyond.
 pub const HUB_QUEUE: usize = 64;
+/// Bytes of broadcasts that are delivered together, and one piece more.
+pub const DELIVERY_BYTES: usize = 128 << 10;
 /// Receivers that a worker serves before it looks after its sockets again.
 pub const DELIVERIES_AT_ONCE: usize = 64;
 /// Refused connections that the acceptor keeps until they have read why.

@@ -4,8 +4,13 @@ use super::Config;
 use super::limits::{
     BATCHES_IN_FLIGHT, GROUP_BYTES, HUB_QUEUE, INTERN_CACHE_BYTES, LATENCY_BYTES,
     MESSAGE_BUSY_BYTES, MESSAGE_IDLE_BYTES, MESSAGE_WINDOW_BYTES, PENDING_ROWS, QUEUED_BYTES,
-    ROW_BYTES, RUN_BYTES, RUNS_LIMIT, TEXT_COPIES, TEXT_OVERHEAD_BYTES,
+    RECEIVER_QUEUE_BYTES, ROW_BYTES, RUN_BYTES, RUNS_LIMIT, TEXT_COPIES, TEXT_OVERHEAD_BYTES,
 };
+
+/// Bytes that may wait for the receivers of one of `workers` workers.
+pub fn queued_bytes_of_worker(workers: usize) -> usize {
+    (QUEUED_BYTES / workers).max(2 * RECEIVER_QUEUE_BYTES)
+}
 
 impl Config {
     /// The memory that these limits imply with `workers` workers.
@@ -30,7 +35,7 @@ impl Config {
             message_busy: MESSAGE_BUSY_BYTES,
             // Without a message listener there are none.
             connections: if self.port.is_some() { self.max_connections } else { 0 },
-            queues: QUEUED_BYTES + workers * HUB_QUEUE * MESSAGE_WINDOW_BYTES,
+            queues: workers * (queued_bytes_of_worker(workers) + HUB_QUEUE * MESSAGE_WINDOW_BYTES),
         }
     }
 }

@@ -8,7 +8,7 @@ pub mod limits;
 pub mod memory;
 
 pub use limits::*;
-pub use memory::Memory;
+pub use memory::{Memory, queued_bytes_of_worker};
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -94,3 +94,10 @@ fn the_sum_adds_its_parts() {
     let worst = receiving + 3 * memory.connection_groups + 7 * MESSAGE_BUSY_BYTES;
     assert_eq!(memory.worst(), worst + QUEUED_BYTES + 2 * HUB_QUEUE * MESSAGE_WINDOW_BYTES);
 }
+
+#[test]
+fn a_worker_lets_two_receivers_wait_at_least() {
+    assert_eq!(queued_bytes_of_worker(2), QUEUED_BYTES / 2);
+    assert_eq!(queued_bytes_of_worker(32), QUEUED_BYTES / 32);
+    assert_eq!(queued_bytes_of_worker(33), 2 * RECEIVER_QUEUE_BYTES);
+}

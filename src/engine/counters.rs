@@ -7,7 +7,7 @@
 use super::latency::Latency;
 use super::outbox::QueueBudget;
 use super::report::Reason;
-use crate::config::QUEUED_BYTES;
+use crate::config::queued_bytes_of_worker;
 use crate::wire::fault::Fault;
 use crate::wire::frame::FrameType;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -153,7 +153,9 @@ impl Counters {
             workers: (0..workers).map(|_| Tally::default()).collect(),
             acceptor: Tally::default(),
             reporter: Tally::default(),
-            queued: (0..workers).map(|_| QueueBudget::new(QUEUED_BYTES / workers)).collect(),
+            queued: (0..workers)
+                .map(|_| QueueBudget::new(queued_bytes_of_worker(workers)))
+                .collect(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! What waits to be written to one receiver: pieces of its own and pieces that it shares with
 //! others, in order, with a cap for itself and one for all. Writes nothing and knows no socket.
 
+use crate::config::RECEIVER_QUEUE_PIECES;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -62,6 +63,9 @@ pub enum Overflow {
         /// The limit in force.
         limit: usize,
     },
+    /// Too many pieces wait for this receiver.
+    #[error("{RECEIVER_QUEUE_PIECES} pieces wait for it, which is the limit")]
+    Pieces,
     /// Too much waits for all receivers of the worker together.
     #[error("{waiting} bytes wait for all receivers of the worker, which is the limit")]
     All {
@@ -150,6 +154,9 @@ impl Outbox {
     }
 
     fn reserve(&mut self, more: usize) -> Result<(), Overflow> {
+        if self.pieces.len() >= RECEIVER_QUEUE_PIECES {
+            return Err(Overflow::Pieces);
+        }
         let waiting = self.waiting_bytes;
         if waiting + more > self.limit {
             return Err(Overflow::Receiver { waiting, more, limit: self.limit });
@@ -259,6 +266,18 @@ mod tests {
         one.clear();
         other.push(b"fgh").unwrap();
         assert_eq!(budget.queued_bytes(), 5);
+    }
+
+    #[test]
+    fn the_limit_of_pieces_holds_at_its_edge() {
+        let mut outbox = Outbox::new(1 << 20, QueueBudget::new(1 << 20));
+        let piece: Arc<[u8]> = Arc::from(&b"x"[..]);
+        for _ in 0..RECEIVER_QUEUE_PIECES {
+            outbox.push_shared(&piece, 0).unwrap();
+        }
+        assert_eq!(outbox.push_shared(&piece, 0), Err(Overflow::Pieces));
+        outbox.advance(1);
+        outbox.push_shared(&piece, 0).unwrap();
     }
 
     /// A receiver that is always a little behind must not keep what it has read.

@@ -36,12 +36,10 @@ pub struct Accepted {
     pub tls: Option<Arc<ServerConfig>>,
 }
 
-/// A listener and what is spoken there.
+/// What is spoken at a listener.
 pub struct Door {
     /// What is spoken.
     pub protocol: Protocol,
-    /// The bound listener, not blocking.
-    pub listener: std::net::TcpListener,
     /// The certificates, where TLS is spoken.
     pub certificates: Option<Arc<Certificates>>,
     /// Stop the engine after so many.
@@ -68,14 +66,16 @@ impl Acceptor {
     ///
     /// # Errors
     /// Where the runtime of this thread cannot be made; no connection was accepted then.
-    pub fn run(self, doors: Vec<Door>) -> io::Result<()> {
+    pub fn run(self, doors: Vec<(std::net::TcpListener, Door)>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let acceptor = Arc::new(self);
             let refusals = Arc::new(Refusals::default());
             let mut tasks: JoinSet<io::Result<()>> = doors
                 .into_iter()
-                .map(|door| Arc::clone(&acceptor).accept_all(door, Arc::clone(&refusals)))
+                .map(|(listener, door)| {
+                    Arc::clone(&acceptor).accept_all(listener, door, Arc::clone(&refusals))
+                })
                 .collect();
             while let Some(task) = tasks.join_next().await {
                 task.map_err(io::Error::other)??;
@@ -84,9 +84,14 @@ impl Acceptor {
         })
     }
 
-    async fn accept_all(self: Arc<Self>, door: Door, refusals: Arc<Refusals>) -> io::Result<()> {
+    async fn accept_all(
+        self: Arc<Self>,
+        listener: std::net::TcpListener,
+        door: Door,
+        refusals: Arc<Refusals>,
+    ) -> io::Result<()> {
         let mut drain = self.drain.subscribe();
-        let listener = TcpListener::from_std(door.listener.try_clone()?)?;
+        let listener = TcpListener::from_std(listener)?;
         let mut accepted_here = 0;
         while drain.borrow_and_update().is_none() {
             let accepted = tokio::select! {

@@ -109,7 +109,11 @@ impl Control {
         } else if let Some((at, reason)) = self.deadline.get()
             && at <= now
         {
-            self.end(reason);
+            match reason {
+                // It may be TLS's own words that the peer does not read.
+                Cut::Handshake => self.abort(reason),
+                _ => self.end(reason),
+            }
         }
     }
 }

@@ -57,7 +57,11 @@ impl Gate {
         let Some(file) = &self.file else { return Ok(None) };
         let table = AuthTable::load(file)?;
         let users = table.len();
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        let mut current = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *current, Arc::new(table));
+        // Taking a large table apart takes time: no worker waits for it.
+        drop(current);
+        drop(old);
         Ok(Some(users))
     }
 }

@@ -3,7 +3,7 @@
 
 use super::peer::{Peer, Peers};
 use super::ring;
-use crate::config::{DELIVERIES_AT_ONCE, HUB_QUEUE};
+use crate::config::{DELIVERIES_AT_ONCE, DELIVERY_BYTES, HUB_QUEUE};
 use crate::engine::outbox::Broadcasts;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,7 +38,16 @@ impl Hub {
 pub async fn deliver_all(peers: Rc<Peers>, mut pieces: mpsc::Receiver<Broadcasts>) {
     let mut batch = Vec::with_capacity(HUB_QUEUE);
     let mut receivers: Vec<Rc<Peer>> = Vec::new();
-    while pieces.recv_many(&mut batch, HUB_QUEUE).await > 0 {
+    while let Some(first) = pieces.recv().await {
+        let mut bytes = first.frames.len();
+        batch.push(first);
+        // No more than a receiver can have waiting: one that reads must get the time to do so.
+        while bytes < DELIVERY_BYTES
+            && let Ok(piece) = pieces.try_recv()
+        {
+            bytes += piece.frames.len();
+            batch.push(piece);
+        }
         // Clients come and go while the ring is looked after in between.
         peers.list(&mut receivers);
         for some in receivers.chunks(DELIVERIES_AT_ONCE) {

@@ -91,7 +91,7 @@ impl Input {
         if !self.large {
             self.large = bytes == room;
         } else if bytes <= SMALL_WINDOW_BYTES / 2 {
-            self.quiet_reads += 1;
+            self.quiet_reads = self.quiet_reads.saturating_add(1);
             self.large = self.quiet_reads < QUIET_READS;
         } else {
             self.quiet_reads = 0;

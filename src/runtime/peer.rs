@@ -300,7 +300,7 @@ impl Peer {
 
     /// Lets bytes wait, and sees to it that they are written.
     fn let_wait(self: &Rc<Self>, push: impl Fn(&mut Outbox) -> Result<(), Overflow>) {
-        loop {
+        while !self.broken.get() {
             let pushed = push(&mut self.outbox.borrow_mut());
             match pushed {
                 Ok(()) => break,

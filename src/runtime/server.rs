@@ -26,7 +26,7 @@ use crate::wire::limiter::TokenBucket;
 use crate::wire::session::Policy;
 use core_affinity::CoreId;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -124,8 +124,8 @@ impl Engine {
         certificates.iter().for_each(|certificates| warn_of_validity(certificates));
         let doors = open_doors(&config, certificates.as_ref())?;
         let address_of = |protocol| {
-            let door = doors.iter().find(|door| door.protocol == protocol);
-            door.map(|door| door.listener.local_addr()).transpose()
+            let door = doors.iter().find(|(_, door)| door.protocol == protocol);
+            door.map(|(listener, _)| listener.local_addr()).transpose()
         };
         let (records_address, messages_address) =
             (address_of(Protocol::Records)?, address_of(Protocol::Messages)?);
@@ -269,24 +269,24 @@ fn warn_of_validity(certificates: &Certificates) {
 fn open_doors(
     config: &Config,
     certificates: Option<&Arc<Certificates>>,
-) -> Result<Vec<Door>, ListenError> {
+) -> Result<Vec<(TcpListener, Door)>, ListenError> {
     let encrypted = |tls: bool| certificates.filter(|_| tls).cloned();
     let mut doors = Vec::new();
     if let Some(port) = config.records_port {
-        doors.push(Door {
+        let door = Door {
             protocol: Protocol::Records,
-            listener: listener::listen(RECORDS, &config.host, port)?,
             certificates: encrypted(config.tls.records),
             exit_after: config.exit_after,
-        });
+        };
+        doors.push((listener::listen(RECORDS, &config.host, port)?, door));
     }
     if let Some(port) = config.port {
-        doors.push(Door {
+        let door = Door {
             protocol: Protocol::Messages,
-            listener: listener::listen(MESSAGES, &config.host, port)?,
             certificates: encrypted(config.tls.messages),
             exit_after: None,
-        });
+        };
+        doors.push((listener::listen(MESSAGES, &config.host, port)?, door));
     }
     Ok(doors)
 }

@@ -184,7 +184,11 @@ impl Session {
             return Err(Fault::InvalidMessageType);
         }
         if header.payload_bytes > PAYLOAD_BYTES_BEFORE_AUTH && self.must_authenticate() {
-            return Err(Fault::PayloadTooLarge);
+            // An ERROR is never answered with one.
+            return Err(match header.kind {
+                FrameType::Error => Fault::ClientError,
+                _ => Fault::PayloadTooLarge,
+            });
         }
         header.frame(received).map_err(|error: FrameError| error.into())
     }
@@ -211,7 +215,9 @@ impl Session {
             Request::Error => return Err(Fault::ClientError),
             _ => {}
         }
-        if !self.bucket.try_take(now_ns) || !self.policy.all.try_take(now_ns) {
+        // Strangers take nothing from what all users share.
+        let all = (!self.must_authenticate()).then_some(&self.policy.all);
+        if !self.bucket.try_take(now_ns) || all.is_some_and(|all| !all.try_take(now_ns)) {
             self.refuse_for_rate(frame.kind, out);
             return Ok(None);
         }
