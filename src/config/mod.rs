@@ -200,13 +200,21 @@ impl Config {
             return Err("--auth-open believes everybody, so --auth-file would do nothing; leave \
                         one of them out");
         }
-        match (self.admin_port, self.port) {
-            (None, Some(port)) if port > u16::MAX - ADMIN_PORT_OFFSET => {
-                Err("the admin port would be above 65535, 1000 above --port; name one with \
-                     --admin-port")
-            }
-            _ => Ok(()),
+        if self.admin_port.is_none()
+            && self.port.is_some_and(|port| port > u16::MAX - ADMIN_PORT_OFFSET)
+        {
+            return Err("the admin port would be above 65535, 1000 above --port; name one with \
+                        --admin-port");
         }
+        let ports = [self.records_port, self.port, Some(self.admin_port())];
+        let taken = |i: usize| ports[i].filter(|&port| port != 0);
+        if (0..3).any(|i| taken(i).is_some() && (taken(i) == taken((i + 1) % 3))) {
+            return Err(
+                "two of --port, --records-port and the admin port are the same; give each \
+                        listener its own",
+            );
+        }
+        Ok(())
     }
 
     /// Port of the admin listener: the one asked for, else 1000 above the message port, and a free

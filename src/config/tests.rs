@@ -55,7 +55,9 @@ fn options_that_do_not_go_together_are_refused() {
     let pair =
         |tls: TlsOptions| TlsOptions { cert: Some("cert".into()), key: Some("key".into()), ..tls };
     let on = TlsOptions { messages: true, ..TlsOptions::default() };
-    let cases: [(&str, Config); 8] = [
+    let cases: [(&str, Config); 10] = [
+        ("are the same", Config { port: Some(9000), ..Config::default() }),
+        ("are the same", Config { records_port: Some(6000), ..Config::default() }),
         ("nothing to serve", Config { port: None, records_port: None, ..Config::default() }),
         ("needs --cert", Config { tls: on.clone(), ..Config::default() }),
         ("do nothing", Config { tls: pair(TlsOptions::default()), ..Config::default() }),
@@ -79,6 +81,9 @@ fn options_that_do_not_go_together_are_refused() {
         let error = config.check().unwrap_err().to_string();
         assert!(error.contains(words), "{words}: {error}");
     }
+    let free =
+        Config { port: Some(0), records_port: Some(0), admin_port: Some(0), ..Config::default() };
+    assert_eq!(free.check(), Ok(()));
     let edge = Config { port: Some(64_535), tls: pair(on), ..Config::default() };
     assert_eq!((edge.check(), edge.admin_port()), (Ok(()), 65_535));
 }
