@@ -4,10 +4,11 @@
 use super::load_args::{LoadFormat, LoadOptions};
 use super::load_report::{write_json, write_table};
 use super::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE, say};
-use crate::client::load::tally::{summary, write_percentiles};
+use crate::client::load::tally::write_percentiles;
 use crate::client::load::{self, LoadError, Login, Outcome, Progress, Settings};
 use crate::client::tls::{Identity, Trust, client_config};
 use crate::client::transport::{ClientTls, resolve};
+use crate::engine::latency::summary;
 use crate::runtime::signals;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use rustls::pki_types::ServerName;

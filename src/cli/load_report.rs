@@ -1,8 +1,8 @@
 //! The result of `ringest load` as a table and as JSON: measures nothing and opens no file.
 
-use crate::client::load::tally::{Tally, summary};
+use crate::client::load::tally::Tally;
 use crate::client::load::{Outcome, Settings, Traffic};
-use crate::engine::latency::LatencySummary;
+use crate::engine::latency::{LatencySummary, summary};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};

@@ -111,12 +111,6 @@ impl Tally {
         sum.merge(&self.message_latency.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// One more whole frame of this type.
-    #[inline]
-    pub fn count_messages(&self, kind: FrameType, n: u64) {
-        self.messages[kind.index()].add(n);
-    }
-
     /// One more message connection that ended badly.
     pub fn count_fault(&self, fault: Fault) {
         self.faults[fault as usize].add(1);

@@ -82,7 +82,7 @@ impl Latency {
 
     /// The percentiles; all zero where nothing was recorded.
     pub fn summary(&self) -> LatencySummary {
-        summary_of(&self.histogram)
+        summary(&self.histogram)
     }
 }
 
@@ -90,7 +90,8 @@ fn nanoseconds(latency: Duration) -> u64 {
     u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn summary_of<C: Counter>(histogram: &Histogram<C>) -> LatencySummary {
+/// The percentiles of a histogram of nanoseconds; all zero where nothing was recorded.
+pub fn summary<C: Counter>(histogram: &Histogram<C>) -> LatencySummary {
     let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
     let quantile = |q| microseconds(histogram.value_at_quantile(q));
     LatencySummary {
@@ -132,7 +133,7 @@ impl SmallLatency {
 
     /// The percentiles; all zero where nothing was recorded.
     pub fn summary(&self) -> LatencySummary {
-        self.histogram.as_deref().map(summary_of).unwrap_or_default()
+        self.histogram.as_deref().map(summary).unwrap_or_default()
     }
 }
 

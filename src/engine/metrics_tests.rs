@@ -29,7 +29,7 @@ fn busy() -> Arc<Counters> {
     let worker = &counters.workers[1];
     worker.opened[Protocol::Messages as usize].add(12_345_678_901);
     worker.bytes_received[Protocol::Records as usize].add(1 << 60);
-    CLIENT_TYPES.iter().for_each(|&(kind, _)| worker.count_messages(kind, 3));
+    CLIENT_TYPES.iter().for_each(|&(kind, _)| worker.messages[kind.index()].add(3));
     Fault::ALL.iter().for_each(|&fault| worker.count_fault(fault));
     Reason::ALL.iter().for_each(|&reason| counters.reporter.count_stream(Some(reason)));
     worker.cpu_ns.set(1_234_567_891);
@@ -102,7 +102,7 @@ fn every_error_is_there_from_the_start_with_zero() {
 #[test]
 fn counts_stand_under_their_names() {
     let counters = busy();
-    counters.workers[0].count_messages(FrameType::Pong, 1);
+    counters.workers[0].messages[FrameType::Pong.index()].add(1);
     let samples = samples(&text_of(&counters));
     assert_eq!(samples["ringest_connections_total{listener=\"messages\"}"], 12_345_678_901.0);
     assert_eq!(samples["ringest_connections_active{listener=\"records\"}"], 0.0);

@@ -406,10 +406,10 @@ mod tests {
         first.bytes_received[Protocol::Messages as usize].add(100);
         second.bytes_received[Protocol::Records as usize].add(200);
         first.bytes_sent.add(7);
-        first.count_messages(FrameType::Ping, 10);
-        second.count_messages(FrameType::Data, 3);
+        first.messages[FrameType::Ping.index()].add(10);
+        second.messages[FrameType::Data.index()].add(3);
         // Only a server sends it: a fault and no message.
-        second.count_messages(FrameType::Pong, 1);
+        second.messages[FrameType::Pong.index()].add(1);
         second.count_fault(Fault::InvalidMessageType);
         counters.acceptor.count_fault(Fault::ConnectionsLimit);
         counters.reporter.count_stream(None);
@@ -499,7 +499,7 @@ mod tests {
         let counters = Counters::new(2);
         let start = Instant::now();
         let earlier = Sample::take(&counters, start);
-        counters.workers[0].count_messages(FrameType::Echo, 100);
+        counters.workers[0].messages[FrameType::Echo.index()].add(100);
         counters.workers[1].records.add(3000);
         counters.workers[1].count_fault(Fault::Reset);
         counters.workers[1].cpu_ns.add(1_000_000_000);

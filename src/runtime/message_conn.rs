@@ -357,8 +357,10 @@ impl MessageConnection {
         let seconds = self.begun.elapsed().as_secs_f64();
         let latency = self.peer.latency().summary();
         let end = over.as_str();
+        let tls = self.peer.tls.as_ref().map(|tls| tls.borrow().peer());
+        let tls = tls.as_ref().map(tracing::field::debug);
         tracing::debug!(
-            connection, %peer, messages, seconds, end,
+            connection, %peer, messages, seconds, end, tls,
             "closed; latency of {} replies: p50 {:.1} µs, p90 {:.1} µs, p99 {:.1} µs, \
              p99.9 {:.1} µs, max {:.1} µs",
             latency.count, latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max,

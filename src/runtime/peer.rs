@@ -135,7 +135,8 @@ pub struct Peer {
     bytes_sent: Cell<u64>,
     owed: RefCell<VecDeque<Owed>>,
     latency: RefCell<SmallLatency>,
-    emptied: Notify,
+    /// Told of bytes that the kernel has taken, and of the end of that.
+    progress: Notify,
     shared: Rc<Peers>,
 }
 
@@ -164,7 +165,7 @@ impl Peer {
             bytes_sent: Cell::new(0),
             owed: RefCell::new(VecDeque::new()),
             latency: RefCell::new(SmallLatency::default()),
-            emptied: Notify::new(),
+            progress: Notify::new(),
             shared,
         });
         peer.shared.remember(&peer);
@@ -329,7 +330,7 @@ impl Peer {
         }
         self.control.arm_write(None);
         self.writing.set(false);
-        self.emptied.notify_waiters();
+        self.progress.notify_waiters();
     }
 
     fn write_some(&self) {
@@ -353,6 +354,7 @@ impl Peer {
             self.count_sent(sent);
             self.control.arm_write(Some(Instant::now() + WRITE_STALL_TIMEOUT));
             self.settle_owed();
+            self.progress.notify_waiters();
         }
     }
 
@@ -369,7 +371,7 @@ impl Peer {
     pub async fn wait_for_room(&self, bytes: usize) {
         while self.waiting_bytes() > bytes && !self.broken.get() && self.control.cut().is_none() {
             tokio::select! {
-                () = self.emptied.notified() => {}
+                () = self.progress.notified() => {}
                 () = self.control.ended() => {}
             }
         }
@@ -380,7 +382,7 @@ impl Peer {
     pub async fn finish_writing(&self) {
         let written = async {
             while self.waiting_bytes() > 0 && !self.broken.get() {
-                self.emptied.notified().await;
+                self.progress.notified().await;
             }
         };
         if tokio::time::timeout(WRITE_STALL_TIMEOUT, written).await.is_err() {
@@ -404,6 +406,6 @@ impl Peer {
         self.owed.borrow_mut().clear();
         // Why it was cut first is what counts, unless it was merely waiting for its last words.
         self.control.abort(self.control.cut().filter(|_| cut == Cut::Broken).unwrap_or(cut));
-        self.emptied.notify_waiters();
+        self.progress.notify_waiters();
     }
 }

@@ -1,7 +1,6 @@
 //! What is counted of a run: numbers and histograms. Decides nothing and formats nothing but the
 //! percentiles of a histogram.
 
-use crate::engine::latency::LatencySummary;
 use crate::wire::message::ErrorCode;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
@@ -157,20 +156,6 @@ impl Tally {
     }
 }
 
-/// The usual percentiles of nanoseconds; all zero where there are none.
-pub fn summary(histogram: &Histogram<u64>) -> LatencySummary {
-    let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
-    let quantile = |q| microseconds(histogram.value_at_quantile(q));
-    LatencySummary {
-        p50: quantile(0.5),
-        p90: quantile(0.9),
-        p99: quantile(0.99),
-        p99_9: quantile(0.999),
-        max: microseconds(histogram.max()),
-        count: histogram.len(),
-    }
-}
-
 /// Writes the percentiles of nanoseconds as HdrHistogram's own tools do, in microseconds: value,
 /// percentile, how many were no longer, and one in how many was longer.
 ///
@@ -211,6 +196,7 @@ fn sub_buckets(histogram: &Histogram<u64>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::latency::{LatencySummary, summary};
 
     const WINDOW: Window = Window { begin: 1000, end: 2000 };
 
