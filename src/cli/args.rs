@@ -6,7 +6,7 @@ use super::health::HealthOptions;
 use super::load_args::LoadOptions;
 use super::token::TokenOptions;
 use crate::client::generate;
-use crate::config::{Config, DataMode, TlsOptions};
+use crate::config::{AggregateMode, Config, DataMode, TlsOptions};
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -174,6 +174,15 @@ pub enum DataOption {
     Opaque,
 }
 
+/// How records become groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AggregateOption {
+    /// Polars groups whole columns of records
+    Columns,
+    /// Each read is folded into partials on its worker, and Polars groups those
+    TwoPhase,
+}
+
 /// The variable of an option that has a short name, too: the one that is set, the long one first.
 fn short_or_long(short: &'static str, long: &'static str) -> &'static str {
     let set = |name| std::env::var_os(name).is_some();
@@ -205,7 +214,15 @@ pub struct LimitOptions {
     /// beyond them use plain memory [0 to 1024]
     #[arg(long, env = "RINGEST_REGISTERED_BUFFERS", value_name = "N", default_value_t = 16)]
     pub registered_buffers: usize,
-    /// Rows that are aggregated at a time [1 to 16777216]
+    /// How records become groups: folded into partials on the worker, or whole columns in Polars
+    #[arg(
+        long,
+        env = "RINGEST_AGGREGATE",
+        value_enum,
+        default_value_t = AggregateOption::TwoPhase
+    )]
+    pub aggregate: AggregateOption,
+    /// Rows, of records or of partials, that Polars takes at a time [1 to 16777216]
     #[arg(long, env = "RINGEST_BATCH_ROWS", value_name = "N", default_value_t = 65_536)]
     pub batch_rows: usize,
     /// Largest packet, refused above from its header alone [271 to 4294967295]
@@ -299,6 +316,10 @@ impl LimitOptions {
             cores: self.cores.0.clone(),
             buffer_bytes: self.buffer_bytes,
             registered_buffers: self.registered_buffers,
+            aggregate: match self.aggregate {
+                AggregateOption::Columns => AggregateMode::Columns,
+                AggregateOption::TwoPhase => AggregateMode::TwoPhase,
+            },
             batch_rows: self.batch_rows,
             packet_bytes_limit: self.packet_bytes_limit as u64,
             groups_limit: self.groups_limit,

@@ -5,6 +5,17 @@ use std::time::Duration;
 
 /// Bytes that one row occupies in a column set: key 8, B 8, C 8, D 1. `engine::columns` asserts it.
 pub const ROW_BYTES: usize = 25;
+/// Bytes of one group's partial in a column set: as a row, and its count 8. `engine::columns`
+/// asserts it.
+pub const PARTIAL_ROW_BYTES: usize = 33;
+
+/// Rows that a worker decodes and folds into a connection's groups at a time: a read's worth, and
+/// so few that they stay in the core's first cache.
+pub const FOLD_ROWS: usize = 512;
+/// Rows that one connection's groups may hold before they are handed on: partials count in 32 bits.
+pub const FOLD_ROWS_MAX: u64 = u32::MAX as u64;
+/// Bytes of a page of groups, of which each stream has at least one. `engine::groups` asserts it.
+pub const GROUP_PAGE_BYTES: usize = 32 << 10;
 
 /// Rows of partials that a connection keeps before they are merged, however few groups it has.
 pub const PENDING_ROWS: usize = 256 << 10;

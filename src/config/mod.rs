@@ -22,6 +22,15 @@ pub enum DataMode {
     Opaque,
 }
 
+/// Where the records of a stream are aggregated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AggregateMode {
+    /// Full column sets go to Polars, on the aggregation thread.
+    Columns,
+    /// Each read is folded into group partials on the worker; those go to Polars.
+    TwoPhase,
+}
+
 /// Where TLS is spoken and with which certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsOptions {
@@ -59,7 +68,9 @@ pub struct Config {
     pub buffer_bytes: usize,
     /// Receive windows of each worker that are registered with its ring.
     pub registered_buffers: usize,
-    /// Rows of one column set.
+    /// How records become groups.
+    pub aggregate: AggregateMode,
+    /// Rows of one column set, which Polars takes at a time.
     pub batch_rows: usize,
     /// Largest packet, its 4-byte length included.
     pub packet_bytes_limit: u64,
@@ -103,6 +114,7 @@ impl Default for Config {
             exit_after: None,
             buffer_bytes: 128 << 10,
             registered_buffers: 16,
+            aggregate: AggregateMode::TwoPhase,
             batch_rows: 64 << 10,
             packet_bytes_limit: 16 << 20,
             groups_limit: 1_000_000,

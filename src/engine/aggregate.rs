@@ -2,14 +2,16 @@
 //! nothing. The one module that names Polars.
 //!
 //! Each batch is grouped by its packed key into a partial: count, sum of B, sum of C, minimum of D.
-//! Partials are kept side by side until they outweigh the groups known so far, then merged into
+//! A batch is of rows, or of partials that a worker has folded its rows into (`groups`). Partials
+//! are kept side by side until they outweigh the groups known so far, then merged into
 //! one by the same sums and minima. So memory follows the number of groups, never the number of
 //! records, and each row is merged a bounded number of times.
 //!
 //! Polars must not run inside an async runtime (`collect` panics there) nor on a worker's thread:
 //! whoever calls this does so from a plain thread.
 
-use super::columns::{ColumnSet, a_of, code_of, key_of};
+use super::columns::{ColumnSet, PartialSet, a_of, code_of, key_of};
+use super::groups::Partial;
 use super::intern::Texts;
 use crate::config::PENDING_ROWS;
 use polars::prelude::*;
@@ -59,17 +61,50 @@ impl Aggregate {
         if set.is_empty() {
             return Ok(());
         }
-        let partial = group_batch(set);
+        let partial = group_rows(set);
         set.clear();
-        let partial = partial?;
-        self.pending_rows += partial.height();
-        self.pending.push(partial);
-        if self.pending_rows > self.groups_known().max(PENDING_ROWS)
-            || self.pending.len() > PENDING_PARTIALS_LIMIT
-        {
-            self.merge()?;
+        self.keep(partial?)?;
+        self.merge_if_due()
+    }
+
+    /// Folds the partials of one table in, each group of which stands there once, a set at a time.
+    /// Empties the set and keeps its memory.
+    ///
+    /// # Errors
+    /// [`AggregateError`]; the set is empty then, too.
+    pub fn add_partials<'a>(
+        &mut self,
+        partials: impl Iterator<Item = &'a Partial>,
+        set: &mut PartialSet,
+    ) -> Result<(), AggregateError> {
+        // Not in between: what comes from one table cannot shrink.
+        self.merge_if_due()?;
+        let mut partials = partials.peekable();
+        while partials.peek().is_some() {
+            let free = set.sums.rows_free();
+            partials.by_ref().take(free).for_each(|partial| set.push(partial));
+            let grouped = group_partials(set);
+            set.clear();
+            self.keep(grouped?)?;
         }
         Ok(())
+    }
+
+    /// Keeps a partial until the next merge.
+    fn keep(&mut self, partial: DataFrame) -> Result<(), AggregateError> {
+        self.pending_rows += partial.height();
+        self.pending.push(partial);
+        match self.pending.len() > PENDING_PARTIALS_LIMIT {
+            true => self.merge(),
+            false => Ok(()),
+        }
+    }
+
+    fn merge_if_due(&mut self) -> Result<(), AggregateError> {
+        match self.pending_rows > self.groups_known().max(PENDING_ROWS) {
+            true => self.merge(),
+            false => Ok(()),
+        }
     }
 
     /// Groups as of the last merge: a lower bound, exact after [`finish`](Self::finish) merged.
@@ -79,15 +114,17 @@ impl Aggregate {
 
     /// Merges all partials into one.
     fn merge(&mut self) -> Result<(), AggregateError> {
+        self.pending_rows = 0;
         let mut partials = self.merged.take().into_iter().chain(self.pending.drain(..));
         let Some(mut all) = partials.next() else {
             return Ok(());
         };
+        let mut merged = true;
         for partial in partials {
             all.vstack_mut_owned(partial)?;
+            merged = false;
         }
-        self.pending_rows = 0;
-        self.merged = Some(merge_partials(all)?);
+        self.merged = Some(if merged { all } else { merge_partials(all)? });
         Ok(())
     }
 
@@ -104,33 +141,48 @@ impl Aggregate {
     }
 }
 
+/// Groups rows, each of which counts once.
+fn group_rows(set: &mut ColumnSet) -> Result<DataFrame, AggregateError> {
+    group(set, None, len().cast(DataType::UInt64).alias("count"))
+}
+
+/// Groups partials, each of which counts for as many records as it stands for.
+fn group_partials(set: &mut PartialSet) -> Result<DataFrame, AggregateError> {
+    let counts = UInt64Chunked::from_vec("count".into(), std::mem::take(&mut set.counts));
+    let grouped = group(&mut set.sums, Some(&counts), col("count").sum());
+    set.counts = take_back(counts);
+    grouped
+}
+
 /// Groups one batch. Takes the columns out of the set without copying and puts them back.
-fn group_batch(set: &mut ColumnSet) -> Result<DataFrame, AggregateError> {
+fn group(
+    set: &mut ColumnSet,
+    counts: Option<&UInt64Chunked>,
+    count: Expr,
+) -> Result<DataFrame, AggregateError> {
     let keys = UInt64Chunked::from_vec("key".into(), std::mem::take(&mut set.keys));
     let b = UInt64Chunked::from_vec("b".into(), std::mem::take(&mut set.b));
     let c = Float64Chunked::from_vec("c".into(), std::mem::take(&mut set.c));
     let d = Int8Chunked::from_vec("d".into(), std::mem::take(&mut set.d));
-    let frame = DataFrame::new_infer_height(vec![
+    let mut columns = vec![
         keys.clone().into_column(),
         b.clone().into_column(),
         c.clone().into_column(),
         d.clone().into_column(),
-    ])?;
-    let partial = frame
-        .lazy()
-        .group_by([col("key")])
-        .agg([
-            len().cast(DataType::UInt64).alias("count"),
-            col("b").sum(),
-            col("c").sum(),
-            col("d").min(),
-        ])
-        .collect();
+    ];
+    columns.extend(counts.map(|counts| counts.clone().into_column()));
+    let grouped = DataFrame::new_infer_height(columns).and_then(|frame| {
+        frame
+            .lazy()
+            .group_by([col("key")])
+            .agg([count, col("b").sum(), col("c").sum(), col("d").min()])
+            .collect()
+    });
     set.keys = take_back(keys);
     set.b = take_back(b);
     set.c = take_back(c);
     set.d = take_back(d);
-    Ok(partial?)
+    Ok(grouped?)
 }
 
 /// The memory of a column that Polars no longer uses; an empty vector where it still does.

@@ -1,6 +1,8 @@
 //! The aggregate against plain Rust over the same rows: shares no code with what it checks.
 
 use super::*;
+use crate::engine::columns::PartialSet;
+use crate::engine::groups::{GroupTable, Partial};
 use crate::engine::intern::{FIELD_BYTES, Interner};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -187,5 +189,88 @@ proptest! {
         batch_rows in 1usize..70,
     ) {
         assert_equal(&aggregate(&rows, batch_rows), &naive(&rows));
+    }
+}
+
+/// Both ways from rows to a result: the counts, minima and means are the same, the sums as near
+/// as two orders of adding can be. Small limits make tables be handed over in between.
+fn two_phase(rows: &[Row], fold_rows: usize, table_rows: u64, set_rows: usize) -> Grouped {
+    let mut interner = Interner::with_limits(1 << 20, 64 << 20);
+    let mut aggregate = Aggregate::default();
+    let mut set = PartialSet::with_rows(set_rows);
+    let mut table = GroupTable::with_limits(1 << 20, table_rows);
+    let mut scratch = ColumnSet::with_rows(fold_rows);
+    let mut rows = rows.iter().peekable();
+    while rows.peek().is_some() {
+        if table.rows_free() == 0 {
+            aggregate.add_partials(table.partials(), &mut set).unwrap();
+            table = GroupTable::with_limits(1 << 20, table_rows);
+        }
+        for (a, e, b, c, d) in rows.by_ref().take(fold_rows.min(table.rows_free())) {
+            let mut field = [b' '; FIELD_BYTES];
+            field[..e.len()].copy_from_slice(e);
+            let code = interner.code(&field).unwrap();
+            let key = u64::from(*a) << 32 | u64::from(code);
+            scratch.push_row(key, u64::from(*b), f64::from(*c), *d);
+        }
+        assert_eq!(table.fold(&scratch), scratch.rows());
+        scratch.truncate(0);
+    }
+    aggregate.add_partials(table.partials(), &mut set).unwrap();
+    aggregate.finish(&interner.into_texts()).unwrap()
+}
+
+#[test]
+fn partials_of_many_tables_and_more_groups_than_a_set_holds() {
+    let rows: Vec<Row> = (0..30_000u32)
+        .map(|n| row(n % 5, format!("{}", n % 1999).as_bytes(), n as u16, n as f32, n as i8))
+        .collect();
+    let expected = naive(&rows);
+    for (table_rows, set_rows) in [(1 << 20, 1 << 16), (7000, 1000), (700, 1)] {
+        assert_equal(&two_phase(&rows, 512, table_rows, set_rows), &expected);
+    }
+    assert!(two_phase(&[], 1, 1, 1).is_empty());
+}
+
+/// The columns of the partials come back from Polars with the same memory.
+#[test]
+fn columns_of_partials_are_recycled() {
+    let mut set = PartialSet::with_rows(100);
+    let addresses = |set: &PartialSet| (set.sums.keys.as_ptr(), set.counts.as_ptr());
+    let before = addresses(&set);
+    let mut aggregate = Aggregate::default();
+    for round in 0..3 {
+        let partials: Vec<Partial> =
+            (0..250).map(|key| Partial { key, b: round, c: 1.0, count: 3, d: 1 }).collect();
+        aggregate.add_partials(partials.iter(), &mut set).unwrap();
+        assert_eq!(addresses(&set), before);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn both_ways_of_aggregating_give_the_same(
+        rows in proptest::collection::vec(
+            (
+                0u32..3,
+                prop::sample::select(vec![b"a".to_vec(), b"bc".to_vec(), vec![], vec![0x80, 1]]),
+                any::<u16>(),
+                any::<f32>().prop_map(f32::abs),
+                any::<i8>(),
+            ),
+            0..300),
+        batch_rows in 1usize..70,
+        table_rows in 1u64..200,
+        set_rows in 1usize..20,
+    ) {
+        let columns = aggregate(&rows, batch_rows);
+        let folded = two_phase(&rows, batch_rows, table_rows, set_rows);
+        prop_assert_eq!(columns.len(), folded.len());
+        for (left, right) in columns.groups().zip(folded.groups()) {
+            prop_assert_eq!((left.a, left.e, left.count), (right.a, right.e, right.count));
+            prop_assert_eq!((left.d_min, left.b_mean), (right.d_min, right.b_mean));
+            prop_assert!(near(left.c_sum, right.c_sum), "{:?} {:?}", left, right);
+        }
     }
 }

@@ -1,5 +1,7 @@
-//! Preallocated columns of one batch of records: decodes nothing and aggregates nothing.
+//! Preallocated columns of one batch, of records or of group partials: decodes nothing and
+//! aggregates nothing.
 
+use super::groups::Partial;
 use crate::config;
 
 /// One batch of records, column by column. All columns have the same length, at most the number
@@ -94,6 +96,39 @@ impl ColumnSet {
         self.b.reserve_exact(self.rows_limit);
         self.c.reserve_exact(self.rows_limit);
         self.d.reserve_exact(self.rows_limit);
+    }
+}
+
+/// Group partials column by column: as [`ColumnSet`], with sums and minima in the place of values,
+/// and how many records each stands for.
+#[derive(Debug)]
+pub struct PartialSet {
+    /// Keys, sums of B, sums of C, minima of D.
+    pub sums: ColumnSet,
+    /// Records of each.
+    pub counts: Vec<u64>,
+}
+
+const _: () = assert!(config::ROW_BYTES + size_of::<u64>() == config::PARTIAL_ROW_BYTES);
+
+impl PartialSet {
+    /// An empty set with memory for `rows_limit` partials.
+    pub fn with_rows(rows_limit: usize) -> Self {
+        let counts = Vec::with_capacity(rows_limit);
+        PartialSet { sums: ColumnSet::with_rows(rows_limit), counts }
+    }
+
+    /// Appends a partial.
+    pub fn push(&mut self, partial: &Partial) {
+        self.sums.push_row(partial.key, partial.b, partial.c, partial.d);
+        self.counts.push(u64::from(partial.count));
+    }
+
+    /// Removes the partials and keeps the memory, as [`ColumnSet::clear`] does.
+    pub fn clear(&mut self) {
+        self.sums.clear();
+        self.counts.clear();
+        self.counts.reserve_exact(self.sums.rows_limit);
     }
 }
 

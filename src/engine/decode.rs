@@ -2,7 +2,7 @@
 //! touches no byte of what it reads.
 
 use super::columns::{ColumnSet, key_of};
-use super::intern::{FIELD_BYTES, Interner, TextLimit};
+use super::intern::{Interner, TextLimit};
 use crate::wire::record::Run;
 use crate::wire::schema::{self, RECORD_BYTES};
 
@@ -33,7 +33,8 @@ pub fn decode_runs(
         let a = field_of::<4>(run.bytes(received), schema::A.offset);
         set.keys.extend(a.map(|bytes| key_of(u32::from_be_bytes(*bytes))));
     }
-    let (coded, limit) = intern_keys(received, runs, interner, &mut set.keys[first..]);
+    let texts = runs.iter().flat_map(|run| field_of(run.bytes(received), schema::E.offset));
+    let (coded, limit) = interner.code_keys(texts, &mut set.keys[first..]);
     for run in runs {
         let b = field_of::<2>(run.bytes(received), schema::B.offset);
         set.b.extend(b.map(|bytes| u64::from(u16::from_be_bytes(*bytes))));
@@ -50,29 +51,6 @@ pub fn decode_runs(
     Decoded { records: coded, packets: packets_ended(runs, coded), limit }
 }
 
-/// Puts the code of each record's text into the low half of its key. Returns how many records
-/// were coded.
-fn intern_keys(
-    received: &[u8],
-    runs: &[Run],
-    interner: &mut Interner,
-    keys: &mut [u64],
-) -> (usize, Option<TextLimit>) {
-    let mut coded = 0;
-    for run in runs {
-        let keys = &mut keys[coded..];
-        let texts = field_of::<FIELD_BYTES>(run.bytes(received), schema::E.offset);
-        for (key, field) in keys.iter_mut().zip(texts) {
-            match interner.code(field) {
-                Ok(code) => *key |= u64::from(code),
-                Err(limit) => return (coded, Some(limit)),
-            }
-            coded += 1;
-        }
-    }
-    (coded, None)
-}
-
 /// One field of each record of a run.
 #[inline(always)]
 fn field_of<const WIDTH: usize>(
@@ -86,8 +64,8 @@ fn field_of<const WIDTH: usize>(
         .map(|chunk| chunk.first_chunk::<WIDTH>().expect("a field lies within its record"))
 }
 
-/// Packets that end within the first `records` records.
-fn packets_ended(runs: &[Run], records: usize) -> usize {
+/// Packets that end within the first `records` records of `runs`.
+pub fn packets_ended(runs: &[Run], records: usize) -> usize {
     let mut left = records;
     runs.iter()
         .take_while(|run| {

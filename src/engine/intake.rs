@@ -1,13 +1,14 @@
-//! One record stream from received bytes to rows: reads no socket, owns no buffer, knows no time
-//! and waits for nothing. What drives it owns the buffer that reads land in and the column set that
-//! rows go to, and lends both.
+//! One record stream from received bytes to rows or groups: reads no socket, owns no buffer, knows
+//! no time and waits for nothing. What drives it owns the buffer that reads land in and the column
+//! set that rows go to, and lends both.
 //!
 //! After each read: [`handle_read`](RecordIntake::handle_read), then
-//! [`poll_rows`](RecordIntake::poll_rows) with room for rows until it does not ask for more, then
-//! [`compact`](RecordIntake::compact).
+//! [`poll_rows`](RecordIntake::poll_rows) or [`poll_groups`](RecordIntake::poll_groups) with room
+//! for rows until it does not ask for more, then [`compact`](RecordIntake::compact).
 
 use super::columns::ColumnSet;
-use super::decode::decode_runs;
+use super::decode::{Decoded, decode_runs, packets_ended};
+use super::groups::GroupTable;
 use super::intern::{Interner, TextLimit, Texts};
 use crate::config::{Config, RUNS_LIMIT};
 use crate::wire::record::{Cut, PacketParser, RunList, Stop, Violation};
@@ -47,6 +48,12 @@ pub enum Refused {
     /// A text goes beyond a limit.
     #[error(transparent)]
     Text(#[from] TextLimit),
+    /// A record's group is one too many.
+    #[error("more than {limit} groups (--groups-limit)")]
+    Groups {
+        /// The limit in force.
+        limit: usize,
+    },
 }
 
 /// One stream's place in its protocol, its texts and its counts.
@@ -90,19 +97,61 @@ impl RecordIntake {
     /// # Errors
     /// [`Refused`]; the stream is over then.
     pub fn poll_rows(&mut self, buffer: &[u8], set: &mut ColumnSet) -> Result<Next, Refused> {
+        self.poll(buffer, set, usize::MAX, |_| None)
+    }
+
+    /// The same, and folds them into `groups` at once. `scratch` is empty before and after.
+    ///
+    /// # Errors
+    /// [`Refused`]; the stream is over then.
+    ///
+    /// # Panics
+    /// Where `groups` takes no more rows.
+    pub fn poll_groups(
+        &mut self,
+        buffer: &[u8],
+        scratch: &mut ColumnSet,
+        groups: &mut GroupTable,
+    ) -> Result<Next, Refused> {
+        let rows_limit = groups.rows_free();
+        assert!(rows_limit > 0, "the groups hold as many rows as they can count");
+        let next = self.poll(buffer, scratch, rows_limit, |scratch| {
+            let folded = groups.fold(scratch);
+            let limit = groups.groups_limit();
+            (folded < scratch.rows()).then_some((folded, Refused::Groups { limit }))
+        });
+        scratch.truncate(0);
+        next
+    }
+
+    /// One pass. `use_rows` may stop at a row, and says why; those after it were never received.
+    fn poll(
+        &mut self,
+        buffer: &[u8],
+        set: &mut ColumnSet,
+        rows_limit: usize,
+        use_rows: impl FnOnce(&ColumnSet) -> Option<(usize, Refused)>,
+    ) -> Result<Next, Refused> {
         if self.ended() {
             return Ok(Next::Ended);
         }
         let received = &buffer[self.window.received()];
         let from = self.window.unparsed().start;
-        let pass = self.parser.parse(received, from, set.rows_free(), &mut self.runs);
-        let decoded = decode_runs(received, self.runs.runs(), &mut self.interner, set);
+        let rows_limit = set.rows_free().min(rows_limit);
+        let pass = self.parser.parse(received, from, rows_limit, &mut self.runs);
+        let mut decoded = decode_runs(received, self.runs.runs(), &mut self.interner, set);
+        let mut refused = decoded.limit.map(Refused::Text);
+        if let Some((rows, why)) = use_rows(set) {
+            let packets = packets_ended(self.runs.runs(), rows);
+            decoded = Decoded { records: rows, packets, limit: None };
+            refused = Some(why);
+        }
         self.window.parse(pass.bytes);
         self.window.consume_parsed();
         self.counts.records += decoded.records as u64;
         self.counts.packets += decoded.packets as u64;
-        if let Some(limit) = decoded.limit {
-            return Err(limit.into());
+        if let Some(refused) = refused {
+            return Err(refused);
         }
         match pass.stop {
             Stop::NeedMore => Ok(Next::Read),

@@ -195,3 +195,57 @@ proptest! {
         prop_assert_eq!(feed(&stream, &cuts, buffer_bytes, batch_rows), naive(&stream));
     }
 }
+
+/// A stream through the fold gives the sums of its rows, and `Counts` as the rows do.
+#[test]
+fn groups_are_those_of_the_rows_in_any_pieces() {
+    let stream = stream(&[40, 1, 700, 3]);
+    let (rows, counts) = naive(&stream);
+    let mut expected = std::collections::BTreeMap::new();
+    for (a, b, c, d, text) in rows {
+        let sum = expected.entry((a, text)).or_insert((0, 0.0, i8::MAX, 0));
+        *sum = (sum.0 + b, sum.1 + f64::from_bits(c), sum.2.min(d), sum.3 + 1);
+    }
+    for piece_bytes in [1, 300, 4096, 1 << 20] {
+        let config = Config::default();
+        let mut intake = RecordIntake::new(&config, config.buffer_bytes);
+        let mut buffer = vec![0xaa; config.buffer_bytes];
+        let mut scratch = ColumnSet::with_rows(crate::config::FOLD_ROWS);
+        let mut groups = GroupTable::with_limits(1000, 1 << 20);
+        let mut rest = &stream[..];
+        while !rest.is_empty() {
+            let free = intake.free();
+            let bytes = free.len().min(piece_bytes).min(rest.len());
+            buffer[free.start..free.start + bytes].copy_from_slice(&rest[..bytes]);
+            rest = &rest[bytes..];
+            intake.handle_read(bytes);
+            while intake.poll_groups(&buffer, &mut scratch, &mut groups).unwrap() == Next::Rows {}
+            assert!(scratch.is_empty());
+            intake.compact(&mut buffer);
+        }
+        assert_eq!((intake.counts(), groups.rows()), (counts, counts.records));
+        let texts = intake.into_texts();
+        let found = groups.partials().map(|p| {
+            let text = texts.get((p.key & 0xffff_ffff) as usize).to_vec();
+            (((p.key >> 32) as u32, text), (p.b, p.c, p.d, p.count))
+        });
+        assert_eq!(found.collect::<std::collections::BTreeMap<_, _>>(), expected);
+    }
+}
+
+/// Packets of two, ten groups, five allowed: the sixth record is the first that is not received.
+#[test]
+fn a_group_too_many_stops_the_stream_before_its_record() {
+    let config = Config { groups_limit: 5, ..Config::default() };
+    let mut intake = RecordIntake::new(&config, config.buffer_bytes);
+    let record = |a: u32| [&a.to_be_bytes()[..], &[1; 7], &[b' '; 256]].concat();
+    let mut buffer: Vec<u8> =
+        (0..5).flat_map(|n| packet(&[record(2 * n), record(2 * n + 1)])).collect();
+    intake.handle_read(buffer.len());
+    buffer.resize(config.buffer_bytes, 0);
+    let mut scratch = ColumnSet::with_rows(100);
+    let mut groups = GroupTable::with_limits(config.groups_limit, 1 << 20);
+    let refused = Err(Refused::Groups { limit: 5 });
+    assert_eq!(intake.poll_groups(&buffer, &mut scratch, &mut groups), refused);
+    assert_eq!((intake.counts().records, intake.counts().packets, groups.groups()), (5, 2, 5));
+}

@@ -1,12 +1,12 @@
 //! Texts to codes, one interner a connection: trims the padding, keeps each distinct value once,
 //! and never forgets or reorders one. Knows nothing of groups.
 
+use super::paged::{PagedTable, Slot, TAG_BITS};
 use crate::config;
 use crate::wire::schema;
 use crate::wire::text::trim_padding;
 use foldhash::quality::RandomState;
-use hashbrown::HashTable;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 
 /// Bytes of the field that is interned.
 pub const FIELD_BYTES: usize = schema::E.width;
@@ -62,14 +62,56 @@ pub enum TextLimit {
 /// few values at the price of one compare: neither trimmed nor hashed. Behind it stands a table
 /// of all values under a hash whose key is drawn anew for each interner, so that a peer cannot
 /// choose texts that collide. Colliding in the cache costs a peer's stream the second step, no
-/// more.
+/// more. A stream of more values than the cache holds goes past it, many fields at a time, so
+/// that their waits for memory overlap.
 pub struct Interner {
     cache: RawFieldCache,
-    codes: HashTable<u32>,
+    table: PagedTable<TextSlot>,
     hash: RandomState,
     texts: Texts,
     bytes_limit: usize,
     texts_limit: usize,
+    /// Fields that the cache was asked for since that was last judged, and those it did not know.
+    asked: usize,
+    missed: usize,
+    /// Fields that still go past the cache.
+    past_cache: usize,
+}
+
+/// Fields that are looked up side by side.
+const LOOKUPS: usize = 32;
+/// Fields after which it is judged whether the cache pays.
+const CACHE_TRIAL: usize = 1024;
+/// It does not where more than one field in so many is unknown to it.
+const CACHE_MISS_SHARE: usize = 4;
+/// Fields that go past it then, before it is tried again.
+const PAST_CACHE: usize = 64 * CACHE_TRIAL;
+
+/// A distinct text's place in the table, with where it stands: a compare needs no other lookup.
+#[derive(Clone, Copy, Default)]
+struct TextSlot {
+    /// The upper bits of its hash, and its length in those that the table does not look at.
+    tag: u64,
+    offset: u32,
+    /// Its code and one; 0 where the slot is free.
+    number: u32,
+}
+
+const _: () = assert!(FIELD_BYTES < 1 << TAG_BITS);
+
+impl Slot for TextSlot {
+    fn is_free(&self) -> bool {
+        self.number == 0
+    }
+}
+
+/// A field on its way to its code.
+#[derive(Clone, Copy, Default)]
+struct Lookup<'a> {
+    value: &'a [u8],
+    tag: u64,
+    /// What stands where its text should be.
+    slot: TextSlot,
 }
 
 impl Interner {
@@ -77,35 +119,135 @@ impl Interner {
     pub fn with_limits(texts_limit: usize, bytes_limit: usize) -> Self {
         Interner {
             cache: RawFieldCache::new(),
-            codes: HashTable::new(),
+            table: PagedTable::new(),
             hash: RandomState::default(),
             texts: Texts::default(),
             bytes_limit,
             texts_limit,
+            asked: 0,
+            missed: 0,
+            past_cache: 0,
         }
     }
 
-    /// The code of the field's value.
+    /// The code of one field's value.
     ///
     /// # Errors
     /// [`TextLimit`] where the value is new and one too many.
-    #[inline]
     pub fn code(&mut self, field: &[u8; FIELD_BYTES]) -> Result<u32, TextLimit> {
-        let set = RawFieldCache::set_of(field);
-        if let Some(code) = self.cache.get(set, field) {
-            return Ok(code);
+        let mut key = [0];
+        match self.code_keys([field].into_iter(), &mut key) {
+            (_, Some(limit)) => Err(limit),
+            (_, None) => Ok(key[0] as u32),
         }
-        let code = self.code_of_value(trim_padding(field))?;
+    }
+
+    /// Puts the code of each field's value into the low half of the key that comes with it. Gives
+    /// how many were coded, and which limit kept the next from it.
+    pub fn code_keys<'a>(
+        &mut self,
+        fields: impl Iterator<Item = &'a [u8; FIELD_BYTES]>,
+        keys: &mut [u64],
+    ) -> (usize, Option<TextLimit>) {
+        if self.past_cache > 0 {
+            self.past_cache = self.past_cache.saturating_sub(keys.len());
+            return self.code_keys_past_cache(fields, keys);
+        }
+        if self.asked >= CACHE_TRIAL {
+            if self.missed > self.asked / CACHE_MISS_SHARE {
+                self.past_cache = PAST_CACHE;
+            }
+            (self.asked, self.missed) = (0, 0);
+        }
+        self.asked += keys.len();
+        for (row, (field, key)) in fields.zip(keys.iter_mut()).enumerate() {
+            let set = RawFieldCache::set_of(field);
+            let code = match self.cache.get(set, field) {
+                Some(code) => code,
+                None => match self.code_unknown_to_cache(set, field) {
+                    Ok(code) => code,
+                    Err(limit) => return (row, Some(limit)),
+                },
+            };
+            *key |= u64::from(code);
+        }
+        (keys.len(), None)
+    }
+
+    #[cold]
+    fn code_unknown_to_cache(
+        &mut self,
+        set: usize,
+        field: &[u8; FIELD_BYTES],
+    ) -> Result<u32, TextLimit> {
+        self.missed += 1;
+        let value = trim_padding(field);
+        let code = self.code_of_value(value, self.tag_of(value))?;
         self.cache.put(set, field, code);
         Ok(code)
     }
 
-    fn code_of_value(&mut self, value: &[u8]) -> Result<u32, TextLimit> {
-        let texts = &self.texts;
-        let hash = self.hash.hash_one(value);
-        if let Some(&code) = self.codes.find(hash, |&code| texts.get(code as usize) == value) {
-            return Ok(code);
+    /// The same for a stream of many values: each step for many fields before the next, since
+    /// each waits for memory that the one before has named.
+    fn code_keys_past_cache<'a>(
+        &mut self,
+        mut fields: impl Iterator<Item = &'a [u8; FIELD_BYTES]>,
+        keys: &mut [u64],
+    ) -> (usize, Option<TextLimit>) {
+        let mut coded = 0;
+        for keys in keys.chunks_mut(LOOKUPS) {
+            let mut lookups = [Lookup::default(); LOOKUPS];
+            let lookups = &mut lookups[..keys.len()];
+            for (lookup, field) in lookups.iter_mut().zip(&mut fields) {
+                lookup.value = trim_padding(field);
+                lookup.tag = self.tag_of(lookup.value);
+            }
+            for lookup in &mut *lookups {
+                lookup.slot = *self.table.at(self.table.place(lookup.tag));
+            }
+            let mut first_bytes = 0u8;
+            for lookup in lookups.iter().filter(|lookup| lookup.slot.tag == lookup.tag) {
+                first_bytes ^= self.texts.bytes.get(lookup.slot.offset as usize).unwrap_or(&0);
+            }
+            // Nothing is made of them; the loads must not be left out.
+            std::hint::black_box(first_bytes);
+            for (lookup, key) in lookups.iter().zip(keys) {
+                let code = match self.is_text_of(&lookup.slot, lookup.tag, lookup.value) {
+                    true => lookup.slot.number - 1,
+                    false => match self.code_of_value(lookup.value, lookup.tag) {
+                        Ok(code) => code,
+                        Err(limit) => return (coded, Some(limit)),
+                    },
+                };
+                *key |= u64::from(code);
+                coded += 1;
+            }
         }
+        (coded, None)
+    }
+
+    #[inline]
+    fn tag_of(&self, value: &[u8]) -> u64 {
+        let mut hasher = self.hash.build_hasher();
+        hasher.write(value);
+        hasher.finish() >> TAG_BITS << TAG_BITS | value.len() as u64
+    }
+
+    /// Whether the slot is that of `value`.
+    #[inline]
+    fn is_text_of(&self, slot: &TextSlot, tag: u64, value: &[u8]) -> bool {
+        let offset = slot.offset as usize;
+        !slot.is_free()
+            && slot.tag == tag
+            && self.texts.bytes[offset..offset + value.len()] == *value
+    }
+
+    fn code_of_value(&mut self, value: &[u8], tag: u64) -> Result<u32, TextLimit> {
+        let found = self.table.find(tag, |slot| self.is_text_of(slot, tag, value));
+        if let Some(place) = found {
+            return Ok(self.table.at(place).number - 1);
+        }
+        let texts = &mut self.texts;
         if texts.len() == self.texts_limit {
             return Err(TextLimit::Groups { limit: self.texts_limit });
         }
@@ -113,12 +255,12 @@ impl Interner {
         if end > self.bytes_limit {
             return Err(TextLimit::Bytes { limit: self.bytes_limit });
         }
-        // Both limits are at most u32::MAX (`config::GROUPS_LIMIT`, `config::STRINGS_BYTES_LIMIT`).
-        let code = self.texts.len() as u32;
-        self.texts.bytes.extend_from_slice(value);
-        self.texts.ends.push(end as u32);
-        let (texts, hasher) = (&self.texts, &self.hash);
-        self.codes.insert_unique(hash, code, |&code| hasher.hash_one(texts.get(code as usize)));
+        // Both limits are below u32::MAX (`config::GROUPS_LIMIT`, `config::STRINGS_BYTES_LIMIT`).
+        let code = texts.len() as u32;
+        let offset = texts.bytes.len() as u32;
+        texts.bytes.extend_from_slice(value);
+        texts.ends.push(end as u32);
+        self.table.insert(tag, TextSlot { tag, offset, number: code + 1 }, |slot| slot.tag);
         Ok(code)
     }
 

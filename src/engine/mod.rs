@@ -4,7 +4,9 @@
 //! * [`columns`]: preallocated columns of one batch
 //! * [`intern`]: texts to codes
 //! * [`decode`]: runs of records into columns, one loop a field
-//! * [`intake`]: one stream from received bytes to rows, the four above put together
+//! * [`paged`]: a hash table that grows page by page
+//! * [`groups`]: rows into the group partials of one connection, on its worker
+//! * [`intake`]: one stream from received bytes to rows or groups, the above put together
 //! * [`aggregate`]: column sets to mergeable partials to a result; the one module that names Polars
 //! * [`latency`]: durations into histograms
 //! * [`counters`]: what all threads have counted since the start
@@ -20,11 +22,13 @@ pub mod auth;
 pub mod columns;
 pub mod counters;
 pub mod decode;
+pub mod groups;
 pub mod intake;
 pub mod intern;
 pub mod latency;
 pub mod metrics;
 pub mod outbox;
+pub mod paged;
 pub mod report;
 pub mod snapshot;
 pub mod token;

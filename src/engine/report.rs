@@ -161,6 +161,7 @@ impl From<Refused> for Reason {
         match refused {
             Refused::Packet(violation) => violation.into(),
             Refused::Text(limit) => limit.into(),
+            Refused::Groups { .. } => Reason::GroupsLimit,
         }
     }
 }

@@ -4,7 +4,10 @@
 use super::pool::PooledSet;
 use super::reporter::Finished;
 use super::slots::Held;
+use crate::config::{AggregateMode, Config};
 use crate::engine::aggregate::{Aggregate, AggregateError, Grouped};
+use crate::engine::columns::PartialSet;
+use crate::engine::groups::GroupTable;
 use crate::engine::report::{Reason, Received, Report, Status};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +17,6 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// What a worker asks of its aggregation thread.
-#[derive(Debug)]
 pub enum Job {
     /// Fold a batch into its connection's groups.
     Batch {
@@ -24,6 +26,13 @@ pub enum Job {
         set: PooledSet,
         /// To be set where the connection has too many groups.
         over_groups: Arc<AtomicBool>,
+    },
+    /// Group what a worker has folded.
+    Groups {
+        /// Number of the connection.
+        connection: u64,
+        /// The groups of some of its records, mostly of all.
+        groups: Box<GroupTable>,
     },
     /// Make the result of a connection; all its batches came before.
     Finish {
@@ -38,11 +47,21 @@ pub enum Job {
 struct Aggregator {
     groups_limit: usize,
     running: HashMap<u64, Result<Aggregate, String>>,
+    /// Where partials become columns.
+    partials: PartialSet,
 }
 
 /// Runs until every sender of jobs is gone.
-pub fn run(mut jobs: mpsc::Receiver<Job>, finished: mpsc::Sender<Finished>, groups_limit: usize) {
-    let mut aggregator = Aggregator { groups_limit, running: HashMap::new() };
+pub fn run(mut jobs: mpsc::Receiver<Job>, finished: mpsc::Sender<Finished>, config: &Config) {
+    let partials_rows = match config.aggregate {
+        AggregateMode::Columns => 0,
+        AggregateMode::TwoPhase => config.batch_rows,
+    };
+    let mut aggregator = Aggregator {
+        groups_limit: config.groups_limit,
+        running: HashMap::new(),
+        partials: PartialSet::with_rows(partials_rows),
+    };
     while let Some(job) = jobs.blocking_recv() {
         match job {
             Job::Batch { connection, mut set, over_groups } => {
@@ -50,6 +69,7 @@ pub fn run(mut jobs: mpsc::Receiver<Job>, finished: mpsc::Sender<Finished>, grou
                     over_groups.store(true, Ordering::Relaxed);
                 }
             }
+            Job::Groups { connection, groups } => aggregator.add_groups(connection, &groups),
             Job::Finish { received, held } => {
                 let report = aggregator.finish(*received);
                 if finished.blocking_send(Finished { report, _held: Some(held) }).is_err() {
@@ -71,6 +91,16 @@ impl Aggregator {
                 *entry = Err(defect);
                 false
             }
+        }
+    }
+
+    /// Groups partials; the table's memory is given up here and not on its worker.
+    fn add_groups(&mut self, connection: u64, groups: &GroupTable) {
+        let entry = self.running.entry(connection).or_insert_with(|| Ok(Aggregate::default()));
+        let Ok(aggregate) = entry else { return };
+        let added = guarded(|| aggregate.add_partials(groups.partials(), &mut self.partials));
+        if let Err(defect) = added {
+            *entry = Err(defect);
         }
     }
 

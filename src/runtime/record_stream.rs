@@ -5,10 +5,13 @@
 use super::aggregator::Job;
 use super::pool::{ColumnPool, PooledSet};
 use super::slots::Held;
-use crate::config::Config;
+use crate::config::{AggregateMode, Config, FOLD_ROWS, FOLD_ROWS_MAX};
+use crate::engine::columns::ColumnSet;
 use crate::engine::counters::{Counters, Tally};
-use crate::engine::intake::{Next, RecordIntake};
+use crate::engine::groups::GroupTable;
+use crate::engine::intake::{Next, RecordIntake, Refused};
 use crate::engine::report::{BufferKind, Reason, Received};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
@@ -29,9 +32,23 @@ pub struct Streams {
     pub counters: Arc<Counters>,
     /// The worker's place.
     pub worker: usize,
+    /// Where the worker decodes what it folds at once.
+    pub scratch: RefCell<ColumnSet>,
 }
 
 impl Streams {
+    /// What the streams of worker number `worker` share.
+    pub fn new(
+        config: Arc<Config>,
+        pool: Arc<ColumnPool>,
+        jobs: mpsc::Sender<Job>,
+        counters: Arc<Counters>,
+        worker: usize,
+    ) -> Self {
+        let scratch = RefCell::new(ColumnSet::with_rows(FOLD_ROWS));
+        Streams { config, pool, jobs, counters, worker, scratch }
+    }
+
     /// The worker's own counts.
     pub fn tally(&self) -> &Tally {
         &self.counters.workers[self.worker]
@@ -54,14 +71,24 @@ impl Failure {
     }
 }
 
+/// What a stream's records have become and is not yet with the aggregation; nothing before the
+/// first of them and right after it was handed over.
+enum Gathered {
+    /// The batch that is being filled.
+    Columns {
+        set: Option<PooledSet>,
+        /// Set by the aggregation when the connection has too many groups.
+        over_groups: Arc<AtomicBool>,
+    },
+    /// Their groups.
+    Groups(Option<Box<GroupTable>>),
+}
+
 /// A record stream.
 pub struct RecordStream {
     shared: Rc<Streams>,
     intake: RecordIntake,
-    /// The batch that is being filled; none before the first record and while waiting for one.
-    set: Option<PooledSet>,
-    /// Set by the aggregation when the connection has too many groups.
-    over_groups: Arc<AtomicBool>,
+    gathered: Gathered,
     received: Received,
 }
 
@@ -77,13 +104,12 @@ impl RecordStream {
     ) -> Self {
         let mut received = Received::nothing(number, peer, now);
         received.buffer = buffer;
-        RecordStream {
-            intake: RecordIntake::new(&shared.config, window_bytes),
-            set: None,
-            over_groups: Arc::new(AtomicBool::new(false)),
-            received,
-            shared,
-        }
+        let gathered = match shared.config.aggregate {
+            AggregateMode::Columns => Gathered::Columns { set: None, over_groups: Arc::default() },
+            AggregateMode::TwoPhase => Gathered::Groups(None),
+        };
+        let intake = RecordIntake::new(&shared.config, window_bytes);
+        RecordStream { intake, gathered, received, shared }
     }
 
     /// The number under which it is reported.
@@ -148,43 +174,65 @@ impl RecordStream {
         self.intake.forget_window();
     }
 
-    /// One pass over what has come in. Waits only for a column set.
+    /// One pass over what has come in. Waits only for a column set and the aggregation's queue.
     async fn poll_rows(&mut self, buffer: &[u8], taken_over: Instant) -> Result<Next, Failure> {
         self.make_room().await?;
-        let set = self.set.as_mut().expect("make_room leaves a set");
         let packets_before = self.intake.counts().packets;
-        let next = self.intake.poll_rows(buffer, set);
+        let next = match &mut self.gathered {
+            Gathered::Columns { set, .. } => {
+                self.intake.poll_rows(buffer, set.as_mut().expect("make_room leaves a set"))
+            }
+            Gathered::Groups(groups) => {
+                let config = &self.shared.config;
+                let groups = groups.get_or_insert_with(|| {
+                    Box::new(GroupTable::with_limits(config.groups_limit, FOLD_ROWS_MAX))
+                });
+                self.intake.poll_groups(buffer, &mut self.shared.scratch.borrow_mut(), groups)
+            }
+        };
         // One reading of the clock for all packets of the pass.
         let packets = self.intake.counts().packets - packets_before;
         self.received.latency.record(taken_over.elapsed(), packets);
         next.map_err(|refused| Failure::of(refused, refused))
     }
 
-    /// Sees to it that there is a set with a free row, waiting for one where the aggregation is
+    /// Sees to it that there is room for a row, waiting for a column set where the aggregation is
     /// behind.
     async fn make_room(&mut self) -> Result<(), Failure> {
-        if self.set.as_ref().is_some_and(|set| set.rows_free() == 0) {
+        let full = match &self.gathered {
+            Gathered::Columns { set, .. } => set.as_ref().is_some_and(|set| set.rows_free() == 0),
+            Gathered::Groups(groups) => groups.as_ref().is_some_and(|g| g.rows_free() == 0),
+        };
+        if full {
             self.hand_over().await;
         }
-        if self.over_groups.load(Ordering::Relaxed) {
+        let Gathered::Columns { set, over_groups } = &mut self.gathered else { return Ok(()) };
+        if over_groups.load(Ordering::Relaxed) {
             let limit = self.shared.config.groups_limit;
-            let detail = format!("more than {limit} groups (--groups-limit)");
-            return Err(Failure::of(Reason::GroupsLimit, detail));
+            let refused = Refused::Groups { limit };
+            return Err(Failure::of(refused, refused));
         }
-        if self.set.is_none() {
-            self.set = Some(self.shared.pool.take().await);
+        if set.is_none() {
+            *set = Some(self.shared.pool.take().await);
         }
         Ok(())
     }
 
-    /// Gives the batch to the aggregation, waiting where its queue is full.
+    /// Gives what was gathered to the aggregation, waiting where its queue is full.
     async fn hand_over(&mut self) {
-        let Some(set) = self.set.take() else { return };
-        if set.is_empty() {
-            return;
-        }
-        let over_groups = Arc::clone(&self.over_groups);
-        let job = Job::Batch { connection: self.received.connection, set, over_groups };
+        let connection = self.received.connection;
+        let job = match &mut self.gathered {
+            Gathered::Columns { set, over_groups } => match set.take() {
+                Some(set) if !set.is_empty() => {
+                    Job::Batch { connection, set, over_groups: Arc::clone(over_groups) }
+                }
+                _ => return,
+            },
+            Gathered::Groups(groups) => match groups.take() {
+                Some(groups) => Job::Groups { connection, groups },
+                None => return,
+            },
+        };
         // Fails only where the aggregation thread is gone; finishing will say so.
         let _ = self.shared.jobs.send(job).await;
     }

@@ -17,8 +17,8 @@ use super::slots::Slots;
 use super::tls_config::{Certificates, TlsConfigError, Validity, load_certificates};
 use super::worker::{Common, Worker, WorkerError};
 use crate::config::{
-    AGGREGATION_QUEUE, AUTH_TIMEOUT, BATCHES_IN_FLIGHT, Config, ConfigError, FRAME_TIMEOUT, INBOX,
-    REPORT_QUEUE,
+    AGGREGATION_QUEUE, AUTH_TIMEOUT, AggregateMode, BATCHES_IN_FLIGHT, Config, ConfigError,
+    FRAME_TIMEOUT, INBOX, REPORT_QUEUE,
 };
 use crate::engine::auth::AuthFileError;
 use crate::engine::counters::{Counters, Protocol};
@@ -176,7 +176,7 @@ impl Engine {
             let (jobs, work) = mpsc::channel(AGGREGATION_QUEUE);
             let (inbox, accepted) = mpsc::channel(INBOX);
             inboxes.push(inbox);
-            engine.start_aggregator(core, work, finished.clone(), common.config.groups_limit)?;
+            engine.start_aggregator(core, work, finished.clone(), &common.config)?;
             let common = common.clone();
             let worker = Worker { core, index, common, inbox: accepted, jobs, pieces };
             let ready = ready.clone();
@@ -197,10 +197,10 @@ impl Engine {
         core: CoreId,
         work: mpsc::Receiver<aggregator::Job>,
         finished: mpsc::Sender<reporter::Finished>,
-        groups_limit: usize,
+        config: &Arc<Config>,
     ) -> io::Result<()> {
-        let name = format!("aggregate-{}", core.id);
-        let thread = spawn(&name, move || aggregator::run(work, finished, groups_limit))?;
+        let (name, config) = (format!("aggregate-{}", core.id), Arc::clone(config));
+        let thread = spawn(&name, move || aggregator::run(work, finished, &config))?;
         self.threads.push(thread);
         Ok(())
     }
@@ -307,7 +307,12 @@ fn new_policy(config: &Config) -> Arc<Policy> {
 /// Each stream may hold a set, and each worker have some more under way.
 fn new_pool(config: &Config, workers: usize) -> Arc<ColumnPool> {
     let in_flight = workers * BATCHES_IN_FLIGHT;
-    ColumnPool::new(config.max_streams + in_flight, in_flight, config.batch_rows)
+    let ready = match config.aggregate {
+        AggregateMode::Columns => in_flight,
+        // Workers fold into groups and take none.
+        AggregateMode::TwoPhase => 0,
+    };
+    ColumnPool::new(config.max_streams + in_flight, ready, config.batch_rows)
 }
 
 fn spawn<T: Send + 'static>(

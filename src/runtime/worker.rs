@@ -100,7 +100,7 @@ impl Worker {
         };
         let Worker { index, common, mut inbox, jobs, pieces, .. } = self;
         let Common { config, pool, counters, policy, gate, hub, drain } = common;
-        let streams = Rc::new(Streams { config, pool, jobs, counters, worker: index });
+        let streams = Rc::new(Streams::new(config, pool, jobs, counters, index));
         let deadlines = Rc::new(Deadlines::default());
         let records = Rc::new(Records {
             streams: Rc::clone(&streams),

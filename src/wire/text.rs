@@ -6,9 +6,17 @@ use std::fmt::{self, Write};
 /// Bytes inside the value stay, whatever they are.
 pub fn trim_padding(field: &[u8]) -> &[u8] {
     // Clearing bit 5 makes 0x20 a 0x00 and no other byte one, so eight bytes are padding when the
-    // whole word is zero. Fields are mostly padding: this takes 32 steps where bytes took 256.
+    // whole word is zero. Fields are mostly padding: this takes a dozen steps where bytes took 256.
     const KEEP: u64 = !0x2020_2020_2020_2020;
     let mut end = field.len();
+    // Four words at a time, which compilers make vector instructions of.
+    while let Some(block) = field[..end].last_chunk::<32>() {
+        let (words, _) = block.as_chunks::<8>();
+        if words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word)) & KEEP != 0 {
+            break;
+        }
+        end -= 32;
+    }
     while let Some(word) = field[..end].last_chunk::<8>() {
         if u64::from_ne_bytes(*word) & KEEP != 0 {
             break;
