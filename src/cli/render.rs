@@ -242,8 +242,9 @@ mod tests {
     use super::*;
     use crate::engine::aggregate::Aggregate;
     use crate::engine::columns::{ColumnSet, key_of};
-    use crate::engine::intern::{FIELD_BYTES, Interner};
+    use crate::engine::intern::Interner;
     use crate::engine::report::{Reason, Received};
+    use crate::engine::text_tag::FIELD_BYTES;
     use std::time::Instant;
 
     /// Three groups: a text to be escaped, a sum that is no number, an infinite one.

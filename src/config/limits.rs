@@ -33,9 +33,9 @@ pub const TEXT_COPIES: usize = 3;
 /// of a table that has just doubled.
 pub const TEXT_OVERHEAD_BYTES: usize = 32;
 
-/// Bytes of the raw-field cache that each connection's interner keeps (256 fields of 256 bytes,
-/// their codes). `engine::intern` asserts it.
-pub const INTERN_CACHE_BYTES: usize = 256 * (256 + 4);
+/// Bytes of the cache of texts that each connection's interner keeps (the first 32 bytes of 2048
+/// fields, their codes and lengths). `engine::text_cache` asserts it.
+pub const INTERN_CACHE_BYTES: usize = 2048 * (32 + 8);
 
 /// Runs that one parsing pass may produce; a read with more runs is digested in several passes.
 /// 512 covers a 128 KiB read of the smallest packets.

@@ -3,7 +3,8 @@
 use super::*;
 use crate::engine::columns::PartialSet;
 use crate::engine::groups::{GroupTable, Partial};
-use crate::engine::intern::{FIELD_BYTES, Interner};
+use crate::engine::intern::Interner;
+use crate::engine::text_tag::FIELD_BYTES;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 

@@ -3,6 +3,7 @@
 
 use super::columns::{ColumnSet, key_of};
 use super::intern::{Interner, TextLimit};
+use super::text_tag::TextField;
 use crate::wire::record::Run;
 use crate::wire::schema::{self, RECORD_BYTES};
 
@@ -28,40 +29,113 @@ pub fn decode_runs(
     interner: &mut Interner,
     set: &mut ColumnSet,
 ) -> Decoded {
-    let first = set.rows();
-    for run in runs {
-        let a = field_of::<4>(run.bytes(received), schema::A.offset);
-        set.keys.extend(a.map(|bytes| key_of(u32::from_be_bytes(*bytes))));
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("bmi2") {
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { decode_runs_avx2(received, runs, interner, set) };
     }
-    let texts = runs.iter().flat_map(|run| field_of(run.bytes(received), schema::E.offset));
-    let (coded, limit) = interner.code_keys(texts, &mut set.keys[first..]);
-    for run in runs {
-        let b = field_of::<2>(run.bytes(received), schema::B.offset);
-        set.b.extend(b.map(|bytes| u64::from(u16::from_be_bytes(*bytes))));
+    decode_runs_anywhere(received, runs, interner, set)
+}
+
+/// The same code with wider registers: texts are looked at 32 bytes at a time and not 16.
+///
+/// # Safety
+/// The processor must have AVX2 and BMI2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi2")]
+fn decode_runs_avx2(
+    received: &[u8],
+    runs: &[Run],
+    interner: &mut Interner,
+    set: &mut ColumnSet,
+) -> Decoded {
+    decode_runs_anywhere(received, runs, interner, set)
+}
+
+#[inline(always)]
+fn decode_runs_anywhere(
+    received: &[u8],
+    runs: &[Run],
+    interner: &mut Interner,
+    set: &mut ColumnSet,
+) -> Decoded {
+    let mut records = runs.iter().flat_map(|run| records_of(run.bytes(received)));
+    let mut block = Block::new();
+    let mut coded = 0;
+    let mut limit = None;
+    while limit.is_none() && block.fill(&mut records) {
+        let first = set.rows();
+        decode_block(block.records(), set);
+        let rows;
+        (rows, limit) = interner.code_keys(block.texts(), &mut set.keys[first..]);
+        set.truncate(first + rows);
+        coded += rows;
     }
-    for run in runs {
-        let c = field_of::<4>(run.bytes(received), schema::C.offset);
-        set.c.extend(c.map(|bytes| f64::from(f32::from_be_bytes(*bytes))));
-    }
-    for run in runs {
-        let d = field_of::<1>(run.bytes(received), schema::D.offset);
-        set.d.extend(d.map(|bytes| i8::from_be_bytes(*bytes)));
-    }
-    set.truncate(first + coded);
     Decoded { records: coded, packets: packets_ended(runs, coded), limit }
 }
 
-/// One field of each record of a run.
+/// Records that are decoded together: few enough that all their bytes stay in the core's first
+/// cache from one field's loop to the next.
+const BLOCK_RECORDS: usize = 64;
+
+type Record = [u8; RECORD_BYTES];
+
+/// Whole records, wherever in the received bytes their runs are.
+struct Block<'a> {
+    records: [&'a Record; BLOCK_RECORDS],
+    filled: usize,
+}
+
+impl<'a> Block<'a> {
+    fn new() -> Self {
+        Block { records: [&[0; RECORD_BYTES]; BLOCK_RECORDS], filled: 0 }
+    }
+
+    /// Takes the next records in the place of those before; false where there are none.
+    #[inline]
+    fn fill(&mut self, records: &mut impl Iterator<Item = &'a Record>) -> bool {
+        let mut filled = 0;
+        for (place, record) in self.records.iter_mut().zip(records) {
+            *place = record;
+            filled += 1;
+        }
+        self.filled = filled;
+        filled > 0
+    }
+
+    fn records(&self) -> &[&'a Record] {
+        &self.records[..self.filled]
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &'a TextField> {
+        self.records().iter().map(|record| field::<{ schema::E.offset }, _>(record))
+    }
+}
+
+/// The numbers of a block, one loop a field. Keys lack their texts.
 #[inline(always)]
-fn field_of<const WIDTH: usize>(
-    run: &[u8],
-    offset: usize,
-) -> impl ExactSizeIterator<Item = &[u8; WIDTH]> {
-    // Chunks from the field on: the last is short by `offset` and still holds the field, since
-    // `schema` asserts that each field ends within the record.
-    run[offset..]
-        .chunks(RECORD_BYTES)
-        .map(|chunk| chunk.first_chunk::<WIDTH>().expect("a field lies within its record"))
+fn decode_block(records: &[&Record], set: &mut ColumnSet) {
+    let a = |record: &&Record| u32::from_be_bytes(*field::<{ schema::A.offset }, _>(record));
+    let b = |record: &&Record| u16::from_be_bytes(*field::<{ schema::B.offset }, _>(record));
+    let c = |record: &&Record| f32::from_be_bytes(*field::<{ schema::C.offset }, _>(record));
+    let d = |record: &&Record| i8::from_be_bytes(*field::<{ schema::D.offset }, _>(record));
+    set.keys.extend(records.iter().map(|record| key_of(a(record))));
+    set.b.extend(records.iter().map(|record| u64::from(b(record))));
+    set.c.extend(records.iter().map(|record| f64::from(c(record))));
+    set.d.extend(records.iter().map(d));
+}
+
+/// The records of a run.
+#[inline]
+fn records_of(run: &[u8]) -> impl Iterator<Item = &Record> {
+    run.as_chunks::<RECORD_BYTES>().0.iter()
+}
+
+/// A field of a record, checked when compiled.
+#[inline(always)]
+fn field<const OFFSET: usize, const WIDTH: usize>(record: &Record) -> &[u8; WIDTH] {
+    const { assert!(OFFSET + WIDTH <= RECORD_BYTES) };
+    record[OFFSET..OFFSET + WIDTH].try_into().expect("WIDTH bytes")
 }
 
 /// Packets that end within the first `records` records of `runs`.

@@ -148,7 +148,7 @@ impl GroupTable {
 
     /// Adds one row; false where its group would be one too many. The place may be older than the
     /// last insertion: an entry that is found there is the right one all the same.
-    #[inline]
+    #[inline(always)]
     fn add(&mut self, hash: u64, place: Place, row: Partial) -> bool {
         let first = self.table.at_mut(place);
         if first.key == row.key && !first.is_free() {
@@ -158,6 +158,7 @@ impl GroupTable {
         self.add_elsewhere(hash, row)
     }
 
+    #[inline(never)]
     fn add_elsewhere(&mut self, hash: u64, row: Partial) -> bool {
         if let Some(place) = self.table.find(hash, |partial| partial.key == row.key) {
             self.table.at_mut(place).add(row.b, row.c, row.d);

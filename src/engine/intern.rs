@@ -1,15 +1,9 @@
 //! Texts to codes, one interner a connection: trims the padding, keeps each distinct value once,
 //! and never forgets or reorders one. Knows nothing of groups.
 
-use super::paged::{PagedTable, Slot, TAG_BITS};
-use crate::config;
-use crate::wire::schema;
-use crate::wire::text::trim_padding;
-use foldhash::quality::RandomState;
-use std::hash::{BuildHasher, Hasher};
-
-/// Bytes of the field that is interned.
-pub const FIELD_BYTES: usize = schema::E.width;
+use super::paged::{PagedTable, Slot};
+use super::text_cache::TextCache;
+use super::text_tag::{TagMaker, TextField, head_of, len_of};
 
 /// Distinct texts, by code. A code is the order in which its text first came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,16 +52,14 @@ pub enum TextLimit {
 
 /// Gives each distinct value of a padded field a code.
 ///
-/// Two steps. A small cache keyed by the raw field, padding included, answers for a stream with
-/// few values at the price of one compare: neither trimmed nor hashed. Behind it stands a table
-/// of all values under a hash whose key is drawn anew for each interner, so that a peer cannot
-/// choose texts that collide. Colliding in the cache costs a peer's stream the second step, no
-/// more. A stream of more values than the cache holds goes past it, many fields at a time, so
-/// that their waits for memory overlap.
+/// Two steps. A small cache of the texts seen last answers for a stream with few of them: nothing
+/// is trimmed nor hashed with care. Behind it stands a table of all values. A stream of more
+/// values than the cache holds goes past it, many fields at a time, so that their waits for memory
+/// overlap.
 pub struct Interner {
-    cache: RawFieldCache,
+    cache: TextCache,
     table: PagedTable<TextSlot>,
-    hash: RandomState,
+    tags: TagMaker,
     texts: Texts,
     bytes_limit: usize,
     texts_limit: usize,
@@ -90,14 +82,11 @@ const PAST_CACHE: usize = 64 * CACHE_TRIAL;
 /// A distinct text's place in the table, with where it stands: a compare needs no other lookup.
 #[derive(Clone, Copy, Default)]
 struct TextSlot {
-    /// The upper bits of its hash, and its length in those that the table does not look at.
     tag: u64,
     offset: u32,
     /// Its code and one; 0 where the slot is free.
     number: u32,
 }
-
-const _: () = assert!(FIELD_BYTES < 1 << TAG_BITS);
 
 impl Slot for TextSlot {
     fn is_free(&self) -> bool {
@@ -105,22 +94,13 @@ impl Slot for TextSlot {
     }
 }
 
-/// A field on its way to its code.
-#[derive(Clone, Copy, Default)]
-struct Lookup<'a> {
-    value: &'a [u8],
-    tag: u64,
-    /// What stands where its text should be.
-    slot: TextSlot,
-}
-
 impl Interner {
     /// An empty interner for at most `texts_limit` values of `bytes_limit` bytes together.
     pub fn with_limits(texts_limit: usize, bytes_limit: usize) -> Self {
         Interner {
-            cache: RawFieldCache::new(),
+            cache: TextCache::new(),
             table: PagedTable::new(),
-            hash: RandomState::default(),
+            tags: TagMaker::default(),
             texts: Texts::default(),
             bytes_limit,
             texts_limit,
@@ -134,7 +114,7 @@ impl Interner {
     ///
     /// # Errors
     /// [`TextLimit`] where the value is new and one too many.
-    pub fn code(&mut self, field: &[u8; FIELD_BYTES]) -> Result<u32, TextLimit> {
+    pub fn code(&mut self, field: &TextField) -> Result<u32, TextLimit> {
         let mut key = [0];
         match self.code_keys([field].into_iter(), &mut key) {
             (_, Some(limit)) => Err(limit),
@@ -144,9 +124,10 @@ impl Interner {
 
     /// Puts the code of each field's value into the low half of the key that comes with it. Gives
     /// how many were coded, and which limit kept the next from it.
+    #[inline(always)]
     pub fn code_keys<'a>(
         &mut self,
-        fields: impl Iterator<Item = &'a [u8; FIELD_BYTES]>,
+        fields: impl Iterator<Item = &'a TextField>,
         keys: &mut [u64],
     ) -> (usize, Option<TextLimit>) {
         if self.past_cache > 0 {
@@ -161,10 +142,9 @@ impl Interner {
         }
         self.asked += keys.len();
         for (row, (field, key)) in fields.zip(keys.iter_mut()).enumerate() {
-            let set = RawFieldCache::set_of(field);
-            let code = match self.cache.get(set, field) {
+            let code = match self.cache.get(&head_of(field), field, &self.texts) {
                 Some(code) => code,
-                None => match self.code_unknown_to_cache(set, field) {
+                None => match self.code_unknown_to_cache(field) {
                     Ok(code) => code,
                     Err(limit) => return (row, Some(limit)),
                 },
@@ -175,46 +155,42 @@ impl Interner {
     }
 
     #[cold]
-    fn code_unknown_to_cache(
-        &mut self,
-        set: usize,
-        field: &[u8; FIELD_BYTES],
-    ) -> Result<u32, TextLimit> {
+    fn code_unknown_to_cache(&mut self, field: &TextField) -> Result<u32, TextLimit> {
         self.missed += 1;
-        let value = trim_padding(field);
-        let code = self.code_of_value(value, self.tag_of(value))?;
-        self.cache.put(set, field, code);
+        let tag = self.tags.tag_of(field);
+        let len = len_of(tag);
+        let code = self.code_of_value(&field[..len], tag)?;
+        self.cache.put(&head_of(field), len, code);
         Ok(code)
     }
 
     /// The same for a stream of many values: each step for many fields before the next, since
     /// each waits for memory that the one before has named.
+    #[inline(always)]
     fn code_keys_past_cache<'a>(
         &mut self,
-        mut fields: impl Iterator<Item = &'a [u8; FIELD_BYTES]>,
+        mut fields: impl Iterator<Item = &'a TextField>,
         keys: &mut [u64],
     ) -> (usize, Option<TextLimit>) {
         let mut coded = 0;
+        let mut values = [&[][..]; LOOKUPS];
+        let mut tags = [0; LOOKUPS];
+        let mut slots = [TextSlot::default(); LOOKUPS];
         for keys in keys.chunks_mut(LOOKUPS) {
-            let mut lookups = [Lookup::default(); LOOKUPS];
-            let lookups = &mut lookups[..keys.len()];
-            for (lookup, field) in lookups.iter_mut().zip(&mut fields) {
-                lookup.value = trim_padding(field);
-                lookup.tag = self.tag_of(lookup.value);
+            let rows = keys.len();
+            for ((value, tag), field) in values.iter_mut().zip(&mut tags[..rows]).zip(&mut fields) {
+                *tag = self.tags.tag_of(field);
+                *value = &field[..len_of(*tag)];
             }
-            for lookup in &mut *lookups {
-                lookup.slot = *self.table.at(self.table.place(lookup.tag));
+            for (slot, &tag) in slots.iter_mut().zip(&tags[..rows]) {
+                *slot = *self.table.at(self.table.place(tag));
             }
-            let mut first_bytes = 0u8;
-            for lookup in lookups.iter().filter(|lookup| lookup.slot.tag == lookup.tag) {
-                first_bytes ^= self.texts.bytes.get(lookup.slot.offset as usize).unwrap_or(&0);
-            }
-            // Nothing is made of them; the loads must not be left out.
-            std::hint::black_box(first_bytes);
-            for (lookup, key) in lookups.iter().zip(keys) {
-                let code = match self.is_text_of(&lookup.slot, lookup.tag, lookup.value) {
-                    true => lookup.slot.number - 1,
-                    false => match self.code_of_value(lookup.value, lookup.tag) {
+            self.load_texts(&slots[..rows]);
+            let lookups = values.iter().zip(&tags).zip(&slots);
+            for (((value, &tag), slot), key) in lookups.zip(keys) {
+                let code = match self.is_text_of(slot, tag, value) {
+                    true => slot.number - 1,
+                    false => match self.code_of_value(value, tag) {
                         Ok(code) => code,
                         Err(limit) => return (coded, Some(limit)),
                     },
@@ -226,11 +202,12 @@ impl Interner {
         (coded, None)
     }
 
-    #[inline]
-    fn tag_of(&self, value: &[u8]) -> u64 {
-        let mut hasher = self.hash.build_hasher();
-        hasher.write(value);
-        hasher.finish() >> TAG_BITS << TAG_BITS | value.len() as u64
+    /// Brings the texts of slots into the core's cache, all waits at once.
+    fn load_texts(&self, slots: &[TextSlot]) {
+        let first_byte = |slot: &TextSlot| self.texts.bytes.get(slot.offset as usize).unwrap_or(&0);
+        let all = slots.iter().fold(0, |all, slot| all ^ first_byte(slot));
+        // Nothing is made of them; the loads must not be left out.
+        std::hint::black_box(all);
     }
 
     /// Whether the slot is that of `value`.
@@ -255,7 +232,7 @@ impl Interner {
         if end > self.bytes_limit {
             return Err(TextLimit::Bytes { limit: self.bytes_limit });
         }
-        // Both limits are below u32::MAX (`config::GROUPS_LIMIT`, `config::STRINGS_BYTES_LIMIT`).
+        // Both limits are at most u32::MAX (`config::GROUPS_LIMIT`, `config::STRINGS_BYTES_LIMIT`).
         let code = texts.len() as u32;
         let offset = texts.bytes.len() as u32;
         texts.bytes.extend_from_slice(value);
@@ -270,70 +247,10 @@ impl Interner {
     }
 }
 
-const CACHE_SETS: usize = 128;
-const CACHE_WAYS: usize = 2;
-const NO_CODE: u32 = u32::MAX;
-
-const _: () = assert!(
-    CACHE_SETS * CACHE_WAYS * (FIELD_BYTES + size_of::<u32>()) == config::INTERN_CACHE_BYTES
-);
-
-/// The raw fields seen last, two in each set: with one, two of a stream's few values often drive
-/// each other out.
-struct RawFieldCache {
-    fields: Box<[[u8; FIELD_BYTES]]>,
-    codes: Box<[u32]>,
-    evict_next: usize,
-}
-
-impl RawFieldCache {
-    fn new() -> Self {
-        RawFieldCache {
-            fields: vec![[0; FIELD_BYTES]; CACHE_SETS * CACHE_WAYS].into_boxed_slice(),
-            codes: vec![NO_CODE; CACHE_SETS * CACHE_WAYS].into_boxed_slice(),
-            evict_next: 0,
-        }
-    }
-
-    /// The first slot of the set that a field belongs to, from its first 32 bytes.
-    #[inline]
-    fn set_of(field: &[u8; FIELD_BYTES]) -> usize {
-        // Odd constants without a pattern (digits of the golden ratio and of √2, √3, √5 in binary).
-        const FACTORS: [u64; 4] = [
-            0x9e37_79b9_7f4a_7c15,
-            0x6a09_e667_f3bc_c909,
-            0xbb67_ae85_84ca_a73b,
-            0x3c6e_f372_fe94_f82b,
-        ];
-        let mut mixed = 0u64;
-        let (words, _) = field.as_chunks::<8>();
-        for (word, factor) in words.iter().zip(FACTORS) {
-            mixed = (mixed ^ u64::from_le_bytes(*word)).wrapping_mul(factor);
-            mixed ^= mixed >> 32;
-        }
-        (mixed as usize % CACHE_SETS) * CACHE_WAYS
-    }
-
-    #[inline]
-    fn get(&self, set: usize, field: &[u8; FIELD_BYTES]) -> Option<u32> {
-        (set..set + CACHE_WAYS)
-            .find(|&slot| self.codes[slot] != NO_CODE && self.fields[slot] == *field)
-            .map(|slot| self.codes[slot])
-    }
-
-    #[cold]
-    fn put(&mut self, set: usize, field: &[u8; FIELD_BYTES], code: u32) {
-        let empty = (set..set + CACHE_WAYS).find(|&slot| self.codes[slot] == NO_CODE);
-        let slot = empty.unwrap_or(set + self.evict_next % CACHE_WAYS);
-        self.evict_next = self.evict_next.wrapping_add(1);
-        self.fields[slot] = *field;
-        self.codes[slot] = code;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::text_tag::FIELD_BYTES;
     use proptest::prelude::*;
     use std::collections::HashMap;
 

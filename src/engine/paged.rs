@@ -10,6 +10,8 @@
 //! full is split by one more bit, and the directory doubles where it does not tell the halves
 //! apart; its entries are four bytes for a page of 1024 slots.
 
+use std::marker::PhantomData;
+
 /// Slots of a page.
 pub const PAGE_SLOTS: usize = 1024;
 /// Entries of a page at most: beyond three quarters, probing takes longer than it saves memory.
@@ -31,8 +33,12 @@ pub struct Place {
     slot: u32,
 }
 
+/// Begins with a cache line, so that slots side by side share one.
+#[repr(align(64))]
+struct Slots<S>([S; PAGE_SLOTS]);
+
 struct Page<S> {
-    slots: Box<[S; PAGE_SLOTS]>,
+    slots: Box<Slots<S>>,
     entries: usize,
     /// How many leading bits the hashes of its entries have in common.
     depth: u32,
@@ -40,19 +46,16 @@ struct Page<S> {
 
 impl<S: Slot> Page<S> {
     fn new(depth: u32) -> Self {
-        let slots = vec![S::default(); PAGE_SLOTS].into_boxed_slice();
-        let slots = slots.try_into().unwrap_or_else(|_| unreachable!("it has PAGE_SLOTS slots"));
-        Page { slots, entries: 0, depth }
+        Page { slots: Box::new(Slots([S::default(); PAGE_SLOTS])), entries: 0, depth }
     }
 
-    fn put(&mut self, hash: u64, entry: S) -> usize {
-        let mut at = first_slot(hash);
-        while !self.slots[at].is_free() {
-            at = next_slot(at);
+    fn put(&mut self, hash: u64, entry: S) {
+        let mut probes = Probes::<S>::of(hash);
+        while !self.slots.0[probes.slot].is_free() {
+            probes.advance();
         }
-        self.slots[at] = entry;
+        self.slots.0[probes.slot] = entry;
         self.entries += 1;
-        at
     }
 }
 
@@ -70,9 +73,33 @@ fn first_slot(hash: u64) -> usize {
     (hash >> TAG_BITS) as usize % PAGE_SLOTS
 }
 
-#[inline]
-fn next_slot(slot: usize) -> usize {
-    (slot + 1) % PAGE_SLOTS
+/// The slots where an entry may be, in order: those of its cache line before those of the next.
+struct Probes<S> {
+    slot: usize,
+    left_in_line: usize,
+    of: PhantomData<S>,
+}
+
+impl<S> Probes<S> {
+    const LINE_SLOTS: usize = 64 / size_of::<S>();
+
+    #[inline]
+    fn of(hash: u64) -> Self {
+        const { assert!(Self::LINE_SLOTS.is_power_of_two()) };
+        Probes { slot: first_slot(hash), left_in_line: Self::LINE_SLOTS - 1, of: PhantomData }
+    }
+
+    #[inline]
+    fn advance(&mut self) {
+        let line = self.slot / Self::LINE_SLOTS * Self::LINE_SLOTS;
+        let mut next = line + (self.slot + 1) % Self::LINE_SLOTS;
+        if self.left_in_line == 0 {
+            self.left_in_line = Self::LINE_SLOTS;
+            next = (line + Self::LINE_SLOTS) % PAGE_SLOTS;
+        }
+        self.left_in_line -= 1;
+        self.slot = next;
+    }
 }
 
 impl<S: Slot> PagedTable<S> {
@@ -112,27 +139,27 @@ impl<S: Slot> PagedTable<S> {
     /// What stands there, free or not.
     #[inline]
     pub fn at(&self, place: Place) -> &S {
-        &self.pages[place.page as usize].slots[place.slot as usize % PAGE_SLOTS]
+        &self.pages[place.page as usize].slots.0[place.slot as usize % PAGE_SLOTS]
     }
 
     /// The same, to be changed. Its hash must stay.
     #[inline]
     pub fn at_mut(&mut self, place: Place) -> &mut S {
-        &mut self.pages[place.page as usize].slots[place.slot as usize % PAGE_SLOTS]
+        &mut self.pages[place.page as usize].slots.0[place.slot as usize % PAGE_SLOTS]
     }
 
     /// The place of the entry that `is_it` tells from others with similar hashes.
     #[inline]
     pub fn find(&self, hash: u64, is_it: impl Fn(&S) -> bool) -> Option<Place> {
-        let Place { page, slot } = self.place(hash);
-        let slots = &self.pages[page as usize].slots;
-        let mut at = slot as usize;
+        let page = self.place(hash).page;
+        let slots = &self.pages[page as usize].slots.0;
+        let mut probes = Probes::<S>::of(hash);
         // Ends: a page always has free slots.
-        while !slots[at].is_free() {
-            if is_it(&slots[at]) {
-                return Some(Place { page, slot: at as u32 });
+        while !slots[probes.slot].is_free() {
+            if is_it(&slots[probes.slot]) {
+                return Some(Place { page, slot: probes.slot as u32 });
             }
-            at = next_slot(at);
+            probes.advance();
         }
         None
     }
@@ -163,7 +190,7 @@ impl<S: Slot> PagedTable<S> {
         let other = self.pages.len();
         self.pages.push(Page::new(depth + 1));
         let bit = 63 - depth;
-        for entry in full.slots.iter().filter(|entry| !entry.is_free()) {
+        for entry in full.slots.0.iter().filter(|entry| !entry.is_free()) {
             let hash = hash_of(entry);
             let to = if hash >> bit & 1 == 0 { page } else { other };
             self.pages[to].put(hash, *entry);
@@ -177,7 +204,7 @@ impl<S: Slot> PagedTable<S> {
 
     /// Every entry, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &S> {
-        self.pages.iter().flat_map(|page| page.slots.iter()).filter(|entry| !entry.is_free())
+        self.pages.iter().flat_map(|page| page.slots.0.iter()).filter(|entry| !entry.is_free())
     }
 }
 

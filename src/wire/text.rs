@@ -29,6 +29,11 @@ pub fn trim_padding(field: &[u8]) -> &[u8] {
     &field[..end]
 }
 
+/// Whether there is nothing but padding.
+pub fn is_padding(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, 0x00 | 0x20))
+}
+
 /// Shows bytes on one line of printable ASCII, so that distinct bytes stay distinct: a backslash
 /// as `\\`, a byte that is not printable ASCII as `\xNN`. Nothing a peer sends reaches a terminal
 /// or a log in another form.

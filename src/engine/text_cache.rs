@@ -1,0 +1,104 @@
+//! The texts that a stream showed last, found by the beginning of their field: decides nothing,
+//! and may forget any of them at any time.
+
+use super::intern::Texts;
+use super::text_tag::{FIELD_BYTES, HEAD_BYTES, Head, TextField, is_short};
+use crate::config;
+use crate::wire::text::is_padding;
+
+const SETS: usize = 1024;
+/// Places of each set: with one, two of a stream's few texts often drive each other out.
+const WAYS: usize = 2;
+const NO_CODE: u32 = u32::MAX;
+
+const _: () =
+    assert!(SETS * WAYS * (HEAD_BYTES + 2 * size_of::<u32>()) == config::INTERN_CACHE_BYTES);
+
+/// Which text a head belongs to.
+#[derive(Clone, Copy)]
+struct Known {
+    code: u32,
+    /// Bytes of the text.
+    len: u32,
+}
+
+/// Word by word: a compare of arrays would wait for the words to be stored.
+#[inline(always)]
+fn same(left: &Head, right: &Head) -> bool {
+    left.iter().zip(right).fold(0, |all, (left, right)| all | (left ^ right)) == 0
+}
+
+/// Fields that begin alike are one entry: where their texts differ further on, the last one is
+/// known and the others are not.
+pub struct TextCache {
+    heads: Box<[Head]>,
+    known: Box<[Known]>,
+    evict_next: usize,
+}
+
+impl TextCache {
+    /// An empty cache.
+    pub fn new() -> Self {
+        let nothing = Known { code: NO_CODE, len: 0 };
+        TextCache {
+            heads: vec![Head::default(); SETS * WAYS].into_boxed_slice(),
+            known: vec![nothing; SETS * WAYS].into_boxed_slice(),
+            evict_next: 0,
+        }
+    }
+
+    /// The first place of the set that a head belongs to.
+    #[inline(always)]
+    fn set_of(head: &Head) -> usize {
+        // Odd constants without a pattern (digits of the golden ratio and of √2, √3, √5 in binary).
+        // Who makes heads collide spoils the own cache and nothing else.
+        const FACTORS: Head = [
+            0x9e37_79b9_7f4a_7c15,
+            0x6a09_e667_f3bc_c909,
+            0xbb67_ae85_84ca_a73b,
+            0x3c6e_f372_fe94_f82b,
+        ];
+        let mixed = head.iter().zip(FACTORS).fold(0u64, |mixed, (word, factor)| {
+            mixed.wrapping_add((word ^ word >> 32).wrapping_mul(factor))
+        });
+        ((mixed >> 40) as usize % SETS) * WAYS
+    }
+
+    /// The code of a field's text, if it is known.
+    #[inline(always)]
+    pub fn get(&self, head: &Head, field: &TextField, texts: &Texts) -> Option<u32> {
+        let set = Self::set_of(head);
+        let ways: &[Head; WAYS] = self.heads[set..set + WAYS].try_into().expect("WAYS heads");
+        // Without a branch between the ways, of which either is as likely.
+        let (first, second) = (same(&ways[0], head), same(&ways[1], head));
+        let known = self.known[set + usize::from(second & !first)];
+        let same = (first | second) & (known.code != NO_CODE);
+        if !same {
+            return None;
+        }
+        let same = match known.len as usize {
+            0..=HEAD_BYTES => is_short(field),
+            len => {
+                field[HEAD_BYTES..len] == texts.get(known.code as usize)[HEAD_BYTES..]
+                    && is_padding(&field[len..])
+            }
+        };
+        same.then_some(known.code)
+    }
+
+    /// Remembers that the text of `len` bytes behind this head has this code.
+    pub fn put(&mut self, head: &Head, len: usize, code: u32) {
+        debug_assert!(len <= FIELD_BYTES && code != NO_CODE);
+        let set = Self::set_of(head);
+        let places = set..set + WAYS;
+        // A head stands in one place only.
+        let same = places.clone().find(|&place| self.heads[place] == *head);
+        let free = places.clone().find(|&place| self.known[place].code == NO_CODE);
+        let place = same.or(free).unwrap_or_else(|| {
+            self.evict_next = self.evict_next.wrapping_add(1);
+            set + self.evict_next % WAYS
+        });
+        self.heads[place] = *head;
+        self.known[place] = Known { code, len: len as u32 };
+    }
+}
