@@ -6,6 +6,7 @@
 //! * [`decode`]: runs of records into columns, one loop a field
 //! * [`intake`]: one stream from received bytes to rows, the four above put together
 //! * [`aggregate`]: column sets to mergeable partials to a result; the one module that names Polars
+//! * [`coalesce`]: when small reads are worth being gathered into large ones
 //! * [`latency`]: durations into histograms
 //! * [`counters`]: what all threads have counted since the start
 //! * [`outbox`]: what waits to be written to one receiver
@@ -17,6 +18,7 @@
 
 pub mod aggregate;
 pub mod auth;
+pub mod coalesce;
 pub mod columns;
 pub mod counters;
 pub mod decode;
