@@ -81,10 +81,10 @@ pub const COALESCE_GAIN: usize = 3;
 pub const COALESCE_FULL_READS: u32 = 4;
 /// The part of a `--coalesce-delay` after which a wait is ended. The rest is for a timer that fires
 /// late and a worker that is busy.
-pub const COALESCE_DUE: f64 = 0.5;
+pub const COALESCE_DUE: f64 = 0.625;
 /// The part of it after which a wait is ended together with one that is due, so that the timer of
-/// many connections fires four times in a delay and not once for each of them.
-pub const COALESCE_EARLY: f64 = 0.375;
+/// many connections fires eight times in a delay at most, and not once for each of them.
+pub const COALESCE_EARLY: f64 = 0.5;
 const _: () = assert!(
     (COALESCE_GAIN as f64) < COALESCE_DUE * COALESCE_READS_PER_DELAY as f64
         && 0.0 < COALESCE_EARLY

@@ -215,3 +215,7 @@ impl Drop for Coalescing {
         self.shared.forget(&self.mark);
     }
 }
+
+#[cfg(test)]
+#[path = "coalescer_tests.rs"]
+mod tests;
