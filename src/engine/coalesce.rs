@@ -1,5 +1,5 @@
-//! When the small reads of a record stream are worth being gathered into large ones: bytes and times
-//! come in, a decision comes out. Sets no socket option, reads no clock and waits for nothing.
+//! When the small reads of a record stream are worth being gathered into large ones: bytes and
+//! times come in, a decision comes out. Sets no socket option, reads no clock, waits for nothing.
 
 use crate::config::{
     COALESCE_BYTES, COALESCE_FULL_READS, COALESCE_GAIN, COALESCE_READS, COALESCE_READS_MAX,
@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 ///   most an eighth of the mark, so that a full mark holds [`COALESCE_READS_PER_DELAY`] of them at
 ///   least; fast is at least so many of them in a delay. A slow stream and a bulk stream never get
 ///   there, and pay a comparison or two for each read.
-/// * **It goes on** while a wait brings [`COALESCE_GAIN`] times what a single read did. That is less
-///   than comes in a wait at the pace that began it, so a stream near the edge rarely goes to and fro.
+/// * **It goes on** while a wait brings [`COALESCE_GAIN`] times what a single read did. That is
+///   less than comes in a wait at the pace that began it, so a stream near the edge rarely goes to
+///   and fro.
 /// * **It ends** with the first wait that brings less or finds nothing at all, and after
 ///   [`COALESCE_FULL_READS`] reads in a row that filled the window: that is a bulk stream.
 /// * **Where it never paid** between beginning and end, twice as many small and fast reads are

@@ -1,5 +1,5 @@
-//! Marks, waits and their timer over real sockets and a real ring. No test asserts how long anything
-//! takes: where a wait must not end by the timer, the delay is an hour.
+//! Marks, waits and their timer over real sockets and a real ring. No test asserts how long a wait
+//! takes: where one must not end by the timer, the delay is an hour.
 
 use super::*;
 use std::io::Write;
