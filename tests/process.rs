@@ -212,6 +212,7 @@ fn wrong_usage_exits_2_and_says_what_is_allowed() {
         (&["serve", "--max-connections", "100000"], "allowed is 1 to 65536"),
         (&["serve", "--batch-rows", "18446744073709551615"], "allowed is 1 to 16777216"),
         (&["serve", "--idle-timeout", "1ms"], "--idle-timeout (ms) is 1, allowed is 100 to"),
+        (&["serve", "--coalesce-delay", "1001ms"], "is 1001000, allowed is 0 to 1000000"),
         (&["serve", "--buffer-bytes", "many"], "write e.g. 64KiB"),
         (&["serve", "--exit-after", "0"], "0 is not in 1.."),
         (&["serve", "--format", "xml"], "possible values: table, ndjson"),

@@ -276,6 +276,16 @@ pub struct LimitOptions {
         value_parser = humantime::parse_duration
     )]
     pub packet_timeout: Duration,
+    /// Longest time that bytes of a record stream in small, fast segments wait for more, so that
+    /// one read takes many; 0 reads each as it comes [0 to 1s]
+    #[arg(
+        long,
+        env = "RINGEST_COALESCE_DELAY",
+        value_name = "TIME",
+        default_value = "1ms",
+        value_parser = humantime::parse_duration
+    )]
+    pub coalesce_delay: Duration,
 }
 
 impl EngineOptions {
@@ -328,6 +338,7 @@ impl LimitOptions {
             max_streams: self.max_streams,
             idle_timeout: self.idle_timeout,
             packet_timeout: self.packet_timeout,
+            coalesce_delay: self.coalesce_delay,
             ..Config::default()
         }
     }

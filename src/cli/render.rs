@@ -135,8 +135,17 @@ fn write_summary(report: &Report, out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
         "latency of {count} packets: p50 {p50:.1} µs, p90 {p90:.1} µs, p99 {p99:.1} µs, \
-         p99.9 {p99_9:.1} µs, max {max:.1} µs\n"
-    )
+         p99.9 {p99_9:.1} µs, max {max:.1} µs"
+    )?;
+    let LatencySummary { p50, p99, max, count, .. } = received.coalesce_waits.summary();
+    if count > 0 {
+        writeln!(
+            out,
+            "{count} reads waited for more before that: p50 {p50:.1} µs, p99 {p99:.1} µs, \
+             max {max:.1} µs"
+        )?;
+    }
+    writeln!(out)
 }
 
 // ---- ndjson ----
@@ -158,6 +167,10 @@ struct Line<'a> {
     aggregate_seconds: f64,
     records_per_second: f64,
     latency_us: LatencyLine,
+    coalesced_reads: u64,
+    coalesce_wait_us_p50: f64,
+    coalesce_wait_us_p99: f64,
+    coalesce_wait_us_max: f64,
     #[serde(serialize_with = "groups")]
     groups: &'a Report,
 }
@@ -216,6 +229,7 @@ fn write_line(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let received = &report.received;
     let total = received.first_byte.elapsed();
     let LatencySummary { p50, p90, p99, p99_9, max, count } = received.latency.summary();
+    let waits = received.coalesce_waits.summary();
     let line = Line {
         connection: received.connection,
         peer: received.peer.to_string(),
@@ -231,6 +245,10 @@ fn write_line(report: &Report, out: &mut impl Write) -> io::Result<()> {
         aggregate_seconds: report.aggregate_time().as_secs_f64(),
         records_per_second: per_second(received.counts.records as f64, total),
         latency_us: LatencyLine { p50, p90, p99, p99_9, max, count },
+        coalesced_reads: waits.count,
+        coalesce_wait_us_p50: waits.p50,
+        coalesce_wait_us_p99: waits.p99,
+        coalesce_wait_us_max: waits.max,
         groups: report,
     };
     serde_json::to_writer(&mut *out, &line)?;
@@ -319,6 +337,10 @@ shape: (3, 6)
             "aggregate_seconds",
             "records_per_second",
             "latency_us",
+            "coalesced_reads",
+            "coalesce_wait_us_p50",
+            "coalesce_wait_us_p99",
+            "coalesce_wait_us_max",
             "groups",
         ];
         let places: Vec<usize> =

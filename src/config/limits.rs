@@ -52,8 +52,9 @@ pub const LATENCY_DIGITS: u8 = 3;
 /// Bytes of one histogram with the three values above. `engine::latency` asserts it.
 pub const LATENCY_BYTES: usize = 21 * 1024 * 8;
 
-/// Significant decimal digits of the latencies that each message connection keeps: with two, one
-/// slow reply made a quiet connection keep 7 KiB and more.
+/// Significant decimal digits of the latencies that each message connection keeps, and of the waits
+/// of a record connection's gathered reads: with two, one slow reply made a quiet connection keep
+/// 7 KiB and more.
 pub const SMALL_LATENCY_DIGITS: u8 = 1;
 /// Bytes that they take at most. `engine::latency` tests it.
 pub const SMALL_LATENCY_BYTES: usize = 2 << 10;
@@ -73,6 +74,34 @@ pub const LISTEN_BACKLOG: i32 = 1024;
 pub const RING_ENTRIES: u32 = 256;
 /// The most buffers that one ring may register; tokio-uring drops the excess without a word.
 pub const REGISTERED_BUFFERS_MAX: usize = 1024;
+
+/// Bytes that gathered reads of a record connection wait for, or half of its window where that is
+/// less: with 64 KiB a read costs an eighth of what 60 reads of 1 KiB do, and it still fits into a
+/// core's own cache.
+pub const COALESCE_BYTES: usize = 64 << 10;
+/// Small and fast reads in a row after which a connection's reads are gathered.
+pub const COALESCE_READS: u32 = 16;
+/// The same where gathering did not pay several times: it doubles each time, up to this.
+pub const COALESCE_READS_MAX: u32 = 1024;
+/// What is fast: so many reads in a `--coalesce-delay`. What is small: so many fit into a mark.
+pub const COALESCE_READS_PER_DELAY: u32 = 8;
+/// Single reads that a gathered one must be worth, or gathering ends. Timer, mark and poll cost
+/// about as much as two; it must be less than what comes in a wait at the pace that began it.
+pub const COALESCE_GAIN: usize = 3;
+/// Gathered reads in a row that fill the window after which they are no longer gathered.
+pub const COALESCE_FULL_READS: u32 = 4;
+/// The part of a `--coalesce-delay` after which a wait is ended. The rest is for a timer that fires
+/// late and a worker that is busy.
+pub const COALESCE_DUE: f64 = 0.625;
+/// The part of it after which a wait is ended together with one that is due, so that the timer of
+/// many connections fires eight times in a delay at most, and not once for each of them.
+pub const COALESCE_EARLY: f64 = 0.5;
+const _: () = assert!(
+    (COALESCE_GAIN as f64) < COALESCE_DUE * COALESCE_READS_PER_DELAY as f64
+        && 0.0 < COALESCE_EARLY
+        && COALESCE_EARLY <= COALESCE_DUE
+        && COALESCE_DUE < 1.0
+);
 
 /// How often deadlines are looked at, hence how late one may be noticed.
 pub const TICK: Duration = Duration::from_millis(50);
@@ -150,6 +179,10 @@ pub const RATE_LIMIT: (u64, u64) = (0, 1_000_000_000);
 pub const ADMIN_PORT_OFFSET: u16 = 1000;
 /// Smallest and largest `--idle-timeout` and `--packet-timeout`: two ticks, and a week.
 pub const TIMEOUT_MS: (u64, u64) = (2 * TICK.as_millis() as u64, 7 * 24 * 3600 * 1000);
+
+/// Smallest and largest `--coalesce-delay`; 0 gathers nothing. What waits longer than a second is
+/// no stream that comes fast.
+pub const COALESCE_DELAY_US: (u64, u64) = (0, 1_000_000);
 
 /// Users that one file may have.
 pub const AUTH_USERS_MAX: usize = 100_000;

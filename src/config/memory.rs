@@ -4,7 +4,8 @@ use super::Config;
 use super::limits::{
     BATCHES_IN_FLIGHT, GROUP_BYTES, HUB_QUEUE, INTERN_CACHE_BYTES, LATENCY_BYTES,
     MESSAGE_BUSY_BYTES, MESSAGE_IDLE_BYTES, MESSAGE_WINDOW_BYTES, PENDING_ROWS, QUEUED_BYTES,
-    RECEIVER_QUEUE_BYTES, ROW_BYTES, RUN_BYTES, RUNS_LIMIT, TEXT_COPIES, TEXT_OVERHEAD_BYTES,
+    RECEIVER_QUEUE_BYTES, ROW_BYTES, RUN_BYTES, RUNS_LIMIT, SMALL_LATENCY_BYTES, TEXT_COPIES,
+    TEXT_OVERHEAD_BYTES,
 };
 
 /// Bytes that may wait for the receivers of one of `workers` workers.
@@ -23,7 +24,8 @@ impl Config {
                 + set_bytes
                 + RUNS_LIMIT * RUN_BYTES
                 + INTERN_CACHE_BYTES
-                + LATENCY_BYTES,
+                + LATENCY_BYTES
+                + SMALL_LATENCY_BYTES,
             // Groups are counted when partials are merged: by then there may be as many pending
             // rows as groups allowed, and a batch.
             connection_groups: (2 * self.groups_limit + PENDING_ROWS + self.batch_rows)
@@ -48,7 +50,7 @@ pub struct Memory {
     /// Column sets made at start.
     pub column_sets_at_start: usize,
     /// What a connection costs while it sends, however much it sends: window, column set, the
-    /// interner's cache, histogram.
+    /// interner's cache, histograms.
     pub connection_receiving: usize,
     /// What a connection costs at most for its groups and texts, when it reaches both limits.
     pub connection_groups: usize,

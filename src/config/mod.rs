@@ -86,6 +86,9 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Longest time from the first byte of a packet to its last.
     pub packet_timeout: Duration,
+    /// Longest time that received bytes wait in the kernel for more, so that one read takes many
+    /// small segments; zero reads each as it comes.
+    pub coalesce_delay: Duration,
     /// Messages a second of one client; 0 is no limit.
     pub rate_limit: u32,
     /// Messages a second of all clients; 0 is no limit.
@@ -123,6 +126,7 @@ impl Default for Config {
             max_streams: 256,
             idle_timeout: Duration::from_secs(60),
             packet_timeout: Duration::from_secs(10),
+            coalesce_delay: Duration::from_millis(1),
             rate_limit: 1000,
             global_rate_limit: 50_000,
             auth_file: None,
@@ -255,6 +259,9 @@ impl Config {
         within("global-rate-limit", global, RATE_LIMIT.0, RATE_LIMIT.1)?;
         within_times("idle-timeout (ms)", self.idle_timeout)?;
         within_times("packet-timeout (ms)", self.packet_timeout)?;
+        let delay_us = self.coalesce_delay.as_nanos().div_ceil(1000);
+        let delay_us = u64::try_from(delay_us).unwrap_or(u64::MAX);
+        within("coalesce-delay (us)", delay_us, COALESCE_DELAY_US.0, COALESCE_DELAY_US.1)?;
         within("exit-after", self.exit_after.unwrap_or(1), 1, u64::MAX)
     }
 }

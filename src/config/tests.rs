@@ -11,7 +11,7 @@ fn the_defaults_are_allowed() {
 #[test]
 fn each_limit_holds_at_its_edge() {
     type Set = fn(&mut Config, u64);
-    let cases: [(&str, Set, u64, u64); 12] = [
+    let cases: [(&str, Set, u64, u64); 13] = [
         ("buffer-bytes", |c, v| c.buffer_bytes = v as usize, 4096, 16 << 20),
         ("registered-buffers", |c, v| c.registered_buffers = v as usize, 0, 1024),
         ("batch-rows", |c, v| c.batch_rows = v as usize, 1, 16 << 20),
@@ -29,6 +29,7 @@ fn each_limit_holds_at_its_edge() {
             100,
             604_800_000,
         ),
+        ("coalesce-delay (us)", |c, v| c.coalesce_delay = Duration::from_micros(v), 0, 1_000_000),
     ];
     for (option, set, min, max) in cases {
         for (value, allowed) in [

@@ -80,6 +80,12 @@ pub struct Tally {
     pub records: Count,
     /// Whole packets of records.
     pub packets: Count,
+    /// Reads of record connections that brought bytes.
+    pub record_reads: Count,
+    /// Those among them that waited to be worth it.
+    pub coalesced_reads: Count,
+    /// How long they waited together, in nanoseconds.
+    pub coalesce_wait_ns: Count,
     /// Record streams that ended complete.
     pub streams_complete: Count,
     /// Record streams that ended otherwise, by [`Reason`].

@@ -104,8 +104,9 @@ pub fn summary<C: Counter>(histogram: &Histogram<C>) -> LatencySummary {
     }
 }
 
-/// Latencies of one message connection, to one digit, so that a sixteenth is the most that they are
-/// off. Takes no memory before the first, half a KiB for usual ones, and
+/// Latencies of one message connection, or waits of a record connection's gathered reads, to one
+/// digit, so that they are said up to a sixteenth too long and never too short. Takes no memory
+/// before the first, half a KiB for usual ones, and
 /// [`SMALL_LATENCY_BYTES`](crate::config::SMALL_LATENCY_BYTES) at most, since a quiet connection
 /// keeps it however slow one of its replies was: there may be thousands of these.
 #[derive(Clone, Debug, Default)]

@@ -125,6 +125,14 @@ impl Snapshot {
     fn encode_records(&self, families: &mut Families<'_>) -> fmt::Result {
         families.single("records_total", "Records that became rows.", Counter, self.records)?;
         families.single("packets_total", "Whole packets of records.", Counter, self.packets)?;
+        let help = "Reads of record connections that brought bytes.";
+        families.single("record_reads_total", help, Counter, self.record_reads)?;
+        let help = "Reads of record connections that waited for more to come.";
+        let coalesced = self.record_coalesced_reads;
+        families.single("record_coalesced_reads_total", help, Counter, coalesced)?;
+        let help = "How long these waited together; no byte waited longer than its read.";
+        let seconds = self.record_coalesce_wait_seconds;
+        families.single("record_coalesce_wait_seconds_total", help, Counter, seconds)?;
         let help = "Record streams that ended complete.";
         families.single("streams_complete_total", help, Counter, self.streams_complete)
     }

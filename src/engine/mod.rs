@@ -8,6 +8,7 @@
 //! * [`groups`]: rows into the group partials of one connection, on its worker
 //! * [`intake`]: one stream from received bytes to rows or groups, the above put together
 //! * [`aggregate`]: column sets to mergeable partials to a result; the one module that names Polars
+//! * [`coalesce`]: when small reads are worth being gathered into large ones
 //! * [`latency`]: durations into histograms
 //! * [`counters`]: what all threads have counted since the start
 //! * [`outbox`]: what waits to be written to one receiver
@@ -19,6 +20,7 @@
 
 pub mod aggregate;
 pub mod auth;
+pub mod coalesce;
 pub mod columns;
 pub mod counters;
 pub mod decode;

@@ -3,7 +3,7 @@
 use super::aggregate::Grouped;
 use super::intake::{Counts, Refused};
 use super::intern::{TextLimit, Texts};
-use super::latency::Latency;
+use super::latency::{Latency, SmallLatency};
 use crate::wire::record::{Cut, Violation};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -219,6 +219,9 @@ pub struct Received {
     pub last_byte: Instant,
     /// Latency of the packets.
     pub latency: Latency,
+    /// How long bytes can have waited in the kernel for more, before the latency of their packet
+    /// began: one value for each read that was made to wait.
+    pub coalesce_waits: SmallLatency,
     /// What it was read into.
     pub buffer: BufferKind,
     /// The distinct values of E, by code.
@@ -237,6 +240,7 @@ impl Received {
             first_byte: now,
             last_byte: now,
             latency: Latency::default(),
+            coalesce_waits: SmallLatency::default(),
             buffer: BufferKind::None,
             texts: Texts::default(),
         }

@@ -230,6 +230,12 @@ pub struct Snapshot {
     pub records: u64,
     /// Whole packets of records.
     pub packets: u64,
+    /// Reads of record connections that brought bytes.
+    pub record_reads: u64,
+    /// Those among them that waited for more to come.
+    pub record_coalesced_reads: u64,
+    /// How long they waited together: no byte waited longer than its read.
+    pub record_coalesce_wait_seconds: f64,
     /// Bytes that came from sockets.
     pub received_bytes: ByListener,
     /// Bytes handed to the kernel.
@@ -295,6 +301,9 @@ impl Snapshot {
             messages_by_type: by_type,
             records: sum(|tally| &tally.records),
             packets: sum(|tally| &tally.packets),
+            record_reads: sum(|tally| &tally.record_reads),
+            record_coalesced_reads: sum(|tally| &tally.coalesced_reads),
+            record_coalesce_wait_seconds: sum(|tally| &tally.coalesce_wait_ns) as f64 / 1e9,
             received_bytes: by_protocol(counters, |tally| &tally.bytes_received),
             sent_bytes: sum(|tally| &tally.bytes_sent),
             deliveries: sum(|tally| &tally.deliveries),
@@ -422,12 +431,15 @@ mod tests {
             &first.rate_limited,
             &first.slow_consumers,
             &first.auth_failures,
+            &second.record_reads,
+            &second.coalesced_reads,
         ]
         .into_iter()
         .enumerate()
         {
             count.add(20 + i as u64);
         }
+        first.coalesce_wait_ns.add(250_000_000);
         first.cpu_ns.set(1_500_000_000);
         let mut outbox = Outbox::new(100, Arc::clone(&counters.queued[0]));
         outbox.push(b"123456789").unwrap();
@@ -466,6 +478,9 @@ mod tests {
             },
             "records": 22,
             "packets": 23,
+            "record_reads": 27,
+            "record_coalesced_reads": 28,
+            "record_coalesce_wait_seconds": 0.25,
             "received_bytes": {"records": 200, "messages": 100},
             "sent_bytes": 7,
             "deliveries": 20,

@@ -6,6 +6,7 @@
 //!   loaded worker
 //! * [`worker`], [`ring`], [`deadlines`], [`presence`]: a pinned thread and its connections
 //! * [`record_conn`], [`record_stream`], [`transport`]: connections that carry records
+//! * [`coalescer`]: their small reads, gathered into large ones for a bounded time
 //! * [`message_conn`], [`message_input`], [`peer`], [`messages`], [`hub`], [`gate`]: connections
 //!   that carry messages, and broadcasts between them
 //! * [`tls`], [`tls_config`], [`certs`]: encryption
@@ -20,12 +21,14 @@ mod admin_conn;
 mod admin_site;
 pub mod aggregator;
 pub mod certs;
+pub mod coalescer;
 pub mod cores;
 pub mod deadlines;
 pub mod gate;
 pub mod host;
 pub mod hub;
 pub mod listener;
+mod low_water;
 pub mod message_conn;
 pub mod message_input;
 pub mod messages;

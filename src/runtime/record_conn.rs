@@ -1,6 +1,7 @@
 //! One socket that sends records: a short list of calls. Understands no byte itself (`wire` does)
 //! and aggregates nothing (`engine` does, on another thread).
 
+use super::coalescer::{Coalescer, Coalescing};
 use super::deadlines::{Control, Cut, Deadlines};
 use super::presence::Presence;
 use super::record_stream::{Failure, RecordStream, Streams};
@@ -26,6 +27,8 @@ pub struct Records {
     pub buffers: Rc<Buffers>,
     /// The worker's timer.
     pub deadlines: Rc<Deadlines>,
+    /// The timer of gathered reads.
+    pub coalescer: Rc<Coalescer>,
 }
 
 /// A record connection on its worker.
@@ -33,6 +36,8 @@ pub struct RecordConnection {
     shared: Rc<Records>,
     _presence: Presence,
     transport: Transport,
+    /// Gathers small reads; not with TLS, and not where it is switched off.
+    coalescing: Option<Coalescing>,
     control: Rc<Control>,
     buffer: ReadBuffer,
     stream: RecordStream,
@@ -86,7 +91,12 @@ impl RecordConnection {
         tracing::debug!(connection = number, %peer, buffer = kind.as_str(), "connected");
         let streams = Rc::clone(&shared.streams);
         let presence = Presence::new(Protocol::Records, number, &streams, &shared.deadlines);
+        let coalescing = match transport.encrypted() {
+            false => Coalescing::new(&shared.coalescer, socket, buffer.len()),
+            true => None,
+        };
         RecordConnection {
+            coalescing,
             control: shared.deadlines.add(number, socket),
             _presence: presence,
             transport,
@@ -101,7 +111,10 @@ impl RecordConnection {
 
     async fn run(mut self) -> Received {
         let ended = self.receive().await;
-        self.stream.finish(ended).await
+        let waits = self.coalescing.take().map(Coalescing::into_waits);
+        let mut received = self.stream.finish(ended).await;
+        received.coalesce_waits = waits.unwrap_or_default();
+        received
     }
 
     async fn receive(&mut self) -> Result<(), Failure> {
@@ -122,6 +135,9 @@ impl RecordConnection {
     }
 
     async fn read(&mut self) -> Result<Option<usize>, ReadError> {
+        if let Some(coalescing) = &mut self.coalescing {
+            coalescing.wait().await;
+        }
         let buffer = std::mem::take(&mut self.buffer);
         let (result, buffer) = self.transport.read(buffer, self.stream.free()).await;
         self.buffer = buffer;
@@ -133,6 +149,14 @@ impl RecordConnection {
         let taken_over = Instant::now();
         let tally = self.shared.streams.tally();
         tally.bytes_received[Protocol::Records as usize].add(bytes as u64);
+        tally.record_reads.add(1);
+        if let Some(coalescing) = &mut self.coalescing
+            && let Some(waited) =
+                coalescing.handle_read(bytes, self.stream.free().len(), taken_over)
+        {
+            tally.coalesced_reads.add(1);
+            tally.coalesce_wait_ns.add(waited.as_nanos() as u64);
+        }
         let intake = self.stream.intake();
         let packets_before = intake.counts().packets;
         let (in_packet, ended) = (intake.in_packet(), intake.ended());
@@ -165,7 +189,9 @@ impl RecordConnection {
         } else {
             (self.last_arrival + config.idle_timeout, Cut::Idle)
         };
-        self.control.arm(at, reason);
+        // The peer is not held to account for bytes that came in time and were left to wait.
+        let delay = self.coalescing.as_ref().map_or(Duration::ZERO, Coalescing::delay);
+        self.control.arm(at + delay, reason);
     }
 
     /// The stream is over, because the peer closed it or because the engine cut it.

@@ -12,10 +12,13 @@ use std::io::{self, IoSlice};
 use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
+use std::time::Duration;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::buf::fixed::{FixedBuf, FixedBufPool};
 use tokio_uring::net::TcpStream;
 use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
+
+pub use io_uring::types::Timespec;
 
 /// Why a worker has no ring.
 #[derive(Debug, thiserror::Error)]
@@ -258,6 +261,32 @@ async fn poll(stream: &Rc<TcpStream>, events: u32) -> io::Result<()> {
     let entry = io_uring::opcode::PollAdd::new(fd, events).build();
     // The stream is kept until the operation is done, so its descriptor names no other socket.
     UnsubmittedOneshot::new(Rc::clone(stream), Done, entry).submit().await.map(drop)
+}
+
+/// Waits for a time, to the precision of the kernel's timers where tokio's have that of a
+/// millisecond. Takes the memory that the kernel reads the time from and gives it back, so that who
+/// sleeps often allocates once. The future must be run to its end.
+pub async fn sleep(mut time: Box<Timespec>, duration: Duration) -> Box<Timespec> {
+    *time = Timespec::new().sec(duration.as_secs()).nsec(duration.subsec_nanos());
+    let entry = io_uring::opcode::Timeout::new(&raw const *time).build();
+    // The operation owns the box, whose memory stays where it is, until the kernel is done.
+    UnsubmittedOneshot::new(time, Slept, entry).submit().await
+}
+
+/// Gives the memory back that a time stands in; that it is over is the only thing to be said.
+struct Slept;
+
+impl OneshotOutputTransform for Slept {
+    type Output = Box<Timespec>;
+    type StoredData = Box<Timespec>;
+
+    fn transform_oneshot_output(
+        self,
+        time: Box<Timespec>,
+        _entry: io_uring::cqueue::Entry,
+    ) -> Box<Timespec> {
+        time
+    }
 }
 
 /// Lets the ring and the other tasks go on. Not a mere yield: the ring submits only when the

@@ -48,6 +48,11 @@ impl Transport {
         Ok(Transport { stream, encrypted: encrypted.transpose()? })
     }
 
+    /// Whether what is read comes by way of TLS.
+    pub fn encrypted(&self) -> bool {
+        self.encrypted.is_some()
+    }
+
     /// Whether nothing can come before TLS is agreed on.
     pub fn handshaking(&self) -> bool {
         self.encrypted.as_ref().is_some_and(|encrypted| encrypted.tls.handshaking())

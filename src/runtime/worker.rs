@@ -2,6 +2,7 @@
 
 use super::acceptor::Accepted;
 use super::aggregator::Job;
+use super::coalescer::Coalescer;
 use super::deadlines::Deadlines;
 use super::gate::Gate;
 use super::hub::{self, Hub};
@@ -102,10 +103,12 @@ impl Worker {
         let Common { config, pool, counters, policy, gate, hub, drain } = common;
         let streams = Rc::new(Streams::new(config, pool, jobs, counters, index));
         let deadlines = Rc::new(Deadlines::default());
+        let coalescer = Coalescer::new(streams.config.coalesce_delay);
         let records = Rc::new(Records {
             streams: Rc::clone(&streams),
             buffers: Rc::clone(&buffers),
             deadlines: Rc::clone(&deadlines),
+            coalescer: Rc::clone(&coalescer),
         });
         let peers = Peers::new(Rc::clone(&streams));
         let delivery = tokio_uring::spawn(hub::deliver_all(Rc::clone(&peers), pieces));
@@ -117,6 +120,7 @@ impl Worker {
             move || note_progress(&messages)
         };
         let timer = tokio_uring::spawn(async move { deadlines.watch(drain, tick).await });
+        let gathering = tokio_uring::spawn(async move { coalescer.watch().await });
         let _ = ready.send(Ok(()));
         drop(ready);
 
@@ -131,7 +135,7 @@ impl Worker {
             }
         }
         while connections.join_next().await.is_some() {}
-        for task in [timer, delivery] {
+        for task in [timer, gathering, delivery] {
             task.abort();
             // It holds a share, and with it the way to the aggregation: wait until it let go.
             let _ = task.await;

@@ -180,6 +180,29 @@ fn records_travel_encrypted() {
     }
 }
 
+/// Small, fast segments, whose reads would wait for more without TLS.
+#[test]
+fn reads_of_encrypted_records_do_not_wait_for_more() {
+    let made = valid();
+    let files = Files::new(&made);
+    let options = files.options(&["--records-tls", "--coalesce-delay", "1s"]);
+    let engine = Engine::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
+    let all = records(400, 1);
+    let mut sender = handshake(engine.address, config(&made, None, &[&TLS13])).unwrap();
+    for packet in stream(&all, 4).chunks(1072) {
+        sender.write_all(packet).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    sender.conn.send_close_notify();
+    sender.flush().unwrap();
+    let results = engine.wait_for_results(1);
+    assert_result(&results[0], &all);
+    assert_eq!(
+        (&results[0]["status"], &results[0]["coalesced_reads"]),
+        (&"complete".into(), &0.into())
+    );
+}
+
 /// Runs a case beside a healthy client; all that may be counted is `word`, so often.
 fn counted_beside(made: &Generated, engine: &Engine, word: &str, times: u64, case: impl FnOnce()) {
     let healthy = Healthy::over(connect(engine, made));
