@@ -30,19 +30,28 @@ pub fn decode_runs(
     set: &mut ColumnSet,
 ) -> Decoded {
     #[cfg(target_arch = "x86_64")]
-    if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("bmi2") {
+    if wide_registers() {
         // SAFETY: the processor has what the function is compiled for.
         return unsafe { decode_runs_avx2(received, runs, interner, set) };
     }
     decode_runs_anywhere(received, runs, interner, set)
 }
 
+/// Whether the processor has what [`decode_runs_avx2`] is compiled for.
+#[cfg(target_arch = "x86_64")]
+fn wide_registers() -> bool {
+    std::is_x86_feature_detected!("avx2")
+        && std::is_x86_feature_detected!("bmi1")
+        && std::is_x86_feature_detected!("bmi2")
+        && std::is_x86_feature_detected!("lzcnt")
+}
+
 /// The same code with wider registers: texts are looked at 32 bytes at a time and not 16.
 ///
 /// # Safety
-/// The processor must have AVX2 and BMI2.
+/// The processor must have AVX2, and LZCNT, BMI1 and BMI2, which came with it.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,bmi2")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
 fn decode_runs_avx2(
     received: &[u8],
     runs: &[Run],

@@ -43,6 +43,8 @@ impl Partial {
     }
 }
 
+/// Rows whose groups are looked for side by side.
+const LOOKUPS: usize = 64;
 /// Tables of more pages do not stay in a core's own cache.
 const CACHED_PAGES: usize = 16;
 
@@ -127,23 +129,27 @@ impl GroupTable {
     /// The same in two loops. The first only looks where each row's group is, so that many waits
     /// for memory overlap; the second finds it in the cache.
     fn fold_scattered(&mut self, set: &ColumnSet) -> usize {
-        let mut places = [(0, Place::default()); FOLD_ROWS];
-        let places = &mut places[..set.rows()];
-        let mut found = 0;
-        for (place, &key) in places.iter_mut().zip(&set.keys) {
-            let hash = self.hash.hash_one(key);
-            *place = (hash, self.table.place(hash));
-            found += usize::from(self.table.at(place.1).key == key);
-        }
-        // Nothing is made of the number; the loads must not be left out.
-        std::hint::black_box(found);
-        let rows = set.keys.iter().zip(&set.b).zip(set.c.iter().zip(&set.d));
-        for (row, (((&key, &b), (&c, &d)), &(hash, place))) in rows.zip(&*places).enumerate() {
-            if !self.add(hash, place, Partial { key, b, c, count: 1, d }) {
-                return row;
+        let mut folded = 0;
+        let mut places = [(0, Place::default()); LOOKUPS];
+        while folded < set.rows() {
+            let rows = folded..(folded + LOOKUPS).min(set.rows());
+            let mut first_counts = 0;
+            for (place, &key) in places.iter_mut().zip(&set.keys[rows.clone()]) {
+                let hash = self.hash.hash_one(key);
+                *place = (hash, self.table.place(hash));
+                first_counts ^= self.table.at(place.1).count;
+            }
+            // Nothing is made of them; the loads must not be left out.
+            std::hint::black_box(first_counts);
+            for (row, &(hash, place)) in rows.zip(&places) {
+                let (key, b, c, d) = (set.keys[row], set.b[row], set.c[row], set.d[row]);
+                if !self.add(hash, place, Partial { key, b, c, count: 1, d }) {
+                    return row;
+                }
+                folded += 1;
             }
         }
-        set.rows()
+        folded
     }
 
     /// Adds one row; false where its group would be one too many. The place may be older than the

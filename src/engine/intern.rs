@@ -3,7 +3,9 @@
 
 use super::paged::{PagedTable, Slot};
 use super::text_cache::TextCache;
-use super::text_tag::{TagMaker, TextField, head_of, len_of};
+use super::text_tag::{
+    HEAD_BYTES, ShortValue, TagMaker, TextField, head_of, is_short, len_of, value_words,
+};
 
 /// Distinct texts, by code. A code is the order in which its text first came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,6 +96,24 @@ impl Slot for TextSlot {
     }
 }
 
+/// A field on its way to its code.
+#[derive(Clone, Copy, Default)]
+struct Lookup<'a> {
+    /// None only before the first.
+    field: Option<&'a TextField>,
+    tag: u64,
+    /// Its value, where that is short.
+    short: ShortValue,
+    /// What stands where its text is first looked for.
+    slot: TextSlot,
+}
+
+impl<'a> Lookup<'a> {
+    fn value(&self) -> &'a [u8] {
+        self.field.map_or(&[], |field| &field[..len_of(self.tag)])
+    }
+}
+
 impl Interner {
     /// An empty interner for at most `texts_limit` values of `bytes_limit` bytes together.
     pub fn with_limits(texts_limit: usize, bytes_limit: usize) -> Self {
@@ -173,24 +193,20 @@ impl Interner {
         keys: &mut [u64],
     ) -> (usize, Option<TextLimit>) {
         let mut coded = 0;
-        let mut values = [&[][..]; LOOKUPS];
-        let mut tags = [0; LOOKUPS];
-        let mut slots = [TextSlot::default(); LOOKUPS];
+        let mut lookups = [Lookup::default(); LOOKUPS];
         for keys in keys.chunks_mut(LOOKUPS) {
-            let rows = keys.len();
-            for ((value, tag), field) in values.iter_mut().zip(&mut tags[..rows]).zip(&mut fields) {
-                *tag = self.tags.tag_of(field);
-                *value = &field[..len_of(*tag)];
+            let lookups = &mut lookups[..keys.len()];
+            for (lookup, field) in lookups.iter_mut().zip(&mut fields) {
+                *lookup = self.prepare(field);
             }
-            for (slot, &tag) in slots.iter_mut().zip(&tags[..rows]) {
-                *slot = *self.table.at(self.table.place(tag));
+            for lookup in &mut *lookups {
+                lookup.slot = *self.table.at(self.table.place(lookup.tag));
             }
-            self.load_texts(&slots[..rows]);
-            let lookups = values.iter().zip(&tags).zip(&slots);
-            for (((value, &tag), slot), key) in lookups.zip(keys) {
-                let code = match self.is_text_of(slot, tag, value) {
-                    true => slot.number - 1,
-                    false => match self.code_of_value(value, tag) {
+            self.load_texts(lookups);
+            for (lookup, key) in lookups.iter().zip(keys) {
+                let code = match self.is_text_of(lookup) {
+                    true => lookup.slot.number - 1,
+                    false => match self.code_of_value(lookup.value(), lookup.tag) {
                         Ok(code) => code,
                         Err(limit) => return (coded, Some(limit)),
                     },
@@ -202,25 +218,51 @@ impl Interner {
         (coded, None)
     }
 
+    #[inline(always)]
+    fn prepare<'a>(&self, field: &'a TextField) -> Lookup<'a> {
+        let slot = TextSlot::default();
+        match is_short(field) {
+            true => {
+                let short = value_words(field);
+                Lookup { field: Some(field), tag: self.tags.tag_of_short(&short), short, slot }
+            }
+            false => {
+                let short = ShortValue::default();
+                Lookup { field: Some(field), tag: self.tags.tag_of(field), short, slot }
+            }
+        }
+    }
+
+    /// Whether the slot that was looked at is the right one. Where it may be and it is not certain,
+    /// the answer is no.
+    #[inline(always)]
+    fn is_text_of(&self, lookup: &Lookup<'_>) -> bool {
+        let offset = lookup.slot.offset as usize;
+        if lookup.slot.tag != lookup.tag || lookup.slot.is_free() {
+            return false;
+        }
+        match self.texts.bytes[offset..].first_chunk::<HEAD_BYTES>() {
+            Some(text) if len_of(lookup.tag) <= HEAD_BYTES => lookup.short.begins(text),
+            _ => false,
+        }
+    }
+
     /// Brings the texts of slots into the core's cache, all waits at once.
-    fn load_texts(&self, slots: &[TextSlot]) {
-        let first_byte = |slot: &TextSlot| self.texts.bytes.get(slot.offset as usize).unwrap_or(&0);
-        let all = slots.iter().fold(0, |all, slot| all ^ first_byte(slot));
+    #[inline(always)]
+    fn load_texts(&self, lookups: &[Lookup<'_>]) {
+        let all = lookups.iter().fold(0, |all, lookup| {
+            all ^ self.texts.bytes.get(lookup.slot.offset as usize).unwrap_or(&0)
+        });
         // Nothing is made of them; the loads must not be left out.
         std::hint::black_box(all);
     }
 
-    /// Whether the slot is that of `value`.
-    #[inline]
-    fn is_text_of(&self, slot: &TextSlot, tag: u64, value: &[u8]) -> bool {
-        let offset = slot.offset as usize;
-        !slot.is_free()
-            && slot.tag == tag
-            && self.texts.bytes[offset..offset + value.len()] == *value
-    }
-
     fn code_of_value(&mut self, value: &[u8], tag: u64) -> Result<u32, TextLimit> {
-        let found = self.table.find(tag, |slot| self.is_text_of(slot, tag, value));
+        let text_of = |slot: &TextSlot| {
+            let offset = slot.offset as usize;
+            &self.texts.bytes[offset..offset + value.len()]
+        };
+        let found = self.table.find(tag, |slot| slot.tag == tag && text_of(slot) == value);
         if let Some(place) = found {
             return Ok(self.table.at(place).number - 1);
         }

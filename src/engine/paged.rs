@@ -14,8 +14,9 @@ use std::marker::PhantomData;
 
 /// Slots of a page.
 pub const PAGE_SLOTS: usize = 1024;
-/// Entries of a page at most: beyond three quarters, probing takes longer than it saves memory.
-pub const PAGE_ENTRIES: usize = PAGE_SLOTS / 4 * 3;
+/// Entries of a page at most. With more, too many are not where they are looked for first: each
+/// of those costs a wrong guess of the processor's and often another line of memory.
+pub const PAGE_ENTRIES: usize = PAGE_SLOTS / 8 * 5;
 /// Low bits of a hash that the table does not look at, so that entries may keep others there.
 pub const TAG_BITS: u32 = 9;
 

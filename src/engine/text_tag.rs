@@ -50,6 +50,49 @@ fn short_len(head: &Head) -> usize {
     len
 }
 
+/// A value of at most [`HEAD_BYTES`]: its words, zero behind its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShortValue {
+    words: Head,
+    len: usize,
+}
+
+/// What of a head belongs to a value of so many bytes: a load in the place of four branches.
+static VALUE_MASKS: [Head; HEAD_BYTES + 1] = {
+    let mut masks = [[0; HEAD_BYTES / 8]; HEAD_BYTES + 1];
+    let mut len = 0;
+    while len <= HEAD_BYTES {
+        let mut byte = 0;
+        while byte < len {
+            masks[len][byte / 8] |= 0xff << (byte % 8 * 8);
+            byte += 1;
+        }
+        len += 1;
+    }
+    masks
+};
+
+/// The value of a field that [is short](is_short).
+#[inline(always)]
+pub fn value_words(field: &TextField) -> ShortValue {
+    let head = head_of(field);
+    let len = short_len(&head);
+    let mask = &VALUE_MASKS[len];
+    ShortValue { words: std::array::from_fn(|i| head[i] & mask[i]), len }
+}
+
+impl ShortValue {
+    /// Whether `bytes` begin with it.
+    #[inline(always)]
+    pub fn begins(&self, bytes: &[u8; HEAD_BYTES]) -> bool {
+        let mask = &VALUE_MASKS[self.len];
+        let (words, _) = bytes.as_chunks::<8>();
+        let pairs = words.iter().zip(self.words.iter().zip(mask));
+        pairs.fold(0, |all, (word, (value, mask))| all | (u64::from_le_bytes(*word) & mask) ^ value)
+            == 0
+    }
+}
+
 /// Makes tags of values: the upper bits a hash under a key drawn anew for each maker, so that a
 /// peer cannot choose texts that collide, the lower [`TAG_BITS`] the value's length.
 pub struct TagMaker {
@@ -75,36 +118,33 @@ impl TagMaker {
     /// The tag of a field's value.
     #[inline(always)]
     pub fn tag_of(&self, field: &TextField) -> u64 {
-        let (hash, len) = match is_short(field) {
-            true => self.hash_short(head_of(field)),
-            false => self.hash_long(field),
-        };
-        hash >> TAG_BITS << TAG_BITS | len as u64
+        match is_short(field) {
+            true => self.tag_of_short(&value_words(field)),
+            false => self.tag_of_long(field),
+        }
     }
 
-    /// Multiplies keyed words with each other and folds the products, as wyhash does.
+    /// The tag of a short value. Multiplies keyed words with each other and folds the products, as
+    /// wyhash does.
     #[inline(always)]
-    fn hash_short(&self, head: Head) -> (u64, usize) {
-        let len = short_len(&head);
-        let word = |i: usize| {
-            // The padding behind the value does not count; what is left of it is zero.
-            let bits = (8 * len).saturating_sub(64 * i).min(64) as u32;
-            head[i] & u64::MAX.checked_shr(64 - bits).unwrap_or(0) ^ self.keys[i]
-        };
+    pub fn tag_of_short(&self, value: &ShortValue) -> u64 {
+        let word = |i: usize| value.words[i] ^ self.keys[i];
         let fold = |left: u64, right: u64| {
             let product = u128::from(left) * u128::from(right);
             product as u64 ^ (product >> 64) as u64
         };
         let hash = fold(word(0), word(1)) ^ fold(word(2), word(3)).rotate_left(32);
         // Once more, so that the upper bits depend on all of them.
-        (fold(hash ^ self.keys[0], self.keys[3] | 1), len)
+        let hash = fold(hash ^ self.keys[0], self.keys[3] | 1);
+        hash >> TAG_BITS << TAG_BITS | value.len as u64
     }
 
-    fn hash_long(&self, field: &TextField) -> (u64, usize) {
+    #[inline(never)]
+    fn tag_of_long(&self, field: &TextField) -> u64 {
         let value = trim_padding(field);
         let mut hasher = self.long.build_hasher();
         hasher.write(value);
-        (hasher.finish(), value.len())
+        hasher.finish() >> TAG_BITS << TAG_BITS | value.len() as u64
     }
 }
 
