@@ -140,6 +140,12 @@ pub const ADMIN_PORT_OFFSET: u16 = 1000;
 /// Smallest and largest `--idle-timeout` and `--packet-timeout`: two ticks, and a week.
 pub const TIMEOUT_MS: (u64, u64) = (2 * TICK.as_millis() as u64, 7 * 24 * 3600 * 1000);
 
+/// Smallest and largest `--interval`: two ticks, since workers publish latencies at each, and an
+/// hour.
+pub const INTERVAL_MS: (u64, u64) = (2 * TICK.as_millis() as u64, 3600 * 1000);
+/// Time in which at most one line of the log is about latency files that cannot be written.
+pub const LATENCY_FILE_COMPLAINTS: Duration = Duration::from_secs(1);
+
 /// Users that one file may have.
 pub const AUTH_USERS_MAX: usize = 100_000;
 /// Bytes that one file may have: that many users with the longest names, and some comments.

@@ -55,6 +55,10 @@ pub struct Config {
     pub cores: Vec<usize>,
     /// Accept this many record connections, report them, and stop.
     pub exit_after: Option<u64>,
+    /// How often what came is said on stderr.
+    pub interval: Option<Duration>,
+    /// Directory that gets a file of latencies for each record stream.
+    pub hgrm: Option<PathBuf>,
     /// Bytes of one record connection's receive window.
     pub buffer_bytes: usize,
     /// Receive windows of each worker that are registered with its ring.
@@ -101,6 +105,8 @@ impl Default for Config {
             admin_port: None,
             cores: Vec::new(),
             exit_after: None,
+            interval: None,
+            hgrm: None,
             buffer_bytes: 128 << 10,
             registered_buffers: 16,
             batch_rows: 64 << 10,
@@ -162,9 +168,13 @@ fn within_sizes(
     within(option, value as u64, range.0 as u64, range.1 as u64)
 }
 
-fn within_times(option: &'static str, value: Duration) -> Result<(), OutOfRange> {
+fn within_times(
+    option: &'static str,
+    value: Duration,
+    range_ms: (u64, u64),
+) -> Result<(), OutOfRange> {
     let value_ms = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
-    within(option, value_ms, TIMEOUT_MS.0, TIMEOUT_MS.1)
+    within(option, value_ms, range_ms.0, range_ms.1)
 }
 
 impl Config {
@@ -241,8 +251,11 @@ impl Config {
         within("rate-limit", u64::from(self.rate_limit), RATE_LIMIT.0, RATE_LIMIT.1)?;
         let global = u64::from(self.global_rate_limit);
         within("global-rate-limit", global, RATE_LIMIT.0, RATE_LIMIT.1)?;
-        within_times("idle-timeout (ms)", self.idle_timeout)?;
-        within_times("packet-timeout (ms)", self.packet_timeout)?;
+        within_times("idle-timeout (ms)", self.idle_timeout, TIMEOUT_MS)?;
+        within_times("packet-timeout (ms)", self.packet_timeout, TIMEOUT_MS)?;
+        if let Some(interval) = self.interval {
+            within_times("interval (ms)", interval, INTERVAL_MS)?;
+        }
         within("exit-after", self.exit_after.unwrap_or(1), 1, u64::MAX)
     }
 }

@@ -11,7 +11,7 @@ fn the_defaults_are_allowed() {
 #[test]
 fn each_limit_holds_at_its_edge() {
     type Set = fn(&mut Config, u64);
-    let cases: [(&str, Set, u64, u64); 12] = [
+    let cases: [(&str, Set, u64, u64); 13] = [
         ("buffer-bytes", |c, v| c.buffer_bytes = v as usize, 4096, 16 << 20),
         ("registered-buffers", |c, v| c.registered_buffers = v as usize, 0, 1024),
         ("batch-rows", |c, v| c.batch_rows = v as usize, 1, 16 << 20),
@@ -23,6 +23,7 @@ fn each_limit_holds_at_its_edge() {
         ("rate-limit", |c, v| c.rate_limit = v as u32, 0, 1_000_000_000),
         ("global-rate-limit", |c, v| c.global_rate_limit = v as u32, 0, 1_000_000_000),
         ("idle-timeout (ms)", |c, v| c.idle_timeout = Duration::from_millis(v), 100, 604_800_000),
+        ("interval (ms)", |c, v| c.interval = Some(Duration::from_millis(v)), 100, 3_600_000),
         (
             "packet-timeout (ms)",
             |c, v| c.packet_timeout = Duration::from_millis(v),

@@ -8,13 +8,15 @@ use super::slots::Held;
 use crate::config::Config;
 use crate::engine::counters::{Counters, Tally};
 use crate::engine::intake::{Next, RecordIntake};
+use crate::engine::latency::Latency;
 use crate::engine::report::{BufferKind, Reason, Received};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// What the record streams of one worker share.
@@ -29,12 +31,24 @@ pub struct Streams {
     pub counters: Arc<Counters>,
     /// The worker's place.
     pub worker: usize,
+    /// Latencies of packets since the last tick.
+    pub latency: RefCell<Latency>,
 }
 
 impl Streams {
     /// The worker's own counts.
     pub fn tally(&self) -> &Tally {
         &self.counters.workers[self.worker]
+    }
+
+    /// Notes the latency of packets, beside that of their own stream.
+    fn record_latency(&self, latency: Duration, packets: u64) {
+        self.latency.borrow_mut().record(latency, packets);
+    }
+
+    /// What the worker's timer does at each tick.
+    pub fn each_tick(&self) {
+        self.tally().merge_packet_latency(&mut self.latency.borrow_mut());
     }
 }
 
@@ -156,7 +170,9 @@ impl RecordStream {
         let next = self.intake.poll_rows(buffer, set);
         // One reading of the clock for all packets of the pass.
         let packets = self.intake.counts().packets - packets_before;
-        self.received.latency.record(taken_over.elapsed(), packets);
+        let latency = taken_over.elapsed();
+        self.received.latency.record(latency, packets);
+        self.shared.record_latency(latency, packets);
         next.map_err(|refused| Failure::of(refused, refused))
     }
 

@@ -21,6 +21,7 @@ use crate::wire::fault::Fault;
 use crate::wire::session::Policy;
 use core_affinity::CoreId;
 use rustix::time::{ClockId, clock_gettime};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -100,7 +101,8 @@ impl Worker {
         };
         let Worker { index, common, mut inbox, jobs, pieces, .. } = self;
         let Common { config, pool, counters, policy, gate, hub, drain } = common;
-        let streams = Rc::new(Streams { config, pool, jobs, counters, worker: index });
+        let latency = RefCell::default();
+        let streams = Rc::new(Streams { config, pool, jobs, counters, worker: index, latency });
         let deadlines = Rc::new(Deadlines::default());
         let records = Rc::new(Records {
             streams: Rc::clone(&streams),
@@ -143,6 +145,7 @@ impl Worker {
 /// What others see of this worker, a tick old at most.
 fn note_progress(messages: &Messages) {
     messages.peers.each_tick();
+    messages.streams.each_tick();
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let ns = time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs();
     messages.streams.tally().cpu_ns.set(ns);
