@@ -1,5 +1,5 @@
-//! The two ways to watch `serve` at work: `--interval`, what comes in lines on stderr, and `--hgrm`,
-//! a file of latencies for each record stream.
+//! The two ways to watch `serve` at work: `--interval`, what comes in lines on stderr, and
+//! `--hgrm`, a file of latencies for each record stream.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! Percentiles in the text form of HdrHistogram's own tools (`.hgrm`): measures nothing and opens no
-//! file.
+//! Percentiles in the text form of HdrHistogram's own tools (`.hgrm`): measures nothing and opens
+//! no file.
 //!
 //! The form is that of `outputPercentileDistribution` of the Java original, five steps for each
 //! halving of the distance to 1. Its plotters draw the lines with four columns.
@@ -47,6 +47,7 @@ fn sub_buckets(histogram: &Histogram<u64>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN};
 
     /// One of the bounds that `ringest load` has.
     fn histogram() -> Histogram<u64> {
@@ -91,5 +92,51 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("Total count    =            0"), "{text}");
         assert!(!text.contains("NaN"), "{text}");
+    }
+
+    /// What HdrHistogram's Java original prints for the same values, to the byte.
+    #[test]
+    fn the_original_prints_the_same() {
+        const EXPECTED: &str = "       Value     Percentile TotalCount 1/(1-Percentile)
+
+       0.319 0.000000000000          5           1.00
+       0.319 0.100000000000          5           1.11
+       9.023 0.200000000000         25           1.25
+       9.023 0.300000000000         25           1.43
+       9.023 0.400000000000         25           1.67
+       9.023 0.500000000000         25           2.00
+       9.023 0.550000000000         25           2.22
+       9.023 0.600000000000         25           2.50
+       9.023 0.650000000000         25           2.86
+       9.023 0.700000000000         25           3.33
+       9.023 0.750000000000         25           4.00
+       9.023 0.775000000000         25           4.44
+       9.023 0.800000000000         25           5.00
+       9.023 0.825000000000         25           5.71
+     250.111 0.850000000000         29           6.67
+     250.111 0.875000000000         29           8.00
+     250.111 0.887500000000         29           8.89
+     250.111 0.900000000000         29          10.00
+     250.111 0.912500000000         29          11.43
+     250.111 0.925000000000         29          13.33
+     250.111 0.937500000000         29          16.00
+     250.111 0.943750000000         29          17.78
+     250.111 0.950000000000         29          20.00
+     250.111 0.956250000000         29          22.86
+     250.111 0.962500000000         29          26.67
+60028878.847 0.968750000000         30          32.00
+60028878.847 1.000000000000         30
+#[Mean    =  2000442.770, StdDeviation   = 10772494.611]
+#[Max     = 60028878.847, Total count    =           30]
+#[Buckets =           20, SubBuckets     =         2048]
+";
+        let mut histogram =
+            Histogram::new_with_bounds(LATENCY_NS_MIN, LATENCY_NS_MAX, LATENCY_DIGITS).unwrap();
+        for (nanoseconds, times) in [(300, 5), (9_000, 20), (250_000, 4), (60_000_000_000, 1)] {
+            histogram.record_n(nanoseconds, times).unwrap();
+        }
+        let mut out = Vec::new();
+        write_percentiles(&histogram, &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), EXPECTED);
     }
 }

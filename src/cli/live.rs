@@ -63,14 +63,14 @@ fn run(counters: &Counters, interval: Duration, listeners: Listeners, stop: &mps
         let progress = Progress::between(&before, &now, listeners);
         if over {
             status_line::remove();
-        }
-        if in_place && !over {
-            status_line::show(progress.brief());
-        } else if !in_place && !(over && progress.is_nothing()) {
-            say(progress.dated(SystemTime::now()));
-        }
-        if over {
+            if !(in_place || progress.is_nothing()) {
+                say(progress.dated(SystemTime::now()));
+            }
             return;
+        }
+        match in_place {
+            true => status_line::show(progress.brief()),
+            false => say(progress.dated(SystemTime::now())),
         }
         due += interval;
         if due <= now.at {

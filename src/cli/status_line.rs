@@ -120,8 +120,8 @@ fn columns() -> usize {
     size.map_or(COLUMNS, |size| if size.ws_col == 0 { COLUMNS } else { size.ws_col.into() })
 }
 
-/// As much of the text as fits into a line, with a sign where it is cut. The last column stays free:
-/// some terminals go to the next line when it is filled.
+/// As much of the text as fits into a line, with a sign where it is cut. The last column stays
+/// free: some terminals go to the next line when it is filled.
 fn fitted(text: &str, columns: usize) -> String {
     let room = columns.saturating_sub(1);
     if text.chars().count() <= room {
