@@ -370,6 +370,31 @@ pub struct ServeOptions {
     /// Form of the results on stdout
     #[arg(long, env = "RINGEST_FORMAT", value_enum, default_value_t = Format::Table)]
     pub format: Format,
+    /// Say on stderr how much comes, that often: in one line that changes on a terminal, otherwise
+    /// in a line each time [100ms to 1h]
+    #[arg(
+        long,
+        env = "RINGEST_INTERVAL",
+        value_name = "TIME",
+        value_parser = humantime::parse_duration
+    )]
+    pub interval: Option<Duration>,
+    /// Directory that gets a file for each record stream: the percentiles of its packets'
+    /// latencies, in microseconds, as the tools of HdrHistogram read them
+    #[arg(long, env = "RINGEST_HGRM", value_name = "DIR")]
+    pub hgrm: Option<PathBuf>,
+}
+
+impl ServeOptions {
+    /// The configuration that the options describe, not yet checked.
+    pub fn config(&self) -> Config {
+        Config {
+            exit_after: self.exit_after,
+            interval: self.interval,
+            hgrm: self.hgrm.clone(),
+            ..self.engine.config()
+        }
+    }
 }
 
 /// Options of `ringest demo`.
@@ -523,7 +548,7 @@ mod tests {
     fn the_defaults_are_those_of_config() {
         let args = Args::parse_from(["ringest", "serve"]);
         let Command::Serve(options) = args.command else { panic!("serve was asked for") };
-        assert_eq!(options.engine.config(), Config::default());
+        assert_eq!(options.config(), Config::default());
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! `ringest load`: load on a message server, and what came of it. Neither starts nor stops a
 //! server, and sends nothing itself.
 
+use super::hgrm::write_percentiles;
 use super::load_args::{LoadFormat, LoadOptions};
 use super::load_report::{write_json, write_table};
 use super::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE, say};
-use crate::client::load::tally::write_percentiles;
 use crate::client::load::{self, LoadError, Login, Outcome, Progress, Settings};
 use crate::client::tls::{Identity, Trust, client_config};
 use crate::client::transport::{ClientTls, resolve};
@@ -149,7 +149,7 @@ fn create(path: &Path) -> Result<BufWriter<File>, String> {
 fn run_with_progress(settings: &Settings) -> Result<Outcome, LoadError> {
     let progress = Arc::new(Progress::default());
     let (stopped, hung_up) = (Arc::clone(&progress), Arc::clone(&progress));
-    let watching = signals::watch(move |_| stopped.stop(), move || hung_up.stop());
+    let watching = signals::watch(move |_| stopped.stop(), move || hung_up.stop(), || {});
     watching.map_err(|source| LoadError::System { what: "catch signals", source })?;
     thread::scope(|scope| {
         let running = scope.spawn(|| load::run(settings, &progress));

@@ -7,6 +7,9 @@ pub mod demo;
 pub mod doctor;
 pub mod gen_cert;
 pub mod health;
+pub mod hgrm;
+pub mod latency_files;
+pub mod live;
 pub mod load;
 pub mod load_args;
 pub mod load_report;
@@ -14,13 +17,13 @@ pub mod logging;
 pub mod render;
 pub mod send;
 pub mod serve;
+pub mod status_line;
 pub mod token;
 
 use crate::runtime::stdio;
 use args::{Args, Command};
 use clap::Parser;
 use std::fmt::Display;
-use std::io::Write;
 use std::process::ExitCode;
 
 /// Everything went well.
@@ -57,5 +60,5 @@ pub fn run() -> ExitCode {
 /// One line on stderr. A stderr that is closed must not stop an engine, so failing is no error
 /// (`eprintln!` would panic).
 fn say(line: impl Display) {
-    let _ = writeln!(std::io::stderr(), "ringest: {line}");
+    let _ = status_line::print(format!("ringest: {line}\n").as_bytes());
 }

@@ -2,8 +2,10 @@
 //! itself.
 
 use super::args::{Format, ServeOptions};
+use super::latency_files::LatencyFiles;
+use super::live::{Listeners, Live};
 use super::render::write_report;
-use super::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE, say};
+use super::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE, say, status_line};
 use crate::config::{Config, DRAIN_TIMEOUT};
 use crate::engine::aggregate;
 use crate::engine::counters::{Counters, Protocol};
@@ -12,14 +14,25 @@ use crate::runtime::reporter::{Outcome, Sink};
 use crate::runtime::server::{Engine, StartError};
 use crate::runtime::signals;
 use crate::wire::frame::FrameType;
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 /// Runs the command and returns its exit code.
 pub fn run(options: &ServeOptions) -> u8 {
-    let config = Config { exit_after: options.exit_after, ..options.engine.config() };
-    let engine = match start(&config, to_stdout(options.format)) {
+    let config = options.config();
+    // Before the engine starts, so that a wrong name costs nothing.
+    let files = config.hgrm.as_deref().map(|path| LatencyFiles::open(path, SystemTime::now()));
+    let files = match files.transpose() {
+        Ok(files) => files,
+        Err(error) => {
+            say(error);
+            return EXIT_USAGE;
+        }
+    };
+    let missing_files = files.as_ref().map(|files| Arc::clone(files.missing()));
+    let engine = match start(&config, to_stdout_and_files(options.format, files)) {
         Ok(engine) => engine,
         Err(code) => return code,
     };
@@ -36,18 +49,39 @@ pub fn run(options: &ServeOptions) -> u8 {
         stopper.stop(DRAIN_TIMEOUT);
     };
     let reloader = engine.reloader();
-    let watching = signals::watch(stop, move || reloader.reload());
+    let watching = signals::watch(stop, move || reloader.reload(), status_line::remove);
     if let Err(error) = watching {
         say(format_args!("cannot catch signals: {error}"));
         return EXIT_HOST;
     }
     announce(&engine);
+    let live = match start_live(&config, &engine) {
+        Ok(live) => live,
+        Err(error) => {
+            say(StartError::Thread(error));
+            return EXIT_HOST;
+        }
+    };
     let counters = Arc::clone(engine.counters());
     let outcome = engine.wait();
+    if let Some(live) = live {
+        live.stop();
+    }
     sum_up(&counters);
+    let missing_files = missing_files.and_then(|missing| missing.summary());
     // Whoever stops the engine knows that connections may be cut.
     let must_be_complete = options.exit_after.is_some() && !signalled.load(Ordering::Relaxed);
-    exit_code(&outcome, must_be_complete)
+    exit_code(&outcome, must_be_complete, missing_files)
+}
+
+/// Starts the live line where one is asked for.
+fn start_live(config: &Config, engine: &Engine) -> io::Result<Option<Live>> {
+    let Some(interval) = config.interval else { return Ok(None) };
+    let listeners = Listeners {
+        records: engine.records_address().is_some(),
+        messages: engine.messages_address().is_some(),
+    };
+    Live::start(Arc::clone(engine.counters()), interval, listeners).map(Some)
 }
 
 /// Says where to connect to; port 0 has become a real one.
@@ -134,8 +168,26 @@ pub fn to_stdout(format: Format) -> Sink {
     })
 }
 
-fn exit_code(outcome: &Outcome, must_be_complete: bool) -> u8 {
+/// The same, out of the live line's way, and then the stream's file where files are asked for: it
+/// does not count as printing.
+fn to_stdout_and_files(format: Format, mut files: Option<LatencyFiles>) -> Sink {
+    let mut print = to_stdout(format);
+    let on_terminal = io::stdout().is_terminal();
+    Box::new(move |report| {
+        let held = on_terminal.then(status_line::hold);
+        let printed = print(report);
+        drop(held);
+        if let Some(files) = &mut files {
+            files.add(report);
+        }
+        printed
+    })
+}
+
+fn exit_code(outcome: &Outcome, must_be_complete: bool, missing_files: Option<String>) -> u8 {
     let Outcome { reported, complete, lost, output_error, acceptor_error } = outcome;
+    let files_missing = missing_files.is_some();
+    missing_files.into_iter().for_each(say);
     if let Some(error) = output_error {
         say(format_args!(
             "cannot write results to stdout: {error}; {lost} results are lost. Whatever reads \
@@ -148,5 +200,6 @@ fn exit_code(outcome: &Outcome, must_be_complete: bool) -> u8 {
         return EXIT_FAILED;
     }
     tracing::info!("stopped: {reported} connections reported, {complete} of them complete");
-    if must_be_complete && complete < reported { EXIT_FAILED } else { EXIT_OK }
+    let failed = files_missing || must_be_complete && complete < reported;
+    if failed { EXIT_FAILED } else { EXIT_OK }
 }

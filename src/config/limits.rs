@@ -183,6 +183,11 @@ pub const TIMEOUT_MS: (u64, u64) = (2 * TICK.as_millis() as u64, 7 * 24 * 3600 *
 /// Smallest and largest `--coalesce-delay`; 0 gathers nothing. What waits longer than a second is
 /// no stream that comes fast.
 pub const COALESCE_DELAY_US: (u64, u64) = (0, 1_000_000);
+/// Smallest and largest `--interval`: two ticks, since workers publish latencies at each, and an
+/// hour.
+pub const INTERVAL_MS: (u64, u64) = (2 * TICK.as_millis() as u64, 3600 * 1000);
+/// Time in which at most one line of the log is about latency files that cannot be written.
+pub const LATENCY_FILE_COMPLAINTS: Duration = Duration::from_secs(1);
 
 /// Users that one file may have.
 pub const AUTH_USERS_MAX: usize = 100_000;

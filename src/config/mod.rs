@@ -64,6 +64,10 @@ pub struct Config {
     pub cores: Vec<usize>,
     /// Accept this many record connections, report them, and stop.
     pub exit_after: Option<u64>,
+    /// How often what came is said on stderr.
+    pub interval: Option<Duration>,
+    /// Directory that gets a file of latencies for each record stream.
+    pub hgrm: Option<PathBuf>,
     /// Bytes of one record connection's receive window.
     pub buffer_bytes: usize,
     /// Receive windows of each worker that are registered with its ring.
@@ -115,6 +119,8 @@ impl Default for Config {
             admin_port: None,
             cores: Vec::new(),
             exit_after: None,
+            interval: None,
+            hgrm: None,
             buffer_bytes: 128 << 10,
             registered_buffers: 16,
             aggregate: AggregateMode::TwoPhase,
@@ -178,9 +184,13 @@ fn within_sizes(
     within(option, value as u64, range.0 as u64, range.1 as u64)
 }
 
-fn within_times(option: &'static str, value: Duration) -> Result<(), OutOfRange> {
+fn within_times(
+    option: &'static str,
+    value: Duration,
+    range_ms: (u64, u64),
+) -> Result<(), OutOfRange> {
     let value_ms = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
-    within(option, value_ms, TIMEOUT_MS.0, TIMEOUT_MS.1)
+    within(option, value_ms, range_ms.0, range_ms.1)
 }
 
 impl Config {
@@ -257,8 +267,11 @@ impl Config {
         within("rate-limit", u64::from(self.rate_limit), RATE_LIMIT.0, RATE_LIMIT.1)?;
         let global = u64::from(self.global_rate_limit);
         within("global-rate-limit", global, RATE_LIMIT.0, RATE_LIMIT.1)?;
-        within_times("idle-timeout (ms)", self.idle_timeout)?;
-        within_times("packet-timeout (ms)", self.packet_timeout)?;
+        within_times("idle-timeout (ms)", self.idle_timeout, TIMEOUT_MS)?;
+        within_times("packet-timeout (ms)", self.packet_timeout, TIMEOUT_MS)?;
+        if let Some(interval) = self.interval {
+            within_times("interval (ms)", interval, INTERVAL_MS)?;
+        }
         let delay_us = self.coalesce_delay.as_nanos().div_ceil(1000);
         let delay_us = u64::try_from(delay_us).unwrap_or(u64::MAX);
         within("coalesce-delay (us)", delay_us, COALESCE_DELAY_US.0, COALESCE_DELAY_US.1)?;

@@ -23,6 +23,7 @@ fn each_limit_holds_at_its_edge() {
         ("rate-limit", |c, v| c.rate_limit = v as u32, 0, 1_000_000_000),
         ("global-rate-limit", |c, v| c.global_rate_limit = v as u32, 0, 1_000_000_000),
         ("idle-timeout (ms)", |c, v| c.idle_timeout = Duration::from_millis(v), 100, 604_800_000),
+        ("interval (ms)", |c, v| c.interval = Some(Duration::from_millis(v)), 100, 3_600_000),
         (
             "packet-timeout (ms)",
             |c, v| c.packet_timeout = Duration::from_millis(v),

@@ -102,19 +102,27 @@ pub struct Tally {
     pub cpu_ns: Count,
     /// Latency of messages, from whole in the window until the reply was handed to the kernel.
     message_latency: Mutex<Latency>,
+    /// Latency of packets of records, from whole in the window until their rows were there.
+    packet_latency: Mutex<Latency>,
+}
+
+/// Adds what a thread has gathered by itself, and empties it.
+fn merge(all: &Mutex<Latency>, gathered: &mut Latency) {
+    if !gathered.is_empty() {
+        all.lock().unwrap_or_else(PoisonError::into_inner).merge(gathered);
+        gathered.clear();
+    }
 }
 
 impl Tally {
-    /// Adds latencies that the thread has gathered by itself, and empties them.
+    /// Adds latencies of messages that the thread has gathered by itself, and empties them.
     pub fn merge_message_latency(&self, gathered: &mut Latency) {
-        let mut all = self.message_latency.lock().unwrap_or_else(PoisonError::into_inner);
-        all.merge(gathered);
-        gathered.clear();
+        merge(&self.message_latency, gathered);
     }
 
-    /// Adds this thread's latencies to `sum`.
-    pub fn add_message_latency_to(&self, sum: &mut Latency) {
-        sum.merge(&self.message_latency.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Adds latencies of packets that the thread has gathered by itself, and empties them.
+    pub fn merge_packet_latency(&self, gathered: &mut Latency) {
+        merge(&self.packet_latency, gathered);
     }
 
     /// One more message connection that ended badly.
@@ -183,8 +191,19 @@ impl Counters {
 
     /// Latency of all messages so far.
     pub fn message_latency(&self) -> Latency {
+        self.sum_latency(|worker| &worker.message_latency)
+    }
+
+    /// Latency of all packets of records so far.
+    pub fn packet_latency(&self) -> Latency {
+        self.sum_latency(|worker| &worker.packet_latency)
+    }
+
+    fn sum_latency(&self, of: impl Fn(&Tally) -> &Mutex<Latency>) -> Latency {
         let mut sum = Latency::default();
-        self.workers.iter().for_each(|worker| worker.add_message_latency_to(&mut sum));
+        for worker in &self.workers {
+            sum.merge(&of(worker).lock().unwrap_or_else(PoisonError::into_inner));
+        }
         sum
     }
 }
@@ -217,6 +236,11 @@ mod tests {
         gathered.record(Duration::from_micros(5), 4);
         counters.workers[0].merge_message_latency(&mut gathered);
         counters.workers[1].merge_message_latency(&mut gathered);
+        assert_eq!(counters.message_latency().summary().count, 4);
+        gathered.record(Duration::from_micros(7), 2);
+        counters.workers[1].merge_packet_latency(&mut gathered);
+        counters.workers[0].merge_packet_latency(&mut gathered);
+        assert_eq!(counters.packet_latency().summary().count, 2);
         assert_eq!(counters.message_latency().summary().count, 4);
     }
 }

@@ -6,8 +6,8 @@ use crate::config::{
 use hdrhistogram::{Counter, Histogram};
 use std::time::Duration;
 
-/// Latencies to three digits: of one connection's packets, each from the moment its last byte was
-/// taken over until its last record stood in the columns, or of a worker's messages.
+/// Latencies to three digits: of one connection's or one worker's packets, each from the moment its
+/// last byte was taken over until its last record stood in the columns, or of a worker's messages.
 #[derive(Clone, Debug)]
 pub struct Latency {
     histogram: Histogram<u64>,
@@ -55,6 +55,26 @@ impl Latency {
     pub fn merge(&mut self, other: &Latency) {
         self.histogram.add(&other.histogram).expect("both have the same bounds");
         self.sum += other.sum;
+    }
+
+    /// Those that came after `earlier`, which is what this was before.
+    ///
+    /// # Panics
+    /// Where `earlier` has some that this has not.
+    pub fn since(&self, earlier: &Latency) -> Latency {
+        if self.histogram.len() == earlier.histogram.len() {
+            // What a histogram has left when all is subtracted still has a maximum.
+            return Latency::default();
+        }
+        let mut later = self.clone();
+        later.histogram.subtract(&earlier.histogram).expect("what was before is in it");
+        later.sum = later.sum.saturating_sub(earlier.sum);
+        later
+    }
+
+    /// How many took how many nanoseconds.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.histogram
     }
 
     /// Forgets all of them and keeps the memory.
@@ -177,6 +197,22 @@ mod tests {
         assert_eq!(one.count_within(Duration::from_millis(2)), 5);
         one.clear();
         assert!(one.is_empty() && one.sum().is_zero() && one.summary().count == 0);
+    }
+
+    #[test]
+    fn the_latencies_since_a_moment_have_percentiles_of_their_own() {
+        let mut latency = Latency::default();
+        latency.record(Duration::from_secs(1), 100);
+        latency.record(Duration::from_micros(1), 100);
+        let earlier = latency.clone();
+        assert_eq!(latency.since(&earlier).summary(), LatencySummary::default());
+        latency.record(Duration::from_micros(50), 10);
+        latency.record(Duration::from_micros(1), 1);
+        let since = latency.since(&earlier);
+        let LatencySummary { p50, max, count, .. } = since.summary();
+        assert!((49.9..50.1).contains(&p50) && max == p50 && count == 11, "{p50} {max} {count}");
+        assert_eq!(since.sum(), Duration::from_micros(501));
+        assert_eq!(latency.since(&Latency::default()).summary(), latency.summary());
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// What each name begins with.
 const PREFIX: &str = "ringest";
 
-/// Upper bounds of the latency histogram in nanoseconds: 1, 2.5 and 5 of each power of ten from
+/// Upper bounds of the latency histograms in nanoseconds: 1, 2.5 and 5 of each power of ten from
 /// 1 µs to 10 s. Longer ones are in `+Inf` only.
 const LATENCY_BOUNDS_NS: [u64; 22] = [
     1_000,
@@ -119,7 +119,7 @@ impl Snapshot {
         let help = "Message clients that were cut because they did not read.";
         families.single("slow_consumers_total", help, Counter, self.slow_consumers)?;
         let help = "From a whole message until its reply was handed to the kernel.";
-        families.latency("message_latency_seconds", help, &self.latency)
+        families.latency("message_latency_seconds", help, &self.message_latencies)
     }
 
     fn encode_records(&self, families: &mut Families<'_>) -> fmt::Result {
@@ -134,7 +134,9 @@ impl Snapshot {
         let seconds = self.record_coalesce_wait_seconds;
         families.single("record_coalesce_wait_seconds_total", help, Counter, seconds)?;
         let help = "Record streams that ended complete.";
-        families.single("streams_complete_total", help, Counter, self.streams_complete)
+        families.single("streams_complete_total", help, Counter, self.streams_complete)?;
+        let help = "From a whole packet of records until its rows were there.";
+        families.latency("packet_latency_seconds", help, &self.packet_latencies)
     }
 
     fn encode_errors(&self, families: &mut Families<'_>) -> fmt::Result {

@@ -38,6 +38,8 @@ fn busy() -> Arc<Counters> {
         latency.record(Duration::from_micros(microseconds), messages);
     }
     worker.merge_message_latency(&mut latency);
+    latency.record(Duration::from_micros(400), 7);
+    worker.merge_packet_latency(&mut latency);
     counters
 }
 
@@ -140,6 +142,12 @@ fn buckets_grow_up_to_the_count() {
     );
     let sum = samples["ringest_message_latency_seconds_sum"];
     assert!((sum - 20.043_005).abs() < 1e-9, "{sum}");
+    let of_packets = |rest: &str| samples[&format!("ringest_packet_latency_seconds_{rest}")];
+    assert_eq!(
+        (of_packets("bucket{le=\"0.00025\"}"), of_packets("bucket{le=\"0.0005\"}")),
+        (0.0, 7.0)
+    );
+    assert_eq!((of_packets("count"), of_packets("sum")), (7.0, 0.0028));
 }
 
 #[test]

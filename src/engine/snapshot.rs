@@ -154,10 +154,10 @@ impl ByListener {
     }
 }
 
-/// Latency of all messages since the start.
+/// Latency of all messages, or of all packets, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct MessageLatency {
-    /// Messages measured.
+pub struct MeasuredLatency {
+    /// How many were measured.
     pub count: u64,
     /// Their average.
     pub mean_us: f64,
@@ -173,11 +173,11 @@ pub struct MessageLatency {
     pub max_us: f64,
 }
 
-impl From<&Latency> for MessageLatency {
+impl From<&Latency> for MeasuredLatency {
     fn from(latency: &Latency) -> Self {
         let summary = latency.summary();
         let sum_us = latency.sum().as_secs_f64() * 1e6;
-        MessageLatency {
+        MeasuredLatency {
             count: summary.count,
             mean_us: rounded(sum_us / summary.count.max(1) as f64),
             p50_us: summary.p50,
@@ -271,12 +271,17 @@ pub struct Snapshot {
     /// Faults for each message of that time, 0 to 1.
     pub fault_share: f64,
     /// Latency of messages.
-    pub message_latency: MessageLatency,
+    pub message_latency: MeasuredLatency,
+    /// Latency of packets of records.
+    pub packet_latency: MeasuredLatency,
     /// One a worker.
     pub cores: Vec<CoreSnapshot>,
-    /// All of the latencies, for histograms.
+    /// All latencies of messages, for a histogram.
     #[serde(skip)]
-    pub latency: Latency,
+    pub message_latencies: Latency,
+    /// All latencies of packets, for a histogram.
+    #[serde(skip)]
+    pub packet_latencies: Latency,
 }
 
 impl Snapshot {
@@ -284,8 +289,9 @@ impl Snapshot {
     /// takes; nothing else is locked.
     pub fn take(counters: &Counters, facts: &Facts<'_>, rates: &Rates) -> Self {
         let sum = |count: fn(&Tally) -> &Count| counters.sum(count);
-        let (latency, by_type) = (counters.message_latency(), messages(counters));
-        let by_fault = faults(counters);
+        let (message_latencies, packet_latencies) =
+            (counters.message_latency(), counters.packet_latency());
+        let (by_type, by_fault) = (messages(counters), faults(counters));
         let reasons = (0..)
             .zip(Reason::ALL)
             .map(|(i, reason)| (reason.as_str(), counters.sum(|tally| &tally.stream_reasons[i])));
@@ -321,9 +327,11 @@ impl Snapshot {
             records_per_second: rounded(rates.records_per_second),
             faults_per_second: rounded(rates.faults_per_second),
             fault_share: rounded(rates.fault_share),
-            message_latency: MessageLatency::from(&latency),
+            message_latency: MeasuredLatency::from(&message_latencies),
+            packet_latency: MeasuredLatency::from(&packet_latencies),
             cores: cores(counters, facts.cores, rates),
-            latency,
+            message_latencies,
+            packet_latencies,
         }
     }
 }
@@ -332,7 +340,8 @@ fn by_protocol(counters: &Counters, counts: fn(&Tally) -> &[Count; 2]) -> ByList
     ByListener::of(|protocol| counters.sum(|tally| &counts(tally)[protocol as usize]))
 }
 
-fn messages(counters: &Counters) -> ByWord {
+/// Messages of clients by type, refused ones included.
+pub fn messages(counters: &Counters) -> ByWord {
     ByWord::of(
         CLIENT_TYPES
             .map(|(kind, word)| (word, counters.sum(|tally| &tally.messages[kind.index()]))),
@@ -449,6 +458,8 @@ mod tests {
         latency.record(Duration::from_micros(10), 3);
         latency.record(Duration::from_micros(30), 1);
         first.merge_message_latency(&mut latency);
+        latency.record(Duration::from_micros(20), 2);
+        second.merge_packet_latency(&mut latency);
 
         let mut body = snapshot_json(&counters, &Rates::default());
         let reasons = body["streams_by_reason"].take();
@@ -458,11 +469,17 @@ mod tests {
         assert_eq!(faults.as_object().unwrap().len(), Fault::ALL.len());
         assert_eq!(faults["invalid_message_type"], 1);
         assert_eq!(faults["connections_limit"], 1);
-        let measured = body["message_latency"].take();
-        assert_eq!(measured["count"], 4);
-        assert_eq!(measured["mean_us"], 15.0);
-        for key in ["p50_us", "p90_us", "p99_us", "p99_9_us", "max_us"] {
-            assert!(measured[key].as_f64().unwrap() >= 10.0, "{key}");
+        for (measured, count, mean_us) in
+            [("message_latency", 4, 15.0), ("packet_latency", 2, 20.0)]
+        {
+            let measured = body[measured].take();
+            assert_eq!(
+                (&measured["count"], &measured["mean_us"]),
+                (&count.into(), &mean_us.into())
+            );
+            for key in ["p50_us", "p90_us", "p99_us", "p99_9_us", "max_us"] {
+                assert!(measured[key].as_f64().unwrap() >= 10.0, "{key}");
+            }
         }
         let expected = json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -499,6 +516,7 @@ mod tests {
             "faults_per_second": 0.0,
             "fault_share": 0.0,
             "message_latency": null,
+            "packet_latency": null,
             "cores": [
                 {"core": 0, "busy_share": 0.0, "connections_active": 3, "messages": 10,
                  "cpu_seconds": 1.5},

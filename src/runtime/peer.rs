@@ -101,10 +101,7 @@ impl Peers {
 
     /// What the worker's timer does at each tick.
     pub fn each_tick(&self) {
-        let mut latency = self.latency.borrow_mut();
-        if !latency.is_empty() {
-            self.streams.tally().merge_message_latency(&mut latency);
-        }
+        self.streams.tally().merge_message_latency(&mut self.latency.borrow_mut());
     }
 }
 

@@ -10,6 +10,7 @@ use crate::engine::columns::ColumnSet;
 use crate::engine::counters::{Counters, Tally};
 use crate::engine::groups::GroupTable;
 use crate::engine::intake::{Next, RecordIntake, Refused};
+use crate::engine::latency::Latency;
 use crate::engine::report::{BufferKind, Reason, Received};
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// What the record streams of one worker share.
@@ -34,6 +35,8 @@ pub struct Streams {
     pub worker: usize,
     /// Where the worker decodes what it folds at once.
     pub scratch: RefCell<ColumnSet>,
+    /// Latencies of packets since the last tick.
+    pub latency: RefCell<Latency>,
 }
 
 impl Streams {
@@ -46,12 +49,22 @@ impl Streams {
         worker: usize,
     ) -> Self {
         let scratch = RefCell::new(ColumnSet::with_rows(FOLD_ROWS));
-        Streams { config, pool, jobs, counters, worker, scratch }
+        Streams { config, pool, jobs, counters, worker, scratch, latency: RefCell::default() }
     }
 
     /// The worker's own counts.
     pub fn tally(&self) -> &Tally {
         &self.counters.workers[self.worker]
+    }
+
+    /// Notes the latency of packets, beside that of their own stream.
+    fn record_latency(&self, latency: Duration, packets: u64) {
+        self.latency.borrow_mut().record(latency, packets);
+    }
+
+    /// What the worker's timer does at each tick.
+    pub fn each_tick(&self) {
+        self.tally().merge_packet_latency(&mut self.latency.borrow_mut());
     }
 }
 
@@ -192,7 +205,9 @@ impl RecordStream {
         };
         // One reading of the clock for all packets of the pass.
         let packets = self.intake.counts().packets - packets_before;
-        self.received.latency.record(taken_over.elapsed(), packets);
+        let latency = taken_over.elapsed();
+        self.received.latency.record(latency, packets);
+        self.shared.record_latency(latency, packets);
         next.map_err(|refused| Failure::of(refused, refused))
     }
 

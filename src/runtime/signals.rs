@@ -7,14 +7,15 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Exit code after a second signal: 128 + SIGINT, as shells count.
 pub const EXIT_SECOND_SIGNAL: i32 = 130;
 
-/// Starts a thread that calls `first` at the first signal, exits with [`EXIT_SECOND_SIGNAL`] at the
-/// second, and calls `hangup` at each SIGHUP. Signals are caught when this returns.
+/// Starts a thread that calls `first` at the first signal, `before_exit` at the second, which exits
+/// with [`EXIT_SECOND_SIGNAL`], and `hangup` at each SIGHUP. Signals are caught when this returns.
 ///
 /// # Errors
 /// Where the thread or its runtime cannot be made.
 pub fn watch(
     first: impl FnOnce(&'static str) + Send + 'static,
     hangup: impl Fn() + Send + 'static,
+    before_exit: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut terminate, mut interrupt, mut hung_up) = {
@@ -41,6 +42,7 @@ pub fn watch(
             _ = interrupt.recv() => {}
         }
         tracing::warn!("second signal: exiting at once");
+        before_exit();
         std::process::exit(EXIT_SECOND_SIGNAL);
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {

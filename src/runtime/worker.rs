@@ -147,6 +147,7 @@ impl Worker {
 /// What others see of this worker, a tick old at most.
 fn note_progress(messages: &Messages) {
     messages.peers.each_tick();
+    messages.streams.each_tick();
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let ns = time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs();
     messages.streams.tally().cpu_ns.set(ns);

@@ -1,10 +1,8 @@
-//! What is counted of a run: numbers and histograms. Decides nothing and formats nothing but the
-//! percentiles of a histogram.
+//! What is counted of a run: numbers and histograms. Decides nothing and formats nothing.
 
 use crate::wire::message::ErrorCode;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 
 /// The longest latency that is told apart from longer ones, an hour.
 const LATENCY_NS_MAX: u64 = 3600 * 1_000_000_000;
@@ -156,43 +154,6 @@ impl Tally {
     }
 }
 
-/// Writes the percentiles of nanoseconds as HdrHistogram's own tools do, in microseconds: value,
-/// percentile, how many were no longer, and one in how many was longer.
-///
-/// # Errors
-/// Those of the writer.
-pub fn write_percentiles(histogram: &Histogram<u64>, out: &mut impl Write) -> io::Result<()> {
-    const STEPS_PER_HALVING: u32 = 5;
-    let microseconds = |nanoseconds: f64| nanoseconds / 1000.0;
-    writeln!(out, "       Value     Percentile TotalCount 1/(1-Percentile)\n")?;
-    let mut count = 0;
-    for step in histogram.iter_quantiles(STEPS_PER_HALVING) {
-        count += step.count_since_last_iteration();
-        let value = microseconds(step.value_iterated_to() as f64);
-        let quantile = step.quantile_iterated_to();
-        write!(out, "{value:12.3} {quantile:2.12} {count:10}")?;
-        if quantile < 1.0 {
-            writeln!(out, " {:14.2}", 1.0 / (1.0 - quantile))?;
-        } else {
-            writeln!(out)?;
-            // All are counted; whatever follows would say the same.
-            break;
-        }
-    }
-    let (mean, deviation) = (microseconds(histogram.mean()), microseconds(histogram.stdev()));
-    writeln!(out, "#[Mean    = {mean:12.3}, StdDeviation   = {deviation:12.3}]")?;
-    let (max, total) = (microseconds(histogram.max() as f64), histogram.len());
-    writeln!(out, "#[Max     = {max:12.3}, Total count    = {total:12}]")?;
-    let (buckets, sub_buckets) = (histogram.buckets(), sub_buckets(histogram));
-    writeln!(out, "#[Buckets = {buckets:12}, SubBuckets     = {sub_buckets:12}]")?;
-    out.flush()
-}
-
-/// Equal steps in the first bucket: the next power of two that keeps the digits in its upper half.
-fn sub_buckets(histogram: &Histogram<u64>) -> u64 {
-    (2 * 10_u64.pow(u32::from(histogram.sigfig()))).next_power_of_two()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,37 +200,6 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_written_as_tools_read_them() {
-        let mut histogram = histogram();
-        for microseconds in 1..=1000 {
-            histogram.record(microseconds * 1000).unwrap();
-        }
-        let mut out = Vec::new();
-        write_percentiles(&histogram, &mut out).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "       Value     Percentile TotalCount 1/(1-Percentile)");
-        assert_eq!(lines[1], "");
-        assert_eq!(lines[2], "       1.000 0.000000000000          1           1.00");
-        let median = "     500.223 0.500000000000        500           2.00";
-        assert!(lines.contains(&median), "{text}");
-        let last = lines[lines.len() - 4];
-        assert_eq!(last, "    1000.447 1.000000000000       1000");
-        assert_eq!(text.matches(" 1.000000000000 ").count(), 1);
-        let footer = "\
-#[Mean    =      500.505, StdDeviation   =      288.676]
-#[Max     =     1000.447, Total count    =         1000]
-#[Buckets =           32, SubBuckets     =         2048]
-";
-        assert!(text.ends_with(footer), "{text}");
-        let counts: Vec<u64> = lines[2..lines.len() - 3]
-            .iter()
-            .map(|line| line.split_whitespace().nth(2).unwrap().parse().unwrap())
-            .collect();
-        assert!(counts.is_sorted());
-    }
-
-    #[test]
     fn a_summary_is_in_microseconds() {
         let mut some = histogram();
         some.record_n(10_000, 99).unwrap();
@@ -278,14 +208,5 @@ mod tests {
         assert!((9.9..10.1).contains(&p50) && (4990.0..5010.0).contains(&p99_9));
         assert_eq!(count, 100);
         assert_eq!(summary(&histogram()), LatencySummary::default());
-    }
-
-    #[test]
-    fn nothing_measured_is_written_too() {
-        let mut out = Vec::new();
-        write_percentiles(&histogram(), &mut out).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        assert!(text.contains("Total count    =            0"), "{text}");
-        assert!(!text.contains("NaN"), "{text}");
     }
 }
