@@ -415,11 +415,13 @@ pub struct SendOptions {
     )]
     pub packet_records: u32,
     /// Bytes that are collected before each write; 0 writes each packet by itself [0 to 256MiB]
+    // Loopback takes 65,483 bytes at a time. A little more goes as two pieces, a small one last,
+    // and has been seen to halve the rate.
     #[arg(
         long,
         env = "RINGEST_WRITE_BYTES",
         value_name = "SIZE",
-        default_value = "64KiB",
+        default_value = "60KiB",
         value_parser = write_size
     )]
     pub write_bytes: usize,

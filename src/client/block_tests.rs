@@ -1,3 +1,5 @@
+//! Tests of blocks: their streams, parsed and added up record by record. Opens no socket.
+
 use super::*;
 use crate::client::expected::ReportedGroup;
 use crate::client::generate::Padding;
@@ -191,7 +193,7 @@ fn a_write_has_a_largest_size() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     /// Small blocks, so that every way round them comes up: shorter, equal, many times.
     #[test]
