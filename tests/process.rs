@@ -219,6 +219,12 @@ fn wrong_usage_exits_2_and_says_what_is_allowed() {
         (&["doctor", "--max-connections", "0"], "allowed is 1 to 65536"),
         (&["send", "--host", "no such host"], "cannot resolve --host"),
         (&["send", "--verify", "/nonexistent/results"], "serve --format ndjson"),
+        (&["send", "--rate", "1000000001"], "1000000001 is not in 0..=1000000000"),
+        (&["send", "--rate=-1"], "invalid value '-1' for '--rate <N>'"),
+        (&["send", "--groups", "0"], "0 is not in 1..=10000000"),
+        (&["send", "--groups", "10000001"], "10000001 is not in 1..=10000000"),
+        (&["send", "--write-bytes", "268435457"], "268435457 bytes, at most 268435456"),
+        (&["send", "--packet-records", "0"], "0 is not in 1..=1000000"),
         (&["fly"], "unrecognized subcommand"),
     ] {
         let output = run(ringest().args(arguments));

@@ -207,10 +207,14 @@ fn the_sender_verifies_what_the_engine_made_of_it() {
         &["--connections", "1", "--records", "0"],
         &["--connections", "2", "--records", "5", "--packet-records", "1", "--write-bytes", "0"],
         &["--connections", "1", "--records", "20000", "--groups", "7000", "--padding", "nul"],
+        &["--connections", "3", "--records", "5000", "--rate", "100000", "--write-bytes", "0"],
     ] {
         let output = send(more);
-        assert_eq!(output.status.code(), Some(0), "{more:?}: {}", stderr_of(&output));
-        assert!(stderr_of(&output).contains("agree with what was sent"));
+        let said = stderr_of(&output);
+        assert_eq!(output.status.code(), Some(0), "{more:?}: {said}");
+        assert!(said.contains("agree with what was sent"));
+        let paced = "asked for 100000 records/s: largest delay ";
+        assert_eq!(said.contains(paced), more.contains(&"--rate"), "{said}");
     }
     // A result that is not the one of this sender's bytes must be noticed.
     let output = send(&["--connections", "1", "--records", "10", "--verify-timeout", "0s"]);

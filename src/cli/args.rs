@@ -6,6 +6,7 @@ use super::health::HealthOptions;
 use super::load_args::LoadOptions;
 use super::token::TokenOptions;
 use crate::client::generate;
+use crate::config::limits::{SEND_GROUPS, SEND_RATE, SEND_WRITE_BYTES};
 use crate::config::{AggregateMode, Config, DataMode, TlsOptions};
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -470,28 +471,42 @@ pub struct SendOptions {
         value_parser = clap::value_parser!(u32).range(1..=1_000_000)
     )]
     pub packet_records: u32,
-    /// Bytes that are collected before each write; 0 writes each packet by itself
+    /// Bytes that are collected before each write; 0 writes each packet by itself [0 to 256MiB]
+    // Loopback takes 65,483 bytes at a time. A little more goes as two pieces, a small one last,
+    // and has been seen to halve the rate.
     #[arg(
         long,
         env = "RINGEST_WRITE_BYTES",
         value_name = "SIZE",
-        default_value = "64KiB",
-        value_parser = size
+        default_value = "60KiB",
+        value_parser = write_size
     )]
     pub write_bytes: usize,
+    /// Records a second over all connections, on a fixed schedule that waits for nobody; 0 is as
+    /// fast as they are taken. Each write has its time, so small --write-bytes are more even
+    #[arg(
+        long,
+        env = "RINGEST_RATE",
+        value_name = "N",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(SEND_RATE.0..=SEND_RATE.1)
+    )]
+    pub rate: u64,
     /// Padding of texts
     #[arg(long, env = "RINGEST_PADDING", value_enum, default_value_t = PaddingOption::Space)]
     pub padding: PaddingOption,
-    /// Seed of the first connection; each further one has the next
+    /// Seed of the records. All connections send the same packets round and round, each beginning
+    /// one further
     #[arg(long, env = "RINGEST_SEED", value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Groups of each connection
+    /// Groups of each connection; they take 267 bytes each, of the connections together
     #[arg(
         long,
         env = "RINGEST_GROUPS",
         value_name = "N",
         default_value_t = 125,
-        value_parser = clap::value_parser!(u32).range(1..)
+        value_parser =
+            clap::value_parser!(u32).range(i64::from(SEND_GROUPS.0)..=i64::from(SEND_GROUPS.1))
     )]
     pub groups: u32,
     /// File that `serve --format ndjson` writes its results to: wait for the results of these
@@ -532,6 +547,12 @@ pub enum DoctorFormat {
 fn size(text: &str) -> Result<usize, String> {
     let size: ByteSize = text.parse().map_err(|error| format!("{error}; write e.g. 64KiB"))?;
     usize::try_from(size.as_u64()).map_err(|error| error.to_string())
+}
+
+fn write_size(text: &str) -> Result<usize, String> {
+    let (_, bytes_max) = SEND_WRITE_BYTES;
+    let bytes = size(text)?;
+    if bytes > bytes_max { Err(format!("{bytes} bytes, at most {bytes_max}")) } else { Ok(bytes) }
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@
 use super::args::DemoOptions;
 use super::serve::{start, to_stdout};
 use super::{EXIT_FAILED, EXIT_OK, say};
+use crate::client::block::Block;
 use crate::client::expected::ReportedGroup;
 use crate::client::generate::{Padding, StreamSpec};
-use crate::client::sender::{Sent, send_stream};
+use crate::client::sender::{SendSettings, Sent, send_stream};
 use crate::config::Config;
 use crate::engine::report::Report;
 use crate::runtime::reporter::Sink;
@@ -18,9 +19,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// Records in a packet, and bytes in a write, as senders in the field have them (four records)
-/// but without their system call for each packet.
+/// but without their system call for each packet: the default of `send`.
 const PACKET_RECORDS: usize = 4;
-const WRITE_BYTES: usize = 64 << 10;
+const WRITE_BYTES: usize = 60 << 10;
 /// Groups of each connection, as senders in the field have them.
 const GROUPS: u32 = 125;
 
@@ -56,16 +57,19 @@ pub fn run(options: &DemoOptions) -> u8 {
         options.connections,
         options.records,
     ));
+    let block = Block::new(&StreamSpec {
+        records: options.records,
+        packet_records: PACKET_RECORDS,
+        padding: Padding::Mixed,
+        seed: 0,
+        groups: GROUPS,
+    });
     let senders: Vec<_> = (0..options.connections)
         .map(|number| {
-            let spec = StreamSpec {
-                records: options.records,
-                packet_records: PACKET_RECORDS,
-                padding: Padding::Mixed,
-                seed: u64::from(number),
-                groups: GROUPS,
-            };
-            thread::spawn(move || send_stream(address, spec, WRITE_BYTES, true, &AtomicU64::new(0)))
+            let block = Arc::clone(&block);
+            let settings =
+                SendSettings { number, write_bytes: WRITE_BYTES, pace: None, tally: true };
+            thread::spawn(move || send_stream(address, &block, &settings, &AtomicU64::new(0)))
         })
         .collect();
     let mut sent = Vec::new();

@@ -3,9 +3,11 @@
 
 use super::args::SendOptions;
 use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, say};
+use crate::client::block::Block;
 use crate::client::generate::StreamSpec;
+use crate::client::pace::Pace;
 use crate::client::results::{ResultLine, finished_lines, parse_line};
-use crate::client::sender::{SendError, Sent, send_stream};
+use crate::client::sender::{SendError, SendSettings, Sent, send_stream};
 use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use std::collections::HashMap;
 use std::fmt;
@@ -39,9 +41,8 @@ pub fn run(options: &SendOptions) -> u8 {
             return EXIT_USAGE;
         }
     };
-    let begun = Instant::now();
     let (sent, errors) = send_all(options, address);
-    summarise(&sent, begun);
+    summarise(&sent, options.rate);
     for error in &errors {
         say(error);
     }
@@ -63,23 +64,28 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
 type Sender = JoinHandle<Result<Sent, SendError>>;
 
 fn send_all(options: &SendOptions, address: SocketAddr) -> (Vec<Sent>, Vec<String>) {
-    let tally = options.verify.is_some();
-    let write_bytes = options.write_bytes;
+    let block = Block::new(&StreamSpec {
+        records: options.records,
+        packet_records: options.packet_records as usize,
+        padding: options.padding.into(),
+        seed: options.seed,
+        groups: options.groups,
+    });
+    let pace = (options.rate > 0).then(|| Pace::new(options.rate, options.connections));
     let mut senders: Vec<(Sender, Arc<AtomicU64>)> = Vec::new();
     for number in 0..options.connections {
-        let spec = StreamSpec {
-            records: options.records,
-            packet_records: options.packet_records as usize,
-            padding: options.padding.into(),
-            seed: options.seed.wrapping_add(u64::from(number)),
-            groups: options.groups,
+        let settings = SendSettings {
+            number,
+            write_bytes: options.write_bytes,
+            pace: pace.clone(),
+            tally: options.verify.is_some(),
         };
         let progress = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&progress);
-        let send = move || send_stream(address, spec, write_bytes, tally, &counter);
+        let (block, counter) = (Arc::clone(&block), Arc::clone(&progress));
+        let send = move || send_stream(address, &block, &settings, &counter);
         senders.push((thread::spawn(send), progress));
     }
-    show_progress(&senders, u64::from(options.connections) * options.records);
+    show_progress(&senders, u64::from(options.connections).saturating_mul(options.records));
     let mut sent = Vec::new();
     let mut errors = Vec::new();
     for (sender, _) in senders {
@@ -92,9 +98,13 @@ fn send_all(options: &SendOptions, address: SocketAddr) -> (Vec<Sent>, Vec<Strin
     (sent, errors)
 }
 
-/// A bar on stderr until all senders are done; hidden where stderr is no terminal.
+/// A bar on stderr until all senders are done; none where stderr is no terminal.
 fn show_progress(senders: &[(Sender, Arc<AtomicU64>)], records: u64) {
     let bar = ProgressBar::new(records);
+    if bar.is_hidden() {
+        // Nobody looks, and looking would take time from the senders.
+        return;
+    }
     let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
         let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
     };
@@ -106,17 +116,19 @@ fn show_progress(senders: &[(Sender, Arc<AtomicU64>)], records: u64) {
     }
     while senders.iter().any(|(sender, _)| !sender.is_finished()) {
         bar.set_position(senders.iter().map(|(_, n)| n.load(Ordering::Relaxed)).sum());
-        thread::sleep(if bar.is_hidden() { Duration::from_millis(1) } else { POLL });
+        thread::sleep(POLL);
     }
     bar.finish_and_clear();
 }
 
-fn summarise(sent: &[Sent], begun: Instant) {
+fn summarise(sent: &[Sent], rate: u64) {
     let total = |of: fn(&Sent) -> u64| sent.iter().map(of).sum::<u64>();
     let (records, packets, bytes) =
         (total(|s| s.records), total(|s| s.packets), total(|s| s.bytes));
-    let closed = sent.iter().map(|stream| stream.closed).max().unwrap_or(begun);
-    let seconds = (closed - begun).as_secs_f64().max(f64::MIN_POSITIVE);
+    let begun = sent.iter().map(|stream| stream.begun).min();
+    let closed = sent.iter().map(|stream| stream.closed).max();
+    let seconds = closed.zip(begun).map_or(0.0, |(closed, begun)| (closed - begun).as_secs_f64());
+    let seconds = seconds.max(f64::MIN_POSITIVE);
     say(format_args!(
         "sent {records} records in {packets} packets, {bytes} bytes over {} connections \
          in {seconds:.3} s: {:.0} records/s, {:.1} MB/s",
@@ -124,6 +136,10 @@ fn summarise(sent: &[Sent], begun: Instant) {
         records as f64 / seconds,
         bytes as f64 / seconds / 1e6,
     ));
+    if let Some(delay) = sent.iter().filter_map(|stream| stream.delay_max).max() {
+        let delay_ms = delay.as_secs_f64() * 1e3;
+        say(format_args!("asked for {rate} records/s: largest delay {delay_ms:.1} ms"));
+    }
 }
 
 /// The engine's results, as they are written.

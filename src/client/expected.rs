@@ -2,6 +2,7 @@
 //! shares no code with the engine.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Relative difference that is allowed between two ways of summing the same numbers in binary64.
 pub const TOLERANCE: f64 = 1e-9;
@@ -10,7 +11,8 @@ pub const TOLERANCE: f64 = 1e-9;
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExpectedGroup {
     a: u32,
-    text: Vec<u8>,
+    /// Shared, because many streams may have the same groups.
+    text: Arc<[u8]>,
     b_sum: u64,
     c_sum: f64,
     c_lost: f64,
@@ -22,21 +24,47 @@ pub struct ExpectedGroup {
 impl ExpectedGroup {
     /// A group without a record.
     pub fn new(a: u32, text: Vec<u8>) -> Self {
+        let text = text.into();
         ExpectedGroup { a, text, b_sum: 0, c_sum: 0.0, c_lost: 0.0, d_min: i8::MAX, count: 0 }
+    }
+
+    /// The same group without a record.
+    pub fn emptied(&self) -> Self {
+        let text = Arc::clone(&self.text);
+        ExpectedGroup { text, b_sum: 0, c_sum: 0.0, c_lost: 0.0, d_min: i8::MAX, count: 0, ..*self }
     }
 
     /// Adds a record. The sum of C keeps what each addition loses (Neumaier's way), so it is
     /// better than the engine's and can judge it.
     pub fn add(&mut self, b: u16, c: f32, d: i8) {
-        let c = f64::from(c);
+        self.add_c(f64::from(c));
+        self.b_sum += u64::from(b);
+        self.d_min = self.d_min.min(d);
+        self.count += 1;
+    }
+
+    /// Adds all records of `other`, so many times. Counts and minima stay exact. The sum of C is
+    /// as good as if the records had been added one by one: what the product and the addition lose
+    /// is kept like everything else that is lost.
+    pub fn add_times(&mut self, other: &ExpectedGroup, times: u64) {
+        if times == 0 || other.count == 0 {
+            return;
+        }
+        let factor = times as f64;
+        let product = other.c_sum * factor;
+        self.c_lost += other.c_sum.mul_add(factor, -product) + other.c_lost * factor;
+        self.add_c(product);
+        self.b_sum += other.b_sum * times;
+        self.d_min = self.d_min.min(other.d_min);
+        self.count += other.count * times;
+    }
+
+    fn add_c(&mut self, c: f64) {
         let sum = self.c_sum + c;
         let (large, small) =
             if self.c_sum.abs() >= c.abs() { (self.c_sum, c) } else { (c, self.c_sum) };
         self.c_lost += (large - sum) + small;
         self.c_sum = sum;
-        self.b_sum += u64::from(b);
-        self.d_min = self.d_min.min(d);
-        self.count += 1;
     }
 }
 
@@ -159,6 +187,29 @@ mod tests {
     #[test]
     fn equal_groups_have_no_difference() {
         assert_eq!(expected().differences("complete", 2, &[reported()]), Vec::<String>::new());
+    }
+
+    /// The oracle sums integers.
+    #[test]
+    fn many_times_at_once_are_as_good_as_one_by_one() {
+        const TIMES: u64 = 123_456_789_013;
+        // Each is 24 bits and a shift, so that an f32 holds it, and their sum needs more than 53.
+        let values =
+            [(16_777_213_i128, 60), (3, 0), (12_345_677, 33), (-16_777_211, 59), (7_654_321, 11)];
+        let mut once = ExpectedGroup::new(1, b"x".to_vec());
+        for ((bits, shift), n) in values.into_iter().zip(1..) {
+            once.add(n, (bits << shift) as f32, -(n as i8));
+        }
+        let mut all = once.emptied();
+        all.add_times(&once, 0);
+        assert_eq!(all, once.emptied());
+        all.add(7, 5.0, 100);
+        all.add_times(&once, TIMES);
+        all.add_times(&once.emptied(), 5);
+        assert_eq!((all.count, all.d_min, all.b_sum), (5 * TIMES + 1, -5, 15 * TIMES + 7));
+        let block: i128 = values.into_iter().map(|(bits, shift)| bits << shift).sum();
+        let exact = (block * i128::from(TIMES) + 5) as f64;
+        assert_eq!(all.c_sum + all.c_lost, exact);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! and benchmarks share. Shares no decoding and no aggregating code with the engine, so that what
 //! it expects is a second opinion.
 //!
-//! * [`generate`]: records of a seeded stream, and the groups that they must give
+//! * [`generate`]: records of a seeded stream
+//! * [`block`]: packets of them, made once and sent many times, and the groups that they must give
+//! * [`pace`]: when writes are due, where records are sent at a rate
 //! * [`sender`]: one connection that sends them
 //! * [`expected`]: compares groups with groups
 //! * [`results`]: reads the engine's ndjson
@@ -12,11 +14,13 @@
 //! * [`transport`]: bytes over a non-blocking socket, with TLS or without
 //! * [`tls`]: what TLS needs, from files
 
+pub mod block;
 pub mod expected;
 pub mod generate;
 pub mod load;
 pub mod message_client;
 pub mod messages;
+pub mod pace;
 pub mod results;
 pub mod sender;
 pub mod tls;

@@ -216,6 +216,21 @@ pub const TLS_SESSIONS_MAX: usize = 1024;
 /// A certificate that ends within this time is worth a warning.
 pub const CERTIFICATE_ENDS_SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Bytes of the packets that `send` makes once and sends again and again, where the groups need no
+/// more: they stay in a core's second-level cache, and hold some thousand different records.
+pub const SEND_BLOCK_BYTES: usize = 1 << 20;
+/// Smallest and largest `send --groups`. Each group has a record in the block, so the largest is a
+/// block of 2.7 GB.
+pub const SEND_GROUPS: (u32, u32) = (1, 10_000_000);
+/// Smallest and largest `send --write-bytes`: at most so many blocks in one system call as it takes
+/// pieces (1024).
+pub const SEND_WRITE_BYTES: (usize, usize) = (0, 256 << 20);
+/// Smallest and largest `send --rate` in records a second; 0 is as fast as they can be sent.
+pub const SEND_RATE: (u64, u64) = (0, 1_000_000_000);
+/// Shortest sleep of a connection that sends at a rate. Where its writes are due at shorter
+/// distances, it sends several each time that it wakes: waking costs more than a small write.
+pub const SEND_SLEEP_MIN: Duration = Duration::from_micros(100);
+
 /// Admin connections at one time; one more is told so and closed.
 pub const ADMIN_CONNECTIONS: usize = 32;
 /// Longest head of a request, its first line included; also what is read at a time.

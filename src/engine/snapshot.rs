@@ -481,6 +481,14 @@ mod tests {
                 assert!(measured[key].as_f64().unwrap() >= 10.0, "{key}");
             }
         }
+        for (key, value) in [
+            ("record_reads", json!(27)),
+            ("record_coalesced_reads", json!(28)),
+            ("record_coalesce_wait_seconds", json!(0.25)),
+        ] {
+            assert_eq!(body[key].take(), value, "{key}");
+            body.as_object_mut().unwrap().remove(key);
+        }
         let expected = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "state": "ready",
@@ -495,9 +503,6 @@ mod tests {
             },
             "records": 22,
             "packets": 23,
-            "record_reads": 27,
-            "record_coalesced_reads": 28,
-            "record_coalesce_wait_seconds": 0.25,
             "received_bytes": {"records": 200, "messages": 100},
             "sent_bytes": 7,
             "deliveries": 20,
