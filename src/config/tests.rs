@@ -11,7 +11,7 @@ fn the_defaults_are_allowed() {
 #[test]
 fn each_limit_holds_at_its_edge() {
     type Set = fn(&mut Config, u64);
-    let cases: [(&str, Set, u64, u64); 13] = [
+    let cases: [(&str, Set, u64, u64); 14] = [
         ("buffer-bytes", |c, v| c.buffer_bytes = v as usize, 4096, 16 << 20),
         ("registered-buffers", |c, v| c.registered_buffers = v as usize, 0, 1024),
         ("batch-rows", |c, v| c.batch_rows = v as usize, 1, 16 << 20),
