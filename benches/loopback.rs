@@ -172,7 +172,7 @@ fn measure_all(options: &Options) -> Result<Run, Box<dyn Error>> {
         return Err("--only names no shape; see --help".into());
     }
     let goals = goals::judge(&measured_shapes);
-    table::print_goals(&goals);
+    table::print_goals(&goals, options);
     Ok(Run { conditions: Conditions::of(options), shapes: measured_shapes, goals })
 }
 

@@ -5,6 +5,7 @@
 //! ended one line on stdout.
 
 use clap::ValueEnum;
+use ringest::runtime::listener;
 use ringest::runtime::ring::{self, Buffers};
 use std::error::Error;
 use std::io::{self, ErrorKind, Read, Write};
@@ -15,7 +16,8 @@ use std::thread;
 /// How a drain reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Drain {
-    /// With the engine's runtime, registered windows and read, a task for each connection.
+    /// With the engine's listener, runtime, registered windows and read, a task for each
+    /// connection.
     Uring,
     /// With read(2) of the standard library, a thread for each connection.
     Blocking,
@@ -29,7 +31,11 @@ const REGISTERED_BUFFERS: usize = 16;
 /// # Errors
 /// Those of the listener and of the ring.
 pub fn run(drain: Drain, buffer_bytes: usize) -> Result<(), Box<dyn Error>> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let listener = match drain {
+        Drain::Uring => listener::listen(listener::RECORDS, "127.0.0.1", 0)?,
+        Drain::Blocking => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+    };
+    listener.set_nonblocking(false)?;
     eprintln!("ready for records on {}", listener.local_addr()?);
     match drain {
         Drain::Uring => drain_with_ring(listener, buffer_bytes),
