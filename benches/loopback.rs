@@ -75,6 +75,10 @@ struct Options {
     /// Interpreter of the numpy + pandas server
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: PathBuf,
+    /// Bytes that the numpy + pandas server gathers before it groups them; with 0, those of each
+    /// read by themselves
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20)]
+    pandas_batch_bytes: usize,
     /// Bytes of each read, of the engine and of the drains
     #[arg(long, value_name = "BYTES", default_value_t = Config::default().buffer_bytes)]
     buffer_bytes: usize,

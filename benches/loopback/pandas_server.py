@@ -1,8 +1,9 @@
 """The record protocol with numpy and pandas: what a data team writes first.
 
-A thread for each connection reads into one large buffer. The records of all whole packets in it
-become one structured array, that becomes a DataFrame, and its groups are kept as a partial. At the
-end the partials are grouped once more, and a line of JSON is printed, as `ringest serve` does it.
+A thread for each connection reads into one large buffer until so many bytes have come as the first
+argument says. The records of all whole packets in it become one structured array, that becomes a
+DataFrame, and its groups are kept as a partial. At the end the partials are grouped once more, and
+a line of JSON is printed, as `ringest serve` does it.
 
 Checks no limits and has no timeouts. It is a yardstick for speed, not an example to follow.
 """
@@ -19,7 +20,7 @@ import pandas as pd
 
 RECORD = np.dtype([("A", ">u4"), ("B", ">u2"), ("C", ">f4"), ("D", "i1"), ("E", "S256")])
 HEADER_BYTES = 4
-BUFFER_BYTES = 16 << 20
+READ_BYTES = 1 << 20
 ESCAPED = {byte: f"\\x{byte:02x}" for byte in range(256) if not 0x20 <= byte < 0x7F}
 ESCAPED[ord("\\")] = "\\\\"
 stdout_lock = threading.Lock()
@@ -99,15 +100,16 @@ def whole_packets(buffer, filled):
     return np.frombuffer(b"".join(pieces), dtype=RECORD), at
 
 
-def serve(connection, peer):
-    memory = bytearray(BUFFER_BYTES)
+def serve(connection, peer, batch_bytes):
+    # A packet is at most as long as `ringest serve` allows by default.
+    memory = bytearray(batch_bytes + (16 << 20) + READ_BYTES)
     buffer, filled, partials, status = memoryview(memory), 0, [], "incomplete"
     with connection:
         while status == "incomplete":
-            received = connection.recv_into(buffer[filled:])
+            received = connection.recv_into(buffer[filled : filled + READ_BYTES])
             filled += received
             # Many records at once cost pandas less each.
-            if received and filled < BUFFER_BYTES // 2 and not ends(buffer, filled):
+            if received and filled < batch_bytes and not ends(buffer, filled):
                 continue
             records, consumed = whole_packets(buffer, filled)
             if len(records) and not records[-1:].tobytes().strip(b"\0"):
@@ -128,12 +130,13 @@ def ends(buffer, filled):
 
 
 def main():
+    batch_bytes = int(sys.argv[1])
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     host, port = listener.getsockname()
     print(f"ready for records on {host}:{port}", file=sys.stderr, flush=True)
     while True:
         connection, peer = listener.accept()
-        threading.Thread(target=serve, args=(connection, peer), daemon=True).start()
+        threading.Thread(target=serve, args=(connection, peer, batch_bytes), daemon=True).start()
 
 
 main()

@@ -67,6 +67,7 @@ pub struct Conditions {
     rounds: usize,
     seconds: f64,
     buffer_bytes: usize,
+    pandas_batch_bytes: usize,
     serve_args: String,
 }
 
@@ -93,6 +94,7 @@ impl Conditions {
             rounds: options.rounds,
             seconds: options.seconds,
             buffer_bytes: options.buffer_bytes,
+            pandas_batch_bytes: options.pandas_batch_bytes,
             serve_args: options.serve_args.clone(),
         }
     }

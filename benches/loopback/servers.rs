@@ -110,7 +110,7 @@ impl Server {
 
     fn pandas(options: &Options) -> Result<Self, Box<dyn Error>> {
         let mut command = pinned(&options.server_core.to_string(), &options.python);
-        command.arg(pandas_server());
+        command.arg(pandas_server()).arg(options.pandas_batch_bytes.to_string());
         Self::start(Kind::Pandas, command)
     }
 

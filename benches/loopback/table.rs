@@ -6,7 +6,7 @@ use crate::run::Measured;
 use crate::servers::Kind;
 use crate::shapes::{Cores, Shape};
 use crate::spread::Spread;
-use crate::turn::Turn;
+use crate::turn::{EngineFigures, Turn};
 
 /// Pairs whose ratio is of interest: the first over the second.
 const PAIRS: [(Kind, Kind); 4] = [
@@ -36,8 +36,8 @@ pub fn print_head(options: &Options) {
 pub fn print_shape(measured: &Measured, options: &Options) {
     println!("\n### {}: {}\n", measured.shape.name, described(&measured.shape, options));
     println!(
-        "| receiver | M records/s (min–max) | GB/s | CPU ns a record (min–max) | receiver's core | \
-         sender's core | packet p50 / p99 µs |\n| --- | --- | --- | --- | --- | --- | --- |"
+        "| receiver | M records/s (min–max) | received | GB/s | CPU ns a record (min–max) | receiver's core | \
+         sender's core | packet p50 / p99 µs |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
     );
     let order = [Kind::Drain, Kind::Ingest, Kind::Other, Kind::Blocking, Kind::Pandas];
     for name in order.map(Kind::name) {
@@ -75,19 +75,21 @@ fn print_receiver(measured: &Measured, name: &str) {
     let rate = spread(&|turn| turn.rate() / 1e6);
     let receiver = spread(&|turn| turn.cpu_seconds / turn.seconds * 100.0).median;
     let sender = spread(&|turn| turn.sender_cpu_seconds / turn.seconds * 100.0).median;
-    let latency = |figure: fn(&Turn) -> Option<f64>| {
-        let us = spread(&|turn| figure(turn).unwrap_or(f64::NAN)).median;
-        if us.is_nan() { "–".to_owned() } else { format!("{us:.1}") }
+    let engine = |figure: fn(&Turn, EngineFigures) -> f64| {
+        let figure = |turn: &Turn| turn.engine.map_or(f64::NAN, |engine| figure(turn, engine));
+        let median = spread(&figure).median;
+        if median.is_nan() { "–".to_owned() } else { format!("{median:.1}") }
     };
     println!(
-        "| {name} | {} | {:.2} | {:.1} ({:.1}–{:.1}) | {receiver:.0} % | {sender:.0} % | {} / {} |",
+        "| {name} | {} | {} | {:.2} | {:.1} ({:.1}–{:.1}) | {receiver:.0} % | {sender:.0} % | {} / {} |",
         shown(rate),
+        engine(|turn, engine| turn.records as f64 / engine.receive_seconds / 1e6),
         spread(&|turn| turn.byte_rate() / 1e9).median,
         cpu.median,
         cpu.min,
         cpu.max,
-        latency(|turn| turn.engine.map(|engine| engine.latency_us_p50)),
-        latency(|turn| turn.engine.map(|engine| engine.latency_us_p99)),
+        engine(|_, engine| engine.latency_us_p50),
+        engine(|_, engine| engine.latency_us_p99),
     );
 }
 

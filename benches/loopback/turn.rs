@@ -27,7 +27,7 @@ pub struct Turn {
     pub cpu_seconds: f64,
     /// Processor time of the sender.
     pub sender_cpu_seconds: f64,
-    /// What the engine itself says, of its slowest connection.
+    /// What the engine itself says: of each figure, the worst of all connections.
     pub engine: Option<EngineFigures>,
 }
 
@@ -58,6 +58,17 @@ impl Turn {
     /// Processor time of the receiver for each record.
     pub fn cpu_ns(&self) -> f64 {
         self.cpu_seconds * 1e9 / self.records as f64
+    }
+}
+
+impl EngineFigures {
+    fn worse(self, other: Self) -> Self {
+        EngineFigures {
+            latency_us_p50: self.latency_us_p50.max(other.latency_us_p50),
+            latency_us_p99: self.latency_us_p99.max(other.latency_us_p99),
+            receive_seconds: self.receive_seconds.max(other.receive_seconds),
+            aggregate_seconds: self.aggregate_seconds.max(other.aggregate_seconds),
+        }
     }
 }
 
@@ -136,10 +147,8 @@ fn judge(
         }
         judge_groups(line, stream)?;
         if let Ok(line) = serde_json::from_slice::<EngineLine>(line) {
-            let figures = slowest.get_or_insert(line.figures());
-            if figures.latency_us_p99 < line.latency_us.p99 {
-                *figures = line.figures();
-            }
+            let figures = line.figures();
+            slowest = Some(slowest.map_or(figures, |slowest| slowest.worse(figures)));
         }
     }
     Ok(slowest)
