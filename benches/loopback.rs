@@ -31,14 +31,14 @@ mod turn;
 use clap::Parser;
 use ringest::config::Config;
 use run::{Conditions, Measured, Run};
-use sender::{Block, Stream};
+use sender::{Stream, unit_records};
 use servers::{Kind, Server};
 use shapes::{Shape, shapes};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 /// Compares `ringest serve` with plain drains of the same record streams
 #[derive(Parser)]
@@ -82,6 +82,10 @@ struct Options {
     /// Bytes of each read, of the engine and of the drains
     #[arg(long, value_name = "BYTES", default_value_t = Config::default().buffer_bytes)]
     buffer_bytes: usize,
+    /// Congestion control of the sender's connections, `system` for the system's own: over loopback
+    /// there is nothing to control, and one that paces (bbr) keeps a sender from its full speed
+    #[arg(long, value_name = "NAME", default_value = "cubic")]
+    congestion: String,
     /// Draw the plots of such a file of figures instead
     #[arg(long, value_name = "FILE", requires = "into")]
     plot: Option<PathBuf>,
@@ -110,6 +114,10 @@ impl Options {
 
     fn wants(&self, shape: &Shape) -> bool {
         self.only.as_ref().is_none_or(|only| shape.name.contains(only.as_str()))
+    }
+
+    fn congestion(&self) -> Option<&str> {
+        (self.congestion != "system").then_some(self.congestion.as_str())
     }
 
     fn free_core(&self) -> usize {
@@ -182,11 +190,11 @@ fn measure_all(options: &Options) -> Result<Run, Box<dyn Error>> {
 
 /// Every receiver has its turn in every round, and each is first in turn.
 fn measure(options: &Options, shape: &Shape) -> Result<Measured, Box<dyn Error>> {
-    let block = Arc::new(Block::new(shape, !options.bench));
+    let unit = unit_records(shape, !options.bench);
     let mut servers = Server::start_all(options, shape)?;
     let mut answers = Vec::new();
     let mut turn = |server: &mut Server, cycles| {
-        let stream = Stream { block: Arc::clone(&block), cycles, write_bytes: shape.write_bytes };
+        let stream = Stream::new(shape, unit * cycles, options.congestion());
         turn::run(server, shape.connections, &stream, &mut answers)
             .map_err(|error| format!("{}: {error}", server.kind.name()))
     };
@@ -214,7 +222,7 @@ fn measure(options: &Options, shape: &Shape) -> Result<Measured, Box<dyn Error>>
     Ok(Measured { shape: shape.clone(), turns })
 }
 
-/// How often the block must be sent so that a turn takes `seconds`.
+/// How many units must be sent so that a turn takes `seconds`.
 fn calibrate(
     seconds: f64,
     mut turn: impl FnMut(u64) -> Result<turn::Turn, String>,

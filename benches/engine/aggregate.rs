@@ -4,9 +4,10 @@
 //! line in [`bench`].
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ringest::config::{Config, ROW_BYTES};
+use ringest::config::{Config, FOLD_ROWS, FOLD_ROWS_MAX, ROW_BYTES};
 use ringest::engine::aggregate::{Aggregate, Grouped};
-use ringest::engine::columns::{ColumnSet, key_of};
+use ringest::engine::columns::{ColumnSet, PartialSet, key_of};
+use ringest::engine::groups::GroupTable;
 use ringest::engine::intern::{Interner, Texts};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -39,6 +40,40 @@ impl Fold for Columns {
     }
 }
 
+/// `two-phase`: rows are folded into a table, as many at a time as a worker does, and Polars groups
+/// what has gathered there in the end.
+struct TwoPhase(GroupTable, ColumnSet);
+
+impl Default for TwoPhase {
+    fn default() -> Self {
+        let table = GroupTable::with_limits(usize::MAX, FOLD_ROWS_MAX);
+        TwoPhase(table, ColumnSet::with_rows(FOLD_ROWS))
+    }
+}
+
+impl Fold for TwoPhase {
+    fn fold(&mut self, set: &mut ColumnSet) {
+        let TwoPhase(table, part) = self;
+        for begin in (0..set.rows()).step_by(FOLD_ROWS) {
+            let rows = begin..(begin + FOLD_ROWS).min(set.rows());
+            part.keys.extend_from_slice(&set.keys[rows.clone()]);
+            part.b.extend_from_slice(&set.b[rows.clone()]);
+            part.c.extend_from_slice(&set.c[rows.clone()]);
+            part.d.extend_from_slice(&set.d[rows]);
+            assert_eq!(table.fold(part), part.rows());
+            part.truncate(0);
+        }
+        set.truncate(0);
+    }
+
+    fn finish(self, texts: &Texts) -> Grouped {
+        let mut aggregate = Aggregate::default();
+        let mut set = PartialSet::with_rows(Config::default().batch_rows);
+        aggregate.add_partials(self.0.partials(), &mut set).expect("Polars takes any partials");
+        aggregate.finish(texts).expect("Polars takes any partials")
+    }
+}
+
 /// Aggregation of sets as the engine makes them by default, for few groups and for many.
 pub fn bench(criterion: &mut Criterion) {
     // The engine's own pool has a thread for each worker; here is one.
@@ -47,7 +82,7 @@ pub fn bench(criterion: &mut Criterion) {
     for groups in GROUPS {
         let rows = Rows::new(groups);
         bench_fold::<Columns>(criterion, "columns", &rows);
-        // Further folds: a line for each here.
+        bench_fold::<TwoPhase>(criterion, "two-phase", &rows);
     }
 }
 

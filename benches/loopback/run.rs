@@ -69,6 +69,7 @@ pub struct Conditions {
     buffer_bytes: usize,
     pandas_batch_bytes: usize,
     serve_args: String,
+    congestion: String,
 }
 
 const UNKNOWN: &str = "unknown";
@@ -96,6 +97,7 @@ impl Conditions {
             buffer_bytes: options.buffer_bytes,
             pandas_batch_bytes: options.pandas_batch_bytes,
             serve_args: options.serve_args.clone(),
+            congestion: options.congestion.clone(),
         }
     }
 }

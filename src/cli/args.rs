@@ -492,6 +492,10 @@ pub struct SendOptions {
         value_parser = clap::value_parser!(u64).range(SEND_RATE.0..=SEND_RATE.1)
     )]
     pub rate: u64,
+    /// Congestion control of the connections, as the kernel names it, such as cubic; without this
+    /// the system's own
+    #[arg(long, env = "RINGEST_CONGESTION", value_name = "NAME")]
+    pub congestion: Option<String>,
     /// Padding of texts
     #[arg(long, env = "RINGEST_PADDING", value_enum, default_value_t = PaddingOption::Space)]
     pub padding: PaddingOption,
