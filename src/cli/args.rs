@@ -207,13 +207,13 @@ pub struct LimitOptions {
         long,
         env = "RINGEST_BUFFER_BYTES",
         value_name = "SIZE",
-        default_value = "128KiB",
+        default_value = "256KiB",
         value_parser = size
     )]
     pub buffer_bytes: usize,
     /// Windows of each worker that are registered with its ring, in locked memory; connections
     /// beyond them use plain memory [0 to 1024]
-    #[arg(long, env = "RINGEST_REGISTERED_BUFFERS", value_name = "N", default_value_t = 16)]
+    #[arg(long, env = "RINGEST_REGISTERED_BUFFERS", value_name = "N", default_value_t = 8)]
     pub registered_buffers: usize,
     /// How records become groups: folded into partials on the worker, or whole columns in Polars
     #[arg(
