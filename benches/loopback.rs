@@ -32,7 +32,7 @@ use clap::Parser;
 use ringest::config::Config;
 use run::{Conditions, Measured, Run};
 use sender::{Stream, unit_records};
-use servers::{Kind, Server};
+use servers::Server;
 use shapes::{Shape, shapes};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -75,8 +75,8 @@ struct Options {
     /// Interpreter of the numpy + pandas server
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: PathBuf,
-    /// Bytes that the numpy + pandas server gathers before it groups them; with 0, those of each
-    /// read by themselves
+    /// Bytes that the second numpy + pandas server gathers before it groups them; the first takes
+    /// those of each read by themselves
     #[arg(long, value_name = "BYTES", default_value_t = 8 << 20)]
     pandas_batch_bytes: usize,
     /// Bytes of each read, of the engine and of the drains
@@ -203,7 +203,7 @@ fn measure(options: &Options, shape: &Shape) -> Result<Measured, Box<dyn Error>>
         // All send the same, but to pandas, which takes a fraction: there rates are compared.
         let cycles = match plans.first() {
             _ if !options.bench => 2,
-            Some(&cycles) if server.kind != Kind::Pandas => cycles,
+            Some(&cycles) if !server.kind.is_slow() => cycles,
             _ => calibrate(options.seconds, |cycles| turn(server, cycles))?,
         };
         if options.bench {

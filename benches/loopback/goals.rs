@@ -71,7 +71,7 @@ const GOALS: [Goal; 11] = [
     goal("connections-10", "rate, drain / blocking", Bound::AtLeast(1.0), |measured, _| {
         measured.ratios("drain", "blocking", Turn::rate)
     }),
-    goal("bulk", "rate, ingest / numpy + pandas", Bound::AtLeast(40.0), |measured, _| {
+    goal("bulk", "rate, ingest / pandas", Bound::AtLeast(40.0), |measured, _| {
         measured.ratios("ingest", "pandas", Turn::rate)
     }),
     goal("bulk", "packet latency p99, µs", Bound::AtMost(100.0), |measured, _| {

@@ -23,8 +23,10 @@ pub enum Kind {
     Ingest,
     /// Blocking reads, bytes dropped.
     Blocking,
-    /// numpy + pandas.
+    /// numpy + pandas, what each read brought by itself.
     Pandas,
+    /// The same, of more bytes at a time.
+    PandasGathering,
     /// Another build of `ringest serve`.
     Other,
 }
@@ -37,8 +39,14 @@ impl Kind {
             Kind::Ingest => "ingest",
             Kind::Blocking => "blocking",
             Kind::Pandas => "pandas",
+            Kind::PandasGathering => "pandas gathering",
             Kind::Other => "other",
         }
+    }
+
+    /// Whether it is sent a fraction of what the others are: rates are compared.
+    pub fn is_slow(self) -> bool {
+        matches!(self, Kind::Pandas | Kind::PandasGathering)
     }
 
     /// Whether it answers with groups, not with a number of bytes.
@@ -72,7 +80,9 @@ impl Server {
             servers.push(Server::serve(options, Kind::Other, program.as_ref(), shape)?);
         }
         if shape.pandas && options.python_has_pandas() {
-            servers.push(Server::pandas(options)?);
+            servers.push(Server::pandas(options, Kind::Pandas, 0)?);
+            let batch_bytes = options.pandas_batch_bytes;
+            servers.push(Server::pandas(options, Kind::PandasGathering, batch_bytes)?);
         }
         Ok(servers)
     }
@@ -108,10 +118,10 @@ impl Server {
         Self::start(kind, command)
     }
 
-    fn pandas(options: &Options) -> Result<Self, Box<dyn Error>> {
+    fn pandas(options: &Options, kind: Kind, batch_bytes: usize) -> Result<Self, Box<dyn Error>> {
         let mut command = pinned(&options.server_core.to_string(), &options.python);
-        command.arg(pandas_server()).arg(options.pandas_batch_bytes.to_string());
-        Self::start(Kind::Pandas, command)
+        command.arg(pandas_server()).arg(batch_bytes.to_string());
+        Self::start(kind, command)
     }
 
     fn start(kind: Kind, mut command: Command) -> Result<Self, Box<dyn Error>> {

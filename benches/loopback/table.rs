@@ -9,10 +9,11 @@ use crate::spread::Spread;
 use crate::turn::{EngineFigures, Turn};
 
 /// Pairs whose ratio is of interest: the first over the second.
-const PAIRS: [(Kind, Kind); 4] = [
+const PAIRS: [(Kind, Kind); 5] = [
     (Kind::Ingest, Kind::Drain),
     (Kind::Drain, Kind::Blocking),
     (Kind::Ingest, Kind::Pandas),
+    (Kind::Ingest, Kind::PandasGathering),
     (Kind::Ingest, Kind::Other),
 ];
 
@@ -39,7 +40,14 @@ pub fn print_shape(measured: &Measured, options: &Options) {
         "| receiver | M records/s (min–max) | received | GB/s | CPU ns a record (min–max) | receiver's core | \
          sender's core | packet p50 / p99 µs |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
     );
-    let order = [Kind::Drain, Kind::Ingest, Kind::Other, Kind::Blocking, Kind::Pandas];
+    let order = [
+        Kind::Drain,
+        Kind::Ingest,
+        Kind::Other,
+        Kind::Blocking,
+        Kind::Pandas,
+        Kind::PandasGathering,
+    ];
     for name in order.map(Kind::name) {
         if measured.turns.contains_key(name) {
             print_receiver(measured, name);

@@ -36,9 +36,9 @@ pub struct TextCache {
     evict_next: usize,
 }
 
-impl TextCache {
+impl Default for TextCache {
     /// An empty cache.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let nothing = Known { code: NO_CODE, len: 0 };
         TextCache {
             heads: vec![Head::default(); SETS * WAYS].into_boxed_slice(),
@@ -46,7 +46,9 @@ impl TextCache {
             evict_next: 0,
         }
     }
+}
 
+impl TextCache {
     /// The first place of the set that a head belongs to.
     #[inline(always)]
     fn set_of(head: &Head) -> usize {
