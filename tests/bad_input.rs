@@ -215,17 +215,33 @@ fn trickle(socket: &mut TcpStream, bytes: &[u8]) {
     panic!("the engine never closed");
 }
 
+/// One record of each of so many groups, with one text.
+fn one_of_each(groups: u32) -> Vec<Record> {
+    (0..groups).map(|a| common::oracle::record(a + 1, 1, 1.0, 1, b"x")).collect()
+}
+
+/// The record that would open one group too many is not received, nor is anything after it; what
+/// came before it is reported.
 #[test]
-fn too_many_groups_are_rejected_at_the_edge() {
-    let of = |groups: u32| -> Vec<Record> {
-        (0..groups).map(|a| common::oracle::record(a + 1, 1, 1.0, 1, b"x")).collect()
-    };
-    // The healthy stream has 12 groups.
+fn the_groups_limit_is_exact() {
     let options = ["--groups-limit", "20", "--batch-rows", "7"];
-    let bytes = packets(&of(20), 4);
-    assert_refused(&options, &bytes, "incomplete", "closed_before_end", &of(20));
-    let bytes = stream(&of(21), 4);
-    assert_refused(&options, &bytes, "rejected", "groups_limit", &of(21));
+    let whole = [one_of_each(20), one_of_each(20)].concat();
+    let bytes = packets(&whole, 4);
+    assert_refused(&options, &bytes, "incomplete", "closed_before_end", &whole);
+    // The 21st group stands in the midst of a packet, and records of known groups behind it.
+    let bytes = stream(&[whole.clone(), one_of_each(21), one_of_each(20)].concat(), 7);
+    let received = [whole, one_of_each(20)].concat();
+    assert_refused(&options, &bytes, "rejected", "groups_limit", &received);
+}
+
+/// Whole columns are counted when they are merged: the groups that came until then are reported.
+#[test]
+fn the_groups_limit_of_whole_columns_is_noticed_at_a_merge() {
+    let options = ["--aggregate", "columns", "--groups-limit", "20", "--batch-rows", "7"];
+    let bytes = packets(&one_of_each(20), 4);
+    assert_refused(&options, &bytes, "incomplete", "closed_before_end", &one_of_each(20));
+    let bytes = stream(&one_of_each(21), 4);
+    assert_refused(&options, &bytes, "rejected", "groups_limit", &one_of_each(21));
 }
 
 #[test]
@@ -243,28 +259,29 @@ fn too_many_texts_are_rejected_before_the_one_too_many() {
 /// A stream with far more groups than allowed is stopped on its way, not at its end.
 #[test]
 fn a_flood_of_groups_is_stopped_while_it_runs() {
+    // The first 3,000,000 records are all of different groups.
+    assert_eq!(records_of_a_flood("two-phase"), 1000);
+    let records = records_of_a_flood("columns");
+    assert!((1000..1_500_000).contains(&records), "{records}");
+}
+
+/// How many records of 3,000,000 an engine takes that allows 1000 groups.
+fn records_of_a_flood(aggregate: &str) -> u64 {
     let core = one_core();
     let options = ["--cores", &core, "--groups-limit", "1000", "--batch-rows", "1024"];
-    let engine = Engine::start(&[&options[..], &["--exit-after", "1"]].concat());
+    let engine =
+        Engine::start(&[&options[..], &["--exit-after", "1", "--aggregate", aggregate]].concat());
     let port = engine.address.port().to_string();
-    let sent = common::run(common::ringest().args([
-        "send",
-        "--records-port",
-        &port,
-        "--connections",
-        "1",
-        "--records",
-        "3000000",
-        "--groups",
-        "3000000",
-        "--packet-records",
-        "100",
-    ]));
+    let sent = common::run(
+        common::ringest()
+            .args(["send", "--records-port", &port, "--connections", "1"])
+            .args(["--records", "3000000", "--groups", "3000000", "--packet-records", "100"]),
+    );
     let (_, results, _) = engine.wait();
     assert_eq!(results[0]["reason"], "groups_limit");
-    assert!(results[0]["records"].as_u64().unwrap() < 1_500_000);
     assert_eq!(sent.status.code(), Some(1), "{}", common::stderr_of(&sent));
     assert!(common::stderr_of(&sent).contains("the engine's result and log name the reason"));
+    results[0]["records"].as_u64().unwrap()
 }
 
 #[test]

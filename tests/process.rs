@@ -216,6 +216,7 @@ fn wrong_usage_exits_2_and_says_what_is_allowed() {
         (&["serve", "--buffer-bytes", "many"], "write e.g. 64KiB"),
         (&["serve", "--exit-after", "0"], "0 is not in 1.."),
         (&["serve", "--format", "xml"], "possible values: table, ndjson"),
+        (&["serve", "--aggregate", "rows"], "possible values: columns, two-phase"),
         (&["doctor", "--max-connections", "0"], "allowed is 1 to 65536"),
         (&["send", "--host", "no such host"], "cannot resolve --host"),
         (&["send", "--verify", "/nonexistent/results"], "serve --format ndjson"),
@@ -250,9 +251,16 @@ fn every_option_of_serve_reads_its_environment_variable() {
         count += 1;
     }
     assert!(count >= 14, "{help}");
-    let output = run(ringest().arg("serve").env("RINGEST_BATCH_ROWS", "0"));
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr_of(&output).contains("--batch-rows is 0"));
+    for (variable, value, said) in [
+        ("RINGEST_BATCH_ROWS", "0", "--batch-rows is 0"),
+        ("RINGEST_AGGREGATE", "nonsense", "invalid value 'nonsense' for '--aggregate"),
+        ("RINGEST_AGGREGATE", "", "for '--aggregate"),
+    ] {
+        let output = run(ringest().arg("serve").env(variable, value));
+        let stderr = stderr_of(&output);
+        assert_eq!(output.status.code(), Some(2), "{variable}={value}: {stderr}");
+        assert!(stderr.contains(said), "{variable}={value}: {stderr}");
+    }
 }
 
 #[test]

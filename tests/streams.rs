@@ -4,6 +4,7 @@ mod common;
 
 use common::oracle::{Record, assert_result, end_record, packet, packets, record, records, stream};
 use common::{Engine, one_core, result_of, ringest, run, stderr_of};
+use ringest::config::{AggregateMode, Config};
 use serde_json::Value;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -35,6 +36,51 @@ fn packets_of_every_size() {
     for (result, (records, bytes)) in results_of(&streams, &[]).iter().zip(all.iter().zip(&streams))
     {
         assert_complete(result, records, bytes.len());
+    }
+}
+
+/// Both ways to aggregate, from few groups to more than a page of a table holds, with batches that
+/// are smaller than either.
+#[test]
+fn both_ways_to_aggregate_give_the_same_result() {
+    let all: Vec<Vec<Record>> = [1, 100, 30_000].map(exact_records).into();
+    let streams: Vec<_> = all.iter().map(|records| stream(records, 50)).collect();
+    let results = ["two-phase", "columns"].map(|aggregate| {
+        results_of(&streams, &["--aggregate", aggregate, "--batch-rows", "500"])
+    });
+    for (number, (records, bytes)) in all.iter().zip(&streams).enumerate() {
+        let [folded, grouped] = results.each_ref().map(|results| &results[number]);
+        assert_complete(folded, records, bytes.len());
+        assert_complete(grouped, records, bytes.len());
+        for key in ["groups", "records", "packets", "bytes"] {
+            assert_eq!(folded[key], grouped[key], "{key}");
+        }
+    }
+}
+
+/// 20,000 records of up to so many groups, whose sums are exact in any order.
+fn exact_records(groups: u32) -> Vec<Record> {
+    let mut random = fastrand::Rng::with_seed(7);
+    (0..20_000)
+        .map(|_| {
+            let group = random.u32(..groups);
+            let e = format!("pump {}", group / 3);
+            let c = random.u16(..) as f32 * 0.25;
+            record(group % 3, random.u16(..), c, random.i8(..), e.as_bytes())
+        })
+        .collect()
+}
+
+/// As many groups as are allowed are complete; one more is in `tests/bad_input.rs`.
+#[test]
+fn a_stream_may_have_as_many_groups_as_are_allowed() {
+    let all = exact_records(2000);
+    let bytes = stream(&all, 50);
+    for aggregate in ["two-phase", "columns"] {
+        let options = ["--groups-limit", "2000", "--aggregate", aggregate];
+        let result = &results_of(std::slice::from_ref(&bytes), &options)[0];
+        assert_complete(result, &all, bytes.len());
+        assert_eq!(result["groups"].as_array().unwrap().len(), 2000);
     }
 }
 
@@ -251,6 +297,45 @@ fn memory_does_not_grow_with_records() {
     send("2000000");
     engine.wait_for_results(2);
     let after = engine.memory_peak_kib();
-    // Some more column sets may come into use; what the records take is 500 MB.
+    // Some more memory may come into use; what the records take is 500 MB.
     assert!(after < before + 65_536, "{before} KiB, then {after} KiB");
+}
+
+/// What `doctor` says that a stream may cost at its limits is no less than what it costs.
+#[test]
+fn the_memory_sum_covers_a_stream_at_its_limits() {
+    const GROUPS: usize = 300_000;
+    for (name, aggregate) in
+        [("two-phase", AggregateMode::TwoPhase), ("columns", AggregateMode::Columns)]
+    {
+        let (groups, strings_bytes) = (GROUPS.to_string(), (4 << 20).to_string());
+        let engine = Engine::start(&[
+            "--aggregate",
+            name,
+            "--groups-limit",
+            &groups,
+            "--strings-bytes-limit",
+            &strings_bytes,
+        ]);
+        let before = engine.memory_peak_kib();
+        let port = engine.address.port().to_string();
+        let output = run(ringest()
+            .args(["send", "--records-port", &port, "--connections", "1", "--groups", &groups])
+            .args(["--records", "900000", "--packet-records", "960"]));
+        assert_eq!(output.status.code(), Some(0), "{}", stderr_of(&output));
+        let result = &engine.wait_for_results(1)[0];
+        assert_eq!(result["groups"].as_array().unwrap().len(), GROUPS);
+        let limits = Config {
+            aggregate,
+            groups_limit: GROUPS,
+            strings_bytes_limit: 4 << 20,
+            max_streams: 1,
+            port: None,
+            ..Config::default()
+        };
+        let grown = (engine.memory_peak_kib() - before) * 1024;
+        let memory = limits.memory(1);
+        let allowed = memory.rows_at_start + memory.connection_receiving + memory.connection_groups;
+        assert!(grown <= allowed as u64, "{name}: {grown} bytes, {allowed} allowed");
+    }
 }

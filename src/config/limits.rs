@@ -17,21 +17,34 @@ pub const FOLD_ROWS_MAX: u64 = u32::MAX as u64;
 /// Bytes of a page of groups, of which each stream has at least one. `engine::groups` asserts it.
 pub const GROUP_PAGE_BYTES: usize = 32 << 10;
 
+/// Bytes of a page of text slots, of which each stream has at least one. `engine::intern` asserts
+/// it.
+pub const TEXT_PAGE_BYTES: usize = 16 << 10;
+
 /// Rows of partials that a connection keeps before they are merged, however few groups it has.
 pub const PENDING_ROWS: usize = 256 << 10;
 
-/// Bytes that one group or pending row costs at the worst moment, while partials are merged or the
-/// result is made: old rows, new rows, Polars' hash table, the order of the result. Measured from
-/// 250,000 to a million groups (docs/OPERATIONS.md shows how), rounded up.
+/// Bytes that one group or pending row costs at the worst moment where Polars groups whole columns:
+/// old rows, new rows, Polars' hash table, the order of the result. Measured from 250,000 to a
+/// million groups (docs/OPERATIONS.md shows how), rounded up.
 pub const GROUP_BYTES: usize = 320;
+
+/// Bytes that one group costs at the worst moment where a worker folds rows into groups: its slot
+/// in a table whose pages have all just been split (32 bytes, five slots of sixteen taken), its
+/// partial, Polars' hash table, the order of the result. 256 for a stream that hands its groups
+/// over once; the rest for one of more than [`FOLD_ROWS_MAX`] rows, which fills another table while
+/// the partials of those before wait. Measured from 170,000 to 2.7 million groups
+/// (docs/OPERATIONS.md shows how), rounded up.
+pub const FOLDED_GROUP_BYTES: usize = 480;
 
 /// How often the bytes of distinct texts may be there: interned, in the slack of a vector that has
 /// just doubled, and in the result.
 pub const TEXT_COPIES: usize = 3;
 
-/// Bytes that one distinct text costs beside its own bytes: offset, hash table slot and the slack
-/// of a table that has just doubled.
-pub const TEXT_OVERHEAD_BYTES: usize = 32;
+/// Bytes that one distinct text costs beside its own bytes: a slot of 16 bytes in a table whose
+/// pages have all just been split (five slots of sixteen taken), its end 4 and as much slack, its
+/// rank 8, its view in the result 16.
+pub const TEXT_OVERHEAD_BYTES: usize = 84;
 
 /// Bytes of the cache of texts that each connection's interner keeps (the first 32 bytes of 2048
 /// fields, their codes and lengths). `engine::text_cache` asserts it.

@@ -1,12 +1,13 @@
 //! The memory that a configuration implies, part by part: measures nothing.
 
-use super::Config;
 use super::limits::{
-    BATCHES_IN_FLIGHT, GROUP_BYTES, HUB_QUEUE, INTERN_CACHE_BYTES, LATENCY_BYTES,
-    MESSAGE_BUSY_BYTES, MESSAGE_IDLE_BYTES, MESSAGE_WINDOW_BYTES, PENDING_ROWS, QUEUED_BYTES,
-    RECEIVER_QUEUE_BYTES, ROW_BYTES, RUN_BYTES, RUNS_LIMIT, SMALL_LATENCY_BYTES, TEXT_COPIES,
-    TEXT_OVERHEAD_BYTES,
+    BATCHES_IN_FLIGHT, FOLD_ROWS, FOLDED_GROUP_BYTES, GROUP_BYTES, GROUP_PAGE_BYTES, HUB_QUEUE,
+    INTERN_CACHE_BYTES, LATENCY_BYTES, MESSAGE_BUSY_BYTES, MESSAGE_IDLE_BYTES,
+    MESSAGE_WINDOW_BYTES, PARTIAL_ROW_BYTES, PENDING_ROWS, QUEUED_BYTES, RECEIVER_QUEUE_BYTES,
+    ROW_BYTES, RUN_BYTES, RUNS_LIMIT, SMALL_LATENCY_BYTES, TEXT_COPIES, TEXT_OVERHEAD_BYTES,
+    TEXT_PAGE_BYTES,
 };
+use super::{AggregateMode, Config};
 
 /// Bytes that may wait for the receivers of one of `workers` workers.
 pub fn queued_bytes_of_worker(workers: usize) -> usize {
@@ -16,20 +17,18 @@ pub fn queued_bytes_of_worker(workers: usize) -> usize {
 impl Config {
     /// The memory that these limits imply with `workers` workers.
     pub fn memory(&self, workers: usize) -> Memory {
-        let set_bytes = self.batch_rows * ROW_BYTES;
+        let rows = self.row_memory();
         Memory {
             registered: workers * self.registered_buffers * self.buffer_bytes,
-            column_sets_at_start: workers * BATCHES_IN_FLIGHT * set_bytes,
+            rows_at_start: workers * rows.of_worker,
             connection_receiving: self.buffer_bytes
-                + set_bytes
+                + rows.of_connection
                 + RUNS_LIMIT * RUN_BYTES
                 + INTERN_CACHE_BYTES
+                + TEXT_PAGE_BYTES
                 + LATENCY_BYTES
                 + SMALL_LATENCY_BYTES,
-            // Groups are counted when partials are merged: by then there may be as many pending
-            // rows as groups allowed, and a batch.
-            connection_groups: (2 * self.groups_limit + PENDING_ROWS + self.batch_rows)
-                * GROUP_BYTES
+            connection_groups: rows.of_groups
                 + self.groups_limit * TEXT_OVERHEAD_BYTES
                 + self.strings_bytes_limit * TEXT_COPIES,
             streams: self.max_streams.min(self.max_connections),
@@ -40,6 +39,38 @@ impl Config {
             queues: workers * (queued_bytes_of_worker(workers) + HUB_QUEUE * MESSAGE_WINDOW_BYTES),
         }
     }
+
+    fn row_memory(&self) -> RowMemory {
+        let set_bytes = self.batch_rows * ROW_BYTES;
+        match self.aggregate {
+            AggregateMode::Columns => RowMemory {
+                of_worker: BATCHES_IN_FLIGHT * set_bytes,
+                of_connection: set_bytes,
+                // Groups are counted when partials are merged: by then there may be as many
+                // pending rows as groups allowed, and a batch.
+                of_groups: (2 * self.groups_limit + PENDING_ROWS + self.batch_rows) * GROUP_BYTES,
+            },
+            AggregateMode::TwoPhase => RowMemory {
+                // What the worker decodes into, and what its aggregation hands to Polars.
+                of_worker: FOLD_ROWS * ROW_BYTES + self.batch_rows * PARTIAL_ROW_BYTES,
+                of_connection: GROUP_PAGE_BYTES,
+                // No table has a group too many. The partials of several may wait, however few
+                // groups each has, and are there twice when they are put together.
+                of_groups: self.groups_limit * FOLDED_GROUP_BYTES
+                    + 2 * PENDING_ROWS * PARTIAL_ROW_BYTES,
+            },
+        }
+    }
+}
+
+/// Bytes that records take on their way to a result, which depend on how they are aggregated.
+struct RowMemory {
+    /// At start.
+    of_worker: usize,
+    /// While a connection sends, however much it sends.
+    of_connection: usize,
+    /// At its limit of groups, without their texts.
+    of_groups: usize,
 }
 
 /// Bytes that the limits of a [`Config`] imply, part by part.
@@ -47,10 +78,10 @@ impl Config {
 pub struct Memory {
     /// Registered receive windows of all workers: locked memory, taken at start.
     pub registered: usize,
-    /// Column sets made at start.
-    pub column_sets_at_start: usize,
-    /// What a connection costs while it sends, however much it sends: window, column set, the
-    /// interner's cache, histograms.
+    /// Columns made at start: what workers decode into and what Polars is handed.
+    pub rows_at_start: usize,
+    /// What a connection costs while it sends, however much it sends: window, column set or first
+    /// page of groups, the interner's cache and first page, histograms.
     pub connection_receiving: usize,
     /// What a connection costs at most for its groups and texts, when it reaches both limits.
     pub connection_groups: usize,
@@ -69,7 +100,7 @@ pub struct Memory {
 impl Memory {
     /// Bytes taken at start.
     pub fn at_start(&self) -> usize {
-        self.registered + self.column_sets_at_start
+        self.registered + self.rows_at_start
     }
 
     /// Bytes when every stream has few groups and every message connection is quiet.

@@ -102,6 +102,60 @@ fn the_sum_adds_its_parts() {
     assert_eq!(memory.worst(), worst + QUEUED_BYTES + 2 * HUB_QUEUE * MESSAGE_WINDOW_BYTES);
 }
 
+/// Written down as numbers, so that a changed constant or a forgotten part is noticed.
+#[test]
+fn each_part_is_what_the_documents_say() {
+    let two_phase = Config::default().memory(2);
+    assert_eq!(two_phase.rows_at_start, 2 * (512 * 25 + 65_536 * 33));
+    let stream = (128 << 10) + 12_288 + 81_920 + 16_384 + 172_032 + 2048;
+    assert_eq!(two_phase.connection_receiving, stream + 32_768);
+    let texts = 1_000_000 * 84 + 3 * (64 << 20);
+    assert_eq!(two_phase.connection_groups, 1_000_000 * 480 + 2 * 262_144 * 33 + texts);
+
+    let columns = Config { aggregate: AggregateMode::Columns, ..Config::default() }.memory(2);
+    assert_eq!(columns.rows_at_start, 2 * 4 * 65_536 * 25);
+    assert_eq!(columns.connection_receiving, stream + 65_536 * 25);
+    let rows = 2 * 1_000_000 + 262_144 + 65_536;
+    assert_eq!(columns.connection_groups, rows * 320 + texts);
+    assert_eq!((columns.queues, columns.registered), (two_phase.queues, two_phase.registered));
+}
+
+/// The smallest and the largest of every limit that the sum depends on, in both ways to aggregate.
+#[test]
+fn the_sum_holds_at_the_ends_of_its_limits() {
+    for aggregate in [AggregateMode::Columns, AggregateMode::TwoPhase] {
+        let smallest = Config {
+            aggregate,
+            buffer_bytes: BUFFER_BYTES.0,
+            registered_buffers: 0,
+            batch_rows: BATCH_ROWS.0,
+            groups_limit: GROUPS_LIMIT.0,
+            strings_bytes_limit: STRINGS_BYTES_LIMIT.0,
+            max_streams: MAX_CONNECTIONS.0,
+            max_connections: MAX_CONNECTIONS.0,
+            ..Config::default()
+        };
+        let largest = Config {
+            aggregate,
+            buffer_bytes: BUFFER_BYTES.1,
+            registered_buffers: REGISTERED_BUFFERS_MAX,
+            batch_rows: BATCH_ROWS.1,
+            groups_limit: GROUPS_LIMIT.1,
+            strings_bytes_limit: STRINGS_BYTES_LIMIT.1,
+            max_streams: MAX_CONNECTIONS.1,
+            max_connections: MAX_CONNECTIONS.1,
+            ..Config::default()
+        };
+        assert_eq!((smallest.check(), largest.check()), (Ok(()), Ok(())));
+        let (small, large) = (smallest.memory(1), largest.memory(1024));
+        // Even then a stream has its caches, its first pages and the partials that may wait.
+        assert!(small.connection_receiving > 256 << 10 && small.connection_groups > 16 << 20);
+        assert!(small.worst() < 256 << 20, "{small:?}");
+        // 65,536 streams of 2^32 groups of 400 bytes and more; nothing has overflowed.
+        assert!(large.worst() > 65_536 * (1 << 32) * 400 && large.worst() < usize::MAX, "{large:?}");
+    }
+}
+
 #[test]
 fn a_worker_lets_two_receivers_wait_at_least() {
     assert_eq!(queued_bytes_of_worker(2), QUEUED_BYTES / 2);

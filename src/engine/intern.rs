@@ -1,11 +1,12 @@
 //! Texts to codes, one interner a connection: trims the padding, keeps each distinct value once,
 //! and never forgets or reorders one. Knows nothing of groups.
 
-use super::paged::{PagedTable, Slot};
+use super::paged::{PAGE_SLOTS, PagedTable, Slot};
 use super::text_cache::TextCache;
 use super::text_tag::{
     HEAD_BYTES, ShortValue, TagMaker, TextField, head_of, is_short, len_of, value_words,
 };
+use crate::config::TEXT_PAGE_BYTES;
 
 /// Distinct texts, by code. A code is the order in which its text first came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,6 +90,8 @@ struct TextSlot {
     /// Its code and one; 0 where the slot is free.
     number: u32,
 }
+
+const _: () = assert!(size_of::<TextSlot>() * PAGE_SLOTS == TEXT_PAGE_BYTES);
 
 impl Slot for TextSlot {
     fn is_free(&self) -> bool {

@@ -50,6 +50,13 @@ impl<S: Slot> Page<S> {
         Page { slots: Box::new(Slots([S::default(); PAGE_SLOTS])), entries: 0, depth }
     }
 
+    /// Takes all entries out; those to come have `depth` bits in common.
+    fn empty(&mut self, depth: u32) -> Slots<S> {
+        self.entries = 0;
+        self.depth = depth;
+        std::mem::replace(&mut *self.slots, Slots([S::default(); PAGE_SLOTS]))
+    }
+
     fn put(&mut self, hash: u64, entry: S) {
         let mut probes = Probes::<S>::of(hash);
         while !self.slots.0[probes.slot].is_free() {
@@ -187,11 +194,13 @@ impl<S: Slot> PagedTable<S> {
             self.directory = doubled;
             self.depth += 1;
         }
-        let full = std::mem::replace(&mut self.pages[page], Page::new(depth + 1));
+        // The page is used again. To free it and make two would leave a hole each time that no
+        // aligned page fits into: a sixth of the table's memory.
+        let full = self.pages[page].empty(depth + 1);
         let other = self.pages.len();
         self.pages.push(Page::new(depth + 1));
         let bit = 63 - depth;
-        for entry in full.slots.0.iter().filter(|entry| !entry.is_free()) {
+        for entry in full.0.iter().filter(|entry| !entry.is_free()) {
             let hash = hash_of(entry);
             let to = if hash >> bit & 1 == 0 { page } else { other };
             self.pages[to].put(hash, *entry);
