@@ -9,10 +9,13 @@ mod allocator;
 use allocator::{Asked, CountingAllocator, ThreadCounts};
 use ringest::client::block::{Block, Writes};
 use ringest::client::generate::{Padding, StreamSpec};
-use ringest::config::{AggregateMode, Config};
+use ringest::client::message_client::MessageClient;
+use ringest::client::tls::{Trust, client_config};
+use ringest::config::{AggregateMode, Config, TlsOptions};
 use ringest::engine::counters::Tally;
 use ringest::engine::report::{BufferKind, Report};
 use ringest::runtime::server::Engine;
+use rustls::{ClientConnection, StreamOwned};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{IoSlice, Write};
@@ -32,13 +35,18 @@ const READS: u64 = 2000;
 const GATHERED_READS: u64 = 500;
 /// Ticks of the worker's timer, at least, that must not allocate.
 const TICKS: u32 = 3;
+/// Messages with records that must not allocate, and as many without.
+const MESSAGES: u64 = 1000;
 const PACKET_RECORDS: usize = 4;
+const PACKET_BYTES: usize = 4 + PACKET_RECORDS * 267;
 /// What `send` writes at a time.
 const BULK: usize = 60 << 10;
 /// Each packet by itself.
 const PACKETS: usize = 0;
 /// More records than any test sends.
 const ENDLESS: u64 = 1 << 40;
+
+const HELP: &str = "ALLOCATIONS_SHOWN=5 shows where it comes from";
 
 /// One engine at a time: its worker is found by its thread's name.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -52,17 +60,14 @@ struct Reported {
 
 /// A stream that is being sent.
 struct Stream<'a> {
-    socket: TcpStream,
+    socket: Box<dyn Write>,
     writes: Writes<'a>,
     records: u64,
 }
 
 impl<'a> Stream<'a> {
-    fn open(address: SocketAddr, block: &'a Block, number: u32, write_bytes: usize) -> Self {
-        let socket = TcpStream::connect(address).unwrap();
-        socket.set_nodelay(true).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        Stream { socket, writes: block.writes(number, write_bytes), records: 0 }
+    fn new(socket: Box<dyn Write>, writes: Writes<'a>) -> Self {
+        Stream { socket, writes, records: 0 }
     }
 
     fn write(&mut self) {
@@ -89,12 +94,15 @@ impl<'a> World<'a> {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let before = worker_threads();
         let reported = Arc::new(Mutex::new(Vec::new()));
+        let encrypted = config.tls.records;
         let engine = Engine::start(config, keeping(&reported)).unwrap();
         let new: Vec<i32> = worker_threads().difference(&before).copied().collect();
         assert_eq!(new.len(), 1, "one worker");
         let address = engine.records_address().unwrap();
-        let streams =
-            (0..connections).map(|number| Stream::open(address, block, number, write_bytes));
+        let streams = (0..connections).map(|number| {
+            let socket = connect(address, encrypted);
+            Stream::new(socket, block.writes(number, write_bytes))
+        });
         World {
             worker: ThreadCounts::of(new[0]),
             streams: streams.collect(),
@@ -185,6 +193,12 @@ impl<'a> World<'a> {
         self.worker.show(times.and_then(|times| times.parse().ok()).unwrap_or(0));
     }
 
+    fn stop(&mut self) {
+        let engine = self.engine.take().unwrap();
+        engine.stopper().stop(Duration::ZERO);
+        engine.wait();
+    }
+
     /// Ends streams and engine; every record that was sent must be in the results.
     fn finish(mut self) -> Vec<Reported> {
         let sent = self.sent();
@@ -192,9 +206,7 @@ impl<'a> World<'a> {
         self.streams.clear();
         let reported = Arc::clone(&self.reported);
         until("all results", || reported.lock().unwrap().len() == connections);
-        let engine = self.engine.take().unwrap();
-        engine.stopper().stop(Duration::ZERO);
-        engine.wait();
+        self.stop();
         let reported = std::mem::take(&mut *reported.lock().unwrap());
         assert_eq!(reported.iter().map(|stream| stream.records).sum::<u64>(), sent);
         reported
@@ -202,7 +214,7 @@ impl<'a> World<'a> {
 }
 
 /// What happened between two moments.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Measured {
     asked: Asked,
     reads: u64,
@@ -212,8 +224,7 @@ struct Measured {
 
 impl Measured {
     fn assert_nothing_asked(&self) {
-        let help = "ALLOCATIONS_SHOWN=5 shows where it comes from";
-        assert_eq!(self.asked, Asked::default(), "in {self:?}; {help}");
+        assert_eq!(self.asked, Asked::default(), "in {self:?}; {HELP}");
     }
 }
 
@@ -238,6 +249,18 @@ fn worker_threads() -> BTreeSet<i32> {
         fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("worker-"))
     });
     workers.map(|path| path.file_name().unwrap().to_str().unwrap().parse().unwrap()).collect()
+}
+
+fn connect(address: SocketAddr, encrypted: bool) -> Box<dyn Write> {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    if !encrypted {
+        return Box::new(socket);
+    }
+    let tls = client_config(&Trust::Anybody, None).unwrap();
+    let connection = ClientConnection::new(tls, "localhost".try_into().unwrap()).unwrap();
+    Box::new(StreamOwned::new(connection, socket))
 }
 
 fn until(what: &str, mut reached: impl FnMut() -> bool) {
@@ -374,5 +397,67 @@ fn batches_of_columns() {
         assert!(measured.asked.allocations <= once, "{measured:?}, {batches} batches");
         assert_eq!(Asked { allocations: 0, ..measured.asked }, Asked::default());
         world.finish();
+    }
+}
+
+/// rustls gives the plaintext of each TLS record in a vector of its own. And the storage for what
+/// TLS receives grows and shrinks with what comes, at most once a read, since thousands of quiet
+/// clients have one. Nothing beside that.
+#[test]
+fn encrypted_streams() {
+    const TLS_RECORD_BYTES: usize = 16 << 10;
+    let files = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (cert, key) = (files.path().join("cert"), files.path().join("key"));
+    fs::write(&cert, made.cert.pem()).unwrap();
+    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let tls =
+        TlsOptions { records: true, cert: Some(cert), key: Some(key), ..TlsOptions::default() };
+    let block = block(125);
+    let mut world = World::start(Config { tls, ..config() }, 1, &block, BULK);
+    world.warm_up(&block);
+    let measured = world.measure(READS, World::write);
+    // Each write makes TLS records of its own; where it comes round the block, one more.
+    let write_records = block.writes(0, BULK).records_at_once();
+    let tls_records_of_write = BULK.div_ceil(TLS_RECORD_BYTES) as u64 + 1;
+    let tls_records = measured.records.div_ceil(write_records) * tls_records_of_write;
+    let Asked { allocations, reallocations, frees } = measured.asked;
+    assert!(allocations <= tls_records && frees <= tls_records, "{measured:?}, {tls_records}");
+    assert!(reallocations <= measured.reads, "{measured:?}");
+    world.finish();
+}
+
+/// A client that waits for the answer to each message, with frames that fit a small window and
+/// with frames that take a large, registered one. The histogram that each client has of its own
+/// latencies doubles until it has 2 KiB, where a reply takes longer than any before.
+#[test]
+fn records_in_messages() {
+    const GROWTHS_MAX: u64 = 5;
+    for packets in [1, 60] {
+        let block = block(125);
+        let config = Config { port: Some(0), rate_limit: 0, global_rate_limit: 0, ..config() };
+        let mut world = World::start(config, 0, &block, BULK);
+        let address = world.engine.as_ref().unwrap().messages_address().unwrap();
+        let mut client =
+            MessageClient::connect("127.0.0.1", address.port(), PATIENCE, None).unwrap();
+        let mut writes = block.writes(0, packets * PACKET_BYTES);
+        let mut send = || {
+            let (_, pieces) = writes.next_write().unwrap();
+            let body: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+            client.send_data(&body).unwrap();
+            client.ping().unwrap();
+        };
+        // All groups come.
+        (0..block.size_bytes() / PACKET_BYTES).for_each(|_| send());
+        world.show_if_asked();
+        let asked = world.worker.asked();
+        (0..MESSAGES).for_each(|_| send());
+        let asked = world.worker.asked().since(asked);
+        world.worker.show(0);
+        eprintln!("{asked:?} in {MESSAGES} messages of {packets} packets");
+        assert!(asked.reallocations <= GROWTHS_MAX, "{asked:?}; {HELP}");
+        assert_eq!(Asked { reallocations: 0, ..asked }, Asked::default(), "{HELP}");
+        client.close().unwrap();
+        world.stop();
     }
 }
