@@ -7,17 +7,20 @@
 
 #[path = "messages/broadcast.rs"]
 mod broadcast;
+#[path = "common/process.rs"]
+mod process;
 #[path = "messages/requests.rs"]
 mod requests;
 #[path = "messages/server.rs"]
 mod server;
-#[path = "messages/spread.rs"]
+#[path = "common/spread.rs"]
 mod spread;
 
 use clap::Parser;
+use process::{in_path, pin, raise_open_files};
 use requests::Load;
 use serde_json::json;
-use server::{Server, in_path};
+use server::Server;
 use spread::Spread;
 use std::error::Error;
 use std::path::PathBuf;
@@ -142,8 +145,8 @@ fn start(
         return Ok(servers);
     }
     match in_path(rival) {
-        true => servers.push(start_rival(options.server_core)?),
-        false => println!("{rival} is not in PATH: there is nothing to compare with"),
+        Some(_) => servers.push(start_rival(options.server_core)?),
+        None => println!("{rival} is not in PATH: there is nothing to compare with"),
     }
     Ok(servers)
 }
@@ -290,19 +293,4 @@ fn print_row(row: &str, turns: &[Turn]) -> serde_json::Value {
         }));
     }
     json!({ "row": row, "servers": figures })
-}
-
-/// The client's thread, and every thread that it makes, runs on one core.
-fn pin(core: usize) -> Result<(), Box<dyn Error>> {
-    let mut cores = rustix::thread::CpuSet::new();
-    cores.set(core);
-    rustix::thread::sched_setaffinity(None, &cores)
-        .map_err(|error| format!("the client cannot run on core {core}: {error}").into())
-}
-
-/// As many open files as the system allows; servers inherit it.
-fn raise_open_files() -> Result<(), Box<dyn Error>> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }

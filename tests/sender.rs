@@ -28,7 +28,13 @@ fn connections_that_share_a_pace_send_what_others_send() {
     // As fast as it can, and then at a rate.
     let mut streams = Vec::new();
     for number in 0..2 {
-        let settings = SendSettings { number, write_bytes: 4096, pace: None, tally: false };
+        let settings = SendSettings {
+            number,
+            write_bytes: 4096,
+            pace: None,
+            tally: false,
+            ..SendSettings::default()
+        };
         let sent = thread::scope(|scope| {
             let sender =
                 scope.spawn(|| send_stream(address, &block, &settings, &AtomicU64::new(0)));
@@ -41,7 +47,13 @@ fn connections_that_share_a_pace_send_what_others_send() {
     let (mut paced, sent): (Vec<Vec<u8>>, Vec<Sent>) = thread::scope(|scope| {
         let send = |number| {
             let pace = Some(Arc::clone(&pace));
-            let settings = SendSettings { number, write_bytes: 0, pace, tally: true };
+            let settings = SendSettings {
+                number,
+                write_bytes: 0,
+                pace,
+                tally: true,
+                ..SendSettings::default()
+            };
             send_stream(address, &block, &settings, &AtomicU64::new(0)).unwrap()
         };
         let senders = [0, 1].map(|number| scope.spawn(move || send(number)));
@@ -70,7 +82,8 @@ fn a_failed_connection_is_not_waited_for() {
     let (block, pace) = (block(0), Pace::new(1_000_000, 2));
     let send = |number, address| {
         let pace = Some(Arc::clone(&pace));
-        let settings = SendSettings { number, write_bytes: 0, pace, tally: false };
+        let settings =
+            SendSettings { number, write_bytes: 0, pace, tally: false, ..SendSettings::default() };
         send_stream(address, &block, &settings, &AtomicU64::new(0))
     };
     thread::scope(|scope| {

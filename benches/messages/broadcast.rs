@@ -1,7 +1,8 @@
 //! One publisher and many receivers from one thread: every delivery is compared with what it must
 //! be and counted, whichever protocol it comes by.
 
-use crate::server::{self, Server};
+use crate::process::own_cpu;
+use crate::server::Server;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use ringest::wire::frame::{self, FrameType};
@@ -128,10 +129,10 @@ pub fn run(
     let mut client = Client::connect(server, dialect, receivers, &poll)?;
     client.pump(&mut poll, Some(warm_up))?;
     let before = client.received_bytes;
-    let (server_cpu, client_cpu) = (server.cpu()?, server::own_cpu()?);
+    let (server_cpu, client_cpu) = (server.cpu()?, own_cpu());
     let elapsed = client.pump(&mut poll, Some(measured))?;
     let server_cpu = server.cpu()?.saturating_sub(server_cpu);
-    let client_cpu = server::own_cpu()?.saturating_sub(client_cpu);
+    let client_cpu = own_cpu().saturating_sub(client_cpu);
     let deliveries = (client.received_bytes - before) as f64 / client.message_bytes.1 as f64;
     client.pump(&mut poll, None)?;
     client.check()?;

@@ -1,7 +1,8 @@
 //! Requests and their replies over many connections from one thread: one client for every
 //! protocol, told apart by the bytes of a request and of its reply alone.
 
-use crate::server::{self, Server};
+use crate::process::own_cpu;
+use crate::server::Server;
 use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -104,11 +105,11 @@ pub fn run(
     client.pump(&mut poll, warm_up)?;
     client.requests = 0;
     client.latency.clear();
-    let (server_cpu, client_cpu) = (server.cpu()?, server::own_cpu()?);
+    let (server_cpu, client_cpu) = (server.cpu()?, own_cpu());
     let elapsed = client.pump(&mut poll, measured)?;
     Ok(Sample {
         server_cpu: server.cpu()?.saturating_sub(server_cpu),
-        client_cpu: server::own_cpu()?.saturating_sub(client_cpu),
+        client_cpu: own_cpu().saturating_sub(client_cpu),
         requests: client.requests,
         elapsed,
         latency: client.latency,

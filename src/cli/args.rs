@@ -207,13 +207,13 @@ pub struct LimitOptions {
         long,
         env = "RINGEST_BUFFER_BYTES",
         value_name = "SIZE",
-        default_value = "128KiB",
+        default_value = "256KiB",
         value_parser = size
     )]
     pub buffer_bytes: usize,
     /// Windows of each worker that are registered with its ring, in locked memory; connections
     /// beyond them use plain memory [0 to 1024]
-    #[arg(long, env = "RINGEST_REGISTERED_BUFFERS", value_name = "N", default_value_t = 16)]
+    #[arg(long, env = "RINGEST_REGISTERED_BUFFERS", value_name = "N", default_value_t = 8)]
     pub registered_buffers: usize,
     /// How records become groups: folded into partials on the worker, or whole columns in Polars
     #[arg(
@@ -492,6 +492,10 @@ pub struct SendOptions {
         value_parser = clap::value_parser!(u64).range(SEND_RATE.0..=SEND_RATE.1)
     )]
     pub rate: u64,
+    /// Congestion control of the connections, as the kernel names it, such as cubic; without this
+    /// the system's own
+    #[arg(long, env = "RINGEST_CONGESTION", value_name = "NAME")]
+    pub congestion: Option<String>,
     /// Padding of texts
     #[arg(long, env = "RINGEST_PADDING", value_enum, default_value_t = PaddingOption::Space)]
     pub padding: PaddingOption,

@@ -67,8 +67,13 @@ pub fn run(options: &DemoOptions) -> u8 {
     let senders: Vec<_> = (0..options.connections)
         .map(|number| {
             let block = Arc::clone(&block);
-            let settings =
-                SendSettings { number, write_bytes: WRITE_BYTES, pace: None, tally: true };
+            let settings = SendSettings {
+                number,
+                write_bytes: WRITE_BYTES,
+                pace: None,
+                tally: true,
+                ..SendSettings::default()
+            };
             thread::spawn(move || send_stream(address, &block, &settings, &AtomicU64::new(0)))
         })
         .collect();

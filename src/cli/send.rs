@@ -79,6 +79,7 @@ fn send_all(options: &SendOptions, address: SocketAddr) -> (Vec<Sent>, Vec<Strin
             write_bytes: options.write_bytes,
             pace: pace.clone(),
             tally: options.verify.is_some(),
+            congestion: options.congestion.clone(),
         };
         let progress = Arc::new(AtomicU64::new(0));
         let (block, counter) = (Arc::clone(&block), Arc::clone(&progress));

@@ -4,6 +4,7 @@
 use super::block::{Block, Held, Writes};
 use super::expected::Expected;
 use super::pace::{Pace, Pacer};
+use rustix::net::sockopt::set_tcp_congestion;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How one of a block's streams is sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SendSettings {
     /// Which of the block's streams: each begins one packet further on.
     pub number: u32,
@@ -22,6 +23,8 @@ pub struct SendSettings {
     pub pace: Option<Arc<Pace>>,
     /// Whether to say what the records add up to.
     pub tally: bool,
+    /// The kernel's congestion control for the connection, by its name; `None`: the system's own.
+    pub congestion: Option<String>,
 }
 
 /// What was sent over one connection.
@@ -56,6 +59,17 @@ pub enum SendError {
         /// The system's error.
         source: io::Error,
     },
+    /// The kernel does not have this congestion control.
+    #[error(
+        "cannot use --congestion {name}: {source}; \
+         /proc/sys/net/ipv4/tcp_available_congestion_control has those of this kernel"
+    )]
+    Congestion {
+        /// The name that was asked for.
+        name: String,
+        /// The system's error.
+        source: io::Error,
+    },
     /// The engine closed the connection.
     #[error(
         "the connection to {address} broke after {records} records: {source}; \
@@ -83,9 +97,9 @@ pub fn send_stream(
     settings: &SendSettings,
     progress: &AtomicU64,
 ) -> Result<Sent, SendError> {
-    let connected = connect(address);
+    let connected = connect(address, settings.congestion.as_deref());
     let start = settings.pace.as_deref().map(Pace::begin);
-    let (mut stream, local) = connected.map_err(|source| SendError::Connect { address, source })?;
+    let (mut stream, local) = connected?;
 
     let mut writes = block.writes(settings.number, settings.write_bytes);
     let mut pacer = settings.pace.as_ref().zip(start).map(|(pace, start)| {
@@ -103,7 +117,22 @@ pub fn send_stream(
     Ok(Sent { local, records, packets, bytes, begun, closed, delay_max, expected })
 }
 
-fn connect(address: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
+fn connect(
+    address: SocketAddr,
+    congestion: Option<&str>,
+) -> Result<(TcpStream, SocketAddr), SendError> {
+    let refused = |source| SendError::Connect { address, source };
+    let (stream, local) = connect_plain(address).map_err(refused)?;
+    if let Some(name) = congestion {
+        set_tcp_congestion(&stream, name).map_err(|error| SendError::Congestion {
+            name: name.escape_default().to_string(),
+            source: error.into(),
+        })?;
+    }
+    Ok((stream, local))
+}
+
+fn connect_plain(address: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
     let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;

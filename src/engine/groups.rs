@@ -35,7 +35,7 @@ impl Slot for Partial {
 
 impl Partial {
     #[inline]
-    fn add(&mut self, b: u64, c: f64, d: i8) {
+    fn add(&mut self, (b, c, d): (u64, f64, i8)) {
         self.b += b;
         self.c += c;
         self.d = self.d.min(d);
@@ -119,7 +119,7 @@ impl GroupTable {
         for (row, ((&key, &b), (&c, &d))) in rows.enumerate() {
             let hash = self.hash.hash_one(key);
             let place = self.table.place(hash);
-            if !self.add(hash, place, Partial { key, b, c, count: 1, d }) {
+            if !self.add(hash, place, key, (b, c, d)) {
                 return row;
             }
         }
@@ -142,8 +142,8 @@ impl GroupTable {
             // Nothing is made of them; the loads must not be left out.
             std::hint::black_box(first_counts);
             for (row, &(hash, place)) in rows.zip(&places) {
-                let (key, b, c, d) = (set.keys[row], set.b[row], set.c[row], set.d[row]);
-                if !self.add(hash, place, Partial { key, b, c, count: 1, d }) {
+                let values = (set.b[row], set.c[row], set.d[row]);
+                if !self.add(hash, place, set.keys[row], values) {
                     return row;
                 }
                 folded += 1;
@@ -152,29 +152,32 @@ impl GroupTable {
         folded
     }
 
-    /// Adds one row; false where its group would be one too many. The place may be older than the
-    /// last insertion: an entry that is found there is the right one all the same.
+    /// Adds one row, of B, C and D; false where its group would be one too many. The place may be
+    /// older than the last insertion: an entry that is found there is the right one all the same.
     #[inline(always)]
-    fn add(&mut self, hash: u64, place: Place, row: Partial) -> bool {
+    fn add(&mut self, hash: u64, place: Place, key: u64, values: (u64, f64, i8)) -> bool {
         let first = self.table.at_mut(place);
-        if first.key == row.key && !first.is_free() {
-            first.add(row.b, row.c, row.d);
+        if first.key == key && !first.is_free() {
+            first.add(values);
             return true;
         }
-        self.add_elsewhere(hash, row)
+        self.add_elsewhere(hash, key, values.0, values.1, values.2)
     }
 
+    /// The values one by one: as a tuple they would go through memory, for every row.
+    #[cold]
     #[inline(never)]
-    fn add_elsewhere(&mut self, hash: u64, row: Partial) -> bool {
-        if let Some(place) = self.table.find(hash, |partial| partial.key == row.key) {
-            self.table.at_mut(place).add(row.b, row.c, row.d);
+    fn add_elsewhere(&mut self, hash: u64, key: u64, b: u64, c: f64, d: i8) -> bool {
+        if let Some(place) = self.table.find(hash, |partial| partial.key == key) {
+            self.table.at_mut(place).add((b, c, d));
             return true;
         }
         if self.table.len() == self.groups_limit {
             return false;
         }
         let hasher = &self.hash;
-        self.table.insert(hash, row, |partial| hasher.hash_one(partial.key));
+        let partial = Partial { key, b, c, count: 1, d };
+        self.table.insert(hash, partial, |partial| hasher.hash_one(partial.key));
         true
     }
 }

@@ -118,7 +118,7 @@ impl Interner {
     /// An empty interner for at most `texts_limit` values of `bytes_limit` bytes together.
     pub fn with_limits(texts_limit: usize, bytes_limit: usize) -> Self {
         Interner {
-            cache: TextCache::new(),
+            cache: TextCache::default(),
             table: PagedTable::new(),
             tags: TagMaker::default(),
             texts: Texts::default(),

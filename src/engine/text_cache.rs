@@ -36,9 +36,9 @@ pub struct TextCache {
     evict_next: usize,
 }
 
-impl TextCache {
+impl Default for TextCache {
     /// An empty cache.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let nothing = Known { code: NO_CODE, len: 0 };
         TextCache {
             heads: vec![Head::default(); SETS * WAYS].into_boxed_slice(),
@@ -46,22 +46,19 @@ impl TextCache {
             evict_next: 0,
         }
     }
+}
 
+impl TextCache {
     /// The first place of the set that a head belongs to.
     #[inline(always)]
     fn set_of(head: &Head) -> usize {
-        // Odd constants without a pattern (digits of the golden ratio and of √2, √3, √5 in binary).
-        // Who makes heads collide spoils the own cache and nothing else.
-        const FACTORS: Head = [
-            0x9e37_79b9_7f4a_7c15,
-            0x6a09_e667_f3bc_c909,
-            0xbb67_ae85_84ca_a73b,
-            0x3c6e_f372_fe94_f82b,
-        ];
-        let mixed = head.iter().zip(FACTORS).fold(0u64, |mixed, (word, factor)| {
-            mixed.wrapping_add((word ^ word >> 32).wrapping_mul(factor))
-        });
-        ((mixed >> 40) as usize % SETS) * WAYS
+        // Odd constants without a pattern: digits of the golden ratio and of √2 in binary. Who makes
+        // heads collide spoils the own cache and nothing else.
+        const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0x6a09_e667_f3bc_c909];
+        let pair = |i: usize| (head[i] ^ head[i + 2].rotate_left(29)).wrapping_mul(FACTORS[i]);
+        let mixed = pair(0) ^ pair(1);
+        let mixed = mixed ^ mixed >> 32;
+        (mixed as usize % SETS) * WAYS
     }
 
     /// The code of a field's text, if it is known.

@@ -1,7 +1,9 @@
 //! The middle of some figures and how far apart they are. Assumes no distribution.
 
+use serde::{Deserialize, Serialize};
+
 /// Median, least and greatest.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Spread {
     /// The middle one; of an even number, the mean of the two in the middle.
     pub median: f64,

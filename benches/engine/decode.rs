@@ -1,0 +1,162 @@
+//! Runs of records into columns, E interned: from a buffer that the kernel has just written, as in
+//! a worker, and from memory that lies further away. Finds no packets.
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use ringest::engine::columns::{ColumnSet, a_of, code_of};
+use ringest::engine::decode::decode_runs;
+use ringest::engine::intern::{Interner, Texts};
+use ringest::wire::record::Run;
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+const DISTINCT: [u32; 3] = [25, 1_000, 1_000_000];
+const RECORD_BYTES: usize = 267;
+/// What one read brings: as many records as fit into 128 KiB.
+const WINDOW_RECORDS: usize = (128 << 10) / RECORD_BYTES;
+/// All windows together, 66 MB, are more than a core's own caches hold.
+const WINDOWS: usize = 512;
+
+/// Where the records lie when they are decoded.
+#[derive(Clone, Copy)]
+enum Buffer {
+    /// Copied there just before, outside of the time, as a read does it.
+    Warm,
+    /// Where nobody has looked since all other windows were decoded.
+    Cold,
+}
+
+/// Decoding, for numbers of distinct E that fit into the cache of fields, into the core's caches,
+/// and into neither.
+pub fn bench(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("decode");
+    group.throughput(Throughput::ElementsAndBytes {
+        elements: WINDOW_RECORDS as u64,
+        bytes: (WINDOW_RECORDS * RECORD_BYTES) as u64,
+    });
+    for distinct in DISTINCT {
+        let stream = Stream::new(distinct);
+        stream.check();
+        let mut interner = stream.interner();
+        for (name, buffer) in [("warm", Buffer::Warm), ("cold", Buffer::Cold)] {
+            let id = BenchmarkId::new(name, distinct);
+            group.bench_function(id, |bencher| {
+                bencher.iter_custom(|rounds| stream.decode(rounds, buffer, &mut interner));
+            });
+        }
+    }
+    group.finish();
+}
+
+struct Stream {
+    bytes: Vec<u8>,
+    distinct: u32,
+}
+
+impl Stream {
+    /// Records with texts drawn from `distinct`.
+    fn new(distinct: u32) -> Self {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut bytes = Vec::with_capacity(WINDOWS * WINDOW_RECORDS * RECORD_BYTES);
+        for _ in 0..WINDOWS * WINDOW_RECORDS {
+            bytes.extend(random.u32(..5).to_be_bytes());
+            bytes.extend(random.u16(..).to_be_bytes());
+            bytes.extend((random.f32() * 1e6).to_be_bytes());
+            bytes.push(random.u8(..));
+            bytes.extend(field_of(random.u32(..distinct)));
+        }
+        Stream { bytes, distinct }
+    }
+
+    /// One that knows every text, as after the first records of a long stream.
+    fn interner(&self) -> Interner {
+        let mut interner = Interner::with_limits(self.distinct as usize, 1 << 30);
+        for text in 0..self.distinct {
+            interner.code(&field_of(text)).expect("within the limits");
+        }
+        interner
+    }
+
+    fn windows(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        self.bytes.chunks(WINDOW_RECORDS * RECORD_BYTES)
+    }
+
+    /// Decodes so many windows, and gives the time that decoding took.
+    fn decode(&self, rounds: u64, buffer: Buffer, interner: &mut Interner) -> Duration {
+        let run = whole_window();
+        let mut set = ColumnSet::with_rows(WINDOW_RECORDS);
+        let mut near = vec![0; WINDOW_RECORDS * RECORD_BYTES];
+        let mut took = Duration::ZERO;
+        for (window, _) in self.windows().cycle().zip(0..rounds) {
+            let received = match buffer {
+                Buffer::Cold => window,
+                Buffer::Warm => {
+                    near.copy_from_slice(window);
+                    &near
+                }
+            };
+            let begun = Instant::now();
+            let decoded = decode_runs(received, &[run], interner, &mut set);
+            black_box(&set);
+            took += begun.elapsed();
+            assert_eq!(decoded.records, WINDOW_RECORDS);
+            set.truncate(0);
+        }
+        took
+    }
+
+    /// Compares all columns with a naive reading of the same bytes.
+    fn check(&self) {
+        let mut interner = self.interner();
+        let mut set = ColumnSet::with_rows(WINDOWS * WINDOW_RECORDS);
+        for window in self.windows() {
+            decode_runs(window, &[whole_window()], &mut interner, &mut set);
+        }
+        assert_eq!(sums_of_columns(&set, &interner.into_texts()), self.sums());
+    }
+
+    /// Per text: records, sum of A, of B and of C's bits, minimum of D.
+    fn sums(&self) -> Sums {
+        let mut sums = Sums::new();
+        for record in self.bytes.chunks(RECORD_BYTES) {
+            let number = |bytes: &[u8]| bytes.iter().fold(0u64, |sum, &b| sum << 8 | u64::from(b));
+            let text = record[11..].split(|&byte| byte == b' ').next().unwrap_or_default();
+            let c = f32::from_bits(number(&record[6..10]) as u32);
+            let d = record[10].cast_signed();
+            add(&mut sums, text, (number(&record[..4]), number(&record[4..6]), c, d));
+        }
+        sums
+    }
+}
+
+type Sums = HashMap<Vec<u8>, (u64, u64, u64, u64, i8)>;
+
+fn add(sums: &mut Sums, text: &[u8], (a, b, c, d): (u64, u64, f32, i8)) {
+    if !sums.contains_key(text) {
+        sums.insert(text.to_vec(), (0, 0, 0, 0, i8::MAX));
+    }
+    let sum = sums.get_mut(text).expect("it was put there");
+    *sum = (sum.0 + 1, sum.1 + a, sum.2 + b, sum.3 + u64::from(c.to_bits()), sum.4.min(d));
+}
+
+fn sums_of_columns(set: &ColumnSet, texts: &Texts) -> Sums {
+    let mut sums = Sums::new();
+    for row in 0..set.rows() {
+        let (key, c) = (set.keys[row], set.c[row] as f32);
+        let text = texts.get(code_of(key) as usize);
+        add(&mut sums, text, (u64::from(a_of(key)), set.b[row], c, set.d[row]));
+    }
+    sums
+}
+
+fn whole_window() -> Run {
+    Run { offset: 0, records: WINDOW_RECORDS, ends_packet: false }
+}
+
+/// The field E of a text: without a space within, padded with spaces.
+fn field_of(text: u32) -> [u8; 256] {
+    let mut field = [b' '; 256];
+    let text = format!("sensor-{text}");
+    field[..text.len()].copy_from_slice(text.as_bytes());
+    field
+}

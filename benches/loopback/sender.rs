@@ -1,0 +1,76 @@
+//! Sends the prebuilt packets of `ringest send`, a thread for each connection: reads no answer.
+
+use crate::shapes::Shape;
+use ringest::client::block::Block;
+use ringest::client::expected::Expected;
+use ringest::client::generate::{Padding, StreamSpec};
+use ringest::client::sender::{SendError, SendSettings, Sent, send_stream};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::{self, JoinHandle};
+
+/// Records that a turn consists of a whole number of: all groups, and enough to be worth a look.
+pub fn unit_records(shape: &Shape, tiny: bool) -> u64 {
+    match tiny {
+        true => 2 * shape.packet_records as u64,
+        false => u64::from(shape.groups).max(4096).next_multiple_of(shape.packet_records as u64),
+    }
+}
+
+/// What each connection sends.
+pub struct Stream {
+    block: Arc<Block>,
+    settings: SendSettings,
+    /// Data records.
+    pub records: u64,
+    /// What they add up to.
+    pub expected: Expected,
+}
+
+impl Stream {
+    /// So many records of a shape, sent with a congestion control.
+    pub fn new(shape: &Shape, records: u64, congestion: Option<&str>) -> Self {
+        let block = Block::new(&StreamSpec {
+            records,
+            packet_records: shape.packet_records,
+            padding: Padding::Space,
+            seed: 1,
+            groups: shape.groups,
+        });
+        // All connections send the same.
+        let settings = SendSettings {
+            number: 0,
+            write_bytes: shape.write_bytes,
+            congestion: congestion.map(str::to_owned),
+            ..SendSettings::default()
+        };
+        Stream { expected: block.expected(settings.number), block, settings, records }
+    }
+
+    /// Begins to send over so many connections.
+    pub fn send(&self, address: SocketAddr, connections: usize) -> Senders {
+        let thread = |_| {
+            let (block, settings) = (Arc::clone(&self.block), self.settings.clone());
+            thread::spawn(move || send_stream(address, &block, &settings, &AtomicU64::new(0)))
+        };
+        Senders((0..connections).map(thread).collect())
+    }
+}
+
+/// Connections that are being written to.
+pub struct Senders(Vec<JoinHandle<Result<Sent, SendError>>>);
+
+impl Senders {
+    /// Waits until all have written everything and closed; gives the bytes of each.
+    ///
+    /// # Errors
+    /// The first of theirs.
+    pub fn finish(self) -> Result<u64, SendError> {
+        let mut bytes = 0;
+        for thread in self.0 {
+            bytes = thread.join().expect("no panic")?.bytes;
+        }
+        Ok(bytes)
+    }
+}
