@@ -152,7 +152,10 @@ fn the_sum_holds_at_the_ends_of_its_limits() {
         assert!(small.connection_receiving > 256 << 10 && small.connection_groups > 16 << 20);
         assert!(small.worst() < 256 << 20, "{small:?}");
         // 65,536 streams of 2^32 groups of 400 bytes and more; nothing has overflowed.
-        assert!(large.worst() > 65_536 * (1 << 32) * 400 && large.worst() < usize::MAX, "{large:?}");
+        assert!(
+            large.worst() > 65_536 * (1 << 32) * 400 && large.worst() < usize::MAX,
+            "{large:?}"
+        );
     }
 }
 
