@@ -273,9 +273,14 @@ fn records_of_a_flood(aggregate: &str) -> u64 {
         Engine::start(&[&options[..], &["--exit-after", "1", "--aggregate", aggregate]].concat());
     let port = engine.address.port().to_string();
     let sent = common::run(
-        common::ringest()
-            .args(["send", "--records-port", &port, "--connections", "1"])
-            .args(["--records", "3000000", "--groups", "3000000", "--packet-records", "100"]),
+        common::ringest().args(["send", "--records-port", &port, "--connections", "1"]).args([
+            "--records",
+            "3000000",
+            "--groups",
+            "3000000",
+            "--packet-records",
+            "100",
+        ]),
     );
     let (_, results, _) = engine.wait();
     assert_eq!(results[0]["reason"], "groups_limit");

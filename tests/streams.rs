@@ -45,9 +45,8 @@ fn packets_of_every_size() {
 fn both_ways_to_aggregate_give_the_same_result() {
     let all: Vec<Vec<Record>> = [1, 100, 30_000].map(exact_records).into();
     let streams: Vec<_> = all.iter().map(|records| stream(records, 50)).collect();
-    let results = ["two-phase", "columns"].map(|aggregate| {
-        results_of(&streams, &["--aggregate", aggregate, "--batch-rows", "500"])
-    });
+    let results = ["two-phase", "columns"]
+        .map(|aggregate| results_of(&streams, &["--aggregate", aggregate, "--batch-rows", "500"]));
     for (number, (records, bytes)) in all.iter().zip(&streams).enumerate() {
         let [folded, grouped] = results.each_ref().map(|results| &results[number]);
         assert_complete(folded, records, bytes.len());
