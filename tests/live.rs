@@ -6,14 +6,16 @@ mod common;
 use common::beside::stats;
 use common::oracle::{assert_result, packets, records, stream};
 use common::wire::{CLOSE, Client, DATA_ACK, data, frame};
-use common::{Engine, RINGEST, result_of, ringest, run, stderr_of, until};
+use common::{Engine, RINGEST, read_results, result_of, ringest, run, stderr_of, until};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -83,6 +85,68 @@ fn messages_have_their_part_of_the_line() {
     engine.signal(Signal::TERM);
     let (status, _, log) = engine.wait();
     assert_eq!(status.code(), Some(0), "{log}");
+}
+
+/// `O_NONBLOCK` of `asm-generic/fcntl.h`.
+const NONBLOCK: i32 = 0o4000;
+
+/// An engine whose stderr is full: a pipe that somebody made and forgot to read.
+struct Unread {
+    engine: Engine,
+    stderr: BufReader<ChildStderr>,
+    directory: tempfile::TempDir,
+}
+
+impl Unread {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let results = fs::File::create(directory.path().join("results")).unwrap();
+        let (engine, stderr) = Engine::start_with(&["--interval", "100ms"], results.into());
+        // By another way to the same pipe, so that the engine's own still blocks.
+        let pipe = format!("/proc/self/fd/{}", stderr.get_ref().as_raw_fd());
+        let filler = fs::OpenOptions::new().write(true).custom_flags(NONBLOCK).open(pipe);
+        let mut filler = filler.unwrap();
+        while filler.write(b"\n").is_ok() {}
+        Unread { engine, stderr, directory }
+    }
+
+    /// Streams that are refused, each of which is worth a line of the log.
+    fn refuse(&self, times: usize) {
+        let path = self.directory.path().join("results");
+        let before = read_results(&path).len();
+        for _ in 0..times {
+            common::send(&self.engine, b"no length");
+        }
+        until("results", || read_results(&path).len() == before + times);
+    }
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_holds_neither_results_nor_the_end_up() {
+    let mut unread = Unread::start();
+    unread.refuse(10);
+    unread.engine.signal(Signal::TERM);
+    assert_eq!(unread.engine.wait_for_end().code(), Some(0));
+}
+
+#[test]
+fn who_reads_stderr_late_sees_that_lines_are_missing() {
+    let Unread { mut engine, mut stderr, directory } = {
+        let unread = Unread::start();
+        unread.refuse(10);
+        unread
+    };
+    let mut line = String::new();
+    while !line.contains(" lines are missing here") {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "it never says so");
+    }
+    engine.signal(Signal::TERM);
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("stopped: 10 connections reported"), "{rest}");
+    assert_eq!(engine.wait_for_end().code(), Some(0));
+    drop(directory);
 }
 
 #[test]

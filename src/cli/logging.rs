@@ -1,6 +1,6 @@
 //! Logs on stderr: writes no result.
 
-use super::status_line::Stderr;
+use super::status_line::Lines;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
@@ -20,7 +20,7 @@ pub fn start(debug: bool) {
     let colours_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| Stderr)
+        .with_writer(|| Lines)
         .with_ansi(std::io::stderr().is_terminal() && !colours_refused)
         .with_target(false)
         // A stderr that is closed must not stop an engine: saying about it would panic.

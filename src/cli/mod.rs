@@ -18,6 +18,7 @@ pub mod render;
 pub mod send;
 pub mod serve;
 pub mod status_line;
+pub mod stderr;
 pub mod token;
 
 use crate::runtime::stdio;

@@ -9,11 +9,11 @@ use super::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE, say, status_line};
 use crate::config::{Config, DRAIN_TIMEOUT};
 use crate::engine::aggregate;
 use crate::engine::counters::{Counters, Protocol};
+use crate::engine::snapshot::messages;
 use crate::runtime::host::{self, Verdict};
 use crate::runtime::reporter::{Outcome, Sink};
 use crate::runtime::server::{Engine, StartError};
 use crate::runtime::signals;
-use crate::wire::frame::FrameType;
 use std::io::{self, BufWriter, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,8 @@ use std::time::SystemTime;
 
 /// Runs the command and returns its exit code.
 pub fn run(options: &ServeOptions) -> u8 {
+    // Whoever reads stderr must not be able to hold up results, nor the end.
+    status_line::limit_waits();
     let config = options.config();
     // Before the engine starts, so that a wrong name costs nothing.
     let files = config.hgrm.as_deref().map(|path| LatencyFiles::open(path, SystemTime::now()));
@@ -103,7 +105,7 @@ fn sum_up(counters: &Counters) {
     if opened == 0 {
         return;
     }
-    let messages: u64 = (0..FrameType::ALL.len()).map(|i| counters.sum(|t| &t.messages[i])).sum();
+    let messages = messages(counters).sum();
     let latency = counters.message_latency().summary();
     say(format_args!(
         "{opened} message connections, {messages} messages; latency of {} replies: p50 {:.1} µs, \

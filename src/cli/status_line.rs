@@ -4,16 +4,17 @@
 //! Whatever else the process writes to stderr goes through here, too, so that it comes before the
 //! line and not into it.
 
+use super::stderr::Stderr;
 use rustix::termios::tcgetwinsize;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// Back to the line's beginning, and everything from there on gone.
 const CLEAR: &[u8] = b"\r\x1b[K";
 /// Columns of a terminal that does not say.
 const COLUMNS: usize = 80;
 
-static LINE: Mutex<Line> = Mutex::new(Line { text: String::new(), drawn: false, held: 0 });
+static LINE: Mutex<(Line, Stderr)> = Mutex::new((Line::EMPTY, Stderr::unlimited()));
 
 /// What stands at the end of stderr.
 struct Line {
@@ -26,9 +27,7 @@ struct Line {
 }
 
 impl Line {
-    fn lock() -> MutexGuard<'static, Line> {
-        LINE.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    const EMPTY: Line = Line { text: String::new(), drawn: false, held: 0 };
 
     /// The bytes that bring `text` to the terminal, and the line below it.
     fn around(&mut self, text: &[u8], columns: usize) -> Vec<u8> {
@@ -44,15 +43,23 @@ impl Line {
         }
         bytes
     }
+}
 
-    fn write(&mut self, text: &[u8]) -> io::Result<()> {
-        let shown = self.drawn || !self.text.is_empty();
-        if !shown {
-            return io::stderr().write_all(text);
-        }
-        let bytes = self.around(text, columns());
-        io::stderr().write_all(&bytes)
+/// Changes what is to be shown, and writes `text` before it.
+fn update(text: &[u8], change: impl FnOnce(&mut Line)) -> io::Result<()> {
+    let mut guard = LINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (line, stderr) = &mut *guard;
+    let shown = line.drawn || !line.text.is_empty();
+    change(line);
+    match shown || !line.text.is_empty() {
+        true => stderr.write(&line.around(text, columns())),
+        false => stderr.write(text),
     }
+}
+
+/// From now on nothing waits for stderr for long: lines that nobody takes are left out.
+pub fn limit_waits() {
+    LINE.lock().unwrap_or_else(PoisonError::into_inner).1.limit_waits();
 }
 
 /// Whether stderr is a terminal on which a line can be changed.
@@ -63,10 +70,8 @@ pub fn possible() -> bool {
 
 /// Shows a line, in place of the one before.
 pub fn show(text: String) {
-    let mut line = Line::lock();
-    line.text = text;
     // A terminal that is gone stops nothing.
-    let _ = line.write(b"");
+    let _ = update(b"", |line| line.text = text);
 }
 
 /// Takes the line away.
@@ -79,14 +84,12 @@ pub fn remove() {
 /// # Errors
 /// Those of stderr.
 pub fn print(text: &[u8]) -> io::Result<()> {
-    Line::lock().write(text)
+    update(text, |_| ())
 }
 
 /// Takes the line away for as long as the guard is there, for output that goes elsewhere.
 pub fn hold() -> Held {
-    let mut line = Line::lock();
-    line.held += 1;
-    let _ = line.write(b"");
+    let _ = update(b"", |line| line.held += 1);
     Held(())
 }
 
@@ -96,16 +99,14 @@ pub struct Held(());
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut line = Line::lock();
-        line.held -= 1;
-        let _ = line.write(b"");
+        let _ = update(b"", |line| line.held -= 1);
     }
 }
 
 /// stderr for writers that write whole lines, such as the log.
-pub struct Stderr;
+pub struct Lines;
 
-impl Write for Stderr {
+impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         print(bytes).map(|()| bytes.len())
     }

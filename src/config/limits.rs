@@ -118,6 +118,9 @@ const _: () = assert!(
         && COALESCE_DUE < 1.0
 );
 
+/// How long a line waits for a stderr that takes none. After it they are left out, and counted,
+/// until one is taken: whoever reads stderr must be able to hold up neither results nor the end.
+pub const STDERR_PATIENCE: Duration = Duration::from_millis(500);
 /// How often deadlines are looked at, hence how late one may be noticed.
 pub const TICK: Duration = Duration::from_millis(50);
 /// How long running connections may go on after the first SIGTERM or SIGINT.

@@ -68,7 +68,8 @@ impl Aggregate {
     }
 
     /// Folds the partials of one table in, each group of which stands there once, a set at a time.
-    /// Empties the set and keeps its memory.
+    /// Empties the set and keeps its memory. Groups are known exactly after a second table: those
+    /// of a stream so long would otherwise grow until they were merged.
     ///
     /// # Errors
     /// [`AggregateError`]; the set is empty then, too.
@@ -77,8 +78,7 @@ impl Aggregate {
         partials: impl Iterator<Item = &'a Partial>,
         set: &mut PartialSet,
     ) -> Result<(), AggregateError> {
-        // Not in between: what comes from one table cannot shrink.
-        self.merge_if_due()?;
+        let first = self.merged.is_none() && self.pending.is_empty();
         let mut partials = partials.peekable();
         while partials.peek().is_some() {
             let free = set.sums.rows_free();
@@ -87,7 +87,8 @@ impl Aggregate {
             set.clear();
             self.keep(grouped?)?;
         }
-        Ok(())
+        // What comes from one table cannot shrink.
+        if first { Ok(()) } else { self.merge() }
     }
 
     /// Keeps a partial until the next merge.

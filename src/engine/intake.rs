@@ -100,7 +100,7 @@ impl RecordIntake {
         self.poll(buffer, set, usize::MAX, |_| None)
     }
 
-    /// The same, and folds them into `groups` at once. `scratch` is empty before and after.
+    /// The same, and folds them into `groups` at once. Nothing that stands in `scratch` is kept.
     ///
     /// # Errors
     /// [`Refused`]; the stream is over then.
@@ -115,13 +115,13 @@ impl RecordIntake {
     ) -> Result<Next, Refused> {
         let rows_limit = groups.rows_free();
         assert!(rows_limit > 0, "the groups hold as many rows as they can count");
-        let next = self.poll(buffer, scratch, rows_limit, |scratch| {
+        // Before and not after: a stream that panicked may have left rows there.
+        scratch.truncate(0);
+        self.poll(buffer, scratch, rows_limit, |scratch| {
             let folded = groups.fold(scratch);
             let limit = groups.groups_limit();
             (folded < scratch.rows()).then_some((folded, Refused::Groups { limit }))
-        });
-        scratch.truncate(0);
-        next
+        })
     }
 
     /// One pass. `use_rows` may stop at a row, and says why; those after it were never received.

@@ -135,17 +135,26 @@ pub struct SmallLatency {
 }
 
 impl SmallLatency {
+    /// With all the memory that it ever takes, so that recording allocates nothing.
+    pub fn with_room() -> Self {
+        SmallLatency { histogram: Some(Self::histogram_up_to(LATENCY_NS_MAX)) }
+    }
+
+    fn histogram_up_to(nanoseconds: u64) -> Box<Histogram<u32>> {
+        let (low, digits) = (LATENCY_NS_MIN, SMALL_LATENCY_DIGITS);
+        let histogram = Histogram::new_with_bounds(low, nanoseconds, digits);
+        Box::new(histogram.expect("the bounds of config are valid"))
+    }
+
     /// Records `messages` messages that took `latency` each.
     pub fn record(&mut self, latency: Duration, messages: u32) {
         if messages == 0 {
             return;
         }
         let histogram = self.histogram.get_or_insert_with(|| {
-            let (low, digits) = (LATENCY_NS_MIN, SMALL_LATENCY_DIGITS);
-            let mut histogram = Histogram::new_with_bounds(low, 2 * low, digits)
-                .expect("the bounds of config are valid");
+            let mut histogram = Self::histogram_up_to(2 * LATENCY_NS_MIN);
             histogram.auto(true);
-            Box::new(histogram)
+            histogram
         });
         let nanoseconds = nanoseconds(latency).min(LATENCY_NS_MAX);
         // A count that is full stays full: 2^32 messages of one latency are enough to know it.
@@ -226,6 +235,18 @@ mod tests {
         small.record(Duration::from_secs(3600), 1);
         assert!((60e6..63.75e6).contains(&small.summary().max), "{:?}", small.summary());
         assert!(bytes(&small) <= SMALL_LATENCY_BYTES, "{}", bytes(&small));
+    }
+
+    #[test]
+    fn one_with_room_has_its_stated_size_from_the_beginning() {
+        let mut small = SmallLatency::with_room();
+        assert_eq!(small.summary(), LatencySummary::default());
+        let bytes = |small: &SmallLatency| small.histogram.as_ref().unwrap().distinct_values() * 4;
+        let before = bytes(&small);
+        assert!(before <= SMALL_LATENCY_BYTES, "{before}");
+        small.record(Duration::from_secs(3600), 1);
+        assert!((60e6..63.75e6).contains(&small.summary().max), "{:?}", small.summary());
+        assert_eq!(bytes(&small), before);
     }
 
     #[test]

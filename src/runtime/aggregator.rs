@@ -18,21 +18,14 @@ use tokio::sync::mpsc;
 
 /// What a worker asks of its aggregation thread.
 pub enum Job {
-    /// Fold a batch into its connection's groups.
-    Batch {
+    /// Fold rows into their connection's groups.
+    Add {
         /// Number of the connection.
         connection: u64,
-        /// The rows. The set goes back to its pool.
-        set: PooledSet,
+        /// The rows.
+        rows: Rows,
         /// To be set where the connection has too many groups.
         over_groups: Arc<AtomicBool>,
-    },
-    /// Group what a worker has folded.
-    Groups {
-        /// Number of the connection.
-        connection: u64,
-        /// The groups of some of its records, mostly of all.
-        groups: Box<GroupTable>,
     },
     /// Make the result of a connection; all its batches came before.
     Finish {
@@ -41,6 +34,15 @@ pub enum Job {
         /// What it holds, to be given back when the result is printed.
         held: Held,
     },
+}
+
+/// Records of one connection, as its worker hands them over.
+pub enum Rows {
+    /// A batch. The set goes back to its pool.
+    Columns(PooledSet),
+    /// The groups that the worker has folded them into, mostly those of all records. Their memory
+    /// is given up here and not on the worker.
+    Groups(Box<GroupTable>),
 }
 
 /// The connections of one aggregation thread.
@@ -64,12 +66,11 @@ pub fn run(mut jobs: mpsc::Receiver<Job>, finished: mpsc::Sender<Finished>, conf
     };
     while let Some(job) = jobs.blocking_recv() {
         match job {
-            Job::Batch { connection, mut set, over_groups } => {
-                if aggregator.add(connection, &mut set) {
+            Job::Add { connection, rows, over_groups } => {
+                if aggregator.add(connection, rows) {
                     over_groups.store(true, Ordering::Relaxed);
                 }
             }
-            Job::Groups { connection, groups } => aggregator.add_groups(connection, &groups),
             Job::Finish { received, held } => {
                 let report = aggregator.finish(*received);
                 if finished.blocking_send(Finished { report, _held: Some(held) }).is_err() {
@@ -81,26 +82,20 @@ pub fn run(mut jobs: mpsc::Receiver<Job>, finished: mpsc::Sender<Finished>, conf
 }
 
 impl Aggregator {
-    /// Folds a batch in; true where the connection has too many groups by now.
-    fn add(&mut self, connection: u64, set: &mut PooledSet) -> bool {
+    /// Folds rows in; true where the connection has too many groups by now.
+    fn add(&mut self, connection: u64, rows: Rows) -> bool {
         let entry = self.running.entry(connection).or_insert_with(|| Ok(Aggregate::default()));
         let Ok(aggregate) = entry else { return false };
-        match guarded(|| aggregate.add(set)) {
+        let added = guarded(|| match rows {
+            Rows::Columns(mut set) => aggregate.add(&mut set),
+            Rows::Groups(groups) => aggregate.add_partials(groups.partials(), &mut self.partials),
+        });
+        match added {
             Ok(()) => aggregate.groups_known() > self.groups_limit,
             Err(defect) => {
                 *entry = Err(defect);
                 false
             }
-        }
-    }
-
-    /// Groups partials; the table's memory is given up here and not on its worker.
-    fn add_groups(&mut self, connection: u64, groups: &GroupTable) {
-        let entry = self.running.entry(connection).or_insert_with(|| Ok(Aggregate::default()));
-        let Ok(aggregate) = entry else { return };
-        let added = guarded(|| aggregate.add_partials(groups.partials(), &mut self.partials));
-        if let Err(defect) = added {
-            *entry = Err(defect);
         }
     }
 
@@ -133,5 +128,33 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, AggregateError>) -> Result<T, Str
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("the aggregation panicked, see the log".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::FOLD_ROWS_MAX;
+    use crate::engine::columns::ColumnSet;
+
+    fn table(keys: std::ops::Range<u64>) -> Rows {
+        let mut set = ColumnSet::with_rows(10);
+        keys.for_each(|key| set.push_row(key, 1, 1.0, 1));
+        let mut groups = GroupTable::with_limits(10, FOLD_ROWS_MAX);
+        groups.fold(&set);
+        Rows::Groups(Box::new(groups))
+    }
+
+    /// A stream so long that it hands several tables over has the groups of all of them.
+    #[test]
+    fn the_groups_of_several_tables_count_together() {
+        let partials = PartialSet::with_rows(3);
+        let mut aggregator = Aggregator { groups_limit: 10, running: HashMap::new(), partials };
+        for keys in [0..10, 0..10, 5..10] {
+            assert!(!aggregator.add(1, table(keys)));
+        }
+        assert!(!aggregator.add(2, table(0..10)));
+        assert!(aggregator.add(1, table(10..11)));
+        assert!(!aggregator.add(2, table(3..7)));
     }
 }

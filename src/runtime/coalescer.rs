@@ -152,6 +152,8 @@ impl Coalescing {
         window_bytes: usize,
     ) -> Option<Self> {
         let rule = Coalesce::new(shared.delay, window_bytes)?;
+        // Room for the marks of all, each of whom holds a share, so that raising allocates nothing.
+        shared.raised.borrow_mut().reserve(Rc::strong_count(shared));
         let mark = Mark {
             stream: Rc::clone(stream),
             raised: Cell::new(false),
@@ -162,7 +164,7 @@ impl Coalescing {
             rule,
             mark: Rc::new(mark),
             waited_since: None,
-            waits: SmallLatency::default(),
+            waits: SmallLatency::with_room(),
         })
     }
 

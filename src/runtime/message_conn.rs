@@ -3,6 +3,7 @@
 //! does).
 
 use super::acceptor::Accepted;
+use super::aggregator::Job;
 use super::deadlines::Cut;
 use super::message_input::Input;
 use super::messages::Messages;
@@ -33,6 +34,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::mpsc;
 use tokio_uring::net::TcpStream;
 
 /// A message connection on its worker.
@@ -55,6 +57,14 @@ pub struct MessageConnection {
 struct Carried {
     stream: RecordStream,
     slot: StreamSlot,
+}
+
+impl Carried {
+    /// Ends the stream and has its result made.
+    async fn end(self, ended: Result<(), Failure>, jobs: &mpsc::Sender<Job>) {
+        let received = self.stream.finish(ended).await;
+        record_stream::report(jobs, received, Held::Stream(self.slot)).await;
+    }
 }
 
 /// How a connection is over.
@@ -184,8 +194,7 @@ impl MessageConnection {
                         address: self.address,
                         records: &mut self.records,
                     };
-                    // Its state is large, and most connections never carry data.
-                    match Box::pin(carrier.take_in(body, taken_over)).await {
+                    match carrier.take_in(body, taken_over).await {
                         Taken::In => self.session.acknowledge(sequence, &mut out),
                         Taken::Rejected => self.session.reject(&mut out),
                         Taken::NoStream => self.session.fail(Fault::StreamsLimit, &mut out),
@@ -285,7 +294,6 @@ impl MessageConnection {
     /// Reports the record stream that is not at its end: CLOSE ends it well.
     async fn end_records(&mut self, over: &Over) {
         let Some(carried) = self.records.take() else { return };
-        let Carried { stream, slot } = *carried;
         let reason = match over {
             Over::Session(End::Closed) => None,
             Over::Cut(Cut::Idle) => Some(Reason::IdleTimeout),
@@ -299,8 +307,7 @@ impl MessageConnection {
             None => Ok(()),
             Some(reason) => Err(Failure::of(reason, "its message connection ended before CLOSE")),
         };
-        let received = stream.finish(ended).await;
-        record_stream::report(&self.shared.streams.jobs, received, Held::Stream(slot)).await;
+        carried.end(ended, &self.shared.streams.jobs).await;
     }
 
     /// Tells the client why, flushes what it is owed, and waits a moment for it to close: closing
@@ -469,10 +476,10 @@ impl Carrier<'_> {
             stream.forget_window();
             return Taken::In;
         }
-        let Carried { stream, slot } = *self.records.take().expect("a stream is there");
+        let carried = self.records.take().expect("a stream is there");
         let rejected = digested.is_err();
-        let received = stream.finish(digested).await;
-        record_stream::report(&streams.jobs, received, Held::Stream(slot)).await;
+        // Its state is large, and most connections never carry data.
+        Box::pin(carried.end(digested, &streams.jobs)).await;
         if rejected { Taken::Rejected } else { Taken::In }
     }
 

@@ -2,7 +2,7 @@
 //! (`engine` does), reads no socket and keeps no deadline. Waits only for column sets and for room
 //! in the aggregation's queue.
 
-use super::aggregator::Job;
+use super::aggregator::{Job, Rows};
 use super::pool::{ColumnPool, PooledSet};
 use super::slots::Held;
 use crate::config::{AggregateMode, Config, FOLD_ROWS, FOLD_ROWS_MAX};
@@ -88,11 +88,7 @@ impl Failure {
 /// first of them and right after it was handed over.
 enum Gathered {
     /// The batch that is being filled.
-    Columns {
-        set: Option<PooledSet>,
-        /// Set by the aggregation when the connection has too many groups.
-        over_groups: Arc<AtomicBool>,
-    },
+    Columns(Option<PooledSet>),
     /// Their groups.
     Groups(Option<Box<GroupTable>>),
 }
@@ -102,6 +98,8 @@ pub struct RecordStream {
     shared: Rc<Streams>,
     intake: RecordIntake,
     gathered: Gathered,
+    /// Set by the aggregation when the connection has too many groups.
+    over_groups: Arc<AtomicBool>,
     received: Received,
 }
 
@@ -118,11 +116,11 @@ impl RecordStream {
         let mut received = Received::nothing(number, peer, now);
         received.buffer = buffer;
         let gathered = match shared.config.aggregate {
-            AggregateMode::Columns => Gathered::Columns { set: None, over_groups: Arc::default() },
+            AggregateMode::Columns => Gathered::Columns(None),
             AggregateMode::TwoPhase => Gathered::Groups(None),
         };
         let intake = RecordIntake::new(&shared.config, window_bytes);
-        RecordStream { intake, gathered, received, shared }
+        RecordStream { intake, gathered, over_groups: Arc::default(), received, shared }
     }
 
     /// The number under which it is reported.
@@ -192,7 +190,7 @@ impl RecordStream {
         self.make_room().await?;
         let packets_before = self.intake.counts().packets;
         let next = match &mut self.gathered {
-            Gathered::Columns { set, .. } => {
+            Gathered::Columns(set) => {
                 self.intake.poll_rows(buffer, set.as_mut().expect("make_room leaves a set"))
             }
             Gathered::Groups(groups) => {
@@ -215,19 +213,18 @@ impl RecordStream {
     /// behind.
     async fn make_room(&mut self) -> Result<(), Failure> {
         let full = match &self.gathered {
-            Gathered::Columns { set, .. } => set.as_ref().is_some_and(|set| set.rows_free() == 0),
+            Gathered::Columns(set) => set.as_ref().is_some_and(|set| set.rows_free() == 0),
             Gathered::Groups(groups) => groups.as_ref().is_some_and(|g| g.rows_free() == 0),
         };
         if full {
             self.hand_over().await;
         }
-        let Gathered::Columns { set, over_groups } = &mut self.gathered else { return Ok(()) };
-        if over_groups.load(Ordering::Relaxed) {
+        if self.over_groups.load(Ordering::Relaxed) {
             let limit = self.shared.config.groups_limit;
             let refused = Refused::Groups { limit };
             return Err(Failure::of(refused, refused));
         }
-        if set.is_none() {
+        if let Gathered::Columns(set @ None) = &mut self.gathered {
             *set = Some(self.shared.pool.take().await);
         }
         Ok(())
@@ -235,19 +232,13 @@ impl RecordStream {
 
     /// Gives what was gathered to the aggregation, waiting where its queue is full.
     async fn hand_over(&mut self) {
-        let connection = self.received.connection;
-        let job = match &mut self.gathered {
-            Gathered::Columns { set, over_groups } => match set.take() {
-                Some(set) if !set.is_empty() => {
-                    Job::Batch { connection, set, over_groups: Arc::clone(over_groups) }
-                }
-                _ => return,
-            },
-            Gathered::Groups(groups) => match groups.take() {
-                Some(groups) => Job::Groups { connection, groups },
-                None => return,
-            },
+        let rows = match &mut self.gathered {
+            Gathered::Columns(set) => set.take().filter(|set| !set.is_empty()).map(Rows::Columns),
+            Gathered::Groups(groups) => groups.take().map(Rows::Groups),
         };
+        let Some(rows) = rows else { return };
+        let connection = self.received.connection;
+        let job = Job::Add { connection, rows, over_groups: Arc::clone(&self.over_groups) };
         // Fails only where the aggregation thread is gone; finishing will say so.
         let _ = self.shared.jobs.send(job).await;
     }
@@ -272,5 +263,38 @@ pub async fn report(jobs: &mpsc::Sender<Job>, received: Received, held: Held) {
     let job = Job::Finish { received: Box::new(received), held };
     if jobs.send(job).await.is_err() {
         tracing::error!(connection, "the aggregation is gone: this is a defect, please report it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In both ways of aggregating, whose threads may find late that there are too many groups.
+    #[tokio::test]
+    async fn a_stream_ends_once_the_aggregation_has_found_too_many_groups() {
+        let packet = [&271_u32.to_be_bytes()[..], &[1; 267]].concat();
+        for aggregate in [AggregateMode::Columns, AggregateMode::TwoPhase] {
+            let config = Arc::new(Config { aggregate, batch_rows: 1, ..Config::default() });
+            let (jobs, mut work) = mpsc::channel(4);
+            let pool = ColumnPool::new(4, 0, config.batch_rows);
+            let streams = Streams::new(config, pool, jobs, Counters::new(1), 0);
+            let (peer, now) = ("[::1]:9".parse().unwrap(), Instant::now());
+            let mut stream =
+                RecordStream::start(Rc::new(streams), 7, peer, BufferKind::Plain, 4096, now);
+            stream.digest(&packet, packet.len(), now).await.unwrap();
+            stream.forget_window();
+            stream.hand_over().await;
+            let Some(Job::Add { connection: 7, rows, over_groups }) = work.recv().await else {
+                panic!("rows were handed over");
+            };
+            assert_eq!(matches!(rows, Rows::Columns(_)), aggregate == AggregateMode::Columns);
+            over_groups.store(true, Ordering::Relaxed);
+            let refused = stream.digest(&packet, packet.len(), now).await.unwrap_err();
+            assert_eq!(refused.reason, Reason::GroupsLimit);
+            let received = stream.finish(Err(refused)).await;
+            assert_eq!((received.counts.records, received.reason.is_some()), (1, true));
+            assert!(work.try_recv().is_err(), "no rows are left");
+        }
     }
 }

@@ -1,0 +1,463 @@
+//! Steady state: once a stream has shown its groups, a worker takes its reads, packets and batches
+//! without asking the allocator for anything. Each test runs an engine in this process, sends over
+//! loopback, and compares the counts of the worker's thread between two moments within the streams.
+//!
+//! `ALLOCATIONS_SHOWN=5` shows on stderr where the first five calls come from.
+
+mod allocator;
+
+use allocator::{Asked, CountingAllocator, ThreadCounts};
+use ringest::client::block::{Block, Writes};
+use ringest::client::generate::{Padding, StreamSpec};
+use ringest::client::message_client::MessageClient;
+use ringest::client::tls::{Trust, client_config};
+use ringest::config::{AggregateMode, Config, TlsOptions};
+use ringest::engine::counters::Tally;
+use ringest::engine::report::{BufferKind, Report};
+use ringest::runtime::server::Engine;
+use rustls::{ClientConnection, StreamOwned};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{IoSlice, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// Longer than anything here takes; a test that reaches it fails.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Reads, at least, that must not allocate.
+const READS: u64 = 2000;
+/// The same where reads wait to be gathered.
+const GATHERED_READS: u64 = 500;
+/// Ticks of the worker's timer, at least, that must not allocate.
+const TICKS: u32 = 3;
+/// Messages with records that must not allocate, and as many without.
+const MESSAGES: u64 = 1000;
+const PACKET_RECORDS: usize = 4;
+const PACKET_BYTES: usize = 4 + PACKET_RECORDS * 267;
+/// What `send` writes at a time.
+const BULK: usize = 60 << 10;
+/// Each packet by itself.
+const PACKETS: usize = 0;
+/// More records than any test sends.
+const ENDLESS: u64 = 1 << 40;
+
+const HELP: &str = "ALLOCATIONS_SHOWN=5 shows where it comes from";
+
+/// One engine at a time: its worker is found by its thread's name.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// What a report said.
+struct Reported {
+    records: u64,
+    groups: usize,
+    buffer: BufferKind,
+}
+
+/// A stream that is being sent.
+struct Stream<'a> {
+    socket: Box<dyn Write>,
+    writes: Writes<'a>,
+    records: u64,
+}
+
+impl<'a> Stream<'a> {
+    fn new(socket: Box<dyn Write>, writes: Writes<'a>) -> Self {
+        Stream { socket, writes, records: 0 }
+    }
+
+    fn write(&mut self) {
+        let (held, mut pieces) = self.writes.next_write().expect("the streams have no end");
+        while !pieces.is_empty() {
+            let written = self.socket.write_vectored(pieces).unwrap();
+            IoSlice::advance_slices(&mut pieces, written);
+        }
+        self.records += held.records;
+    }
+}
+
+/// An engine with one worker, and the streams that are sent to it.
+struct World<'a> {
+    engine: Option<Engine>,
+    worker: &'static ThreadCounts,
+    streams: Vec<Stream<'a>>,
+    reported: Arc<Mutex<Vec<Reported>>>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl<'a> World<'a> {
+    fn start(config: Config, connections: u32, block: &'a Block, write_bytes: usize) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = worker_threads();
+        let reported = Arc::new(Mutex::new(Vec::new()));
+        let encrypted = config.tls.records;
+        let engine = Engine::start(config, keeping(&reported)).unwrap();
+        let new: Vec<i32> = worker_threads().difference(&before).copied().collect();
+        assert_eq!(new.len(), 1, "one worker");
+        let address = engine.records_address().unwrap();
+        let streams = (0..connections).map(|number| {
+            let socket = connect(address, encrypted);
+            Stream::new(socket, block.writes(number, write_bytes))
+        });
+        World {
+            worker: ThreadCounts::of(new[0]),
+            streams: streams.collect(),
+            engine: Some(engine),
+            reported,
+            _alone: alone,
+        }
+    }
+
+    fn tally(&self) -> &Tally {
+        &self.engine.as_ref().unwrap().counters().workers[0]
+    }
+
+    fn sent(&self) -> u64 {
+        self.streams.iter().map(|stream| stream.records).sum()
+    }
+
+    /// One write of each stream, as fast as they are taken.
+    fn write(&mut self) {
+        self.streams.iter_mut().for_each(Stream::write);
+    }
+
+    /// One write of each stream, each a read of its own.
+    fn write_and_wait(&mut self) {
+        self.write();
+        self.wait_until_all_arrived();
+    }
+
+    /// One write of each stream, and a pause in which the worker has little to do.
+    fn write_and_rest(&mut self) {
+        self.write();
+        thread::sleep(Duration::from_micros(100));
+    }
+
+    fn wait_until_all_arrived(&self) {
+        let sent = self.sent();
+        until("all records arrived", || self.tally().records.get() == sent);
+    }
+
+    /// Waits until the worker's timer has run so many times: each time it says how much processor
+    /// time the worker has used, which is more than the time before.
+    fn wait_for_ticks(&self) {
+        let mut last = self.tally().cpu_ns.get();
+        for _ in 0..=TICKS {
+            until("a tick", || self.tally().cpu_ns.get() != last);
+            last = self.tally().cpu_ns.get();
+        }
+    }
+
+    /// Sends each group several times, so that all tables are as large as they become.
+    fn warm_up(&mut self, block: &Block) {
+        let records = (3 * block.size_bytes() / 267) as u64 * self.streams.len() as u64;
+        let begun = Instant::now();
+        while self.sent() < records {
+            assert!(begun.elapsed() < PATIENCE, "the warm-up is not taken");
+            self.write();
+        }
+        self.wait_until_all_arrived();
+        self.wait_for_ticks();
+    }
+
+    /// What the worker asks the allocator for while it takes so many reads, of records that `send`
+    /// sends, and then while nothing comes.
+    fn measure(&mut self, reads_min: u64, mut send: impl FnMut(&mut Self)) -> Measured {
+        self.show_if_asked();
+        let (asked, reads) = (self.worker.asked(), self.tally().record_reads.get());
+        let (records, gathered) = (self.tally().records.get(), self.tally().coalesced_reads.get());
+        let begun = Instant::now();
+        while self.tally().record_reads.get() - reads < reads_min {
+            assert!(begun.elapsed() < PATIENCE, "the records are not taken");
+            send(self);
+        }
+        self.wait_until_all_arrived();
+        self.wait_for_ticks();
+        let measured = Measured {
+            asked: self.worker.asked().since(asked),
+            reads: self.tally().record_reads.get() - reads,
+            records: self.tally().records.get() - records,
+            gathered_reads: self.tally().coalesced_reads.get() - gathered,
+        };
+        self.worker.show(0);
+        eprintln!("{measured:?}");
+        measured
+    }
+
+    fn show_if_asked(&self) {
+        let times = std::env::var("ALLOCATIONS_SHOWN").ok();
+        self.worker.show(times.and_then(|times| times.parse().ok()).unwrap_or(0));
+    }
+
+    fn stop(&mut self) {
+        let engine = self.engine.take().unwrap();
+        engine.stopper().stop(Duration::ZERO);
+        engine.wait();
+    }
+
+    /// Ends streams and engine; every record that was sent must be in the results.
+    fn finish(mut self) -> Vec<Reported> {
+        let sent = self.sent();
+        let connections = self.streams.len();
+        self.streams.clear();
+        let reported = Arc::clone(&self.reported);
+        until("all results", || reported.lock().unwrap().len() == connections);
+        self.stop();
+        let reported = std::mem::take(&mut *reported.lock().unwrap());
+        assert_eq!(reported.iter().map(|stream| stream.records).sum::<u64>(), sent);
+        reported
+    }
+}
+
+/// What happened between two moments.
+#[derive(Debug)]
+struct Measured {
+    asked: Asked,
+    reads: u64,
+    gathered_reads: u64,
+    records: u64,
+}
+
+impl Measured {
+    fn assert_nothing_asked(&self) {
+        assert_eq!(self.asked, Asked::default(), "in {self:?}; {HELP}");
+    }
+}
+
+fn keeping(reported: &Arc<Mutex<Vec<Reported>>>) -> ringest::runtime::reporter::Sink {
+    let reported = Arc::clone(reported);
+    Box::new(move |report: &Report| {
+        reported.lock().unwrap().push(Reported {
+            records: report.received.counts.records,
+            groups: report.grouped.len(),
+            buffer: report.received.buffer,
+        });
+        Ok(())
+    })
+}
+
+/// The threads of this process that are called as workers are.
+fn worker_threads() -> BTreeSet<i32> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let paths = tasks.map(|task| task.unwrap().path());
+    let workers = paths.filter(|path| {
+        // A thread may end meanwhile.
+        fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("worker-"))
+    });
+    workers.map(|path| path.file_name().unwrap().to_str().unwrap().parse().unwrap()).collect()
+}
+
+fn connect(address: SocketAddr, encrypted: bool) -> Box<dyn Write> {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    if !encrypted {
+        return Box::new(socket);
+    }
+    let tls = client_config(&Trust::Anybody, None).unwrap();
+    let connection = ClientConnection::new(tls, "localhost".try_into().unwrap()).unwrap();
+    Box::new(StreamOwned::new(connection, socket))
+}
+
+fn until(what: &str, mut reached: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !reached() {
+        assert!(begun.elapsed() < PATIENCE, "not in {PATIENCE:?}: {what}");
+        thread::yield_now();
+    }
+}
+
+/// An engine with one worker and listeners on loopback.
+fn config() -> Config {
+    let core = core_affinity::get_core_ids().expect("cores")[0].id;
+    Config {
+        host: "127.0.0.1".to_owned(),
+        records_port: Some(0),
+        port: None,
+        admin_port: Some(0),
+        cores: vec![core],
+        ..Config::default()
+    }
+}
+
+fn block(groups: u32) -> Arc<Block> {
+    let (padding, seed) = (Padding::Mixed, 1);
+    Block::new(&StreamSpec {
+        records: ENDLESS,
+        packet_records: PACKET_RECORDS,
+        padding,
+        seed,
+        groups,
+    })
+}
+
+/// Sends `connections` streams, the one way and the other, and asserts that the worker, once it
+/// knows their groups, asks for nothing.
+fn assert_steady(config: Config, connections: u32, groups: u32, write_bytes: usize) {
+    let block = block(groups);
+    let mut world = World::start(config, connections, &block, write_bytes);
+    world.warm_up(&block);
+    world.measure(READS, World::write).assert_nothing_asked();
+    world.measure(READS, World::write_and_wait).assert_nothing_asked();
+    for stream in world.finish() {
+        assert_eq!(stream.groups, groups as usize);
+    }
+}
+
+#[test]
+fn bulk_with_few_groups() {
+    assert_steady(config(), 1, 125, BULK);
+    assert_steady(config(), 10, 125, BULK);
+}
+
+#[test]
+fn bulk_with_many_groups() {
+    assert_steady(config(), 1, 10_000, BULK);
+    assert_steady(config(), 10, 10_000, BULK);
+}
+
+/// Reads go to and fro between single and gathered ones here, as time will have it.
+#[test]
+fn packets_one_by_one() {
+    assert_steady(config(), 1, 125, PACKETS);
+    assert_steady(config(), 10, 125, PACKETS);
+    assert_steady(config(), 10, 10_000, PACKETS);
+}
+
+#[test]
+fn packets_one_by_one_and_never_gathered() {
+    let config = || Config { coalesce_delay: Duration::ZERO, ..config() };
+    assert_steady(config(), 1, 125, PACKETS);
+    assert_steady(config(), 10, 125, PACKETS);
+    assert_steady(config(), 10, 10_000, PACKETS);
+}
+
+/// With the longest delay it does not depend on how fast anything is that reads are gathered.
+#[test]
+fn packets_that_wait_to_be_gathered() {
+    for connections in [1, 10] {
+        let block = block(125);
+        let config = Config { coalesce_delay: Duration::from_secs(1), ..config() };
+        let mut world = World::start(config, connections, &block, PACKETS);
+        world.warm_up(&block);
+        until("reads are gathered", || {
+            world.write_and_rest();
+            world.tally().coalesced_reads.get() >= 4 * u64::from(connections)
+        });
+        let measured = world.measure(GATHERED_READS, World::write_and_rest);
+        measured.assert_nothing_asked();
+        assert!(measured.gathered_reads > GATHERED_READS / 2, "{measured:?}");
+        world.finish();
+    }
+}
+
+#[test]
+fn windows_of_plain_memory() {
+    for write_bytes in [BULK, PACKETS] {
+        let block = block(125);
+        let config = Config { registered_buffers: 0, ..config() };
+        let mut world = World::start(config, 10, &block, write_bytes);
+        world.warm_up(&block);
+        world.measure(READS, World::write).assert_nothing_asked();
+        assert!(world.finish().iter().all(|stream| stream.buffer == BufferKind::Plain));
+    }
+}
+
+/// Here a batch goes to the aggregation through a queue, and its column set comes back to a pool.
+/// Neither allocates for each batch; what they may still allocate, however many batches there are:
+///
+/// * Each column set is made once, which may be at any time: as many as there are streams and four
+///   a worker, which are made at start. A set is four columns.
+/// * tokio's queue is a list of blocks of 32 jobs, which the receiver gives back to the sender. At
+///   most 32 jobs wait, and a block comes back one job late, so three blocks are in use at most,
+///   of which the first is there from the start.
+#[test]
+fn batches_of_columns() {
+    const COLUMNS_OF_SET: u64 = 4;
+    const BLOCKS_OF_QUEUE: u64 = 2;
+    for connections in [1, 10] {
+        let block = block(125);
+        let config = Config {
+            aggregate: AggregateMode::Columns,
+            batch_rows: 2048,
+            max_streams: connections as usize,
+            ..config()
+        };
+        let batch_rows = config.batch_rows as u64;
+        let once = COLUMNS_OF_SET * u64::from(connections) + BLOCKS_OF_QUEUE;
+        let mut world = World::start(config, connections, &block, BULK);
+        world.warm_up(&block);
+        let measured = world.measure(READS, World::write);
+        let batches = measured.records / batch_rows;
+        assert!(batches > 8 * once, "too few batches to tell: {batches}");
+        assert!(measured.asked.allocations <= once, "{measured:?}, {batches} batches");
+        assert_eq!(Asked { allocations: 0, ..measured.asked }, Asked::default());
+        world.finish();
+    }
+}
+
+/// rustls gives the plaintext of each TLS record in a vector of its own. And the storage for what
+/// TLS receives grows and shrinks with what comes, at most once a read, since thousands of quiet
+/// clients have one. Nothing beside that.
+#[test]
+fn encrypted_streams() {
+    const TLS_RECORD_BYTES: usize = 16 << 10;
+    let files = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (cert, key) = (files.path().join("cert"), files.path().join("key"));
+    fs::write(&cert, made.cert.pem()).unwrap();
+    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let tls =
+        TlsOptions { records: true, cert: Some(cert), key: Some(key), ..TlsOptions::default() };
+    let block = block(125);
+    let mut world = World::start(Config { tls, ..config() }, 1, &block, BULK);
+    world.warm_up(&block);
+    let measured = world.measure(READS, World::write);
+    // Each write makes TLS records of its own; where it comes round the block, one more.
+    let write_records = block.writes(0, BULK).records_at_once();
+    let tls_records_of_write = BULK.div_ceil(TLS_RECORD_BYTES) as u64 + 1;
+    let tls_records = measured.records.div_ceil(write_records) * tls_records_of_write;
+    let Asked { allocations, reallocations, frees } = measured.asked;
+    assert!(allocations <= tls_records && frees <= tls_records, "{measured:?}, {tls_records}");
+    assert!(reallocations <= measured.reads, "{measured:?}");
+    world.finish();
+}
+
+/// A client that waits for the answer to each message, with frames that fit a small window and
+/// with frames that take a large, registered one. The histogram that each client has of its own
+/// latencies doubles until it has 2 KiB, where a reply takes longer than any before.
+#[test]
+fn records_in_messages() {
+    const GROWTHS_MAX: u64 = 5;
+    for packets in [1, 60] {
+        let block = block(125);
+        let config = Config { port: Some(0), rate_limit: 0, global_rate_limit: 0, ..config() };
+        let mut world = World::start(config, 0, &block, BULK);
+        let address = world.engine.as_ref().unwrap().messages_address().unwrap();
+        let mut client =
+            MessageClient::connect("127.0.0.1", address.port(), PATIENCE, None).unwrap();
+        let mut writes = block.writes(0, packets * PACKET_BYTES);
+        let mut send = || {
+            let (_, pieces) = writes.next_write().unwrap();
+            let body: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+            client.send_data(&body).unwrap();
+            client.ping().unwrap();
+        };
+        // All groups come.
+        (0..block.size_bytes() / PACKET_BYTES).for_each(|_| send());
+        world.show_if_asked();
+        let asked = world.worker.asked();
+        (0..MESSAGES).for_each(|_| send());
+        let asked = world.worker.asked().since(asked);
+        world.worker.show(0);
+        eprintln!("{asked:?} in {MESSAGES} messages of {packets} packets");
+        assert!(asked.reallocations <= GROWTHS_MAX, "{asked:?}; {HELP}");
+        assert_eq!(Asked { reallocations: 0, ..asked }, Asked::default(), "{HELP}");
+        client.close().unwrap();
+        world.stop();
+    }
+}
