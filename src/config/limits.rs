@@ -31,11 +31,13 @@ pub const GROUP_BYTES: usize = 320;
 
 /// Bytes that one group costs at the worst moment where a worker folds rows into groups: its slot
 /// in a table whose pages have all just been split (32 bytes, five slots of sixteen taken), its
-/// partial, Polars' hash table, the order of the result. 256 for a stream that hands its groups
-/// over once; the rest for one of more than [`FOLD_ROWS_MAX`] rows, which fills another table while
-/// the partials of those before wait. Measured from 170,000 to 2.7 million groups
+/// partial, Polars' hash table, the order of the result. Measured from 20,000 to 2.7 million groups
 /// (docs/OPERATIONS.md shows how), rounded up.
-pub const FOLDED_GROUP_BYTES: usize = 480;
+pub const FOLDED_GROUP_BYTES: usize = 272;
+/// Tables of groups that a stream may cost: two that differ are put together before it is noticed
+/// that they have too many groups, while a third is filled. One, where it has no more than
+/// [`FOLD_ROWS_MAX`] rows.
+pub const FOLDED_TABLES: usize = 3;
 
 /// How often the bytes of distinct texts may be there: interned, in the slack of a vector that has
 /// just doubled, and in the result.

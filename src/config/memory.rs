@@ -1,8 +1,8 @@
 //! The memory that a configuration implies, part by part: measures nothing.
 
 use super::limits::{
-    BATCHES_IN_FLIGHT, FOLD_ROWS, FOLDED_GROUP_BYTES, GROUP_BYTES, GROUP_PAGE_BYTES, HUB_QUEUE,
-    INTERN_CACHE_BYTES, LATENCY_BYTES, MESSAGE_BUSY_BYTES, MESSAGE_IDLE_BYTES,
+    BATCHES_IN_FLIGHT, FOLD_ROWS, FOLDED_GROUP_BYTES, FOLDED_TABLES, GROUP_BYTES, GROUP_PAGE_BYTES,
+    HUB_QUEUE, INTERN_CACHE_BYTES, LATENCY_BYTES, MESSAGE_BUSY_BYTES, MESSAGE_IDLE_BYTES,
     MESSAGE_WINDOW_BYTES, PARTIAL_ROW_BYTES, PENDING_ROWS, QUEUED_BYTES, RECEIVER_QUEUE_BYTES,
     ROW_BYTES, RUN_BYTES, RUNS_LIMIT, SMALL_LATENCY_BYTES, TEXT_COPIES, TEXT_OVERHEAD_BYTES,
     TEXT_PAGE_BYTES,
@@ -54,10 +54,9 @@ impl Config {
                 // What the worker decodes into, and what its aggregation hands to Polars.
                 of_worker: FOLD_ROWS * ROW_BYTES + self.batch_rows * PARTIAL_ROW_BYTES,
                 of_connection: GROUP_PAGE_BYTES,
-                // No table has a group too many. The partials of several may wait, however few
-                // groups each has, and are there twice when they are put together.
-                of_groups: self.groups_limit * FOLDED_GROUP_BYTES
-                    + 2 * PENDING_ROWS * PARTIAL_ROW_BYTES,
+                // No table has a group too many; what several have together is counted when they
+                // are merged.
+                of_groups: FOLDED_TABLES * self.groups_limit * FOLDED_GROUP_BYTES,
             },
         }
     }

@@ -94,7 +94,7 @@ fn options_that_do_not_go_together_are_refused() {
 fn the_sum_adds_its_parts() {
     let config = Config { max_streams: 3, max_connections: 7, ..Config::default() };
     let memory = config.memory(2);
-    assert_eq!(memory.registered, 2 * 16 * (128 << 10));
+    assert_eq!(memory.registered, 2 * 8 * (256 << 10));
     let idle = 7 * MESSAGE_IDLE_BYTES;
     let receiving = memory.at_start() + 3 * memory.connection_receiving + idle;
     assert_eq!(memory.all_receiving(), receiving);
@@ -107,10 +107,10 @@ fn the_sum_adds_its_parts() {
 fn each_part_is_what_the_documents_say() {
     let two_phase = Config::default().memory(2);
     assert_eq!(two_phase.rows_at_start, 2 * (512 * 25 + 65_536 * 33));
-    let stream = (128 << 10) + 12_288 + 81_920 + 16_384 + 172_032 + 2048;
+    let stream = (256 << 10) + 12_288 + 81_920 + 16_384 + 172_032 + 2048;
     assert_eq!(two_phase.connection_receiving, stream + 32_768);
     let texts = 1_000_000 * 84 + 3 * (64 << 20);
-    assert_eq!(two_phase.connection_groups, 1_000_000 * 480 + 2 * 262_144 * 33 + texts);
+    assert_eq!(two_phase.connection_groups, 3 * 1_000_000 * 272 + texts);
 
     let columns = Config { aggregate: AggregateMode::Columns, ..Config::default() }.memory(2);
     assert_eq!(columns.rows_at_start, 2 * 4 * 65_536 * 25);
@@ -148,12 +148,12 @@ fn the_sum_holds_at_the_ends_of_its_limits() {
         };
         assert_eq!((smallest.check(), largest.check()), (Ok(()), Ok(())));
         let (small, large) = (smallest.memory(1), largest.memory(1024));
-        // Even then a stream has its caches, its first pages and the partials that may wait.
-        assert!(small.connection_receiving > 256 << 10 && small.connection_groups > 16 << 20);
+        // Even then a stream has its cache, its first pages and its histograms.
+        assert!(small.connection_receiving > 256 << 10 && small.connection_groups > 816);
         assert!(small.worst() < 256 << 20, "{small:?}");
-        // 65,536 streams of 2^32 groups of 400 bytes and more; nothing has overflowed.
+        // 65,536 streams of 2^32 - 1 groups of 600 bytes and more; nothing has overflowed.
         assert!(
-            large.worst() > 65_536 * (1 << 32) * 400 && large.worst() < usize::MAX,
+            large.worst() > 65_536 * GROUPS_LIMIT.1 * 600 && large.worst() < usize::MAX,
             "{large:?}"
         );
     }
