@@ -52,8 +52,8 @@ impl TextCache {
     /// The first place of the set that a head belongs to.
     #[inline(always)]
     fn set_of(head: &Head) -> usize {
-        // Odd constants without a pattern: digits of the golden ratio and of √2 in binary. Who makes
-        // heads collide spoils the own cache and nothing else.
+        // Odd constants without a pattern: digits of the golden ratio and of √2 in binary. Who
+        // makes heads collide spoils the own cache and nothing else.
         const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0x6a09_e667_f3bc_c909];
         let pair = |i: usize| (head[i] ^ head[i + 2].rotate_left(29)).wrapping_mul(FACTORS[i]);
         let mixed = pair(0) ^ pair(1);
