@@ -92,3 +92,23 @@ fn a_failed_connection_is_not_waited_for() {
         assert!(matches!(failed.join().unwrap(), Err(SendError::Connect { .. })));
     });
 }
+
+/// The kernel knows the names of its own; another is refused before anything is sent.
+#[test]
+fn a_congestion_control_is_used_or_refused_by_name() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let block = block(3);
+    let send = |name: &str| {
+        let settings =
+            SendSettings { congestion: Some(name.to_owned()), ..SendSettings::default() };
+        send_stream(address, &block, &settings, &AtomicU64::new(0))
+    };
+    // Every kernel has this one.
+    assert_eq!(send("reno").unwrap().records, 3);
+    let refused = send("no\nsuch").unwrap_err();
+    assert!(matches!(refused, SendError::Congestion { .. }), "{refused}");
+    let said = refused.to_string();
+    assert!(said.starts_with(r"cannot use --congestion no\nsuch: "), "{said}");
+    assert!(said.contains("tcp_available_congestion_control"), "{said}");
+}

@@ -53,7 +53,7 @@ pub const TEXT_OVERHEAD_BYTES: usize = 84;
 pub const INTERN_CACHE_BYTES: usize = 2048 * (32 + 8);
 
 /// Runs that one parsing pass may produce; a read with more runs is digested in several passes.
-/// 512 covers a 128 KiB read of the smallest packets.
+/// As many as the records of a pass (`FOLD_ROWS`): the smallest packets have one each.
 pub const RUNS_LIMIT: usize = 512;
 /// Bytes of one run. `wire::record` asserts it.
 pub const RUN_BYTES: usize = 24;

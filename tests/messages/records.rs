@@ -239,10 +239,26 @@ fn texts_beyond_the_limit_are_refused_at_once() {
     assert_eq!(stats(&engine)["faults"], 0);
 }
 
-/// Groups are counted when they are merged, which may be at the end: the result says so.
+/// Folded groups are counted record by record: the result has all before the one too many.
+#[test]
+fn groups_beyond_the_limit_are_refused_at_once() {
+    let engine = Engine::start_messages(&["--groups-limit", "5"]);
+    let many: Vec<Record> = (0..6u32).map(|a| record(a, 1, 1.0, 1, b"x")).collect();
+    let mut client = Client::connect(engine.messages());
+    assert_eq!(send_records(&mut client, &many[..4], 2), 2);
+    client.send(&data(2, &packets(&many[4..], 2)));
+    client.expect_error(UNKNOWN);
+    client.expect_end();
+    let results = engine.wait_for_results(1);
+    assert_status(&results[0], "rejected", Some("groups_limit"));
+    assert_result(&results[0], &many[..5]);
+}
+
+/// Groups in whole columns are counted when they are merged, which may be at the end: the result
+/// says so.
 #[test]
 fn groups_beyond_the_limit_are_reported() {
-    let engine = Engine::start_messages(&["--groups-limit", "5"]);
+    let engine = Engine::start_messages(&["--groups-limit", "5", "--aggregate", "columns"]);
     let many: Vec<Record> = (0..6u32).map(|a| record(a, 1, 1.0, 1, b"x")).collect();
     let mut client = Client::connect(engine.messages());
     send_records(&mut client, &many, 2);
