@@ -51,8 +51,9 @@ mod tests {
         let mut events = Events::with_capacity(4);
         let timer = Timer::new(poll.registry(), Token(7)).unwrap();
         for after_ns in [0, 300_000, 300_000] {
-            timer.arm(after_ns).unwrap();
+            // Before it is armed: whoever is held up in between has waited less.
             let begun = Instant::now();
+            timer.arm(after_ns).unwrap();
             poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
             assert_eq!(events.iter().map(|event| event.token()).collect::<Vec<_>>(), [Token(7)]);
             assert!(begun.elapsed() >= Duration::from_nanos(after_ns));
