@@ -16,6 +16,10 @@ of it was aggregated, the engine tells; `--expect` writes the answer to compare 
 
 The records depend on `--seed` and on the number of the connection only, not on the packet size or
 the padding, so that runs that differ in these two must give the same result.
+
+With `--schema FILE` the records, their framing and what is expected of them are those of a schema
+in the TOML form that `ringest serve --schema` takes. This file reads that form by itself, so that
+two implementations have to agree; it checks what it needs, `ringest schema check` checks the rest.
 """
 
 from __future__ import annotations
@@ -27,21 +31,23 @@ import multiprocessing
 import random
 import signal
 import socket
+import statistics
 import struct
 import sys
 import time
+import tomllib
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain
+from itertools import chain, product, repeat
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Final, Literal, NoReturn, TextIO, TypeAlias
+from pathlib import Path
+from typing import Any, Final, Literal, NoReturn, TextIO, TypeAlias
 
 TLV: Final = struct.Struct(">I")
 RECORD: Final = struct.Struct(">IHfb256s")
 E_BYTES: Final = 256
-END_RECORD: Final = bytes(RECORD.size)
 assert RECORD.size == 4 + 2 + 4 + 1 + E_BYTES == 267
 assert TLV.size + 4 * RECORD.size == 1072
 
@@ -75,9 +81,103 @@ LINGER_ABORT: Final = struct.pack("ii", 1, 0)
 
 Padding: TypeAlias = Literal["space", "nul", "mixed"]
 
+# The types of a schema's fields that are numbers: struct's code, and how many bytes they have.
+NUMBERS: Final = {
+    "u8": ("B", 1), "u16": ("H", 2), "u32": ("I", 4), "u64": ("Q", 8), "i8": ("b", 1),
+    "i16": ("h", 2), "i32": ("i", 4), "i64": ("q", 8), "f32": ("f", 4), "f64": ("d", 8),
+    "bool": ("B", 1),
+}  # fmt: skip
+FLOATS: Final = ("f32", "f64")
+FUNCTIONS: Final = ("sum", "mean", "min", "max", "first", "last", "var", "std")
+LENGTHS: Final = {"u32": "I", "u16": "H", "none": ""}
+PADDING_BYTES: Final = {"nul": b"\x00", "space": b" "}
+
+# Values that each key of a schema takes, and the groups that are made of them at most.
+KEY_VALUES: Final = 5
+GROUPS_MAX: Final = 125
+# How many different ways a group's keys are sent in: paddings of texts, and bytes that are true.
+KEY_FORMS: Final = 24
+TEXT_ALPHABET: Final = b"abcdefghijklmnopqrstuvwxyz 0123456789\\\x00\xe9~"
+TEXT_VALUE_MAX: Final = 12
+TRUE_BYTES: Final = (1, 2, 0x80, 0xFF)
+FLOAT_MAX: Final = 1000.0
+# Bits that most groups' 64-bit values lack, so that their sums fit into 64 bits. In every fifth
+# group values are of the whole range, and sums mostly do not fit.
+WIDE_SHIFT: Final = 24
+WIDE_EVERY: Final = 5
+
 
 class StreamError(Exception):
     """A connection that could not be opened or finished; its text names cause and next step."""
+
+
+class SchemaError(Exception):
+    """A schema that cannot be read; its text names the rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """What stands in front of the records of a packet, and what ends a stream."""
+
+    record_bytes: int
+    # None: bare records, each a packet of its own.
+    length: struct.Struct | None
+    includes_itself: bool
+    # 1 if a record of zeros ends the stream, 0 if closing does.
+    end_records: int
+
+    @property
+    def header_bytes(self) -> int:
+        """Bytes in front of the records."""
+        return 0 if self.length is None else self.length.size
+
+    @property
+    def packet_records_max(self) -> int:
+        """Records whose packet still fits its length; bare ones are only written together."""
+        if self.length is None:
+            return 1 << 20
+        return int((256**self.length.size - 1 - self.length.size) // self.record_bytes)
+
+    def write_length(self, packet: bytearray, packet_bytes: int) -> None:
+        """Writes the length of a packet, given with the bytes of the length itself."""
+        if self.length is not None:
+            own = 0 if self.includes_itself else self.length.size
+            self.length.pack_into(packet, 0, packet_bytes - own)
+
+    def packets(self, packets_sent: int, records: int) -> int:
+        """The packets that an engine counts."""
+        return packets_sent if self.length is not None else records + self.end_records
+
+
+BUILT_IN: Final = Framing(RECORD.size, TLV, True, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaField:
+    """A field of a schema; only text has padding, the bytes that it may be padded with."""
+
+    name: str
+    kind: str
+    width: int
+    padding: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a TOML file says: `keys` are indices of fields, and so are the fields of functions."""
+
+    # Of struct: ">" or "<".
+    order: str
+    fields: tuple[SchemaField, ...]
+    keys: tuple[int, ...]
+    # Without a field it is the count.
+    aggregates: tuple[tuple[int | None, str], ...]
+    framing: Framing
+
+    @property
+    def tallied(self) -> list[int]:
+        """The fields of which something is expected."""
+        return sorted({index for index, _ in self.aggregates if index is not None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +193,7 @@ class Plan:
     seed: int
     connect_timeout_s: float
     expects: bool
+    schema: Schema | None
 
     @property
     def target(self) -> str:
@@ -140,7 +241,7 @@ class Sent:
     bytes: int
     started_s: float
     ended_s: float
-    groups: list[Expected]
+    groups: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,16 +291,26 @@ def parse_arguments() -> tuple[Plan, TextIO | None]:
     parser = build_parser()
     arguments = parser.parse_args()
     seed: int | None = arguments.seed
+    try:
+        schema = None if arguments.schema == "default" else read_schema(arguments.schema)
+    except (OSError, SchemaError) as error:
+        parser.error(f"argument --schema: {arguments.schema}: {error}")
+    packet_records: int = arguments.packet_records
+    if schema is not None:
+        packet_records = min(packet_records, schema.framing.packet_records_max)
+        if arguments.number_of_records == 0 and schema.framing.end_records == 0:
+            parser.error("0 records of a schema that ends by closing: nothing would be sent")
     plan = Plan(
         host=arguments.target,
         port=arguments.port,
         connections=arguments.connections,
         records=arguments.number_of_records,
-        packet_records=arguments.packet_records,
+        packet_records=packet_records,
         padding=arguments.padding,
         seed=random.SystemRandom().getrandbits(32) if seed is None else seed,
         connect_timeout_s=arguments.connect_timeout,
         expects=arguments.expect is not None,
+        schema=schema,
     )
     if arguments.expect is None:
         return plan, None
@@ -232,14 +343,17 @@ def build_parser() -> argparse.ArgumentParser:
         type=integer_in(1, PACKET_RECORDS_MAX),
         default=4,
         metavar="N",
-        help="records per packet; one send call per packet",
+        help="records per packet, or fewer where a schema's length cannot say so many; one send "
+        "call per packet",
     )
     add(
         "--padding",
         choices=("space", "nul", "mixed"),
         default="space",
-        help="what follows the value of E; mixed: per record space, nul, or nul and then space",
+        help="what follows the value of E; mixed: per record space, nul, or nul and then space; "
+        "of a schema, for texts that allow both",
     )
+    add("--schema", default="default", metavar="FILE", help="records of this TOML file instead")
     add("--seed", type=int, help="repeats an earlier run; without it a random seed is printed")
     add("--expect", metavar="FILE", help="write the expected result of each connection as JSON")
     add(
@@ -348,26 +462,22 @@ def send_connection(plan: Plan, connection: int) -> Sent:
 
     Raises StreamError if the connection cannot be opened or breaks.
     """
-    # Text seeds go through SHA-512, so that neighbouring connections share nothing.
-    rng = random.Random(f"{plan.seed}/{connection}")
-    groups = make_groups(rng, plan.padding)
-    padding_rng = random.Random(f"{plan.seed}/{connection}/padding")
-    draws: Iterator[Draw] = chain.from_iterable(draw_batches(rng, padding_rng, groups))
-    if plan.expects:
-        draws = tallied(draws)
+    stream = (BuiltInStream if plan.schema is None else SchemaStream)(plan, connection)
+    framing = stream.framing
     with connect(plan) as sock:
         started_s = time.monotonic()
         local = show_address(*sock.getsockname()[:2])
-        packets = send_packets(sock, plan, draws)
+        packets = send_packets(sock, plan, framing, stream.write_records)
+    records = plan.records + framing.end_records
     return Sent(
         connection=connection,
         local=local,
         records=plan.records,
-        packets=packets,
-        bytes=packets * TLV.size + (plan.records + 1) * RECORD.size,
+        packets=framing.packets(packets, plan.records),
+        bytes=packets * framing.header_bytes + records * framing.record_bytes,
         started_s=started_s,
         ended_s=time.monotonic(),
-        groups=expected_groups(groups),
+        groups=stream.expected(),
     )
 
 
@@ -415,28 +525,37 @@ def explain_connect(error: OSError, plan: Plan) -> str:
     return f"cannot connect to {plan.target} ({cause}): check the address and the route"
 
 
-def send_packets(sock: socket.socket, plan: Plan, draws: Iterator[Draw]) -> int:
+def send_packets(
+    sock: socket.socket,
+    plan: Plan,
+    framing: Framing,
+    write_records: Callable[[bytearray, Sequence[int]], None],
+) -> int:
     """Sends the whole stream, one call of sendall per packet; returns the number of packets.
 
     The records that do not fill a packet go in front of the end record, in the last packet.
     """
     packets_full, records_left = divmod(plan.records, plan.packet_records)
     # A packet larger than the stream is never filled, so that memory follows the smaller of them.
-    capacity = min(plan.packet_records, plan.records + 1)
-    packet = bytearray(TLV.size + capacity * RECORD.size)
-    offsets = range(TLV.size, len(packet), RECORD.size)
-    TLV.pack_into(packet, 0, len(packet))
+    capacity = min(plan.packet_records, plan.records + framing.end_records)
+    packet = bytearray(framing.header_bytes + capacity * framing.record_bytes)
+    offsets = range(framing.header_bytes, len(packet), framing.record_bytes)
+    framing.write_length(packet, len(packet))
     packets = 0
     try:
         while packets < packets_full:
-            pack_records(packet, offsets, draws)
+            write_records(packet, offsets)
             sock.sendall(packet)
             packets += 1
-        end = offsets[records_left]
-        pack_records(packet, offsets[:records_left], draws)
-        packet[end : end + RECORD.size] = END_RECORD
-        TLV.pack_into(packet, 0, end + RECORD.size)
-        sock.sendall(memoryview(packet)[: end + RECORD.size])
+        last = records_left + framing.end_records
+        if last == 0:
+            return packets
+        end = framing.header_bytes + records_left * framing.record_bytes
+        write_records(packet, offsets[:records_left])
+        packet_bytes = framing.header_bytes + last * framing.record_bytes
+        packet[end:packet_bytes] = bytes(packet_bytes - end)
+        framing.write_length(packet, packet_bytes)
+        sock.sendall(memoryview(packet)[:packet_bytes])
         return packets + 1
     except OSError as error:
         raise StreamError(explain_send(error, plan, packets)) from error
@@ -451,12 +570,29 @@ def explain_send(error: OSError, plan: Plan, packets: int) -> str:
     return f"sending stopped {progress} ({error.strerror or error}): check the network"
 
 
-def pack_records(packet: bytearray, offsets: Iterable[int], draws: Iterator[Draw]) -> None:
-    """Writes the next records into `packet`, one at each of `offsets`."""
-    pack_into = RECORD.pack_into
-    # The offsets come first: zip asks them first, and so takes no record that has no place.
-    for offset, (group, (b, d), c, form) in zip(offsets, draws, strict=False):
-        pack_into(packet, offset, group.a, b, c, d, group.e_fields[form])
+class BuiltInStream:
+    """The records of the built-in schema: how they are drawn, written and expected."""
+
+    framing: Final = BUILT_IN
+
+    def __init__(self, plan: Plan, connection: int) -> None:
+        # Text seeds go through SHA-512, so that neighbouring connections share nothing.
+        rng = random.Random(f"{plan.seed}/{connection}")
+        self._groups: Final = make_groups(rng, plan.padding)
+        padding_rng = random.Random(f"{plan.seed}/{connection}/padding")
+        draws = chain.from_iterable(draw_batches(rng, padding_rng, self._groups))
+        self._draws: Final[Iterator[Draw]] = tallied(draws) if plan.expects else draws
+
+    def write_records(self, packet: bytearray, offsets: Iterable[int]) -> None:
+        """Writes the next records into `packet`, one at each of `offsets`."""
+        pack_into = RECORD.pack_into
+        # The offsets come first: zip asks them first, and so takes no record that has no place.
+        for offset, (group, (b, d), c, form) in zip(offsets, self._draws, strict=False):
+            pack_into(packet, offset, group.a, b, c, d, group.e_fields[form])
+
+    def expected(self) -> list[dict[str, Any]]:
+        """What must come out for the records that were written."""
+        return [asdict(group) for group in expected_groups(self._groups)]
 
 
 def make_groups(rng: random.Random, padding: Padding) -> list[Group]:
@@ -542,6 +678,278 @@ def show_e(value: bytes) -> str:
     )
 
 
+@dataclass(slots=True, eq=False)
+class SchemaGroup:
+    """One combination of the keys of a schema, and what was drawn for it."""
+
+    # In the order of the keys: integers, bools, and bytes for text and bytes.
+    values: tuple[Any, ...]
+    # Ways to send the keys, each the bytes of all of them.
+    forms: list[tuple[bytes, ...]]
+    # By how much 64-bit values are shifted to the right.
+    shift: int
+    # The values of the tallied fields, record by record.
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+
+
+class SchemaStream:
+    """The records of a schema: how they are drawn, written and expected."""
+
+    def __init__(self, plan: Plan, connection: int) -> None:
+        assert plan.schema is not None
+        self._schema: Final = plan.schema
+        self.framing: Final = plan.schema.framing
+        self._rng: Final = random.Random(f"{plan.seed}/{connection}/schema")
+        self._form_rng: Final = random.Random(f"{plan.seed}/{connection}/padding")
+        self._groups: Final = make_schema_groups(self._rng, plan.schema, plan.padding)
+        self._expects: Final = plan.expects
+        # Keys, texts, bytes and what is skipped are bytes already.
+        codes = [
+            f"{one.width}s" if i in plan.schema.keys or one.kind not in NUMBERS
+            else NUMBERS[one.kind][0]
+            for i, one in enumerate(plan.schema.fields)
+        ]  # fmt: skip
+        self._struct: Final = struct.Struct(plan.schema.order + "".join(codes))
+        assert self._struct.size == self.framing.record_bytes
+        self._records: Final = self._draw()
+
+    def write_records(self, packet: bytearray, offsets: Iterable[int]) -> None:
+        """Writes the next records into `packet`, one at each of `offsets`."""
+        size = self.framing.record_bytes
+        for offset, (record, group, row) in zip(offsets, self._records, strict=False):
+            packet[offset : offset + size] = record
+            if self._expects:
+                group.rows.append(row)
+
+    def expected(self) -> list[dict[str, Any]]:
+        """What must come out for the records that were written; nothing without `--expect`."""
+        groups = sorted((one for one in self._groups if one.rows), key=lambda one: one.values)
+        return [self._expected_group(group) for group in groups]
+
+    def _draw(self) -> Iterator[tuple[bytes, SchemaGroup, tuple[Any, ...]]]:
+        """Endless records, drawn in batches, each with its group and its tallied values."""
+        schema, ends = self._schema, self.framing.end_records > 0
+        end_record = bytes(self.framing.record_bytes)
+        while True:
+            groups = self._rng.choices(self._groups, k=DRAW_RECORDS)
+            forms = self._form_rng.choices(range(KEY_FORMS), k=DRAW_RECORDS)
+            columns: list[Sequence[Any]] = []
+            tallied: list[Sequence[Any]] = []
+            for i, one in enumerate(schema.fields):
+                if i in schema.keys:
+                    k = schema.keys.index(i)
+                    drawn = zip(groups, forms, strict=True)
+                    sent: Sequence[Any] = [group.forms[form][k] for group, form in drawn]
+                    values: Sequence[Any] = [group.values[k] for group in groups]
+                else:
+                    sent, values = self._draw_column(one, groups)
+                columns.append(sent)
+                if i in schema.tallied:
+                    tallied.append(values)
+            rows = zip(*tallied, strict=True) if tallied else repeat((), DRAW_RECORDS)
+            for record, group, row in zip(
+                map(self._struct.pack, *columns), groups, rows, strict=True
+            ):
+                # It would be the end of the stream.
+                if not ends or record != end_record:
+                    yield record, group, row
+
+    def _draw_column(
+        self, one: SchemaField, groups: list[SchemaGroup]
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Values of a field that is no key: as they are packed, and as they are expected."""
+        count = len(groups)
+        if one.kind in FLOATS:
+            # The array rounds to the type, as the wire does.
+            code = NUMBERS[one.kind][0]
+            drawn = array(code, (self._rng.uniform(-FLOAT_MAX, FLOAT_MAX) for _ in range(count)))
+            return drawn, drawn
+        if one.kind == "bool":
+            sent = self._rng.choices((0, 0, 0, *TRUE_BYTES), k=count)
+            return sent, [value != 0 for value in sent]
+        noise = self._rng.randbytes(count * one.width)
+        if one.kind not in NUMBERS:
+            cut = [noise[i : i + one.width] for i in range(0, len(noise), one.width)]
+            return cut, cut
+        integers = struct.unpack(f"<{count}{NUMBERS[one.kind][0]}", noise)
+        if one.width < 8:
+            return integers, integers
+        shifted = [value >> group.shift for value, group in zip(integers, groups, strict=True)]
+        return shifted, shifted
+
+    def _expected_group(self, group: SchemaGroup) -> dict[str, Any]:
+        schema, fields = self._schema, self._schema.fields
+        expected: dict[str, Any] = {}
+        for index, value in zip(schema.keys, group.values, strict=True):
+            shown = value
+            if isinstance(value, bytes):
+                shown = show_e(value) if fields[index].kind == "text" else value.hex()
+            expected[fields[index].name] = shown
+        columns = dict(zip(schema.tallied, zip(*group.rows, strict=True), strict=True))
+        for of, function in schema.aggregates:
+            if of is None:
+                expected["count"] = len(group.rows)
+            else:
+                name = f"{fields[of].name}_{function}"
+                expected[name] = aggregate(fields[of].kind, function, columns[of])
+        return expected
+
+
+def make_schema_groups(rng: random.Random, schema: Schema, padding: Padding) -> list[SchemaGroup]:
+    """The groups of a connection: combinations of a few values of each key."""
+    keys = [schema.fields[key] for key in schema.keys]
+    pools = [key_values(rng, one) for one in keys]
+    if math.prod(map(len, pools)) <= GROUPS_MAX:
+        chosen = list(product(*pools))
+    else:
+        drawn: dict[tuple[Any, ...], None] = {}
+        while len(drawn) < GROUPS_MAX:
+            drawn[tuple(rng.choice(pool) for pool in pools)] = None
+        chosen = list(drawn)
+    groups = []
+    for number, values in enumerate(chosen):
+        each = [
+            key_forms(one, value, schema.order, padding)
+            for one, value in zip(keys, values, strict=True)
+        ]
+        forms = [tuple(ways[i % len(ways)] for ways in each) for i in range(KEY_FORMS)]
+        groups.append(SchemaGroup(values, forms, 0 if number % WIDE_EVERY == 0 else WIDE_SHIFT))
+    return groups
+
+
+def key_values(rng: random.Random, one: SchemaField) -> list[Any]:
+    """A few values of a key, no two the same."""
+    if one.kind == "bool":
+        return [False, True]
+    values: dict[Any, None] = {}
+    if one.kind in NUMBERS:
+        low = -(1 << (8 * one.width - 1)) if one.kind.startswith("i") else 0
+        high = low + (1 << (8 * one.width)) - 1
+        values = {low: None, high: None}
+    while len(values) < KEY_VALUES:
+        if one.kind in NUMBERS:
+            values[rng.randint(low, high)] = None
+        elif one.kind == "bytes":
+            values[rng.randbytes(one.width)] = None
+        elif one.padding:
+            count = rng.randint(0, min(one.width, TEXT_VALUE_MAX))
+            values[bytes(rng.choices(TEXT_ALPHABET, k=count)).rstrip(one.padding)] = None
+        else:
+            values[bytes(rng.choices(TEXT_ALPHABET, k=one.width))] = None
+    return list(values)
+
+
+def key_forms(one: SchemaField, value: Any, order: str, padding: Padding) -> list[bytes]:
+    """The bytes that a key's value may be sent as."""
+    if one.kind == "bool":
+        return [bytes([byte]) for byte in TRUE_BYTES] if value else [b"\x00"]
+    if one.kind in NUMBERS:
+        return [struct.pack(order + NUMBERS[one.kind][0], value)]
+    spaces, nuls = value.ljust(one.width, b" "), value.ljust(one.width, b"\x00")
+    if len(one.padding) < 2:
+        return [spaces if one.padding == b" " else nuls]
+    if padding != "mixed":
+        return [spaces if padding == "space" else nuls]
+    border = (len(value) + one.width) // 2
+    both = value.ljust(border, b"\x00").ljust(one.width, b" ")
+    return [spaces, nuls, both, value.ljust(border, b" ").ljust(one.width, b"\x00")]
+
+
+def aggregate(kind: str, function: str, values: Sequence[Any]) -> Any:
+    """What a function gives for the values of a group, exact and rounded once; None is null."""
+    count = len(values)
+    match function:
+        case "first":
+            return values[0]
+        case "last":
+            return values[-1]
+        case "min":
+            return min(values)
+        case "max":
+            return max(values)
+        case "var" | "std":
+            if count < 2:
+                return None
+            # Of bools as well, which are 0 and 1.
+            variance = statistics.variance([+value for value in values])
+            return float(variance) if function == "var" else math.sqrt(variance)
+    total: Any = math.fsum(values) if kind in FLOATS else sum(values)
+    if function == "mean":
+        return total / count
+    low, high = (-(1 << 63), (1 << 63) - 1) if kind.startswith("i") else (0, (1 << 64) - 1)
+    return total if kind in FLOATS or low <= total <= high else None
+
+
+def read_schema(path: str) -> Schema:
+    """Reads the TOML form; SchemaError names the rule that it breaks."""
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_schema(document)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SchemaError(f"this is no TOML: {error}") from error
+    except KeyError as error:
+        raise SchemaError(f"{error.args[0]} is missing, or is no value that it can have") from error
+    except (TypeError, AttributeError, ValueError) as error:
+        raise SchemaError(f"a value has the wrong type: {error}") from error
+
+
+def parse_schema(document: dict[str, Any]) -> Schema:
+    """The schema of a document. It leaves to the engine what it does not need itself."""
+    endian = document.get("endian", "big")
+    fields = tuple(parse_field(table) for table in document["field"])
+    indices = {one.name: i for i, one in enumerate(fields) if one.kind != "skip"}
+    keys = tuple(index_of(indices, name) for name in document["result"]["by"])
+    for one in (fields[key] for key in keys):
+        if one.kind in FLOATS:
+            raise SchemaError(f"key {one.name} is {one.kind}; a key is an integer, bool or text")
+    aggregates: list[tuple[int | None, str]] = []
+    for text in document["result"].get("aggregates", []):
+        name, _, function = text.partition(":")
+        if text == "count":
+            aggregates.append((None, text))
+            continue
+        if function not in FUNCTIONS:
+            raise SchemaError(f"{text!r} is no FIELD:FUNCTION of {', '.join(FUNCTIONS)}")
+        index = index_of(indices, name)
+        if fields[index].kind not in NUMBERS:
+            raise SchemaError(f"{text!r}: {fields[index].kind} has no {function}")
+        aggregates.append((index, function))
+    if (None, "count") not in aggregates:
+        aggregates.append((None, "count"))
+    orders = {"big": ">", "little": "<"}
+    packet = document.get("packet", {})
+    length = LENGTHS[packet.get("length", "u32")]
+    length_order = orders[packet.get("length_endian", endian)]
+    framing = Framing(
+        record_bytes=sum(one.width for one in fields),
+        length=struct.Struct(length_order + length) if length else None,
+        includes_itself=packet.get("length_includes_itself", True),
+        end_records={"zero-record": 1, "close": 0}[packet.get("end", "zero-record")],
+    )
+    if not keys or framing.packet_records_max < 1:
+        raise SchemaError("there is no key, or one record is too large for a packet")
+    return Schema(orders[endian], fields, keys, tuple(aggregates), framing)
+
+
+def parse_field(table: dict[str, Any]) -> SchemaField:
+    """One [[field]]."""
+    kind: str = table["type"]
+    name: str = table.get("name", "") if kind == "skip" else table["name"]
+    if kind in NUMBERS:
+        return SchemaField(name, kind, NUMBERS[kind][1], b"")
+    if kind not in ("text", "bytes", "skip") or table["bytes"] < 1:
+        raise SchemaError(f"field {name!r}: {kind!r} is no type, or has no bytes")
+    words = table.get("padding", ["nul", "space"]) if kind == "text" else []
+    return SchemaField(name, kind, table["bytes"], b"".join(PADDING_BYTES[one] for one in words))
+
+
+def index_of(indices: dict[str, int], name: str) -> int:
+    """The index of a field."""
+    if name not in indices:
+        raise SchemaError(f"there is no field {name!r}; fields are {', '.join(indices)}")
+    return indices[name]
+
+
 def write_expected(file: TextIO, seed: int, sent: Iterable[Sent]) -> None:
     """Writes the JSON answer; connections that failed are not in it, for they have no result."""
     connections = [
@@ -551,7 +959,7 @@ def write_expected(file: TextIO, seed: int, sent: Iterable[Sent]) -> None:
             "records": outcome.records,
             "packets": outcome.packets,
             "bytes": outcome.bytes,
-            "groups": [asdict(group) for group in outcome.groups],
+            "groups": outcome.groups,
         }
         for outcome in sent
     ]

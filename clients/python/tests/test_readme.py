@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
 
 import pytest
 import scripted
+from naive_records import listener, naive_packets
 
 import ringest
-from ringest import BinaryProtocolClient
+from ringest import BinaryProtocolClient, RecordSender, Result, Schema
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 EXAMPLE = README.split("```python\n")[1].split("```")[0].rstrip("\n")
@@ -59,3 +61,51 @@ def test_every_name_stands_there() -> None:
     for name in ringest.__all__:
         # The class of what broadcasts() gives has no use of its own.
         assert name in README or name == "Broadcasts", name
+
+
+def test_every_argument_and_method_of_the_sender_stands_there() -> None:
+    arguments = dict(inspect.signature(RecordSender).parameters)
+    arguments.pop("schema")
+    assert f'| `host`, `port` | `"{arguments.pop("host").default}"`, ' in README
+    assert f"`, {arguments.pop('port').default} |" in README
+    arguments.pop("server_hostname")
+    for name, argument in arguments.items():
+        value = "`None`" if argument.default is None else f"{argument.default:g}"
+        assert f"| `{name}` | {value} |" in README, name
+    for name in public(RecordSender):
+        assert re.search(rf"^\| `{name}[`(]", README, re.MULTILINE), name
+
+
+def test_every_name_of_schemas_and_results_stands_there() -> None:
+    for name in [*public(Schema), *(field.name for field in dataclasses.fields(Result))]:
+        assert name.startswith("_") or re.search(rf"[`.]{name}[`(]", README), name
+    for name in public(Result):
+        assert f"`{name}" in README, name
+
+
+def public(kind: type) -> list[str]:
+    """What a class has that is no internal."""
+    return [name for name in vars(kind) if not name.startswith("_")]
+
+
+def test_the_example_of_a_stream_and_its_result_runs(tmp_path: Path) -> None:
+    schema = Schema.from_struct("<Hf", fields="meter,volt", by="meter", agg="volt:mean")
+    (tmp_path / "meter.toml").write_text(schema.to_toml())
+    stream = README.split("## Record streams")[1].split("```python\n")[1].split("```")[0]
+    with listener() as port:
+        stream = stream.replace("meter.toml", str(tmp_path / "meter.toml"))
+        exec(stream.replace("9000", str(port.port)), {})  # noqa: S102
+        packets, ended = naive_packets(schema, port.wait())
+    assert ended
+    assert [schema.unpack(record)["meter"] for record in packets[0]] == [7, 7, 7, 0]
+
+
+def test_the_example_of_a_result_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example = README.split("## Result files")[1].split("```python\n")[1].split("```")[0]
+    name = example.split('read_result("')[1].split('"')[0].removesuffix("parquet")
+    path = tmp_path / f"{name}csv"
+    path.write_text("meter,volt_mean,count\n7,230.0,3\n")
+    exec(example.replace(f"{name}parquet", str(path)), {})  # noqa: S102
+    assert capsys.readouterr().out == (
+        "complete 1 ['meter', 'volt_mean', 'count']\n7 230.0\n"
+    )  # fmt: skip

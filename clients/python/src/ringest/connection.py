@@ -95,7 +95,7 @@ async def open_connection(
             waited = f" within {timeout_s} s" if limit.expired() else ""
             advice = "check the address, the firewall on the way, and whether both use TLS"
             raise ConnectTimeout(f"no connection to {target}{waited}: {advice}") from error
-        raise ConnectError(_explain_connect(error, target)) from error
+        raise ConnectError(explain_connect(error, target)) from error
     if isinstance(connection.ended, ConnectError):
         raise connection.ended
     return connection
@@ -216,7 +216,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         if self._met_itself():
-            self._end(ConnectError(_explain_refused(self._target)))
+            self._end(ConnectError(explain_refused(self._target)))
         elif self._limits.heartbeat_interval_s is not None:
             beat = self._beat(self._limits.heartbeat_interval_s, self._limits.heartbeat_timeout_s)
             self._heartbeat = asyncio.get_running_loop().create_task(beat)
@@ -375,10 +375,10 @@ def _lost(target: Target, cause: str) -> ConnectionLostError:
     )
 
 
-def _explain_connect(error: OSError | UnicodeError, target: Target) -> str:
+def explain_connect(error: OSError | UnicodeError, target: Target) -> str:
     """Cause and next step for a connection that could not be opened."""
     if isinstance(error, ConnectionRefusedError):
-        return _explain_refused(target)
+        return explain_refused(target)
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message
         return f"certificate of {target} refused ({why}): check the CA file and server_hostname"
@@ -388,5 +388,5 @@ def _explain_connect(error: OSError | UnicodeError, target: Target) -> str:
     return f"cannot connect to {target} ({error}): is the server running, are host and port right?"
 
 
-def _explain_refused(target: Target) -> str:
+def explain_refused(target: Target) -> str:
     return f"connection refused: is the server running on {target}?"

@@ -1,4 +1,4 @@
-"""Every error that the client raises, and the codes that a server gives; it raises none of them.
+"""Every error that the package raises, and the codes that a server gives; it raises none of them.
 
 All are a `RingestError`. Each text names the cause and, after it, the next step. No text contains
 a token or a payload, and what a server wrote is shown without control characters.
@@ -15,7 +15,11 @@ a token or a payload, and what a server wrote is shown without control character
     │   └── ConnectTimeout           not in time
     ├── NotConnected             there is no connection; the request was not sent
     ├── ConnectionLostError      the connection broke after the request was sent
-    └── RequestTimeout           no answer in time
+    ├── RequestTimeout           no answer in time
+    ├── SendTimeout              the engine took no records for too long
+    ├── SchemaError              a schema breaks a rule
+    ├── RecordError              a record does not fit its schema
+    └── ResultError              a file is no result, or not one of this schema
 """
 
 from __future__ import annotations
@@ -101,6 +105,22 @@ class ConnectionLostError(RingestError, ConnectionError):
 
 class RequestTimeout(RingestError, TimeoutError):
     """No answer in time. The text says whether the request was sent."""
+
+
+class SendTimeout(RingestError, TimeoutError):
+    """The engine took no records for too long. The stream is given up, and is incomplete."""
+
+
+class SchemaError(RingestError, ValueError):
+    """A schema breaks a rule, which the text names; of a file, the line as well."""
+
+
+class RecordError(RingestError, ValueError):
+    """A record does not fit its schema. Nothing of it was sent; the stream goes on without it."""
+
+
+class ResultError(RingestError, ValueError):
+    """A file is no result of `ringest serve --output`, or not one of the schema given."""
 
 
 ERROR_CLASSES: Final[dict[ErrorCode, type[ServerError]]] = {

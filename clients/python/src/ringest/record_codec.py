@@ -1,0 +1,212 @@
+"""Makes bytes of values and values of bytes, one record at a time. It frames and sends nothing."""
+
+from __future__ import annotations
+
+import importlib
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Final, NoReturn
+
+from ringest.errors import RecordError
+from ringest.schema_types import FLOATS, INTEGERS, PADDING_BYTES, SIGNED, Endian, Field, FieldType
+
+_CODES: Final[dict[FieldType, str]] = {
+    "u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i8": "b", "i16": "h", "i32": "i", "i64": "q",
+    "f32": "f", "f64": "d", "bool": "?",
+}  # fmt: skip
+_MARKS: Final[dict[Endian, str]] = {"big": ">", "little": "<"}
+
+
+class RecordCodec:
+    """Packs and unpacks the records of a schema whose rules have been checked."""
+
+    __slots__ = ("_fields", "_getter", "_packers", "_struct", "_unpackers", "names")
+
+    def __init__(self, fields: Sequence[Field], endian: Endian) -> None:
+        self._fields: Final = [field for field in fields if field.type != "skip"]
+        self.names: Final = tuple(field.name for field in self._fields)
+        self._struct: Final = struct.Struct(_MARKS[endian] + "".join(map(_code, fields)))
+        # itemgetter of one name gives no tuple.
+        get = itemgetter(*self.names)
+        self._getter: Final = get if len(self.names) > 1 else lambda record: (get(record),)
+        # The fields that struct alone would take too much or too little for.
+        self._packers: Final = [
+            (i, _packer(field)) for i, field in enumerate(self._fields) if _needs_packer(field)
+        ]
+        self._unpackers: Final = [
+            (i, _unpacker(field)) for i, field in enumerate(self._fields) if field.type == "text"
+        ]
+
+    def pack(self, record: Mapping[str, Any] | Sequence[Any]) -> bytes:
+        """The bytes of a record; RecordError names the field that does not fit."""
+        values = self._values(record)
+        for i, packer in self._packers:
+            values[i] = packer(values[i])
+        try:
+            return self._struct.pack(*values)
+        except (struct.error, OverflowError, TypeError, ValueError) as error:
+            self._explain(values, error)
+
+    def unpack(self, data: bytes | bytearray | memoryview) -> dict[str, Any]:
+        """The values of one record's bytes."""
+        size = memoryview(data).nbytes
+        if size != self._struct.size:
+            rule = f"a record has {self._struct.size} bytes, these are {size}"
+            raise RecordError(f"{rule}; give the bytes of one record")
+        values = list(self._struct.unpack(data))
+        for i, unpacker in self._unpackers:
+            values[i] = unpacker(values[i])
+        return dict(zip(self.names, values, strict=True))
+
+    def numpy_dtype(self) -> Any:
+        """The numpy type of one record."""
+        try:
+            numpy: Any = importlib.import_module("numpy")
+        except ImportError as error:
+            raise ImportError("numpy is not installed: pip install numpy") from error
+        mark = self._struct.format[0]
+        formats = [
+            {"text": f"S{field.bytes}", "bytes": f"V{field.bytes}"}.get(field.type)
+            or f"{mark}{_NUMPY_KINDS[field.type]}{field.bytes}"
+            for field in self._fields
+        ]
+        return numpy.dtype(
+            {
+                "names": list(self.names),
+                "formats": formats,
+                "offsets": [field.offset for field in self._fields],
+                "itemsize": self._struct.size,
+            }
+        )
+
+    def _values(self, record: Mapping[str, Any] | Sequence[Any]) -> list[Any]:
+        """The values in the order of the fields, in a list of their own."""
+        # A tuple first: whether it is a Mapping takes longer to find out than all the rest.
+        if not isinstance(record, tuple) and isinstance(record, Mapping):
+            try:
+                values = list(self._getter(record))
+            except KeyError as error:
+                missing = [name for name in self.names if name not in record]
+                raise RecordError(f"no value for {', '.join(missing)}: give each field") from error
+            if len(record) != len(values):
+                unknown = [str(name) for name in record if name not in self.names]
+                rule = f"no field is called {', '.join(unknown)}"
+                raise RecordError(f"{rule}; the fields are {', '.join(self.names)}")
+            return values
+        if isinstance(record, str | bytes | bytearray | memoryview):
+            rule = f"a record is a mapping or a sequence of values, not {type(record).__name__}"
+            raise RecordError(f"{rule}; records that are packed already go through send_array")
+        values = list(record)
+        if len(values) != len(self.names):
+            rule = f"{len(values)} values; a record has {len(self.names)}: {', '.join(self.names)}"
+            raise RecordError(rule)
+        return values
+
+    def _explain(self, values: list[Any], cause: Exception) -> NoReturn:
+        """Finds the value that struct refused, and says what its field can hold."""
+        for field, value in zip(self._fields, values, strict=True):
+            try:
+                struct.pack(self._struct.format[0] + _code(field), value)
+            except (struct.error, OverflowError, TypeError, ValueError) as error:
+                said = f"{field.name}: {_short(value)} does not fit; {_holds(field)}"
+                raise RecordError(said) from error
+        raise RecordError(f"the record cannot be packed: {cause}") from cause
+
+
+_NUMPY_KINDS: Final[dict[FieldType, str]] = {
+    **{kind: "i" if kind in SIGNED else "u" for kind in _CODES if kind in INTEGERS},
+    "f32": "f",
+    "f64": "f",
+    "bool": "b",
+}
+
+
+def _code(field: Field) -> str:
+    if field.type == "skip":
+        return f"{field.bytes}x"
+    return _CODES.get(field.type) or f"{field.bytes}s"
+
+
+def _holds(field: Field) -> str:
+    """What a number's field can hold."""
+    if field.type in FLOATS:
+        return f"{field.type} holds a number of IEEE 754 binary{8 * field.bytes}"
+    low = -(1 << (8 * field.bytes - 1)) if field.type in SIGNED else 0
+    return f"{field.type} holds integers from {low} to {low + (1 << (8 * field.bytes)) - 1}"
+
+
+def _needs_packer(field: Field) -> bool:
+    return field.type in ("text", "bytes", "bool")
+
+
+def _packer(field: Field) -> Callable[[Any], Any]:
+    """What makes a value that struct takes; RecordError where there is none."""
+    if field.type == "text":
+        return _text_packer(field)
+    return _bool_packer(field.name) if field.type == "bool" else _bytes_packer(field)
+
+
+def _text_packer(field: Field) -> Callable[[Any], bytes]:
+    name, width = field.name, field.bytes
+    # struct itself fills up with NUL.
+    filler = b" " if field.padding == ("space",) else None
+    exact = not field.padding
+
+    def pack(value: Any) -> bytes:
+        if isinstance(value, str):
+            try:
+                data = value.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError as error:
+                said = f"{name}: {_short(value)} is no Unicode text; give bytes instead"
+                raise RecordError(said) from error
+        elif isinstance(value, bytes | bytearray | memoryview):
+            data = bytes(value)
+        else:
+            raise RecordError(f"{name}: {_short(value)} is neither str nor bytes")
+        if len(data) > width or (exact and len(data) < width):
+            needs = "exactly" if exact else "at most"
+            said = f"{name}: the text has {len(data)} bytes; it holds {needs} {width}"
+            raise RecordError(f"{said} (in UTF-8): shorten it, or change the schema")
+        return data if filler is None else data.ljust(width, filler)
+
+    return pack
+
+
+def _bytes_packer(field: Field) -> Callable[[Any], bytes]:
+    name, width = field.name, field.bytes
+
+    def pack(value: Any) -> bytes:
+        if not isinstance(value, bytes | bytearray | memoryview):
+            raise RecordError(f"{name}: {_short(value)} is not bytes")
+        data = bytes(value)
+        if len(data) != width:
+            raise RecordError(f"{name}: {len(data)} bytes; it holds exactly {width}, fill it up")
+        return data
+
+    return pack
+
+
+def _bool_packer(name: str) -> Callable[[Any], bool]:
+    def pack(value: Any) -> bool:
+        # Also those of numpy; but no text, which would be true whatever it says.
+        if value in (0, 1):
+            return bool(value)
+        raise RecordError(f"{name}: {_short(value)} is neither True nor False")
+
+    return pack
+
+
+def _unpacker(field: Field) -> Callable[[bytes], str]:
+    padding = b"".join(PADDING_BYTES[one] for one in field.padding)
+
+    def unpack(data: bytes) -> str:
+        return data.rstrip(padding).decode("utf-8", "surrogateescape")
+
+    return unpack
+
+
+def _short(value: object) -> str:
+    """A value as it is shown in an error: not longer than a line."""
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,297 @@
+"""Reads the result files of `ringest serve --output`. It groups nothing and talks to no engine.
+
+CSV and ndjson are read with the standard library. Parquet and Arrow need pyarrow, which
+`pip install ./clients/python[results]` brings.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from ringest.errors import ResultError
+from ringest.schema import Schema
+from ringest.schema_types import INTEGERS, FieldType
+
+Status: TypeAlias = Literal["complete", "incomplete", "rejected"]
+
+# {moment}-{node}-{pid}-{connection}, with the status where it is not complete.
+_NAME: Final = re.compile(
+    r"(?P<moment>\d{8}T\d{6}\.\d{6}Z)-(?P<node>[A-Za-z0-9._-]{1,64})-(?P<pid>\d+)"
+    r"-(?P<connection>\d+)(?:\.(?P<status>incomplete|rejected))?\.[a-z]+"
+)
+_MOMENT: Final = "%Y%m%dT%H%M%S.%fZ"
+# What a number that JSON has no digits for stands as.
+_NOT_FINITE: Final = {"NaN": math.nan, "inf": math.inf, "-inf": -math.inf}
+_PYARROW_MISSING: Final = (
+    "pyarrow is not installed, and {} needs it: pip install './clients/python[results]', or let "
+    "the engine write --output-format csv or ndjson"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The groups of one stream: `columns` are lists of one length, by name, in their order.
+
+    Text is in its shown form, see `text_bytes`. What the name of the file and its metadata do not
+    say is None. Bytes are bytes where their type is known: in Parquet and Arrow, and with a schema.
+    """
+
+    path: Path
+    columns: dict[str, list[Any]]
+    status: Status | None = None
+    node: str | None = None
+    pid: int | None = None
+    connection: int | None = None
+    started: datetime | None = None
+    # What the engine wrote into the file beside the columns.
+    metadata: dict[str, str] = field(default_factory=dict)
+    schema: Schema | None = None
+    _table: Any = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), []))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self.rows()
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return self.columns[name]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The groups, one after another, each with its values by name."""
+        names = tuple(self.columns)
+        for values in zip(*self.columns.values(), strict=True):
+            yield dict(zip(names, values, strict=True))
+
+    def to_arrow(self) -> Any:
+        """The groups as a pyarrow.Table."""
+        if self._table is not None:
+            return self._table
+        pyarrow = _pyarrow("pyarrow", "to_arrow()")
+        types: Any = None
+        if self.schema is not None:
+            types = pyarrow.schema(
+                [(one.name, _arrow_type(pyarrow, one.type)) for one in self.schema.result_columns]
+            )
+        return pyarrow.table(self.columns, schema=types)
+
+    def to_pandas(self) -> Any:
+        """The groups as a pandas.DataFrame."""
+        try:
+            pandas: Any = importlib.import_module("pandas")
+        except ImportError as error:
+            raise ImportError("pandas is not installed: pip install pandas") from error
+        if self._table is not None:
+            return self._table.to_pandas()
+        return pandas.DataFrame(self.columns)
+
+
+def read_result(path: str | PathLike[str], schema: Schema | None = None) -> Result:
+    """Reads one result file, its format being that of its extension.
+
+    CSV has no types, so that without a `schema` its values are text; ndjson has text for bytes and
+    for numbers that are not finite. With one, the columns are checked and get their types.
+    """
+    path = Path(path)
+    read = _READERS.get(path.suffix)
+    if read is None:
+        known = ", ".join(_READERS)
+        raise ResultError(f"{path}: {path.suffix!a} is no result file; known are {known}")
+    try:
+        columns, table, metadata = read(path, schema)
+    except (OSError, ImportError, ResultError):
+        raise
+    # Those of pyarrow are a ValueError as well, and so are those of UTF-8 and JSON.
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ResultError(f"{path}: {error}; is it a whole file of this format?") from error
+    if schema is not None:
+        names = [one.name for one in schema.result_columns]
+        if list(columns) != names:
+            rule = f"its columns are {', '.join(columns)}, those of the schema {', '.join(names)}"
+            raise ResultError(f"{path}: {rule}; give the schema that the engine had")
+    facts = _told(metadata) | _named(path)
+    return Result(path, columns, metadata=metadata, schema=schema, _table=table, **facts)
+
+
+def text_bytes(shown: str) -> bytes:
+    r"""The bytes of a text in its shown form: `\\` is a backslash, `\xNN` a byte."""
+
+    def one(match: re.Match[bytes]) -> bytes:
+        code = match[1]
+        return b"\\" if code == b"\\" else bytes([int(code[1:], 16)])
+
+    return re.sub(rb"\\(\\|x[0-9a-f]{2})", one, shown.encode("ascii"))
+
+
+def shown_text(value: str | bytes) -> str:
+    r"""A text as results show it: printable ASCII, `\\` for a backslash, else `\xNN`."""
+    data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+    return "".join(
+        r"\\" if byte == ord("\\") else chr(byte) if 0x20 <= byte <= 0x7E else f"\\x{byte:02x}"
+        for byte in data
+    )
+
+
+def _told(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What the metadata says, which stays with the file when it gets another name."""
+    told = {key.removeprefix("ringest."): value for key, value in metadata.items()}
+    facts: dict[str, Any] = {}
+    if told.get("status") in get_args(Status):
+        facts["status"] = told["status"]
+    if told.get("node"):
+        facts["node"] = told["node"]
+    if told.get("connection", "").isdecimal():
+        facts["connection"] = int(told["connection"])
+    return facts
+
+
+def _named(path: Path) -> dict[str, Any]:
+    """What the name of a file says."""
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        return {}
+    try:
+        started = datetime.strptime(match["moment"], _MOMENT).replace(tzinfo=UTC)
+    except ValueError:
+        return {}
+    return {
+        "status": match["status"] or "complete",
+        "node": match["node"],
+        "pid": int(match["pid"]),
+        "connection": int(match["connection"]),
+        "started": started,
+    }
+
+
+_Columns: TypeAlias = dict[str, list[Any]]
+_Read: TypeAlias = tuple[_Columns, Any, dict[str, str]]
+
+
+def _pyarrow(module: str, what: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(_PYARROW_MISSING.format(what)) from error
+
+
+def _read_parquet(path: Path, _schema: Schema | None) -> _Read:
+    parquet = _pyarrow("pyarrow.parquet", path.name)
+    # One file, whatever the names of the folders that it lies in seem to say.
+    return _from_table(parquet.ParquetFile(path).read())
+
+
+def _read_arrow(path: Path, _schema: Schema | None) -> _Read:
+    pyarrow = _pyarrow("pyarrow", path.name)
+    with pyarrow.OSFile(str(path), "rb") as file, pyarrow.ipc.open_file(file) as reader:
+        return _from_table(reader.read_all())
+
+
+def _from_table(table: Any) -> _Read:
+    metadata: Mapping[bytes, bytes] = table.schema.metadata or {}
+    shown = {
+        key.decode(errors="replace"): value.decode(errors="replace")
+        for key, value in metadata.items()
+        # A copy of the types, for Arrow alone.
+        if key != b"ARROW:schema"
+    }
+    columns = dict(zip(table.column_names, (one.to_pylist() for one in table.columns), strict=True))
+    return columns, table, shown
+
+
+def _read_csv(path: Path, schema: Schema | None) -> _Read:
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file, strict=True)
+        names = next(lines, None)
+        if names is None:
+            raise ResultError(f"{path}: it is empty, without even a line of names")
+        columns: _Columns = {name: [] for name in names}
+        lists = list(columns.values())
+        for values in lines:
+            # A single column without a value is an empty line.
+            for column, value in zip(lists, values or [""], strict=True):
+                column.append(value)
+    return _typed(columns, schema, _csv_value), None, {}
+
+
+def _read_ndjson(path: Path, schema: Schema | None) -> _Read:
+    columns: _Columns = {}
+    if schema is not None:
+        columns = {one.name: [] for one in schema.result_columns}
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            group = json.loads(line)
+            if number == 1 and schema is None:
+                columns = {name: [] for name in group}
+            if list(group) != list(columns):
+                rule = f"line {number} has {', '.join(group)}, not {', '.join(columns)}"
+                raise ResultError(f"{path}: {rule}; give the schema that the engine had")
+            for name, value in group.items():
+                columns[name].append(value)
+    return _typed(columns, schema, _json_value), None, {}
+
+
+_READERS: Final[dict[str, Callable[[Path, Schema | None], _Read]]] = {
+    ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
+    ".csv": _read_csv,
+    ".ndjson": _read_ndjson,
+}
+
+
+def _typed(
+    columns: _Columns, schema: Schema | None, value_of: Callable[[FieldType, Any], Any]
+) -> _Columns:
+    """The columns with the types of the schema; without one as they are."""
+    if schema is None:
+        return columns
+    types = {one.name: one.type for one in schema.result_columns}
+    # A column that is not in the schema is complained about later, with all the names.
+    return {
+        name: [value_of(types.get(name, "text"), value) for value in values]
+        for name, values in columns.items()
+    }
+
+
+def _csv_value(kind: FieldType, text: str) -> Any:
+    if kind == "text":
+        return text
+    if kind == "bytes":
+        return bytes.fromhex(text)
+    if text == "":
+        return None
+    if kind == "bool":
+        return {"true": True, "false": False}[text]
+    return int(text) if kind in INTEGERS else float(text)
+
+
+def _json_value(kind: FieldType, value: Any) -> Any:
+    if value is None or kind in ("text", "bool"):
+        return value
+    if kind == "bytes":
+        return bytes.fromhex(value)
+    if kind in INTEGERS:
+        return value
+    return _NOT_FINITE[value] if isinstance(value, str) else float(value)
+
+
+def _arrow_type(pyarrow: Any, kind: FieldType) -> Any:
+    match kind:
+        case "text":
+            return pyarrow.large_string()
+        case "bytes":
+            return pyarrow.large_binary()
+        case "bool":
+            return pyarrow.bool_()
+        case "f32" | "f64":
+            return pyarrow.float32() if kind == "f32" else pyarrow.float64()
+    return getattr(pyarrow, f"{'int' if kind[0] == 'i' else 'uint'}{kind[1:]}")()
