@@ -1,0 +1,30 @@
+"""Where the modules under test lie, and which tests this machine can run."""
+
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "deploy"))
+
+MARKERS = {
+    "spark": "starts Spark, which takes ten seconds each time",
+    "engine": "needs the program, which RINGEST_BIN names",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """`-m "not spark"` leaves out what takes long."""
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without Java there is no Spark; .ci/scale.sh says so."""
+    if shutil.which("java") and find_spec("pyspark"):
+        return
+    for item in items:
+        if item.get_closest_marker("spark"):
+            item.add_marker(pytest.mark.skip(reason="no Java or no pyspark"))

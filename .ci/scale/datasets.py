@@ -1,0 +1,448 @@
+"""Random records of several nodes, their partials as files, and what a merge must make of them.
+
+An oracle: written from the documents alone, it shares no code with deploy/. Records are kept as
+Python's own integers and floats, so sums are exact, and the merged result is made of the records,
+never of the partials.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hdrh.histogram import HdrHistogram
+from histograms import encode_v2, new_histogram
+
+ARROW_TYPES: dict[str, pa.DataType] = {
+    "u8": pa.uint8(),
+    "u16": pa.uint16(),
+    "u32": pa.uint32(),
+    "u64": pa.uint64(),
+    "i8": pa.int8(),
+    "i16": pa.int16(),
+    "i32": pa.int32(),
+    "i64": pa.int64(),
+    "f32": pa.float32(),
+    "f64": pa.float64(),
+    "bool": pa.bool_(),
+    "text": pa.string(),
+    "bytes": pa.binary(),
+}
+STRUCT_CODES = dict(zip(ARROW_TYPES, "BHIQbhiqfd?", strict=False))
+# Of every field of bytes here; those of text may be wider.
+BYTES_WIDTH = 2
+PART_ORDER = ("sum", "sum_low", "min", "max", "first", "last", "mean", "m2")
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A schema: names with types, keys, and (field, function) pairs."""
+
+    fields: dict[str, str]
+    keys: tuple[str, ...]
+    aggregates: tuple[tuple[str, str], ...]
+    text_bytes: int = 16
+
+    def width(self, name: str) -> int:
+        """Bytes of a field of text or bytes."""
+        return self.text_bytes if self.fields[name] == "text" else BYTES_WIDTH
+
+    def toml(self) -> str:
+        lines = ['name = "ci"', 'endian = "big"']
+        for name, kind in self.fields.items():
+            lines += ["[[field]]", f'name = "{name}"', f'type = "{kind}"']
+            lines += [f"bytes = {self.width(name)}"] if kind in ("text", "bytes") else []
+        by = ", ".join(f'"{key}"' for key in self.keys)
+        listed = ", ".join(f'"{name}:{function}"' for name, function in self.aggregates)
+        return "\n".join([*lines, "[result]", f"by = [{by}]", f"aggregates = [{listed}]", ""])
+
+    def parts(self) -> list[tuple[str, str]]:
+        needed = set()
+        for name, function in self.aggregates:
+            if function in ("var", "std"):
+                needed |= {(name, "mean"), (name, "m2")}
+            elif function in ("sum", "mean"):
+                needed.add((name, "sum"))
+                if self.fields[name] in ("u64", "i64"):
+                    needed.add((name, "sum_low"))
+            else:
+                needed.add((name, function))
+        return [
+            (name, part) for name in self.fields for part in PART_ORDER if (name, part) in needed
+        ]
+
+
+@dataclass
+class Stream:
+    """What one connection sent, in batches."""
+
+    node: str
+    connection: str
+    batches: list[tuple[int, list[Record]]]
+    status: str = "complete"
+    final: bool = True
+    # Batches whose files never reached the place where they are merged.
+    lost: set[int] = field(default_factory=set)
+    latencies: list[HdrHistogram] = field(default_factory=list)
+
+
+# ---- what is shown, what is sorted ---------------------------------------------------------------
+
+
+def shown(value: bytes) -> str:
+    """The shown form of text."""
+    return "".join(
+        "\\\\" if byte == 0x5C else chr(byte) if 0x20 <= byte <= 0x7E else f"\\x{byte:02x}"
+        for byte in value
+    )
+
+
+def stored(kind: str, value: Any) -> Any:
+    return shown(value) if kind == "text" else value
+
+
+def packed(layout: Layout, record: Record) -> bytes:
+    """A record as it is sent, big-endian; text is padded with NUL."""
+    parts = []
+    for name, kind in layout.fields.items():
+        if kind in ("text", "bytes"):
+            parts.append(record[name].ljust(layout.width(name), b"\x00"))
+        else:
+            parts.append(struct.pack(f">{STRUCT_CODES[kind]}", record[name]))
+    return b"".join(parts)
+
+
+# ---- partials ------------------------------------------------------------------------------------
+
+
+def part_of(part: str, kind: str, values: Sequence[Any]) -> Any:
+    """One part of a batch's values of one group, in the order in which they came."""
+    if part == "sum" and kind in ("u64", "i64"):
+        return sum(value >> 32 for value in values)
+    if part == "sum_low":
+        return sum(value & 0xFFFFFFFF for value in values)
+    if part == "sum":
+        return float_sum(values) if kind in ("f32", "f64") else sum(map(int, values))
+    if part in ("min", "max"):
+        numbers = [value for value in values if value == value]
+        return (min if part == "min" else max)(numbers) if numbers else math.nan
+    if part in ("first", "last"):
+        return values[0 if part == "first" else -1]
+    mean, squares = mean_and_squares(values)
+    return mean if part == "mean" else squares
+
+
+def float_sum(values: Iterable[float]) -> float:
+    values = list(values)
+    if all(map(math.isfinite, values)):
+        return math.fsum(values)
+    return sum(values)
+
+
+def mean_and_squares(values: Sequence[Any]) -> tuple[float, float]:
+    if not all(math.isfinite(value) for value in values):
+        return float_sum(values) / len(values), math.nan
+    exact = [Fraction(value) for value in values]
+    mean = sum(exact, Fraction(0)) / len(exact)
+    return float(mean), float(sum(((one - mean) ** 2 for one in exact), Fraction(0)))
+
+
+def part_type(part: str, kind: str) -> pa.DataType:
+    if part == "sum":
+        wide = {"i": pa.int64(), "f": pa.float64()}
+        return wide.get(kind[0], pa.uint64())
+    if part == "sum_low":
+        return pa.uint64()
+    return pa.float64() if part in ("mean", "m2") else ARROW_TYPES[kind]
+
+
+def groups_table(layout: Layout, stream: Stream, batch: int) -> pa.Table:
+    time_us, records = stream.batches[batch]
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        key = tuple(stored(layout.fields[name], record[name]) for name in layout.keys)
+        groups.setdefault(key, []).append(record)
+    count = len(groups)
+    columns: dict[str, pa.Array] = {
+        "node": pa.array([stream.node] * count, pa.string()),
+        "connection": pa.array([stream.connection] * count, pa.string()),
+        "batch": pa.array([batch] * count, pa.uint32()),
+        "time_us": pa.array([time_us] * count, pa.int64()),
+    }
+    for i, name in enumerate(layout.keys):
+        kind = ARROW_TYPES[layout.fields[name]]
+        columns[name] = pa.array([key[i] for key in groups], kind)
+    columns["count"] = pa.array([len(rows) for rows in groups.values()], pa.uint64())
+    for name, part in layout.parts():
+        kind = layout.fields[name]
+        values = [part_of(part, kind, [row[name] for row in rows]) for rows in groups.values()]
+        columns[f"{part}_{name}"] = pa.array(values, part_type(part, kind))
+    return pa.table(columns)
+
+
+def stream_table(stream: Stream, batch: int) -> pa.Table:
+    time_us, records = stream.batches[batch]
+    final = stream.final and batch == len(stream.batches) - 1
+    reason = None if stream.status == "complete" else "idle_timeout"
+    columns = {
+        "node": pa.array([stream.node], pa.string()),
+        "connection": pa.array([stream.connection], pa.string()),
+        "batch": pa.array([batch], pa.uint32()),
+        "time_us": pa.array([time_us], pa.int64()),
+        "final": pa.array([final], pa.bool_()),
+        "status": pa.array([stream.status if final else None], pa.string()),
+        "reason": pa.array([reason if final else None], pa.string()),
+        "records": pa.array([len(records)], pa.uint64()),
+        "packets": pa.array([len(records)], pa.uint64()),
+        "bytes": pa.array([len(records) * 100], pa.uint64()),
+        "latency_v2": pa.array([encode_v2(stream.latencies[batch])], pa.binary()),
+    }
+    return pa.table(columns)
+
+
+def write(layout: Layout, streams: Iterable[Stream], root: Path) -> list[Path]:
+    """Writes each node's directory; returns them. Tables are written as one row group each."""
+    directories = []
+    for i, stream in enumerate(streams):
+        directory = root / stream.node
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "schema.toml").write_text(layout.toml())
+        for batch in range(len(stream.batches)):
+            if batch in stream.lost:
+                continue
+            name = f"20261120T200201.123456Z-{stream.node}-77-{i}-{batch:06}"
+            pq.write_table(
+                groups_table(layout, stream, batch), directory / f"{name}.groups.parquet"
+            )
+            pq.write_table(stream_table(stream, batch), directory / f"{name}.stream.parquet")
+        # What a writer leaves when it is killed: no reader may take it for a file of partials.
+        (directory / ".20261120T200201.123456Z-x.groups.parquet.tmp").write_bytes(b"PAR1 cut o")
+        if directory not in directories:
+            directories.append(directory)
+    return directories
+
+
+def copy_some(directories: Sequence[Path], rng: random.Random) -> None:
+    """Copies of files in another directory, and one file in which whole batches stand twice."""
+    first, other = directories[0], directories[-1]
+    for file in sorted(first.glob("[!.]*.parquet")):
+        if rng.random() < 0.5:
+            shutil.copy(file, other / file.name)
+    for kind in ("groups", "stream"):
+        tables = [pq.read_table(file) for file in sorted(other.glob(f"[!.]*.{kind}.parquet"))]
+        pq.write_table(pa.concat_tables([*tables, tables[0]]), other / f"packed.{kind}.parquet")
+
+
+# ---- what must come out --------------------------------------------------------------------------
+
+
+def expected(layout: Layout, streams: Iterable[Stream], by: Sequence[str]) -> list[Record]:
+    """The groups of all records, sorted; sums are exact, `None` where 64 bits do not hold them."""
+    groups: dict[tuple[Any, ...], list[tuple[tuple[Any, ...], Record]]] = {}
+    for stream in streams:
+        for batch, (time_us, records) in enumerate(stream.batches):
+            for i, record in enumerate(records):
+                keys = tuple(stored(layout.fields[name], record[name]) for name in layout.keys)
+                # Within a batch, groups that are merged follow each other by their keys.
+                moment = (time_us, stream.node, stream.connection, batch, keys, i)
+                groups.setdefault(tuple(record[name] for name in by), []).append((moment, record))
+    result = []
+    for key in sorted(groups):
+        rows = [record for _, record in sorted(groups[key], key=lambda row: row[0])]
+        line = {
+            name: stored(layout.fields[name], value) for name, value in zip(by, key, strict=True)
+        }
+        for name, function in layout.aggregates:
+            values = [row[name] for row in rows]
+            line[f"{name}_{function}"] = value_of(function, layout.fields[name], values)
+        result.append(line | {"count": len(rows)})
+    return result
+
+
+def value_of(function: str, kind: str, values: Sequence[Any]) -> Any:
+    exact = kind not in ("f32", "f64")
+    if function == "sum":
+        total = part_of("sum", "u8" if exact else kind, values)
+        low, high = (-(2**63), 2**63 - 1) if kind[0] == "i" else (0, 2**64 - 1)
+        return total if not exact or low <= total <= high else None
+    if function == "mean":
+        return (
+            float(Fraction(sum(values), len(values))) if exact else float_sum(values) / len(values)
+        )
+    if function in ("min", "max", "first", "last"):
+        return part_of(function, kind, values)
+    if len(values) < 2:
+        return None
+    variance = mean_and_squares(values)[1] / (len(values) - 1)
+    return variance if function == "var" else math.sqrt(variance)
+
+
+def expected_latency(streams: Iterable[Stream]) -> HdrHistogram:
+    """By another implementation: that of the package `hdrhistogram`."""
+    combined = new_histogram()
+    for stream in streams:
+        for one in stream.latencies:
+            combined.add(one)
+    return combined
+
+
+def differences(expected: Sequence[Record], found: Sequence[Record]) -> list[str]:
+    """Counts, minima, keys and integers exactly; floats that were added up to 1e-9."""
+    if len(expected) != len(found):
+        return [f"{len(found)} groups, expected are {len(expected)}"]
+    texts = []
+    for wanted, got in zip(expected, found, strict=True):
+        if list(wanted) != list(got):
+            return [f"columns {list(got)}, expected are {list(wanted)}"]
+        texts += [
+            f"{name} of {wanted} is {got[name]!r}"
+            for name, value in wanted.items()
+            if not equal(value, got[name])
+        ]
+    return texts
+
+
+def equal(wanted: Any, got: Any) -> bool:
+    wanted, got = (worded(value) for value in (wanted, got))
+    if isinstance(wanted, float) and isinstance(got, float):
+        return math.isclose(wanted, got, rel_tol=1e-9, abs_tol=1e-12)
+    # A JSON number without a fraction may be read as either.
+    return bool(wanted == got) and isinstance(wanted, bool) == isinstance(got, bool)
+
+
+def worded(value: Any) -> Any:
+    """As in ndjson, where some values are words."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value
+
+
+# ---- data sets -----------------------------------------------------------------------------------
+
+DEFAULT = Layout(
+    {"A": "u32", "B": "u16", "C": "f32", "D": "i8", "E": "text"},
+    ("A", "E"),
+    (("B", "mean"), ("C", "sum"), ("D", "min")),
+    text_bytes=256,
+)
+_NUMBERS = ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f32", "f64")
+_FUNCTIONS = ("sum", "mean", "min", "max", "first", "last", "var", "std")
+# At most 64 aggregates: every function of every type by turns, all of them of the hard ones.
+EVERYTHING = Layout(
+    {
+        "k64": "u64", "on": "bool", "word": "text", "raw": "bytes", "signed": "i64",
+        **{f"v_{kind}": kind for kind in _NUMBERS},
+        "flag": "bool",
+    },
+    ("k64", "on", "word", "raw", "signed"),
+    (
+        *((f"v_{kind}", function) for kind in ("u64", "i64", "f64") for function in _FUNCTIONS),
+        *(
+            (f"v_{kind}", function)
+            for i, kind in enumerate(("u8", "u16", "u32", "i8", "i16", "i32", "f32"))
+            for function in (*_FUNCTIONS[:4], _FUNCTIONS[4 + i % 4])
+        ),
+        *(("flag", function) for function in ("sum", "mean", "max", "last", "var")),
+    ),
+)  # fmt: skip
+
+
+def value_maker(rng: random.Random) -> Callable[..., Any]:
+    """Values of each type, those at its limits among them."""
+    nan = math.nan
+
+    # Keys may differ by one, which is finer than the binary64 that a variance is reckoned in.
+    def make(kind: str, step: int | None = None) -> Any:
+        if kind == "bool":
+            return rng.random() < 0.5
+        if kind == "text":
+            return bytes(rng.choices(b'\\x5"ab\x00\x80\xff', k=rng.randrange(4))).rstrip(b"\x00 ")
+        if kind == "bytes":
+            return bytes(rng.choices(b"\x00\x7f\x80\xff\\", k=BYTES_WIDTH))
+        if kind in ("f32", "f64"):
+            # Far from zero and close together, where a variance by squares would be lost; rarely
+            # what makes the whole sum NaN.
+            others = (rng.uniform(-1e3, 1e3), 0.0, nan if rng.random() < 0.1 else 1.5)
+            value = rng.choice(others) if rng.random() < 0.1 else rng.gauss(1e6, 1.0)
+            return value if kind == "f64" else struct.unpack(">f", struct.pack(">f", value))[0]
+        bits = int(kind[1:])
+        low, high = (
+            (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if kind[0] == "i" else (0, 2**bits - 1)
+        )
+        near = high - (step or 1 << bits // 2)
+        return rng.choice((low, high, near, rng.randint(low, high), max(low, 5), max(low, 7)))
+
+    return make
+
+
+def make_streams(layout: Layout, rng: random.Random, nodes: int, connections: int) -> list[Stream]:
+    """Disjoint connections, keys that all of them share, times that collide."""
+    make = value_maker(rng)
+    keys = [{name: make(layout.fields[name], 1) for name in layout.keys} for _ in range(12)]
+    streams = []
+    for i in range(connections):
+        node = f"node-{i % nodes}"
+        stream = Stream(node, f"20261120T200201.123456Z-77-{i}", [])
+        for batch in range(rng.randrange(1, 5)):
+            records = [
+                {name: make(kind) for name, kind in layout.fields.items()} | rng.choice(keys[2:])
+                for _ in range(rng.randrange(1, 40))
+            ]
+            stream.batches.append((1_700_000_000_000_000 + rng.randrange(3) + batch, records))
+            stream.latencies.append(random_latency(rng, len(records)))
+        streams.append(stream)
+    # A group of one record in all, and one that never has a number.
+    lonely = {name: make(kind) for name, kind in layout.fields.items()} | keys[0]
+    streams[0].batches[0][1].append(lonely)
+    for stream in streams[:2]:
+        nothing = {
+            name: math.nan if kind in ("f32", "f64") else make(kind)
+            for name, kind in layout.fields.items()
+        }
+        stream.batches[0][1].extend([nothing | keys[1]] * 2)
+    return streams
+
+
+def random_latency(rng: random.Random, packets: int) -> HdrHistogram:
+    histogram = new_histogram()
+    for _ in range(packets):
+        histogram.record_value(int(2 ** rng.uniform(7, 34)), rng.choice((1, 1, 1, 200)))
+    return histogram
+
+
+def random_records(layout: Layout, rng: random.Random, count: int) -> list[Record]:
+    """Records of few groups; none of them has only zero bytes, which would end its stream."""
+    make = value_maker(rng)
+    keys = [{name: make(layout.fields[name], 1) for name in layout.keys} for _ in range(12)]
+    records: list[Record] = []
+    while len(records) < count:
+        record = {name: make(kind) for name, kind in layout.fields.items()} | rng.choice(keys)
+        if any(packed(layout, record)):
+            records.append(record)
+    return records
+
+
+def counted(streams: Iterable[Stream]) -> dict[str, int]:
+    """What a summary must say beside the latency."""
+    streams = list(streams)
+    batches = Counter((one.node, one.connection) for one in streams for _ in one.batches)
+    return {
+        "nodes": len({one.node for one in streams}),
+        "connections": len(batches),
+        "batches": batches.total(),
+        "records": sum(len(records) for one in streams for _, records in one.batches),
+    }

@@ -1,0 +1,212 @@
+"""The merges by DuckDB and by Spark give what the union of all records gives."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import (
+    DEFAULT,
+    EVERYTHING,
+    Layout,
+    Stream,
+    copy_some,
+    counted,
+    differences,
+    expected,
+    expected_latency,
+    make_streams,
+    write,
+)
+from engines import DUCKDB, ROOT, merged_by, run
+from histograms import summary_us
+
+SEEDS = range(6)
+
+
+def check(
+    merged: dict[str, Any], layout: Layout, streams: list[Stream], by: tuple[str, ...]
+) -> None:
+    """Everything that a merge says."""
+    assert not differences(expected(layout, streams, by), merged["groups"])
+    summary = {name: merged[name] for name in ("nodes", "connections", "batches", "records")}
+    assert summary == counted(streams)
+    assert merged["latency_us"] == summary_us(expected_latency(streams))
+
+
+# ---- any data set --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("layout", [DEFAULT, EVERYTHING], ids=["default", "everything"])
+def test_duckdb(layout: Layout, seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    streams = make_streams(layout, rng, nodes=3, connections=8)
+    directories = write(layout, streams, tmp_path)
+    copy_some(directories, rng)
+    check(merged_by("duckdb", directories), layout, streams, layout.keys)
+
+
+@pytest.mark.parametrize("by", [("word",), ("signed", "on"), ("raw", "k64", "word")])
+def test_duckdb_by_some_of_the_keys(by: tuple[str, ...], tmp_path: Path) -> None:
+    streams = make_streams(EVERYTHING, random.Random(5), nodes=2, connections=6)
+    directories = write(EVERYTHING, streams, tmp_path)
+    check(merged_by("duckdb", directories, "--by", ",".join(by)), EVERYTHING, streams, by)
+
+
+@pytest.mark.spark
+def test_spark(tmp_path: Path) -> None:
+    rng = random.Random(11)
+    streams = make_streams(EVERYTHING, rng, nodes=3, connections=8)
+    directories = write(EVERYTHING, streams, tmp_path)
+    copy_some(directories, rng)
+    check(merged_by("spark", directories), EVERYTHING, streams, EVERYTHING.keys)
+
+
+# ---- streams that did not end well ---------------------------------------------------------------
+
+
+def streams_of_all_ends(layout: Layout, seed: int) -> tuple[list[Stream], list[Stream]]:
+    """Streams, and those of them that are whole."""
+    streams = make_streams(layout, random.Random(seed), nodes=2, connections=8)
+    cut, idle, lacking = [stream for stream in streams if len(stream.batches) > 1][:3]
+    cut.final = False
+    idle.status = "incomplete"
+    lacking.lost = {0}
+    return streams, [stream for stream in streams if stream not in (cut, idle, lacking)]
+
+
+def test_complete_only_leaves_the_others_out(tmp_path: Path) -> None:
+    streams, kept = streams_of_all_ends(DEFAULT, 3)
+    directories = write(DEFAULT, streams, tmp_path)
+    check(merged_by("duckdb", directories, "--complete-only"), DEFAULT, kept, DEFAULT.keys)
+
+
+# ---- files of results ----------------------------------------------------------------------------
+
+ARROW_OF_RESULT = {
+    "k64": pa.uint64(), "on": pa.bool_(), "word": pa.string(), "raw": pa.binary(),
+    "signed": pa.int64(), "v_u8_sum": pa.uint64(), "v_i8_sum": pa.int64(),
+    "v_u8_mean": pa.float64(),
+    "v_u8_min": pa.uint8(), "v_u16_max": pa.uint16(), "v_u32_min": pa.uint32(),
+    "v_i8_min": pa.int8(), "v_i16_min": pa.int16(), "v_i32_max": pa.int32(),
+    "v_f32_min": pa.float32(), "v_f32_sum": pa.float64(), "v_f64_last": pa.float64(),
+    "v_u64_first": pa.uint64(), "v_i64_std": pa.float64(), "flag_max": pa.bool_(),
+    "flag_sum": pa.uint64(), "count": pa.uint64(),
+}  # fmt: skip
+
+
+def test_duckdb_writes_the_types_of_the_documents(tmp_path: Path) -> None:
+    streams = make_streams(EVERYTHING, random.Random(2), nodes=2, connections=4)
+    directories = write(EVERYTHING, streams, tmp_path)
+    run("duckdb", directories, "--output", str(tmp_path / "result.parquet"))
+    table = pq.read_table(tmp_path / "result.parquet")
+    assert {name: table.schema.field(name).type for name in ARROW_OF_RESULT} == ARROW_OF_RESULT
+    assert not differences(expected(EVERYTHING, streams, EVERYTHING.keys), table.to_pylist())
+
+
+@pytest.mark.spark
+def test_spark_writes_complete_streams_by_some_keys_sorted(tmp_path: Path) -> None:
+    """One start of Spark for what its options change. Its names have case: `Word` is no `word`."""
+    fields = EVERYTHING.fields | {"Word": "u16"}
+    layout = Layout(fields, EVERYTHING.keys, (("Word", "max"), *EVERYTHING.aggregates))
+    streams, kept = streams_of_all_ends(layout, 2)
+    directories = write(layout, streams, tmp_path / "nodes")
+    by, output = ("word", "on"), tmp_path / "result"
+    options = ["--by", ",".join(by), "--complete-only", "--output", str(output), "--files", "1"]
+    summary = merged_by("spark", directories, *options)
+    assert summary == counted(kept) | {"latency_us": summary_us(expected_latency(kept))}
+    (file,) = output.glob("*.parquet")
+    table = pq.read_table(file)
+    assert table.schema.field("v_u32_min").type == pa.int64()
+    assert table.schema.field("count").type == pa.decimal128(20, 0)
+    assert not differences(expected(layout, kept, by), table.to_pylist())
+
+
+def test_duckdb_csv_has_bytes_in_hexadecimal(tmp_path: Path) -> None:
+    layout = Layout({"raw": "bytes"}, ("raw",), ())
+    streams = make_streams(layout, random.Random(2), nodes=1, connections=1)
+    directories = write(layout, streams, tmp_path)
+    run("duckdb", directories, "--output", str(tmp_path / "result.csv"))
+    lines = (tmp_path / "result.csv").read_text().splitlines()
+    groups = expected(layout, streams, layout.keys)
+    assert lines == ["raw,count", *(f"{group['raw'].hex()},{group['count']}" for group in groups)]
+
+
+# ---- the template --------------------------------------------------------------------------------
+
+
+def test_the_template_is_that_of_the_built_in_schema(tmp_path: Path) -> None:
+    (tmp_path / "schema.toml").write_text(DEFAULT.toml())
+    arguments = [sys.executable, str(DUCKDB), "--schema", str(tmp_path / "schema.toml"), "--sql"]
+    written = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "deploy/duckdb/merge.sql").read_text() == written
+
+
+def test_the_template_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import duckdb
+
+    streams = make_streams(DEFAULT, random.Random(9), nodes=2, connections=4)
+    write(DEFAULT, streams, tmp_path)
+    sql = (ROOT / "deploy/duckdb/merge.sql").read_text().replace("'partials/", "'*/")
+    monkeypatch.chdir(tmp_path)
+    result = duckdb.connect().execute(sql)
+    columns = [column[0] for column in result.description]
+    found = [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+    assert not differences(expected(DEFAULT, streams, DEFAULT.keys), found)
+
+
+def test_packed_partials_are_merged_as_the_files_were(tmp_path: Path) -> None:
+    """What docs/SCALE-OUT.md says about many small files."""
+    import duckdb
+
+    streams = make_streams(DEFAULT, random.Random(4), nodes=2, connections=6)
+    directories = write(DEFAULT, streams, tmp_path / "small")
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    (packed / "schema.toml").write_text(DEFAULT.toml())
+    for kind in ("groups", "stream"):
+        duckdb.execute(
+            f"COPY (FROM '{tmp_path}/small/*/*.{kind}.parquet') TO '{packed}/day.{kind}.parquet'"
+        )
+    check(merged_by("duckdb", [packed]), DEFAULT, streams, DEFAULT.keys)
+    # The small files are still there: they count once.
+    check(merged_by("duckdb", [packed, *directories]), DEFAULT, streams, DEFAULT.keys)
+
+
+# ---- refusals ------------------------------------------------------------------------------------
+
+
+def refusal(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(DUCKDB), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done
+    return done.stderr
+
+
+def test_refusals_name_the_cause(tmp_path: Path) -> None:
+    assert "name directories that `serve --partials` wrote" in refusal(str(tmp_path))
+    (tmp_path / "schema.toml").write_text(DEFAULT.toml())
+    assert "no *.groups.parquet" in refusal(str(tmp_path))
+    streams = make_streams(DEFAULT, random.Random(1), nodes=2, connections=2)
+    one, other = map(str, write(DEFAULT, streams, tmp_path / "nodes"))
+    assert "no key of these partials; keys are A, E" in refusal(one, "--by", "B")
+    (Path(other) / "schema.toml").write_text(EVERYTHING.toml())
+    assert "partials of different schemas cannot be merged" in refusal(one, other)
+    (Path(other) / "schema.toml").write_text("[")
+    assert "no TOML" in refusal(other)
+    (Path(other) / "schema.toml").write_text('[result]\nby = ["A"]\n')
+    assert "'field' is missing" in refusal(other) or "field is missing" in refusal(other)
+
+
+def test_names_that_differ_in_case_are_refused_by_duckdb(tmp_path: Path) -> None:
+    layout = Layout({"a": "u8", "A": "u8"}, ("a", "A"), ())
+    (tmp_path / "schema.toml").write_text(layout.toml())
+    assert "differ only in case" in refusal(str(tmp_path), "--sql")

@@ -1,0 +1,380 @@
+"""What partials consist of: reads `schema.toml` and HdrHistogram V2; opens no Parquet.
+
+Shared by spark/merge.py and duckdb/merge.py. Standard library only, Python 3.11 or later.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import tomllib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, TextIO
+
+GROUPS_FILES: Final = "*.groups.parquet"
+STREAM_FILES: Final = "*.stream.parquet"
+
+# What makes a row of partials unique, beside its keys.
+IDENTITY: Final = ("node", "connection", "batch")
+# The order of time, in which the first and the last value are found.
+TIME_ORDER: Final = ("time_us", *IDENTITY)
+
+UNSIGNED_TYPES: Final = ("u8", "u16", "u32", "u64")
+SIGNED_TYPES: Final = ("i8", "i16", "i32", "i64")
+FLOAT_TYPES: Final = ("f32", "f64")
+KEY_TYPES: Final = (*UNSIGNED_TYPES, *SIGNED_TYPES, "bool", "text", "bytes")
+TYPES: Final = (*KEY_TYPES, *FLOAT_TYPES)
+
+FUNCTIONS: Final = ("sum", "mean", "min", "max", "first", "last", "var", "std")
+PARTS: Final = ("sum", "sum_low", "min", "max", "first", "last", "mean", "m2")
+
+U64_MAX: Final = 2**64 - 1
+I64_MIN: Final = -(2**63)
+I64_MAX: Final = 2**63 - 1
+
+
+class PartialsError(Exception):
+    """Partials that cannot be merged; the text names cause and next step."""
+
+
+# ---- the schema ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Field:
+    """A named field of the record."""
+
+    name: str
+    type: str
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether its sum stands in two columns, of the upper and of the lower halves."""
+        return self.type in ("u64", "i64")
+
+    @property
+    def sum_type(self) -> str:
+        """The type of the result's sum."""
+        if self.type in FLOAT_TYPES:
+            return "f64"
+        return "i64" if self.type in SIGNED_TYPES else "u64"
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A column of the result that is no key: a function of a field, or the count."""
+
+    function: str
+    field: Field | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its column."""
+        return "count" if self.field is None else f"{self.field.name}_{self.function}"
+
+    @property
+    def type(self) -> str:
+        """The type of its column."""
+        if self.field is None:
+            return "u64"
+        if self.function == "sum":
+            return self.field.sum_type
+        return "f64" if self.function in ("mean", "var", "std") else self.field.type
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of its field that it is made of."""
+        if self.field is None:
+            return ()
+        if self.function in ("sum", "mean"):
+            return ("sum", "sum_low") if self.field.is_wide else ("sum",)
+        return ("mean", "m2") if self.function in ("var", "std") else (self.function,)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The part of a schema that a merge needs."""
+
+    fields: tuple[Field, ...]
+    keys: tuple[Field, ...]
+    aggregates: tuple[Aggregate, ...]
+
+    @property
+    def parts(self) -> list[tuple[Field, str]]:
+        """All parts that the aggregates need, each once, in the order of the columns."""
+        needed = {(one.field, part) for one in self.aggregates for part in one.parts}
+        return [(one, part) for one in self.fields for part in PARTS if (one, part) in needed]
+
+    @property
+    def partial_names(self) -> list[str]:
+        """The columns of partials, in order."""
+        keys = [key.name for key in self.keys]
+        parts = [f"{part}_{one.name}" for one, part in self.parts]
+        return [*IDENTITY, "time_us", *keys, "count", *parts]
+
+    def keys_by(self, names: Iterable[str] | None) -> tuple[Field, ...]:
+        """The keys of these names, in this order; all keys for `None`."""
+        if names is None:
+            return self.keys
+        by_name = {key.name: key for key in self.keys}
+        wanted = list(names)
+        for name in wanted:
+            if name not in by_name:
+                there = ", ".join(by_name)
+                raise PartialsError(f'--by: "{name}" is no key of these partials; keys are {there}')
+        if not wanted or len(set(wanted)) < len(wanted):
+            raise PartialsError("--by: name one key or more, each once")
+        return tuple(by_name[name] for name in wanted)
+
+
+def parse_schema(text: str, where: str) -> Schema:
+    """Reads the TOML form of a schema. The engine has checked it; what merging needs is checked."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PartialsError(f"{where}: no TOML: {error}") from error
+    try:
+        return _schema_of(document)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        cause = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
+        raise PartialsError(f"{where}: no schema of ringest: {cause}") from error
+
+
+def _schema_of(document: dict[str, Any]) -> Schema:
+    named = [one for one in document["field"] if one["type"] != "skip"]
+    fields = tuple(Field(one["name"], one["type"]) for one in named)
+    for one in fields:
+        if one.type not in TYPES:
+            raise ValueError(f'field "{one.name}" is of an unknown type "{one.type}"')
+    by_name = {one.name: one for one in fields}
+    keys = tuple(by_name[name] for name in document["result"]["by"])
+    for key in keys:
+        if key.type not in KEY_TYPES:
+            raise ValueError(f'"{key.name}" is {key.type}, which is no key')
+    aggregates = [_aggregate_of(one, by_name) for one in document["result"].get("aggregates", [])]
+    if not any(one.field is None for one in aggregates):
+        aggregates.append(Aggregate("count"))
+    return Schema(fields, keys, tuple(aggregates))
+
+
+def _aggregate_of(listed: str, by_name: dict[str, Field]) -> Aggregate:
+    if listed == "count":
+        return Aggregate("count")
+    name, _, function = listed.partition(":")
+    if function not in FUNCTIONS:
+        raise ValueError(f'"{listed}" is neither FIELD:FUNCTION nor "count"')
+    return Aggregate(function, by_name[name])
+
+
+def one_schema(texts: Iterable[tuple[str, str]]) -> Schema:
+    """The schema that all of these (text, where) agree in."""
+    found: list[tuple[Schema, str]] = [(parse_schema(text, where), where) for text, where in texts]
+    schema, first = found[0]
+    for other, where in found[1:]:
+        if other != schema:
+            raise PartialsError(
+                f"{where} differs from {first}: partials of different schemas cannot be merged; "
+                "name directories of one schema"
+            )
+    return schema
+
+
+# ---- latencies -----------------------------------------------------------------------------------
+
+# "HdrHistogram encoding V2": cookie, bytes of the counts, normalizing offset, digits, lowest and
+# highest value, ratio; then counts as zig-zag LEB128 of at most nine bytes, of which negative ones
+# say how many counts of zero are left out. All numbers big-endian.
+_HEADER: Final = struct.Struct(">IIIIQQd")
+_COOKIE: Final = 0x1C849313
+_VARINT_BYTES_MAX: Final = 9
+
+QUANTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999))
+
+
+@dataclass
+class Histogram:
+    """Counts by bucket, of nanoseconds; its buckets follow from lowest value and digits."""
+
+    lowest: int
+    highest: int
+    digits: int
+    counts: Counter[int] = field(default_factory=Counter)
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> Histogram:
+        """Reads encoding V2, uncompressed, as in the column `latency_v2`."""
+        if len(encoded) < _HEADER.size:
+            raise PartialsError(f"latency_v2: {len(encoded)} bytes, its header alone has 40")
+        cookie, length, offset, digits, lowest, highest, _ = _HEADER.unpack_from(encoded)
+        if cookie != _COOKIE:
+            raise PartialsError(f"latency_v2: begins with {cookie:#010x}, not {_COOKIE:#010x}")
+        if offset != 0 or not 0 <= digits <= 5 or lowest < 1:
+            raise PartialsError("latency_v2: a histogram of another kind than ringest writes")
+        if len(encoded) != _HEADER.size + length:
+            raise PartialsError(
+                f"latency_v2: {len(encoded) - _HEADER.size} bytes of counts, header says {length}"
+            )
+        return cls(lowest, highest, digits, Counter(_counts(encoded, _HEADER.size)))
+
+    @property
+    def total(self) -> int:
+        """How many values were recorded."""
+        return self.counts.total()
+
+    def add(self, other: Histogram) -> None:
+        """Adds the values of another. With other buckets than these, by their lowest values."""
+        if (self.lowest, self.digits) == (other.lowest, other.digits):
+            mine = self.counts
+            for index, count in other.counts.items():
+                mine[index] = mine.get(index, 0) + count
+        else:
+            for index, count in other.counts.items():
+                self.counts[self._index_of(other._bounds(index)[0])] += count
+        self.highest = max(self.highest, other.highest)
+
+    def quantile(self, quantile: float) -> int:
+        """The highest value of the bucket that holds this quantile; 0 where nothing is recorded."""
+        rank = max(math.ceil(quantile * self.total), 1)
+        reached = 0
+        for index in sorted(self.counts):
+            reached += self.counts[index]
+            if reached >= rank:
+                return self._bounds(index)[1]
+        return 0
+
+    def summary_us(self) -> dict[str, float]:
+        """Percentiles and maximum in microseconds, and the count, as in results."""
+        quantiles: dict[str, float] = {name: self.quantile(q) / 1000 for name, q in QUANTILES}
+        longest = self._bounds(max(self.counts))[1] if self.counts else 0
+        return {**quantiles, "max": longest / 1000, "count": self.total}
+
+    @property
+    def _shifts(self) -> tuple[int, int]:
+        """Bits below the finest step, and of half of a bucket's steps."""
+        steps_bits = (2 * 10**self.digits - 1).bit_length()
+        return self.lowest.bit_length() - 1, max(steps_bits, 1) - 1
+
+    def _bounds(self, index: int) -> tuple[int, int]:
+        """The least and the greatest value of a bucket."""
+        unit, half_bits = self._shifts
+        half = 1 << half_bits
+        bucket = (index >> half_bits) - 1
+        step = (index & (half - 1)) + (half if bucket >= 0 else 0)
+        shift = unit + max(bucket, 0)
+        low = step << shift
+        return low, low + (1 << shift) - 1
+
+    def _index_of(self, value: int) -> int:
+        unit, half_bits = self._shifts
+        bucket = max(value.bit_length() - unit - half_bits - 1, 0)
+        return ((bucket + 1) << half_bits) + (value >> (bucket + unit)) - (1 << half_bits)
+
+
+def _counts(encoded: bytes, at: int) -> dict[int, int]:
+    """Counts by index. A merge may have a million histograms: the loop calls nothing."""
+    counts: dict[int, int] = {}
+    index, end = 0, len(encoded)
+    while at < end:
+        number = encoded[at]
+        at += 1
+        if number >= 0x80:
+            number, at = _long_number(encoded, at - 1)
+        if number & 1:
+            # Zig-zag of a negative number: so many counts of zero.
+            index += (number >> 1) + 1
+        else:
+            if number:
+                counts[index] = number >> 1
+            index += 1
+    return counts
+
+
+def _long_number(encoded: bytes, start: int) -> tuple[int, int]:
+    """A number of two bytes or more, not yet un-zig-zagged, and where it ends."""
+    number = 0
+    for place, byte in enumerate(encoded[start : start + _VARINT_BYTES_MAX]):
+        if place == _VARINT_BYTES_MAX - 1:
+            # The ninth byte is whole: there is no bit that says whether another one follows.
+            return number | byte << 56, start + _VARINT_BYTES_MAX
+        number |= (byte & 0x7F) << (7 * place)
+        if byte < 0x80:
+            return number, start + place + 1
+    raise PartialsError("latency_v2: ends within a count")
+
+
+def merged_latency(encoded: Iterable[bytes | None]) -> Histogram | None:
+    """The combined histogram of these; `None` of nothing."""
+    merged: Histogram | None = None
+    for one in encoded:
+        if one is None:
+            continue
+        histogram = Histogram.decode(bytes(one))
+        if merged is None:
+            merged = histogram
+        else:
+            merged.add(histogram)
+    return merged
+
+
+def latency_us(merged: Histogram | None) -> dict[str, float]:
+    """What results say of it; zeros where there is none."""
+    return (merged or Histogram(1, 2, 0)).summary_us()
+
+
+# ---- what is shown -------------------------------------------------------------------------------
+
+
+def summary(
+    nodes: int, connections: int, batches: int, records: int, latency: Histogram | None
+) -> dict[str, Any]:
+    """What was merged, as `ringest merge` says it."""
+    counted = {"nodes": nodes, "connections": connections, "batches": batches}
+    return {**counted, "records": int(records), "latency_us": latency_us(latency)}
+
+
+def summary_line(summary: dict[str, Any]) -> str:
+    """The same for people."""
+    latency = summary["latency_us"]
+    shown = {name: value for name, value in latency.items() if name != "count"}
+    percentiles = ", ".join(f"{name} {value} µs" for name, value in shown.items())
+    return (
+        f"{summary['nodes']} nodes, {summary['connections']} connections, {summary['batches']} "
+        f"batches, {summary['records']} records\n"
+        f"latency of {latency['count']} packets: {percentiles}"
+    )
+
+
+def disagreement(counted: int, said: int) -> str:
+    """What to say where the two kinds of files do not tell of the same records."""
+    return (
+        f"merge.py: {GROUPS_FILES} have {counted} records, {STREAM_FILES} tell of {said}: files "
+        "are missing, or a node was killed between the two files of a batch; the groups count"
+    )
+
+
+def write_ndjson(
+    out: TextIO, summary: dict[str, Any], groups: Iterable[dict[str, Any]] | None
+) -> None:
+    """One object on one line. Groups are written one by one: there may be more than fit twice."""
+    line = json.dumps(summary)
+    if groups is None:
+        out.write(line + "\n")
+        return
+    out.write(line[:-1] + ', "groups": [')
+    for i, group in enumerate(groups):
+        shown = {name: json_value(value) for name, value in group.items()}
+        out.write((", " if i else "") + json.dumps(shown))
+    out.write("]}\n")
+
+
+def json_value(value: Any) -> Any:
+    """A value as ndjson has it: bytes in hexadecimal, and a word where JSON has no number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    # Spark's decimals are integers here.
+    return value if isinstance(value, bool | int | float | str | None) else int(value)
