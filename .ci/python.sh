@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# The Python client: built as sdist and as wheel, installed from that wheel, and its own tests
-# against the real server: `bash .ci/python.sh BINARY`.
+# docs/schema.json against schemas that are right and wrong. The Python client: built as sdist and as
+# wheel, installed from that wheel, its own tests against the real server, and the example of
+# docs/examples: `bash .ci/python.sh BINARY`.
 #
 # Everything is kept in a virtual environment outside of the clone. Where there is no Python 3.11,
-# no venv or no pytest to be had, a line says so and the checks count as passed.
+# no venv or no pytest to be had, a line says so and the checks count as passed. So it is with the
+# packages that results in Parquet and the example need.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source .ci/packages.sh
@@ -19,9 +21,12 @@ main() {
         exit 0
     }
     "$VENV/bin/python" --version
+    "$VENV/bin/python" .ci/schema_json.py
     build
+    get_results_packages || echo "RESULT FILES AND EXAMPLE SKIPPED: no pyarrow, matplotlib to be had"
     RINGEST_BIN=$(realpath "$BINARY") \
         "$VENV/bin/python" -m pytest --quiet -rs -p no:cacheprovider clients/python
+    run_example
 }
 
 # A virtual environment with what the checks need; returns 1 with the reason in skipped_because.
@@ -34,18 +39,33 @@ get_venv() {
         skipped_because="the client needs Python 3.11, here is $(python3 --version)"
         return 1
     }
-    if ! "$VENV/bin/python" -c 'import build, pytest' 2>/dev/null; then
+    if ! "$VENV/bin/python" -c 'import build, jsonschema, pytest' 2>/dev/null; then
         rm --recursive --force "$VENV"
         # Debian's python3 comes without what a venv needs.
         make_venv || { install_packages python3-venv && make_venv; } || {
             skipped_because="python3 -m venv does not work here"
             return 1
         }
-        "$VENV/bin/pip" install --quiet --disable-pip-version-check build pytest || {
-            skipped_because="pytest and build cannot be fetched"
+        "$VENV/bin/pip" install --quiet --disable-pip-version-check build jsonschema pytest || {
+            skipped_because="pytest, build and jsonschema cannot be fetched"
             return 1
         }
     fi
+}
+
+# What is not there is skipped by the tests, which say so.
+get_results_packages() {
+    "$VENV/bin/python" -c 'import matplotlib, numpy, pandas, pyarrow' 2>/dev/null \
+        || "$VENV/bin/pip" install --quiet --disable-pip-version-check \
+            matplotlib numpy pandas pyarrow
+}
+
+# The example as a user runs it, from the installed wheel: engine, stream, Parquet, plot.
+run_example() {
+    "$VENV/bin/python" -c 'import matplotlib, pyarrow' 2>/dev/null || return 0
+    RINGEST_BIN=$(realpath "$BINARY") MPLBACKEND=Agg PLOT=$scratch/plot.png \
+        "$VENV/bin/python" docs/examples/accelerometer.py
+    [[ $(head --bytes=4 "$scratch/plot.png" | tail --bytes=3) == PNG ]]
 }
 
 make_venv() {

@@ -1,5 +1,5 @@
-//! The Python client's own tests, run against this program. Skipped, aloud, where Python or pytest
-//! is missing.
+//! The Python client's own tests and the example of docs/examples, run against this program.
+//! Skipped, aloud, where Python or a package is missing; checks nothing of its own.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -34,4 +34,33 @@ fn the_python_clients_tests_pass() {
     // The last line counts, among others, what was skipped.
     print!("{out}");
     assert!(out.contains(" passed"), "{out}{err}");
+}
+
+/// The example needs `serve --schema --output`, and packages that not everybody has.
+#[test]
+fn the_example_goes_from_a_stream_to_a_plot() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if !works(Command::new("python3").args(["-c", "import matplotlib, pyarrow"])) {
+        eprintln!("skipped: python3 with matplotlib and pyarrow is not installed here");
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let plot = directory.path().join("plot.png");
+    let output = Command::new("python3")
+        .arg(root.join("docs/examples/accelerometer.py"))
+        .current_dir(directory.path())
+        .env("RINGEST_BIN", env!("CARGO_BIN_EXE_ringest"))
+        .env("PYTHONPATH", root.join("clients/python/src"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("MPLBACKEND", "Agg")
+        .env("PLOT", &plot)
+        .stdin(Stdio::null())
+        .output()
+        .expect("python3 was there a moment ago");
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    assert!(out.contains("complete at ") && out.contains(": 180 groups"), "{out}{err}");
+    let image = std::fs::read(plot).expect("the example wrote it");
+    assert!(image.starts_with(b"\x89PNG"), "{out}{err}");
 }

@@ -4,6 +4,7 @@ use ringest::client::block::Block;
 use ringest::client::generate::{Padding, StreamSpec};
 use ringest::client::pace::Pace;
 use ringest::client::sender::{SendError, SendSettings, Sent, send_stream};
+use ringest::wire::schema::Schema;
 use std::io::Read;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -11,8 +12,10 @@ use std::sync::atomic::AtomicU64;
 use std::thread;
 
 fn block(records: u64) -> Arc<Block> {
-    let (padding, seed) = (Padding::Space, 1);
-    Block::new(&StreamSpec { records, packet_records: 4, padding, seed, groups: 125 })
+    let (padding, seed, groups) = (Padding::Space, 1, 125);
+    let (schema, packet_records) = (Schema::built_in(), 4);
+    let spec = StreamSpec { schema, records, packet_records, padding, seed, groups };
+    Block::new(&spec).unwrap()
 }
 
 #[test]
@@ -69,7 +72,7 @@ fn connections_that_share_a_pace_send_what_others_send() {
         assert_eq!(stream.bytes, 125 * 1072 + 271);
         assert_eq!(stream.begun, sent[0].begun);
         assert!(stream.delay_max.is_some());
-        assert_eq!(stream.expected.as_ref().unwrap().groups().len(), 125);
+        assert_eq!(stream.expected.as_ref().unwrap().groups(), 125);
     }
 }
 

@@ -1,15 +1,20 @@
-//! Full column sets into groups. Decodes nothing.
+//! Records into groups, set by set, in both ways that a stream may take. Finds no packets.
 //!
 //! Each way of aggregating is a [`Fold`]; a further one is one more implementation and one more
 //! line in [`bench`].
 
+use super::schemas::{Shape, run_of};
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ringest::config::{Config, FOLD_ROWS, FOLD_ROWS_MAX, ROW_BYTES};
-use ringest::engine::aggregate::{Aggregate, Grouped};
-use ringest::engine::columns::{ColumnSet, PartialSet, key_of};
+use ringest::config::{Config, FOLD_ROWS, FOLD_ROWS_MAX};
+use ringest::engine::aggregate::{Aggregate, Grouped, Value};
+use ringest::engine::columns::{ColumnSet, PartialSet};
+use ringest::engine::decode::Decoder;
 use ringest::engine::groups::GroupTable;
-use ringest::engine::intern::{Interner, Texts};
+use ringest::engine::plan::Plan;
+use ringest::wire::schema::Function;
+use ringest::wire::schema::Kind;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const GROUPS: [u32; 3] = [125, 10_000, 1_000_000];
@@ -17,68 +22,95 @@ const GROUPS: [u32; 3] = [125, 10_000, 1_000_000];
 const SETS: usize = 16;
 /// Distinct A; the texts follow from it.
 const VALUES_OF_A: u32 = 5;
+const RECORD_BYTES: usize = 27;
+
+/// The built-in schema with a narrow E: the records of all sets fit the memory of a small machine.
+fn plan() -> Arc<Plan> {
+    let shape = Shape::new(&[Kind::U32])
+        .text_key(16)
+        .field(Kind::U16, &[Function::Mean])
+        .field(Kind::F32, &[Function::Sum])
+        .field(Kind::I8, &[Function::Min]);
+    shape.plan()
+}
 
 /// A way to aggregate.
-trait Fold: Default {
-    /// Takes the rows of a set and leaves it empty.
-    fn fold(&mut self, set: &mut ColumnSet);
+trait Fold {
+    /// No group.
+    fn new(plan: &Arc<Plan>) -> Self;
+    /// Takes a set's records, and gives the time that this took.
+    fn fold(&mut self, records: &[u8]) -> Duration;
     /// The groups.
-    fn finish(self, texts: &Texts) -> Grouped;
+    fn finish(self) -> Grouped;
 }
 
-/// `columns`: each full set is grouped by Polars, the partials are merged by Polars.
-#[derive(Default)]
-struct Columns(Aggregate);
+/// `columns`: each full set is grouped by Polars, the partials are merged by Polars. Making the
+/// set is not a part of the time.
+struct Columns {
+    decoder: Decoder,
+    set: ColumnSet,
+    aggregate: Aggregate,
+}
 
 impl Fold for Columns {
-    fn fold(&mut self, set: &mut ColumnSet) {
-        self.0.add(set).expect("Polars takes any rows");
+    fn new(plan: &Arc<Plan>) -> Self {
+        let config = Config::default();
+        Columns {
+            decoder: Decoder::new(plan, &config),
+            set: ColumnSet::with_rows(plan, config.batch_rows),
+            aggregate: Aggregate::new(plan),
+        }
     }
 
-    fn finish(self, texts: &Texts) -> Grouped {
-        self.0.finish(texts).expect("Polars takes any partials")
+    fn fold(&mut self, records: &[u8]) -> Duration {
+        let run = run_of(0, records.len() / RECORD_BYTES);
+        self.decoder.decode(records, &[run], &mut self.set);
+        let begun = Instant::now();
+        self.aggregate.add(&mut self.set).expect("Polars takes any rows");
+        begun.elapsed()
+    }
+
+    fn finish(self) -> Grouped {
+        let texts = self.decoder.into_texts();
+        self.aggregate.finish(&texts).expect("Polars takes any partials").grouped
     }
 }
 
-/// `two-phase`: rows are folded into a table, as many at a time as a worker does, and Polars groups
-/// what has gathered there in the end.
-struct TwoPhase(GroupTable, ColumnSet);
-
-impl Default for TwoPhase {
-    fn default() -> Self {
-        let table = GroupTable::with_limits(usize::MAX, FOLD_ROWS_MAX);
-        TwoPhase(table, ColumnSet::with_rows(FOLD_ROWS))
-    }
+/// `two-phase`: records are decoded and folded into a table, as many at a time as a worker does,
+/// and Polars groups what has gathered there in the end.
+struct TwoPhase {
+    decoder: Decoder,
+    table: GroupTable,
 }
 
 impl Fold for TwoPhase {
-    fn fold(&mut self, set: &mut ColumnSet) {
-        let TwoPhase(table, part) = self;
-        for begin in (0..set.rows()).step_by(FOLD_ROWS) {
-            let rows = begin..(begin + FOLD_ROWS).min(set.rows());
-            part.keys.extend_from_slice(&set.keys[rows.clone()]);
-            part.b.extend_from_slice(&set.b[rows.clone()]);
-            part.c.extend_from_slice(&set.c[rows.clone()]);
-            part.d.extend_from_slice(&set.d[rows]);
-            assert_eq!(table.fold(part), part.rows());
-            part.truncate(0);
-        }
-        set.truncate(0);
+    fn new(plan: &Arc<Plan>) -> Self {
+        let decoder = Decoder::new(plan, &Config::default());
+        TwoPhase { decoder, table: GroupTable::with_limits(plan, usize::MAX, FOLD_ROWS_MAX) }
     }
 
-    fn finish(self, texts: &Texts) -> Grouped {
-        let mut aggregate = Aggregate::default();
-        let mut set = PartialSet::with_rows(Config::default().batch_rows);
-        aggregate.add_partials(self.0.partials(), &mut set).expect("Polars takes any partials");
-        aggregate.finish(texts).expect("Polars takes any partials")
+    fn fold(&mut self, records: &[u8]) -> Duration {
+        let rows = records.len() / RECORD_BYTES;
+        let begun = Instant::now();
+        for begin in (0..rows).step_by(FOLD_ROWS) {
+            let run = run_of(begin * RECORD_BYTES, FOLD_ROWS.min(rows - begin));
+            let folded = self.decoder.fold(records, &[run], &mut self.table);
+            assert_eq!(folded.records, run.records);
+        }
+        begun.elapsed()
+    }
+
+    fn finish(self) -> Grouped {
+        let mut aggregate = Aggregate::new(self.decoder.plan());
+        let mut set = PartialSet::with_rows(self.decoder.plan(), Config::default().batch_rows);
+        aggregate.add_partials(self.table.partials(), &mut set).expect("Polars takes partials");
+        let texts = self.decoder.into_texts();
+        aggregate.finish(&texts).expect("Polars takes any partials").grouped
     }
 }
 
 /// Aggregation of sets as the engine makes them by default, for few groups and for many.
 pub fn bench(criterion: &mut Criterion) {
-    // The engine's own pool has a thread for each worker; here is one.
-    // SAFETY: criterion has made no thread yet: it analyses only what has been measured.
-    unsafe { ringest::engine::aggregate::create_pool(1) };
     for groups in GROUPS {
         let rows = Rows::new(groups);
         bench_fold::<Columns>(criterion, "columns", &rows);
@@ -92,10 +124,10 @@ fn bench_fold<F: Fold>(criterion: &mut Criterion, name: &str, rows: &Rows) {
     let mut group = criterion.benchmark_group("aggregate");
     group.throughput(Throughput::ElementsAndBytes {
         elements: set_rows as u64,
-        bytes: (set_rows * ROW_BYTES) as u64,
+        bytes: (set_rows * RECORD_BYTES) as u64,
     });
     // One for all samples, so that its groups are known by the time of the first.
-    let mut fold = F::default();
+    let mut fold = F::new(&plan());
     rows.fold(SETS as u64, &mut fold);
     group.bench_function(BenchmarkId::new(name, rows.groups), |bencher| {
         bencher.iter_custom(|rounds| rows.fold(rounds, &mut fold));
@@ -103,81 +135,63 @@ fn bench_fold<F: Fold>(criterion: &mut Criterion, name: &str, rows: &Rows) {
     group.finish();
 }
 
-/// Records, sum of B, sum of C, minimum of D.
-type Sum = (u64, u64, f64, i8);
-
 struct Rows {
     groups: u32,
-    sets: Vec<ColumnSet>,
-    texts: Texts,
+    records: Vec<u8>,
 }
 
 impl Rows {
-    /// Sets in which every group occurs.
+    /// Records of which sets are made, in which every group occurs.
     fn new(groups: u32) -> Self {
-        let mut interner = Interner::with_limits(groups as usize, 1 << 30);
-        for text in 0..groups.div_ceil(VALUES_OF_A) {
-            let mut field = [b' '; 256];
-            field[..4].copy_from_slice(&text.to_be_bytes());
-            // Not padding, whatever the number's last byte is.
-            field[4] = b'.';
-            interner.code(&field).expect("within the limits");
-        }
         let mut random = fastrand::Rng::with_seed(7);
-        let mut row = 0;
-        let mut set = || {
-            let mut set = ColumnSet::with_rows(Config::default().batch_rows);
-            while set.rows_free() > 0 {
-                let group = if row < groups { row } else { random.u32(..groups) };
-                row += 1;
-                let key = key_of(group % VALUES_OF_A) | u64::from(group / VALUES_OF_A);
-                set.push_row(key, u64::from(random.u16(..)), random.f64(), random.i8(..));
-            }
-            set
-        };
-        let sets = (0..SETS).map(|_| set()).collect();
-        Rows { groups, sets, texts: interner.into_texts() }
+        let count = SETS * Config::default().batch_rows;
+        let mut records = Vec::with_capacity(count * RECORD_BYTES);
+        for row in 0..count as u32 {
+            let group = if row < groups { row } else { random.u32(..groups) };
+            records.extend((group % VALUES_OF_A).to_be_bytes());
+            records.extend(format!("{:<16}", group / VALUES_OF_A).bytes());
+            records.extend(random.u16(..).to_be_bytes());
+            records.extend(random.f32().to_be_bytes());
+            records.push(random.u8(..));
+        }
+        Rows { groups, records }
+    }
+
+    fn sets(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        self.records.chunks(Config::default().batch_rows * RECORD_BYTES)
     }
 
     /// Folds so many sets, and gives the time that folding took.
     fn fold(&self, rounds: u64, fold: &mut impl Fold) -> Duration {
-        let mut set = ColumnSet::with_rows(Config::default().batch_rows);
-        let mut took = Duration::ZERO;
-        for (rows, _) in self.sets.iter().cycle().zip(0..rounds) {
-            set.keys.extend_from_slice(&rows.keys);
-            set.b.extend_from_slice(&rows.b);
-            set.c.extend_from_slice(&rows.c);
-            set.d.extend_from_slice(&rows.d);
-            let begun = Instant::now();
-            fold.fold(&mut set);
-            took += begun.elapsed();
-            assert!(set.is_empty());
-        }
-        took
+        self.sets().cycle().zip(0..rounds).map(|(records, _)| fold.fold(records)).sum()
     }
 
-    /// Compares the groups with a naive sum of the rows, each set folded once.
+    /// Compares the groups with a naive sum of the records, each set folded once.
     fn check<F: Fold>(&self) {
-        let mut fold = F::default();
+        let mut fold = F::new(&plan());
         self.fold(SETS as u64, &mut fold);
-        let mut naive: BTreeMap<(u32, Vec<u8>), Sum> = BTreeMap::new();
-        for set in &self.sets {
-            for row in 0..set.rows() {
-                let (a, code) = ((set.keys[row] >> 32) as u32, set.keys[row] as u32);
-                let text = [&code.to_be_bytes()[..], b"."].concat();
-                let sum = naive.entry((a, text)).or_insert((0, 0, 0.0, i8::MAX));
-                sum.0 += 1;
-                sum.1 += set.b[row];
-                sum.2 += set.c[row];
-                sum.3 = sum.3.min(set.d[row]);
-            }
+        // By A and E: records, sum of B, sum of C, minimum of D.
+        let mut naive: BTreeMap<&[u8], (u64, u64, f64, i8)> = BTreeMap::new();
+        for record in self.records.chunks(RECORD_BYTES) {
+            let number = |bytes: &[u8]| bytes.iter().fold(0u64, |sum, &b| sum << 8 | u64::from(b));
+            let sum = naive.entry(&record[..20]).or_insert((0, 0, 0.0, i8::MAX));
+            sum.0 += 1;
+            sum.1 += number(&record[20..22]);
+            sum.2 += f64::from(f32::from_bits(number(&record[22..26]) as u32));
+            sum.3 = sum.3.min(record[26].cast_signed());
         }
-        let grouped = fold.finish(&self.texts);
+        let grouped = fold.finish();
         assert_eq!(grouped.len(), naive.len());
-        for (group, ((a, text), (count, b, c, d))) in grouped.groups().zip(naive) {
-            assert_eq!((group.a, group.e, group.count, group.d_min), (a, &text[..], count, d));
-            assert_eq!(group.b_mean, b as f64 / count as f64);
-            assert!((group.c_sum - c).abs() <= 1e-9 * c, "{} and {c}", group.c_sum);
+        let columns = grouped.columns();
+        for (row, (key, (count, b, c, d))) in naive.into_iter().enumerate() {
+            let value = |column: usize| columns[column].value(row);
+            let a = u32::from_be_bytes(key[..4].try_into().expect("four bytes"));
+            let text = std::str::from_utf8(&key[4..]).expect("digits").trim_end();
+            assert_eq!((value(0), value(1)), (Value::Unsigned(a.into()), Value::Text(text)));
+            assert_eq!(value(2), Value::Float(b as f64 / count as f64));
+            let Value::Float(sum) = value(3) else { panic!("C_sum is {:?}", value(3)) };
+            assert!((sum - c).abs() <= 1e-9 * c, "{sum} and {c}");
+            assert_eq!((value(4), value(5)), (Value::Signed(d.into()), Value::Unsigned(count)));
         }
     }
 }

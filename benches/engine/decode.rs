@@ -1,11 +1,14 @@
 //! Runs of records into columns, E interned: from a buffer that the kernel has just written, as in
 //! a worker, and from memory that lies further away. Finds no packets.
 
+use super::schemas::run_of;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ringest::engine::columns::{ColumnSet, a_of, code_of};
-use ringest::engine::decode::decode_runs;
-use ringest::engine::intern::{Interner, Texts};
-use ringest::wire::record::Run;
+use ringest::config::Config;
+use ringest::engine::columns::{Column, ColumnSet};
+use ringest::engine::decode::Decoder;
+use ringest::engine::intern::Texts;
+use ringest::engine::plan::Plan;
+use ringest::wire::schema::Schema;
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -37,11 +40,11 @@ pub fn bench(criterion: &mut Criterion) {
     for distinct in DISTINCT {
         let stream = Stream::new(distinct);
         stream.check();
-        let mut interner = stream.interner();
+        let mut decoder = stream.decoder();
         for (name, buffer) in [("warm", Buffer::Warm), ("cold", Buffer::Cold)] {
             let id = BenchmarkId::new(name, distinct);
             group.bench_function(id, |bencher| {
-                bencher.iter_custom(|rounds| stream.decode(rounds, buffer, &mut interner));
+                bencher.iter_custom(|rounds| stream.decode(rounds, buffer, &mut decoder));
             });
         }
     }
@@ -69,12 +72,15 @@ impl Stream {
     }
 
     /// One that knows every text, as after the first records of a long stream.
-    fn interner(&self) -> Interner {
-        let mut interner = Interner::with_limits(self.distinct as usize, 1 << 30);
+    fn decoder(&self) -> Decoder {
+        let mut decoder = Decoder::new(&Plan::new(Schema::built_in()), &Config::default());
+        let mut set = ColumnSet::with_rows(decoder.plan(), 1);
         for text in 0..self.distinct {
-            interner.code(&field_of(text)).expect("within the limits");
+            let record = [&[0; 11][..], &field_of(text)].concat();
+            assert_eq!(decoder.decode(&record, &[run_of(0, 1)], &mut set).limit, None);
+            set.truncate(0);
         }
-        interner
+        decoder
     }
 
     fn windows(&self) -> impl Iterator<Item = &[u8]> + Clone {
@@ -82,9 +88,9 @@ impl Stream {
     }
 
     /// Decodes so many windows, and gives the time that decoding took.
-    fn decode(&self, rounds: u64, buffer: Buffer, interner: &mut Interner) -> Duration {
-        let run = whole_window();
-        let mut set = ColumnSet::with_rows(WINDOW_RECORDS);
+    fn decode(&self, rounds: u64, buffer: Buffer, decoder: &mut Decoder) -> Duration {
+        let run = run_of(0, WINDOW_RECORDS);
+        let mut set = ColumnSet::with_rows(decoder.plan(), WINDOW_RECORDS);
         let mut near = vec![0; WINDOW_RECORDS * RECORD_BYTES];
         let mut took = Duration::ZERO;
         for (window, _) in self.windows().cycle().zip(0..rounds) {
@@ -96,7 +102,7 @@ impl Stream {
                 }
             };
             let begun = Instant::now();
-            let decoded = decode_runs(received, &[run], interner, &mut set);
+            let decoded = decoder.decode(received, &[run], &mut set);
             black_box(&set);
             took += begun.elapsed();
             assert_eq!(decoded.records, WINDOW_RECORDS);
@@ -107,12 +113,12 @@ impl Stream {
 
     /// Compares all columns with a naive reading of the same bytes.
     fn check(&self) {
-        let mut interner = self.interner();
-        let mut set = ColumnSet::with_rows(WINDOWS * WINDOW_RECORDS);
+        let mut decoder = self.decoder();
+        let mut set = ColumnSet::with_rows(decoder.plan(), WINDOWS * WINDOW_RECORDS);
         for window in self.windows() {
-            decode_runs(window, &[whole_window()], &mut interner, &mut set);
+            decoder.decode(window, &[run_of(0, WINDOW_RECORDS)], &mut set);
         }
-        assert_eq!(sums_of_columns(&set, &interner.into_texts()), self.sums());
+        assert_eq!(sums_of_columns(&set, &decoder.into_texts()[0]), self.sums());
     }
 
     /// Per text: records, sum of A, of B and of C's bits, minimum of D.
@@ -141,16 +147,15 @@ fn add(sums: &mut Sums, text: &[u8], (a, b, c, d): (u64, u64, f32, i8)) {
 
 fn sums_of_columns(set: &ColumnSet, texts: &Texts) -> Sums {
     let mut sums = Sums::new();
+    let [Column::Unsigned(b), Column::Float(c), Column::Signed(d)] = &set.values[..] else {
+        panic!("B, C and D");
+    };
     for row in 0..set.rows() {
-        let (key, c) = (set.keys[row], set.c[row] as f32);
-        let text = texts.get(code_of(key) as usize);
-        add(&mut sums, text, (u64::from(a_of(key)), set.b[row], c, set.d[row]));
+        // A, then the code of E.
+        let (a, code) = (set.keys[0][row] >> 32, set.keys[0][row] as u32);
+        add(&mut sums, texts.get(code as usize), (a, b[row], c[row] as f32, d[row] as i8));
     }
     sums
-}
-
-fn whole_window() -> Run {
-    Run { offset: 0, records: WINDOW_RECORDS, ends_packet: false }
 }
 
 /// The field E of a text: without a space within, padded with spaces.

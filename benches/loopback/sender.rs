@@ -5,6 +5,7 @@ use ringest::client::block::Block;
 use ringest::client::expected::Expected;
 use ringest::client::generate::{Padding, StreamSpec};
 use ringest::client::sender::{SendError, SendSettings, Sent, send_stream};
+use ringest::wire::schema::Schema;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -32,12 +33,14 @@ impl Stream {
     /// So many records of a shape, sent with a congestion control.
     pub fn new(shape: &Shape, records: u64, congestion: Option<&str>) -> Self {
         let block = Block::new(&StreamSpec {
+            schema: Schema::built_in(),
             records,
             packet_records: shape.packet_records,
             padding: Padding::Space,
             seed: 1,
             groups: shape.groups,
         });
+        let block = block.expect("each shape has packets");
         // All connections send the same.
         let settings = SendSettings {
             number: 0,

@@ -5,13 +5,14 @@ use super::args::DemoOptions;
 use super::serve::{start, to_stdout};
 use super::{EXIT_FAILED, EXIT_OK, say};
 use crate::client::block::Block;
-use crate::client::expected::ReportedGroup;
+use crate::client::expected::{self, ReportedGroup};
 use crate::client::generate::{Padding, StreamSpec};
 use crate::client::sender::{SendSettings, Sent, send_stream};
 use crate::config::Config;
+use crate::engine::aggregate::Value;
 use crate::engine::report::Report;
 use crate::runtime::reporter::Sink;
-use crate::wire::text::Escaped;
+use crate::wire::schema::Schema;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
@@ -45,10 +46,11 @@ pub fn run(options: &DemoOptions) -> u8 {
         admin_port: Some(0),
         ..options.limits.config()
     };
-    let engine = match start(&config, keeping(&results, to_stdout(options.format))) {
-        Ok(engine) => engine,
-        Err(code) => return code,
-    };
+    let engine =
+        match start(&config, &Schema::built_in(), keeping(&results, to_stdout(options.format))) {
+            Ok(engine) => engine,
+            Err(code) => return code,
+        };
     let address = engine.records_address().expect("a record listener was asked for");
     let stopper = engine.stopper();
     say(format_args!(
@@ -57,13 +59,15 @@ pub fn run(options: &DemoOptions) -> u8 {
         options.connections,
         options.records,
     ));
-    let block = Block::new(&StreamSpec {
+    let spec = StreamSpec {
+        schema: Schema::built_in(),
         records: options.records,
         packet_records: PACKET_RECORDS,
         padding: Padding::Mixed,
         seed: 0,
         groups: GROUPS,
-    });
+    };
+    let block = Block::new(&spec).expect("packets of a few records, of a few groups");
     let senders: Vec<_> = (0..options.connections)
         .map(|number| {
             let block = Arc::clone(&block);
@@ -101,24 +105,31 @@ pub fn run(options: &DemoOptions) -> u8 {
 /// Keeps each report for the comparison before it goes on to `sink`.
 fn keeping(results: &Results, mut sink: Sink) -> Sink {
     let results = Arc::clone(results);
-    Box::new(move |report: &Report| {
-        let groups = report.grouped.groups().map(|group| ReportedGroup {
-            a: group.a,
-            e: Escaped(group.e).to_string(),
-            b_mean: group.b_mean,
-            c_sum: group.c_sum,
-            d_min: group.d_min,
-            count: group.count,
+    Box::new(move |report: &Report, tally| {
+        let columns = report.grouped.columns();
+        let groups = (0..report.grouped.len()).map(|row| {
+            let values = columns.iter().map(|column| reported(column.value(row)));
+            ReportedGroup::new(report.grouped.schema(), values.collect())
         });
+        let groups = groups.collect();
         let received = &report.received;
-        let kept = Kept {
-            status: received.status().as_str(),
-            records: received.counts.records,
-            groups: groups.collect(),
-        };
+        let kept =
+            Kept { status: received.status().as_str(), records: received.counts.records, groups };
         results.lock().expect("no holder panics").insert(received.peer, kept);
-        sink(report)
+        sink(report, tally)
     })
+}
+
+/// A cell, as the comparison takes it.
+fn reported(value: Value<'_>) -> expected::Value {
+    match value {
+        Value::Null => expected::Value::Null,
+        Value::Unsigned(integer) => expected::Value::Integer(integer.into()),
+        Value::Signed(integer) => expected::Value::Integer(integer.into()),
+        Value::Float(float) => expected::Value::Float(float),
+        Value::Bool(bool) => expected::Value::Bool(bool),
+        Value::Text(_) | Value::Bytes(_) => expected::Value::Text(value.to_string()),
+    }
 }
 
 fn compare(sent: &[Sent], results: &Results) -> Vec<String> {

@@ -2,6 +2,8 @@
 
 use super::args::{DoctorFormat, DoctorOptions};
 use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, say};
+use crate::config::Config;
+use crate::engine::plan::Plan;
 use crate::runtime::host::{Finding, Verdict, examine};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -22,7 +24,14 @@ struct Findings<'a> {
 
 /// Runs the command and returns its exit code.
 pub fn run(options: &DoctorOptions) -> u8 {
-    let config = options.engine.config();
+    let schema = match options.engine.schema.load() {
+        Ok(schema) => schema,
+        Err(error) => {
+            say(error);
+            return EXIT_USAGE;
+        }
+    };
+    let config = Config { record: Plan::new(schema).sizes(), ..options.engine.config() };
     if let Err(error) = config.check() {
         say(error);
         return EXIT_USAGE;

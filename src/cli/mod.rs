@@ -5,6 +5,7 @@ pub mod args;
 pub mod cpu_list;
 pub mod demo;
 pub mod doctor;
+pub mod engine_args;
 pub mod gen_cert;
 pub mod health;
 pub mod hgrm;
@@ -14,8 +15,19 @@ pub mod load;
 pub mod load_args;
 pub mod load_report;
 pub mod logging;
+pub mod merge;
+pub mod merge_render;
+pub mod output_args;
+pub mod output_files;
+pub mod partials_args;
+pub mod progress;
 pub mod render;
+pub mod replay;
+pub mod replay_args;
+pub mod schema;
+pub mod schema_args;
 pub mod send;
+pub mod send_args;
 pub mod serve;
 pub mod status_line;
 pub mod stderr;
@@ -41,7 +53,8 @@ pub const EXIT_HOST: u8 = 3;
 pub fn run() -> ExitCode {
     let args = Args::parse();
     logging::start(args.debug);
-    let prints = !matches!(args.command, Command::Send(_) | Command::Health(_));
+    let prints =
+        !matches!(args.command, Command::Send(_) | Command::Replay(_) | Command::Health(_));
     if prints && stdio::stdout_was_closed() {
         say("stdout is closed, so nothing could be printed; to discard it, give >/dev/null");
         return ExitCode::from(EXIT_FAILED);
@@ -50,11 +63,14 @@ pub fn run() -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Send(options) => send::run(&options),
+        Command::Replay(options) => replay::run(&options),
         Command::Load(options) => load::run(&options),
+        Command::Merge(options) => merge::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Health(options) => health::run(&options),
         Command::GenCert(options) => gen_cert::run(&options),
         Command::Token(options) => token::run(&options),
+        Command::Schema(options) => schema::run(&options),
     })
 }
 

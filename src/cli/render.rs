@@ -1,23 +1,38 @@
 //! Results as tables and as ndjson, streamed to a writer: makes no result and opens no file.
 
 use super::args::Format;
-use crate::engine::aggregate::Group;
+use super::output_files::ResultFile;
+use crate::engine::aggregate::{GroupColumn, GroupRow, Grouped, Value};
 use crate::engine::latency::LatencySummary;
-use crate::engine::report::Report;
-use crate::wire::text::Escaped;
+use crate::engine::report::{Captured, Report};
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::Duration;
+
+/// What is said of a stream's files, as far as files are asked for.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// The file with its result; `None` where none are written.
+    pub result: Option<ResultFile>,
+    /// Whether raw bytes are captured.
+    pub captures: bool,
+}
 
 /// Writes one report whole and flushes.
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_report(format: Format, report: &Report, out: &mut impl Write) -> io::Result<()> {
+pub fn write_report(
+    format: Format,
+    report: &Report,
+    files: &Files,
+    out: &mut impl Write,
+) -> io::Result<()> {
     match format {
-        Format::Table => write_table(report, out)?,
-        Format::Ndjson => write_line(report, out)?,
+        Format::Table => write_table(report, files, out)?,
+        Format::Ndjson => write_line(report, files, out)?,
     }
     out.flush()
 }
@@ -29,24 +44,9 @@ fn per_second(amount: f64, time: Duration) -> f64 {
 
 // ---- table ----
 
-const HEADINGS: [&str; 6] = ["A", "E", "B_mean", "C_sum", "D_min", "count"];
-const TYPES: [&str; 6] = ["u32", "text", "f64", "f64", "i8", "u64"];
-
-fn cells(group: &Group<'_>) -> [String; 6] {
-    [
-        group.a.to_string(),
-        Escaped(group.e).to_string(),
-        // The shortest digits that read back as the same number.
-        format!("{:?}", group.b_mean),
-        format!("{:?}", group.c_sum),
-        group.d_min.to_string(),
-        group.count.to_string(),
-    ]
-}
-
 /// The table is streamed row by row in two passes, one for the widths: Polars' own display builds
 /// the whole text in memory and cuts rows, columns and strings unless told otherwise.
-fn write_table(report: &Report, out: &mut impl Write) -> io::Result<()> {
+fn write_table(report: &Report, files: &Files, out: &mut impl Write) -> io::Result<()> {
     let received = &report.received;
     let (connection, peer, status) =
         (received.connection, received.peer, received.status().as_str());
@@ -55,50 +55,108 @@ fn write_table(report: &Report, out: &mut impl Write) -> io::Result<()> {
         let detail = received.detail.as_deref().unwrap_or_default();
         write!(out, ", {} ({detail})", reason.as_str())?;
     }
-    writeln!(out, "\nshape: ({}, {})", report.grouped.len(), HEADINGS.len())?;
+    writeln!(out)?;
+    write_groups(&report.grouped, out)?;
+    write_summary(report, out)?;
+    write_files(report, files, out)?;
+    writeln!(out)
+}
 
-    let mut widths = std::array::from_fn(|i| HEADINGS[i].len().max(TYPES[i].len()));
-    for group in report.grouped.groups() {
-        for (width, cell) in widths.iter_mut().zip(cells(&group)) {
-            *width = (*width).max(cell.len());
+/// The groups as a table, whole.
+pub(super) fn write_groups(grouped: &Grouped, out: &mut impl Write) -> io::Result<()> {
+    let columns: Vec<TableColumn<'_>> = grouped
+        .columns()
+        .into_iter()
+        .map(|column| TableColumn::new(column, grouped.len()))
+        .collect();
+    writeln!(out, "shape: ({}, {})", grouped.len(), columns.len())?;
+    write_rule(out, &columns, ['┌', '┬', '┐'])?;
+    for column in &columns {
+        column.write(out, column.column.name())?;
+    }
+    writeln!(out, "│")?;
+    for column in &columns {
+        column.write(out, column.column.type_name())?;
+    }
+    writeln!(out, "│")?;
+    write_rule(out, &columns, ['├', '┼', '┤'])?;
+    let mut text = String::new();
+    for row in 0..grouped.len() {
+        for column in &columns {
+            cell(&column.column, row, &mut text);
+            column.write(out, &text)?;
+        }
+        writeln!(out, "│")?;
+    }
+    write_rule(out, &columns, ['└', '┴', '┘'])
+}
+
+/// A column and how wide it is shown. Cells are ASCII: as many columns as bytes.
+struct TableColumn<'a> {
+    column: GroupColumn<'a>,
+    width: usize,
+    left: bool,
+}
+
+impl<'a> TableColumn<'a> {
+    fn new(column: GroupColumn<'a>, rows: usize) -> Self {
+        let mut text = String::new();
+        let mut width = column.name().len().max(column.type_name().len());
+        for row in 0..rows {
+            cell(&column, row, &mut text);
+            width = width.max(text.len());
+        }
+        TableColumn { column, width, left: matches!(column.type_name(), "text" | "bytes") }
+    }
+
+    fn write(&self, out: &mut impl Write, cell: &str) -> io::Result<()> {
+        let width = self.width;
+        match self.left {
+            true => write!(out, "│ {cell:<width$} "),
+            false => write!(out, "│ {cell:>width$} "),
         }
     }
-    write_rule(out, &widths, ['┌', '┬', '┐'])?;
-    write_row(out, &widths, HEADINGS)?;
-    write_row(out, &widths, TYPES)?;
-    write_rule(out, &widths, ['├', '┼', '┤'])?;
-    for group in report.grouped.groups() {
-        write_row(out, &widths, cells(&group))?;
-    }
-    write_rule(out, &widths, ['└', '┴', '┘'])?;
-    write_summary(report, out)
+}
+
+/// Puts a cell into `text` as people read it: a fraction with the shortest digits that read back
+/// as the same number of its own type.
+fn cell(column: &GroupColumn<'_>, row: usize, text: &mut String) {
+    text.clear();
+    let written = match column.value(row) {
+        Value::Float(value) if column.type_name() == "f32" => write!(text, "{:?}", value as f32),
+        value => write!(text, "{value}"),
+    };
+    written.expect("a string takes all");
 }
 
 fn write_rule(
     out: &mut impl Write,
-    widths: &[usize; 6],
+    columns: &[TableColumn<'_>],
     [left, inner, right]: [char; 3],
 ) -> io::Result<()> {
-    for (i, &width) in widths.iter().enumerate() {
+    for (i, column) in columns.iter().enumerate() {
         let corner = if i == 0 { left } else { inner };
-        write!(out, "{corner}{}", "─".repeat(width + 2))?;
+        write!(out, "{corner}{}", "─".repeat(column.width + 2))?;
     }
     writeln!(out, "{right}")
 }
 
-fn write_row<T: AsRef<str>>(
-    out: &mut impl Write,
-    widths: &[usize; 6],
-    cells: [T; 6],
-) -> io::Result<()> {
-    for (i, (cell, &width)) in cells.iter().zip(widths).enumerate() {
-        let cell = cell.as_ref();
-        match HEADINGS[i] {
-            "E" => write!(out, "│ {cell:<width$} ")?,
-            _ => write!(out, "│ {cell:>width$} ")?,
-        }
+fn write_files(report: &Report, files: &Files, out: &mut impl Write) -> io::Result<()> {
+    match &files.result {
+        Some(Some(Ok(path))) => writeln!(out, "file: {}", path.display())?,
+        Some(Some(Err(cause))) => writeln!(out, "file: NOT WRITTEN: {cause}")?,
+        Some(None) | None => {}
     }
-    writeln!(out, "│")
+    let capture = report.received.capture.as_ref().filter(|_| files.captures);
+    let Some(Captured { path, bytes, lack }) = capture else { return Ok(()) };
+    match (path, lack) {
+        (Some(path), None) => writeln!(out, "capture: {}, {bytes} bytes", path.display()),
+        (Some(path), Some(lack)) => {
+            writeln!(out, "capture: {}, {bytes} bytes, {lack}", path.display())
+        }
+        (None, Some(lack)) => writeln!(out, "capture: NOT WRITTEN: {lack}"),
+        (None, None) => Ok(()),
+    }
 }
 
 fn write_summary(report: &Report, out: &mut impl Write) -> io::Result<()> {
@@ -145,7 +203,7 @@ fn write_summary(report: &Report, out: &mut impl Write) -> io::Result<()> {
              max {max:.1} µs"
         )?;
     }
-    writeln!(out)
+    Ok(())
 }
 
 // ---- ndjson ----
@@ -171,8 +229,27 @@ struct Line<'a> {
     coalesce_wait_us_p50: f64,
     coalesce_wait_us_p99: f64,
     coalesce_wait_us_max: f64,
+    /// Only with `--output`.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    file: Option<FileKeys<'a>>,
+    /// Only with `--capture`.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    capture: Option<CaptureKeys>,
     #[serde(serialize_with = "groups")]
-    groups: &'a Report,
+    groups: &'a Grouped,
+}
+
+#[derive(Serialize)]
+struct FileKeys<'a> {
+    file: Option<String>,
+    file_error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct CaptureKeys {
+    capture: Option<String>,
+    capture_bytes: u64,
+    capture_error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -185,47 +262,33 @@ struct LatencyLine {
     count: u64,
 }
 
-#[derive(Serialize)]
-struct GroupLine {
-    #[serde(rename = "A")]
-    a: u32,
-    #[serde(rename = "E")]
-    e: String,
-    #[serde(rename = "B_mean", serialize_with = "number")]
-    b_mean: f64,
-    #[serde(rename = "C_sum", serialize_with = "number")]
-    c_sum: f64,
-    #[serde(rename = "D_min")]
-    d_min: i8,
-    count: u64,
-}
-
-/// A number, or a word where JSON has no number.
-fn number<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    match *value {
-        value if value.is_finite() => serializer.serialize_f64(value),
-        value if value.is_nan() => serializer.serialize_str("NaN"),
-        value if value > 0.0 => serializer.serialize_str("inf"),
-        _ => serializer.serialize_str("-inf"),
-    }
-}
-
-fn groups<S: Serializer>(report: &&Report, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut sequence = serializer.serialize_seq(Some(report.grouped.len()))?;
-    for group in report.grouped.groups() {
-        sequence.serialize_element(&GroupLine {
-            a: group.a,
-            e: Escaped(group.e).to_string(),
-            b_mean: group.b_mean,
-            c_sum: group.c_sum,
-            d_min: group.d_min,
-            count: group.count,
-        })?;
+fn groups<S: Serializer>(grouped: &&Grouped, serializer: S) -> Result<S::Ok, S::Error> {
+    let columns = grouped.columns();
+    let mut sequence = serializer.serialize_seq(Some(grouped.len()))?;
+    for row in 0..grouped.len() {
+        sequence.serialize_element(&GroupRow { columns: &columns, row })?;
     }
     sequence.end()
 }
 
-fn write_line(report: &Report, out: &mut impl Write) -> io::Result<()> {
+fn file_keys(result: &ResultFile) -> FileKeys<'_> {
+    match result {
+        Some(Ok(path)) => FileKeys { file: Some(path.display().to_string()), file_error: None },
+        Some(Err(cause)) => FileKeys { file: None, file_error: Some(cause) },
+        None => FileKeys { file: None, file_error: None },
+    }
+}
+
+fn capture_keys(captured: Option<&Captured>) -> CaptureKeys {
+    let Captured { path, bytes, lack } = captured.cloned().unwrap_or_default();
+    CaptureKeys {
+        capture: path.map(|path| path.display().to_string()),
+        capture_bytes: bytes,
+        capture_error: lack.map(|lack| lack.to_string()),
+    }
+}
+
+fn write_line(report: &Report, files: &Files, out: &mut impl Write) -> io::Result<()> {
     let received = &report.received;
     let total = received.first_byte.elapsed();
     let LatencySummary { p50, p90, p99, p99_9, max, count } = received.latency.summary();
@@ -249,109 +312,14 @@ fn write_line(report: &Report, out: &mut impl Write) -> io::Result<()> {
         coalesce_wait_us_p50: waits.p50,
         coalesce_wait_us_p99: waits.p99,
         coalesce_wait_us_max: waits.max,
-        groups: report,
+        file: files.result.as_ref().map(file_keys),
+        capture: files.captures.then(|| capture_keys(received.capture.as_ref())),
+        groups: &report.grouped,
     };
     serde_json::to_writer(&mut *out, &line)?;
     out.write_all(b"\n")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::aggregate::Aggregate;
-    use crate::engine::columns::{ColumnSet, key_of};
-    use crate::engine::intern::Interner;
-    use crate::engine::report::{Reason, Received};
-    use crate::engine::text_tag::FIELD_BYTES;
-    use std::time::Instant;
-
-    /// Three groups: a text to be escaped, a sum that is no number, an infinite one.
-    fn report() -> Report {
-        let mut interner = Interner::with_limits(10, 1000);
-        let mut set = ColumnSet::with_rows(10);
-        let rows =
-            [(7, &b"a\\\x1b"[..], 1.5), (3, b"", f64::NAN), (7, b"long text", f64::INFINITY)];
-        for (a, text, c) in rows {
-            let mut field = [b' '; FIELD_BYTES];
-            field[..text.len()].copy_from_slice(text);
-            let code = interner.code(&field).unwrap();
-            set.push_row(key_of(a) | u64::from(code), 5, c, -128);
-        }
-        let mut aggregate = Aggregate::default();
-        aggregate.add(&mut set).unwrap();
-        let now = Instant::now();
-        let mut received = Received::nothing(4, "[::1]:9".parse().unwrap(), now);
-        received.counts.records = 3;
-        received.counts.bytes_after_end = 2;
-        received.reason = Some(Reason::ClosedInHeader);
-        received.detail = Some("closed by the peer".to_owned());
-        let grouped = aggregate.finish(&interner.into_texts()).unwrap();
-        Report { received, grouped, aggregated: now }
-    }
-
-    fn written(format: Format) -> String {
-        let mut out = Vec::new();
-        write_report(format, &report(), &mut out).unwrap();
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn a_table_shows_everything_in_columns() {
-        let table = written(Format::Table);
-        let expected = "\
-connection 4 from [::1]:9: incomplete, closed_in_header (closed by the peer)
-shape: (3, 6)
-┌─────┬───────────┬────────┬───────┬───────┬───────┐
-│   A │ E         │ B_mean │ C_sum │ D_min │ count │
-│ u32 │ text      │    f64 │   f64 │    i8 │   u64 │
-├─────┼───────────┼────────┼───────┼───────┼───────┤
-│   3 │           │    5.0 │   NaN │  -128 │     1 │
-│   7 │ a\\\\\\x1b   │    5.0 │   1.5 │  -128 │     1 │
-│   7 │ long text │    5.0 │   inf │  -128 │     1 │
-└─────┴───────────┴────────┴───────┴───────┴───────┘
-3 records, 0 packets, 0 bytes, 3 groups; window: none
-2 bytes came after the end record and were not aggregated
-";
-        assert!(table.starts_with(expected), "{table}");
-        let rest: Vec<&str> = table[expected.len()..].lines().collect();
-        assert!(rest[0].contains(" s: receive ") && rest[1].ends_with(" MB/s"), "{table}");
-        assert!(rest[2].starts_with("latency of 0 packets: p50 0.0 µs, p90 "), "{table}");
-    }
-
-    #[test]
-    fn a_line_has_its_keys_in_order_and_words_for_what_is_no_number() {
-        let line = written(Format::Ndjson);
-        assert_eq!(line.matches('\n').count(), 1);
-        let keys = [
-            "connection",
-            "peer",
-            "status",
-            "reason",
-            "records",
-            "packets",
-            "bytes",
-            "bytes_after_end",
-            "buffer",
-            "seconds",
-            "receive_seconds",
-            "aggregate_seconds",
-            "records_per_second",
-            "latency_us",
-            "coalesced_reads",
-            "coalesce_wait_us_p50",
-            "coalesce_wait_us_p99",
-            "coalesce_wait_us_max",
-            "groups",
-        ];
-        let places: Vec<usize> =
-            keys.iter().map(|key| line.find(&format!("\"{key}\":")).unwrap()).collect();
-        assert!(places.is_sorted(), "{line}");
-        let groups =
-            r#""groups":[{"A":3,"E":"","B_mean":5.0,"C_sum":"NaN","D_min":-128,"count":1},{"#;
-        assert!(line.contains(groups), "{line}");
-        assert!(
-            line.contains(r#""E":"a\\\\\\x1b""#) && line.contains(r#""C_sum":"inf""#),
-            "{line}"
-        );
-    }
-}
+#[path = "render_tests.rs"]
+mod tests;

@@ -2,15 +2,15 @@
 //! Neither starts nor stops an engine.
 
 use super::args::SendOptions;
+use super::progress::{self, Unit};
 use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, say};
 use crate::client::block::Block;
 use crate::client::generate::StreamSpec;
 use crate::client::pace::Pace;
 use crate::client::results::{ResultLine, finished_lines, parse_line};
 use crate::client::sender::{SendError, SendSettings, Sent, send_stream};
-use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
+use crate::wire::schema::Schema;
 use std::collections::HashMap;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How often progress is shown and the file of results is looked at.
+/// How often the file of results is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Runs the command and returns its exit code.
@@ -41,19 +41,39 @@ pub fn run(options: &SendOptions) -> u8 {
             return EXIT_USAGE;
         }
     };
-    let (sent, errors) = send_all(options, address);
+    let block = match block(options) {
+        Ok(block) => block,
+        Err(error) => {
+            say(error);
+            return EXIT_USAGE;
+        }
+    };
+    let (sent, errors) = send_all(options, address, &block);
     summarise(&sent, options.rate);
     for error in &errors {
         say(error);
     }
     let mut differences = 0;
     if let Some(results) = results {
-        differences = verify(results, &sent, options.verify_timeout);
+        differences = verify(results, &block.spec().schema, &sent, options.verify_timeout);
     }
     if errors.is_empty() && differences == 0 { EXIT_OK } else { EXIT_FAILED }
 }
 
-fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
+fn block(options: &SendOptions) -> Result<Arc<Block>, String> {
+    let spec = StreamSpec {
+        schema: options.schema.load()?,
+        records: options.records,
+        packet_records: options.packet_records as usize,
+        padding: options.padding.into(),
+        seed: options.seed,
+        groups: options.groups,
+    };
+    Block::new(&spec).map_err(|error| error.to_string())
+}
+
+/// The address of the engine.
+pub(super) fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
     let name = host.escape_default();
     let resolved = (host, port).to_socket_addrs();
     let mut addresses =
@@ -63,14 +83,11 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
 
 type Sender = JoinHandle<Result<Sent, SendError>>;
 
-fn send_all(options: &SendOptions, address: SocketAddr) -> (Vec<Sent>, Vec<String>) {
-    let block = Block::new(&StreamSpec {
-        records: options.records,
-        packet_records: options.packet_records as usize,
-        padding: options.padding.into(),
-        seed: options.seed,
-        groups: options.groups,
-    });
+fn send_all(
+    options: &SendOptions,
+    address: SocketAddr,
+    block: &Arc<Block>,
+) -> (Vec<Sent>, Vec<String>) {
     let pace = (options.rate > 0).then(|| Pace::new(options.rate, options.connections));
     let mut senders: Vec<(Sender, Arc<AtomicU64>)> = Vec::new();
     for number in 0..options.connections {
@@ -82,11 +99,14 @@ fn send_all(options: &SendOptions, address: SocketAddr) -> (Vec<Sent>, Vec<Strin
             congestion: options.congestion.clone(),
         };
         let progress = Arc::new(AtomicU64::new(0));
-        let (block, counter) = (Arc::clone(&block), Arc::clone(&progress));
+        let (block, counter) = (Arc::clone(block), Arc::clone(&progress));
         let send = move || send_stream(address, &block, &settings, &counter);
         senders.push((thread::spawn(send), progress));
     }
-    show_progress(&senders, u64::from(options.connections).saturating_mul(options.records));
+    let total = u64::from(options.connections).saturating_mul(options.records);
+    let so_far = || senders.iter().map(|(_, n)| n.load(Ordering::Relaxed)).sum();
+    let is_done = || senders.iter().all(|(sender, _)| sender.is_finished());
+    progress::show(Unit::Records, total, so_far, is_done);
     let mut sent = Vec::new();
     let mut errors = Vec::new();
     for (sender, _) in senders {
@@ -97,29 +117,6 @@ fn send_all(options: &SendOptions, address: SocketAddr) -> (Vec<Sent>, Vec<Strin
         }
     }
     (sent, errors)
-}
-
-/// A bar on stderr until all senders are done; none where stderr is no terminal.
-fn show_progress(senders: &[(Sender, Arc<AtomicU64>)], records: u64) {
-    let bar = ProgressBar::new(records);
-    if bar.is_hidden() {
-        // Nobody looks, and looking would take time from the senders.
-        return;
-    }
-    let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
-        let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
-    };
-    let style = ProgressStyle::with_template(
-        "{wide_bar} {human_pos}/{human_len} records, {rate}, {eta} left",
-    );
-    if let Ok(style) = style {
-        bar.set_style(style.with_key("rate", rate));
-    }
-    while senders.iter().any(|(sender, _)| !sender.is_finished()) {
-        bar.set_position(senders.iter().map(|(_, n)| n.load(Ordering::Relaxed)).sum());
-        thread::sleep(POLL);
-    }
-    bar.finish_and_clear();
 }
 
 fn summarise(sent: &[Sent], rate: u64) {
@@ -167,13 +164,17 @@ impl Results {
     }
 
     /// The lines that were finished since the last call.
-    fn new_lines(&mut self) -> Result<Vec<ResultLine>, String> {
+    fn new_lines(&mut self, schema: &Schema) -> Result<Vec<ResultLine>, String> {
         self.file.read_to_end(&mut self.unread).map_err(|error| format!("--verify: {error}"))?;
         let (lines, bytes) = finished_lines(&self.unread);
         let parsed: Result<Vec<ResultLine>, String> = lines
             .map(|line| {
-                parse_line(line).map_err(|error| {
-                    format!("--verify: no ndjson result: {error}; is it `serve --format ndjson`?")
+                parse_line(line, schema).map_err(|error| {
+                    format!(
+                        "--verify: no ndjson result of schema {}: {error}; is it \
+                         `serve --format ndjson` with the same schema?",
+                        schema.name()
+                    )
                 })
             })
             .collect();
@@ -183,13 +184,13 @@ impl Results {
 }
 
 /// Waits for the results of what was sent, compares, and returns how many streams differ.
-fn verify(mut results: Results, sent: &[Sent], timeout: Duration) -> usize {
+fn verify(mut results: Results, schema: &Schema, sent: &[Sent], timeout: Duration) -> usize {
     let deadline = Instant::now() + timeout;
     let mut waiting: HashMap<String, &Sent> =
         sent.iter().map(|stream| (stream.local.to_string(), stream)).collect();
     let mut differing = 0;
     while !waiting.is_empty() && Instant::now() < deadline {
-        let lines = match results.new_lines() {
+        let lines = match results.new_lines(schema) {
             Ok(lines) => lines,
             Err(error) => {
                 say(error);

@@ -2,18 +2,25 @@
 //! itself.
 
 use super::args::{Format, ServeOptions};
-use super::latency_files::LatencyFiles;
+use super::latency_files::{self, LatencyFiles};
 use super::live::{Listeners, Live};
-use super::render::write_report;
+use super::output_files::{self, OutputFiles};
+use super::render::{Files, write_report};
 use super::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE, say, status_line};
 use crate::config::{Config, DRAIN_TIMEOUT};
 use crate::engine::aggregate;
 use crate::engine::counters::{Counters, Protocol};
+use crate::engine::plan::Plan;
+use crate::engine::report::Report;
 use crate::engine::snapshot::messages;
+use crate::runtime::capture::CaptureError;
 use crate::runtime::host::{self, Verdict};
+use crate::runtime::partial_files;
 use crate::runtime::reporter::{Outcome, Sink};
 use crate::runtime::server::{Engine, StartError};
 use crate::runtime::signals;
+use crate::runtime::whole_file::node_name;
+use crate::wire::schema::Schema;
 use std::io::{self, BufWriter, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,17 +31,24 @@ pub fn run(options: &ServeOptions) -> u8 {
     // Whoever reads stderr must not be able to hold up results, nor the end.
     status_line::limit_waits();
     let config = options.config();
-    // Before the engine starts, so that a wrong name costs nothing.
-    let files = config.hgrm.as_deref().map(|path| LatencyFiles::open(path, SystemTime::now()));
-    let files = match files.transpose() {
-        Ok(files) => files,
+    let schema = match options.engine.schema.load() {
+        Ok(schema) => schema,
         Err(error) => {
             say(error);
             return EXIT_USAGE;
         }
     };
-    let missing_files = files.as_ref().map(|files| Arc::clone(files.missing()));
-    let engine = match start(&config, to_stdout_and_files(options.format, files)) {
+    // Before the engine starts, so that a wrong name costs nothing.
+    let directories = match Directories::open(&config) {
+        Ok(directories) => directories,
+        Err(error) => {
+            say(error);
+            return EXIT_USAGE;
+        }
+    };
+    let missing = directories.missing();
+    let sink = to_stdout_and_files(options.format, &config, directories);
+    let engine = match start(&config, &schema, sink) {
         Ok(engine) => engine,
         Err(code) => return code,
     };
@@ -65,15 +79,43 @@ pub fn run(options: &ServeOptions) -> u8 {
         }
     };
     let counters = Arc::clone(engine.counters());
+    let missing_partials = engine.missing_partials();
     let outcome = engine.wait();
     if let Some(live) = live {
         live.stop();
     }
     sum_up(&counters);
-    let missing_files = missing_files.and_then(|missing| missing.summary());
     // Whoever stops the engine knows that connections may be cut.
     let must_be_complete = options.exit_after.is_some() && !signalled.load(Ordering::Relaxed);
-    exit_code(&outcome, must_be_complete, missing_files)
+    let missing_partials = missing_partials.and_then(|missing| partial_files::summary(&missing));
+    let missing = missing().into_iter().chain(missing_partials).collect();
+    exit_code(&outcome, must_be_complete, missing)
+}
+
+/// Where files go beside what is printed, as far as they are asked for.
+struct Directories {
+    output: Option<OutputFiles>,
+    latency: Option<LatencyFiles>,
+}
+
+impl Directories {
+    fn open(config: &Config) -> Result<Self, String> {
+        config.check().map_err(|error| error.to_string())?;
+        let open = |path| LatencyFiles::open(path, &node_name(config), SystemTime::now());
+        let latency = config.hgrm.as_deref().map(open).transpose()?;
+        Ok(Directories { output: OutputFiles::open(config)?, latency })
+    }
+
+    /// What is to be said of missing files once the run is over.
+    fn missing(&self) -> impl FnOnce() -> Vec<String> + use<> {
+        let results = self.output.as_ref().map(|files| Arc::clone(files.missing()));
+        let latencies = self.latency.as_ref().map(|files| Arc::clone(files.missing()));
+        move || {
+            let results = results.and_then(|missing| output_files::summary(&missing));
+            let latencies = latencies.and_then(|missing| latency_files::summary(&missing));
+            results.into_iter().chain(latencies).collect()
+        }
+    }
 }
 
 /// Starts the live line where one is asked for.
@@ -115,7 +157,8 @@ fn sum_up(counters: &Counters) {
 }
 
 /// Prepares the process and starts the engine; where that fails, says why and what to do.
-pub fn start(config: &Config, sink: Sink) -> Result<Engine, u8> {
+pub fn start(config: &Config, schema: &Arc<Schema>, sink: Sink) -> Result<Engine, u8> {
+    let config = &Config { record: Plan::new(Arc::clone(schema)).sizes(), ..config.clone() };
     if let Err(error) = config.check() {
         say(error);
         return Err(EXIT_USAGE);
@@ -131,13 +174,16 @@ pub fn start(config: &Config, sink: Sink) -> Result<Engine, u8> {
     if locked_memory.verdict != Verdict::Pass {
         tracing::warn!("{}", locked_memory.found);
     }
-    Engine::start(fitted, sink).map_err(|error| {
+    Engine::start(fitted, schema, sink).map_err(|error| {
         say(&error);
         match error {
             StartError::Config(_)
             | StartError::Cores(_)
             | StartError::Auth(_)
+            | StartError::Partials(_)
             | StartError::Tls(_) => EXIT_USAGE,
+            StartError::Capture(CaptureError::Directory(_)) => EXIT_USAGE,
+            StartError::Capture(CaptureError::Thread(_)) => EXIT_HOST,
             StartError::Listen(_) | StartError::Worker(_) | StartError::Thread(_) => {
                 explain(config);
                 EXIT_HOST
@@ -158,38 +204,53 @@ fn explain(config: &Config) {
 
 /// Prints each report to stdout, whole, and flushes it.
 pub fn to_stdout(format: Format) -> Sink {
+    let mut print = printer(format);
+    Box::new(move |report, _| print(report, &Files::default()))
+}
+
+fn printer(format: Format) -> impl FnMut(&Report, &Files) -> io::Result<()> + Send {
     let mut out = BufWriter::with_capacity(64 << 10, io::stdout());
-    Box::new(move |report| {
-        let written = write_report(format, report, &mut out);
+    move |report, files| {
+        let written = write_report(format, report, files, &mut out);
         if written.is_err() {
             // What is buffered cannot be written; dropping the writer must not try again.
             let broken = std::mem::replace(&mut out, BufWriter::new(io::stdout()));
             let _ = broken.into_parts();
         }
         written
-    })
+    }
 }
 
-/// The same, out of the live line's way, and then the stream's file where files are asked for: it
-/// does not count as printing.
-fn to_stdout_and_files(format: Format, mut files: Option<LatencyFiles>) -> Sink {
-    let mut print = to_stdout(format);
+/// The same, out of the live line's way. Before it the result is written to its file, so that who
+/// reads where that is finds it there; after it the latencies, which do not count as printing.
+fn to_stdout_and_files(format: Format, config: &Config, directories: Directories) -> Sink {
+    let mut print = printer(format);
     let on_terminal = io::stdout().is_terminal();
-    Box::new(move |report| {
+    let captures = config.capture.is_some();
+    let Directories { mut output, mut latency } = directories;
+    Box::new(move |report, tally| {
+        let result = output.as_mut().map(|files| files.add(report, tally));
         let held = on_terminal.then(status_line::hold);
-        let printed = print(report);
+        let printed = print(report, &Files { result, captures });
         drop(held);
-        if let Some(files) = &mut files {
+        if let Some(files) = &mut latency {
             files.add(report);
         }
         printed
     })
 }
 
-fn exit_code(outcome: &Outcome, must_be_complete: bool, missing_files: Option<String>) -> u8 {
-    let Outcome { reported, complete, lost, output_error, acceptor_error } = outcome;
-    let files_missing = missing_files.is_some();
-    missing_files.into_iter().for_each(say);
+fn exit_code(outcome: &Outcome, must_be_complete: bool, missing_files: Vec<String>) -> u8 {
+    let Outcome { reported, complete, lost, output_error, acceptor_error, .. } = outcome;
+    let failed_captures = outcome.capture_error.as_ref().map(|cause| {
+        let count = outcome.captures_failed;
+        format!(
+            "{count} captures could not be written (--capture), the first: {cause}; the results \
+             are not affected. The directory must stay, with space left"
+        )
+    });
+    let files_missing = !missing_files.is_empty() || failed_captures.is_some();
+    missing_files.into_iter().chain(failed_captures).for_each(say);
     if let Some(error) = output_error {
         say(format_args!(
             "cannot write results to stdout: {error}; {lost} results are lost. Whatever reads \

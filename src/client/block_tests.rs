@@ -1,7 +1,8 @@
-//! Tests of blocks: their streams, parsed and added up record by record. Opens no socket.
+//! Tests of blocks of the built-in record: their streams, parsed and added up record by record.
+//! Opens no socket.
 
 use super::*;
-use crate::client::expected::ReportedGroup;
+use crate::client::expected::{ReportedGroup, Value};
 use crate::client::generate::Padding;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -9,7 +10,12 @@ use std::collections::BTreeMap;
 const PACKET_SIZES: [usize; 5] = [1, 3, 4, 7, 960];
 
 fn spec(records: u64, packet_records: usize) -> StreamSpec {
-    StreamSpec { records, packet_records, padding: Padding::Mixed, seed: 7, groups: 125 }
+    let (schema, padding, seed, groups) = (Schema::built_in(), Padding::Mixed, 7, 125);
+    StreamSpec { schema, records, packet_records, padding, seed, groups }
+}
+
+fn block_of(spec: &StreamSpec) -> Arc<Block> {
+    Block::new(spec).unwrap()
 }
 
 /// The writes of a stream, each as its bytes.
@@ -61,26 +67,41 @@ fn records_of(stream: &[u8], packet_records: usize) -> Vec<&[u8]> {
     records
 }
 
+#[derive(Default)]
+struct Group {
+    b_sum: u64,
+    c_sum: f64,
+    d_min: Option<i8>,
+    count: u64,
+}
+
 /// Groups of records, added up one by one.
 fn groups_of(records: &[&[u8]]) -> Vec<ReportedGroup> {
-    let mut groups: BTreeMap<(u32, String), ReportedGroup> = BTreeMap::new();
+    let mut groups: BTreeMap<(u32, String), Group> = BTreeMap::new();
     for record in records {
         let a = u32::from_be_bytes(record[..4].try_into().unwrap());
         let b = u16::from_be_bytes(record[4..6].try_into().unwrap());
         let c = f32::from_be_bytes(record[6..10].try_into().unwrap());
         let d = record[10] as i8;
         let e = std::str::from_utf8(&record[11..]).unwrap().trim_end_matches(['\0', ' ']);
-        let e = e.to_owned();
-        let empty = ReportedGroup { a, e, b_mean: 0.0, c_sum: 0.0, d_min: d, count: 0 };
-        let group = groups.entry((a, empty.e.clone())).or_insert(empty);
-        group.b_mean += f64::from(b);
+        let group = groups.entry((a, e.to_owned())).or_default();
+        group.b_sum += u64::from(b);
         group.c_sum += f64::from(c);
-        group.d_min = group.d_min.min(d);
+        group.d_min = Some(group.d_min.map_or(d, |min| min.min(d)));
         group.count += 1;
     }
-    let mean =
-        |group: ReportedGroup| ReportedGroup { b_mean: group.b_mean / group.count as f64, ..group };
-    groups.into_values().map(mean).collect()
+    let reported = |((a, e), group): ((u32, String), Group)| {
+        let values = vec![
+            Value::Integer(a.into()),
+            Value::Text(e),
+            Value::Float(group.b_sum as f64 / group.count as f64),
+            Value::Float(group.c_sum),
+            Value::Integer(group.d_min.unwrap().into()),
+            Value::Integer(group.count.into()),
+        ];
+        ReportedGroup::new(&Schema::built_in(), values)
+    };
+    groups.into_iter().map(reported).collect()
 }
 
 fn assert_as_expected(block: &Block, number: u32) {
@@ -121,7 +142,7 @@ fn packets_are_as_the_protocol_says() {
         (2, 1, vec![271, 271, 271]),
         (2, 960, vec![805]),
     ] {
-        let stream = stream_of(&Block::new(&spec(records, packet_records)), 0);
+        let stream = stream_of(&block_of(&spec(records, packet_records)), 0);
         let found: Vec<usize> = packets_of(&stream).iter().map(|packet| packet.len()).collect();
         assert_eq!(found, sizes);
         assert_eq!(records_of(&stream, packet_records).len() as u64, records);
@@ -133,15 +154,15 @@ fn packets_are_as_the_protocol_says() {
 #[test]
 fn streams_around_the_block_hold_what_they_should() {
     for packet_records in [1, 4, 960] {
-        let block = Block::new(&spec(1_000_000, packet_records));
+        let block = block_of(&spec(1_000_000, packet_records));
         let in_block = block.order.len() as u64;
         assert!(block.size_bytes() >= SEND_BLOCK_BYTES);
-        assert!(block.size_bytes() < SEND_BLOCK_BYTES + block.packet_bytes());
+        assert!(block.size_bytes() < SEND_BLOCK_BYTES + block.shape.packet_bytes);
         let one = packet_records as u64;
         let around = [0, 1, one - 1, one, one + 1, 125, in_block - 1, in_block, in_block + 1];
         for records in around.into_iter().chain([3 * in_block + one + 1]) {
-            let block = Block::new(&spec(records, packet_records));
-            assert!(block.size_bytes() <= SEND_BLOCK_BYTES + block.packet_bytes());
+            let block = block_of(&spec(records, packet_records));
+            assert!(block.size_bytes() <= SEND_BLOCK_BYTES + block.shape.packet_bytes);
             assert_as_expected(&block, 0);
             assert_as_expected(&block, 3);
         }
@@ -150,7 +171,7 @@ fn streams_around_the_block_hold_what_they_should() {
 
 #[test]
 fn a_description_and_a_number_give_the_same_stream() {
-    let block = |seed| Block::new(&StreamSpec { seed, ..spec(1000, 4) });
+    let block = |seed| block_of(&StreamSpec { seed, ..spec(1000, 4) });
     assert_eq!(stream_of(&block(1), 5), stream_of(&block(1), 5));
     assert_ne!(stream_of(&block(1), 5), stream_of(&block(2), 5));
     assert_ne!(stream_of(&block(1), 5), stream_of(&block(1), 6));
@@ -161,17 +182,28 @@ fn a_description_and_a_number_give_the_same_stream() {
 #[test]
 fn a_shorter_stream_begins_like_a_longer_one() {
     let full_packets = |records| {
-        let stream = stream_of(&Block::new(&spec(records, 4)), 0);
+        let stream = stream_of(&block_of(&spec(records, 4)), 0);
         stream[..records as usize / 4 * 1072].to_vec()
     };
     assert!(full_packets(20_000).starts_with(&full_packets(403)));
+}
+
+/// Of all that was ever sent of a seed, so that runs can be compared.
+#[test]
+fn the_bytes_of_the_built_in_record_stay_what_they_were() {
+    for (padding, crc) in
+        [(Padding::Space, 0x08ae_56ef), (Padding::Nul, 0x3f63_edad), (Padding::Mixed, 0x7569_f235)]
+    {
+        let stream = stream_of(&block_of(&StreamSpec { padding, groups: 600, ..spec(5003, 4) }), 3);
+        assert_eq!((stream.len(), crc32fast::hash(&stream)), (1_341_072, crc), "{padding:?}");
+    }
 }
 
 /// Few records in large packets must not cost a large packet.
 #[test]
 fn a_block_is_not_larger_than_it_needs_to_be() {
     let size_bytes = |records, packet_records, groups| {
-        Block::new(&StreamSpec { groups, ..spec(records, packet_records) }).size_bytes()
+        block_of(&StreamSpec { groups, ..spec(records, packet_records) }).size_bytes()
     };
     assert_eq!(size_bytes(3, 1_000_000, 125), 4 + 3 * 267);
     assert_eq!(size_bytes(0, 4, u32::MAX), 0);
@@ -184,7 +216,7 @@ fn a_block_is_not_larger_than_it_needs_to_be() {
 /// A write above the limit must not become a list of pieces without end.
 #[test]
 fn a_write_has_a_largest_size() {
-    let block = Block::new(&spec(u64::MAX, 4));
+    let block = block_of(&spec(u64::MAX, 4));
     let mut writes = block.writes(1, usize::MAX);
     let (held, pieces) = writes.next_write().unwrap();
     assert_eq!(held.packets, SEND_WRITE_BYTES.1.div_ceil(1072) as u64);
@@ -206,8 +238,9 @@ proptest! {
         number in 0_u32..2000,
         block_bytes in 1_usize..200_000,
     ) {
-        let spec = StreamSpec { records, packet_records, padding, seed, groups };
-        let block = Block::of_bytes(&spec, block_bytes);
+        let schema = Schema::built_in();
+        let spec = StreamSpec { schema, records, packet_records, padding, seed, groups };
+        let block = Block::of_bytes(&spec, block_bytes).unwrap();
         assert_as_expected(&block, number);
         prop_assert!(block.order.len() as u64 <= records);
     }
@@ -220,7 +253,7 @@ proptest! {
         number in 0_u32..100,
         block_bytes in 1_usize..100_000,
     ) {
-        let block = Block::of_bytes(&spec(records, packet_records), block_bytes);
+        let block = Block::of_bytes(&spec(records, packet_records), block_bytes).unwrap();
         let found = writes_of(&block, number, write_bytes);
         prop_assert_eq!(found, collected(&stream_of(&block, number), write_bytes));
     }

@@ -2,10 +2,11 @@
 //! and benchmarks share. Shares no decoding and no aggregating code with the engine, so that what
 //! it expects is a second opinion.
 //!
-//! * [`generate`]: records of a seeded stream
+//! * [`generate`]: records of a seeded stream, of any schema
 //! * [`block`]: packets of them, made once and sent many times, and the groups that they must give
 //! * [`pace`]: when writes are due, where records are sent at a rate
 //! * [`sender`]: one connection that sends them
+//! * [`replay`]: sends captured streams again
 //! * [`expected`]: compares groups with groups
 //! * [`results`]: reads the engine's ndjson
 //! * [`messages`]: the message protocol's client side, without I/O
@@ -15,14 +16,18 @@
 //! * [`tls`]: what TLS needs, from files
 
 pub mod block;
+mod double_double;
 pub mod expected;
 pub mod generate;
+mod keys;
 pub mod load;
 pub mod message_client;
 pub mod messages;
 pub mod pace;
+pub mod replay;
 pub mod results;
 pub mod sender;
+mod tally;
 pub mod tls;
 pub mod transport;
 

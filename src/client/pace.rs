@@ -1,8 +1,9 @@
-//! Open-loop sending: when each write of several connections is due, and how late it was. Sends
-//! nothing, and slows nobody down who is behind.
+//! Open-loop sending: when each write of several connections is due, and how late it was, at a rate
+//! of records or of bytes. Sends nothing, and slows nobody down who is behind.
 
 use super::load::schedule::Schedule;
 use crate::config::limits::SEND_SLEEP_MIN;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -129,6 +130,45 @@ impl Pacer {
     }
 }
 
+/// One rate of bytes for all connections together, whatever each of them has to send and whenever
+/// it begins: their writes take turns as they ask.
+#[derive(Debug)]
+pub(super) struct BytePace {
+    rate: u64,
+    /// Bytes of all writes that have their time.
+    scheduled: AtomicU64,
+    /// When the first of them asked.
+    start: OnceLock<Instant>,
+}
+
+impl BytePace {
+    /// `rate` bytes a second.
+    ///
+    /// # Panics
+    /// Where it is 0.
+    pub fn new(rate: u64) -> Self {
+        assert!(rate > 0, "some bytes a second");
+        BytePace { rate, scheduled: AtomicU64::new(0), start: OnceLock::new() }
+    }
+
+    /// When the next write is due, which has so many bytes: when the last of them is, in
+    /// nanoseconds since the beginning. So what was sent is never more than the rate allows.
+    fn due_ns(&self, bytes: u64) -> u64 {
+        let end = self.scheduled.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let due_ns = u128::from(end) * 1_000_000_000 / u128::from(self.rate);
+        u64::try_from(due_ns).unwrap_or(u64::MAX)
+    }
+
+    /// Sleeps until the next write is due. Returns at once where they are behind.
+    pub fn wait(&self, bytes: u64) {
+        let due = Duration::from_nanos(self.due_ns(bytes));
+        let elapsed = self.start.get_or_init(Instant::now).elapsed();
+        if let Some(early) = due.checked_sub(elapsed).filter(|early| !early.is_zero()) {
+            thread::sleep(early.max(SEND_SLEEP_MIN));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,6 +255,19 @@ mod tests {
         let (end_ns, sleeps) = run(&mut times, 1, 500, 0, 2_000_000);
         assert_eq!((end_ns, sleeps), (1_000_000 + 500 * 2_000_000, 1));
         assert_eq!(times.delay_ns_max, end_ns - 500 * 1_000_000);
+    }
+
+    #[test]
+    fn bytes_are_due_one_after_the_other_whoever_asks() {
+        let pace = BytePace::new(3_000);
+        assert_eq!(
+            [1000, 0, 1000, 1].map(|bytes| pace.due_ns(bytes)),
+            [SECOND_NS / 3, SECOND_NS / 3, SECOND_NS * 2 / 3, SECOND_NS * 2001 / 3000,]
+        );
+        // An hour later it is still what it should be, and at the end of numbers it stays there.
+        pace.due_ns(3_000 * 3600 - 2001 - 1);
+        assert_eq!(pace.due_ns(1), 3600 * SECOND_NS);
+        assert_eq!(BytePace::new(1).due_ns(u64::MAX), u64::MAX);
     }
 
     #[test]

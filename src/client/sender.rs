@@ -117,7 +117,8 @@ pub fn send_stream(
     Ok(Sent { local, records, packets, bytes, begun, closed, delay_max, expected })
 }
 
-fn connect(
+/// A connection whose writes wait for nothing, and its own address.
+pub(super) fn connect(
     address: SocketAddr,
     congestion: Option<&str>,
 ) -> Result<(TcpStream, SocketAddr), SendError> {
@@ -183,10 +184,13 @@ fn write_pieces(out: &mut impl Write, mut pieces: &mut [IoSlice<'_>]) -> io::Res
 mod tests {
     use super::*;
     use crate::client::generate::{Padding, StreamSpec};
+    use crate::wire::schema::Schema;
 
     fn block(records: u64) -> Arc<Block> {
-        let (padding, seed) = (Padding::Space, 1);
-        Block::new(&StreamSpec { records, packet_records: 4, padding, seed, groups: 125 })
+        let (padding, seed, groups) = (Padding::Space, 1, 125);
+        let (schema, packet_records) = (Schema::built_in(), 4);
+        let spec = StreamSpec { schema, records, packet_records, padding, seed, groups };
+        Block::new(&spec).unwrap()
     }
 
     /// Takes a few bytes at a time and is interrupted in between, as a socket may be.

@@ -3,19 +3,13 @@
 
 use std::time::Duration;
 
-/// Bytes that one row occupies in a column set: key 8, B 8, C 8, D 1. `engine::columns` asserts it.
-pub const ROW_BYTES: usize = 25;
-/// Bytes of one group's partial in a column set: as a row, and its count 8. `engine::columns`
-/// asserts it.
-pub const PARTIAL_ROW_BYTES: usize = 33;
-
 /// Rows that a worker decodes and folds into a connection's groups at a time: a read's worth, and
 /// so few that they stay in the core's first cache.
 pub const FOLD_ROWS: usize = 512;
 /// Rows that one connection's groups may hold before they are handed on: partials count in 32 bits.
 pub const FOLD_ROWS_MAX: u64 = u32::MAX as u64;
-/// Bytes of a page of groups, of which each stream has at least one. `engine::groups` asserts it.
-pub const GROUP_PAGE_BYTES: usize = 32 << 10;
+/// Slots of a page of groups, of which each stream has at least one. `engine::paged` asserts it.
+pub const GROUP_PAGE_SLOTS: usize = 1024;
 
 /// Bytes of a page of text slots, of which each stream has at least one. `engine::intern` asserts
 /// it.
@@ -24,24 +18,24 @@ pub const TEXT_PAGE_BYTES: usize = 16 << 10;
 /// Rows of partials that a connection keeps before they are merged, however few groups it has.
 pub const PENDING_ROWS: usize = 256 << 10;
 
-/// Bytes that one group or pending row costs at the worst moment where Polars groups whole columns:
-/// old rows, new rows, Polars' hash table, the order of the result. Measured from 250,000 to a
-/// million groups (docs/OPERATIONS.md shows how), rounded up.
-pub const GROUP_BYTES: usize = 320;
-
-/// Bytes that one group costs at the worst moment where a worker folds rows into groups: its slot
-/// in a table whose pages have all just been split (32 bytes, five slots of sixteen taken), its
-/// partial, Polars' hash table, the order of the result. Measured from 20,000 to 2.7 million groups
-/// (docs/OPERATIONS.md shows how), rounded up.
-pub const FOLDED_GROUP_BYTES: usize = 272;
+/// How often a row of partials is there at the worst moment where Polars groups whole columns: old
+/// rows, new rows, Polars' hash table, the order of the result. Measured from 250,000 to a million
+/// groups of the built-in schema (docs/OPERATIONS.md shows how), rounded up.
+pub const PARTIAL_ROW_COPIES: usize = 8;
+/// The same where a worker folds rows into groups: partial, Polars' hash table, the order of the
+/// result. Measured from 20,000 to 2.7 million groups, rounded up.
+pub const FOLDED_ROW_COPIES: usize = 5;
+/// Sixteenths of a slot that a group takes where all pages of a table have just been split: five
+/// slots of sixteen are taken then.
+pub const SLOT_SIXTEENTHS: (usize, usize) = (16, 5);
 /// Tables of groups that a stream may cost: two that differ are put together before it is noticed
 /// that they have too many groups, while a third is filled. One, where it has no more than
 /// [`FOLD_ROWS_MAX`] rows.
 pub const FOLDED_TABLES: usize = 3;
 
 /// How often the bytes of distinct texts may be there: interned, in the slack of a vector that has
-/// just doubled, and in the result.
-pub const TEXT_COPIES: usize = 3;
+/// just doubled, and in the result, where a byte that is not printable takes four.
+pub const TEXT_COPIES: usize = 6;
 
 /// Bytes that one distinct text costs beside its own bytes: a slot of 16 bytes in a table whose
 /// pages have all just been split (five slots of sixteen taken), its end 4 and as much slack, its
@@ -178,13 +172,31 @@ pub const REFUSED_LINGERING: usize = 256;
 /// How long it keeps them.
 pub const REFUSED_LINGER: Duration = Duration::from_millis(100);
 
+/// Bytes of a record at most: so that the smallest window that is allowed for it stays small, and
+/// what a u16 length can say.
+pub const RECORD_BYTES_MAX: usize = 65_535;
+/// Fields of a record at most.
+pub const SCHEMA_FIELDS_MAX: usize = 256;
+/// Fields that make a group at most.
+pub const SCHEMA_KEYS_MAX: usize = 8;
+/// Aggregates of a schema at most.
+pub const SCHEMA_AGGREGATES_MAX: usize = 64;
+/// Bytes of a text or bytes field that is a key, at most: `engine::text_tag` keeps lengths in so
+/// many bits.
+pub const TEXT_KEY_BYTES_MAX: usize = 4095;
+/// Longest name of a schema or a field.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Bytes that a file with a schema may have: that many fields, with comments.
+pub const SCHEMA_FILE_BYTES_MAX: usize = 1 << 20;
+
 /// Smallest and largest `--buffer-bytes`. The smallest keeps a window from ever being full of one
 /// unfinished record; the largest is what one `read` can sensibly bring.
 pub const BUFFER_BYTES: (usize, usize) = (4 << 10, 16 << 20);
 /// Smallest and largest `--batch-rows`.
 pub const BATCH_ROWS: (usize, usize) = (1, 16 << 20);
-/// Smallest and largest `--packet-bytes-limit`: one record, and what a u32 length can say.
-pub const PACKET_BYTES_LIMIT: (u64, u64) = (4 + 267, u32::MAX as u64);
+/// Smallest and largest `--packet-bytes-limit`: a record of a byte, and what a u32 length can say.
+/// It is a packet of one record of the schema in use at least.
+pub const PACKET_BYTES_LIMIT: (u64, u64) = (1, u32::MAX as u64);
 /// Smallest and largest `--groups-limit`: codes of texts are u32.
 pub const GROUPS_LIMIT: (usize, usize) = (1, u32::MAX as usize);
 /// Smallest and largest `--strings-bytes-limit`: one text, and what a u32 offset can say.
@@ -204,8 +216,22 @@ pub const COALESCE_DELAY_US: (u64, u64) = (0, 1_000_000);
 /// Smallest and largest `--interval`: two ticks, since workers publish latencies at each, and an
 /// hour.
 pub const INTERVAL_MS: (u64, u64) = (2 * TICK.as_millis() as u64, 3600 * 1000);
-/// Time in which at most one line of the log is about latency files that cannot be written.
-pub const LATENCY_FILE_COMPLAINTS: Duration = Duration::from_secs(1);
+/// Time in which at most one line of the log is about files of one kind that cannot be written.
+pub const FILE_COMPLAINTS: Duration = Duration::from_secs(1);
+/// Longest `--node`, as in the names of hosts.
+pub const NODE_NAME_BYTES_MAX: usize = 64;
+/// Smallest and largest `--partials-interval`: each batch of a stream is two files, which are
+/// synced, and what is not in a file is lost when a process is killed.
+pub const PARTIALS_INTERVAL_MS: (u64, u64) = (100, 3600 * 1000);
+/// Rows of a result that are turned into a file's form at a time: a row group of Parquet, a batch
+/// of Arrow. What takes memory beside the result is that, and it grows with the texts.
+pub const FILE_ROWS: usize = 128 << 10;
+/// Smallest and largest `--capture-bytes-limit`: the largest is above what any disk has.
+pub const CAPTURE_BYTES_LIMIT: (u64, u64) = (1, 1 << 60);
+/// Bytes that are handed to the capture thread at a time: what one read usually brings at most.
+pub const CAPTURE_CHUNK_BYTES: usize = 256 << 10;
+/// Chunks that may wait for the capture thread; streams wait for room beyond.
+pub const CAPTURE_CHUNKS: usize = 32;
 
 /// Users that one file may have.
 pub const AUTH_USERS_MAX: usize = 100_000;
@@ -237,14 +263,21 @@ pub const CERTIFICATE_ENDS_SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes of the packets that `send` makes once and sends again and again, where the groups need no
 /// more: they stay in a core's second-level cache, and hold some thousand different records.
 pub const SEND_BLOCK_BYTES: usize = 1 << 20;
+/// Bytes that they may be at most: 10,000,000 groups of the built-in record have room, and the
+/// largest packet that a length can say.
+pub const SEND_BLOCK_BYTES_MAX: u128 = 4 << 30;
 /// Smallest and largest `send --groups`. Each group has a record in the block, so the largest is a
-/// block of 2.7 GB.
+/// block of 2.7 GB with the built-in record; keys that say little allow fewer.
 pub const SEND_GROUPS: (u32, u32) = (1, 10_000_000);
 /// Smallest and largest `send --write-bytes`: at most so many blocks in one system call as it takes
 /// pieces (1024).
 pub const SEND_WRITE_BYTES: (usize, usize) = (0, 256 << 20);
 /// Smallest and largest `send --rate` in records a second; 0 is as fast as they can be sent.
 pub const SEND_RATE: (u64, u64) = (0, 1_000_000_000);
+/// Smallest and largest `replay --write-bytes`, which each connection has in memory.
+pub const REPLAY_WRITE_BYTES: (usize, usize) = (1, 256 << 20);
+/// Largest `replay --rate` in bytes a second; 0 is as fast as they can be sent.
+pub const REPLAY_RATE_MAX: u64 = 1_000_000_000_000;
 /// Shortest sleep of a connection that sends at a rate. Where its writes are due at shorter
 /// distances, it sends several each time that it wakes: waking costs more than a small write.
 pub const SEND_SLEEP_MIN: Duration = Duration::from_micros(100);

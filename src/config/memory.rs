@@ -1,11 +1,10 @@
 //! The memory that a configuration implies, part by part: measures nothing.
 
 use super::limits::{
-    BATCHES_IN_FLIGHT, FOLD_ROWS, FOLDED_GROUP_BYTES, FOLDED_TABLES, GROUP_BYTES, GROUP_PAGE_BYTES,
-    HUB_QUEUE, INTERN_CACHE_BYTES, LATENCY_BYTES, MESSAGE_BUSY_BYTES, MESSAGE_IDLE_BYTES,
-    MESSAGE_WINDOW_BYTES, PARTIAL_ROW_BYTES, PENDING_ROWS, QUEUED_BYTES, RECEIVER_QUEUE_BYTES,
-    ROW_BYTES, RUN_BYTES, RUNS_LIMIT, SMALL_LATENCY_BYTES, TEXT_COPIES, TEXT_OVERHEAD_BYTES,
-    TEXT_PAGE_BYTES,
+    BATCHES_IN_FLIGHT, CAPTURE_CHUNK_BYTES, CAPTURE_CHUNKS, FOLDED_TABLES, HUB_QUEUE,
+    INTERN_CACHE_BYTES, LATENCY_BYTES, MESSAGE_BUSY_BYTES, MESSAGE_IDLE_BYTES,
+    MESSAGE_WINDOW_BYTES, PENDING_ROWS, QUEUED_BYTES, RECEIVER_QUEUE_BYTES, RUN_BYTES, RUNS_LIMIT,
+    SMALL_LATENCY_BYTES, TEXT_COPIES, TEXT_OVERHEAD_BYTES, TEXT_PAGE_BYTES,
 };
 use super::{AggregateMode, Config};
 
@@ -18,19 +17,29 @@ impl Config {
     /// The memory that these limits imply with `workers` workers.
     pub fn memory(&self, workers: usize) -> Memory {
         let rows = self.row_memory();
+        let partials = self.partials.is_some();
+        // Where partials are kept, the batch and all batches before it stand side by side, and the
+        // aggregation has texts and latencies of its own; a batch under way has latencies, too.
+        let (tables, copies, histograms) = if partials { (1, 2, 3) } else { (0, 1, 1) };
+        let texts = self.record.texts * self.groups_limit * TEXT_OVERHEAD_BYTES
+            + self.strings_bytes_limit * TEXT_COPIES;
         Memory {
             registered: workers * self.registered_buffers * self.buffer_bytes,
             rows_at_start: workers * rows.of_worker,
+            // One more is being written.
+            captured: match self.capture {
+                Some(_) => (CAPTURE_CHUNKS + 1) * CAPTURE_CHUNK_BYTES,
+                None => 0,
+            },
             connection_receiving: self.buffer_bytes
                 + rows.of_connection
                 + RUNS_LIMIT * RUN_BYTES
-                + INTERN_CACHE_BYTES
-                + TEXT_PAGE_BYTES
-                + LATENCY_BYTES
+                + self.record.texts * (INTERN_CACHE_BYTES + TEXT_PAGE_BYTES)
+                + histograms * LATENCY_BYTES
                 + SMALL_LATENCY_BYTES,
             connection_groups: rows.of_groups
-                + self.groups_limit * TEXT_OVERHEAD_BYTES
-                + self.strings_bytes_limit * TEXT_COPIES,
+                + tables * self.groups_limit * self.record.folded_group_bytes()
+                + copies * texts,
             streams: self.max_streams.min(self.max_connections),
             message_idle: MESSAGE_IDLE_BYTES,
             message_busy: MESSAGE_BUSY_BYTES,
@@ -41,22 +50,24 @@ impl Config {
     }
 
     fn row_memory(&self) -> RowMemory {
-        let set_bytes = self.batch_rows * ROW_BYTES;
+        let record = &self.record;
+        let set_bytes = self.batch_rows * record.row_bytes;
         match self.aggregate {
             AggregateMode::Columns => RowMemory {
                 of_worker: BATCHES_IN_FLIGHT * set_bytes,
                 of_connection: set_bytes,
                 // Groups are counted when partials are merged: by then there may be as many
                 // pending rows as groups allowed, and a batch.
-                of_groups: (2 * self.groups_limit + PENDING_ROWS + self.batch_rows) * GROUP_BYTES,
+                of_groups: (2 * self.groups_limit + PENDING_ROWS + self.batch_rows)
+                    * record.group_bytes(),
             },
             AggregateMode::TwoPhase => RowMemory {
-                // What the worker decodes into, and what its aggregation hands to Polars.
-                of_worker: FOLD_ROWS * ROW_BYTES + self.batch_rows * PARTIAL_ROW_BYTES,
-                of_connection: GROUP_PAGE_BYTES,
+                // What the aggregation hands to Polars.
+                of_worker: self.batch_rows * record.partial_row_bytes,
+                of_connection: record.group_page_bytes(),
                 // No table has a group too many; what several have together is counted when they
                 // are merged.
-                of_groups: FOLDED_TABLES * self.groups_limit * FOLDED_GROUP_BYTES,
+                of_groups: FOLDED_TABLES * self.groups_limit * record.folded_group_bytes(),
             },
         }
     }
@@ -79,6 +90,8 @@ pub struct Memory {
     pub registered: usize,
     /// Columns made at start: what workers decode into and what Polars is handed.
     pub rows_at_start: usize,
+    /// Chunks of captured bytes on their way to the disk.
+    pub captured: usize,
     /// What a connection costs while it sends, however much it sends: window, column set or first
     /// page of groups, the interner's cache and first page, histograms.
     pub connection_receiving: usize,
@@ -105,6 +118,7 @@ impl Memory {
     /// Bytes when every stream has few groups and every message connection is quiet.
     pub fn all_receiving(&self) -> usize {
         self.at_start()
+            .saturating_add(self.captured)
             .saturating_add(self.streams.saturating_mul(self.connection_receiving))
             .saturating_add(self.connections.saturating_mul(self.message_idle))
     }

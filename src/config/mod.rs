@@ -6,9 +6,11 @@
 
 pub mod limits;
 pub mod memory;
+pub mod record_sizes;
 
 pub use limits::*;
 pub use memory::{Memory, queued_bytes_of_worker};
+pub use record_sizes::RecordSizes;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +31,31 @@ pub enum AggregateMode {
     Columns,
     /// Each read is folded into group partials on the worker; those go to Polars.
     TwoPhase,
+}
+
+/// The format of a file with a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFormat {
+    /// Apache Parquet.
+    Parquet,
+    /// Arrow's IPC file format.
+    Arrow,
+    /// Comma-separated values with a line of names.
+    Csv,
+    /// One JSON object a line.
+    Ndjson,
+}
+
+impl FileFormat {
+    /// What the names of such files end with.
+    pub fn extension(self) -> &'static str {
+        match self {
+            FileFormat::Parquet => "parquet",
+            FileFormat::Arrow => "arrow",
+            FileFormat::Csv => "csv",
+            FileFormat::Ndjson => "ndjson",
+        }
+    }
 }
 
 /// Where TLS is spoken and with which certificates.
@@ -68,10 +95,26 @@ pub struct Config {
     pub interval: Option<Duration>,
     /// Directory that gets a file of latencies for each record stream.
     pub hgrm: Option<PathBuf>,
+    /// What this engine is called in the names of files; `None` is the host's name.
+    pub node: Option<String>,
+    /// Directory that gets a file with the result of each record stream.
+    pub output: Option<PathBuf>,
+    /// The format of those files.
+    pub output_format: FileFormat,
+    /// Directory that gets the raw bytes of each record stream.
+    pub capture: Option<PathBuf>,
+    /// Bytes that all captures of the process may have together.
+    pub capture_bytes_limit: u64,
+    /// Directory that batches of streams are left in for a merge.
+    pub partials: Option<PathBuf>,
+    /// How long a batch of a stream is, at least.
+    pub partials_interval: Duration,
     /// Bytes of one record connection's receive window.
     pub buffer_bytes: usize,
     /// Receive windows of each worker that are registered with its ring.
     pub registered_buffers: usize,
+    /// What the records of the schema in use take.
+    pub record: RecordSizes,
     /// How records become groups.
     pub aggregate: AggregateMode,
     /// Rows of one column set, which Polars takes at a time.
@@ -121,8 +164,16 @@ impl Default for Config {
             exit_after: None,
             interval: None,
             hgrm: None,
+            node: None,
+            output: None,
+            output_format: FileFormat::Parquet,
+            capture: None,
+            capture_bytes_limit: 1 << 30,
+            partials: None,
+            partials_interval: Duration::from_secs(10),
             buffer_bytes: 256 << 10,
             registered_buffers: 8,
+            record: RecordSizes::default(),
             aggregate: AggregateMode::TwoPhase,
             batch_rows: 64 << 10,
             packet_bytes_limit: 16 << 20,
@@ -193,6 +244,12 @@ fn within_times(
     within(option, value_ms, range_ms.0, range_ms.1)
 }
 
+/// Whether a node can be called that: it stands between dashes in names of files.
+pub fn is_node_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=NODE_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed)
+}
+
 impl Config {
     /// Checks each value against its range.
     ///
@@ -226,11 +283,19 @@ impl Config {
             return Err("--auth-open believes everybody, so --auth-file would do nothing; leave \
                         one of them out");
         }
+        if self.node.as_deref().is_some_and(|node| !is_node_name(node)) {
+            return Err("--node takes 1 to 64 letters, digits, `.`, `_` and `-`, since names of \
+                        files have it in them");
+        }
         if self.admin_port.is_none()
             && self.port.is_some_and(|port| port > u16::MAX - ADMIN_PORT_OFFSET)
         {
             return Err("the admin port would be above 65535, 1000 above --port; name one with \
                         --admin-port");
+        }
+        if self.node.as_deref().is_some_and(|node| !is_node_name(node)) {
+            return Err("--node takes 1 to 64 letters, digits, `.`, `_` and `-`, since names of \
+                        files have it in them");
         }
         let ports = [self.records_port, self.port, Some(self.admin_port())];
         let taken = |i: usize| ports[i].filter(|&port| port != 0);
@@ -259,7 +324,14 @@ impl Config {
         within_sizes("registered-buffers", self.registered_buffers, (0, REGISTERED_BUFFERS_MAX))?;
         within_sizes("batch-rows", self.batch_rows, BATCH_ROWS)?;
         let (packet_min, packet_max) = PACKET_BYTES_LIMIT;
+        let packet_min = packet_min.max(self.record.packet_bytes_min as u64);
         within("packet-bytes-limit", self.packet_bytes_limit, packet_min, packet_max)?;
+        let (_, buffer_max) = BUFFER_BYTES;
+        within_sizes(
+            "buffer-bytes",
+            self.buffer_bytes,
+            (self.record.window_bytes_min(), buffer_max),
+        )?;
         within_sizes("groups-limit", self.groups_limit, GROUPS_LIMIT)?;
         within_sizes("strings-bytes-limit", self.strings_bytes_limit, STRINGS_BYTES_LIMIT)?;
         within_sizes("max-connections", self.max_connections, MAX_CONNECTIONS)?;
@@ -272,9 +344,12 @@ impl Config {
         if let Some(interval) = self.interval {
             within_times("interval (ms)", interval, INTERVAL_MS)?;
         }
+        within_times("partials-interval (ms)", self.partials_interval, PARTIALS_INTERVAL_MS)?;
         let delay_us = self.coalesce_delay.as_nanos().div_ceil(1000);
         let delay_us = u64::try_from(delay_us).unwrap_or(u64::MAX);
         within("coalesce-delay (us)", delay_us, COALESCE_DELAY_US.0, COALESCE_DELAY_US.1)?;
+        let (captured_min, captured_max) = CAPTURE_BYTES_LIMIT;
+        within("capture-bytes-limit", self.capture_bytes_limit, captured_min, captured_max)?;
         within("exit-after", self.exit_after.unwrap_or(1), 1, u64::MAX)
     }
 }

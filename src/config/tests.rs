@@ -11,7 +11,7 @@ fn the_defaults_are_allowed() {
 #[test]
 fn each_limit_holds_at_its_edge() {
     type Set = fn(&mut Config, u64);
-    let cases: [(&str, Set, u64, u64); 14] = [
+    let cases: [(&str, Set, u64, u64); 16] = [
         ("buffer-bytes", |c, v| c.buffer_bytes = v as usize, 4096, 16 << 20),
         ("registered-buffers", |c, v| c.registered_buffers = v as usize, 0, 1024),
         ("batch-rows", |c, v| c.batch_rows = v as usize, 1, 16 << 20),
@@ -30,6 +30,13 @@ fn each_limit_holds_at_its_edge() {
             100,
             604_800_000,
         ),
+        (
+            "partials-interval (ms)",
+            |c, v| c.partials_interval = Duration::from_millis(v),
+            100,
+            3_600_000,
+        ),
+        ("capture-bytes-limit", |c, v| c.capture_bytes_limit = v, 1, 1 << 60),
         ("coalesce-delay (us)", |c, v| c.coalesce_delay = Duration::from_micros(v), 0, 1_000_000),
     ];
     for (option, set, min, max) in cases {
@@ -50,6 +57,55 @@ fn each_limit_holds_at_its_edge() {
             }
         }
     }
+}
+
+/// Limits that are what the schema's records need: at the edge, for the smallest, the built-in and
+/// the largest record.
+#[test]
+fn windows_and_packets_hold_a_record_of_the_schema() {
+    for (record_bytes, packet_bytes_min) in [(1, 1), (267, 271), (3000, 3002), (65_535, 65_539)] {
+        let record = RecordSizes { record_bytes, packet_bytes_min, ..RecordSizes::default() };
+        assert_eq!(record.window_bytes_min(), 2 * packet_bytes_min);
+        let with = |buffer_bytes: usize, packet_bytes_limit: u64| {
+            Config { record, buffer_bytes, packet_bytes_limit, ..Config::default() }.check()
+        };
+        let window = record.window_bytes_min().max(4096);
+        let packet = packet_bytes_min as u64;
+        assert_eq!(with(window, packet), Ok(()), "{record:?}");
+        let refused = |option, value, min, max| {
+            Err(ConfigError::OutOfRange(OutOfRange { option, value, min, max }))
+        };
+        let (window, buffer_max) = (window as u64, 16 << 20);
+        let narrow = refused("buffer-bytes", window - 1, window, buffer_max);
+        assert_eq!(with(window as usize - 1, packet), narrow, "{record:?}");
+        let short = refused("packet-bytes-limit", packet - 1, packet, u32::MAX.into());
+        assert_eq!(with(window as usize, packet - 1), short, "{record:?}");
+    }
+}
+
+/// What a schema's records take is in the sum: more texts, wider rows and slots, larger pages.
+#[test]
+fn the_sum_follows_the_schema() {
+    let with = |record: RecordSizes, aggregate: AggregateMode| {
+        Config { record, aggregate, ..Config::default() }.memory(2)
+    };
+    let own = RecordSizes::default();
+    for aggregate in [AggregateMode::Columns, AggregateMode::TwoPhase] {
+        let usual = with(own, aggregate);
+        let texts = with(RecordSizes { texts: 3, ..own }, aggregate);
+        let more = 2 * (81_920 + 16_384);
+        assert_eq!(texts.connection_receiving, usual.connection_receiving + more);
+        assert_eq!(texts.connection_groups, usual.connection_groups + 2 * 84 * 1_000_000);
+        let none = with(RecordSizes { texts: 0, text_bytes: 0, ..own }, aggregate);
+        assert_eq!(none.connection_receiving, usual.connection_receiving - more / 2);
+    }
+    let wide = RecordSizes { row_bytes: 320, partial_row_bytes: 400, slot_bytes: 320, ..own };
+    let columns = with(wide, AggregateMode::Columns);
+    assert_eq!(columns.rows_at_start, 2 * 4 * 65_536 * 320);
+    let two_phase = with(wide, AggregateMode::TwoPhase);
+    assert_eq!(two_phase.rows_at_start, 2 * 65_536 * 400);
+    let page = with(own, AggregateMode::TwoPhase).connection_receiving + 1024 * (320 - 32);
+    assert_eq!(two_phase.connection_receiving, page);
 }
 
 #[test]
@@ -106,18 +162,54 @@ fn the_sum_adds_its_parts() {
 #[test]
 fn each_part_is_what_the_documents_say() {
     let two_phase = Config::default().memory(2);
-    assert_eq!(two_phase.rows_at_start, 2 * (512 * 25 + 65_536 * 33));
+    assert_eq!(two_phase.rows_at_start, 2 * 65_536 * 40);
     let stream = (256 << 10) + 12_288 + 81_920 + 16_384 + 172_032 + 2048;
     assert_eq!(two_phase.connection_receiving, stream + 32_768);
-    let texts = 1_000_000 * 84 + 3 * (64 << 20);
-    assert_eq!(two_phase.connection_groups, 3 * 1_000_000 * 272 + texts);
+    let texts = 1_000_000 * 84 + 6 * (64 << 20);
+    assert_eq!(two_phase.connection_groups, 3 * 1_000_000 * 303 + texts);
 
     let columns = Config { aggregate: AggregateMode::Columns, ..Config::default() }.memory(2);
-    assert_eq!(columns.rows_at_start, 2 * 4 * 65_536 * 25);
-    assert_eq!(columns.connection_receiving, stream + 65_536 * 25);
+    assert_eq!(columns.rows_at_start, 2 * 4 * 65_536 * 32);
+    assert_eq!(columns.connection_receiving, stream + 65_536 * 32);
     let rows = 2 * 1_000_000 + 262_144 + 65_536;
     assert_eq!(columns.connection_groups, rows * 320 + texts);
     assert_eq!((columns.queues, columns.registered), (two_phase.queues, two_phase.registered));
+}
+
+#[test]
+fn partials_cost_the_batches_beside_the_whole() {
+    let without = Config::default().memory(2);
+    let with = Config { partials: Some("d".into()), ..Config::default() }.memory(2);
+    assert_eq!(with.connection_receiving, without.connection_receiving + 2 * 172_032);
+    let texts = 1_000_000 * 84 + 6 * (64 << 20);
+    assert_eq!(with.connection_groups, without.connection_groups + 1_000_000 * 303 + texts);
+    assert_eq!(with.at_start(), without.at_start());
+}
+
+#[test]
+fn captures_cost_their_chunks_however_many_streams_there_are() {
+    let without = Config::default().memory(2);
+    let with = Config { capture: Some("captures".into()), ..Config::default() }.memory(2);
+    assert_eq!((without.captured, with.captured), (0, 33 * (256 << 10)));
+    assert_eq!(with.all_receiving(), without.all_receiving() + with.captured);
+    assert_eq!(with.worst(), without.worst() + with.captured);
+}
+
+#[test]
+fn a_node_s_name_can_stand_in_a_file_s() {
+    for (name, allowed) in [
+        ("n", true),
+        ("Node_1.example-2", true),
+        ("", false),
+        ("a/b", false),
+        ("a b", false),
+        ("\u{e4}", false),
+    ] {
+        assert_eq!(is_node_name(name), allowed, "{name:?}");
+        let config = Config { node: Some(name.to_owned()), ..Config::default() };
+        assert_eq!(config.check().is_ok(), allowed, "{name:?}");
+    }
+    assert!(is_node_name(&"n".repeat(64)) && !is_node_name(&"n".repeat(65)));
 }
 
 /// The smallest and the largest of every limit that the sum depends on, in both ways to aggregate.

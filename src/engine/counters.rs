@@ -6,7 +6,7 @@
 
 use super::latency::Latency;
 use super::outbox::QueueBudget;
-use super::report::Reason;
+use super::report::{Reason, Status};
 use crate::config::queued_bytes_of_worker;
 use crate::wire::fault::Fault;
 use crate::wire::frame::FrameType;
@@ -90,6 +90,14 @@ pub struct Tally {
     pub streams_complete: Count,
     /// Record streams that ended otherwise, by [`Reason`].
     pub stream_reasons: [Count; Reason::ALL.len()],
+    /// Results that were written to a file.
+    pub result_files_written: Count,
+    /// Results that should have been and could not.
+    pub result_files_failed: Count,
+    /// Raw bytes that are in captures.
+    pub captured_bytes: Count,
+    /// Captures that lack bytes, or are not there.
+    pub captures_incomplete: Count,
     /// Message connections that ended badly, by [`Fault`].
     pub faults: [Count; Fault::ALL.len()],
     /// Messages refused by a rate limit.
@@ -132,7 +140,7 @@ impl Tally {
 
     /// One more record stream that ended.
     pub fn count_stream(&self, reason: Option<Reason>) {
-        match reason {
+        match reason.filter(|reason| reason.status() != Status::Complete) {
             None => self.streams_complete.add(1),
             Some(reason) => self.stream_reasons[reason as usize].add(1),
         }

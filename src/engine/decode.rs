@@ -1,43 +1,219 @@
-//! Runs of records into columns, one tight loop a field: finds no records, decides no limit and
-//! touches no byte of what it reads.
+//! Runs of records into groups or columns, one tight loop a field: finds no records, decides no
+//! limit and touches no byte of what it reads.
 
-use super::columns::{ColumnSet, key_of};
-use super::intern::{Interner, TextLimit};
-use super::text_tag::TextField;
+use super::block::{BLOCK_RECORDS, Block, Records, Rows};
+use super::columns::{Column, ColumnSet};
+use super::groups::GroupTable;
+use super::intern::{Interner, TextLimit, Texts};
+use super::lanes::{high, low};
+use super::number::{Number, Wide, with_number};
+use super::plan::{Half, KeyBits, NumberKey, Plan, Source};
+use crate::config::Config;
 use crate::wire::record::Run;
-use crate::wire::schema::{self, RECORD_BYTES};
+use crate::wire::schema::Kind;
+use std::sync::Arc;
 
-/// What a call of [`decode_runs`] added to the columns.
+/// What a call of [`Decoder::decode`] or [`Decoder::fold`] took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded {
     /// Records, each one row.
     pub records: usize,
-    /// Packets whose last record is among them.
-    pub packets: usize,
     /// Why the rest of the runs was left out, if it was.
-    pub limit: Option<TextLimit>,
+    pub limit: Option<RowLimit>,
 }
 
-/// Appends the records of `runs` to `set`, straight from where they landed in `received`.
-///
-/// The set must have room for them: [`PacketParser::parse`](crate::wire::record::PacketParser)
-/// takes the number of free rows as its limit. Where a text goes beyond a limit, the records
-/// before it are in the columns, and it and those after it are not.
-pub fn decode_runs(
-    received: &[u8],
-    runs: &[Run],
-    interner: &mut Interner,
-    set: &mut ColumnSet,
-) -> Decoded {
-    #[cfg(target_arch = "x86_64")]
-    if wide_registers() {
-        // SAFETY: the processor has what the function is compiled for.
-        return unsafe { decode_runs_avx2(received, runs, interner, set) };
+/// Which limit a record would have gone beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowLimit {
+    /// One of the texts.
+    Text(TextLimit),
+    /// That of the groups.
+    Groups,
+}
+
+/// Reads the records of one stream, and keeps the texts of its keys.
+pub struct Decoder {
+    plan: Arc<Plan>,
+    /// One for each key that is text.
+    interners: Vec<Interner>,
+    strings_bytes_limit: usize,
+    /// The keys of a block, one behind the other.
+    keys: Vec<u64>,
+    codes: Vec<u32>,
+}
+
+impl Decoder {
+    /// For a stream at its start.
+    pub fn new(plan: &Arc<Plan>, config: &Config) -> Self {
+        let (groups_limit, bytes_limit) = (config.groups_limit, config.strings_bytes_limit);
+        let interner = |text: &super::plan::TextKey| {
+            Interner::with_limits(text.form, groups_limit, bytes_limit)
+        };
+        Decoder {
+            plan: Arc::clone(plan),
+            interners: plan.texts().iter().map(interner).collect(),
+            strings_bytes_limit: bytes_limit,
+            keys: vec![0; BLOCK_RECORDS * plan.key_words()],
+            codes: vec![0; BLOCK_RECORDS],
+        }
     }
-    decode_runs_anywhere(received, runs, interner, set)
+
+    /// The plan.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The distinct values of each key that is text, in the order of the keys.
+    pub fn texts(&self) -> impl Iterator<Item = &Texts> {
+        self.interners.iter().map(Interner::texts)
+    }
+
+    /// The same, once the stream is over.
+    pub fn into_texts(self) -> Vec<Texts> {
+        self.interners.into_iter().map(Interner::into_texts).collect()
+    }
+
+    /// Appends the records of `runs` to `set`, straight from where they landed in `received`.
+    ///
+    /// The set must have room for them: [`PacketParser::parse`](crate::wire::record::PacketParser)
+    /// takes the number of free rows as its limit. Where a text goes beyond a limit, the records
+    /// before it are in the columns, and it and those after it are not.
+    pub fn decode(&mut self, received: &[u8], runs: &[Run], set: &mut ColumnSet) -> Decoded {
+        let mut records = Records::of(runs, received, self.plan.form().record_bytes);
+        let mut block = Block::new();
+        let mut decoded = Decoded { records: 0, limit: None };
+        while decoded.limit.is_none() && block.fill(&mut records) {
+            let (rows, limit) = self.make_keys(&block);
+            self.append(&block, rows, set);
+            decoded.records += rows;
+            decoded.limit = limit.map(RowLimit::Text);
+        }
+        decoded
+    }
+
+    /// Folds the records of `runs` into their groups. Where a text or a group goes beyond a limit,
+    /// the records before it are there, and it and those after it are not.
+    pub fn fold(&mut self, received: &[u8], runs: &[Run], groups: &mut GroupTable) -> Decoded {
+        #[cfg(target_arch = "x86_64")]
+        if wide_registers() {
+            // SAFETY: the processor has what the function is compiled for.
+            return unsafe { self.fold_avx2(received, runs, groups) };
+        }
+        self.fold_anywhere(received, runs, groups)
+    }
+
+    /// The same code with wider registers: texts are looked at 32 bytes at a time and not 16.
+    ///
+    /// # Safety
+    /// The processor must have AVX2, and LZCNT, BMI1 and BMI2, which came with it.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    fn fold_avx2(&mut self, received: &[u8], runs: &[Run], groups: &mut GroupTable) -> Decoded {
+        self.fold_anywhere(received, runs, groups)
+    }
+
+    #[inline(always)]
+    fn fold_anywhere(&mut self, received: &[u8], runs: &[Run], groups: &mut GroupTable) -> Decoded {
+        let mut records = Records::of(runs, received, self.plan.form().record_bytes);
+        let mut block = Block::new();
+        let mut decoded = Decoded { records: 0, limit: None };
+        while decoded.limit.is_none() && block.fill(&mut records) {
+            let (rows, limit) = self.make_keys(&block);
+            let folded = groups.fold(&block, rows, &self.keys);
+            decoded.records += folded;
+            decoded.limit = match limit {
+                _ if folded < rows => Some(RowLimit::Groups),
+                limit => limit.map(RowLimit::Text),
+            };
+        }
+        decoded
+    }
+
+    /// The keys of a block: gives how many there are, and which limit kept the next from it.
+    #[inline(always)]
+    fn make_keys(&mut self, block: &Block<'_>) -> (usize, Option<TextLimit>) {
+        let plan = &*self.plan;
+        let key_words = plan.key_words();
+        let keys = &mut self.keys[..block.len() * key_words];
+        keys.fill(0);
+        for number in plan.numbers() {
+            add_number(number, plan.is_big_endian(), block, keys, key_words);
+        }
+        if !self.has_room_for_texts(block.len()) {
+            return self.code_texts_by_row(block);
+        }
+        let (mut to, mut limit) = (block.len(), None);
+        for i in 0..self.interners.len() {
+            let text = &self.plan.texts()[i];
+            let fields = block.texts(Rows { from: 0, to }, text.offset, text.form.width());
+            let (coded, beyond) = self.interners[i].code_fields(fields, &mut self.codes[..to]);
+            limit = beyond.map(|limit| self.whole_limit(limit)).or(limit);
+            to = coded;
+            add_codes(&text.bits, &self.codes[..to], &mut self.keys, key_words);
+        }
+        (to, limit)
+    }
+
+    /// Whether no text of so many records can go beyond the bytes that all texts of a stream share.
+    /// A single interner keeps that limit by itself.
+    #[inline(always)]
+    fn has_room_for_texts(&self, rows: usize) -> bool {
+        let texts = self.plan.texts();
+        if texts.len() < 2 {
+            return true;
+        }
+        let widths: usize = texts.iter().map(|text| text.form.width()).sum();
+        self.text_bytes() + rows * widths <= self.strings_bytes_limit
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.interners.iter().map(Interner::text_bytes).sum()
+    }
+
+    /// Texts in the order of their records, where the limit of their bytes is near: which record
+    /// goes beyond it must not depend on how the stream was cut.
+    #[cold]
+    fn code_texts_by_row(&mut self, block: &Block<'_>) -> (usize, Option<TextLimit>) {
+        let key_words = self.plan.key_words();
+        for row in 0..block.len() {
+            for i in 0..self.interners.len() {
+                let others = self.text_bytes() - self.interners[i].text_bytes();
+                self.interners[i].limit_bytes(self.strings_bytes_limit - others);
+                let text = &self.plan.texts()[i];
+                let rows = Rows { from: row, to: row + 1 };
+                let field = block.texts(rows, text.offset, text.form.width()).get(0);
+                match self.interners[i].code(field) {
+                    Ok(code) => self.codes[0] = code,
+                    Err(limit) => return (row, Some(self.whole_limit(limit))),
+                }
+                let key = &mut self.keys[row * key_words..];
+                add_codes(&text.bits, &self.codes[..1], key, key_words);
+            }
+        }
+        (block.len(), None)
+    }
+
+    /// The limit of all texts together, in the place of an interner's part of it.
+    fn whole_limit(&self, limit: TextLimit) -> TextLimit {
+        match limit {
+            TextLimit::Bytes { .. } => TextLimit::Bytes { limit: self.strings_bytes_limit },
+            groups => groups,
+        }
+    }
+
+    fn append(&self, block: &Block<'_>, rows: usize, set: &mut ColumnSet) {
+        let key_words = self.plan.key_words();
+        for (i, words) in set.keys.iter_mut().enumerate() {
+            words.extend(self.keys[i..].iter().step_by(key_words).take(rows));
+        }
+        let rows = Rows { from: 0, to: rows };
+        for (source, column) in self.plan.sources().iter().zip(&mut set.values) {
+            append_values(source, self.plan.is_big_endian(), block, rows, column);
+        }
+    }
 }
 
-/// Whether the processor has what [`decode_runs_avx2`] is compiled for.
+/// Whether the processor has what [`Decoder::fold_avx2`] is compiled for.
 #[cfg(target_arch = "x86_64")]
 fn wide_registers() -> bool {
     std::is_x86_feature_detected!("avx2")
@@ -46,248 +222,70 @@ fn wide_registers() -> bool {
         && std::is_x86_feature_detected!("lzcnt")
 }
 
-/// The same code with wider registers: texts are looked at 32 bytes at a time and not 16.
-///
-/// # Safety
-/// The processor must have AVX2, and LZCNT, BMI1 and BMI2, which came with it.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
-fn decode_runs_avx2(
-    received: &[u8],
-    runs: &[Run],
-    interner: &mut Interner,
-    set: &mut ColumnSet,
-) -> Decoded {
-    decode_runs_anywhere(received, runs, interner, set)
-}
-
+/// A number's bits into the keys of a block.
 #[inline(always)]
-fn decode_runs_anywhere(
-    received: &[u8],
-    runs: &[Run],
-    interner: &mut Interner,
-    set: &mut ColumnSet,
-) -> Decoded {
-    let mut records = runs.iter().flat_map(|run| records_of(run.bytes(received)));
-    let mut block = Block::new();
-    let mut coded = 0;
-    let mut limit = None;
-    while limit.is_none() && block.fill(&mut records) {
-        let first = set.rows();
-        decode_block(block.records(), set);
-        let rows;
-        (rows, limit) = interner.code_keys(block.texts(), &mut set.keys[first..]);
-        set.truncate(first + rows);
-        coded += rows;
-    }
-    Decoded { records: coded, packets: packets_ended(runs, coded), limit }
-}
-
-/// Records that are decoded together: few enough that all their bytes stay in the core's first
-/// cache from one field's loop to the next.
-const BLOCK_RECORDS: usize = 64;
-
-type Record = [u8; RECORD_BYTES];
-
-/// Whole records, wherever in the received bytes their runs are.
-struct Block<'a> {
-    records: [&'a Record; BLOCK_RECORDS],
-    filled: usize,
-}
-
-impl<'a> Block<'a> {
-    fn new() -> Self {
-        Block { records: [&[0; RECORD_BYTES]; BLOCK_RECORDS], filled: 0 }
-    }
-
-    /// Takes the next records in the place of those before; false where there are none.
-    #[inline]
-    fn fill(&mut self, records: &mut impl Iterator<Item = &'a Record>) -> bool {
-        let mut filled = 0;
-        for (place, record) in self.records.iter_mut().zip(records) {
-            *place = record;
-            filled += 1;
+fn add_number(key: &NumberKey, big: bool, block: &Block<'_>, keys: &mut [u64], key_words: usize) {
+    // The sign of a signed number, turned: so that they compare by value.
+    let sign = if key.kind.is_signed() { 1 << (key.bits.bits - 1) } else { 0 };
+    let rows = Rows { from: 0, to: block.len() };
+    with_number!(key.kind, T => {
+        let fields = block.fields::<<T as Number>::Bytes>(rows, key.offset);
+        match big {
+            true => add_bits(&key.bits, fields.map(T::read::<true>), sign, keys, key_words),
+            false => add_bits(&key.bits, fields.map(T::read::<false>), sign, keys, key_words),
         }
-        self.filled = filled;
-        filled > 0
-    }
-
-    fn records(&self) -> &[&'a Record] {
-        &self.records[..self.filled]
-    }
-
-    fn texts(&self) -> impl Iterator<Item = &'a TextField> {
-        self.records().iter().map(|record| field::<{ schema::E.offset }, _>(record))
-    }
+    });
 }
 
-/// The numbers of a block, one loop a field. Keys lack their texts.
 #[inline(always)]
-fn decode_block(records: &[&Record], set: &mut ColumnSet) {
-    let a = |record: &&Record| u32::from_be_bytes(*field::<{ schema::A.offset }, _>(record));
-    let b = |record: &&Record| u16::from_be_bytes(*field::<{ schema::B.offset }, _>(record));
-    let c = |record: &&Record| f32::from_be_bytes(*field::<{ schema::C.offset }, _>(record));
-    let d = |record: &&Record| i8::from_be_bytes(*field::<{ schema::D.offset }, _>(record));
-    set.keys.extend(records.iter().map(|record| key_of(a(record))));
-    set.b.extend(records.iter().map(|record| u64::from(b(record))));
-    set.c.extend(records.iter().map(|record| f64::from(c(record))));
-    set.d.extend(records.iter().map(d));
+fn add_bits<T: Number>(
+    bits: &KeyBits,
+    numbers: impl Iterator<Item = T>,
+    sign: u64,
+    keys: &mut [u64],
+    key_words: usize,
+) {
+    let add = |word: &mut u64, number: T| *word |= (number.to_lane() ^ sign) << bits.shift;
+    match key_words {
+        1 => keys.iter_mut().zip(numbers).for_each(|(word, number)| add(word, number)),
+        _ => {
+            let words = keys[bits.word..].iter_mut().step_by(key_words);
+            words.zip(numbers).for_each(|(word, number)| add(word, number));
+        }
+    }
 }
 
-/// The records of a run.
-#[inline]
-fn records_of(run: &[u8]) -> impl Iterator<Item = &Record> {
-    run.as_chunks::<RECORD_BYTES>().0.iter()
-}
-
-/// A field of a record, checked when compiled.
+/// The codes of a text into the keys of a block.
 #[inline(always)]
-fn field<const OFFSET: usize, const WIDTH: usize>(record: &Record) -> &[u8; WIDTH] {
-    const { assert!(OFFSET + WIDTH <= RECORD_BYTES) };
-    record[OFFSET..OFFSET + WIDTH].try_into().expect("WIDTH bytes")
+fn add_codes(bits: &KeyBits, codes: &[u32], keys: &mut [u64], key_words: usize) {
+    let add = |word: &mut u64, &code: &u32| *word |= u64::from(code) << bits.shift;
+    match key_words {
+        1 => keys.iter_mut().zip(codes).for_each(|(word, code)| add(word, code)),
+        _ => {
+            let words = keys[bits.word..].iter_mut().step_by(key_words);
+            words.zip(codes).for_each(|(word, code)| add(word, code));
+        }
+    }
 }
 
-/// Packets that end within the first `records` records of `runs`.
-pub fn packets_ended(runs: &[Run], records: usize) -> usize {
-    let mut left = records;
-    runs.iter()
-        .take_while(|run| {
-            let whole = run.records <= left;
-            left = left.saturating_sub(run.records);
-            whole
-        })
-        .filter(|run| run.ends_packet)
-        .count()
+/// A field of each record, as a column of aggregates is made of it.
+fn append_values(source: &Source, big: bool, block: &Block<'_>, rows: Rows, column: &mut Column) {
+    with_number!(source.kind, T => {
+        for bytes in block.fields::<<T as Number>::Bytes>(rows, source.offset) {
+            let number = if big { T::read::<true>(bytes) } else { T::read::<false>(bytes) };
+            let value = match (source.bits, number.widened()) {
+                (Half::Whole, whole) => whole,
+                (Half::Low, _) => Wide::Unsigned(low(number.to_lane())),
+                (Half::High, Wide::Signed(value)) => {
+                    Wide::Signed(high(value as u64, true) as i64)
+                }
+                (Half::High, _) => Wide::Unsigned(high(number.to_lane(), false)),
+            };
+            column.push(value);
+        }
+    });
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::record::{END_RECORD, PacketParser, RunList, Stop};
-    use proptest::prelude::*;
-
-    type Row = (u32, u16, f32, i8, Vec<u8>);
-
-    fn encode(row: &Row) -> Vec<u8> {
-        let mut bytes = row.0.to_be_bytes().to_vec();
-        bytes.extend(row.1.to_be_bytes());
-        bytes.extend(row.2.to_be_bytes());
-        bytes.extend(row.3.to_be_bytes());
-        bytes.extend(&row.4);
-        bytes.resize(RECORD_BYTES, b' ');
-        bytes
-    }
-
-    /// The oracle: one record, byte by byte, with shifts.
-    fn naive(record: &[u8]) -> Row {
-        let a = (0..4).fold(0u32, |value, i| value << 8 | u32::from(record[i]));
-        let b = u16::from(record[4]) << 8 | u16::from(record[5]);
-        let c = (6..10).fold(0u32, |value, i| value << 8 | u32::from(record[i]));
-        let d = i16::from(record[10]);
-        let d = if d > 127 { d - 256 } else { d };
-        let mut value = record[11..].to_vec();
-        while matches!(value.last(), Some(0 | 32)) {
-            value.pop();
-        }
-        (a, b, f32::from_bits(c), d as i8, value)
-    }
-
-    fn rows_of(set: &ColumnSet, interner: Interner) -> Vec<Row> {
-        let texts = interner.into_texts();
-        (0..set.rows())
-            .map(|i| {
-                let key = set.keys[i];
-                let text = texts.get((key & 0xffff_ffff) as usize).to_vec();
-                let b = u16::try_from(set.b[i]).unwrap();
-                ((key >> 32) as u32, b, set.c[i] as f32, set.d[i], text)
-            })
-            .collect()
-    }
-
-    fn same(left: &[Row], right: &[Row]) -> bool {
-        let bits = |rows: &[Row]| -> Vec<_> {
-            rows.iter()
-                .map(|r| (r.0, r.1, if r.2.is_nan() { 1 } else { r.2.to_bits() }, r.3, r.4.clone()))
-                .collect()
-        };
-        bits(left) == bits(right)
-    }
-
-    fn decode_all(stream: &[u8], batch_rows: usize) -> Vec<Row> {
-        let mut parser = PacketParser::new(1 << 20);
-        let mut list = RunList::with_limit(3);
-        let mut interner = Interner::with_limits(1000, 1 << 20);
-        let mut all = ColumnSet::with_rows(10_000);
-        let mut at = 0;
-        loop {
-            let pass = parser.parse(stream, at, batch_rows, &mut list);
-            at += pass.bytes;
-            decode_runs(stream, list.runs(), &mut interner, &mut all);
-            if pass.stop != Stop::RunsFull {
-                return rows_of(&all, interner);
-            }
-        }
-    }
-
-    #[test]
-    fn extremes_are_kept() {
-        let rows: Vec<Row> = vec![
-            (0, 0, 0.0, 1, vec![]),
-            (u32::MAX, u16::MAX, f32::MAX, i8::MIN, vec![b'x'; 256]),
-            (1, 2, f32::INFINITY, i8::MAX, b"in\0ner".to_vec()),
-            (1, 2, f32::NEG_INFINITY, -1, vec![0xff, 0xfe]),
-            (1, 2, f32::NAN, 0, b"nan".to_vec()),
-            (1, 2, -0.0, 0, b"zero".to_vec()),
-            (1, 2, f32::MIN_POSITIVE / 4.0, 0, b"subnormal".to_vec()),
-        ];
-        let records: Vec<u8> = rows.iter().flat_map(encode).collect();
-        let length = (4 + records.len()) as u32;
-        let stream = [&length.to_be_bytes()[..], &records].concat();
-        assert!(same(&decode_all(&stream, 10), &rows));
-    }
-
-    #[test]
-    fn a_text_beyond_the_limit_stops_before_its_record() {
-        let rows: Vec<Row> =
-            (0..6u32).map(|i| (i, 0, 0.0, 0, format!("text {i}").into_bytes())).collect();
-        let stream: Vec<u8> = rows
-            .chunks(2)
-            .flat_map(|pair| {
-                let body: Vec<u8> = pair.iter().flat_map(encode).collect();
-                [&((4 + body.len()) as u32).to_be_bytes()[..], &body].concat()
-            })
-            .collect();
-        let mut list = RunList::with_limit(8);
-        PacketParser::new(1 << 20).parse(&stream, 0, 100, &mut list);
-        let mut interner = Interner::with_limits(3, 1000);
-        let mut set = ColumnSet::with_rows(100);
-        let decoded = decode_runs(&stream, list.runs(), &mut interner, &mut set);
-        let limit = Some(TextLimit::Groups { limit: 3 });
-        assert_eq!(decoded, Decoded { records: 3, packets: 1, limit });
-        assert!(same(&rows_of(&set, interner), &rows[..3]));
-        assert_eq!((set.b.len(), set.c.len(), set.d.len()), (3, 3, 3));
-    }
-
-    proptest! {
-        #[test]
-        fn any_records_equal_the_bytewise_decoder(
-            packets in proptest::collection::vec(
-                proptest::collection::vec(
-                    proptest::collection::vec(any::<u8>(), RECORD_BYTES), 1..5),
-                0..8),
-            batch_rows in 1usize..9,
-        ) {
-            let mut stream = Vec::new();
-            let mut expected = Vec::new();
-            for packet in &packets {
-                stream.extend(((4 + packet.len() * RECORD_BYTES) as u32).to_be_bytes());
-                for record in packet {
-                    prop_assume!(record[..] != END_RECORD);
-                    stream.extend(record);
-                    expected.push(naive(record));
-                }
-            }
-            prop_assert!(same(&decode_all(&stream, batch_rows), &expected));
-        }
-    }
-}
+#[path = "decode_tests.rs"]
+mod tests;

@@ -1,58 +1,28 @@
-//! Rows to the groups of one connection, on the worker, while they are in its cache: the first of
-//! the two phases of aggregation. Decodes nothing, makes no result, and names no Polars: what it
+//! Records to the groups of one connection, on the worker, while they are in its cache: the first
+//! of the two phases of aggregation. Reads no text, makes no result, and names no Polars: what it
 //! gives are partials, which `aggregate` groups on another thread.
 
-use super::columns::ColumnSet;
-use super::paged::{PagedTable, Place, Slot};
-use crate::config::{FOLD_ROWS, GROUP_PAGE_BYTES};
+use super::block::{Block, Rows, Slots};
+use super::paged::{PagedTable, Place, SlotWords};
+use super::plan::{GroupSlots, Plan};
+use crate::config::FOLD_ROWS;
 use foldhash::fast::RandomState;
-use std::hash::BuildHasher;
+use std::cell::Cell;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 
-/// What the rows of one group add up to.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Partial {
-    /// A and the code of E, see [`ColumnSet::keys`].
-    pub key: u64,
-    /// Sum of B.
-    pub b: u64,
-    /// Sum of C.
-    pub c: f64,
-    /// Rows; 0 only where there is no group.
-    pub count: u32,
-    /// Minimum of D.
-    pub d: i8,
-}
-
-// Two in a cache line.
-const _: () = assert!(size_of::<Partial>() == 32);
-const _: () = assert!(size_of::<Partial>() * super::paged::PAGE_SLOTS == GROUP_PAGE_BYTES);
-
-impl Slot for Partial {
-    fn is_free(&self) -> bool {
-        self.count == 0
-    }
-}
-
-impl Partial {
-    #[inline]
-    fn add(&mut self, (b, c, d): (u64, f64, i8)) {
-        self.b += b;
-        self.c += c;
-        self.d = self.d.min(d);
-        self.count += 1;
-    }
-}
-
-/// Rows whose groups are looked for side by side.
-const LOOKUPS: usize = 64;
-/// Tables of more pages do not stay in a core's own cache.
-const CACHED_PAGES: usize = 16;
+/// Tables of more bytes do not stay in a core's own cache.
+const CACHED_BYTES: usize = 512 << 10;
 
 /// The groups of one connection so far.
 pub struct GroupTable {
-    table: PagedTable<Partial>,
+    plan: Arc<Plan>,
+    table: PagedTable<GroupSlots>,
     /// Keyed anew for each table: a peer must not be able to choose colliding keys.
     hash: RandomState,
+    /// A new group on its way into the table.
+    group: Vec<u64>,
+    cached_pages: usize,
     rows: u64,
     groups_limit: usize,
     rows_limit: u64,
@@ -63,11 +33,15 @@ impl GroupTable {
     ///
     /// # Panics
     /// Where a group could have more rows than it can count.
-    pub fn with_limits(groups_limit: usize, rows_limit: u64) -> Self {
+    pub fn with_limits(plan: &Arc<Plan>, groups_limit: usize, rows_limit: u64) -> Self {
         assert!(rows_limit <= u64::from(u32::MAX), "a partial counts in 32 bits");
+        let sizes = plan.sizes();
         GroupTable {
-            table: PagedTable::new(),
+            plan: Arc::clone(plan),
+            table: PagedTable::new(plan.slots()),
             hash: RandomState::default(),
+            group: Vec::with_capacity(sizes.slot_bytes / size_of::<u64>()),
+            cached_pages: CACHED_BYTES / sizes.group_page_bytes(),
             rows: 0,
             groups_limit,
             rows_limit,
@@ -84,7 +58,7 @@ impl GroupTable {
         self.rows
     }
 
-    /// Rows that may still be folded in, as many at most as one call takes.
+    /// Rows that may still be folded in, as many at most as one pass takes.
     pub fn rows_free(&self) -> usize {
         (self.rows_limit - self.rows).min(FOLD_ROWS as u64) as usize
     }
@@ -94,94 +68,177 @@ impl GroupTable {
         self.groups_limit
     }
 
-    /// The groups, in no particular order.
-    pub fn partials(&self) -> impl Iterator<Item = &Partial> {
+    /// The slots of the groups, in no particular order.
+    pub fn partials(&self) -> impl Iterator<Item = &SlotWords> {
         self.table.iter()
     }
 
-    /// Folds the rows of `set` in, as far as their groups are allowed: gives how many that were.
+    /// Folds the first `rows` records of a block in, whose keys stand in `keys`, one behind the
+    /// other, as far as their groups are allowed: gives how many that were.
     ///
     /// # Panics
-    /// Where there are more rows than [`rows_free`](Self::rows_free).
-    pub fn fold(&mut self, set: &ColumnSet) -> usize {
-        let rows = set.rows();
-        assert!(rows <= self.rows_free(), "{rows} rows, {} are free", self.rows_free());
-        let folded = match self.table.pages() <= CACHED_PAGES {
-            true => self.fold_cached(set),
-            false => self.fold_scattered(set),
-        };
-        self.rows += folded as u64;
-        folded
-    }
-
-    fn fold_cached(&mut self, set: &ColumnSet) -> usize {
-        let rows = set.keys.iter().zip(&set.b).zip(set.c.iter().zip(&set.d));
-        for (row, ((&key, &b), (&c, &d))) in rows.enumerate() {
-            let hash = self.hash.hash_one(key);
-            let place = self.table.place(hash);
-            if !self.add(hash, place, key, (b, c, d)) {
-                return row;
-            }
-        }
-        set.rows()
-    }
-
-    /// The same in two loops. The first only looks where each row's group is, so that many waits
-    /// for memory overlap; the second finds it in the cache.
-    fn fold_scattered(&mut self, set: &ColumnSet) -> usize {
-        let mut folded = 0;
-        let mut places = [(0, Place::default()); LOOKUPS];
-        while folded < set.rows() {
-            let rows = folded..(folded + LOOKUPS).min(set.rows());
-            let mut first_counts = 0;
-            for (place, &key) in places.iter_mut().zip(&set.keys[rows.clone()]) {
-                let hash = self.hash.hash_one(key);
-                *place = (hash, self.table.place(hash));
-                first_counts ^= self.table.at(place.1).count;
-            }
-            // Nothing is made of them; the loads must not be left out.
-            std::hint::black_box(first_counts);
-            for (row, &(hash, place)) in rows.zip(&places) {
-                let values = (set.b[row], set.c[row], set.d[row]);
-                if !self.add(hash, place, set.keys[row], values) {
-                    return row;
-                }
-                folded += 1;
-            }
-        }
-        folded
-    }
-
-    /// Adds one row, of B, C and D; false where its group would be one too many. The place may be
-    /// older than the last insertion: an entry that is found there is the right one all the same.
+    /// Where there are not so many, or more than [`rows_free`](Self::rows_free).
     #[inline(always)]
-    fn add(&mut self, hash: u64, place: Place, key: u64, values: (u64, f64, i8)) -> bool {
-        let first = self.table.at_mut(place);
-        if first.key == key && !first.is_free() {
-            first.add(values);
-            return true;
+    pub fn fold(&mut self, block: &Block<'_>, rows: usize, keys: &[u64]) -> usize {
+        assert!(rows <= self.rows_free(), "{rows} rows, {} are free", self.rows_free());
+        if self.table.pages() > self.cached_pages {
+            self.load_slots(rows, keys);
         }
-        self.add_elsewhere(hash, key, values.0, values.1, values.2)
+        let mut from = 0;
+        loop {
+            // Those of known groups, as far as they go; then a new group, which may move others.
+            let to = self.fold_known(block, Rows { from, to: rows }, keys);
+            self.rows += (to - from) as u64;
+            if to == rows || self.table.len() == self.groups_limit {
+                return to;
+            }
+            let key_words = self.plan.key_words();
+            self.fold_new(block, to, &keys[to * key_words..][..key_words]);
+            self.rows += 1;
+            from = to + 1;
+        }
     }
 
-    /// The values one by one: as a tuple they would go through memory, for every row.
+    /// Folds records in as long as their groups are there: gives the first whose is not.
+    #[inline(always)]
+    fn fold_known(&self, block: &Block<'_>, rows: Rows, keys: &[u64]) -> usize {
+        let mut slots = Slots::of(self.table.any());
+        let to = match self.plan.key_words() {
+            1 => self.count_narrow(rows, keys, &mut slots),
+            _ => self.count(rows, keys, &mut slots),
+        };
+        self.fold_lanes(block, &slots, Rows { to, ..rows });
+        to
+    }
+
+    #[inline(always)]
+    fn fold_lanes(&self, block: &Block<'_>, slots: &Slots<'_>, rows: Rows) {
+        let big = self.plan.is_big_endian();
+        for lane in self.plan.lanes() {
+            lane.fold(big, block, slots, rows);
+        }
+    }
+
+    #[inline(always)]
+    fn hash_of(&self, key: &[u64]) -> u64 {
+        match key {
+            [word] => self.hash.hash_one(word),
+            words => {
+                let mut hasher = self.hash.build_hasher();
+                words.iter().for_each(|&word| hasher.write_u64(word));
+                hasher.finish()
+            }
+        }
+    }
+
+    /// Brings the slots where keys are looked for first into the core's cache, all waits at once.
+    #[inline(never)]
+    fn load_slots(&self, rows: usize, keys: &[u64]) {
+        let key_words = self.plan.key_words();
+        let all = keys[..rows * key_words]
+            .chunks_exact(key_words)
+            .fold(0, |all, key| all ^ self.table.at(self.table.place(self.hash_of(key)))[0].get());
+        // Nothing is made of them; the loads must not be left out.
+        std::hint::black_box(all);
+    }
+
+    /// Counts each record in its group and says where that is, of keys of one word, as long as
+    /// they are known: gives the first that is not.
+    #[inline(always)]
+    fn count_narrow<'a>(&'a self, rows: Rows, keys: &[u64], slots: &mut Slots<'a>) -> usize {
+        match self.table.pages() {
+            // Few groups, which is what most streams have: no directory to look into.
+            1 => self.count_at(rows, keys, slots, |hash| self.table.at_only_page(hash)),
+            _ => self.count_at(rows, keys, slots, |hash| self.table.at(self.table.place(hash))),
+        }
+    }
+
+    /// The same, with what says where a hash leads first.
+    #[inline(always)]
+    fn count_at<'a>(
+        &'a self,
+        rows: Rows,
+        keys: &[u64],
+        slots: &mut Slots<'a>,
+        at: impl Fn(u64) -> &'a SlotWords,
+    ) -> usize {
+        for (row, key) in (rows.from..rows.to).zip(&keys[rows.from..rows.to]) {
+            let hash = self.hash.hash_one(key);
+            let mut slot = at(hash);
+            // The count stands behind the key. A free slot has none, and may have any key.
+            if slot[0].get() != *key || slot[1].get() == 0 {
+                match self.find(hash, std::slice::from_ref(key)) {
+                    Some(found) => slot = found,
+                    None => return row,
+                }
+            }
+            slot[1].set(slot[1].get() + 1);
+            slots.set(row, slot);
+        }
+        rows.to
+    }
+
+    /// The same for keys of any number of words.
+    #[inline(never)]
+    fn count<'a>(&'a self, rows: Rows, keys: &[u64], slots: &mut Slots<'a>) -> usize {
+        let keys = keys.chunks_exact(self.plan.key_words()).skip(rows.from);
+        for (row, key) in (rows.from..rows.to).zip(keys) {
+            let Some(slot) = self.find(self.hash_of(key), key) else { return row };
+            let count = &slot[self.plan.count_word()];
+            count.set(count.get() + 1);
+            slots.set(row, slot);
+        }
+        rows.to
+    }
+
+    #[inline(never)]
+    fn find(&self, hash: u64, key: &[u64]) -> Option<&SlotWords> {
+        let found = self.table.find(hash, |slot| is_of(slot, key));
+        found.map(|place| self.table.at(place))
+    }
+
+    /// Folds a record in that is the first of its group.
     #[cold]
     #[inline(never)]
-    fn add_elsewhere(&mut self, hash: u64, key: u64, b: u64, c: f64, d: i8) -> bool {
-        if let Some(place) = self.table.find(hash, |partial| partial.key == key) {
-            self.table.at_mut(place).add((b, c, d));
-            return true;
-        }
-        if self.table.len() == self.groups_limit {
-            return false;
-        }
-        let hasher = &self.hash;
-        let partial = Partial { key, b, c, count: 1, d };
-        self.table.insert(hash, partial, |partial| hasher.hash_one(partial.key));
-        true
+    fn fold_new(&mut self, block: &Block<'_>, row: usize, key: &[u64]) {
+        let (rows, record_bytes) = (Rows { from: row, to: row + 1 }, self.plan.form().record_bytes);
+        let record = block.texts(rows, 0, record_bytes).get(0);
+        let slot = self.insert(self.hash_of(key), key, record);
+        let slot = self.table.at(slot);
+        let mut slots = Slots::of(slot);
+        slots.set(row, slot);
+        self.fold_lanes(block, &slots, rows);
     }
+
+    fn insert(&mut self, hash: u64, key: &[u64], record: &[u8]) -> Place {
+        let mut group = std::mem::take(&mut self.group);
+        group.clear();
+        group.extend(key);
+        group.resize(self.plan.sizes().slot_bytes / size_of::<u64>(), 0);
+        group[self.plan.count_word()] = 1;
+        let big = self.plan.is_big_endian();
+        for lane in self.plan.lanes() {
+            lane.begin(big, record, &mut group);
+        }
+        let (hasher, key_words) = (&self.hash, self.plan.key_words());
+        let place = self.table.insert(hash, &group, |slot| match key_words {
+            1 => hasher.hash_one(slot[0].get()),
+            _ => {
+                let mut hasher = hasher.build_hasher();
+                slot[..key_words].iter().for_each(|word| hasher.write_u64(word.get()));
+                hasher.finish()
+            }
+        });
+        self.group = group;
+        place
+    }
+}
+
+#[inline(always)]
+fn is_of(slot: &SlotWords, key: &[u64]) -> bool {
+    slot.iter().map(Cell::get).zip(key).all(|(word, &key)| word == key)
 }
 
 #[cfg(test)]
 #[path = "groups_tests.rs"]
-mod tests;
+pub(in crate::engine) mod tests;

@@ -7,13 +7,15 @@
 //! for rows until it does not ask for more, then [`compact`](RecordIntake::compact).
 
 use super::columns::ColumnSet;
-use super::decode::{Decoded, decode_runs, packets_ended};
+use super::decode::{Decoded, Decoder, RowLimit};
 use super::groups::GroupTable;
-use super::intern::{Interner, TextLimit, Texts};
+use super::intern::{TextLimit, Texts};
+use super::plan::Plan;
 use crate::config::{Config, RUNS_LIMIT};
 use crate::wire::record::{Cut, PacketParser, RunList, Stop, Violation};
 use crate::wire::window::Window;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// What a stream has brought so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,18 +63,20 @@ pub struct RecordIntake {
     window: Window,
     parser: PacketParser,
     runs: RunList,
-    interner: Interner,
+    decoder: Decoder,
+    groups_limit: usize,
     counts: Counts,
 }
 
 impl RecordIntake {
     /// A stream at its start, read into a window of `window_bytes`.
-    pub fn new(config: &Config, window_bytes: usize) -> Self {
+    pub fn new(plan: &Arc<Plan>, config: &Config, window_bytes: usize) -> Self {
         RecordIntake {
             window: Window::new(window_bytes),
-            parser: PacketParser::new(config.packet_bytes_limit),
+            parser: PacketParser::new(*plan.form(), config.packet_bytes_limit),
             runs: RunList::with_limit(RUNS_LIMIT),
-            interner: Interner::with_limits(config.groups_limit, config.strings_bytes_limit),
+            decoder: Decoder::new(plan, config),
+            groups_limit: config.groups_limit,
             counts: Counts::default(),
         }
     }
@@ -97,59 +101,49 @@ impl RecordIntake {
     /// # Errors
     /// [`Refused`]; the stream is over then.
     pub fn poll_rows(&mut self, buffer: &[u8], set: &mut ColumnSet) -> Result<Next, Refused> {
-        self.poll(buffer, set, usize::MAX, |_| None)
+        let rows_limit = set.rows_free();
+        self.poll(buffer, rows_limit, |decoder, received, runs| {
+            decoder.decode(received, runs.runs(), set)
+        })
     }
 
-    /// The same, and folds them into `groups` at once. Nothing that stands in `scratch` is kept.
+    /// The same, and folds them into `groups` at once.
     ///
     /// # Errors
     /// [`Refused`]; the stream is over then.
     ///
     /// # Panics
     /// Where `groups` takes no more rows.
-    pub fn poll_groups(
-        &mut self,
-        buffer: &[u8],
-        scratch: &mut ColumnSet,
-        groups: &mut GroupTable,
-    ) -> Result<Next, Refused> {
+    pub fn poll_groups(&mut self, buffer: &[u8], groups: &mut GroupTable) -> Result<Next, Refused> {
         let rows_limit = groups.rows_free();
         assert!(rows_limit > 0, "the groups hold as many rows as they can count");
-        // Before and not after: a stream that panicked may have left rows there.
-        scratch.truncate(0);
-        self.poll(buffer, scratch, rows_limit, |scratch| {
-            let folded = groups.fold(scratch);
-            let limit = groups.groups_limit();
-            (folded < scratch.rows()).then_some((folded, Refused::Groups { limit }))
+        self.poll(buffer, rows_limit, |decoder, received, runs| {
+            decoder.fold(received, runs.runs(), groups)
         })
     }
 
-    /// One pass. `use_rows` may stop at a row, and says why; those after it were never received.
+    /// One pass. `use_runs` may stop at a record, and says why; those after it were never received.
     fn poll(
         &mut self,
         buffer: &[u8],
-        set: &mut ColumnSet,
         rows_limit: usize,
-        use_rows: impl FnOnce(&ColumnSet) -> Option<(usize, Refused)>,
+        use_runs: impl FnOnce(&mut Decoder, &[u8], &RunList) -> Decoded,
     ) -> Result<Next, Refused> {
         if self.ended() {
             return Ok(Next::Ended);
         }
         let received = &buffer[self.window.received()];
         let from = self.window.unparsed().start;
-        let rows_limit = set.rows_free().min(rows_limit);
         let pass = self.parser.parse(received, from, rows_limit, &mut self.runs);
-        let mut decoded = decode_runs(received, self.runs.runs(), &mut self.interner, set);
-        let mut refused = decoded.limit.map(Refused::Text);
-        if let Some((rows, why)) = use_rows(set) {
-            let packets = packets_ended(self.runs.runs(), rows);
-            decoded = Decoded { records: rows, packets, limit: None };
-            refused = Some(why);
-        }
+        let decoded = use_runs(&mut self.decoder, received, &self.runs);
+        let refused = decoded.limit.map(|limit| match limit {
+            RowLimit::Text(limit) => Refused::Text(limit),
+            RowLimit::Groups => Refused::Groups { limit: self.groups_limit },
+        });
         self.window.parse(pass.bytes);
         self.window.consume_parsed();
         self.counts.records += decoded.records as u64;
-        self.counts.packets += decoded.packets as u64;
+        self.counts.packets += self.runs.packets(decoded.records) as u64;
         if let Some(refused) = refused {
             return Err(refused);
         }
@@ -214,9 +208,14 @@ impl RecordIntake {
         self.parser.cut(self.waiting_bytes(), self.counts.bytes > 0)
     }
 
-    /// The distinct texts of the rows, by code.
-    pub fn into_texts(self) -> Texts {
-        self.interner.into_texts()
+    /// The distinct values so far of each key that is text, in the order of the keys, by code.
+    pub fn texts(&self) -> impl Iterator<Item = &Texts> {
+        self.decoder.texts()
+    }
+
+    /// The same, of all rows.
+    pub fn into_texts(self) -> Vec<Texts> {
+        self.decoder.into_texts()
     }
 }
 

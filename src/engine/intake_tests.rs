@@ -2,9 +2,15 @@
 //! stream byte by byte and shares no code with what it checks.
 
 use super::*;
+use crate::engine::columns::{Column, PartialSet};
+use crate::wire::schema::Schema;
 use proptest::prelude::*;
 
 const RECORD: usize = 267;
+
+fn plan() -> Arc<Plan> {
+    Plan::new(Schema::built_in())
+}
 
 /// Key, B, bits of C, D, text: comparable, NaN included.
 type Row = (u32, u64, u64, i8, Vec<u8>);
@@ -48,11 +54,10 @@ fn feed(
     buffer_bytes: usize,
     batch_rows: usize,
 ) -> (Vec<Row>, Counts) {
-    let config = Config { buffer_bytes, batch_rows, ..Config::default() };
-    let mut intake = RecordIntake::new(&config, config.buffer_bytes);
+    let mut intake = RecordIntake::new(&plan(), &Config::default(), buffer_bytes);
     let mut buffer = vec![0xaa; buffer_bytes];
-    let mut set = ColumnSet::with_rows(batch_rows);
-    let mut all = ColumnSet::with_rows(0);
+    let mut set = ColumnSet::with_rows(&plan(), batch_rows);
+    let mut all = Vec::new();
     let mut at = 0;
     for &end in cuts.iter().chain([&stream.len()]) {
         while at < end {
@@ -71,19 +76,24 @@ fn feed(
     }
     let counts = intake.counts();
     let texts = intake.into_texts();
-    let rows = (0..all.rows()).map(|i| {
-        let text = texts.get((all.keys[i] & 0xffff_ffff) as usize).to_vec();
-        let c = if all.c[i].is_nan() { f64::NAN } else { all.c[i] };
-        ((all.keys[i] >> 32) as u32, all.b[i], c.to_bits(), all.d[i], text)
+    let rows = all.into_iter().map(|(key, b, c, d)| {
+        let c = if c.is_nan() { f64::NAN } else { c };
+        ((key >> 32) as u32, b, c.to_bits(), d, text_of(&texts, key))
     });
     (rows.collect(), counts)
 }
 
-fn append(all: &mut ColumnSet, set: &mut ColumnSet) {
-    all.keys.append(&mut set.keys);
-    all.b.append(&mut set.b);
-    all.c.append(&mut set.c);
-    all.d.append(&mut set.d);
+fn text_of(texts: &[Texts], key: u64) -> Vec<u8> {
+    texts[0].get((key & 0xffff_ffff) as usize).to_vec()
+}
+
+fn append(all: &mut Vec<(u64, u64, f64, i8)>, set: &mut ColumnSet) {
+    let [Column::Unsigned(b), Column::Float(c), Column::Signed(d)] = &set.values[..] else {
+        panic!("B, C and D: {:?}", set.values);
+    };
+    for row in 0..set.rows() {
+        all.push((set.keys[0][row], b[row], c[row], i8::try_from(d[row]).unwrap()));
+    }
     set.clear();
 }
 
@@ -170,13 +180,14 @@ fn what_follows_the_end_is_counted_in_any_pieces() {
 #[test]
 fn rows_before_a_refusal_are_kept() {
     let config = Config::default();
-    let mut intake = RecordIntake::new(&config, config.buffer_bytes);
+    let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes);
     let mut buffer = [packet(&[record(1), record(2)]), vec![0, 0, 0, 5]].concat();
     let bytes = buffer.len();
     buffer.resize(config.buffer_bytes, 0);
     intake.handle_read(bytes);
-    let mut set = ColumnSet::with_rows(10);
-    let refused = Err(Refused::Packet(Violation::LengthBelowMinimum { length: 5 }));
+    let mut set = ColumnSet::with_rows(&plan(), 10);
+    let violation = Violation::LengthBelowMinimum { length: 5, min: 271 };
+    let refused = Err(Refused::Packet(violation));
     assert_eq!(intake.poll_rows(&buffer, &mut set), refused);
     assert_eq!((set.rows(), intake.counts().records, intake.counts().packets), (2, 2, 1));
 }
@@ -203,15 +214,14 @@ fn groups_are_those_of_the_rows_in_any_pieces() {
     let (rows, counts) = naive(&stream);
     let mut expected = std::collections::BTreeMap::new();
     for (a, b, c, d, text) in rows {
-        let sum = expected.entry((a, text)).or_insert((0, 0.0, i8::MAX, 0));
-        *sum = (sum.0 + b, sum.1 + f64::from_bits(c), sum.2.min(d), sum.3 + 1);
+        let sum = expected.entry((a, text)).or_insert((0, 0.0, i64::MAX, 0));
+        *sum = (sum.0 + b, sum.1 + f64::from_bits(c), sum.2.min(d.into()), sum.3 + 1);
     }
     for piece_bytes in [1, 300, 4096, 1 << 20] {
         let config = Config::default();
-        let mut intake = RecordIntake::new(&config, config.buffer_bytes);
+        let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes);
         let mut buffer = vec![0xaa; config.buffer_bytes];
-        let mut scratch = ColumnSet::with_rows(crate::config::FOLD_ROWS);
-        let mut groups = GroupTable::with_limits(1000, 1 << 20);
+        let mut groups = GroupTable::with_limits(&plan(), 1000, 1 << 20);
         let mut rest = &stream[..];
         while !rest.is_empty() {
             let free = intake.free();
@@ -219,16 +229,18 @@ fn groups_are_those_of_the_rows_in_any_pieces() {
             buffer[free.start..free.start + bytes].copy_from_slice(&rest[..bytes]);
             rest = &rest[bytes..];
             intake.handle_read(bytes);
-            while intake.poll_groups(&buffer, &mut scratch, &mut groups).unwrap() == Next::Rows {}
-            // As another stream would that panicked.
-            scratch.push_row(u64::MAX, 1, 1.0, 1);
+            while intake.poll_groups(&buffer, &mut groups).unwrap() == Next::Rows {}
             intake.compact(&mut buffer);
         }
         assert_eq!((intake.counts(), groups.rows()), (counts, counts.records));
         let texts = intake.into_texts();
-        let found = groups.partials().map(|p| {
-            let text = texts.get((p.key & 0xffff_ffff) as usize).to_vec();
-            (((p.key >> 32) as u32, text), (p.b, p.c, p.d, p.count))
+        let mut set = PartialSet::with_rows(&plan(), groups.groups());
+        groups.partials().for_each(|partial| set.push(partial));
+        let [Column::Unsigned(b), Column::Float(c), Column::Signed(d)] = &set.parts[..] else {
+            panic!("sum of B, sum of C, minimum of D: {:?}", set.parts);
+        };
+        let found = set.keys[0].iter().enumerate().map(|(i, &key)| {
+            (((key >> 32) as u32, text_of(&texts, key)), (b[i], c[i], d[i], set.counts[i]))
         });
         assert_eq!(found.collect::<std::collections::BTreeMap<_, _>>(), expected);
     }
@@ -238,15 +250,14 @@ fn groups_are_those_of_the_rows_in_any_pieces() {
 #[test]
 fn a_group_too_many_stops_the_stream_before_its_record() {
     let config = Config { groups_limit: 5, ..Config::default() };
-    let mut intake = RecordIntake::new(&config, config.buffer_bytes);
+    let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes);
     let record = |a: u32| [&a.to_be_bytes()[..], &[1; 7], &[b' '; 256]].concat();
     let mut buffer: Vec<u8> =
         (0..5).flat_map(|n| packet(&[record(2 * n), record(2 * n + 1)])).collect();
     intake.handle_read(buffer.len());
     buffer.resize(config.buffer_bytes, 0);
-    let mut scratch = ColumnSet::with_rows(100);
-    let mut groups = GroupTable::with_limits(config.groups_limit, 1 << 20);
+    let mut groups = GroupTable::with_limits(&plan(), config.groups_limit, 1 << 20);
     let refused = Err(Refused::Groups { limit: 5 });
-    assert_eq!(intake.poll_groups(&buffer, &mut scratch, &mut groups), refused);
+    assert_eq!(intake.poll_groups(&buffer, &mut groups), refused);
     assert_eq!((intake.counts().records, intake.counts().packets, groups.groups()), (5, 2, 5));
 }

@@ -135,6 +135,14 @@ impl Snapshot {
         families.single("record_coalesce_wait_seconds_total", help, Counter, seconds)?;
         let help = "Record streams that ended complete.";
         families.single("streams_complete_total", help, Counter, self.streams_complete)?;
+        let help = "Results that were written to a file.";
+        families.single("result_files_written_total", help, Counter, self.result_files_written)?;
+        let help = "Results that could not be written to a file.";
+        families.single("result_files_failed_total", help, Counter, self.result_files_failed)?;
+        let help = "Raw bytes of record streams that are in captures.";
+        families.single("captured_bytes_total", help, Counter, self.captured_bytes)?;
+        let help = "Captures that lack bytes of their stream, or are not there.";
+        families.single("captures_incomplete_total", help, Counter, self.captures_incomplete)?;
         let help = "From a whole packet of records until its rows were there.";
         families.latency("packet_latency_seconds", help, &self.packet_latencies)
     }

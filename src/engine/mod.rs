@@ -15,11 +15,13 @@
 //! * [`snapshot`]: all of that at one moment, as plain values
 //! * [`metrics`]: the same as the text that Prometheus reads
 //! * [`report`]: what is said about a finished connection
+//! * `oracle`: what results must be, the slow way, for tests
 //! * [`auth`], [`token`]: users of the message server, and how their tokens are made
 //! * [`user_buckets`]: one rate limit a user, whichever worker serves it
 
 pub mod aggregate;
 pub mod auth;
+pub mod block;
 pub mod coalesce;
 pub mod columns;
 pub mod counters;
@@ -27,12 +29,19 @@ pub mod decode;
 pub mod groups;
 pub mod intake;
 pub mod intern;
+pub mod lanes;
 pub mod latency;
 pub mod metrics;
+pub mod number;
+#[cfg(test)]
+pub mod oracle;
 pub mod outbox;
 pub mod paged;
+pub mod plan;
 pub mod report;
 pub mod snapshot;
+#[cfg(test)]
+mod stream_tests;
 pub mod text_cache;
 pub mod text_tag;
 pub mod token;

@@ -6,7 +6,8 @@ use super::intern::{TextLimit, Texts};
 use super::latency::{Latency, SmallLatency};
 use crate::wire::record::{Cut, Violation};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
 
 /// Whether a result is what the peer meant to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ impl Status {
     }
 }
 
-/// Why a connection did not end with the all-zero record.
+/// Why a connection did not end as it should, or what is missing in its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// A packet length below a header and one record.
@@ -43,6 +44,8 @@ pub enum Reason {
     GroupsLimit,
     /// More bytes of distinct texts than `--strings-bytes-limit`.
     StringsBytesLimit,
+    /// A sum does not fit 64 bits, and is null. The stream is complete all the same.
+    SumOverflow,
     /// No slot was free (`--max-connections`, `--max-streams`).
     ConnectionsLimit,
     /// The peer closed without having sent a byte.
@@ -75,12 +78,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the documents.
-    pub const ALL: [Reason; 19] = [
+    pub const ALL: [Reason; 20] = [
         Reason::PacketLengthBelowMinimum,
         Reason::PacketLengthNotWholeRecords,
         Reason::PacketLengthAboveLimit,
         Reason::GroupsLimit,
         Reason::StringsBytesLimit,
+        Reason::SumOverflow,
         Reason::ConnectionsLimit,
         Reason::ClosedBeforeData,
         Reason::ClosedBeforeEnd,
@@ -105,6 +109,7 @@ impl Reason {
             Reason::PacketLengthAboveLimit => "packet_length_above_limit",
             Reason::GroupsLimit => "groups_limit",
             Reason::StringsBytesLimit => "strings_bytes_limit",
+            Reason::SumOverflow => "sum_overflow",
             Reason::ConnectionsLimit => "connections_limit",
             Reason::ClosedBeforeData => "closed_before_data",
             Reason::ClosedBeforeEnd => "closed_before_end",
@@ -132,6 +137,8 @@ impl Reason {
             | Reason::StringsBytesLimit
             | Reason::ConnectionsLimit
             | Reason::TlsFailed => Status::Rejected,
+            // Every record is in the result; a cell that says nothing says so.
+            Reason::SumOverflow => Status::Complete,
             _ => Status::Incomplete,
         }
     }
@@ -200,6 +207,43 @@ impl BufferKind {
     }
 }
 
+/// A batch of a stream whose records have all been handed over.
+#[derive(Debug)]
+pub struct ClosedBatch {
+    /// Its number, from 0.
+    pub number: u32,
+    /// When it began.
+    pub began: Instant,
+    /// Records, packets and bytes of this batch.
+    pub counts: Counts,
+    /// Latency of its packets.
+    pub latency: Latency,
+    /// The texts that are new since the batch before, for each key that is text.
+    pub texts: Vec<Texts>,
+}
+
+/// What became of a stream's raw bytes, where they are captured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Captured {
+    /// The file that they are in; `None` where there is none.
+    pub path: Option<PathBuf>,
+    /// Bytes in that file.
+    pub bytes: u64,
+    /// Why it does not have all of them.
+    pub lack: Option<CaptureLack>,
+}
+
+/// Why a capture does not have all bytes of its stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CaptureLack {
+    /// All captures together had as many as they may.
+    #[error("cut: all captures together have {0} bytes (--capture-bytes-limit)")]
+    Limit(u64),
+    /// The file could not be written, and is gone.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// What the receiving side knows of a connection when its socket is done.
 #[derive(Debug)]
 pub struct Received {
@@ -207,7 +251,7 @@ pub struct Received {
     pub connection: u64,
     /// Address of the sender.
     pub peer: SocketAddr,
-    /// Why there was no end record; `None` for a complete stream.
+    /// Why the stream is not complete, or what its result lacks all the same.
     pub reason: Option<Reason>,
     /// The reason in words and numbers, for people: printable, of one line.
     pub detail: Option<String>,
@@ -215,6 +259,8 @@ pub struct Received {
     pub counts: Counts,
     /// When the first byte was taken over, or the connection where none came.
     pub first_byte: Instant,
+    /// The same moment as the calendar has it.
+    pub started: SystemTime,
     /// When the socket was done.
     pub last_byte: Instant,
     /// Latency of the packets.
@@ -224,8 +270,12 @@ pub struct Received {
     pub coalesce_waits: SmallLatency,
     /// What it was read into.
     pub buffer: BufferKind,
-    /// The distinct values of E, by code.
-    pub texts: Texts,
+    /// Where its raw bytes are; `None` where none are captured.
+    pub capture: Option<Captured>,
+    /// Its last batch, where partials are kept of it.
+    pub batch: Option<Box<ClosedBatch>>,
+    /// The distinct values of each key that is text, by code.
+    pub texts: Vec<Texts>,
 }
 
 impl Received {
@@ -238,11 +288,14 @@ impl Received {
             detail: None,
             counts: Counts::default(),
             first_byte: now,
+            started: SystemTime::now(),
             last_byte: now,
             latency: Latency::default(),
             coalesce_waits: SmallLatency::default(),
             buffer: BufferKind::None,
-            texts: Texts::default(),
+            capture: None,
+            batch: None,
+            texts: Vec::new(),
         }
     }
 
@@ -255,7 +308,7 @@ impl Received {
 /// A finished connection with its result.
 #[derive(Debug)]
 pub struct Report {
-    /// What the receiving side knows. The texts have become the result's E.
+    /// What the receiving side knows. The texts have become the result's keys.
     pub received: Received,
     /// The groups. Their counts add up to the records received.
     pub grouped: Grouped,

@@ -2,9 +2,8 @@
 //! and may forget any of them at any time.
 
 use super::intern::Texts;
-use super::text_tag::{FIELD_BYTES, HEAD_BYTES, Head, TextField, is_short};
+use super::text_tag::{HEAD_BYTES, Head, TextForm};
 use crate::config;
-use crate::wire::text::is_padding;
 
 const SETS: usize = 1024;
 /// Places of each set: with one, two of a stream's few texts often drive each other out.
@@ -61,9 +60,15 @@ impl TextCache {
         ((pair(0) ^ pair(1)) >> (u64::BITS - SETS.ilog2())) as usize * WAYS
     }
 
-    /// The code of a field's text, if it is known.
+    /// The code of a field's text, if it is known. `BLOCKS` is what the form says of itself.
     #[inline(always)]
-    pub fn get(&self, head: &Head, field: &TextField, texts: &Texts) -> Option<u32> {
+    pub fn get<const BLOCKS: usize>(
+        &self,
+        form: &TextForm,
+        head: &Head,
+        field: &[u8],
+        texts: &Texts,
+    ) -> Option<u32> {
         let set = Self::set_of(head);
         let ways: &[Head; WAYS] = self.heads[set..set + WAYS].try_into().expect("WAYS heads");
         // Without a branch between the ways, of which either is as likely.
@@ -74,10 +79,10 @@ impl TextCache {
             return None;
         }
         let same = match known.len as usize {
-            0..=HEAD_BYTES => is_short(field),
+            0..=HEAD_BYTES => form.is_short_of::<BLOCKS>(field),
             len => {
                 field[HEAD_BYTES..len] == texts.get(known.code as usize)[HEAD_BYTES..]
-                    && is_padding(&field[len..])
+                    && form.is_padding(&field[len..])
             }
         };
         same.then_some(known.code)
@@ -85,7 +90,7 @@ impl TextCache {
 
     /// Remembers that the text of `len` bytes behind this head has this code.
     pub fn put(&mut self, head: &Head, len: usize, code: u32) {
-        debug_assert!(len <= FIELD_BYTES && code != NO_CODE);
+        debug_assert!(code != NO_CODE);
         let set = Self::set_of(head);
         let places = set..set + WAYS;
         // A head stands in one place only.
@@ -103,26 +108,29 @@ impl TextCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::text_tag::head_of;
+    use crate::wire::schema::{Kind, Padding};
 
     /// As devices are numbered: wherever in the text the digits stand, most texts stay.
     #[test]
     fn texts_that_differ_in_two_digits_do_not_drive_each_other_out() {
         for place in 0..HEAD_BYTES - 1 {
             let mut cache = TextCache::default();
-            let fields: Vec<TextField> = (0..100)
+            let form = TextForm::of(Kind::Text { bytes: 256, padding: Padding::BOTH });
+            let fields: Vec<[u8; 256]> = (0..100)
                 .map(|number| {
-                    let mut field = [b' '; FIELD_BYTES];
+                    let mut field = [b' '; 256];
                     field[..HEAD_BYTES].copy_from_slice(b"north pump of the second hall 12");
                     field[place..place + 2].copy_from_slice(format!("{number:02}").as_bytes());
                     field
                 })
                 .collect();
             for (code, field) in (0..).zip(&fields) {
-                cache.put(&head_of(field), HEAD_BYTES, code);
+                cache.put(&form.head_of(field), HEAD_BYTES, code);
             }
             let texts = Texts::default();
-            let known = fields.iter().filter(|f| cache.get(&head_of(f), f, &texts).is_some());
+            let known = fields.iter().filter(|field| {
+                cache.get::<7>(&form, &form.head_of(&field[..]), &field[..], &texts).is_some()
+            });
             let known = known.count();
             assert!(known > 70, "{known} of 100 where the digits stand at {place}");
         }

@@ -4,51 +4,202 @@
 //! length: a wrong guess of the processor's, one a field, would cost more than all the rest.
 
 use super::paged::TAG_BITS;
-use crate::wire::schema;
+use crate::config::TEXT_KEY_BYTES_MAX;
+use crate::wire::schema::{Kind, Padding};
 use crate::wire::text::trim_padding;
 use foldhash::quality::RandomState;
 use std::hash::{BuildHasher, Hasher};
 
-/// Bytes of a text field.
-pub const FIELD_BYTES: usize = schema::E.width;
 /// Bytes at the beginning of a field that short values fit.
 pub const HEAD_BYTES: usize = 32;
 
-const _: () = assert!(FIELD_BYTES < 1 << TAG_BITS && FIELD_BYTES.is_multiple_of(HEAD_BYTES));
+const _: () = assert!(TEXT_KEY_BYTES_MAX < 1 << TAG_BITS);
 
-/// A text field.
-pub type TextField = [u8; FIELD_BYTES];
+/// As many blocks of [`HEAD_BYTES`] behind a head as `is_short_of` is compiled for: fields of less
+/// than 288 bytes.
+pub const BLOCKS_MAX: usize = 7;
+/// Any number of them.
+pub const ANY_BLOCKS: usize = 0;
+
 /// The beginning of a field, padding included, as words whose first byte is the lowest.
 pub type Head = [u64; HEAD_BYTES / 8];
 
-/// 0x20 in each byte: padding is what is zero without that bit.
-const PAD_BIT: u64 = 0x2020_2020_2020_2020;
+/// How the fields of one text are wide and padded.
+#[derive(Clone, Copy, Debug)]
+pub struct TextForm {
+    width: usize,
+    padding: Padding,
+    /// What is behind a field that is narrower than a head: padding, where there is any.
+    fill: u8,
+    /// A byte is padding where it is zero after these two, in this order, exclusive or and and.
+    flip: u64,
+    keep: u64,
+}
 
-/// The beginning of a field.
+impl TextForm {
+    /// The form of a field of this type.
+    ///
+    /// # Panics
+    /// Where that is neither text nor bytes, or too wide for a key.
+    pub fn of(kind: Kind) -> Self {
+        let padding = match kind {
+            Kind::Text { padding, .. } => padding,
+            Kind::Bytes { .. } => Padding::NONE,
+            _ => panic!("{} has no text", kind.name()),
+        };
+        let width = kind.width();
+        assert!(width <= TEXT_KEY_BYTES_MAX, "{width} bytes are too many for a key");
+        let (fill, flip, keep) = match padding {
+            Padding { nul: true, space: true } => (0x00, 0, !SPACES),
+            Padding { nul: false, space: true } => (0x20, SPACES, !0),
+            Padding { nul: _, space: false } => (0x00, 0, !0),
+        };
+        TextForm { width, padding, fill, flip, keep }
+    }
+
+    /// Bytes of a field.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Whether values end before the end of their field.
+    #[inline(always)]
+    fn is_padded(&self) -> bool {
+        self.padding.nul || self.padding.space
+    }
+
+    /// The bytes of a word that are no padding; zero in the place of the others.
+    #[inline(always)]
+    fn value_of(&self, word: u64) -> u64 {
+        (word ^ self.flip) & self.keep
+    }
+
+    /// The value of a field: without its padding.
+    pub fn value<'a>(&self, field: &'a [u8]) -> &'a [u8] {
+        trim_padding(field, self.padding)
+    }
+
+    /// The beginning of a field.
+    #[inline(always)]
+    pub fn head_of(&self, field: &[u8]) -> Head {
+        match field.first_chunk::<HEAD_BYTES>() {
+            Some(head) => words_of(head),
+            None => self.narrow_head_of(field),
+        }
+    }
+
+    #[inline]
+    fn narrow_head_of(&self, field: &[u8]) -> Head {
+        let mut head = [self.fill; HEAD_BYTES];
+        head[..field.len()].copy_from_slice(field);
+        words_of(&head)
+    }
+
+    /// Whether the value ends within the head: all bytes behind it are padding.
+    #[inline(always)]
+    pub fn is_short(&self, field: &[u8]) -> bool {
+        let Some(rest) = field.get(HEAD_BYTES..) else { return true };
+        if !self.is_padded() {
+            return rest.is_empty();
+        }
+        // In steps of fixed sizes, which compilers make vector instructions of.
+        let (blocks, last) = rest.as_chunks::<HEAD_BYTES>();
+        let mut left = blocks;
+        let mut all = Head::default();
+        while let Some((eight, rest)) = left.split_first_chunk::<8>() {
+            self.gather(&mut all, eight);
+            left = rest;
+        }
+        if let Some((four, rest)) = left.split_first_chunk::<4>() {
+            self.gather(&mut all, four);
+            left = rest;
+        }
+        if let Some((two, rest)) = left.split_first_chunk::<2>() {
+            self.gather(&mut all, two);
+            left = rest;
+        }
+        if let Some((one, _)) = left.split_first_chunk::<1>() {
+            self.gather(&mut all, one);
+        }
+        all.iter().fold(0, |all, word| all | word) & self.keep == 0
+            && (last.is_empty() || self.is_padding(last))
+    }
+
+    /// How many whole blocks of [`HEAD_BYTES`] follow the head of a field, where
+    /// [`is_short_of`](Self::is_short_of) can be compiled for that; else [`ANY_BLOCKS`].
+    #[inline(always)]
+    pub fn blocks(&self) -> usize {
+        let blocks = self.width.saturating_sub(HEAD_BYTES) / HEAD_BYTES;
+        match self.flip {
+            0 if self.is_padded() && (1..=BLOCKS_MAX).contains(&blocks) => blocks,
+            _ => ANY_BLOCKS,
+        }
+    }
+
+    /// The same as [`is_short`](Self::is_short), of fields with so many [`blocks`](Self::blocks):
+    /// a known number of steps, which is half of the time.
+    #[inline(always)]
+    pub fn is_short_of<const BLOCKS: usize>(&self, field: &[u8]) -> bool {
+        let (blocks, last) = field.as_chunks::<HEAD_BYTES>();
+        let behind = blocks.get(1..).and_then(|blocks| blocks.first_chunk::<BLOCKS>());
+        let Some(behind) = behind.filter(|_| BLOCKS != ANY_BLOCKS) else {
+            return self.is_short(field);
+        };
+        let (words, _) = behind.as_flattened().as_chunks::<8>();
+        words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word)) & self.keep == 0
+            && (last.is_empty() || self.is_padding(last))
+    }
+
+    /// Adds the bits of blocks that are not as padding has them.
+    #[inline(always)]
+    fn gather<const N: usize>(&self, all: &mut Head, blocks: &[[u8; HEAD_BYTES]; N]) {
+        for block in blocks {
+            let words = words_of(block);
+            for (all, word) in all.iter_mut().zip(words) {
+                *all |= word ^ self.flip;
+            }
+        }
+    }
+
+    /// Whether there is nothing but padding.
+    #[inline]
+    pub fn is_padding(&self, bytes: &[u8]) -> bool {
+        bytes.iter().all(|&byte| self.padding.has(byte))
+    }
+
+    /// Bytes of the value of a short field.
+    #[inline(always)]
+    fn short_len(&self, head: &Head) -> usize {
+        if !self.is_padded() {
+            return self.width;
+        }
+        let mut len = 0;
+        for (i, &word) in head.iter().enumerate() {
+            let value = self.value_of(word);
+            let end = 8 * i + 8 - value.leading_zeros() as usize / 8;
+            len = if value == 0 { len } else { end };
+        }
+        len
+    }
+
+    /// The value of a field that [is short](Self::is_short).
+    #[inline(always)]
+    pub fn short_value(&self, field: &[u8]) -> ShortValue {
+        let head = self.head_of(field);
+        let len = self.short_len(&head);
+        let mask = &VALUE_MASKS[len];
+        ShortValue { words: std::array::from_fn(|i| head[i] & mask[i]), len }
+    }
+}
+
 #[inline(always)]
-pub fn head_of(field: &TextField) -> Head {
-    let (words, _) = field[..HEAD_BYTES].as_chunks::<8>();
+fn words_of(bytes: &[u8; HEAD_BYTES]) -> Head {
+    let (words, _) = bytes.as_chunks::<8>();
     std::array::from_fn(|i| u64::from_le_bytes(words[i]))
 }
 
-/// Whether the value ends within the head: all bytes behind it are padding.
-#[inline(always)]
-pub fn is_short(field: &TextField) -> bool {
-    let (words, _) = field[HEAD_BYTES..].as_chunks::<8>();
-    words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word)) & !PAD_BIT == 0
-}
-
-/// Bytes of the value of a short field.
-#[inline(always)]
-fn short_len(head: &Head) -> usize {
-    let mut len = 0;
-    for (i, word) in head.iter().enumerate() {
-        let value = word & !PAD_BIT;
-        let end = 8 * i + 8 - value.leading_zeros() as usize / 8;
-        len = if value == 0 { len } else { end };
-    }
-    len
-}
+/// 0x20 in each byte.
+const SPACES: u64 = 0x2020_2020_2020_2020;
 
 /// A value of at most [`HEAD_BYTES`]: its words, zero behind its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,15 +222,6 @@ static VALUE_MASKS: [Head; HEAD_BYTES + 1] = {
     }
     masks
 };
-
-/// The value of a field that [is short](is_short).
-#[inline(always)]
-pub fn value_words(field: &TextField) -> ShortValue {
-    let head = head_of(field);
-    let len = short_len(&head);
-    let mask = &VALUE_MASKS[len];
-    ShortValue { words: std::array::from_fn(|i| head[i] & mask[i]), len }
-}
 
 impl ShortValue {
     /// Whether `bytes` begin with it.
@@ -117,10 +259,10 @@ pub fn len_of(tag: u64) -> usize {
 impl TagMaker {
     /// The tag of a field's value.
     #[inline(always)]
-    pub fn tag_of(&self, field: &TextField) -> u64 {
-        match is_short(field) {
-            true => self.tag_of_short(&value_words(field)),
-            false => self.tag_of_long(field),
+    pub fn tag_of(&self, form: &TextForm, field: &[u8]) -> u64 {
+        match form.is_short(field) {
+            true => self.tag_of_short(&form.short_value(field)),
+            false => self.tag_of_long(form.value(field)),
         }
     }
 
@@ -140,8 +282,7 @@ impl TagMaker {
     }
 
     #[inline(never)]
-    fn tag_of_long(&self, field: &TextField) -> u64 {
-        let value = trim_padding(field);
+    fn tag_of_long(&self, value: &[u8]) -> u64 {
         let mut hasher = self.long.build_hasher();
         hasher.write(value);
         hasher.finish() >> TAG_BITS << TAG_BITS | value.len() as u64
@@ -149,56 +290,5 @@ impl TagMaker {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::HashMap;
-
-    fn field(value: &[u8], padding: &[u8]) -> TextField {
-        std::array::from_fn(|i| *value.get(i).unwrap_or(&padding[i % padding.len()]))
-    }
-
-    proptest! {
-        /// The length is that of the value, and the tag does not depend on the padding.
-        #[test]
-        fn a_tag_is_of_the_value_alone(
-            value in proptest::collection::vec(
-                prop_oneof![Just(0u8), Just(b' '), any::<u8>()], 0..=FIELD_BYTES),
-            long in any::<bool>(),
-            padding in proptest::collection::vec(prop_oneof![Just(0u8), Just(b' ')], 1..40),
-        ) {
-            let mut value = value;
-            value.truncate(if long { FIELD_BYTES } else { HEAD_BYTES + 2 });
-            while matches!(value.last(), Some(0 | 32)) {
-                value.pop();
-            }
-            let maker = TagMaker::default();
-            let tag = maker.tag_of(&field(&value, &padding));
-            prop_assert_eq!(len_of(tag), value.len());
-            prop_assert_eq!(tag, maker.tag_of(&field(&value, b" ")));
-            prop_assert_eq!(is_short(&field(&value, &padding)), value.len() <= HEAD_BYTES);
-        }
-    }
-
-    /// Texts as devices name themselves, and such that differ in one bit: of 200,000 tags none are
-    /// the same, and their leading bits part them evenly.
-    #[test]
-    fn tags_of_like_texts_differ() {
-        let maker = TagMaker::default();
-        let mut tags = HashMap::new();
-        let mut begin_alike = [0u32; 256];
-        let texts = (0..200_000u32).map(|n| format!("north pump {n}").into_bytes());
-        let bits = (0..32 * 8).map(|bit| {
-            let mut text = vec![b'a'; 32];
-            text[bit / 8] ^= 1 << (bit % 8);
-            text
-        });
-        for text in texts.chain(bits) {
-            let tag = maker.tag_of(&field(&text, b" "));
-            begin_alike[(tag >> 56) as usize] += 1;
-            assert_eq!(tags.insert(tag, text.clone()), None, "{text:?}");
-        }
-        let (least, most) = (begin_alike.iter().min().unwrap(), begin_alike.iter().max().unwrap());
-        assert!(*least > 600 && *most < 1000, "{least} to {most} of 782");
-    }
-}
+#[path = "text_tag_tests.rs"]
+pub(in crate::engine) mod tests;

@@ -8,6 +8,7 @@ use crate::config::ACCEPT_PAUSE;
 use crate::engine::counters::{Counters, Protocol};
 use crate::engine::report::{Reason, Received};
 use crate::wire::fault::Fault;
+use crate::wire::schema::Schema;
 use rustls::ServerConfig;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -58,6 +59,8 @@ pub struct Acceptor {
     pub counters: Arc<Counters>,
     /// Tells the engine to stop.
     pub drain: watch::Sender<Option<Instant>>,
+    /// What the results of refused connections have no rows of.
+    pub schema: Arc<Schema>,
 }
 
 impl Acceptor {
@@ -149,7 +152,7 @@ impl Acceptor {
                     "every slot is taken (--max-connections, --max-streams); refused unread"
                         .to_owned(),
                 );
-                let _ = self.finished.send(Finished::refused(received)).await;
+                let _ = self.finished.send(Finished::refused(received, &self.schema)).await;
             }
             Protocol::Messages => {
                 self.counters.acceptor.count_fault(Fault::ConnectionsLimit);

@@ -20,9 +20,9 @@ const KERNEL_MIN: (u32, u32) = (6, 0);
 /// Locked bytes of one ring of `RING_ENTRIES`: 16 KiB of entries and two queues, in whole pages.
 /// Seen with `ulimit -l`: a ring can be made with 32 KiB and not with 24.
 const RING_BYTES: usize = 32 << 10;
-/// Descriptors beside the connections: standard streams, listeners, signals, files that are read
-/// again; those of admin connections and of refused clients; and for each worker its ring, its
-/// epoll and its wake-ups.
+/// Descriptors beside connections and captures: standard streams, listeners, signals, files that
+/// are read again, one that is written; those of admin connections and of refused clients; and for
+/// each worker its ring, its epoll and its wake-ups.
 const FILES_FIXED: usize = 48 + ADMIN_CONNECTIONS + REFUSED_LINGERING;
 const FILES_PER_WORKER: usize = 8;
 /// Bit of CAP_IPC_LOCK in a mask of capabilities (linux/capability.h).
@@ -283,7 +283,11 @@ fn locked_memory(config: &Config, workers: usize, allowed: Option<u64>) -> (usiz
 
 /// Descriptors that an engine with `config` may need.
 fn files_needed(config: &Config, workers: usize) -> u64 {
-    (config.max_connections + FILES_FIXED + workers * FILES_PER_WORKER) as u64
+    let captures = match config.capture {
+        Some(_) => config.max_streams,
+        None => 0,
+    };
+    (config.max_connections + captures + FILES_FIXED + workers * FILES_PER_WORKER) as u64
 }
 
 fn open_files(config: &Config, workers: usize) -> Finding {

@@ -461,7 +461,8 @@ impl Carrier<'_> {
     /// Puts records into columns; anything else is counted. Waits only for the aggregation.
     async fn take_in(&mut self, body: &[u8], taken_over: Instant) -> Taken {
         let streams = &self.shared.streams;
-        if streams.config.data == DataMode::Opaque || !is_whole_packets(body) {
+        let form = streams.plan.form();
+        if streams.config.data == DataMode::Opaque || !is_whole_packets(form, body) {
             streams.tally().opaque_data.add(1);
             return Taken::In;
         }

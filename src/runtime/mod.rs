@@ -10,8 +10,10 @@
 //! * [`message_conn`], [`message_input`], [`peer`], [`messages`], [`hub`], [`gate`]: connections
 //!   that carry messages, and broadcasts between them
 //! * [`tls`], [`tls_config`], [`certs`]: encryption
+//! * [`capture`], [`whole_file`]: the raw bytes of streams to files that are whole or not there
 //! * [`pool`]: the column sets that go round between workers and aggregation
 //! * [`aggregator`], [`reporter`]: plain threads that make and hand out results
+//! * [`partial_files`], [`whole_file`], `open_batch`: what streams leave in a directory for a merge
 //! * [`admin`]: metrics, health and state over HTTP, on a thread of its own
 //! * [`cores`], [`host`], [`signals`], [`stdio`]: what the host allows, lacks and asks for
 
@@ -20,6 +22,7 @@ pub mod admin;
 mod admin_conn;
 mod admin_site;
 pub mod aggregator;
+pub mod capture;
 pub mod certs;
 pub mod coalescer;
 pub mod cores;
@@ -32,6 +35,8 @@ mod low_water;
 pub mod message_conn;
 pub mod message_input;
 pub mod messages;
+mod open_batch;
+pub mod partial_files;
 pub mod peer;
 pub mod pool;
 pub mod presence;
@@ -49,4 +54,5 @@ pub mod tls_config;
 #[cfg(test)]
 mod tls_peer;
 pub mod transport;
+pub mod whole_file;
 pub mod worker;

@@ -6,6 +6,7 @@
 //! connection can keep another from going on.
 
 use crate::engine::columns::ColumnSet;
+use crate::engine::plan::Plan;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
@@ -16,15 +17,17 @@ pub struct ColumnPool {
     /// Sets that nobody holds, the one used last on top, since it may still be in a cache.
     free: Mutex<Vec<ColumnSet>>,
     permits: Semaphore,
+    plan: Arc<Plan>,
     rows: usize,
 }
 
 impl ColumnPool {
     /// A pool of `limit` sets of `rows` rows, `ready` of them made now, the rest when needed.
-    pub fn new(limit: usize, ready: usize, rows: usize) -> Arc<Self> {
+    pub fn new(plan: &Arc<Plan>, limit: usize, ready: usize, rows: usize) -> Arc<Self> {
         let mut free = Vec::with_capacity(limit);
-        free.extend((0..ready.min(limit)).map(|_| ColumnSet::with_rows(rows)));
-        Arc::new(ColumnPool { free: Mutex::new(free), permits: Semaphore::new(limit), rows })
+        free.extend((0..ready.min(limit)).map(|_| ColumnSet::with_rows(plan, rows)));
+        let (free, permits, plan) = (Mutex::new(free), Semaphore::new(limit), Arc::clone(plan));
+        Arc::new(ColumnPool { free, permits, plan, rows })
     }
 
     /// An empty set, at once where one is free, else as soon as one comes back.
@@ -32,7 +35,7 @@ impl ColumnPool {
         let permit = self.permits.acquire().await.expect("the semaphore is never closed");
         permit.forget();
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let set = free.unwrap_or_else(|| ColumnSet::with_rows(self.rows));
+        let set = free.unwrap_or_else(|| ColumnSet::with_rows(&self.plan, self.rows));
         PooledSet { set: Some(set), pool: Arc::clone(self) }
     }
 }
@@ -72,23 +75,28 @@ impl Drop for PooledSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::schema::Schema;
     use std::time::Duration;
+
+    fn pool(limit: usize, ready: usize) -> Arc<ColumnPool> {
+        ColumnPool::new(&Plan::new(Schema::built_in()), limit, ready, 4)
+    }
 
     #[tokio::test]
     async fn a_set_comes_back_empty_with_its_memory() {
-        let pool = ColumnPool::new(1, 1, 4);
+        let pool = pool(1, 1);
         let mut set = pool.take().await;
-        set.push_row(1, 2, 3.0, 4);
-        let address = set.keys.as_ptr();
+        set.keys[0].push(1);
+        let address = set.keys[0].as_ptr();
         drop(set);
         let set = pool.take().await;
         assert!(set.is_empty());
-        assert_eq!(set.keys.as_ptr(), address);
+        assert_eq!(set.keys[0].as_ptr(), address);
     }
 
     #[tokio::test]
     async fn beyond_the_limit_one_waits_until_a_set_comes_back() {
-        let pool = ColumnPool::new(2, 0, 4);
+        let pool = pool(2, 0);
         let (first, _second) = (pool.take().await, pool.take().await);
         let waiting = tokio::time::timeout(Duration::from_millis(20), pool.take());
         assert!(waiting.await.is_err());

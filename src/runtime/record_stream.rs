@@ -3,14 +3,16 @@
 //! in the aggregation's queue.
 
 use super::aggregator::{Job, Rows};
+use super::capture::{Capture, Captures};
+use super::open_batch::OpenBatch;
 use super::pool::{ColumnPool, PooledSet};
 use super::slots::Held;
-use crate::config::{AggregateMode, Config, FOLD_ROWS, FOLD_ROWS_MAX};
-use crate::engine::columns::ColumnSet;
+use crate::config::{AggregateMode, Config, FOLD_ROWS_MAX};
 use crate::engine::counters::{Counters, Tally};
 use crate::engine::groups::GroupTable;
 use crate::engine::intake::{Next, RecordIntake, Refused};
 use crate::engine::latency::Latency;
+use crate::engine::plan::Plan;
 use crate::engine::report::{BufferKind, Reason, Received};
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -18,13 +20,15 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 /// What the record streams of one worker share.
 pub struct Streams {
     /// The limits.
     pub config: Arc<Config>,
+    /// What records are.
+    pub plan: Arc<Plan>,
     /// Where column sets come from.
     pub pool: Arc<ColumnPool>,
     /// The worker's aggregation thread.
@@ -33,23 +37,37 @@ pub struct Streams {
     pub counters: Arc<Counters>,
     /// The worker's place.
     pub worker: usize,
-    /// Where the worker decodes what it folds at once.
-    pub scratch: RefCell<ColumnSet>,
     /// Latencies of packets since the last tick.
     pub latency: RefCell<Latency>,
+    /// How long batches are at least, where partials are kept.
+    pub partials_interval: Option<Duration>,
+    /// Where raw bytes go; `None` where none are captured.
+    pub captures: Option<Arc<Captures>>,
 }
 
 impl Streams {
-    /// What the streams of worker number `worker` share.
+    /// What the streams of worker number `worker` share. Captures nothing.
     pub fn new(
         config: Arc<Config>,
+        plan: Arc<Plan>,
         pool: Arc<ColumnPool>,
         jobs: mpsc::Sender<Job>,
         counters: Arc<Counters>,
         worker: usize,
     ) -> Self {
-        let scratch = RefCell::new(ColumnSet::with_rows(FOLD_ROWS));
-        Streams { config, pool, jobs, counters, worker, scratch, latency: RefCell::default() }
+        let latency = RefCell::default();
+        let partials_interval = config.partials.as_ref().map(|_| config.partials_interval);
+        Streams {
+            config,
+            plan,
+            pool,
+            jobs,
+            counters,
+            worker,
+            latency,
+            partials_interval,
+            captures: None,
+        }
     }
 
     /// The worker's own counts.
@@ -100,6 +118,9 @@ pub struct RecordStream {
     gathered: Gathered,
     /// Set by the aggregation when the connection has too many groups.
     over_groups: Arc<AtomicBool>,
+    /// From the first byte on, where partials are kept.
+    batch: Option<OpenBatch>,
+    capture: Option<Capture>,
     received: Received,
 }
 
@@ -119,8 +140,10 @@ impl RecordStream {
             AggregateMode::Columns => Gathered::Columns(None),
             AggregateMode::TwoPhase => Gathered::Groups(None),
         };
-        let intake = RecordIntake::new(&shared.config, window_bytes);
-        RecordStream { intake, gathered, over_groups: Arc::default(), received, shared }
+        let intake = RecordIntake::new(&shared.plan, &shared.config, window_bytes);
+        let capture = shared.captures.as_ref().map(|captures| captures.stream(number));
+        let (over_groups, batch) = (Arc::default(), None);
+        RecordStream { intake, gathered, over_groups, batch, capture, received, shared }
     }
 
     /// The number under which it is reported.
@@ -153,6 +176,17 @@ impl RecordStream {
         let ended = self.intake.ended();
         if before.bytes == 0 {
             self.received.first_byte = taken_over;
+            self.received.started = SystemTime::now();
+        }
+        if let Some(capture) = &mut self.capture {
+            let begin = self.intake.free().start;
+            let came = &buffer[begin..begin + bytes];
+            // Its state is large, and most engines capture nothing.
+            Box::pin(capture.add(came, self.received.started)).await;
+        }
+        if let Some(interval) = self.shared.partials_interval {
+            // As above.
+            Box::pin(self.turn_batch(taken_over, interval)).await;
         }
         self.intake.handle_read(bytes);
         let digested = loop {
@@ -194,11 +228,11 @@ impl RecordStream {
                 self.intake.poll_rows(buffer, set.as_mut().expect("make_room leaves a set"))
             }
             Gathered::Groups(groups) => {
-                let config = &self.shared.config;
+                let (plan, limit) = (&self.shared.plan, self.shared.config.groups_limit);
                 let groups = groups.get_or_insert_with(|| {
-                    Box::new(GroupTable::with_limits(config.groups_limit, FOLD_ROWS_MAX))
+                    Box::new(GroupTable::with_limits(plan, limit, FOLD_ROWS_MAX))
                 });
-                self.intake.poll_groups(buffer, &mut self.shared.scratch.borrow_mut(), groups)
+                self.intake.poll_groups(buffer, groups)
             }
         };
         // One reading of the clock for all packets of the pass.
@@ -243,6 +277,20 @@ impl RecordStream {
         let _ = self.shared.jobs.send(job).await;
     }
 
+    /// Opens the first batch, or closes one that is over and opens the next.
+    async fn turn_batch(&mut self, now: Instant, interval: Duration) {
+        if !self.batch.get_or_insert_with(|| OpenBatch::first(now)).is_over(now, interval) {
+            return;
+        }
+        self.hand_over().await;
+        let Some(batch) = &mut self.batch else { return };
+        let latency = std::mem::take(&mut self.received.latency);
+        let batch = Box::new(batch.close(&self.intake, latency, now));
+        let (connection, over_groups) = (self.received.connection, Arc::clone(&self.over_groups));
+        // Fails only where the aggregation thread is gone; finishing will say so.
+        let _ = self.shared.jobs.send(Job::Close { connection, batch, over_groups }).await;
+    }
+
     /// Ends the stream: its last rows go to the aggregation, and what was received is said.
     pub async fn finish(mut self, ended: Result<(), Failure>) -> Received {
         self.hand_over().await;
@@ -252,7 +300,15 @@ impl RecordStream {
         }
         self.received.last_byte = Instant::now();
         self.received.counts = self.intake.counts();
+        if let Some(batch) = self.batch {
+            let latency = std::mem::take(&mut self.received.latency);
+            let batch = batch.close_last(self.received.counts, latency);
+            self.received.batch = Some(Box::new(batch));
+        }
         self.received.texts = self.intake.into_texts();
+        if let Some(capture) = self.capture {
+            self.received.capture = Some(Box::pin(capture.finish()).await);
+        }
         self.received
     }
 }
@@ -269,6 +325,7 @@ pub async fn report(jobs: &mpsc::Sender<Job>, received: Received, held: Held) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::schema::Schema;
 
     /// In both ways of aggregating, whose threads may find late that there are too many groups.
     #[tokio::test]
@@ -277,8 +334,9 @@ mod tests {
         for aggregate in [AggregateMode::Columns, AggregateMode::TwoPhase] {
             let config = Arc::new(Config { aggregate, batch_rows: 1, ..Config::default() });
             let (jobs, mut work) = mpsc::channel(4);
-            let pool = ColumnPool::new(4, 0, config.batch_rows);
-            let streams = Streams::new(config, pool, jobs, Counters::new(1), 0);
+            let plan = Plan::new(Schema::built_in());
+            let pool = ColumnPool::new(&plan, 4, 0, config.batch_rows);
+            let streams = Streams::new(config, plan, pool, jobs, Counters::new(1), 0);
             let (peer, now) = ("[::1]:9".parse().unwrap(), Instant::now());
             let mut stream =
                 RecordStream::start(Rc::new(streams), 7, peer, BufferKind::Plain, 4096, now);

@@ -5,8 +5,10 @@ use super::slots::Held;
 use crate::config::LOG_LINES_PER_SECOND;
 use crate::engine::aggregate::Grouped;
 use crate::engine::counters::Tally;
-use crate::engine::report::{Received, Report, Status};
+use crate::engine::report::{CaptureLack, Received, Report, Status};
+use crate::wire::schema::Schema;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -21,14 +23,16 @@ pub struct Finished {
 
 impl Finished {
     /// The report of a connection that never got a slot.
-    pub fn refused(received: Received) -> Self {
-        let report = Report { received, grouped: Grouped::default(), aggregated: Instant::now() };
+    pub fn refused(received: Received, schema: &Arc<Schema>) -> Self {
+        let grouped = Grouped::empty(Arc::clone(schema));
+        let report = Report { received, grouped, aggregated: Instant::now() };
         Finished { report, _held: None }
     }
 }
 
-/// Where reports go: printed, compared, collected. Called from one thread.
-pub type Sink = Box<dyn FnMut(&Report) -> io::Result<()> + Send>;
+/// Where reports go: printed, written, compared. Called from one thread, the one that the tally
+/// is of.
+pub type Sink = Box<dyn FnMut(&Report, &Tally) -> io::Result<()> + Send>;
 
 /// What the reporter did until the engine stopped.
 #[derive(Debug, Default)]
@@ -39,10 +43,26 @@ pub struct Outcome {
     pub complete: u64,
     /// Reports that could not be handed out.
     pub lost: u64,
-    /// Why they could not.
+    /// Captures that failed.
+    pub captures_failed: u64,
+    /// Why the first of them did.
+    pub capture_error: Option<String>,
+    /// Why reports could not be handed out.
     pub output_error: Option<io::Error>,
     /// Why no more connections could be accepted, if that is how the engine ended.
     pub acceptor_error: Option<io::Error>,
+}
+
+impl Outcome {
+    fn count_capture(&mut self, received: &Received, tally: &Tally) {
+        let Some(capture) = &received.capture else { return };
+        tally.captured_bytes.add(capture.bytes);
+        tally.captures_incomplete.add(u64::from(capture.lack.is_some()));
+        if let Some(CaptureLack::Failed(cause)) = &capture.lack {
+            self.captures_failed += 1;
+            self.capture_error.get_or_insert_with(|| cause.clone());
+        }
+    }
 }
 
 /// Runs until everybody who may finish a connection is gone. Where the sink fails, the engine is
@@ -58,11 +78,12 @@ pub fn run(
     while let Some(Finished { report, _held }) = finished.blocking_recv() {
         lines.log(&report);
         tally.count_stream(report.received.reason);
+        outcome.count_capture(&report.received, tally);
         if outcome.output_error.is_some() {
             outcome.lost += 1;
             continue;
         }
-        match sink(&report) {
+        match sink(&report, tally) {
             Ok(()) => {
                 outcome.reported += 1;
                 outcome.complete += u64::from(report.received.status() == Status::Complete);

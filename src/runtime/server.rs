@@ -7,14 +7,17 @@
 use super::acceptor::{Acceptor, Door};
 use super::admin::{self, AdminHandle, AdminState};
 use super::aggregator;
+use super::capture::{self, CaptureError};
 use super::cores::{self, CoresError};
 use super::gate::Gate;
 use super::hub::Hub;
 use super::listener::{self, ADMIN, ListenError, MESSAGES, RECORDS};
+use super::partial_files::{PartialFiles, PartialFilesError};
 use super::pool::ColumnPool;
 use super::reporter::{self, Outcome, Sink};
 use super::slots::Slots;
 use super::tls_config::{Certificates, TlsConfigError, Validity, load_certificates};
+use super::whole_file::MissingFiles;
 use super::worker::{Common, Worker, WorkerError};
 use crate::config::{
     AGGREGATION_QUEUE, AUTH_TIMEOUT, AggregateMode, BATCHES_IN_FLIGHT, Config, ConfigError,
@@ -22,7 +25,9 @@ use crate::config::{
 };
 use crate::engine::auth::AuthFileError;
 use crate::engine::counters::{Counters, Protocol};
+use crate::engine::plan::Plan;
 use crate::wire::limiter::TokenBucket;
+use crate::wire::schema::Schema;
 use crate::wire::session::Policy;
 use core_affinity::CoreId;
 use std::io;
@@ -47,6 +52,12 @@ pub enum StartError {
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsConfigError),
+    /// Partials cannot be kept where they should be.
+    #[error(transparent)]
+    Partials(#[from] PartialFilesError),
+    /// Raw bytes cannot be captured.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
     /// There is no listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -69,6 +80,7 @@ pub struct Engine {
     reporter: JoinHandle<Outcome>,
     admin: AdminHandle,
     reloader: Reloader,
+    partials: Option<Arc<PartialFiles>>,
 }
 
 /// Lets an engine stop from another thread.
@@ -112,16 +124,24 @@ impl Reloader {
 }
 
 impl Engine {
-    /// Starts listeners, workers and aggregation. When this returns, connections are taken.
+    /// Starts listeners, workers and aggregation, for records of `schema`. When this returns,
+    /// connections are taken.
     ///
     /// # Errors
     /// [`StartError`]; what had been started is stopped again.
-    pub fn start(config: Config, sink: Sink) -> Result<Self, StartError> {
+    pub fn start(mut config: Config, schema: &Arc<Schema>, sink: Sink) -> Result<Self, StartError> {
+        let plan = Plan::new(Arc::clone(schema));
+        config.record = plan.sizes();
         config.check()?;
         let cores = cores::choose(&config.cores, &cores::allowed()?)?;
         let gate = Arc::new(Gate::new(&config)?);
         let certificates = load_certificates(&config)?.map(Arc::new);
         certificates.iter().for_each(|certificates| warn_of_validity(certificates));
+        let partials = PartialFiles::start(&config, schema)?;
+        let (captures, capture_threads) = match capture::start(&config)? {
+            Some(started) => (Some(started.captures), started.threads),
+            None => (None, Vec::new()),
+        };
         let doors = open_doors(&config, certificates.as_ref())?;
         let address_of = |protocol| {
             let door = doors.iter().find(|(_, door)| door.protocol == protocol);
@@ -150,24 +170,27 @@ impl Engine {
             messages_address,
             counters: Arc::clone(&counters),
             drain: drain.clone(),
-            threads: Vec::new(),
+            threads: capture_threads,
             acceptor: None,
             reporter,
             admin,
             reloader: Reloader { certificates, gate: Arc::clone(&gate) },
+            partials,
         };
         let slots = Slots::new(config.max_connections, config.max_streams, cores.len());
         let (hub, pieces) = Hub::new(cores.len());
-        let pool = new_pool(&config, cores.len());
+        let pool = new_pool(&plan, &config, cores.len());
         let policy = new_policy(&config);
         let config = Arc::new(config);
         let common = Common {
             config,
+            plan,
             pool,
             counters: Arc::clone(&counters),
             policy,
             gate,
             hub,
+            captures,
             drain: drained,
         };
         let mut inboxes = Vec::new();
@@ -176,7 +199,7 @@ impl Engine {
             let (jobs, work) = mpsc::channel(AGGREGATION_QUEUE);
             let (inbox, accepted) = mpsc::channel(INBOX);
             inboxes.push(inbox);
-            engine.start_aggregator(core, work, finished.clone(), &common.config)?;
+            engine.start_aggregator(core, work, finished.clone(), &common)?;
             let common = common.clone();
             let worker = Worker { core, index, common, inbox: accepted, jobs, pieces };
             let ready = ready.clone();
@@ -187,7 +210,8 @@ impl Engine {
         for started in starting {
             started?;
         }
-        let acceptor = Acceptor { slots, inboxes, finished, counters, drain };
+        let schema = Arc::clone(schema);
+        let acceptor = Acceptor { slots, inboxes, finished, counters, drain, schema };
         engine.acceptor = Some(spawn("acceptor", move || acceptor.run(doors))?);
         Ok(engine)
     }
@@ -197,10 +221,12 @@ impl Engine {
         core: CoreId,
         work: mpsc::Receiver<aggregator::Job>,
         finished: mpsc::Sender<reporter::Finished>,
-        config: &Arc<Config>,
+        common: &Common,
     ) -> io::Result<()> {
-        let (name, config) = (format!("aggregate-{}", core.id), Arc::clone(config));
-        let thread = spawn(&name, move || aggregator::run(work, finished, &config))?;
+        let (plan, config) = (Arc::clone(&common.plan), Arc::clone(&common.config));
+        let files = self.partials.clone();
+        let run = move || aggregator::run(work, finished, &plan, &config, files);
+        let thread = spawn(&format!("aggregate-{}", core.id), run)?;
         self.threads.push(thread);
         Ok(())
     }
@@ -218,6 +244,12 @@ impl Engine {
     /// The address that the admin listener got.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin.address()
+    }
+
+    /// What will be known of batches of partials that could not be written; nothing where none are
+    /// kept.
+    pub fn missing_partials(&self) -> Option<Arc<MissingFiles>> {
+        self.partials.as_ref().map(|files| Arc::clone(files.missing()))
     }
 
     /// What has been counted so far.
@@ -305,14 +337,14 @@ fn new_policy(config: &Config) -> Arc<Policy> {
 }
 
 /// Each stream may hold a set, and each worker have some more under way.
-fn new_pool(config: &Config, workers: usize) -> Arc<ColumnPool> {
+fn new_pool(plan: &Arc<Plan>, config: &Config, workers: usize) -> Arc<ColumnPool> {
     let in_flight = workers * BATCHES_IN_FLIGHT;
     let ready = match config.aggregate {
         AggregateMode::Columns => in_flight,
         // Workers fold into groups and take none.
         AggregateMode::TwoPhase => 0,
     };
-    ColumnPool::new(config.max_streams + in_flight, ready, config.batch_rows)
+    ColumnPool::new(plan, config.max_streams + in_flight, ready, config.batch_rows)
 }
 
 fn spawn<T: Send + 'static>(

@@ -1,6 +1,7 @@
 //! SIGTERM and SIGINT: the first asks the engine to stop, the second ends the process; SIGHUP asks
-//! it to read its files again. Stops nothing and reads nothing itself.
+//! it to read its files again. SIGXFSZ ends nothing. Stops nothing and reads nothing itself.
 
+use rustix::process::Signal;
 use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -17,9 +18,13 @@ pub fn watch(
     hangup: impl Fn() + Send + 'static,
     before_exit: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
+    // Whoever limits the size of files gets an error from the write that is too much (EFBIG). The
+    // signal beside it would end the process; once caught, it stays so.
+    let too_large = SignalKind::from_raw(Signal::XFSZ.as_raw());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut terminate, mut interrupt, mut hung_up) = {
         let _inside = runtime.enter();
+        drop(signal(too_large)?);
         (
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,

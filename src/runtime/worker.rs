@@ -2,6 +2,7 @@
 
 use super::acceptor::Accepted;
 use super::aggregator::Job;
+use super::capture::Captures;
 use super::coalescer::Coalescer;
 use super::deadlines::Deadlines;
 use super::gate::Gate;
@@ -17,6 +18,7 @@ use super::slots::Held;
 use crate::config::Config;
 use crate::engine::counters::{Counters, Protocol};
 use crate::engine::outbox::Broadcasts;
+use crate::engine::plan::Plan;
 use crate::engine::report::{Reason, Received};
 use crate::wire::fault::Fault;
 use crate::wire::session::Policy;
@@ -33,6 +35,8 @@ use tokio::task::JoinSet;
 pub struct Common {
     /// The limits.
     pub config: Arc<Config>,
+    /// What records are.
+    pub plan: Arc<Plan>,
     /// Where column sets come from.
     pub pool: Arc<ColumnPool>,
     /// What is counted.
@@ -43,6 +47,8 @@ pub struct Common {
     pub gate: Arc<Gate>,
     /// The way of broadcasts.
     pub hub: Hub,
+    /// Where raw bytes go; `None` where none are captured.
+    pub captures: Option<Arc<Captures>>,
     /// Holds a moment once the engine is to stop.
     pub drain: watch::Receiver<Option<Instant>>,
 }
@@ -100,8 +106,9 @@ impl Worker {
             Err(error) => return drop(ready.send(Err(error.into()))),
         };
         let Worker { index, common, mut inbox, jobs, pieces, .. } = self;
-        let Common { config, pool, counters, policy, gate, hub, drain } = common;
-        let streams = Rc::new(Streams::new(config, pool, jobs, counters, index));
+        let Common { config, plan, pool, counters, policy, gate, hub, captures, drain } = common;
+        let streams = Streams::new(config, plan, pool, jobs, counters, index);
+        let streams = Rc::new(Streams { captures, ..streams });
         let deadlines = Rc::new(Deadlines::default());
         let coalescer = Coalescer::new(streams.config.coalesce_delay);
         let records = Rc::new(Records {

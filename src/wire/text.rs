@@ -1,37 +1,41 @@
 //! The padding of a text field and how its bytes are shown: keeps no text and knows no field.
 
+use super::schema::Padding;
 use std::fmt::{self, Write};
 
-/// The value of a padded field: the field without its trailing run of 0x00 and 0x20 bytes.
-/// Bytes inside the value stay, whatever they are.
-pub fn trim_padding(field: &[u8]) -> &[u8] {
-    // Clearing bit 5 makes 0x20 a 0x00 and no other byte one, so eight bytes are padding when the
-    // whole word is zero. Fields are mostly padding: this takes a dozen steps where bytes took 256.
-    const KEEP: u64 = !0x2020_2020_2020_2020;
+/// The value of a padded field: the field without its trailing run of padding. Bytes inside the
+/// value stay, whatever they are.
+pub fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
+    // Eight bytes are padding when the whole word is zero after these: to clear bit 5 makes 0x20 a
+    // 0x00 and no other byte one. Fields are mostly padding: this takes a dozen steps where bytes
+    // took 256.
+    const SPACES: u64 = 0x2020_2020_2020_2020;
+    let (flip, keep) = match padding {
+        Padding { nul: true, space: true } => (0, !SPACES),
+        Padding { nul: true, space: false } => (0, !0),
+        Padding { nul: false, space: true } => (SPACES, !0),
+        Padding { nul: false, space: false } => return field,
+    };
     let mut end = field.len();
     // Four words at a time, which compilers make vector instructions of.
     while let Some(block) = field[..end].last_chunk::<32>() {
         let (words, _) = block.as_chunks::<8>();
-        if words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word)) & KEEP != 0 {
+        let all = words.iter().fold(0, |all, word| all | (u64::from_ne_bytes(*word) ^ flip));
+        if all & keep != 0 {
             break;
         }
         end -= 32;
     }
     while let Some(word) = field[..end].last_chunk::<8>() {
-        if u64::from_ne_bytes(*word) & KEEP != 0 {
+        if (u64::from_ne_bytes(*word) ^ flip) & keep != 0 {
             break;
         }
         end -= 8;
     }
-    while end > 0 && matches!(field[end - 1], 0x00 | 0x20) {
+    while end > 0 && padding.has(field[end - 1]) {
         end -= 1;
     }
     &field[..end]
-}
-
-/// Whether there is nothing but padding.
-pub fn is_padding(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| matches!(byte, 0x00 | 0x20))
 }
 
 /// Shows bytes on one line of printable ASCII, so that distinct bytes stay distinct: a backslash
@@ -50,6 +54,30 @@ impl fmt::Display for Escaped<'_> {
         }
         Ok(())
     }
+}
+
+/// The bytes that are shown as `shown`: the way back from [`Escaped`]. What it never shows, such
+/// as a backslash alone, stays as it is.
+pub fn unescape(shown: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(shown.len());
+    let mut rest = shown.as_bytes();
+    while let [first, after @ ..] = rest {
+        let (byte, taken) = match after {
+            [b'\\', ..] if *first == b'\\' => (b'\\', 2),
+            [b'x', high, low, ..] if *first == b'\\' => match (nibble(*high), nibble(*low)) {
+                (Some(high), Some(low)) => (high << 4 | low, 4),
+                _ => (*first, 1),
+            },
+            _ => (*first, 1),
+        };
+        bytes.push(byte);
+        rest = &rest[taken..];
+    }
+    bytes
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
 }
 
 #[cfg(test)]
@@ -78,7 +106,7 @@ mod tests {
             (&[b'x'; 256], &[b'x'; 256]),
         ];
         for (field, value) in cases {
-            assert_eq!(trim_padding(field), value);
+            assert_eq!(trim_padding(field, Padding::BOTH), value);
         }
     }
 
@@ -95,13 +123,26 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_is_shown_leads_back_to_the_bytes(
+            bytes in proptest::collection::vec(
+                prop_oneof![any::<u8>(), Just(b'\\'), Just(b'x'), Just(b'0')], 0..40)
+        ) {
+            prop_assert_eq!(unescape(&Escaped(&bytes).to_string()), bytes);
+        }
+
+        #[test]
+        fn what_is_never_shown_does_not_panic(shown in "[\\\\x0-9a-fg\u{e9}]{0,12}") {
+            let _ = unescape(&shown);
+        }
+
+        #[test]
         fn trimming_equals_the_bytewise_way(
             field in proptest::collection::vec(
                 prop_oneof![Just(0u8), Just(0x20), any::<u8>()],
                 0..300,
             )
         ) {
-            prop_assert_eq!(trim_padding(&field), trim_bytewise(&field));
+            prop_assert_eq!(trim_padding(&field, Padding::BOTH), trim_bytewise(&field));
         }
     }
 }

@@ -15,6 +15,9 @@ use ringest::config::{AggregateMode, Config, TlsOptions};
 use ringest::engine::counters::Tally;
 use ringest::engine::report::{BufferKind, Report};
 use ringest::runtime::server::Engine;
+use ringest::wire::schema::{
+    Aggregate, End, Endian, Framing, Function, Kind, Length, Padding as TextPadding, Schema,
+};
 use rustls::{ClientConnection, StreamOwned};
 use std::collections::BTreeSet;
 use std::fs;
@@ -61,22 +64,40 @@ struct Reported {
 /// A stream that is being sent.
 struct Stream<'a> {
     socket: Box<dyn Write>,
-    writes: Writes<'a>,
+    source: Source<'a>,
     records: u64,
 }
 
+/// What is sent, again and again.
+enum Source<'a> {
+    /// A block's writes.
+    Block(Writes<'a>),
+    /// Pieces of a stream of another schema, each with so many records, and which is next.
+    Pieces(&'a [(u64, Vec<u8>)], usize),
+}
+
 impl<'a> Stream<'a> {
-    fn new(socket: Box<dyn Write>, writes: Writes<'a>) -> Self {
-        Stream { socket, writes, records: 0 }
+    fn new(socket: Box<dyn Write>, source: Source<'a>) -> Self {
+        Stream { socket, source, records: 0 }
     }
 
     fn write(&mut self) {
-        let (held, mut pieces) = self.writes.next_write().expect("the streams have no end");
-        while !pieces.is_empty() {
-            let written = self.socket.write_vectored(pieces).unwrap();
-            IoSlice::advance_slices(&mut pieces, written);
+        self.records += match &mut self.source {
+            Source::Block(writes) => {
+                let (held, mut pieces) = writes.next_write().expect("the streams have no end");
+                while !pieces.is_empty() {
+                    let written = self.socket.write_vectored(pieces).unwrap();
+                    IoSlice::advance_slices(&mut pieces, written);
+                }
+                held.records
+            }
+            Source::Pieces(pieces, next) => {
+                let (records, bytes) = &pieces[*next];
+                *next = (*next + 1) % pieces.len();
+                self.socket.write_all(bytes).unwrap();
+                *records
+            }
         }
-        self.records += held.records;
     }
 }
 
@@ -91,18 +112,22 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn start(config: Config, connections: u32, block: &'a Block, write_bytes: usize) -> Self {
+        let source = |number| Source::Block(block.writes(number, write_bytes));
+        let sources = (0..connections).map(source).collect();
+        Self::start_with(config, &Schema::built_in(), sources)
+    }
+
+    fn start_with(config: Config, schema: &Arc<Schema>, sources: Vec<Source<'a>>) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let before = worker_threads();
         let reported = Arc::new(Mutex::new(Vec::new()));
         let encrypted = config.tls.records;
-        let engine = Engine::start(config, keeping(&reported)).unwrap();
+        let engine = Engine::start(config, schema, keeping(&reported)).unwrap();
         let new: Vec<i32> = worker_threads().difference(&before).copied().collect();
         assert_eq!(new.len(), 1, "one worker");
         let address = engine.records_address().unwrap();
-        let streams = (0..connections).map(|number| {
-            let socket = connect(address, encrypted);
-            Stream::new(socket, block.writes(number, write_bytes))
-        });
+        let streams =
+            sources.into_iter().map(|source| Stream::new(connect(address, encrypted), source));
         World {
             worker: ThreadCounts::of(new[0]),
             streams: streams.collect(),
@@ -154,7 +179,12 @@ impl<'a> World<'a> {
 
     /// Sends each group several times, so that all tables are as large as they become.
     fn warm_up(&mut self, block: &Block) {
-        let records = (3 * block.size_bytes() / 267) as u64 * self.streams.len() as u64;
+        self.warm_up_records((3 * block.size_bytes() / 267) as u64);
+    }
+
+    /// The same, with so many records of each stream.
+    fn warm_up_records(&mut self, records: u64) {
+        let records = records * self.streams.len() as u64;
         let begun = Instant::now();
         while self.sent() < records {
             assert!(begun.elapsed() < PATIENCE, "the warm-up is not taken");
@@ -230,7 +260,7 @@ impl Measured {
 
 fn keeping(reported: &Arc<Mutex<Vec<Reported>>>) -> ringest::runtime::reporter::Sink {
     let reported = Arc::clone(reported);
-    Box::new(move |report: &Report| {
+    Box::new(move |report: &Report, _| {
         reported.lock().unwrap().push(Reported {
             records: report.received.counts.records,
             groups: report.grouped.len(),
@@ -286,13 +316,15 @@ fn config() -> Config {
 
 fn block(groups: u32) -> Arc<Block> {
     let (padding, seed) = (Padding::Mixed, 1);
-    Block::new(&StreamSpec {
+    let spec = StreamSpec {
+        schema: Schema::built_in(),
         records: ENDLESS,
         packet_records: PACKET_RECORDS,
         padding,
         seed,
         groups,
-    })
+    };
+    Block::new(&spec).unwrap()
 }
 
 /// Sends `connections` streams, the one way and the other, and asserts that the worker, once it
@@ -355,6 +387,82 @@ fn packets_that_wait_to_be_gathered() {
     }
 }
 
+/// Keys of six words with two texts, one of them longer than what is looked at first, every
+/// function of numbers of three classes, little-endian behind a length of two bytes.
+fn wide_schema() -> Arc<Schema> {
+    let text = |bytes| Kind::Text { bytes, padding: TextPadding::BOTH };
+    let kinds = [
+        Kind::U64,
+        text(100),
+        Kind::I64,
+        text(12),
+        Kind::U64,
+        Kind::Bool,
+        Kind::U64,
+        Kind::I32,
+        Kind::F32,
+    ];
+    let fields = kinds.iter().enumerate().map(|(i, &kind)| (format!("f{i}"), kind)).collect();
+    let of = |field| Function::ALL.map(|function| Aggregate::Of { field, function });
+    let made = [of(6), of(7), of(8)].concat();
+    let framing = Framing {
+        length: Length::U16,
+        includes_itself: false,
+        endian: Endian::Little,
+        end: End::Close,
+    };
+    let (name, keys) = ("wide".to_owned(), (0..6).collect());
+    Arc::new(Schema::new(name, Endian::Little, framing, fields, keys, made).unwrap())
+}
+
+/// Packets of four records in pieces of so many packets, in which each group comes twice.
+fn wide_pieces(groups: u32, packets: usize) -> Vec<(u64, Vec<u8>)> {
+    let record = |number: u32| {
+        let group = number % groups;
+        let mut record = u64::from(group).to_le_bytes().to_vec();
+        record.extend(
+            format!("{:<100}", format!("{} of a long name, {group}", "x".repeat(40))).bytes(),
+        );
+        record.extend((-i64::from(group)).to_le_bytes());
+        record.extend(format!("{:<12}", group % 100).bytes());
+        record.extend(u64::MAX.to_le_bytes());
+        record.push((group % 2) as u8);
+        record.extend((u64::MAX / 3 + u64::from(number)).to_le_bytes());
+        record.extend((number as i32).to_le_bytes());
+        record.extend((number as f32).to_le_bytes());
+        record
+    };
+    let numbers: Vec<u32> = (0..2 * groups).collect();
+    let packets_of = numbers.chunks(PACKET_RECORDS).map(|numbers| {
+        let body: Vec<u8> = numbers.iter().flat_map(|&number| record(number)).collect();
+        let length = (body.len() as u16).to_le_bytes();
+        (numbers.len() as u64, [&length[..], &body].concat())
+    });
+    let all: Vec<(u64, Vec<u8>)> = packets_of.collect();
+    let joined = all.chunks(packets).map(|packets| {
+        let records = packets.iter().map(|(records, _)| records).sum();
+        (records, packets.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect())
+    });
+    joined.collect()
+}
+
+/// Another schema than the built-in one costs no allocation either, whatever it has.
+#[test]
+fn wide_keys_two_texts_and_all_functions() {
+    let schema = wide_schema();
+    for (connections, groups, packets) in [(1, 100, 100), (4, 100, 1)] {
+        let pieces = wide_pieces(groups, packets);
+        let sources = (0..connections).map(|_| Source::Pieces(&pieces, 0)).collect();
+        let mut world = World::start_with(config(), &schema, sources);
+        world.warm_up_records(u64::from(6 * groups));
+        world.measure(READS, World::write).assert_nothing_asked();
+        world.measure(READS, World::write_and_wait).assert_nothing_asked();
+        for stream in world.finish() {
+            assert_eq!(stream.groups, groups as usize);
+        }
+    }
+}
+
 #[test]
 fn windows_of_plain_memory() {
     for write_bytes in [BULK, PACKETS] {
@@ -371,13 +479,13 @@ fn windows_of_plain_memory() {
 /// Neither allocates for each batch; what they may still allocate, however many batches there are:
 ///
 /// * Each column set is made once, which may be at any time: as many as there are streams and four
-///   a worker, which are made at start. A set is four columns.
+///   a worker, which are made at start. A set is four columns in two lists.
 /// * tokio's queue is a list of blocks of 32 jobs, which the receiver gives back to the sender. At
 ///   most 32 jobs wait, and a block comes back one job late, so three blocks are in use at most,
 ///   of which the first is there from the start.
 #[test]
 fn batches_of_columns() {
-    const COLUMNS_OF_SET: u64 = 4;
+    const ALLOCATIONS_OF_SET: u64 = 6;
     const BLOCKS_OF_QUEUE: u64 = 2;
     for connections in [1, 10] {
         let block = block(125);
@@ -388,7 +496,7 @@ fn batches_of_columns() {
             ..config()
         };
         let batch_rows = config.batch_rows as u64;
-        let once = COLUMNS_OF_SET * u64::from(connections) + BLOCKS_OF_QUEUE;
+        let once = ALLOCATIONS_OF_SET * u64::from(connections) + BLOCKS_OF_QUEUE;
         let mut world = World::start(config, connections, &block, BULK);
         world.warm_up(&block);
         let measured = world.measure(READS, World::write);

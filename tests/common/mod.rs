@@ -108,8 +108,17 @@ impl Engine {
 
     /// One that takes record streams, with another stdout; also gives what follows on its stderr.
     pub fn start_with(options: &[&str], stdout: Stdio) -> (Engine, BufReader<ChildStderr>) {
+        Engine::start_command_with(ringest(), options, stdout)
+    }
+
+    /// The same, where a command of the test's own runs the program.
+    pub fn start_command_with(
+        command: Command,
+        options: &[&str],
+        stdout: Stdio,
+    ) -> (Engine, BufReader<ChildStderr>) {
         let options = [RECORDS_ONLY, options].concat();
-        Engine::spawn(ringest(), &options, stdout, tempfile::tempdir().expect("a directory"))
+        Engine::spawn(command, &options, stdout, tempfile::tempdir().expect("a directory"))
     }
 
     fn spawn(

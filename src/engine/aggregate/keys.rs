@@ -1,0 +1,121 @@
+//! The packed keys of groups as columns, and the order of the groups: aggregates nothing.
+
+use super::key_name;
+use super::parts::type_of;
+use crate::engine::intern::Texts;
+use crate::engine::plan::{KeyBits, Plan};
+use crate::wire::schema::{Field, Kind};
+use crate::wire::text::Escaped;
+use polars::prelude::*;
+use std::fmt::Write;
+
+/// Merged partials with their keys as columns of their own, sorted by them.
+pub(super) fn with_keys(
+    plan: &Plan,
+    partials: DataFrame,
+    texts: &[Texts],
+) -> PolarsResult<DataFrame> {
+    let order = order_of(plan, &partials, texts)?;
+    let sorted = partials.take(&order)?;
+    drop(partials);
+    let mut columns = Vec::with_capacity(plan.key_bits().len() + sorted.width());
+    let mut texts = texts.iter();
+    for (field, bits) in plan.schema().keys().zip(plan.key_bits()) {
+        let values = values_of(&sorted, bits)?;
+        let texts = if field.kind.is_text() { texts.next() } else { None };
+        columns.push(match texts {
+            Some(texts) => text_column(field, &values, texts)?,
+            None => number_column(field, bits, &values)?,
+        });
+    }
+    let words = plan.key_words();
+    columns.extend(sorted.columns()[words..].iter().cloned());
+    DataFrame::new_infer_height(columns)
+}
+
+fn word(partials: &DataFrame, word: usize) -> PolarsResult<&UInt64Chunked> {
+    partials.column(&key_name(word))?.u64()
+}
+
+/// What stands in a key's bits, for each row.
+fn values_of(partials: &DataFrame, bits: &KeyBits) -> PolarsResult<Vec<u64>> {
+    let words = word(partials, bits.word)?.into_no_null_iter();
+    Ok(words.map(|word| bits.of(word)).collect())
+}
+
+/// The rows in the order of their keys.
+fn order_of(plan: &Plan, partials: &DataFrame, texts: &[Texts]) -> PolarsResult<IdxCa> {
+    let mut words = Vec::with_capacity(plan.key_words());
+    for number in 0..plan.key_words() {
+        words.push(word(partials, number)?.into_no_null_iter().collect::<Vec<u64>>());
+    }
+    for (text, texts) in plan.texts().iter().zip(texts) {
+        let rank = ranks(texts);
+        for word in &mut words[text.bits.word] {
+            *word = text.bits.replace(*word, u64::from(rank[text.bits.of(*word) as usize]));
+        }
+    }
+    let rows = 0..partials.height() as IdxSize;
+    Ok(match &words[..] {
+        [word] => {
+            let mut order: Vec<(u64, IdxSize)> = word.iter().copied().zip(rows).collect();
+            order.sort_unstable();
+            order.into_iter().map(|(_, row)| Some(row)).collect()
+        }
+        words => {
+            let mut order: Vec<IdxSize> = rows.collect();
+            let key = |row: IdxSize| words.iter().map(move |word| word[row as usize]);
+            order.sort_unstable_by(|&left, &right| key(left).cmp(key(right)));
+            order.into_iter().map(Some).collect()
+        }
+    })
+}
+
+/// The place of each code's text among all texts in the order of their bytes.
+fn ranks(texts: &Texts) -> Vec<u32> {
+    let mut codes: Vec<u32> = (0..texts.len() as u32).collect();
+    codes.sort_unstable_by_key(|&code| texts.get(code as usize));
+    let mut ranks = vec![0; codes.len()];
+    for (rank, code) in codes.into_iter().enumerate() {
+        ranks[code as usize] = rank as u32;
+    }
+    ranks
+}
+
+fn number_column(field: &Field, bits: &KeyBits, values: &[u64]) -> PolarsResult<Column> {
+    let name = field.name.as_str().into();
+    let column = if field.kind.is_signed() {
+        // The sign was turned, so that words compare by value.
+        let unused = u64::BITS - bits.bits;
+        let turn = 1 << (bits.bits - 1);
+        let number = |&value: &u64| ((value ^ turn) << unused) as i64 >> unused;
+        Int64Chunked::from_vec(name, values.iter().map(number).collect()).into_column()
+    } else {
+        UInt64Chunked::from_vec(name, values.to_vec()).into_column()
+    };
+    column.strict_cast(&type_of(field.kind))
+}
+
+/// Texts in their shown form, bytes as they are. The rows point into one copy of the distinct
+/// values, so that a long one costs its bytes once and not once a group.
+fn text_column(field: &Field, codes: &[u64], texts: &Texts) -> PolarsResult<Column> {
+    let name = PlSmallStr::from_str(&field.name);
+    let distinct = match field.kind {
+        Kind::Bytes { .. } => {
+            let values = (0..texts.len()).map(|code| texts.get(code));
+            BinaryChunked::from_iter_values(name, values).into_column()
+        }
+        _ => {
+            let mut distinct = StringChunkedBuilder::new(name, texts.len());
+            let mut shown = String::new();
+            for code in 0..texts.len() {
+                shown.clear();
+                write!(shown, "{}", Escaped(texts.get(code))).expect("a string takes all");
+                distinct.append_value(&shown);
+            }
+            distinct.finish().into_column()
+        }
+    };
+    let codes: IdxCa = codes.iter().map(|&code| Some(code as IdxSize)).collect();
+    distinct.take(&codes)
+}

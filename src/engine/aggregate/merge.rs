@@ -1,0 +1,385 @@
+//! Partials of many streams, as their files have them, to one result: finds no files, prints
+//! nothing, and believes no file that is not as it should be.
+//!
+//! Rows that agree in batch and keys are one row, however often they are there. What is said about
+//! batches is held against the rows themselves, so that one that is missing is noticed.
+
+use super::Grouped;
+use super::partial_file::ORIGIN_COLUMNS;
+use super::parts::{self, Finished, part_type, type_of};
+use crate::config::{LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN};
+use crate::engine::report::Status;
+use crate::wire::schema::partial::Part;
+use crate::wire::schema::{Kind, Schema};
+use crate::wire::text::unescape;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::Deserializer;
+use polars::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why partials cannot be merged.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// A file that cannot be read.
+    #[error(
+        "cannot read {file}: {cause}; it is cut off, not Parquet, or not readable by this user. \
+         Partials are written whole, so a copy may be better; without it, its groups are missing"
+    )]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A file with other columns.
+    #[error("{file} is not of these partials: {difference}; move it elsewhere, or merge it there")]
+    Foreign {
+        /// The file.
+        file: String,
+        /// How its columns differ.
+        difference: String,
+    },
+    /// Polars refused to do its part.
+    #[error("merging failed: {0}")]
+    Polars(#[from] PolarsError),
+}
+
+fn unreadable(file: &Path, cause: impl ToString) -> MergeError {
+    MergeError::Unreadable { file: file.display().to_string(), cause: cause.to_string() }
+}
+
+/// A stream's name, and where it was received.
+type Stream = (String, String);
+
+/// What is known of a batch.
+#[derive(Clone, Debug, Default)]
+struct Batch {
+    /// Records by its groups, where there are groups of it.
+    grouped: u64,
+    /// What was said about it.
+    said: Option<Said>,
+}
+
+#[derive(Clone, Debug)]
+struct Said {
+    status: Option<Status>,
+    records: u64,
+    packets: u64,
+    bytes: u64,
+}
+
+/// What was merged.
+#[derive(Debug)]
+pub struct Merged {
+    /// The groups.
+    pub grouped: Grouped,
+    /// Columns with sums that do not fit 64 bits.
+    pub overflowed: Vec<String>,
+    /// What is said about all streams together.
+    pub facts: MergedFacts,
+}
+
+/// Everything that is known of the streams that were merged.
+#[derive(Debug)]
+pub struct MergedFacts {
+    /// Nodes that received something.
+    pub nodes: usize,
+    /// Streams, by how they ended: complete, incomplete, rejected.
+    pub ended: [u64; 3],
+    /// Streams of which the last batch is not there: they go on, or their process was killed.
+    pub unfinished: Vec<String>,
+    /// Batches.
+    pub batches: u64,
+    /// Records in the result.
+    pub records: u64,
+    /// Packets, as far as it was said.
+    pub packets: u64,
+    /// Bytes, as far as it was said.
+    pub bytes: u64,
+    /// Latencies of the packets, as far as they were said.
+    pub latency: Histogram<u64>,
+    /// What is not there and should be, or is there and should not: a line for each stream.
+    pub faults: Vec<String>,
+    /// Batches of which nothing is said but their groups: their process was killed in between, or
+    /// is about to say it.
+    pub unsaid: Vec<String>,
+}
+
+impl Default for MergedFacts {
+    fn default() -> Self {
+        // As those of the engine, so that a merged percentile is that of one engine for all; of
+        // others, larger ones find room.
+        let latency = Histogram::new_with_bounds(LATENCY_NS_MIN, LATENCY_NS_MAX, LATENCY_DIGITS);
+        let mut latency = latency.expect("the bounds of config are valid");
+        latency.auto(true);
+        MergedFacts {
+            nodes: 0,
+            ended: [0; 3],
+            unfinished: Vec::new(),
+            batches: 0,
+            records: 0,
+            packets: 0,
+            bytes: 0,
+            latency,
+            faults: Vec::new(),
+            unsaid: Vec::new(),
+        }
+    }
+}
+
+/// Merges the partials in `groups`, of which `streams` says more. `schema` is that of the files,
+/// `result` the same or with some of its keys.
+///
+/// # Errors
+/// The first file that cannot be read or has other columns.
+pub fn merge(
+    schema: &Schema,
+    result: &Arc<Schema>,
+    groups: &[PathBuf],
+    streams: &[PathBuf],
+) -> Result<Merged, MergeError> {
+    let mut batches = Batches::default();
+    for file in streams {
+        batches.add_said(file)?;
+    }
+    let rows = read_groups(schema, result, groups)?;
+    batches.add_grouped(&rows)?;
+    let keys: Vec<Expr> = result.keys().map(|key| col(key.name.as_str())).collect();
+    let merged = rows.lazy().group_by(keys).agg(parts::merged(result)).collect()?;
+    let Finished { frame, overflowed } = parts::finish(result, &sort_by_keys(result, merged)?)?;
+    let grouped = Grouped::new(Arc::clone(result), frame);
+    Ok(Merged { grouped, overflowed, facts: batches.into_facts() })
+}
+
+/// The rows of all files in the order of their batches, each once.
+fn read_groups(
+    schema: &Schema,
+    result: &Schema,
+    files: &[PathBuf],
+) -> Result<DataFrame, MergeError> {
+    let expected = file_columns(schema);
+    for file in files {
+        check_columns(file, &expected)?;
+    }
+    if files.is_empty() {
+        let columns = expected.iter().map(|(name, dtype)| Column::new_empty(name.clone(), dtype));
+        return Ok(DataFrame::new(0, columns.collect())?);
+    }
+    let paths: Vec<PlRefPath> =
+        files.iter().map(|file| PlRefPath::try_from_path(file)).collect::<Result<_, _>>()?;
+    let options = ScanArgsParquet { glob: false, cache: false, ..ScanArgsParquet::default() };
+    let [node, connection, batch, time] = ORIGIN_COLUMNS;
+    let own = [node, connection, batch].into_iter();
+    let identity = own.chain(schema.keys().map(|key| key.name.as_str())).map(col).collect();
+    let mut rows = LazyFrame::scan_parquet_files(paths.into_iter().collect(), options)?
+        .unique_stable_generic(Some(identity), UniqueKeepStrategy::First);
+    let ordered = |&(_, part): &(usize, Part)| matches!(part, Part::First | Part::Last);
+    if schema.parts().iter().any(ordered) {
+        let mut order = vec![time, node, connection, batch];
+        if result.keys().len() < schema.keys().len() {
+            // Which group of a batch was first is not known; any order will do that stays.
+            order.extend(schema.keys().map(|key| key.name.as_str()));
+        }
+        rows = rows.sort(order, SortMultipleOptions::default().with_maintain_order(true));
+    }
+    Ok(rows.collect()?)
+}
+
+/// The columns of files with groups.
+fn file_columns(schema: &Schema) -> Vec<(PlSmallStr, DataType)> {
+    let own = [DataType::String, DataType::String, DataType::UInt32, DataType::Int64];
+    let own = ORIGIN_COLUMNS.into_iter().map(PlSmallStr::from).zip(own);
+    let keys = schema.keys().map(|key| (PlSmallStr::from(&key.name), type_of(key.kind)));
+    let parts = schema.parts().into_iter().map(|(field, part)| {
+        let dtype = part_type(schema.fields()[field].kind, part);
+        (schema.part_name(field, part).into(), dtype)
+    });
+    own.chain(keys).chain([("count".into(), DataType::UInt64)]).chain(parts).collect()
+}
+
+fn check_columns(file: &Path, expected: &[(PlSmallStr, DataType)]) -> Result<(), MergeError> {
+    let opened = File::open(file).map_err(|error| unreadable(file, error))?;
+    let found = ParquetReader::new(opened).schema().map_err(|error| unreadable(file, error))?;
+    let found = polars::prelude::Schema::from_arrow_schema(&found);
+    let mut found: Vec<(PlSmallStr, DataType)> = found.into_iter().collect();
+    let foreign =
+        |difference| Err(MergeError::Foreign { file: file.display().to_string(), difference });
+    for (name, dtype) in expected {
+        match found.iter().position(|(found, _)| found == name) {
+            None => return foreign(format!("it has no column {name}")),
+            Some(at) if found[at].1 != *dtype => {
+                let is = &found[at].1;
+                return foreign(format!("its column {name} is {is} and not {dtype}"));
+            }
+            Some(at) => drop(found.swap_remove(at)),
+        }
+    }
+    match found.first() {
+        Some((name, _)) => foreign(format!("it has a column {name} besides")),
+        None => Ok(()),
+    }
+}
+
+/// Numbers by value, texts by their bytes: those that are shown otherwise than they are must not
+/// be sorted as they are shown.
+fn sort_by_keys(schema: &Schema, mut frame: DataFrame) -> PolarsResult<DataFrame> {
+    let mut order: Vec<PlSmallStr> = Vec::new();
+    for key in schema.keys() {
+        let column = frame.column(&key.name)?;
+        let escaped = |text: &str| text.contains('\\');
+        let name = match key.kind {
+            Kind::Text { .. } if column.str()?.iter().flatten().any(escaped) => {
+                // No field's name has a space.
+                let name = PlSmallStr::from(format!("bytes of {}", key.name));
+                let bytes = column.str()?.iter().map(|text| text.map(unescape));
+                let bytes: BinaryChunked = bytes.collect();
+                frame.with_column(bytes.into_column().with_name(name.clone()))?;
+                name
+            }
+            _ => PlSmallStr::from(&key.name),
+        };
+        order.push(name);
+    }
+    frame.sort(order, SortMultipleOptions::default())
+}
+
+/// The batches that there are, of each stream.
+#[derive(Default)]
+struct Batches {
+    streams: BTreeMap<Stream, BTreeMap<u32, Batch>>,
+    facts: MergedFacts,
+}
+
+impl Batches {
+    /// Adds what a file says about its batches.
+    fn add_said(&mut self, file: &Path) -> Result<(), MergeError> {
+        let opened = File::open(file).map_err(|error| unreadable(file, error))?;
+        let frame = ParquetReader::new(opened).finish();
+        let frame = frame.map_err(|error| unreadable(file, error))?;
+        self.add_rows(&frame).map_err(|error| MergeError::Foreign {
+            file: file.display().to_string(),
+            difference: error.to_string(),
+        })
+    }
+
+    fn add_rows(&mut self, frame: &DataFrame) -> PolarsResult<()> {
+        let [node, connection, batch, _] = ORIGIN_COLUMNS;
+        let (node, connection) = (frame.column(node)?.str()?, frame.column(connection)?.str()?);
+        let batch = frame.column(batch)?.u32()?;
+        let status = frame.column("status")?.str()?;
+        let latency = frame.column("latency_v2")?.binary()?;
+        let number = |name: &str| frame.column(name)?.u64().cloned();
+        let [records, packets, bytes] = [number("records")?, number("packets")?, number("bytes")?];
+        for row in 0..frame.height() {
+            let null = || polars_err!(ComputeError: "a column has a null");
+            let stream = (node.get(row).ok_or_else(null)?, connection.get(row).ok_or_else(null)?);
+            let known = self.streams.entry((stream.0.to_owned(), stream.1.to_owned())).or_default();
+            let batch = known.entry(batch.get(row).ok_or_else(null)?).or_default();
+            if batch.said.is_some() {
+                continue;
+            }
+            let latency = histogram(latency.get(row).ok_or_else(null)?)
+                .map_err(|cause| polars_err!(ComputeError: "latency_v2 is none: {cause}"))?;
+            let added = self.facts.latency.add(&latency);
+            added.map_err(|cause| polars_err!(ComputeError: "latency_v2: {cause}"))?;
+            batch.said = Some(Said {
+                status: status.get(row).map(status_of).transpose()?,
+                records: records.get(row).ok_or_else(null)?,
+                packets: packets.get(row).ok_or_else(null)?,
+                bytes: bytes.get(row).ok_or_else(null)?,
+            });
+        }
+        Ok(())
+    }
+
+    /// Adds what the rows of groups themselves say.
+    fn add_grouped(&mut self, rows: &DataFrame) -> PolarsResult<()> {
+        let [node, connection, batch, _] = ORIGIN_COLUMNS;
+        let origin = [col(node), col(connection), col(batch)];
+        let counted = rows.clone().lazy().group_by(origin).agg([col("count").sum()]).collect()?;
+        let (nodes, connections) =
+            (counted.column(node)?.str()?, counted.column(connection)?.str()?);
+        let (batches, counts) = (counted.column(batch)?.u32()?, counted.column("count")?.u64()?);
+        for row in 0..counted.height() {
+            let (Some(node), Some(connection)) = (nodes.get(row), connections.get(row)) else {
+                polars_bail!(ComputeError: "a row has no node or no connection");
+            };
+            let known = self.streams.entry((node.to_owned(), connection.to_owned())).or_default();
+            let batch = known.entry(batches.get(row).unwrap_or_default()).or_default();
+            batch.grouped = counts.get(row).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    fn into_facts(self) -> MergedFacts {
+        let Batches { streams, mut facts } = self;
+        let nodes: BTreeSet<&String> = streams.keys().map(|(node, _)| node).collect();
+        facts.nodes = nodes.len();
+        for ((node, connection), batches) in &streams {
+            let name = format!("{connection} of {node}");
+            facts.batches += batches.len() as u64;
+            facts.records += batches.values().map(|batch| batch.grouped).sum::<u64>();
+            let said = || batches.values().filter_map(|batch| batch.said.as_ref());
+            facts.packets += said().map(|said| said.packets).sum::<u64>();
+            facts.bytes += said().map(|said| said.bytes).sum::<u64>();
+            match said().find_map(|said| said.status) {
+                Some(status) => facts.ended[status as usize] += 1,
+                None => facts.unfinished.push(name.clone()),
+            }
+            look_for_faults(&mut facts, &name, batches);
+        }
+        facts
+    }
+}
+
+/// Notes the batches of a stream that are missing, or not what was said about them.
+fn look_for_faults(facts: &mut MergedFacts, name: &str, batches: &BTreeMap<u32, Batch>) {
+    let last = batches.keys().last().copied().unwrap_or_default();
+    let missing = u64::from(last) + 1 - batches.len() as u64;
+    if missing > 0 {
+        let first = (0..).find(|number| !batches.contains_key(number)).unwrap_or_default();
+        let fault = format!(
+            "stream {name} lacks {missing} of {} batches, the first: {first}",
+            u64::from(last) + 1
+        );
+        facts.faults.push(fault);
+    }
+    for (number, batch) in batches {
+        match &batch.said {
+            Some(said) if said.records != batch.grouped => facts.faults.push(format!(
+                "batch {number} of stream {name} has groups of {} records, it had {}",
+                batch.grouped, said.records
+            )),
+            None => facts.unsaid.push(format!("batch {number} of stream {name}")),
+            Some(_) => {}
+        }
+    }
+}
+
+fn status_of(word: &str) -> PolarsResult<Status> {
+    let all = [Status::Complete, Status::Incomplete, Status::Rejected];
+    all.into_iter()
+        .find(|status| status.as_str() == word)
+        .ok_or_else(|| polars_err!(ComputeError: "{word:?} is no status"))
+}
+
+/// A histogram in its V2 form, not compressed.
+fn histogram(bytes: &[u8]) -> io::Result<Histogram<u64>> {
+    const HEADER_BYTES: usize = 40;
+    // The payload's length is believed by the one that reads it: it must not name gigabytes.
+    let payload = bytes.get(4..8).and_then(|length| <[u8; 4]>::try_from(length).ok());
+    let length = payload.map(|length| u32::from_be_bytes(length) as usize);
+    if length.is_none_or(|length| HEADER_BYTES + length != bytes.len()) {
+        return Err(io::Error::other("its length is another"));
+    }
+    let read = Deserializer::new().deserialize(&mut &bytes[..]);
+    read.map_err(|error| io::Error::other(error.to_string()))
+}
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;

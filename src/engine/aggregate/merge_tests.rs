@@ -1,0 +1,276 @@
+//! Merging of files against plain Rust over the records that they were made of.
+
+use super::super::partial_file::{BatchFacts, Origin, write_facts, write_groups};
+use super::*;
+use crate::engine::latency::{Latency, summary};
+use crate::wire::schema::{Aggregate, Endian, Framing, Function, Padding, Schema};
+use crate::wire::text::Escaped;
+use proptest::prelude::*;
+use std::fs;
+use std::time::Duration;
+
+/// A record: two keys, a number that is summed, one of which the first and last are kept.
+type Record = (u16, &'static [u8], i64, u8);
+
+fn schema(keys: &[usize]) -> Schema {
+    let text = Kind::Text { bytes: 8, padding: Padding::BOTH };
+    let fields = [("K", Kind::U16), ("T", text), ("V", Kind::I64), ("W", Kind::U8)];
+    let fields = fields.map(|(name, kind)| (name.to_owned(), kind)).to_vec();
+    let of = |field, function| Aggregate::Of { field, function };
+    let aggregates = vec![
+        of(2, Function::Sum),
+        of(2, Function::Min),
+        of(3, Function::First),
+        of(3, Function::Last),
+        of(3, Function::Var),
+    ];
+    let (endian, framing) = (Endian::Big, Framing::default());
+    Schema::new("m".to_owned(), endian, framing, fields, keys.to_vec(), aggregates).unwrap()
+}
+
+/// The groups of records, as an engine hands them over.
+fn groups(schema: &Schema, records: &[Record]) -> DataFrame {
+    let shown: Vec<String> = records.iter().map(|r| Escaped(r.1).to_string()).collect();
+    let columns = vec![
+        Column::new("K".into(), records.iter().map(|r| r.0).collect::<Vec<_>>()),
+        Column::new("T".into(), shown),
+        Column::new("V".into(), records.iter().map(|r| r.2).collect::<Vec<_>>()),
+        Column::new("V.high".into(), records.iter().map(|r| r.2 >> 32).collect::<Vec<_>>()),
+        Column::new(
+            "V.low".into(),
+            records.iter().map(|r| r.2 as u64 & 0xffff_ffff).collect::<Vec<_>>(),
+        ),
+        Column::new("W".into(), records.iter().map(|r| u64::from(r.3)).collect::<Vec<_>>()),
+    ];
+    let frame = DataFrame::new(records.len(), columns).unwrap();
+    frame.lazy().group_by([col("K"), col("T")]).agg(parts::gathered(schema)).collect().unwrap()
+}
+
+/// A directory of partials that grows.
+struct Partials {
+    directory: tempfile::TempDir,
+    schema: Schema,
+    groups: Vec<PathBuf>,
+    streams: Vec<PathBuf>,
+}
+
+impl Partials {
+    fn new() -> Self {
+        let (directory, schema) = (tempfile::tempdir().unwrap(), schema(&[0, 1]));
+        Partials { directory, schema, groups: Vec::new(), streams: Vec::new() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn add_groups(&mut self, origin: &Origin, records: &[Record]) -> PathBuf {
+        let Origin { node, connection, batch, .. } = origin;
+        let path = self.path(&format!("{node}-{connection}-{batch}.groups.parquet"));
+        let mut file = Vec::new();
+        write_groups(&self.schema, &groups(&self.schema, records), origin, &mut file).unwrap();
+        fs::write(&path, file).unwrap();
+        self.groups.push(path.clone());
+        path
+    }
+
+    fn add_stream(&mut self, origin: &Origin, records: u64, status: Option<&'static str>) {
+        let Origin { node, connection, batch, .. } = origin;
+        let path = self.path(&format!("{node}-{connection}-{batch}.stream.parquet"));
+        let mut latency = Latency::default();
+        latency.record(Duration::from_micros(1 + u64::from(*batch)), records);
+        let reason = None;
+        let (packets, bytes) = (records, records * 19);
+        let facts = BatchFacts { status, reason, records, packets, bytes, latency };
+        let mut file = Vec::new();
+        write_facts(origin, &facts, &mut file).unwrap();
+        fs::write(&path, file).unwrap();
+        self.streams.push(path);
+    }
+
+    fn merge_by(&self, keys: &[usize]) -> Result<Merged, MergeError> {
+        merge(&self.schema, &Arc::new(schema(keys)), &self.groups, &self.streams)
+    }
+}
+
+fn origin(node: &str, connection: &str, batch: u32, time_us: i64) -> Origin {
+    let (node, connection) = (node.to_owned(), connection.to_owned());
+    Origin { node, connection, batch, time_us }
+}
+
+/// What the result must be: keys, then records in their order.
+fn naive(records: &[Record], by_text: bool) -> BTreeMap<(u16, Vec<u8>), Vec<Record>> {
+    let mut groups: BTreeMap<_, Vec<Record>> = BTreeMap::new();
+    for record in records {
+        let text = if by_text { record.1.to_vec() } else { Vec::new() };
+        groups.entry((record.0, text)).or_default().push(*record);
+    }
+    groups
+}
+
+fn assert_merged(frame: &DataFrame, expected: &BTreeMap<(u16, Vec<u8>), Vec<Record>>) {
+    assert_eq!(frame.height(), expected.len());
+    let column = |name| frame.column(name).unwrap();
+    for (row, ((key, text), records)) in expected.iter().enumerate() {
+        assert_eq!(column("K").u16().unwrap().get(row), Some(*key));
+        if let Ok(texts) = frame.column("T") {
+            let shown = Escaped(text).to_string();
+            assert_eq!(texts.str().unwrap().get(row), Some(shown.as_str()));
+        }
+        let sum: i128 = records.iter().map(|r| i128::from(r.2)).sum();
+        let first_last = (records.first().map(|r| r.3), records.last().map(|r| r.3));
+        assert_eq!(column("V_sum").i64().unwrap().get(row), i64::try_from(sum).ok());
+        assert_eq!(column("V_min").i64().unwrap().get(row), records.iter().map(|r| r.2).min());
+        // Of groups of one batch that become one it is not known which was first.
+        if frame.column("T").is_ok() {
+            let found = ["W_first", "W_last"].map(|name| column(name).u8().unwrap().get(row));
+            assert_eq!(found, [first_last.0, first_last.1]);
+        }
+        assert_eq!(column("count").u64().unwrap().get(row), Some(records.len() as u64));
+    }
+}
+
+const TEXTS: [&[u8]; 5] = [b"a", b"b\\", b"\x00\x80", b"~", b""];
+
+fn any_record() -> impl Strategy<Value = Record> {
+    let value = prop_oneof![any::<i64>(), -5i64..5, Just(i64::MIN), Just(i64::MAX)];
+    (0u16..3, prop::sample::select(TEXTS.to_vec()), value, any::<u8>())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// Batches of streams of nodes, in any order of files, some of them twice.
+    #[test]
+    fn files_merge_into_what_all_records_are(
+        streams in proptest::collection::vec(
+            proptest::collection::vec(proptest::collection::vec(any_record(), 0..20), 1..4), 1..5),
+        twice in any::<bool>(),
+    ) {
+        let mut partials = Partials::new();
+        let mut batches = Vec::new();
+        for (stream, parts) in streams.iter().enumerate() {
+            let last = parts.len() - 1;
+            let (node, connection) = (["n1", "n2"][stream % 2], format!("c{stream}"));
+            for (batch, records) in parts.iter().enumerate() {
+                // Batches of streams alternate, and some begin in the same microsecond.
+                let time = (batch as i64 * 10) + stream as i64 / 2;
+                let origin = origin(node, &connection, batch as u32, time);
+                partials.add_groups(&origin, records);
+                let status = (batch == last).then_some("complete");
+                partials.add_stream(&origin, records.len() as u64, status);
+                batches.push((time, node, connection.clone(), batch, records));
+            }
+        }
+        partials.groups.reverse();
+        if twice {
+            partials.groups.extend_from_within(1..);
+            partials.streams.extend_from_within(..);
+        }
+        batches.sort();
+        let records: Vec<Record> = batches.iter().flat_map(|b| b.4.iter().copied()).collect();
+        let Merged { grouped, facts, .. } = partials.merge_by(&[0, 1]).unwrap();
+        assert_merged(grouped.frame(), &naive(&records, true));
+        prop_assert_eq!(facts.records, records.len() as u64);
+        prop_assert_eq!(facts.latency.len(), records.len() as u64);
+        prop_assert_eq!(facts.bytes, 19 * records.len() as u64);
+        prop_assert_eq!(facts.ended, [streams.len() as u64, 0, 0]);
+        prop_assert_eq!(facts.nodes, streams.len().min(2));
+        prop_assert!(facts.faults.is_empty() && facts.unfinished.is_empty(), "{:?}", facts);
+        let Merged { grouped, .. } = partials.merge_by(&[0]).unwrap();
+        assert_merged(grouped.frame(), &naive(&records, false));
+        partials.groups.reverse();
+        let again = partials.merge_by(&[0]).unwrap().grouped;
+        prop_assert!(again.frame().equals_missing(grouped.frame()), "{:?}", again);
+    }
+}
+
+#[test]
+fn latencies_are_those_of_all_batches() {
+    let mut partials = Partials::new();
+    let mut all = Latency::default();
+    for batch in 0..3 {
+        let origin = origin("n", "c", batch, 0);
+        let record: Record = (1, b"a", 1, 1);
+        partials.add_groups(&origin, &[record; 50]);
+        partials.add_stream(&origin, 50, None);
+        all.record(Duration::from_micros(1 + u64::from(batch)), 50);
+    }
+    let Merged { facts, .. } = partials.merge_by(&[0, 1]).unwrap();
+    assert_eq!(summary(&facts.latency), all.summary());
+    assert_eq!(facts.unfinished, ["c of n"]);
+}
+
+#[test]
+fn what_is_missing_or_other_than_said_is_named() {
+    let mut partials = Partials::new();
+    let record: Record = (1, b"a", 1, 1);
+    for (connection, batch, status) in
+        [("rest", 1, None), ("rest", 3, Some("rejected")), ("more", 0, Some("incomplete"))]
+    {
+        let origin = origin("n", connection, batch, 0);
+        partials.add_groups(&origin, &[record; 3]);
+        partials.add_stream(&origin, if connection == "more" { 4 } else { 3 }, status);
+    }
+    partials.add_groups(&origin("n", "killed", 0, 0), &[record]);
+    partials.add_stream(&origin("n", "gone", 0, 0), 2, Some("complete"));
+    let Merged { facts, .. } = partials.merge_by(&[0, 1]).unwrap();
+    assert_eq!(
+        facts.faults,
+        [
+            "batch 0 of stream gone of n has groups of 0 records, it had 2",
+            "batch 0 of stream more of n has groups of 3 records, it had 4",
+            "stream rest of n lacks 2 of 4 batches, the first: 0",
+        ]
+    );
+    assert_eq!(facts.unsaid, ["batch 0 of stream killed of n"]);
+    assert_eq!(facts.unfinished, ["killed of n"]);
+    assert_eq!((facts.ended, facts.records), ([1, 1, 1], 10));
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_named() {
+    let mut partials = Partials::new();
+    let good = partials.add_groups(&origin("n", "c", 0, 0), &[(1, b"a", 1, 1)]);
+    let bytes = fs::read(&good).unwrap();
+    let bad = partials.path("bad.groups.parquet");
+    partials.groups.push(bad.clone());
+    for content in [&bytes[..bytes.len() - 20], b"not parquet", b""] {
+        fs::write(&bad, content).unwrap();
+        let error = partials.merge_by(&[0, 1]).unwrap_err();
+        assert!(matches!(error, MergeError::Unreadable { .. }), "{error}");
+        assert!(error.to_string().contains("bad.groups.parquet"), "{error}");
+    }
+    // A page within it is broken, its end is not.
+    let mut broken = bytes.clone();
+    broken[40..120].fill(0xff);
+    fs::write(&bad, broken).unwrap();
+    assert!(partials.merge_by(&[0, 1]).is_err());
+    // Groups of other keys.
+    let other = schema(&[0]);
+    let mut file = Vec::new();
+    let frame = groups(&partials.schema, &[(1, b"a", 1, 1)]);
+    write_groups(&other, &frame, &origin("n", "c", 0, 0), &mut file).unwrap();
+    fs::write(&bad, &file).unwrap();
+    let error = partials.merge_by(&[0, 1]).unwrap_err().to_string();
+    assert!(error.contains("bad.groups.parquet") && error.contains("no column T"), "{error}");
+    partials.groups.pop();
+    // Groups where the row about a batch should be.
+    partials.streams.push(good);
+    let error = partials.merge_by(&[0, 1]).unwrap_err().to_string();
+    assert!(error.contains("is not of these partials") && error.contains("status"), "{error}");
+}
+
+#[test]
+fn a_histogram_is_not_believed() {
+    let mut bytes = Vec::new();
+    use hdrhistogram::serialization::{Serializer, V2Serializer};
+    let mut latency = Histogram::<u64>::new(3).unwrap();
+    latency.record(1000).unwrap();
+    V2Serializer::new().serialize(&latency, &mut bytes).unwrap();
+    assert_eq!(histogram(&bytes).unwrap(), latency);
+    let mut long = bytes.clone();
+    long[4..8].fill(0xff);
+    for bad in [&long[..], &bytes[..bytes.len() - 1], &bytes[..6], b""] {
+        assert!(histogram(bad).is_err());
+    }
+}

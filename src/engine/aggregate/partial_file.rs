@@ -1,0 +1,285 @@
+//! What a batch of a stream leaves for a merge, as two Parquet files: its groups, mergeable, and
+//! one row about itself. Chooses no name, opens no file and merges nothing.
+
+use super::parts::part_type;
+use crate::engine::latency::Latency;
+use crate::wire::schema::Schema;
+use hdrhistogram::serialization::{Serializer, V2Serializer};
+use polars::prelude::*;
+use std::io::{self, Write};
+
+/// A file of partials that is not there.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum PartialFileError {
+    /// It could not be written.
+    Io(#[from] io::Error),
+    /// What should be in it could not be made, or not written.
+    Polars(#[from] PolarsError),
+}
+
+impl From<PartialFileError> for io::Error {
+    fn from(error: PartialFileError) -> Self {
+        match error {
+            PartialFileError::Io(error) => error,
+            PartialFileError::Polars(error) => io::Error::other(error.to_string()),
+        }
+    }
+}
+
+/// Columns that say which batch a row is of, in order.
+pub const ORIGIN_COLUMNS: [&str; 4] = ["node", "connection", "batch", "time_us"];
+
+/// Which batch of which stream. Whoever merges keeps one copy of rows that agree in all but the
+/// time, and in the keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Where it was received.
+    pub node: String,
+    /// The stream's name, of which no other run has the same.
+    pub connection: String,
+    /// From 0 in each stream.
+    pub batch: u32,
+    /// When it began, in microseconds since 1970 UTC.
+    pub time_us: i64,
+}
+
+/// What is said about a batch beside its groups.
+#[derive(Clone, Debug)]
+pub struct BatchFacts {
+    /// How the stream ended, where it ended with this batch: `complete`, `incomplete`, `rejected`.
+    pub status: Option<&'static str>,
+    /// Why it was not complete.
+    pub reason: Option<&'static str>,
+    /// Records of this batch.
+    pub records: u64,
+    /// Packets that ended in this batch.
+    pub packets: u64,
+    /// Bytes of this batch.
+    pub bytes: u64,
+    /// Latencies of its packets.
+    pub latency: Latency,
+}
+
+fn origin_columns(origin: &Origin, rows: usize) -> [Column; 4] {
+    let Origin { node, connection, batch, time_us } = origin;
+    let [node_name, connection_name, batch_name, time_name] = ORIGIN_COLUMNS.map(PlSmallStr::from);
+    let text = |name, value: &str| {
+        let scalar = Scalar::new(DataType::String, AnyValue::StringOwned(value.into()));
+        Column::new_scalar(name, scalar, rows)
+    };
+    [
+        text(node_name, node),
+        text(connection_name, connection),
+        Column::new_scalar(batch_name, Scalar::from(*batch), rows),
+        Column::new_scalar(time_name, Scalar::from(*time_us), rows),
+    ]
+}
+
+/// Writes the groups of a batch. `frame` has the keys under their names, with their final types,
+/// `count`, and the parts; numbers may be wider than their fields, and columns may stand anyhow.
+///
+/// # Errors
+/// Those of the writer, or a defect.
+pub fn write_groups(
+    schema: &Schema,
+    frame: &DataFrame,
+    origin: &Origin,
+    out: &mut impl Write,
+) -> Result<(), PartialFileError> {
+    let mut columns: Vec<Column> = origin_columns(origin, frame.height()).into();
+    for key in schema.keys() {
+        columns.push(frame.column(&key.name)?.clone());
+    }
+    columns.push(frame.column("count")?.strict_cast(&DataType::UInt64)?);
+    for (field, part) in schema.parts() {
+        let dtype = part_type(schema.fields()[field].kind, part);
+        columns.push(frame.column(&schema.part_name(field, part))?.strict_cast(&dtype)?);
+    }
+    write(DataFrame::new(frame.height(), columns)?, out)
+}
+
+/// Writes the row about a batch.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_facts(
+    origin: &Origin,
+    facts: &BatchFacts,
+    out: &mut impl Write,
+) -> Result<(), PartialFileError> {
+    let mut latency = Vec::new();
+    V2Serializer::new()
+        .serialize(facts.latency.histogram(), &mut latency)
+        .map_err(io::Error::other)?;
+    let column = |name: &str, value: AnyValue<'static>, dtype: DataType| {
+        Column::new_scalar(name.into(), Scalar::new(dtype, value), 1)
+    };
+    let text = |name, word: Option<&'static str>| {
+        column(name, word.map_or(AnyValue::Null, AnyValue::String), DataType::String)
+    };
+    let number = |name, n| column(name, AnyValue::UInt64(n), DataType::UInt64);
+    let mut columns: Vec<Column> = origin_columns(origin, 1).into();
+    let last = AnyValue::Boolean(facts.status.is_some());
+    columns.extend([
+        column("final", last, DataType::Boolean),
+        text("status", facts.status),
+        text("reason", facts.reason),
+        number("records", facts.records),
+        number("packets", facts.packets),
+        number("bytes", facts.bytes),
+        column("latency_v2", AnyValue::BinaryOwned(latency), DataType::Binary),
+    ]);
+    write(DataFrame::new(1, columns)?, out)
+}
+
+fn write(mut frame: DataFrame, out: &mut impl Write) -> Result<(), PartialFileError> {
+    ParquetWriter::new(out).finish(&mut frame)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parts;
+    use super::*;
+    use crate::wire::schema::{Aggregate, Endian, Framing, Function, Kind, Padding};
+    use hdrhistogram::Histogram;
+    use hdrhistogram::serialization::Deserializer;
+    use std::io::Cursor;
+
+    fn origin() -> Origin {
+        let connection = "20261120T200201.123456Z-42-7".to_owned();
+        Origin { node: "a".to_owned(), connection, batch: 3, time_us: 1_795_204_921_123_456 }
+    }
+
+    fn schema() -> Schema {
+        let padding = Padding::BOTH;
+        let fields = [
+            ("A", Kind::U32),
+            ("D", Kind::I8),
+            ("E", Kind::Text { bytes: 8, padding }),
+            ("F", Kind::I64),
+            ("G", Kind::Bool),
+            ("H", Kind::F32),
+            ("K", Kind::Bytes { bytes: 2 }),
+        ];
+        let fields = fields.map(|(name, kind)| (name.to_owned(), kind)).to_vec();
+        let of = |field, function| Aggregate::Of { field, function };
+        let aggregates = vec![
+            of(1, Function::Min),
+            of(3, Function::Mean),
+            of(4, Function::Last),
+            of(5, Function::First),
+            of(5, Function::Std),
+        ];
+        let (endian, framing) = (Endian::Big, Framing::default());
+        Schema::new("t".to_owned(), endian, framing, fields, vec![0, 2, 6], aggregates).unwrap()
+    }
+
+    /// Wide columns as a worker's groups have them, with `rows` groups.
+    fn wide(rows: usize) -> DataFrame {
+        let n = 0..rows as u64;
+        let unsigned = |name: &str, values: Vec<u64>| Column::new(name.into(), values);
+        let texts: Vec<String> = n.clone().map(|n| format!("{n:03}")).collect();
+        let bytes: Vec<&[u8]> = n.clone().map(|_| &b"\xff\x00"[..]).collect();
+        let floats: Vec<f64> = n.clone().map(|n| n as f64 + 0.5).collect();
+        let signed: Vec<i64> = n.clone().map(|n| n as i64 % 100 - 5).collect();
+        let columns = vec![
+            unsigned("last_G", n.clone().map(|n| n % 2).collect()),
+            Column::new("min_D".into(), signed.clone()),
+            Column::new("sum_F".into(), signed),
+            unsigned("sum_low_F", n.clone().collect()),
+            Column::new("first_H".into(), floats.clone()),
+            Column::new("mean_H".into(), floats.clone()),
+            Column::new("m2_H".into(), floats),
+            unsigned("count", n.clone().map(|n| n + 1).collect()),
+            Column::new("A".into(), n.map(|n| n as u32).collect::<Vec<_>>()),
+            Column::new("E".into(), texts),
+            Column::new("K".into(), bytes),
+        ];
+        DataFrame::new(rows, columns).unwrap()
+    }
+
+    fn read(file: &[u8]) -> DataFrame {
+        ParquetReader::new(Cursor::new(file)).finish().unwrap()
+    }
+
+    #[test]
+    fn groups_have_the_columns_of_the_contract_whatever_they_were_made_of() {
+        for rows in [0, 1, 200] {
+            let mut file = Vec::new();
+            write_groups(&schema(), &wide(rows), &origin(), &mut file).unwrap();
+            let frame = read(&file);
+            let shown: Vec<String> =
+                frame.schema().iter().map(|(name, dtype)| format!("{name} {dtype}")).collect();
+            let own = ["node str", "connection str", "batch u32", "time_us i64"];
+            let rest = [
+                "A u32",
+                "E str",
+                "K binary",
+                "count u64",
+                "min_D i8",
+                "sum_F i64",
+                "sum_low_F u64",
+                "last_G bool",
+                "first_H f32",
+                "mean_H f64",
+                "m2_H f64",
+            ];
+            assert_eq!(shown, [&own[..], &rest].concat());
+            let names: Vec<&str> =
+                shown.iter().map(|name| name.split(' ').next().unwrap()).collect();
+            assert_eq!(names, schema().partial_names());
+            assert_eq!(frame.height(), rows);
+        }
+        let mut file = Vec::new();
+        write_groups(&schema(), &wide(3), &origin(), &mut file).unwrap();
+        let frame = read(&file);
+        let connections = frame.column("connection").unwrap().str().unwrap();
+        assert!(connections.iter().all(|name| name == Some(origin().connection.as_str())));
+        assert_eq!(frame.column("min_D").unwrap().i8().unwrap().get(2), Some(-3));
+        assert_eq!(frame.column("last_G").unwrap().bool().unwrap().get(1), Some(true));
+        // It can be merged and finished.
+        let keys = [col("A"), col("E"), col("K")];
+        let merged = frame.lazy().group_by(keys).agg(parts::merged(&schema())).collect().unwrap();
+        assert_eq!(parts::finish(&schema(), &merged).unwrap().frame.height(), 3);
+    }
+
+    #[test]
+    fn a_value_that_its_field_cannot_have_is_not_written() {
+        let mut frame = wide(2);
+        frame.with_column(Column::new("min_D".into(), [1_i64, -129])).unwrap();
+        let error = write_groups(&schema(), &frame, &origin(), &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("-129"), "{error}");
+    }
+
+    #[test]
+    fn the_row_about_a_batch_keeps_its_latencies() {
+        let mut latency = Latency::default();
+        latency.record(std::time::Duration::from_millis(1), 5);
+        let facts = BatchFacts {
+            status: None,
+            reason: None,
+            records: 10,
+            packets: 5,
+            bytes: 2700,
+            latency: latency.clone(),
+        };
+        let (status, reason) = (Some("rejected"), Some("groups_limit"));
+        let last = BatchFacts { status, reason, ..facts.clone() };
+        for (facts, ended) in [(facts, false), (last, true)] {
+            let mut file = Vec::new();
+            write_facts(&origin(), &facts, &mut file).unwrap();
+            let row = read(&file);
+            assert_eq!(row.height(), 1);
+            assert_eq!(row.column("final").unwrap().bool().unwrap().get(0), Some(ended));
+            assert_eq!(row.column("status").unwrap().str().unwrap().get(0), facts.status);
+            assert_eq!(row.column("reason").unwrap().str().unwrap().get(0), facts.reason);
+            assert_eq!(row.column("bytes").unwrap().u64().unwrap().get(0), Some(2700));
+            let bytes = row.column("latency_v2").unwrap().binary().unwrap();
+            let mut bytes = bytes.get(0).unwrap();
+            let read: Histogram<u64> = Deserializer::new().deserialize(&mut bytes).unwrap();
+            assert_eq!(read, *latency.histogram());
+        }
+    }
+}

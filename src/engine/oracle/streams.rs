@@ -1,0 +1,159 @@
+//! Records to packets as a schema frames them, and a stream in pieces through the engine, for
+//! tests: reads no field and judges nothing.
+
+use crate::config::Config;
+use crate::engine::aggregate::{Aggregate, Finished};
+use crate::engine::columns::{ColumnSet, PartialSet};
+use crate::engine::groups::GroupTable;
+use crate::engine::intake::{Counts, Next, RecordIntake, Refused};
+use crate::engine::plan::Plan;
+use crate::wire::schema::{End, Endian, Length, Schema};
+use std::sync::Arc;
+
+/// A packet of records, or the records alone.
+pub fn packet(schema: &Schema, records: &[Vec<u8>]) -> Vec<u8> {
+    let framing = schema.framing();
+    let own = match framing.length {
+        Length::U32 => 4,
+        Length::U16 => 2,
+        Length::None => 0,
+    };
+    let body = records.concat();
+    let length = body.len() + if framing.includes_itself { own } else { 0 };
+    // The lowest byte first, then turned.
+    let mut header: Vec<u8> = (0..own).map(|i| (length >> (8 * i)) as u8).collect();
+    if framing.endian == Endian::Big {
+        header.reverse();
+    }
+    assert!(own == 0 || length >> (8 * own) == 0, "{length} is too long for a packet's length");
+    [header, body].concat()
+}
+
+/// A whole stream.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// All of its bytes.
+    pub bytes: Vec<u8>,
+    /// What an intake must have counted at its end.
+    pub counts: Counts,
+}
+
+impl Stream {
+    /// Packets of the given sizes, over and over, until all records are sent; then what ends it.
+    pub fn new(schema: &Schema, records: &[Vec<u8>], sizes: &[usize]) -> Self {
+        let end = vec![0; schema.record_bytes()];
+        let ends_by_record = schema.framing().end == End::ZeroRecord;
+        let mut sent: Vec<Vec<u8>> = records.to_vec();
+        if ends_by_record {
+            sent.push(end);
+        }
+        let bare = schema.framing().length == Length::None;
+        let (mut bytes, mut packets, mut rest) = (Vec::new(), 0, &sent[..]);
+        let mut sizes = sizes.iter().cycle();
+        while !rest.is_empty() {
+            let size = (*sizes.next().expect("there are sizes")).min(rest.len());
+            bytes.extend(packet(schema, &rest[..size]));
+            packets += if bare { size } else { 1 };
+            rest = &rest[size..];
+        }
+        let counts = Counts {
+            records: records.len() as u64,
+            packets: packets as u64,
+            bytes: bytes.len() as u64,
+            bytes_after_end: 0,
+        };
+        Stream { bytes, counts }
+    }
+}
+
+/// How a stream goes through the engine.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// Where reads end, beside the ends of the window.
+    pub cuts: Vec<usize>,
+    /// Bytes of the window.
+    pub window_bytes: usize,
+    /// Rows after which what was gathered is handed over.
+    pub rows: usize,
+    /// Rows that Polars is handed at a time.
+    pub set_rows: usize,
+}
+
+/// What came of a stream.
+pub struct Outcome {
+    /// The result.
+    pub finished: Finished,
+    /// What was counted.
+    pub counts: Counts,
+    /// Whether the stream was whole when it ended.
+    pub is_complete: bool,
+    /// Why it was refused.
+    pub refused: Option<Refused>,
+}
+
+/// Gives pieces of a stream to an intake until it ends or is refused.
+fn feed(
+    bytes: &[u8],
+    path: &Path,
+    intake: &mut RecordIntake,
+    mut poll: impl FnMut(&mut RecordIntake, &[u8]) -> Result<Next, Refused>,
+) -> Result<(), Refused> {
+    let mut buffer = vec![0xaa; path.window_bytes];
+    let mut at = 0;
+    for &end in path.cuts.iter().chain([&bytes.len()]) {
+        while at < end {
+            let free = intake.free();
+            let read = free.len().min(end - at);
+            assert!(read > 0, "a window is never full between reads");
+            buffer[free.start..free.start + read].copy_from_slice(&bytes[at..at + read]);
+            at += read;
+            intake.handle_read(read);
+            while poll(intake, &buffer)? == Next::Rows {}
+            intake.compact(&mut buffer);
+        }
+    }
+    Ok(())
+}
+
+/// A stream whose columns Polars aggregates.
+pub fn through_columns(plan: &Arc<Plan>, config: &Config, bytes: &[u8], path: &Path) -> Outcome {
+    let mut intake = RecordIntake::new(plan, config, path.window_bytes);
+    let mut aggregate = Aggregate::new(plan);
+    let mut set = ColumnSet::with_rows(plan, path.rows);
+    let fed = feed(bytes, path, &mut intake, |intake, buffer| {
+        let next = intake.poll_rows(buffer, &mut set)?;
+        if set.rows_free() == 0 {
+            aggregate.add(&mut set).expect("Polars takes any rows");
+            assert!(set.is_empty());
+        }
+        Ok(next)
+    });
+    aggregate.add(&mut set).expect("Polars takes any rows");
+    outcome(intake, aggregate, fed)
+}
+
+/// A stream whose records are folded into groups, which Polars puts together.
+pub fn through_groups(plan: &Arc<Plan>, config: &Config, bytes: &[u8], path: &Path) -> Outcome {
+    let mut intake = RecordIntake::new(plan, config, path.window_bytes);
+    let mut aggregate = Aggregate::new(plan);
+    let mut set = PartialSet::with_rows(plan, path.set_rows);
+    let table = || GroupTable::with_limits(plan, config.groups_limit, path.rows as u64);
+    let mut groups = table();
+    let fed = feed(bytes, path, &mut intake, |intake, buffer| {
+        let next = intake.poll_groups(buffer, &mut groups)?;
+        if groups.rows_free() == 0 {
+            let full = std::mem::replace(&mut groups, table());
+            aggregate.add_partials(full.partials(), &mut set).expect("Polars takes any partials");
+        }
+        Ok(next)
+    });
+    aggregate.add_partials(groups.partials(), &mut set).expect("Polars takes any partials");
+    outcome(intake, aggregate, fed)
+}
+
+fn outcome(intake: RecordIntake, aggregate: Aggregate, fed: Result<(), Refused>) -> Outcome {
+    let (counts, is_complete) = (intake.counts(), intake.cut().is_none());
+    let texts = intake.into_texts();
+    let finished = aggregate.finish(&texts).expect("Polars takes any partials");
+    Outcome { finished, counts, is_complete, refused: fed.err() }
+}

@@ -1,0 +1,162 @@
+//! Captures without sockets: what is handed over stands in the file, up to the limit.
+
+use super::*;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+fn started(directory: &Path, limit: u64) -> CaptureThreads {
+    let config = Config {
+        capture: Some(directory.to_owned()),
+        capture_bytes_limit: limit,
+        node: Some("n".to_owned()),
+        ..Config::default()
+    };
+    start(&config).unwrap().expect("captures are asked for")
+}
+
+fn finish(threads: CaptureThreads) {
+    let CaptureThreads { captures, threads } = threads;
+    drop(captures);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+fn bytes(count: usize, seed: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    (0..count).map(|_| random.u8(..)).collect()
+}
+
+const MOMENT: SystemTime = SystemTime::UNIX_EPOCH;
+
+#[tokio::test]
+async fn captures_hold_their_own_bytes_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let threads = started(directory.path(), 1 << 30);
+    // More than there are chunks, of three streams that take turns, in pieces larger than one.
+    let sent: Vec<Vec<u8>> =
+        (0..3).map(|seed| bytes(CAPTURE_CHUNKS * CAPTURE_CHUNK_BYTES / 2, seed)).collect();
+    let mut captures: Vec<Capture> = (7..10).map(|n| threads.captures.stream(n)).collect();
+    for at in (0..sent[0].len()).step_by(CAPTURE_CHUNK_BYTES * 3 / 2) {
+        for (capture, sent) in captures.iter_mut().zip(&sent) {
+            let end = (at + CAPTURE_CHUNK_BYTES * 3 / 2).min(sent.len());
+            capture.add(&sent[at..end], MOMENT).await;
+        }
+    }
+    for (number, (capture, sent)) in (7..).zip(captures.into_iter().zip(&sent)) {
+        let captured = capture.finish().await;
+        let process = std::process::id();
+        let name = format!("19700101T000000.000000Z-n-{process}-{number}.capture");
+        let path = directory.path().join(name);
+        assert_eq!(
+            captured,
+            Captured { path: Some(path.clone()), bytes: sent.len() as u64, lack: None }
+        );
+        assert!(fs::read(path).unwrap() == *sent);
+    }
+    let chunks = threads.captures.free.lock().unwrap().len();
+    assert!(chunks <= CAPTURE_CHUNKS + 1, "{chunks} chunks were made");
+    finish(threads);
+    assert_eq!(files(directory.path()).len(), 3);
+}
+
+#[tokio::test]
+async fn at_the_limit_the_file_is_whole_and_one_byte_more_cuts() {
+    for second in [60, 61, 100] {
+        let directory = tempfile::tempdir().unwrap();
+        let threads = started(directory.path(), 100);
+        let mut first = threads.captures.stream(1);
+        first.add(&[1; 40], MOMENT).await;
+        assert_eq!(first.finish().await.lack, None);
+        let mut capture = threads.captures.stream(2);
+        capture.add(&vec![2; second], MOMENT).await;
+        // The first stream's bytes are not given back by its end: none is left for this.
+        capture.add(&[3; 1], MOMENT).await;
+        let captured = capture.finish().await;
+        assert_eq!((captured.bytes, captured.lack), (60, Some(CaptureLack::Limit(100))));
+        let path = captured.path.unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(name.ends_with("-2.cut.capture"), "{name}");
+        assert_eq!(fs::read(&path).unwrap(), vec![2; 60]);
+        let mut late = threads.captures.stream(3);
+        late.add(&[4], MOMENT).await;
+        let lack = Some(CaptureLack::Limit(100));
+        assert_eq!(late.finish().await, Captured { path: None, bytes: 0, lack });
+        finish(threads);
+        assert_eq!(files(directory.path()).len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn exactly_the_limit_is_not_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let threads = started(directory.path(), 100);
+    let mut capture = threads.captures.stream(1);
+    capture.add(&[1; 99], MOMENT).await;
+    capture.add(&[1; 1], MOMENT).await;
+    let captured = capture.finish().await;
+    assert_eq!((captured.bytes, captured.lack), (100, None));
+    finish(threads);
+}
+
+#[tokio::test]
+async fn a_stream_without_bytes_has_no_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let threads = started(directory.path(), 100);
+    assert_eq!(threads.captures.stream(1).finish().await, Captured::default());
+    drop(threads.captures.stream(2));
+    finish(threads);
+    assert!(files(directory.path()).is_empty());
+}
+
+/// As after a defect in its task: what came is kept.
+#[tokio::test]
+async fn a_capture_that_is_dropped_is_finished() {
+    let directory = tempfile::tempdir().unwrap();
+    let threads = started(directory.path(), 100);
+    let mut capture = threads.captures.stream(1);
+    capture.add(b"bytes", MOMENT).await;
+    drop(capture);
+    finish(threads);
+    assert_eq!(fs::read(&files(directory.path())[0]).unwrap(), b"bytes");
+}
+
+/// A directory that is gone costs the captures and nobody else.
+#[tokio::test]
+async fn what_cannot_be_written_is_given_up_and_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let inside = directory.path().join("inside");
+    fs::create_dir(&inside).unwrap();
+    let threads = started(&inside, 1 << 20);
+    fs::remove_dir(&inside).unwrap();
+    let mut capture = threads.captures.stream(1);
+    capture.add(b"bytes", MOMENT).await;
+    while !capture.failed.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let left = threads.captures.budget.left.load(Ordering::Relaxed);
+    capture.add(&[0; 1000], MOMENT).await;
+    assert_eq!(threads.captures.budget.left.load(Ordering::Relaxed), left, "nothing more is taken");
+    let captured = capture.finish().await;
+    assert_eq!((captured.path, captured.bytes), (None, 0));
+    let lack = captured.lack.unwrap();
+    assert!(
+        matches!(&lack, CaptureLack::Failed(cause) if cause.contains("No such file")),
+        "{lack}"
+    );
+    finish(threads);
+}
+
+#[test]
+fn a_wrong_directory_is_refused() {
+    let config = Config { capture: Some("/no/such".into()), ..Config::default() };
+    let error = start(&config).unwrap_err().to_string();
+    assert!(error.starts_with("cannot write to --capture /no/such: No such file"), "{error}");
+    assert!(start(&Config::default()).unwrap().is_none());
+}

@@ -1,0 +1,242 @@
+//! A schema on the command line: Python's struct notation with lists of names. Says at which
+//! character it is wrong. Reads no option by itself.
+
+use super::complaint::Complaint;
+use super::{At, Broken, Endian, Framing, Kind, Padding, Schema, words};
+use crate::config::limits::{RECORD_BYTES_MAX, SCHEMA_FIELDS_MAX};
+use std::ops::Range;
+
+/// A schema as four options say it.
+#[derive(Clone, Copy, Debug)]
+pub struct Notation<'a> {
+    /// `--struct`: the types, such as `>IHfb256s`.
+    pub format: &'a str,
+    /// `--fields`: a name for each but `x`, with commas between.
+    pub fields: &'a str,
+    /// `--by`: the names of those that make a group.
+    pub by: &'a str,
+    /// `--agg`: the other columns of the result, such as `B:mean`.
+    pub aggregates: Option<&'a str>,
+}
+
+/// The name of a schema that was made of options.
+pub const NAME: &str = "struct";
+
+type Fault = (&'static str, Range<usize>, String);
+
+const STRUCT: &str = "--struct";
+const FIELDS: &str = "--fields";
+const BY: &str = "--by";
+const AGG: &str = "--agg";
+
+impl Notation<'_> {
+    /// The schema. Its packets are as by default: a u32 that counts itself, in the order of bytes
+    /// of the record, and the all-zero record at the end.
+    ///
+    /// # Errors
+    /// Which option is wrong, at which character, and why.
+    pub fn schema(&self) -> Result<Schema, String> {
+        self.read().map_err(|(option, span, problem)| {
+            let text = match option {
+                STRUCT => self.format,
+                FIELDS => self.fields,
+                BY => self.by,
+                _ => self.aggregates.unwrap_or_default(),
+            };
+            Complaint::new(text, span, problem).in_option(option)
+        })
+    }
+
+    fn read(&self) -> Result<Schema, Fault> {
+        let (endian, items) = items(self.format).map_err(|(span, why)| (STRUCT, span, why))?;
+        let names = list(FIELDS, self.fields)?;
+        let named = items.iter().filter(|item| !matches!(item.kind, Kind::Skip { .. }));
+        let named: Vec<&Item> = named.collect();
+        if let Some(item) = named.get(names.len()) {
+            let why = format!(
+                "this is field {} of {}, and {FIELDS} has {} names; each code but x needs one",
+                names.len() + 1,
+                named.len(),
+                names.len()
+            );
+            return Err((STRUCT, item.span.clone(), why));
+        }
+        if let Some((_, span)) = names.get(named.len()) {
+            let why = format!(
+                "{} names, and {STRUCT} has {} fields; x has no name, and 16s is one field",
+                names.len(),
+                named.len()
+            );
+            return Err((FIELDS, span.clone(), why));
+        }
+        let mut rest = names.iter();
+        let fields: Vec<(String, Kind)> = items
+            .iter()
+            .map(|item| match item.kind {
+                Kind::Skip { .. } => (String::new(), item.kind),
+                // There are as many names as fields that need one.
+                kind => (rest.next().map_or("", |(name, _)| name).to_owned(), kind),
+            })
+            .collect();
+        let by = list(BY, self.by)?;
+        let keys = each(BY, &by, |name| words::field(name, &fields))?;
+        let listed = self.aggregates.map_or(Ok(Vec::new()), |text| list(AGG, text))?;
+        let aggregates = each(AGG, &listed, |text| words::aggregate(text, &fields))?;
+        let framing = Framing { endian, ..Framing::default() };
+        Schema::new(NAME.to_owned(), endian, framing, fields, keys, aggregates)
+            .map_err(|broken| self.place(broken, &items, &[&names, &by, &listed]))
+    }
+
+    /// Where a rule is broken, in the lists of `--fields`, `--by` and `--agg`.
+    fn place(&self, broken: Broken, items: &[Item], lists: &[&Names<'_>; 3]) -> Fault {
+        let [names, by, listed] = lists;
+        let Broken { at, rule } = broken;
+        match at {
+            At::Field(i) => {
+                let is_named = |item: &&Item| !matches!(item.kind, Kind::Skip { .. });
+                let place = items[..i].iter().filter(is_named).count();
+                match names.get(place) {
+                    Some((_, span)) if is_named(&&items[i]) => (FIELDS, span.clone(), rule),
+                    _ => (STRUCT, items[i].span.clone(), rule),
+                }
+            }
+            At::Key(i) => (BY, by[i].1.clone(), rule),
+            At::Keys => (BY, 0..self.by.len(), rule),
+            At::Aggregate(i) => (AGG, listed[i].1.clone(), rule),
+            At::Aggregates => (AGG, 0..self.aggregates.map_or(0, str::len), rule),
+            At::Name | At::Framing | At::Fields => (STRUCT, 0..self.format.len(), rule),
+        }
+    }
+}
+
+type Names<'a> = Vec<(&'a str, Range<usize>)>;
+
+/// What stands between commas, without spaces around it.
+fn list<'a>(option: &'static str, text: &'a str) -> Result<Names<'a>, Fault> {
+    let mut names = Vec::new();
+    let mut start = 0;
+    for piece in text.split(',') {
+        let name = piece.trim();
+        let from = start + piece.len() - piece.trim_start().len();
+        let span = from..from + name.len();
+        if name.is_empty() {
+            let why = "a name is missing here; names stand with one comma between, as in A,E";
+            return Err((option, span, why.to_owned()));
+        }
+        names.push((name, span));
+        start += piece.len() + 1;
+    }
+    Ok(names)
+}
+
+fn each<T>(
+    option: &'static str,
+    names: &Names<'_>,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, Fault> {
+    let read = |(name, span): &(&str, Range<usize>)| {
+        read(name).map_err(|problem| (option, span.clone(), problem))
+    };
+    names.iter().map(read).collect()
+}
+
+/// A field, and the code that it is of.
+struct Item {
+    kind: Kind,
+    span: Range<usize>,
+}
+
+/// The order of bytes and the fields of a format, in Python's standard sizes.
+fn items(format: &str) -> Result<(Endian, Vec<Item>), (Range<usize>, String)> {
+    let endian = match format.chars().next() {
+        Some('>' | '!') => Endian::Big,
+        Some('<') => Endian::Little,
+        first => {
+            let why = "the first character says the order of bytes: \">\" or \"!\" for \
+                       big-endian, \"<\" for little-endian. With \"@\", \"=\" or nothing there, \
+                       sizes and order differ between machines";
+            let is_wrong = matches!(first, Some('@' | '='));
+            return Err((0..usize::from(is_wrong), why.to_owned()));
+        }
+    };
+    let mut items = Vec::new();
+    let mut rest = format[1..].char_indices().map(|(at, code)| (at + 1, code)).peekable();
+    while let Some((start, first)) = rest.next() {
+        if first.is_ascii_whitespace() {
+            continue;
+        }
+        let (mut count, mut code, mut end) = (None, first, start);
+        while code.is_ascii_digit() {
+            // No record has as many fields or bytes, so what is larger need not be told apart.
+            let number = count.unwrap_or(0_usize).saturating_mul(10);
+            count = Some(number.saturating_add(code as usize - '0' as usize));
+            let Some((at, next)) = rest.next() else {
+                return Err((start..format.len(), "a type must follow the number".to_owned()));
+            };
+            (code, end) = (next, at);
+        }
+        let span = start..end + code.len_utf8();
+        let (kind, fields) = kind_of(code, count).map_err(|why| (span.clone(), why))?;
+        if fields > SCHEMA_FIELDS_MAX - items.len() {
+            let why = format!("with this there are more than {SCHEMA_FIELDS_MAX} fields");
+            return Err((span, why));
+        }
+        items.extend((0..fields).map(|_| Item { kind, span: span.clone() }));
+    }
+    if items.is_empty() {
+        let why = "no field; write the type of each, as in >IHfb256s";
+        return Err((0..format.len(), why.to_owned()));
+    }
+    Ok((endian, items))
+}
+
+/// The type of a code with the number before it, and how many fields of that type there are.
+fn kind_of(code: char, count: Option<usize>) -> Result<(Kind, usize), String> {
+    let count_or_one = count.unwrap_or(1);
+    let bytes = count_or_one;
+    let kind = match code {
+        'x' => Kind::Skip { bytes },
+        's' => Kind::Text { bytes, padding: Padding::BOTH },
+        'c' => Kind::Bytes { bytes: 1 },
+        'b' => Kind::I8,
+        'B' => Kind::U8,
+        '?' => Kind::Bool,
+        'h' => Kind::I16,
+        'H' => Kind::U16,
+        'i' | 'l' => Kind::I32,
+        'I' | 'L' => Kind::U32,
+        'q' => Kind::I64,
+        'Q' => Kind::U64,
+        'f' => Kind::F32,
+        'd' => Kind::F64,
+        'e' => return Err("e, a float of 2 bytes, is not supported; skip it with 2x".to_owned()),
+        'p' => return Err("p, a Pascal string, is not supported; take it as Bs or xs".to_owned()),
+        'n' | 'N' | 'P' => {
+            return Err(format!(
+                "{code} has a size that differs between machines; write q or Q for 8 bytes, i or \
+                 I for 4"
+            ));
+        }
+        '>' | '<' | '!' | '=' | '@' => {
+            return Err("the order of bytes is said once, by the first character".to_owned());
+        }
+        _ => {
+            return Err(format!(
+                "{} is no type; types are x c b B ? h H i I l L q Q f d s",
+                super::complaint::quoted(code.encode_utf8(&mut [0; 4]))
+            ));
+        }
+    };
+    if count_or_one == 0 || kind.width() > RECORD_BYTES_MAX {
+        let number = count_or_one.min(RECORD_BYTES_MAX + 1);
+        let more = if number > RECORD_BYTES_MAX { " or more" } else { "" };
+        return Err(format!("{number}{more} of {code}; allowed are 1 to {RECORD_BYTES_MAX} bytes"));
+    }
+    // The number before x and s is their width; before all others it is how many there are.
+    let fields = if matches!(code, 'x' | 's') { 1 } else { count_or_one };
+    Ok((kind, fields))
+}
+
+#[cfg(test)]
+#[path = "notation_tests.rs"]
+mod tests;

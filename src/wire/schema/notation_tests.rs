@@ -1,0 +1,133 @@
+//! The struct notation against sizes that Python gives, and each way to write it wrongly.
+
+use super::*;
+use crate::wire::schema::Length;
+use proptest::prelude::*;
+
+fn schema(format: &str, fields: &str, by: &str, aggregates: &str) -> Result<Schema, String> {
+    let aggregates = (!aggregates.is_empty()).then_some(aggregates);
+    Notation { format, fields, by, aggregates }.schema()
+}
+
+#[test]
+fn the_built_in_schema_can_be_written_so() {
+    let built_in = Schema::built_in();
+    let made = schema(">IHfb256s", "A,B,C,D,E", "A,E", "B:mean,C:sum,D:min").unwrap();
+    assert_eq!(made.fields(), built_in.fields());
+    assert_eq!(made.aggregates(), built_in.aggregates());
+    assert_eq!(made.framing(), built_in.framing());
+    assert_eq!(made.endian(), built_in.endian());
+    assert_eq!(made.column_names(), built_in.column_names());
+}
+
+/// `struct.calcsize` of Python 3.11 says these sizes.
+#[test]
+fn sizes_are_those_of_python() {
+    let cases = [
+        (">IHfb256s", 5, 267),
+        ("<IHfb256s", 5, 267),
+        ("!IHfb256s", 5, 267),
+        ("<cbB?hHiIlLqQfds", 15, 53),
+        (">3I", 3, 12),
+        (">3c", 3, 3),
+        ("<I4x 2H\tx ?", 4, 14),
+        ("<10x10s", 1, 20),
+        (">256B", 256, 256),
+        (">65535s", 1, 65_535),
+    ];
+    for (format, fields, bytes) in cases {
+        let names: Vec<String> = (0..fields).map(|i| format!("f{i}")).collect();
+        // Floats are no keys; none of these begins with one.
+        let made = schema(format, &names.join(","), "f0", "");
+        let made = match made {
+            // A key of 65,535 bytes is too wide, which the size is not.
+            Err(error) if bytes > 4095 => {
+                assert!(error.contains("65535 bytes; a key has 4095"), "{error}");
+                continue;
+            }
+            made => made.unwrap_or_else(|error| panic!("{error}")),
+        };
+        assert_eq!(made.record_bytes(), bytes, "{format}");
+        let named = made.fields().iter().filter(|field| !field.name.is_empty()).count();
+        assert_eq!(named, fields, "{format}");
+    }
+}
+
+#[test]
+fn each_code_is_its_type() {
+    let names = "a,b,c,d,e,f,g,h,i,j,k,l,m,n,o";
+    let made = schema("<cbB?hHiIlLqQfd5s3x", names, "a", "").unwrap();
+    let kinds: Vec<&str> = made.fields().iter().map(|field| field.kind.name()).collect();
+    let expected = [
+        "bytes", "i8", "u8", "bool", "i16", "u16", "i32", "u32", "i32", "u32", "i64", "u64", "f32",
+        "f64", "text", "skip",
+    ];
+    assert_eq!(kinds, expected);
+    assert_eq!(made.fields()[14].kind, Kind::Text { bytes: 5, padding: Padding::BOTH });
+    assert_eq!(made.fields()[15].kind, Kind::Skip { bytes: 3 });
+    let framing = made.framing();
+    assert_eq!((framing.length, framing.includes_itself), (Length::U32, true));
+    assert_eq!(framing.endian, Endian::Little);
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_place() {
+    // Format, fields, by, aggregates; what is said, and what the carets stand below.
+    let cases: [(&str, &str, &str, &str, &str, &str); 31] = [
+        ("IH", "A,B", "A", "", "--struct, character 1: the first character", "I"),
+        ("@IH", "A,B", "A", "", "sizes and order differ between machines", "@"),
+        ("=IH", "A,B", "A", "", "--struct, character 1: ", "="),
+        ("", "A", "A", "", "the first character says the order", ""),
+        (">", "A", "A", "", "no field; write the type of each", ">"),
+        (">IwH", "A,B", "A", "", "--struct, character 3: \"w\" is no type; types are x c", "w"),
+        (">I\u{1b}H", "A,B", "A", "", "\"\\x1b\" is no type", "\\u{1b}"),
+        (">Ie", "A,B", "A", "", "character 3: e, a float of 2 bytes, is not supported", "e"),
+        (">I9p", "A,B", "A", "", "a Pascal string, is not supported", "9p"),
+        (">In", "A,B", "A", "", "n has a size that differs between machines", "n"),
+        (">IN", "A,B", "A", "", "write q or Q for 8 bytes", "N"),
+        (">IP", "A,B", "A", "", "P has a size that differs", "P"),
+        (">I<H", "A,B", "A", "", "said once, by the first character", "<"),
+        (">I12", "A,B", "A", "", "character 3: a type must follow the number", "12"),
+        (">I0s", "A,B", "A", "", "0 of s; allowed are 1 to 65535 bytes", "0s"),
+        (">I0H", "A,B", "A", "", "0 of H; allowed are", "0H"),
+        (">I65536s", "A,B", "A", "", "65536 or more of s; allowed", "65536s"),
+        (">I99999999999999999999s", "A,B", "A", "", "65536 or more", "99999999999999999999s"),
+        (">I99999999999999999999H", "A,B", "A", "", "more than 256", "99999999999999999999H"),
+        (">256BH", "A,B", "A", "", "character 6: with this there are more than 256", "H"),
+        (">IHf", "A,B", "A", "", "this is field 3 of 3, and --fields has 2 names", "f"),
+        (">I3xH", "A,B,C", "A", "", "--fields, character 5: 3 names, and --struct has 2", "C"),
+        (">IH", "A,,B", "A", "", "--fields, character 3: a name is missing here", ","),
+        (">IH", "A,node", "A", "", "--fields, character 3: \"node\" is a column of its", "node"),
+        (">I2xH", "A,A", "A", "", "--fields, character 3: two fields are called \"A\"", "A"),
+        (">IH", "A,2B", "A", "", "\"2B\" is none", "2B"),
+        (">IH", "A,B", "A, C", "", "--by, character 4: there is no field \"C\"", "C"),
+        (">IH", "A,B", "A,B,A", "", "--by, character 5: \"A\" is a key twice", "A"),
+        (">IH", "A,B", "A", "B:mode", "--agg, character 1: \"mode\" is no function", "B:mode"),
+        (">I4s", "A,B", "A", "count,B:sum", "--agg, character 7: \"B\" is text", "B:sum"),
+        (">IH", "A,B", "A", "B", "\"B\" is no aggregate; write FIELD:FUNCTION", "B"),
+    ];
+    for (format, fields, by, aggregates, said, marked) in cases {
+        let error = schema(format, fields, by, aggregates).unwrap_err();
+        assert!(error.contains(said), "{format}: {error}");
+        let lines: Vec<&str> = error.lines().collect();
+        let (text, carets) = (lines[1], lines[2]);
+        let from = carets.find('^').unwrap();
+        let under = text.get(from..carets.len().min(text.len())).unwrap_or_default();
+        assert_eq!(under, marked, "{error}");
+    }
+}
+
+proptest! {
+    /// Whatever the options hold: no panic, and nothing of it is shown raw.
+    #[test]
+    fn any_text_gives_a_schema_or_says_why(
+        format in "[><]([0-9]{0,3}[xcbB?hHiIlLqQfdsepnNP \\PC])*",
+        fields in "([A-D],){0,5}\\PC{0,3}",
+        by in "[A-D,:]{0,5}",
+        aggregates in "([A-D]:(sum|min|x),?){0,3}\\PC?",
+    ) {
+        if let Err(error) = schema(&format, &fields, &by, &aggregates) {
+            prop_assert!(error.bytes().all(|b| b == b'\n' || (0x20..0x7f).contains(&b)));
+        }
+    }
+}

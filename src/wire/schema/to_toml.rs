@@ -1,0 +1,86 @@
+//! A schema as TOML: the same text for the same schema, with the places of its fields in comments.
+//! Writes no file.
+
+use super::words::{ENDIANS, ENDS, LENGTHS, word_of};
+use super::{Aggregate, Field, Framing, Kind, Length, Padding, Schema};
+use std::fmt::{self, Write};
+
+/// Characters of a list that stands in one line.
+const LINE_COLUMNS: usize = 96;
+
+impl Schema {
+    /// The schema in TOML, from which [`Schema::from_toml`] makes the same schema.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write_toml(&mut text);
+        text
+    }
+
+    fn write_toml(&self, out: &mut String) -> fmt::Result {
+        writeln!(out, "name = \"{}\"", self.name())?;
+        writeln!(out, "endian = \"{}\"", word_of(&ENDIANS, &self.endian()))?;
+        write_packet(self.framing(), out)?;
+        writeln!(out, "\n# A record has {} bytes.", self.record_bytes())?;
+        for field in self.fields() {
+            write_field(field, out)?;
+        }
+        writeln!(out, "[result]")?;
+        write_list("by", self.keys().map(|key| key.name.clone()), out)?;
+        let aggregates = self.aggregates().iter().map(|&aggregate| match aggregate {
+            Aggregate::Count => "count".to_owned(),
+            Aggregate::Of { field, function } => {
+                format!("{}:{}", self.fields()[field].name, function.name())
+            }
+        });
+        write_list("aggregates", aggregates, out)
+    }
+}
+
+fn write_packet(framing: Framing, out: &mut String) -> fmt::Result {
+    let Framing { length, includes_itself, endian, end } = framing;
+    writeln!(out, "\n[packet]\nlength = \"{}\"", word_of(&LENGTHS, &length))?;
+    if length != Length::None {
+        writeln!(out, "length_includes_itself = {includes_itself}")?;
+        writeln!(out, "length_endian = \"{}\"", word_of(&ENDIANS, &endian))?;
+    }
+    writeln!(out, "end = \"{}\"", word_of(&ENDS, &end))
+}
+
+fn write_field(field: &Field, out: &mut String) -> fmt::Result {
+    let (first, last) = (field.offset, field.offset + field.kind.width() - 1);
+    match last - first {
+        0 => writeln!(out, "[[field]] # byte {first}")?,
+        _ => writeln!(out, "[[field]] # bytes {first} to {last}")?,
+    }
+    if !field.name.is_empty() {
+        writeln!(out, "name = \"{}\"", field.name)?;
+    }
+    writeln!(out, "type = \"{}\"", field.kind.name())?;
+    if let Kind::Text { bytes, .. } | Kind::Bytes { bytes } | Kind::Skip { bytes } = field.kind {
+        writeln!(out, "bytes = {bytes}")?;
+    }
+    if let Kind::Text { padding, .. } = field.kind {
+        let words = match padding {
+            Padding { nul: true, space: true } => "\"nul\", \"space\"",
+            Padding { nul: true, space: false } => "\"nul\"",
+            Padding { nul: false, space: true } => "\"space\"",
+            Padding { nul: false, space: false } => "",
+        };
+        writeln!(out, "padding = [{words}]")?;
+    }
+    writeln!(out)
+}
+
+fn write_list(key: &str, items: impl Iterator<Item = String>, out: &mut String) -> fmt::Result {
+    let quoted: Vec<String> = items.map(|item| format!("\"{item}\"")).collect();
+    let line = format!("{key} = [{}]", quoted.join(", "));
+    if line.len() <= LINE_COLUMNS {
+        return writeln!(out, "{line}");
+    }
+    writeln!(out, "{key} = [")?;
+    for item in quoted {
+        writeln!(out, "    {item},")?;
+    }
+    writeln!(out, "]")
+}

@@ -1,0 +1,210 @@
+//! The words that the forms on paper share: types, functions, names of fields, and what was
+//! probably meant by a wrong one. Reads no text.
+
+use super::complaint::quoted;
+use super::{Aggregate, End, Endian, Function, Kind, Length, Padding};
+
+/// The types of fields, in the order of the documents.
+pub const TYPES: [&str; 14] = [
+    "u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f32", "f64", "bool", "text", "bytes",
+    "skip",
+];
+/// The types that need `bytes`: the width is not part of the type.
+pub const TYPES_WITH_BYTES: [&str; 3] = ["text", "bytes", "skip"];
+/// The words of the order of bytes.
+pub const ENDIANS: [(&str, Endian); 2] = [("big", Endian::Big), ("little", Endian::Little)];
+/// The words of what stands before the records of a packet.
+pub const LENGTHS: [(&str, Length); 3] =
+    [("u32", Length::U32), ("u16", Length::U16), ("none", Length::None)];
+/// The words of what ends a stream.
+pub const ENDS: [(&str, End); 2] = [("zero-record", End::ZeroRecord), ("close", End::Close)];
+/// The words of the bytes that texts are padded with.
+pub const PADDINGS: [&str; 2] = ["nul", "space"];
+/// The word of the aggregate that is of no field.
+pub const COUNT: &str = "count";
+
+/// The type of this name, if there is one; `bytes` and `padding` where it needs them.
+pub fn kind(name: &str, bytes: usize, padding: Padding) -> Option<Kind> {
+    Some(match name {
+        "u8" => Kind::U8,
+        "u16" => Kind::U16,
+        "u32" => Kind::U32,
+        "u64" => Kind::U64,
+        "i8" => Kind::I8,
+        "i16" => Kind::I16,
+        "i32" => Kind::I32,
+        "i64" => Kind::I64,
+        "f32" => Kind::F32,
+        "f64" => Kind::F64,
+        "bool" => Kind::Bool,
+        "text" => Kind::Text { bytes, padding },
+        "bytes" => Kind::Bytes { bytes },
+        "skip" => Kind::Skip { bytes },
+        _ => return None,
+    })
+}
+
+/// The word for one of a list's values.
+pub fn word_of<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &'static str {
+    words.iter().find(|(_, named)| named == value).map_or("", |(word, _)| word)
+}
+
+/// What is wrong with the name of a type: what C, Rust and others call the same, first of all.
+pub fn no_type(name: &str) -> String {
+    let meant = match name.trim_end_matches("_t").trim_start_matches("std::") {
+        "uint8" | "unsigned char" | "uchar" | "byte" => "u8".to_owned(),
+        "uint16" | "ushort" | "unsigned short" | "be16" | "le16" => "u16".to_owned(),
+        "uint32" | "uint" | "unsigned" | "unsigned int" | "be32" | "le32" => "u32".to_owned(),
+        "uint64" | "ulong" | "size" | "usize" | "unsigned long long" => "u64".to_owned(),
+        "int8" | "signed char" => "i8".to_owned(),
+        "int16" | "short" => "i16".to_owned(),
+        "int32" | "int" => "i32".to_owned(),
+        "int64" | "long long" | "isize" | "ssize" => "i64".to_owned(),
+        "long" | "unsigned long" => {
+            return format!(
+                "a {name} has 8 bytes on 64-bit Linux and 4 on others; write \"i64\", \"u64\", \
+                 \"i32\" or \"u32\""
+            );
+        }
+        "char" => {
+            return "a char is \"i8\" where it holds a number, and \"text\" with `bytes = 1` where \
+                    it holds a letter; of an array, `bytes` is its length"
+                .to_owned();
+        }
+        "float" => "f32".to_owned(),
+        "double" => "f64".to_owned(),
+        "boolean" | "_Bool" => "bool".to_owned(),
+        "string" | "str" | "char[]" | "char*" => "text".to_owned(),
+        "pad" | "padding" | "pad_byte" | "gap" | "unused" | "reserved" => "skip".to_owned(),
+        "binary" | "blob" | "u8[]" => "bytes".to_owned(),
+        other => {
+            let meant = meant(other, TYPES);
+            return format!("{} is no type{meant} Types: {}", quoted(name), TYPES.join(", "));
+        }
+    };
+    format!("{} is no type; here it is called \"{meant}\"", quoted(name))
+}
+
+/// The index of the field of this name.
+///
+/// # Errors
+/// Which fields there are.
+pub fn field(name: &str, fields: &[(String, Kind)]) -> Result<usize, String> {
+    let found = fields.iter().position(|(known, _)| !known.is_empty() && known == name);
+    found.ok_or_else(|| {
+        let names = fields.iter().map(|(name, _)| name.as_str()).filter(|name| !name.is_empty());
+        let meant = meant(name, names.clone());
+        let mut list: Vec<&str> = names.take(17).collect();
+        if list.len() > 16 {
+            list[16] = "...";
+        }
+        format!("there is no field {}{meant} Fields: {}", quoted(name), list.join(", "))
+    })
+}
+
+/// An aggregate as it is written: `FIELD:FUNCTION` or `count`.
+///
+/// # Errors
+/// What it must look like.
+pub fn aggregate(text: &str, fields: &[(String, Kind)]) -> Result<Aggregate, String> {
+    if text == COUNT {
+        return Ok(Aggregate::Count);
+    }
+    let Some((name, function)) = text.split_once(':') else {
+        return Err(format!(
+            "{} is no aggregate; write FIELD:FUNCTION, such as \"B:mean\", or \"count\"",
+            quoted(text)
+        ));
+    };
+    let field = field(name, fields)?;
+    let names = Function::ALL.map(Function::name);
+    let found = Function::ALL.into_iter().find(|known| known.name() == function);
+    let function = found.ok_or_else(|| {
+        let meant = match function {
+            "avg" | "average" => "; did you mean \"mean\"?".to_owned(),
+            "stddev" | "sd" => "; did you mean \"std\"?".to_owned(),
+            "variance" => "; did you mean \"var\"?".to_owned(),
+            "count" => "; \"count\" is the records of a group, and stands alone.".to_owned(),
+            _ => meant(function, names),
+        };
+        format!("{} is no function{meant} Functions: {}", quoted(function), names.join(", "))
+    })?;
+    Ok(Aggregate::Of { field, function })
+}
+
+/// The end of a sentence: `; did you mean "X"?`, where a word is close to one of these.
+pub fn meant<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> String {
+    // Longer words are no slip of a known one, and would take long to compare.
+    if word.len() > 80 {
+        return ".".to_owned();
+    }
+    let lower = word.to_ascii_lowercase();
+    let distances = words.into_iter().map(|known| (distance(&lower, known), known));
+    match distances.min() {
+        Some((edits, known)) if edits <= (known.len() / 3).clamp(1, 2) && edits < known.len() => {
+            format!("; did you mean \"{known}\"?")
+        }
+        _ => ".".to_owned(),
+    }
+}
+
+/// Letters that must be put in, left out or changed to make one word the other, whatever their
+/// case.
+fn distance(lower: &str, other: &str) -> usize {
+    let other = other.to_ascii_lowercase();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in lower.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.bytes().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_is_found_by_its_name() {
+        for name in TYPES {
+            let found = kind(name, 3, Padding::BOTH).unwrap();
+            assert_eq!(found.name(), name);
+            assert_eq!(found.width() == 3, TYPES_WITH_BYTES.contains(&name));
+        }
+        assert_eq!(kind("u128", 3, Padding::BOTH), None);
+    }
+
+    #[test]
+    fn types_of_c_are_told_by_their_name_here() {
+        let cases = [
+            ("uint32_t", "u32"),
+            ("std::int64_t", "i64"),
+            ("unsigned char", "u8"),
+            ("double", "f64"),
+            ("long", "i32"),
+            ("char", "bytes = 1"),
+            ("U32", "u32"),
+            ("flt32", "f32"),
+        ];
+        for (word, here) in cases {
+            let said = no_type(word);
+            assert!(said.contains(here), "{word}: {said}");
+        }
+        assert!(!no_type("quaternion").contains("did you mean"));
+    }
+
+    #[test]
+    fn slips_are_told_from_other_words() {
+        assert_eq!(meant("endain", ["endian", "name"]), "; did you mean \"endian\"?");
+        assert_eq!(meant("BIG", ["big", "little"]), "; did you mean \"big\"?");
+        assert_eq!(meant("x", ["A", "B"]), ".");
+        assert_eq!(meant("a", ["A", "B"]), "; did you mean \"A\"?");
+        assert_eq!(meant("middle", ["big", "little"]), ".");
+        assert_eq!(meant(&"x".repeat(1 << 20), ["big"]), ".");
+    }
+}
