@@ -4,6 +4,7 @@ deploy/'s own to compare with."""
 from __future__ import annotations
 
 import base64
+import math
 import struct
 import zlib
 
@@ -34,6 +35,14 @@ def decode_v2(encoded: bytes) -> HdrHistogram:
 
 def summary_us(histogram: HdrHistogram) -> dict[str, float]:
     """As results have it, in microseconds."""
-    quantiles = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9}
-    summary = {name: histogram.get_value_at_percentile(q) / 1000 for name, q in quantiles.items()}
+    quantiles = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99_9": 0.999}
+    summary = {name: value_at(histogram, q) / 1000 for name, q in quantiles.items()}
     return {**summary, "max": histogram.get_max_value() / 1000, "count": histogram.total_count}
+
+
+def value_at(histogram: HdrHistogram, quantile: float) -> int:
+    """Of the least value that so many reach, as results say it: the package rounds to the nearest
+    rank, which with few values may be the one before."""
+    total = histogram.total_count
+    rank = max(math.ceil(quantile * total), 1)
+    return histogram.get_value_at_percentile(100 * rank / total) if total else 0
