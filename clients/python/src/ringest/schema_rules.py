@@ -196,8 +196,10 @@ def _check_keys(fields: dict[str, Field], by: Sequence[str]) -> None:
 
 
 def _check_aggregates(fields: dict[str, Field], aggregates: Sequence[Aggregate]) -> None:
-    if len(aggregates) > AGGREGATES_MAX:
-        rule = f"{len(aggregates)} aggregates; at most {AGGREGATES_MAX} are allowed"
+    # The count is always there, whether it is listed or not.
+    listed = sum(one != Aggregate.COUNT for one in aggregates)
+    if listed > AGGREGATES_MAX:
+        rule = f"{listed} aggregates; at most {AGGREGATES_MAX} are allowed"
         broken(("aggregates", -1), rule)
     for i, one in enumerate(aggregates):
         at: At = ("aggregates", i)
