@@ -1,12 +1,11 @@
 //! A merged result as a table and as ndjson: merges nothing and opens no file.
 
 use super::args::Format;
-use super::render::write_groups;
+use super::render::{LatencyLine, groups, write_groups};
+use crate::engine::aggregate::Grouped;
 use crate::engine::aggregate::merge::{Merged, MergedFacts};
-use crate::engine::aggregate::{GroupRow, Grouped};
 use crate::engine::latency::{LatencySummary, summary};
 use serde::Serialize;
-use serde::ser::{SerializeSeq, Serializer};
 use std::io::{self, Write};
 
 /// Writes a merged result whole and flushes.
@@ -62,29 +61,9 @@ struct Line<'a> {
     groups: &'a Grouped,
 }
 
-#[derive(Serialize)]
-struct LatencyLine {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    p99_9: f64,
-    max: f64,
-    count: u64,
-}
-
-fn groups<S: Serializer>(grouped: &&Grouped, serializer: S) -> Result<S::Ok, S::Error> {
-    let columns = grouped.columns();
-    let mut sequence = serializer.serialize_seq(Some(grouped.len()))?;
-    for row in 0..grouped.len() {
-        sequence.serialize_element(&GroupRow { columns: &columns, row })?;
-    }
-    sequence.end()
-}
-
 fn write_line(merged: &Merged, out: &mut impl Write) -> io::Result<()> {
     let facts = &merged.facts;
     let [complete, incomplete, rejected] = facts.ended;
-    let LatencySummary { p50, p90, p99, p99_9, max, count } = summary(&facts.latency);
     let line = Line {
         nodes: facts.nodes,
         connections: complete + incomplete + rejected + facts.unfinished.len() as u64,
@@ -97,7 +76,7 @@ fn write_line(merged: &Merged, out: &mut impl Write) -> io::Result<()> {
         records: facts.records,
         packets: facts.packets,
         bytes: facts.bytes,
-        latency_us: LatencyLine { p50, p90, p99, p99_9, max, count },
+        latency_us: summary(&facts.latency).into(),
         groups: &merged.grouped,
     };
     serde_json::to_writer(&mut *out, &line)?;

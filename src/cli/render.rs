@@ -252,8 +252,9 @@ struct CaptureKeys {
     capture_error: Option<String>,
 }
 
+/// Latencies in microseconds.
 #[derive(Serialize)]
-struct LatencyLine {
+pub(super) struct LatencyLine {
     p50: f64,
     p90: f64,
     p99: f64,
@@ -262,7 +263,15 @@ struct LatencyLine {
     count: u64,
 }
 
-fn groups<S: Serializer>(grouped: &&Grouped, serializer: S) -> Result<S::Ok, S::Error> {
+impl From<LatencySummary> for LatencyLine {
+    fn from(summary: LatencySummary) -> Self {
+        let LatencySummary { p50, p90, p99, p99_9, max, count } = summary;
+        LatencyLine { p50, p90, p99, p99_9, max, count }
+    }
+}
+
+/// All groups, an object each.
+pub(super) fn groups<S: Serializer>(grouped: &&Grouped, serializer: S) -> Result<S::Ok, S::Error> {
     let columns = grouped.columns();
     let mut sequence = serializer.serialize_seq(Some(grouped.len()))?;
     for row in 0..grouped.len() {
@@ -291,7 +300,6 @@ fn capture_keys(captured: Option<&Captured>) -> CaptureKeys {
 fn write_line(report: &Report, files: &Files, out: &mut impl Write) -> io::Result<()> {
     let received = &report.received;
     let total = received.first_byte.elapsed();
-    let LatencySummary { p50, p90, p99, p99_9, max, count } = received.latency.summary();
     let waits = received.coalesce_waits.summary();
     let line = Line {
         connection: received.connection,
@@ -307,7 +315,7 @@ fn write_line(report: &Report, files: &Files, out: &mut impl Write) -> io::Resul
         receive_seconds: report.receive_time().as_secs_f64(),
         aggregate_seconds: report.aggregate_time().as_secs_f64(),
         records_per_second: per_second(received.counts.records as f64, total),
-        latency_us: LatencyLine { p50, p90, p99, p99_9, max, count },
+        latency_us: received.latency.summary().into(),
         coalesced_reads: waits.count,
         coalesce_wait_us_p50: waits.p50,
         coalesce_wait_us_p99: waits.p99,

@@ -3,7 +3,7 @@
 //! gives are partials, which `aggregate` groups on another thread.
 
 use super::block::{Block, Rows, Slots};
-use super::paged::{PagedTable, Place, SlotWords};
+use super::paged::{PagedTable, Place, SlotForm, SlotWords};
 use super::plan::{GroupSlots, Plan};
 use crate::config::FOLD_ROWS;
 use foldhash::fast::RandomState;
@@ -35,13 +35,12 @@ impl GroupTable {
     /// Where a group could have more rows than it can count.
     pub fn with_limits(plan: &Arc<Plan>, groups_limit: usize, rows_limit: u64) -> Self {
         assert!(rows_limit <= u64::from(u32::MAX), "a partial counts in 32 bits");
-        let sizes = plan.sizes();
         GroupTable {
             plan: Arc::clone(plan),
             table: PagedTable::new(plan.slots()),
             hash: RandomState::default(),
-            group: Vec::with_capacity(sizes.slot_bytes / size_of::<u64>()),
-            cached_pages: CACHED_BYTES / sizes.group_page_bytes(),
+            group: Vec::with_capacity(plan.slots().words()),
+            cached_pages: CACHED_BYTES / plan.sizes().group_page_bytes(),
             rows: 0,
             groups_limit,
             rows_limit,
@@ -214,7 +213,7 @@ impl GroupTable {
         let mut group = std::mem::take(&mut self.group);
         group.clear();
         group.extend(key);
-        group.resize(self.plan.sizes().slot_bytes / size_of::<u64>(), 0);
+        group.resize(self.plan.slots().words(), 0);
         group[self.plan.count_word()] = 1;
         let big = self.plan.is_big_endian();
         for lane in self.plan.lanes() {

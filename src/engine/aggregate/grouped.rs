@@ -1,6 +1,7 @@
 //! A finished result: a DataFrame with the columns of its schema, one row a group, and the ways to
 //! read it. Groups nothing, formats nothing and writes no file.
 
+use super::parts::{sum_type, type_of};
 use super::value::Value;
 use crate::wire::schema::{Aggregate, Function, Kind, Schema};
 use polars::prelude::{
@@ -71,7 +72,7 @@ impl Grouped {
 
 /// The names and types of a result's columns.
 fn column_types(schema: &Schema) -> Vec<(String, DataType)> {
-    let keys = schema.keys().map(|key| (key.name.clone(), data_type(key.kind)));
+    let keys = schema.keys().map(|key| (key.name.clone(), type_of(key.kind)));
     let aggregates = schema.aggregates().iter().map(|&aggregate| {
         let dtype = match aggregate {
             Aggregate::Count => DataType::UInt64,
@@ -84,34 +85,12 @@ fn column_types(schema: &Schema) -> Vec<(String, DataType)> {
     keys.chain(aggregates).collect()
 }
 
-/// The type of a column with values of a field.
-fn data_type(kind: Kind) -> DataType {
-    match kind {
-        Kind::U8 => DataType::UInt8,
-        Kind::U16 => DataType::UInt16,
-        Kind::U32 => DataType::UInt32,
-        Kind::U64 => DataType::UInt64,
-        Kind::I8 => DataType::Int8,
-        Kind::I16 => DataType::Int16,
-        Kind::I32 => DataType::Int32,
-        Kind::I64 => DataType::Int64,
-        Kind::F32 => DataType::Float32,
-        Kind::F64 => DataType::Float64,
-        Kind::Bool => DataType::Boolean,
-        Kind::Text { .. } => DataType::String,
-        // Skipped bytes are in no column.
-        Kind::Bytes { .. } | Kind::Skip { .. } => DataType::Binary,
-    }
-}
-
 /// The type of a column with what a function makes of a field's values.
 fn function_type(function: Function, kind: Kind) -> DataType {
     match function {
-        Function::Sum if kind.is_float() => DataType::Float64,
-        Function::Sum if kind.is_signed() => DataType::Int64,
-        Function::Sum => DataType::UInt64,
+        Function::Sum => sum_type(kind),
         Function::Mean | Function::Var | Function::Std => DataType::Float64,
-        Function::Min | Function::Max | Function::First | Function::Last => data_type(kind),
+        Function::Min | Function::Max | Function::First | Function::Last => type_of(kind),
     }
 }
 

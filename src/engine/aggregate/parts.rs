@@ -297,7 +297,7 @@ pub fn type_of(kind: Kind) -> DataType {
 }
 
 /// The type of a sum of such values.
-fn sum_type(kind: Kind) -> DataType {
+pub(super) fn sum_type(kind: Kind) -> DataType {
     match kind {
         _ if kind.is_float() => DataType::Float64,
         _ if kind.is_signed() => DataType::Int64,
