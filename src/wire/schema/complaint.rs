@@ -2,7 +2,7 @@
 //! Judges nothing.
 
 use crate::wire::text::Escaped;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::ops::Range;
 
 /// Columns of a line that are shown at most; of a longer one, those around the place.
@@ -121,12 +121,14 @@ fn floor(text: &str, byte: usize) -> usize {
 
 /// A word as it is quoted: in printable ASCII, and not longer than a line.
 pub fn quoted(word: &str) -> String {
+    format!("\"{}\"", printable(word))
+}
+
+/// A word in printable ASCII, and not longer than a line.
+pub fn printable(word: &str) -> String {
     let bytes = word.as_bytes();
-    let mut shown = format!("\"{}", Escaped(&bytes[..bytes.len().min(QUOTED_BYTES)]));
-    let end = if bytes.len() > QUOTED_BYTES { "...\"" } else { "\"" };
-    // Writing to a string cannot fail.
-    let _ = shown.write_str(end);
-    shown
+    let end = if bytes.len() > QUOTED_BYTES { "..." } else { "" };
+    format!("{}{end}", Escaped(&bytes[..bytes.len().min(QUOTED_BYTES)]))
 }
 
 #[cfg(test)]

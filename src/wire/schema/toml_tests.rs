@@ -298,6 +298,9 @@ fn keys_are_few_distinct_and_no_measurements() {
     assert_says("\"E\"]", "\"B\"]", 21, "\"B\"", "\"B\" is f64; a key is an integer, bool, text");
     assert_says("\"E\"]", "\"e\"]", 21, "\"e\"", "no field \"e\"; did you mean \"E\"?");
     assert_says("\"E\"]", "\"\"]", 21, "\"\"", "there is no field \"\". Fields: A, B, E");
+    // Of names that are none themselves, nothing is shown raw.
+    let said = r#"there is no field "E". Fields: A, B, \xe2\x80\xae\x1b\xc3\xa9"#;
+    assert_says("name = \"E\"", "name = \"\u{202e}\\u001b\u{e9}\"", 21, "\"E\"", said);
 
     let with_text = |bytes: usize| RIGHT.replace("= 16", &format!("= {bytes}"));
     assert!(Schema::from_toml(&with_text(4095)).is_ok());

@@ -1,7 +1,7 @@
 //! The words that the forms on paper share: types, functions, names of fields, and what was
 //! probably meant by a wrong one. Reads no text.
 
-use super::complaint::quoted;
+use super::complaint::{printable, quoted};
 use super::{Aggregate, End, Endian, Function, Kind, Length, Padding};
 
 /// The types of fields, in the order of the documents.
@@ -92,9 +92,11 @@ pub fn no_type(name: &str) -> String {
 pub fn field(name: &str, fields: &[(String, Kind)]) -> Result<usize, String> {
     let found = fields.iter().position(|(known, _)| !known.is_empty() && known == name);
     found.ok_or_else(|| {
-        let names = fields.iter().map(|(name, _)| name.as_str()).filter(|name| !name.is_empty());
-        let meant = meant(name, names.clone());
-        let mut list: Vec<&str> = names.take(17).collect();
+        // Names are read before they are judged, so these may hold anything.
+        let names = fields.iter().map(|(name, _)| printable(name)).filter(|name| !name.is_empty());
+        let names: Vec<String> = names.collect();
+        let meant = meant(name, names.iter().map(String::as_str));
+        let mut list: Vec<&str> = names.iter().take(17).map(String::as_str).collect();
         if list.len() > 16 {
             list[16] = "...";
         }
