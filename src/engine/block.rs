@@ -150,6 +150,15 @@ impl<'a> Fields<'_, 'a> {
         self.starts.is_empty()
     }
 
+    /// Those from a place on.
+    ///
+    /// # Panics
+    /// Where there are not so many.
+    #[inline(always)]
+    pub fn from(self, place: usize) -> Self {
+        Fields { starts: &self.starts[place..], ..self }
+    }
+
     /// That of one record, by its place among them.
     ///
     /// # Panics
@@ -158,6 +167,52 @@ impl<'a> Fields<'_, 'a> {
     pub fn get(&self, place: usize) -> &'a [u8] {
         // SAFETY: each start points to so many bytes, which live for `'a`.
         unsafe { std::slice::from_raw_parts(self.starts[place].add(self.offset), self.width) }
+    }
+}
+
+impl<'b, 'a> Fields<'b, 'a> {
+    /// The first `N` bytes of each.
+    ///
+    /// # Panics
+    /// Where fields have fewer.
+    #[inline(always)]
+    pub fn first<const N: usize>(&self) -> Parts<'b, 'a, N> {
+        assert!(N <= self.width, "a part of a field");
+        Parts { starts: self.starts, offset: self.offset, bytes: PhantomData }
+    }
+
+    /// The last `N` bytes of each.
+    ///
+    /// # Panics
+    /// Where fields have fewer.
+    #[inline(always)]
+    pub fn last<const N: usize>(&self) -> Parts<'b, 'a, N> {
+        assert!(N <= self.width, "a part of a field");
+        let offset = self.offset + self.width - N;
+        Parts { starts: self.starts, offset, bytes: PhantomData }
+    }
+}
+
+/// The same `N` bytes of some fields.
+///
+/// All of `starts` point to `offset + N` bytes at least, as those of the fields do.
+#[derive(Clone, Copy)]
+pub struct Parts<'b, 'a, const N: usize> {
+    starts: &'b [*const u8],
+    offset: usize,
+    bytes: PhantomData<&'a [u8]>,
+}
+
+impl<'a, const N: usize> Parts<'_, 'a, N> {
+    /// Those of one record, by its place among them.
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[inline(always)]
+    pub fn get(&self, place: usize) -> &'a [u8; N] {
+        // SAFETY: each start points to so many bytes, which live for `'a`; any bytes are a
+        // `[u8; N]`, of alignment 1.
+        unsafe { &*self.starts[place].add(self.offset).cast() }
     }
 }
 
@@ -194,14 +249,10 @@ impl<'a> Slots<'a> {
         Slots { starts, words: nothing.len(), slots: PhantomData }
     }
 
-    /// Sets the slot of a record.
-    ///
-    /// # Panics
-    /// Where it has not as many words as the others.
+    /// What sets the slots of records.
     #[inline(always)]
-    pub fn set(&mut self, row: usize, slot: &'a SlotWords) {
-        assert!(slot.len() == self.words, "all slots have the same words");
-        self.starts[row] = slot.as_ptr();
+    pub fn setter(&mut self) -> SlotSetter<'_, 'a> {
+        SlotSetter { starts: &mut self.starts, words: self.words, slots: PhantomData }
     }
 
     /// The same word of the slots of some records.
@@ -213,5 +264,24 @@ impl<'a> Slots<'a> {
         assert!(word < self.words, "a word of a slot");
         // SAFETY: each start points to `words` cells, of which this is one.
         self.starts[rows.range()].iter().map(move |&start| unsafe { &*start.add(word) })
+    }
+}
+
+/// Sets the slots of records. A value of its own, so that what it checks stays in registers.
+pub struct SlotSetter<'s, 'a> {
+    starts: &'s mut [*const Cell<u64>; BLOCK_RECORDS],
+    words: usize,
+    slots: PhantomData<&'a SlotWords>,
+}
+
+impl<'a> SlotSetter<'_, 'a> {
+    /// Sets the slot of a record.
+    ///
+    /// # Panics
+    /// Where it has not as many words as the others.
+    #[inline(always)]
+    pub fn set(&mut self, row: usize, slot: &'a SlotWords) {
+        assert!(slot.len() == self.words, "all slots have the same words");
+        self.starts[row] = slot.as_ptr();
     }
 }

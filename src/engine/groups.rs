@@ -2,17 +2,15 @@
 //! of the two phases of aggregation. Reads no text, makes no result, and names no Polars: what it
 //! gives are partials, which `aggregate` groups on another thread.
 
-use super::block::{Block, Rows, Slots};
+use super::block::{BLOCK_RECORDS, Block, Rows, Slots};
 use super::paged::{PagedTable, Place, SlotForm, SlotWords};
 use super::plan::{GroupSlots, Plan};
 use crate::config::FOLD_ROWS;
 use foldhash::fast::RandomState;
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher};
+use std::hint::select_unpredictable;
 use std::sync::Arc;
-
-/// Tables of more bytes do not stay in a core's own cache.
-const CACHED_BYTES: usize = 512 << 10;
 
 /// The groups of one connection so far.
 pub struct GroupTable {
@@ -22,7 +20,6 @@ pub struct GroupTable {
     hash: RandomState,
     /// A new group on its way into the table.
     group: Vec<u64>,
-    cached_pages: usize,
     rows: u64,
     groups_limit: usize,
     rows_limit: u64,
@@ -40,7 +37,6 @@ impl GroupTable {
             table: PagedTable::new(plan.slots()),
             hash: RandomState::default(),
             group: Vec::with_capacity(plan.slots().words()),
-            cached_pages: CACHED_BYTES / plan.sizes().group_page_bytes(),
             rows: 0,
             groups_limit,
             rows_limit,
@@ -80,13 +76,16 @@ impl GroupTable {
     #[inline(always)]
     pub fn fold(&mut self, block: &Block<'_>, rows: usize, keys: &[u64]) -> usize {
         assert!(rows <= self.rows_free(), "{rows} rows, {} are free", self.rows_free());
-        if self.table.pages() > self.cached_pages {
-            self.load_slots(rows, keys);
-        }
-        let mut from = 0;
+        let mut places = Places::none();
+        let (mut from, mut pages) = (0, 1);
         loop {
+            // Few groups, which is what most streams have, are in one page.
+            if self.table.pages() != pages {
+                self.look_up(rows, keys, &mut places);
+                pages = self.table.pages();
+            }
             // Those of known groups, as far as they go; then a new group, which may move others.
-            let to = self.fold_known(block, Rows { from, to: rows }, keys);
+            let to = self.fold_known(block, Rows { from, to: rows }, keys, &places);
             self.rows += (to - from) as u64;
             if to == rows || self.table.len() == self.groups_limit {
                 return to;
@@ -100,10 +99,10 @@ impl GroupTable {
 
     /// Folds records in as long as their groups are there: gives the first whose is not.
     #[inline(always)]
-    fn fold_known(&self, block: &Block<'_>, rows: Rows, keys: &[u64]) -> usize {
+    fn fold_known(&self, block: &Block<'_>, rows: Rows, keys: &[u64], places: &Places) -> usize {
         let mut slots = Slots::of(self.table.any());
         let to = match self.plan.key_words() {
-            1 => self.count_narrow(rows, keys, &mut slots),
+            1 => self.count_narrow(rows, keys, places, &mut slots),
             _ => self.count(rows, keys, &mut slots),
         };
         self.fold_lanes(block, &slots, Rows { to, ..rows });
@@ -130,13 +129,15 @@ impl GroupTable {
         }
     }
 
-    /// Brings the slots where keys are looked for first into the core's cache, all waits at once.
+    /// Where keys are looked for first. Brings these slots into the core's cache, all waits at
+    /// once.
     #[inline(never)]
-    fn load_slots(&self, rows: usize, keys: &[u64]) {
-        let key_words = self.plan.key_words();
-        let all = keys[..rows * key_words]
-            .chunks_exact(key_words)
-            .fold(0, |all, key| all ^ self.table.at(self.table.place(self.hash_of(key)))[0].get());
+    fn look_up(&self, rows: usize, keys: &[u64], places: &mut Places) {
+        let keys = keys.chunks_exact(self.plan.key_words());
+        let all = keys.zip(&mut places.0[..rows]).fold(0, |all, (key, place)| {
+            *place = self.table.place(self.hash_of(key));
+            all ^ self.table.at(*place)[0].get()
+        });
         // Nothing is made of them; the loads must not be left out.
         std::hint::black_box(all);
     }
@@ -144,50 +145,48 @@ impl GroupTable {
     /// Counts each record in its group and says where that is, of keys of one word, as long as
     /// they are known: gives the first that is not.
     #[inline(always)]
-    fn count_narrow<'a>(&'a self, rows: Rows, keys: &[u64], slots: &mut Slots<'a>) -> usize {
-        match self.table.pages() {
-            // Few groups, which is what most streams have: no directory to look into.
-            1 => self.count_at(rows, keys, slots, |hash| self.table.at_only_page(hash)),
-            _ => self.count_at(rows, keys, slots, |hash| self.table.at(self.table.place(hash))),
-        }
-    }
-
-    /// The same, with what says where a hash leads first.
-    #[inline(always)]
-    fn count_at<'a>(
+    fn count_narrow<'a>(
         &'a self,
         rows: Rows,
         keys: &[u64],
+        places: &Places,
         slots: &mut Slots<'a>,
-        at: impl Fn(u64) -> &'a SlotWords,
     ) -> usize {
-        for (row, key) in (rows.from..rows.to).zip(&keys[rows.from..rows.to]) {
-            let hash = self.hash.hash_one(key);
-            let mut slot = at(hash);
-            // The count stands behind the key. A free slot has none, and may have any key.
-            if slot[0].get() != *key || slot[1].get() == 0 {
-                match self.find(hash, std::slice::from_ref(key)) {
-                    Some(found) => slot = found,
-                    None => return row,
+        let mut from = rows.from;
+        loop {
+            let rows = Rows { from, ..rows };
+            let to = match self.table.pages() {
+                1 => {
+                    let (hasher, page) = (self.hash.clone(), self.table.first_page());
+                    count_in(rows, keys, slots, |_, key| page.pair(hasher.hash_one(key)))
                 }
+                _ => count_in(rows, keys, slots, |row, _| self.table.pair_at(places.0[row])),
+            };
+            // One that is not where it is looked for first.
+            if to == rows.to || !self.count_row(to, &keys[to..=to], slots) {
+                return to;
             }
-            slot[1].set(slot[1].get() + 1);
-            slots.set(row, slot);
+            from = to + 1;
         }
-        rows.to
     }
 
     /// The same for keys of any number of words.
     #[inline(never)]
     fn count<'a>(&'a self, rows: Rows, keys: &[u64], slots: &mut Slots<'a>) -> usize {
         let keys = keys.chunks_exact(self.plan.key_words()).skip(rows.from);
-        for (row, key) in (rows.from..rows.to).zip(keys) {
-            let Some(slot) = self.find(self.hash_of(key), key) else { return row };
-            let count = &slot[self.plan.count_word()];
-            count.set(count.get() + 1);
-            slots.set(row, slot);
-        }
-        rows.to
+        let unknown =
+            (rows.from..rows.to).zip(keys).find(|&(row, key)| !self.count_row(row, key, slots));
+        unknown.map_or(rows.to, |(row, _)| row)
+    }
+
+    /// Counts a record in its group and says where that is, if it is known.
+    #[inline(always)]
+    fn count_row<'a>(&'a self, row: usize, key: &[u64], slots: &mut Slots<'a>) -> bool {
+        let Some(slot) = self.find(self.hash_of(key), key) else { return false };
+        let count = &slot[self.plan.count_word()];
+        count.set(count.get() + 1);
+        slots.setter().set(row, slot);
+        true
     }
 
     #[inline(never)]
@@ -205,7 +204,7 @@ impl GroupTable {
         let slot = self.insert(self.hash_of(key), key, record);
         let slot = self.table.at(slot);
         let mut slots = Slots::of(slot);
-        slots.set(row, slot);
+        slots.setter().set(row, slot);
         self.fold_lanes(block, &slots, rows);
     }
 
@@ -231,6 +230,42 @@ impl GroupTable {
         self.group = group;
         place
     }
+}
+
+/// Where the keys of a block are looked for first, once a table has more than one page. Holds as
+/// long as the table has no more pages.
+struct Places([Place; BLOCK_RECORDS]);
+
+impl Places {
+    #[inline(always)]
+    fn none() -> Self {
+        Places([Place::default(); BLOCK_RECORDS])
+    }
+}
+
+/// Counts each record in its group and says where that is, of keys of one word, as long as groups
+/// are in one of the two slots that `pair_of` gives for a row and its key: gives the first that is
+/// not.
+#[inline(always)]
+fn count_in<'a>(
+    rows: Rows,
+    keys: &[u64],
+    slots: &mut Slots<'a>,
+    pair_of: impl Fn(usize, u64) -> (&'a SlotWords, &'a SlotWords),
+) -> usize {
+    let mut slots = slots.setter();
+    for (row, &key) in (rows.from..rows.to).zip(&keys[rows.from..rows.to]) {
+        let (first, second) = pair_of(row, key);
+        // Without a branch, since which groups had to give way depends on nothing but chance.
+        let slot = select_unpredictable(first[0].get() == key, first, second);
+        // The count stands behind the key. A free slot has none, and may have any key.
+        if slot[0].get() != key || slot[1].get() == 0 {
+            return row;
+        }
+        slot[1].set(slot[1].get() + 1);
+        slots.set(row, slot);
+    }
+    rows.to
 }
 
 #[inline(always)]

@@ -1,11 +1,14 @@
 //! Texts to codes, one interner a connection: trims the padding, keeps each distinct value once,
 //! and never forgets or reorders one. Knows nothing of groups.
 
-use super::block::Fields;
+use super::block::{BLOCK_RECORDS, Fields};
 use super::paged::{PAGE_SLOTS, PagedTable, Place, SlotForm, SlotWords};
 use super::text_cache::TextCache;
-use super::text_tag::{ANY_BLOCKS, BLOCKS_MAX, HEAD_BYTES, ShortValue, TagMaker, TextForm, len_of};
+use super::text_tag::{
+    HEAD_BYTES, ShortValue, TagMaker, TextForm, len_of, with_block_bytes, words_of,
+};
 use crate::config::TEXT_PAGE_BYTES;
+use std::hint::select_unpredictable;
 
 /// Distinct texts, by code. A code is the order in which its text first came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -199,8 +202,7 @@ impl Interner {
     /// # Errors
     /// [`TextLimit`] where the value is new and one too many.
     pub fn code(&mut self, field: &[u8]) -> Result<u32, TextLimit> {
-        let head = self.form.head_of(field);
-        match self.cache.get::<ANY_BLOCKS>(&self.form, &head, field, &self.texts) {
+        match self.cache.get(&self.form, field, &self.texts) {
             Some(code) => Ok(code),
             None => self.code_unknown_to_cache(field),
         }
@@ -225,35 +227,89 @@ impl Interner {
             (self.asked, self.missed) = (0, 0);
         }
         self.asked += codes.len();
-        match self.form.blocks() {
-            1 => self.code_fields_of::<1>(fields, codes),
-            2 => self.code_fields_of::<2>(fields, codes),
-            3 => self.code_fields_of::<3>(fields, codes),
-            4 => self.code_fields_of::<4>(fields, codes),
-            5 => self.code_fields_of::<5>(fields, codes),
-            6 => self.code_fields_of::<6>(fields, codes),
-            BLOCKS_MAX => self.code_fields_of::<BLOCKS_MAX>(fields, codes),
-            _ => self.code_fields_of::<ANY_BLOCKS>(fields, codes),
-        }
+        with_block_bytes!(
+            self.form.blocks(),
+            N => self.code_fields_of::<N>(fields, codes),
+            self.code_fields_of_any(fields, codes)
+        )
     }
 
-    /// The same by way of the cache, of fields with so many blocks.
+    /// The same by way of the cache, of fields with so many bytes in whole blocks.
     #[inline(always)]
-    fn code_fields_of<const BLOCKS: usize>(
+    fn code_fields_of<const N: usize>(
         &mut self,
         fields: Fields<'_, '_>,
         codes: &mut [u32],
     ) -> (usize, Option<TextLimit>) {
-        let form = self.form;
-        for (row, place) in codes.iter_mut().enumerate() {
-            let field = fields.get(row);
-            let head = form.head_of(field);
-            *place = match self.cache.get::<BLOCKS>(&form, &head, field, &self.texts) {
-                Some(code) => code,
-                None => match self.code_unknown_to_cache(field) {
-                    Ok(code) => code,
-                    Err(limit) => return (row, Some(limit)),
+        let mut sets = [0; BLOCK_RECORDS];
+        let mut coded = 0;
+        for codes in codes.chunks_mut(BLOCK_RECORDS) {
+            let fields = fields.from(coded);
+            let first = fields.first::<N>();
+            // A loop of its own: in one with what follows, few of its multiplications would be on
+            // their way at a time.
+            for (row, set) in sets[..codes.len()].iter_mut().enumerate() {
+                let head = first.get(row).first_chunk().expect("a block at least");
+                *set = TextCache::set_of(&words_of(head));
+            }
+            let mut row = 0;
+            loop {
+                // Those that the cache knows, as far as they go; then one that it does not.
+                row = self.code_known::<N>(&sets, fields, row, codes);
+                if row == codes.len() {
+                    break;
+                }
+                match self.code_unknown_to_cache(fields.get(row)) {
+                    Ok(code) => codes[row] = code,
+                    Err(limit) => return (coded + row, Some(limit)),
+                }
+                row += 1;
+            }
+            coded += codes.len();
+        }
+        (coded, None)
+    }
+
+    /// The codes of a block's fields from one on as long as the cache knows their texts: gives the
+    /// first that it does not.
+    #[inline(always)]
+    fn code_known<const N: usize>(
+        &self,
+        sets: &[u16; BLOCK_RECORDS],
+        fields: Fields<'_, '_>,
+        from: usize,
+        codes: &mut [u32],
+    ) -> usize {
+        let (form, first, last) = (self.form, fields.first::<N>(), fields.last());
+        for row in from..codes.len() {
+            match self.cache.get_short(&form, sets[row], first.get(row), last.get(row)) {
+                Some(code) => codes[row] = code,
+                None => match self.long_code(fields.get(row)) {
+                    Some(code) => codes[row] = code,
+                    None => return row,
                 },
+            }
+        }
+        codes.len()
+    }
+
+    /// Of one field.
+    #[inline(never)]
+    fn long_code(&self, field: &[u8]) -> Option<u32> {
+        self.cache.get(&self.form, field, &self.texts)
+    }
+
+    /// The same of fields of any width.
+    #[inline(always)]
+    fn code_fields_of_any(
+        &mut self,
+        fields: Fields<'_, '_>,
+        codes: &mut [u32],
+    ) -> (usize, Option<TextLimit>) {
+        for (row, place) in codes.iter_mut().enumerate() {
+            *place = match self.code(fields.get(row)) {
+                Ok(code) => code,
+                Err(limit) => return (row, Some(limit)),
             };
         }
         (codes.len(), None)
@@ -280,12 +336,10 @@ impl Interner {
         let mut coded = 0;
         let mut lookups = [Lookup::default(); LOOKUPS];
         for codes in codes.chunks_mut(LOOKUPS) {
-            let lookups = &mut lookups[..codes.len()];
-            for (row, lookup) in lookups.iter_mut().enumerate() {
-                *lookup = self.prepare(fields.get(coded + row));
-            }
+            let (fields, lookups) = (fields.from(coded), &mut lookups[..codes.len()]);
+            self.prepare(fields, lookups);
             for lookup in &mut *lookups {
-                lookup.slot = TextSlot::of(self.table.at(self.table.place(lookup.tag)));
+                lookup.slot = self.slot_of(lookup.tag);
             }
             self.load_texts(lookups);
             for (lookup, place) in lookups.iter().zip(codes) {
@@ -303,18 +357,38 @@ impl Interner {
     }
 
     #[inline(always)]
-    fn prepare<'a>(&self, field: &'a [u8]) -> Lookup<'a> {
-        let slot = TextSlot::default();
-        match self.form.is_short(field) {
-            true => {
-                let short = self.form.short_value(field);
-                Lookup { field: Some(field), tag: self.tags.tag_of_short(&short), short, slot }
+    fn prepare<'a>(&self, fields: Fields<'_, 'a>, lookups: &mut [Lookup<'a>]) {
+        let mut short = [false; LOOKUPS];
+        with_block_bytes!(
+            self.form.blocks(),
+            N => {
+                let (first, last) = (fields.first::<N>(), fields.last());
+                for (row, short) in short[..lookups.len()].iter_mut().enumerate() {
+                    *short = self.form.is_short_of(first.get(row), last.get(row));
+                }
+            },
+            for (row, short) in short[..lookups.len()].iter_mut().enumerate() {
+                *short = self.form.is_short(fields.get(row));
             }
-            false => {
-                let (short, tag) = (ShortValue::default(), self.tags.tag_of(&self.form, field));
-                Lookup { field: Some(field), tag, short, slot }
-            }
+        );
+        for (row, lookup) in lookups.iter_mut().enumerate() {
+            let field = fields.get(row);
+            let (short, tag) = match short[row] {
+                true => {
+                    let short = self.form.short_value(field);
+                    (short, self.tags.tag_of_short(&short))
+                }
+                false => (ShortValue::default(), self.tags.tag_of_long(self.form.value(field))),
+            };
+            *lookup = Lookup { field: Some(field), tag, short, slot: TextSlot::default() };
         }
+    }
+
+    /// What stands where the text of a tag is looked for first, or behind that.
+    #[inline(always)]
+    fn slot_of(&self, tag: u64) -> TextSlot {
+        let (first, second) = self.table.pair_at(self.table.place(tag));
+        TextSlot::of(select_unpredictable(first[0].get() == tag, first, second))
     }
 
     /// Whether the slot that was looked at is the right one. Where it may be and it is not certain,
@@ -379,168 +453,5 @@ impl Interner {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::block::{Block, Records, Rows};
-    use crate::engine::text_tag::tests::{PADDINGS, trimmed};
-    use crate::wire::record::Run;
-    use crate::wire::schema::{Kind, Padding};
-    use proptest::prelude::*;
-    use std::collections::HashMap;
-
-    const FIELD_BYTES: usize = 256;
-
-    fn interner(texts_limit: usize, bytes_limit: usize) -> Interner {
-        let form = TextForm::of(Kind::Text { bytes: FIELD_BYTES, padding: Padding::BOTH });
-        Interner::with_limits(form, texts_limit, bytes_limit)
-    }
-
-    fn field(value: &[u8], padding: &[u8]) -> [u8; FIELD_BYTES] {
-        let mut field = [0; FIELD_BYTES];
-        let mut filler = padding.iter().cycle();
-        for (i, byte) in field.iter_mut().enumerate() {
-            *byte = *value.get(i).or_else(|| filler.next()).unwrap();
-        }
-        field
-    }
-
-    /// The oracle: trims byte by byte, looks up in a HashMap.
-    struct Naive {
-        padding: Padding,
-        codes: HashMap<Vec<u8>, u32>,
-    }
-
-    impl Naive {
-        fn new(padding: Padding) -> Self {
-            Naive { padding, codes: HashMap::new() }
-        }
-
-        fn code(&mut self, field: &[u8]) -> u32 {
-            let next = self.codes.len() as u32;
-            *self.codes.entry(trimmed(field, self.padding)).or_insert(next)
-        }
-    }
-
-    #[test]
-    fn paddings_of_one_value_are_one_code() {
-        let mut interner = interner(10, 1000);
-        let spaces = interner.code(&field(b"pump north", b" ")).unwrap();
-        for padding in [&b"\0"[..], b"\0 ", b" \0", b"\0\0\0\0\0 "] {
-            assert_eq!(interner.code(&field(b"pump north", padding)), Ok(spaces));
-        }
-        assert_ne!(interner.code(&field(b"pump\0north", b" ")), Ok(spaces));
-        assert_ne!(interner.code(&field(b"pump  north", b" ")), Ok(spaces));
-        let empty = interner.code(&field(b"", b" ")).unwrap();
-        assert_eq!(interner.code(&field(b"", b"\0")), Ok(empty));
-        let texts = interner.into_texts();
-        assert_eq!(texts.get(spaces as usize), b"pump north");
-        assert_eq!(texts.get(empty as usize), b"");
-        assert_eq!(texts.len(), 4);
-    }
-
-    #[test]
-    fn texts_in_pieces_are_the_same_texts() {
-        let mut interner = interner(10, 1000);
-        let (mut pieces, mut taken) = (Texts::default(), 0);
-        for values in [&[&b"a"[..], b""][..], &[], &[b"bcd", b"a", b"e"]] {
-            for value in values {
-                let _ = interner.code(&field(value, b" "));
-            }
-            pieces.append(&interner.texts().since(taken));
-            taken = interner.texts().len();
-            assert_eq!(pieces, *interner.texts());
-        }
-        assert_eq!((pieces.len(), pieces.get(2)), (4, &b"bcd"[..]));
-    }
-
-    #[test]
-    fn the_bytes_limit_holds_at_its_edge() {
-        let mut interner = interner(10, 256 + 3);
-        assert_eq!(interner.code(&[b'x'; FIELD_BYTES]), Ok(0));
-        assert_eq!(interner.code(&field(b"abcd", b" ")), Err(TextLimit::Bytes { limit: 259 }));
-        assert_eq!(interner.code(&field(b"abc", b" ")), Ok(1));
-        assert_eq!(interner.code(&field(b"d", b" ")), Err(TextLimit::Bytes { limit: 259 }));
-        // Known values and the empty one cost nothing.
-        assert_eq!(interner.code(&field(b"abc", b"\0")), Ok(1));
-        assert_eq!(interner.code(&field(b"", b"\0")), Ok(2));
-    }
-
-    #[test]
-    fn the_texts_limit_holds_at_its_edge() {
-        let mut interner = interner(2, 1000);
-        assert_eq!(interner.code(&field(b"a", b" ")), Ok(0));
-        assert_eq!(interner.code(&field(b"b", b" ")), Ok(1));
-        assert_eq!(interner.code(&field(b"c", b" ")), Err(TextLimit::Groups { limit: 2 }));
-        assert_eq!(interner.code(&field(b"b", b"\0")), Ok(1));
-    }
-
-    /// More values than the cache holds, many with the same first 32 bytes, in an order that
-    /// makes them drive each other out.
-    #[test]
-    fn many_values_equal_the_oracle() {
-        let mut interner = interner(100_000, 64 << 20);
-        let mut naive = Naive::new(Padding::BOTH);
-        for round in 0..3 {
-            for i in 0..5_000u32 {
-                let value = match i % 3 {
-                    0 => format!("{:>40}", i),
-                    1 => format!("{i}"),
-                    _ => format!("{i:x} {}", "x".repeat(i as usize % 250)),
-                };
-                let value = &value.as_bytes()[..value.len().min(FIELD_BYTES)];
-                let field = field(value, if round == 1 { b"\0" } else { b" " });
-                assert_eq!(interner.code(&field), Ok(naive.code(&field)));
-            }
-        }
-        let texts = interner.into_texts();
-        assert_eq!(texts.len(), naive.codes.len());
-        for (value, &code) in &naive.codes {
-            assert_eq!(texts.get(code as usize), &value[..]);
-        }
-    }
-
-    proptest! {
-        /// Of any width and padding, on both ways: few values, and more than the cache holds.
-        #[test]
-        fn any_fields_equal_the_oracle(
-            values in proptest::collection::vec(
-                proptest::collection::vec(
-                    prop_oneof![Just(0u8), Just(b' '), any::<u8>()],
-                    0..120,
-                ),
-                1..150,
-            ),
-            width in prop_oneof![1usize..80, 1usize..340],
-            padding in proptest::sample::select(&PADDINGS[..]),
-            fill in prop_oneof![Just(0u8), Just(b' ')],
-            past_cache in any::<bool>(),
-        ) {
-            let form = TextForm::of(Kind::Text { bytes: width, padding });
-            let mut interner = Interner::with_limits(form, 1000, 1 << 20);
-            interner.past_cache = if past_cache { PAST_CACHE } else { 0 };
-            let mut naive = Naive::new(padding);
-            let fields: Vec<Vec<u8>> = values
-                .into_iter()
-                .map(|mut value| {
-                    value.resize(width, fill);
-                    value
-                })
-                .collect();
-            let bytes = fields.concat();
-            let run = [Run { records: fields.len(), ..Run::default() }];
-            let mut records = Records::of(&run, &bytes, width);
-            let (mut block, mut codes) = (Block::new(), Vec::new());
-            while block.fill(&mut records) {
-                let mut some = vec![0; block.len()];
-                let rows = Rows { from: 0, to: block.len() };
-                let coded = interner.code_fields(block.texts(rows, 0, width), &mut some);
-                prop_assert_eq!(coded, (block.len(), None));
-                codes.extend(some);
-            }
-            for (field, &code) in fields.iter().zip(&codes) {
-                prop_assert_eq!(code, naive.code(field));
-                prop_assert_eq!(interner.texts().get(code as usize), &trimmed(field, padding)[..]);
-            }
-        }
-    }
-}
+#[path = "intern_tests.rs"]
+mod tests;

@@ -69,8 +69,12 @@ impl Lane {
 
     #[inline(always)]
     fn replace<T: Number>(&self, place: &Cell<u64>, by: impl FnOnce(T) -> T) {
-        let lane = T::from_lane(place.get() >> self.shift);
-        set_bits(place, self.shift, 8 * size_of::<T>() as u32, by(lane).to_lane());
+        let old = T::from_lane(place.get() >> self.shift);
+        let new = by(old).to_lane();
+        // With a branch: a group's extremes change seldom, and seldom is what processors guess.
+        if new != old.to_lane() {
+            set_bits(place, self.shift, 8 * size_of::<T>() as u32, new);
+        }
     }
 
     /// Writes what the lane of a new group begins with, whose first record this is, into its words.

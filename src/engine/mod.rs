@@ -2,7 +2,7 @@
 //! runs no async code.
 //!
 //! * [`columns`]: preallocated columns of one batch
-//! * [`intern`], [`text_cache`], [`text_tag`]: texts to codes
+//! * [`intern`], [`text_cache`], [`text_tag`], [`zero_bytes`]: texts to codes
 //! * [`decode`]: runs of records into columns, one loop a field
 //! * [`paged`]: a hash table that grows page by page
 //! * [`groups`]: rows into the group partials of one connection, on its worker
@@ -46,3 +46,4 @@ pub mod text_cache;
 pub mod text_tag;
 pub mod token;
 pub mod user_buckets;
+pub mod zero_bytes;

@@ -86,7 +86,7 @@ impl Page {
     }
 
     fn put(&mut self, hash: u64, entry: impl Iterator<Item = u64>, form: impl SlotForm) -> usize {
-        let mut probes = Probes::of(hash, form);
+        let mut probes = Probes::of(hash, line_mask(form));
         while self.slot(probes.slot, form.words())[form.live_word()].get() != 0 {
             probes.advance();
         }
@@ -105,6 +105,8 @@ pub struct PagedTable<F> {
     directory: Vec<u32>,
     depth: u32,
     entries: usize,
+    /// See [`line_mask`].
+    line_mask: usize,
 }
 
 #[inline]
@@ -112,33 +114,72 @@ fn first_slot(hash: u64) -> usize {
     (hash >> TAG_BITS) as usize % PAGE_SLOTS
 }
 
+/// The slots of a page: the words of all, one slot behind the other.
+#[derive(Clone, Copy)]
+pub struct PageSlots<'a> {
+    /// Always those of [`PAGE_SLOTS`] slots.
+    words: &'a SlotWords,
+    slot_words: usize,
+    /// See [`line_mask`].
+    line_mask: usize,
+}
+
+impl<'a> PageSlots<'a> {
+    /// The first two slots where the entry of a hash may be. Nearly all are in one of them.
+    #[inline(always)]
+    pub fn pair(&self, hash: u64) -> (&'a SlotWords, &'a SlotWords) {
+        self.pair_at(first_slot(hash))
+    }
+
+    #[inline(always)]
+    fn pair_at(&self, slot: usize) -> (&'a SlotWords, &'a SlotWords) {
+        (self.slot(slot), self.slot(next_in_line(slot, self.line_mask)))
+    }
+
+    #[inline(always)]
+    fn slot(&self, slot: usize) -> &'a SlotWords {
+        let first = slot % PAGE_SLOTS * self.slot_words;
+        // SAFETY: there are PAGE_SLOTS slots of so many words.
+        unsafe { self.words.get_unchecked(first..first + self.slot_words) }
+    }
+}
+
+/// The bits of a slot's number that say where in its line of the cache it is. Where slots do not
+/// fill lines evenly they are looked at one after the other, as if a page were one line.
+#[inline(always)]
+fn line_mask(form: impl SlotForm) -> usize {
+    let words = form.words();
+    let even = words.is_power_of_two() && words < Line::WORDS;
+    if even { Line::WORDS / words - 1 } else { PAGE_SLOTS - 1 }
+}
+
+/// The slot behind this one, or the first of the line behind its last.
+#[inline(always)]
+fn next_in_line(slot: usize, line_mask: usize) -> usize {
+    slot & !line_mask | (slot + 1) & line_mask
+}
+
 /// The slots where an entry may be, in order: those of its cache line before those of the next.
 struct Probes {
     slot: usize,
-    line_slots: usize,
+    line_mask: usize,
+    /// Slots of the line that were not looked at.
     left_in_line: usize,
 }
 
 impl Probes {
     #[inline]
-    fn of(hash: u64, form: impl SlotForm) -> Self {
-        // Slots that do not fill lines evenly are looked at one after the other.
-        let words = form.words();
-        let even = words.is_power_of_two() && words <= Line::WORDS;
-        let line_slots = if even { Line::WORDS / words } else { 1 };
-        Probes { slot: first_slot(hash), line_slots, left_in_line: line_slots - 1 }
+    fn of(hash: u64, line_mask: usize) -> Self {
+        Probes { slot: first_slot(hash), line_mask, left_in_line: line_mask }
     }
 
     #[inline]
     fn advance(&mut self) {
-        let line = self.slot & !(self.line_slots - 1);
-        let mut next = line + ((self.slot + 1) & (self.line_slots - 1));
-        if self.left_in_line == 0 {
-            self.left_in_line = self.line_slots;
-            next = (line + self.line_slots) % PAGE_SLOTS;
-        }
-        self.left_in_line -= 1;
-        self.slot = next;
+        self.slot = match self.left_in_line {
+            0 => ((self.slot | self.line_mask) + 1) % PAGE_SLOTS,
+            _ => next_in_line(self.slot, self.line_mask),
+        };
+        self.left_in_line = self.left_in_line.checked_sub(1).unwrap_or(self.line_mask);
     }
 }
 
@@ -150,7 +191,8 @@ impl<F: SlotForm> PagedTable<F> {
     pub fn new(form: F) -> Self {
         assert!(form.words() > 0 && form.live_word() < form.words(), "a slot has its live word");
         let pages = vec![Page::new(0, form.words())];
-        PagedTable { form, pages, directory: vec![0], depth: 0, entries: 0 }
+        let line_mask = line_mask(form);
+        PagedTable { form, pages, directory: vec![0], depth: 0, entries: 0, line_mask }
     }
 
     /// How many entries there are.
@@ -188,10 +230,24 @@ impl<F: SlotForm> PagedTable<F> {
         page.slot(place.slot as usize % PAGE_SLOTS, self.form.words())
     }
 
-    /// Where a hash leads first, in a table of one page.
+    /// The slots of the first page, of which most tables have no other.
     #[inline(always)]
-    pub fn at_only_page(&self, hash: u64) -> &SlotWords {
-        self.pages[0].slot(first_slot(hash), self.form.words())
+    pub fn first_page(&self) -> PageSlots<'_> {
+        self.slots_of(&self.pages[0])
+    }
+
+    /// The place and the one behind it: nearly all entries are in one of the two where their hash
+    /// leads.
+    #[inline(always)]
+    pub fn pair_at(&self, place: Place) -> (&SlotWords, &SlotWords) {
+        self.slots_of(&self.pages[place.page as usize]).pair_at(place.slot as usize)
+    }
+
+    #[inline(always)]
+    fn slots_of<'a>(&'a self, page: &'a Page) -> PageSlots<'a> {
+        let (words, slot_words) = (words_of(&page.lines), self.form.words());
+        assert!(words.len() == PAGE_SLOTS * slot_words, "a page has its slots");
+        PageSlots { words, slot_words, line_mask: self.line_mask }
     }
 
     /// Any slot, free or not.
@@ -212,7 +268,7 @@ impl<F: SlotForm> PagedTable<F> {
         let page = self.place(hash).page;
         let (words, live) = (self.form.words(), self.form.live_word());
         let slots = &self.pages[page as usize];
-        let mut probes = Probes::of(hash, self.form);
+        let mut probes = Probes::of(hash, self.line_mask);
         // Ends: a page always has free slots.
         loop {
             let slot = slots.slot(probes.slot, words);

@@ -2,13 +2,15 @@
 //! and may forget any of them at any time.
 
 use super::intern::Texts;
-use super::text_tag::{HEAD_BYTES, Head, TextForm};
+use super::text_tag::{HEAD_BYTES, Head, TextForm, words_of};
 use crate::config;
+use std::hint::select_unpredictable;
 
 const SETS: usize = 1024;
 /// Places of each set: with one, two of a stream's few texts often drive each other out.
 const WAYS: usize = 2;
-const NO_CODE: u32 = u32::MAX;
+/// What stands in a place of nothing: longer than any text, so that a compare of lengths tells it.
+const NOTHING: Known = Known { code: u32::MAX, len: u32::MAX };
 
 const _: () = assert!(SETS.is_power_of_two());
 const _: () =
@@ -31,77 +33,95 @@ fn same(left: &Head, right: &Head) -> bool {
 /// Fields that begin alike are one entry: where their texts differ further on, the last one is
 /// known and the others are not.
 pub struct TextCache {
-    heads: Box<[Head]>,
-    known: Box<[Known]>,
+    /// In arrays, not slices: a set's number is checked when compiled.
+    heads: Box<[[Head; WAYS]; SETS]>,
+    known: Box<[[Known; WAYS]; SETS]>,
     evict_next: usize,
 }
 
 impl Default for TextCache {
     /// An empty cache.
     fn default() -> Self {
-        let nothing = Known { code: NO_CODE, len: 0 };
-        TextCache {
-            heads: vec![Head::default(); SETS * WAYS].into_boxed_slice(),
-            known: vec![nothing; SETS * WAYS].into_boxed_slice(),
-            evict_next: 0,
-        }
+        TextCache { heads: sets_of(Head::default()), known: sets_of(NOTHING), evict_next: 0 }
     }
 }
 
+/// The same in all places; made on the heap, since it is large for a stack.
+fn sets_of<T: Copy>(value: T) -> Box<[[T; WAYS]; SETS]> {
+    let sets = vec![[value; WAYS]; SETS].into_boxed_slice();
+    sets.try_into().unwrap_or_else(|_| unreachable!("SETS sets were made"))
+}
+
 impl TextCache {
-    /// The first place of the set that a head belongs to.
+    /// The set that a head belongs to.
     #[inline(always)]
-    fn set_of(head: &Head) -> usize {
+    pub fn set_of(head: &Head) -> u16 {
         // Odd constants without a pattern: digits of the golden ratio and of √2 in binary. Who
         // makes heads collide spoils the own cache and nothing else.
         const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0x6a09_e667_f3bc_c909];
         let pair = |i: usize| (head[i] ^ head[i + 2].rotate_left(29)).wrapping_mul(FACTORS[i]);
         // The upper bits of a product depend on all of a word, the lower ones on its first bytes.
-        ((pair(0) ^ pair(1)) >> (u64::BITS - SETS.ilog2())) as usize * WAYS
+        ((pair(0) ^ pair(1)) >> (u64::BITS - SETS.ilog2())) as u16
     }
 
-    /// The code of a field's text, if it is known. `BLOCKS` is what the form says of itself.
+    /// What is known of the text whose field begins with this head, of this set: nothing is longer
+    /// than any.
     #[inline(always)]
-    pub fn get<const BLOCKS: usize>(
+    fn known(&self, set: u16, head: &Head) -> Known {
+        let set = usize::from(set) % SETS;
+        let (heads, known) = (&self.heads[set], &self.known[set]);
+        // Without a branch between the ways, of which either is as likely, and without a load that
+        // would wait for the compare.
+        let (first, second) = (same(&heads[0], head), same(&heads[1], head));
+        let either = select_unpredictable(first, known[0], known[1]);
+        let len = if first | second { either.len } else { NOTHING.len };
+        Known { len, ..either }
+    }
+
+    /// The code of a field's text, if it is known and short: from the set of its head, all whole
+    /// [`blocks`](TextForm::blocks) of the field, and its last bytes.
+    #[inline(always)]
+    pub fn get_short<const N: usize>(
         &self,
         form: &TextForm,
-        head: &Head,
-        field: &[u8],
-        texts: &Texts,
+        set: u16,
+        first: &[u8; N],
+        last: &[u8; HEAD_BYTES],
     ) -> Option<u32> {
-        let set = Self::set_of(head);
-        let ways: &[Head; WAYS] = self.heads[set..set + WAYS].try_into().expect("WAYS heads");
-        // Without a branch between the ways, of which either is as likely.
-        let (first, second) = (same(&ways[0], head), same(&ways[1], head));
-        let known = self.known[set + usize::from(second & !first)];
-        let same = (first | second) & (known.code != NO_CODE);
-        if !same {
-            return None;
-        }
+        let head = first.first_chunk().expect("a block at least");
+        let known = self.known(set, &words_of(head));
+        let is_short = known.len as usize <= HEAD_BYTES && form.is_short_of(first, last);
+        is_short.then_some(known.code)
+    }
+
+    /// The code of a field's text, if it is known.
+    #[inline(always)]
+    pub fn get(&self, form: &TextForm, field: &[u8], texts: &Texts) -> Option<u32> {
+        let head = form.head_of(field);
+        let known = self.known(Self::set_of(&head), &head);
         let same = match known.len as usize {
-            0..=HEAD_BYTES => form.is_short_of::<BLOCKS>(field),
-            len => {
-                field[HEAD_BYTES..len] == texts.get(known.code as usize)[HEAD_BYTES..]
+            0..=HEAD_BYTES => form.is_short(field),
+            len => field.get(HEAD_BYTES..len).is_some_and(|rest| {
+                rest == &texts.get(known.code as usize)[HEAD_BYTES..]
                     && form.is_padding(&field[len..])
-            }
+            }),
         };
         same.then_some(known.code)
     }
 
     /// Remembers that the text of `len` bytes behind this head has this code.
     pub fn put(&mut self, head: &Head, len: usize, code: u32) {
-        debug_assert!(code != NO_CODE);
-        let set = Self::set_of(head);
-        let places = set..set + WAYS;
+        let set = usize::from(Self::set_of(head));
+        let (heads, known) = (&mut self.heads[set], &mut self.known[set]);
         // A head stands in one place only.
-        let same = places.clone().find(|&place| self.heads[place] == *head);
-        let free = places.clone().find(|&place| self.known[place].code == NO_CODE);
-        let place = same.or(free).unwrap_or_else(|| {
+        let same = heads.iter().position(|there| there == head);
+        let free = known.iter().position(|there| there.len == NOTHING.len);
+        let way = same.or(free).unwrap_or_else(|| {
             self.evict_next = self.evict_next.wrapping_add(1);
-            set + self.evict_next % WAYS
+            self.evict_next % WAYS
         });
-        self.heads[place] = *head;
-        self.known[place] = Known { code, len: len as u32 };
+        heads[way] = *head;
+        known[way] = Known { code, len: len as u32 };
     }
 }
 
@@ -127,9 +147,10 @@ mod tests {
             for (code, field) in (0..).zip(&fields) {
                 cache.put(&form.head_of(field), HEAD_BYTES, code);
             }
-            let texts = Texts::default();
             let known = fields.iter().filter(|field| {
-                cache.get::<7>(&form, &form.head_of(&field[..]), &field[..], &texts).is_some()
+                let set = TextCache::set_of(&form.head_of(&field[..]));
+                let last = field.last_chunk().unwrap();
+                cache.get_short(&form, set, field, last).is_some()
             });
             let known = known.count();
             assert!(known > 70, "{known} of 100 where the digits stand at {place}");

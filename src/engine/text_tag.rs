@@ -4,22 +4,18 @@
 //! length: a wrong guess of the processor's, one a field, would cost more than all the rest.
 
 use super::paged::TAG_BITS;
+use super::zero_bytes::zero_bytes;
 use crate::config::TEXT_KEY_BYTES_MAX;
 use crate::wire::schema::{Kind, Padding};
 use crate::wire::text::trim_padding;
 use foldhash::quality::RandomState;
+use std::array::from_fn;
 use std::hash::{BuildHasher, Hasher};
 
 /// Bytes at the beginning of a field that short values fit.
 pub const HEAD_BYTES: usize = 32;
 
 const _: () = assert!(TEXT_KEY_BYTES_MAX < 1 << TAG_BITS);
-
-/// As many blocks of [`HEAD_BYTES`] behind a head as `is_short_of` is compiled for: fields of less
-/// than 288 bytes.
-pub const BLOCKS_MAX: usize = 7;
-/// Any number of them.
-pub const ANY_BLOCKS: usize = 0;
 
 /// The beginning of a field, padding included, as words whose first byte is the lowest.
 pub type Head = [u64; HEAD_BYTES / 8];
@@ -34,6 +30,8 @@ pub struct TextForm {
     /// A byte is padding where it is zero after these two, in this order, exclusive or and and.
     flip: u64,
     keep: u64,
+    /// What of the last [`HEAD_BYTES`] of a field belongs neither to padding nor to its head.
+    keep_last: Head,
 }
 
 impl TextForm {
@@ -54,7 +52,10 @@ impl TextForm {
             Padding { nul: false, space: true } => (0x20, SPACES, !0),
             Padding { nul: _, space: false } => (0x00, 0, !0),
         };
-        TextForm { width, padding, fill, flip, keep }
+        // Of a field of less than two heads, these bytes begin within the first.
+        let of_head = &VALUE_MASKS[(2 * HEAD_BYTES).saturating_sub(width).min(HEAD_BYTES)];
+        let keep_last = of_head.map(|mask| !mask & keep);
+        TextForm { width, padding, fill, flip, keep, keep_last }
     }
 
     /// Bytes of a field.
@@ -88,11 +89,23 @@ impl TextForm {
         }
     }
 
+    /// The same of less than [`HEAD_BYTES`], by words: a copy of so few bytes would be a call.
     #[inline]
     fn narrow_head_of(&self, field: &[u8]) -> Head {
-        let mut head = [self.fill; HEAD_BYTES];
-        head[..field.len()].copy_from_slice(field);
-        words_of(&head)
+        let fill = u64::from_le_bytes([self.fill; 8]);
+        // The last bytes, the very last in the highest.
+        let last = match field.last_chunk() {
+            Some(last) => u64::from_le_bytes(*last),
+            None => field.iter().fold(0, |word, &byte| word >> 8 | u64::from(byte) << 56),
+        };
+        from_fn(|i| {
+            let rest = field.get(8 * i..).unwrap_or_default();
+            match (rest.first_chunk(), rest.len() as u32) {
+                (Some(word), _) => u64::from_le_bytes(*word),
+                (None, 0) => fill,
+                (None, bytes) => last >> (u64::BITS - 8 * bytes) | fill << (8 * bytes),
+            }
+        })
     }
 
     /// Whether the value ends within the head: all bytes behind it are padding.
@@ -125,29 +138,22 @@ impl TextForm {
             && (last.is_empty() || self.is_padding(last))
     }
 
-    /// How many whole blocks of [`HEAD_BYTES`] follow the head of a field, where
-    /// [`is_short_of`](Self::is_short_of) can be compiled for that; else [`ANY_BLOCKS`].
+    /// The whole blocks of [`HEAD_BYTES`] in a field, where [`is_short_of`](Self::is_short_of)
+    /// can tell whether it is short; else 0.
     #[inline(always)]
     pub fn blocks(&self) -> usize {
-        let blocks = self.width.saturating_sub(HEAD_BYTES) / HEAD_BYTES;
-        match self.flip {
-            0 if self.is_padded() && (1..=BLOCKS_MAX).contains(&blocks) => blocks,
-            _ => ANY_BLOCKS,
-        }
+        let is_known = self.flip == 0 && (self.is_padded() || self.width == HEAD_BYTES);
+        if is_known { self.width / HEAD_BYTES } else { 0 }
     }
 
-    /// The same as [`is_short`](Self::is_short), of fields with so many [`blocks`](Self::blocks):
-    /// a known number of steps, which is half of the time.
+    /// The same as [`is_short`](Self::is_short), from all whole [`blocks`](Self::blocks) of a
+    /// field and its last bytes: a known number of steps, which is half of the time.
     #[inline(always)]
-    pub fn is_short_of<const BLOCKS: usize>(&self, field: &[u8]) -> bool {
-        let (blocks, last) = field.as_chunks::<HEAD_BYTES>();
-        let behind = blocks.get(1..).and_then(|blocks| blocks.first_chunk::<BLOCKS>());
-        let Some(behind) = behind.filter(|_| BLOCKS != ANY_BLOCKS) else {
-            return self.is_short(field);
-        };
-        let (words, _) = behind.as_flattened().as_chunks::<8>();
-        words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word)) & self.keep == 0
-            && (last.is_empty() || self.is_padding(last))
+    pub fn is_short_of<const N: usize>(&self, first: &[u8; N], last: &[u8; HEAD_BYTES]) -> bool {
+        let (behind, _) = first[HEAD_BYTES..].as_chunks::<8>();
+        let behind = behind.iter().fold(0, |all, word| all | u64::from_le_bytes(*word));
+        let last = words_of(last).iter().zip(&self.keep_last).fold(0, |all, (w, k)| all | w & k);
+        behind & self.keep | last == 0
     }
 
     /// Adds the bits of blocks that are not as padding has them.
@@ -173,13 +179,9 @@ impl TextForm {
         if !self.is_padded() {
             return self.width;
         }
-        let mut len = 0;
-        for (i, &word) in head.iter().enumerate() {
-            let value = self.value_of(word);
-            let end = 8 * i + 8 - value.leading_zeros() as usize / 8;
-            len = if value == 0 { len } else { end };
-        }
-        len
+        let padding = zero_bytes(&head.map(|word| self.value_of(word)));
+        // From the last byte on.
+        HEAD_BYTES - padding.leading_ones() as usize
     }
 
     /// The value of a field that [is short](Self::is_short).
@@ -188,14 +190,33 @@ impl TextForm {
         let head = self.head_of(field);
         let len = self.short_len(&head);
         let mask = &VALUE_MASKS[len];
-        ShortValue { words: std::array::from_fn(|i| head[i] & mask[i]), len }
+        ShortValue { words: from_fn(|i| head[i] & mask[i]), len }
     }
 }
 
+/// An expression for the number of bytes in a field's whole [`blocks`](TextForm::blocks), as a
+/// constant; or another where nothing is compiled for it.
+macro_rules! with_block_bytes {
+    ($blocks:expr, $N:ident => $of_known:expr, $of_any:expr) => {
+        with_block_bytes!(@ $blocks, $N, $of_known, $of_any, 1 2 3 4 5 6 7 8)
+    };
+    (@ $blocks:expr, $N:ident, $of_known:expr, $of_any:expr, $($n:literal)*) => {
+        match $blocks {
+            $($n => {
+                const $N: usize = $n * HEAD_BYTES;
+                $of_known
+            })*
+            _ => $of_any,
+        }
+    };
+}
+pub(super) use with_block_bytes;
+
+/// Bytes as words whose first byte is the lowest.
 #[inline(always)]
-fn words_of(bytes: &[u8; HEAD_BYTES]) -> Head {
+pub fn words_of(bytes: &[u8; HEAD_BYTES]) -> Head {
     let (words, _) = bytes.as_chunks::<8>();
-    std::array::from_fn(|i| u64::from_le_bytes(words[i]))
+    from_fn(|i| u64::from_le_bytes(words[i]))
 }
 
 /// 0x20 in each byte.
@@ -245,7 +266,7 @@ pub struct TagMaker {
 impl Default for TagMaker {
     fn default() -> Self {
         let long = RandomState::default();
-        let keys = std::array::from_fn(|i| long.hash_one(i));
+        let keys = from_fn(|i| long.hash_one(i));
         TagMaker { long, keys }
     }
 }
@@ -281,8 +302,9 @@ impl TagMaker {
         hash >> TAG_BITS << TAG_BITS | value.len as u64
     }
 
+    /// The tag of a value that is not short.
     #[inline(never)]
-    fn tag_of_long(&self, value: &[u8]) -> u64 {
+    pub fn tag_of_long(&self, value: &[u8]) -> u64 {
         let mut hasher = self.long.build_hasher();
         hasher.write(value);
         hasher.finish() >> TAG_BITS << TAG_BITS | value.len() as u64

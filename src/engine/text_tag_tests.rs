@@ -49,6 +49,19 @@ proptest! {
         let value = trimmed(&field, padding);
         prop_assert_eq!(form.value(&field), &value[..]);
         prop_assert_eq!(form.is_short(&field), value.len() <= HEAD_BYTES);
+        with_block_bytes!(
+            form.blocks(),
+            N => {
+                let first = field.first_chunk::<N>().unwrap();
+                let is_short = form.is_short_of(first, field.last_chunk().unwrap());
+                prop_assert_eq!(is_short, value.len() <= HEAD_BYTES);
+            },
+            prop_assert!(!(HEAD_BYTES..288).contains(&width) || padding != Padding::BOTH)
+        );
+        let mut head = [form.fill; HEAD_BYTES];
+        let in_head = width.min(HEAD_BYTES);
+        head[..in_head].copy_from_slice(&field[..in_head]);
+        prop_assert_eq!(form.head_of(&field), words_of(&head));
         let maker = TagMaker::default();
         let tag = maker.tag_of(&form, &field);
         prop_assert_eq!(len_of(tag), value.len());
