@@ -238,6 +238,29 @@ fn partials_of_a_killed_engine_are_whole_batches() {
     assert_eq!((code, &merged["complete"], &merged["connections"]), (0, &1.into(), &2.into()));
 }
 
+/// A stream that falls silent has all it brought in its partials an interval later, in one batch
+/// and no empty ones behind it; and the next batch begins with what comes then.
+#[test]
+fn a_quiet_stream_keeps_no_batch_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let all = records(120, 5);
+    let mut engine = Engine::start(&options(directory, &[]));
+    let mut stream = engine.connect();
+    for (said, part) in [(1, &all[..50]), (2, &all[50..])] {
+        stream.write_all(&packets(part, 10)).unwrap();
+        until("the batch", || groups_files(directory).len() >= said);
+        thread::sleep(Duration::from_millis(450));
+        assert_eq!(groups_files(directory).len(), said, "nothing came meanwhile");
+    }
+    engine.signal(Signal::KILL);
+    engine.wait_for_end();
+    let (code, merged, log) = merge(&[directory], &[]);
+    assert_eq!(code, 0, "{log}");
+    assert_result(&merged, &all);
+    assert_eq!((&merged["batches"], &merged["records"]), (&2.into(), &120.into()), "{merged}");
+}
+
 #[test]
 fn streams_that_end_otherwise_say_so() {
     let directory = tempfile::tempdir().unwrap();

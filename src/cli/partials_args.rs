@@ -10,7 +10,7 @@ pub struct PartialsOptions {
     /// Directory that batches of record streams are left in, for `ringest merge` and others
     #[arg(long, env = "RINGEST_PARTIALS", value_name = "DIR")]
     pub partials: Option<PathBuf>,
-    /// How long a batch of a stream is at least: what is lost where this process is killed
+    /// How long a batch of a stream is: what is lost at most where this process is killed
     /// [100ms to 1h]
     #[arg(
         long,

@@ -24,9 +24,19 @@ impl OpenBatch {
         OpenBatch { number: 0, began, before: Counts::default(), texts_before: Vec::new() }
     }
 
-    /// Whether records that come at `now` belong to the next one.
-    pub fn is_over(&self, now: Instant, interval: Duration) -> bool {
-        now.saturating_duration_since(self.began) >= interval
+    /// When records that come belong to the next one.
+    pub fn ends(&self, interval: Duration) -> Instant {
+        self.began + interval
+    }
+
+    /// Whether nothing has come since it began, where this is what the stream has brought.
+    pub fn is_empty(&self, counts: Counts) -> bool {
+        counts == self.before
+    }
+
+    /// Lets one that is empty begin later.
+    pub fn begin_at(&mut self, now: Instant) {
+        self.began = now;
     }
 
     /// Closes it, and opens the next one, which begins at `now`.

@@ -14,6 +14,8 @@ use crate::engine::report::{BufferKind, Reason, Received};
 use rustls::ServerConfig;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -134,14 +136,21 @@ impl RecordConnection {
         }
     }
 
+    /// Reads, and meanwhile closes a batch whose time is up: a quiet stream keeps none open.
     async fn read(&mut self) -> Result<Option<usize>, ReadError> {
-        if let Some(coalescing) = &mut self.coalescing {
-            coalescing.wait().await;
+        let RecordConnection { coalescing, transport, buffer, stream, .. } = self;
+        let batch_ends = stream.batch_ends();
+        let mut read = pin!(read_into(buffer, stream.free(), transport, coalescing.as_mut()));
+        if let Some(at) = batch_ends {
+            tokio::select! {
+                biased;
+                read = &mut read => return read,
+                () = tokio::time::sleep_until(at.into()) => {}
+            }
+            // The read goes on.
+            Box::pin(stream.close_batch(Instant::now())).await;
         }
-        let buffer = std::mem::take(&mut self.buffer);
-        let (result, buffer) = self.transport.read(buffer, self.stream.free()).await;
-        self.buffer = buffer;
-        result
+        read.await
     }
 
     /// Decodes what a read brought. A latency begins here, where the completion is taken over.
@@ -240,4 +249,19 @@ impl RecordConnection {
         };
         Err(Failure::of(reason, error))
     }
+}
+
+/// One read into the free part of a window. The future must be run to its end.
+async fn read_into(
+    window: &mut ReadBuffer,
+    free: Range<usize>,
+    transport: &mut Transport,
+    coalescing: Option<&mut Coalescing>,
+) -> Result<Option<usize>, ReadError> {
+    if let Some(coalescing) = coalescing {
+        coalescing.wait().await;
+    }
+    let (result, buffer) = transport.read(std::mem::take(window), free).await;
+    *window = buffer;
+    result
 }

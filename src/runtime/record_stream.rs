@@ -39,7 +39,7 @@ pub struct Streams {
     pub worker: usize,
     /// Latencies of packets since the last tick.
     pub latency: RefCell<Latency>,
-    /// How long batches are at least, where partials are kept.
+    /// How long batches are, where partials are kept.
     pub partials_interval: Option<Duration>,
     /// Where raw bytes go; `None` where none are captured.
     pub captures: Option<Arc<Captures>>,
@@ -277,11 +277,26 @@ impl RecordStream {
         let _ = self.shared.jobs.send(job).await;
     }
 
+    /// When the batch with what has come is to be closed, whether more comes or not; `None` where
+    /// there is nothing in it, or where no partials are kept.
+    pub fn batch_ends(&self) -> Option<Instant> {
+        let (batch, interval) = (self.batch.as_ref()?, self.shared.partials_interval?);
+        (!batch.is_empty(self.intake.counts())).then(|| batch.ends(interval))
+    }
+
     /// Opens the first batch, or closes one that is over and opens the next.
     async fn turn_batch(&mut self, now: Instant, interval: Duration) {
-        if !self.batch.get_or_insert_with(|| OpenBatch::first(now)).is_over(now, interval) {
-            return;
+        let counts = self.intake.counts();
+        let batch = self.batch.get_or_insert_with(|| OpenBatch::first(now));
+        if batch.is_empty(counts) {
+            batch.begin_at(now);
+        } else if batch.ends(interval) <= now {
+            self.close_batch(now).await;
         }
+    }
+
+    /// Closes the batch and opens the next.
+    pub async fn close_batch(&mut self, now: Instant) {
         self.hand_over().await;
         let Some(batch) = &mut self.batch else { return };
         let latency = std::mem::take(&mut self.received.latency);
