@@ -163,7 +163,7 @@ impl GroupTable {
                 _ => count_in(rows, keys, slots, |row, _| self.table.pair_at(places.0[row])),
             };
             // One that is not where it is looked for first.
-            if to == rows.to || !self.count_row(to, &keys[to..=to], slots) {
+            if to == rows.to || !self.count_row(to, self.find_narrow(keys[to]), slots) {
                 return to;
             }
             from = to + 1;
@@ -174,25 +174,36 @@ impl GroupTable {
     #[inline(never)]
     fn count<'a>(&'a self, rows: Rows, keys: &[u64], slots: &mut Slots<'a>) -> usize {
         let keys = keys.chunks_exact(self.plan.key_words()).skip(rows.from);
-        let unknown =
-            (rows.from..rows.to).zip(keys).find(|&(row, key)| !self.count_row(row, key, slots));
+        let unknown = (rows.from..rows.to)
+            .zip(keys)
+            .find(|&(row, key)| !self.count_row(row, self.find(key), slots));
         unknown.map_or(rows.to, |(row, _)| row)
     }
 
     /// Counts a record in its group and says where that is, if it is known.
     #[inline(always)]
-    fn count_row<'a>(&'a self, row: usize, key: &[u64], slots: &mut Slots<'a>) -> bool {
-        let Some(slot) = self.find(self.hash_of(key), key) else { return false };
+    fn count_row<'a>(
+        &self,
+        row: usize,
+        slot: Option<&'a SlotWords>,
+        slots: &mut Slots<'a>,
+    ) -> bool {
+        let Some(slot) = slot else { return false };
         let count = &slot[self.plan.count_word()];
         count.set(count.get() + 1);
         slots.setter().set(row, slot);
         true
     }
 
+    #[inline(always)]
+    fn find(&self, key: &[u64]) -> Option<&SlotWords> {
+        self.table.find(self.hash_of(key), |slot| is_of(slot, key))
+    }
+
+    /// The same for a key of one word.
     #[inline(never)]
-    fn find(&self, hash: u64, key: &[u64]) -> Option<&SlotWords> {
-        let found = self.table.find(hash, |slot| is_of(slot, key));
-        found.map(|place| self.table.at(place))
+    fn find_narrow(&self, key: u64) -> Option<&SlotWords> {
+        self.table.find(self.hash.hash_one(key), |slot| slot[0].get() == key)
     }
 
     /// Folds a record in that is the first of its group.

@@ -2,7 +2,7 @@
 //! and never forgets or reorders one. Knows nothing of groups.
 
 use super::block::{BLOCK_RECORDS, Fields};
-use super::paged::{PAGE_SLOTS, PagedTable, Place, SlotForm, SlotWords};
+use super::paged::{PAGE_SLOTS, PagedTable, SlotForm, SlotWords};
 use super::text_cache::TextCache;
 use super::text_tag::{
     HEAD_BYTES, ShortValue, TagMaker, TextForm, len_of, with_block_bytes, words_of,
@@ -358,30 +358,32 @@ impl Interner {
 
     #[inline(always)]
     fn prepare<'a>(&self, fields: Fields<'_, 'a>, lookups: &mut [Lookup<'a>]) {
-        let mut short = [false; LOOKUPS];
         with_block_bytes!(
             self.form.blocks(),
             N => {
                 let (first, last) = (fields.first::<N>(), fields.last());
-                for (row, short) in short[..lookups.len()].iter_mut().enumerate() {
-                    *short = self.form.is_short_of(first.get(row), last.get(row));
+                for (row, lookup) in lookups.iter_mut().enumerate() {
+                    let is_short = self.form.is_short_of(first.get(row), last.get(row));
+                    *lookup = self.lookup(fields.get(row), is_short);
                 }
             },
-            for (row, short) in short[..lookups.len()].iter_mut().enumerate() {
-                *short = self.form.is_short(fields.get(row));
+            for (row, lookup) in lookups.iter_mut().enumerate() {
+                let field = fields.get(row);
+                *lookup = self.lookup(field, self.form.is_short(field));
             }
         );
-        for (row, lookup) in lookups.iter_mut().enumerate() {
-            let field = fields.get(row);
-            let (short, tag) = match short[row] {
-                true => {
-                    let short = self.form.short_value(field);
-                    (short, self.tags.tag_of_short(&short))
-                }
-                false => (ShortValue::default(), self.tags.tag_of_long(self.form.value(field))),
-            };
-            *lookup = Lookup { field: Some(field), tag, short, slot: TextSlot::default() };
-        }
+    }
+
+    #[inline(always)]
+    fn lookup<'a>(&self, field: &'a [u8], is_short: bool) -> Lookup<'a> {
+        let (short, tag) = match is_short {
+            true => {
+                let short = self.form.short_value(field);
+                (short, self.tags.tag_of_short(&short))
+            }
+            false => (ShortValue::default(), self.tags.tag_of_long(self.form.value(field))),
+        };
+        Lookup { field: Some(field), tag, short, slot: TextSlot::default() }
     }
 
     /// What stands where the text of a tag is looked for first, or behind that.
@@ -421,8 +423,8 @@ impl Interner {
             let offset = slot.offset as usize;
             slot.tag == tag && &self.texts.bytes[offset..offset + value.len()] == value
         };
-        if let Some(place) = self.table.find(tag, is_it) {
-            return Ok(self.number_at(place) - 1);
+        if let Some(words) = self.table.find(tag, is_it) {
+            return Ok(TextSlot::of(words).number - 1);
         }
         let texts = &mut self.texts;
         if texts.len() == self.texts_limit {
@@ -440,10 +442,6 @@ impl Interner {
         let slot = TextSlot { tag, offset, number: code + 1 };
         self.table.insert(tag, &slot.words(), |words| words[0].get());
         Ok(code)
-    }
-
-    fn number_at(&self, place: Place) -> u32 {
-        TextSlot::of(self.table.at(place)).number
     }
 
     /// The values, by code.

@@ -262,21 +262,19 @@ impl<F: SlotForm> PagedTable<F> {
         self.at(place)[self.form.live_word()].get() == 0
     }
 
-    /// The place of the entry that `is_it` tells from others with similar hashes.
+    /// The entry that `is_it` tells from others with similar hashes.
     #[inline]
-    pub fn find(&self, hash: u64, is_it: impl Fn(&SlotWords) -> bool) -> Option<Place> {
-        let page = self.place(hash).page;
-        let (words, live) = (self.form.words(), self.form.live_word());
-        let slots = &self.pages[page as usize];
+    pub fn find(&self, hash: u64, is_it: impl Fn(&SlotWords) -> bool) -> Option<&SlotWords> {
+        let slots = self.slots_of(&self.pages[self.place(hash).page as usize]);
         let mut probes = Probes::of(hash, self.line_mask);
         // Ends: a page always has free slots.
         loop {
-            let slot = slots.slot(probes.slot, words);
-            if slot[live].get() == 0 {
+            let slot = slots.slot(probes.slot);
+            if slot[self.form.live_word()].get() == 0 {
                 return None;
             }
             if is_it(slot) {
-                return Some(Place { page, slot: probes.slot as u32 });
+                return Some(slot);
             }
             probes.advance();
         }
@@ -385,13 +383,13 @@ mod tests {
         for key in keys {
             *oracle.entry(key).or_default() += 1;
             let hash = hash_of(key, bits);
-            let place = match table.find(hash, |entry| entry[1].get() == u64::from(key)) {
-                Some(place) => place,
-                None => {
-                    table.insert(hash, &entry(words, hash, key, 1 << 40), |entry| entry[0].get())
-                }
-            };
-            let times = &table.at(place)[words - 1];
+            if table.find(hash, |entry| entry[1].get() == u64::from(key)).is_none() {
+                let new = entry(words, hash, key, 1 << 40);
+                let place = table.insert(hash, &new, |entry| entry[0].get());
+                assert_eq!(table.at(place)[1].get(), u64::from(key));
+            }
+            let found = table.find(hash, |entry| entry[1].get() == u64::from(key));
+            let times = &found.expect("it is there")[words - 1];
             times.set(times.get() + 1);
         }
         let found: HashMap<u32, u64> =
@@ -402,7 +400,7 @@ mod tests {
             let place = table.place(hash_of(key, bits));
             // Nearly always the first slot; elsewhere behind it.
             let found = table.find(hash_of(key, bits), |entry| entry[1].get() == u64::from(key));
-            let found = table.at(found.unwrap());
+            let found = found.unwrap();
             assert_eq!(found[words - 1].get(), value + (1 << 40));
             assert!(table.at(place) == found || !table.is_free(place));
         }
