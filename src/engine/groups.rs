@@ -19,7 +19,7 @@ pub struct GroupTable {
     /// Keyed anew for each table: a peer must not be able to choose colliding keys.
     hash: RandomState,
     /// A new group on its way into the table.
-    group: Vec<u64>,
+    group: Cell<Vec<u64>>,
     rows: u64,
     groups_limit: usize,
     rows_limit: u64,
@@ -36,7 +36,7 @@ impl GroupTable {
             plan: Arc::clone(plan),
             table: PagedTable::new(plan.slots()),
             hash: RandomState::default(),
-            group: Vec::with_capacity(plan.slots().words()),
+            group: Cell::new(Vec::with_capacity(plan.slots().words())),
             rows: 0,
             groups_limit,
             rows_limit,
@@ -84,26 +84,31 @@ impl GroupTable {
                 self.look_up(rows, keys, &mut places);
                 pages = self.table.pages();
             }
-            // Those of known groups, as far as they go; then a new group, which may move others.
-            let to = self.fold_known(block, Rows { from, to: rows }, keys, &places);
+            // As far as there is room for new groups; to make more may move those that are there.
+            let to = self.fold_into_room(block, Rows { from, to: rows }, keys, &places);
             self.rows += (to - from) as u64;
             if to == rows || self.table.len() == self.groups_limit {
                 return to;
             }
             let key_words = self.plan.key_words();
-            self.fold_new(block, to, &keys[to * key_words..][..key_words]);
-            self.rows += 1;
-            from = to + 1;
+            self.make_room(&keys[to * key_words..][..key_words]);
+            from = to;
         }
     }
 
-    /// Folds records in as long as their groups are there: gives the first whose is not.
+    /// Folds records in as long as there is room for their groups: gives the first whose has none.
     #[inline(always)]
-    fn fold_known(&self, block: &Block<'_>, rows: Rows, keys: &[u64], places: &Places) -> usize {
+    fn fold_into_room(
+        &self,
+        block: &Block<'_>,
+        rows: Rows,
+        keys: &[u64],
+        places: &Places,
+    ) -> usize {
         let mut slots = Slots::of(self.table.any());
         let to = match self.plan.key_words() {
-            1 => self.count_narrow(rows, keys, places, &mut slots),
-            _ => self.count(rows, keys, &mut slots),
+            1 => self.count_narrow(block, rows, keys, places, &mut slots),
+            _ => self.count(block, rows, keys, &mut slots),
         };
         self.fold_lanes(block, &slots, Rows { to, ..rows });
         to
@@ -143,10 +148,11 @@ impl GroupTable {
     }
 
     /// Counts each record in its group and says where that is, of keys of one word, as long as
-    /// they are known: gives the first that is not.
+    /// there is room for new groups: gives the first whose has none.
     #[inline(always)]
     fn count_narrow<'a>(
         &'a self,
+        block: &Block<'_>,
         rows: Rows,
         keys: &[u64],
         places: &Places,
@@ -162,9 +168,14 @@ impl GroupTable {
                 }
                 _ => count_in(rows, keys, slots, |row, _| self.table.pair_at(places.0[row])),
             };
-            // One that is not where it is looked for first.
-            if to == rows.to || !self.count_row(to, self.find_narrow(keys[to]), slots) {
+            if to == rows.to {
                 return to;
+            }
+            // One that is not where it is looked for first, or new.
+            let found = self.find_narrow(keys[to]);
+            match self.counted(found, block, to, &keys[to..=to]) {
+                Some(slot) => slots.setter().set(to, slot),
+                None => return to,
             }
             from = to + 1;
         }
@@ -172,27 +183,36 @@ impl GroupTable {
 
     /// The same for keys of any number of words.
     #[inline(never)]
-    fn count<'a>(&'a self, rows: Rows, keys: &[u64], slots: &mut Slots<'a>) -> usize {
+    fn count<'a>(
+        &'a self,
+        block: &Block<'_>,
+        rows: Rows,
+        keys: &[u64],
+        slots: &mut Slots<'a>,
+    ) -> usize {
         let keys = keys.chunks_exact(self.plan.key_words()).skip(rows.from);
-        let unknown = (rows.from..rows.to)
-            .zip(keys)
-            .find(|&(row, key)| !self.count_row(row, self.find(key), slots));
-        unknown.map_or(rows.to, |(row, _)| row)
+        for (row, key) in (rows.from..rows.to).zip(keys) {
+            match self.counted(self.find(key), block, row, key) {
+                Some(slot) => slots.setter().set(row, slot),
+                None => return row,
+            }
+        }
+        rows.to
     }
 
-    /// Counts a record in its group and says where that is, if it is known.
+    /// Counts a record in the group that was found, or in a new one.
     #[inline(always)]
-    fn count_row<'a>(
-        &self,
+    fn counted<'a>(
+        &'a self,
+        found: Option<&'a SlotWords>,
+        block: &Block<'_>,
         row: usize,
-        slot: Option<&'a SlotWords>,
-        slots: &mut Slots<'a>,
-    ) -> bool {
-        let Some(slot) = slot else { return false };
+        key: &[u64],
+    ) -> Option<&'a SlotWords> {
+        let Some(slot) = found else { return self.add(block, row, key) };
         let count = &slot[self.plan.count_word()];
         count.set(count.get() + 1);
-        slots.setter().set(row, slot);
-        true
+        Some(slot)
     }
 
     #[inline(always)]
@@ -206,21 +226,17 @@ impl GroupTable {
         self.table.find(self.hash.hash_one(key), |slot| slot[0].get() == key)
     }
 
-    /// Folds a record in that is the first of its group.
+    /// Adds the group of a record, which is its first, and counts it; `None` where there is no room
+    /// for it, or where it would be one too many.
     #[cold]
     #[inline(never)]
-    fn fold_new(&mut self, block: &Block<'_>, row: usize, key: &[u64]) {
-        let (rows, record_bytes) = (Rows { from: row, to: row + 1 }, self.plan.form().record_bytes);
-        let record = block.texts(rows, 0, record_bytes).get(0);
-        let slot = self.insert(self.hash_of(key), key, record);
-        let slot = self.table.at(slot);
-        let mut slots = Slots::of(slot);
-        slots.setter().set(row, slot);
-        self.fold_lanes(block, &slots, rows);
-    }
-
-    fn insert(&mut self, hash: u64, key: &[u64], record: &[u8]) -> Place {
-        let mut group = std::mem::take(&mut self.group);
+    fn add(&self, block: &Block<'_>, row: usize, key: &[u64]) -> Option<&SlotWords> {
+        if self.table.len() == self.groups_limit {
+            return None;
+        }
+        let rows = Rows { from: row, to: row + 1 };
+        let record = block.texts(rows, 0, self.plan.form().record_bytes).get(0);
+        let mut group = self.group.take();
         group.clear();
         group.extend(key);
         group.resize(self.plan.slots().words(), 0);
@@ -229,8 +245,18 @@ impl GroupTable {
         for lane in self.plan.lanes() {
             lane.begin(big, record, &mut group);
         }
+        let slot = self.table.insert_into_room(self.hash_of(key), &group);
+        self.group.set(group);
+        slot
+    }
+
+    /// Sees to it that there is room for the group of a key.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, key: &[u64]) {
+        let hash = self.hash_of(key);
         let (hasher, key_words) = (&self.hash, self.plan.key_words());
-        let place = self.table.insert(hash, &group, |slot| match key_words {
+        self.table.make_room(hash, |slot| match key_words {
             1 => hasher.hash_one(slot[0].get()),
             _ => {
                 let mut hasher = hasher.build_hasher();
@@ -238,8 +264,6 @@ impl GroupTable {
                 hasher.finish()
             }
         });
-        self.group = group;
-        place
     }
 }
 

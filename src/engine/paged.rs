@@ -51,7 +51,7 @@ impl Line {
 
 struct Page {
     lines: Box<[Line]>,
-    entries: usize,
+    entries: Cell<usize>,
     /// How many leading bits the hashes of its entries have in common.
     depth: u32,
 }
@@ -70,12 +70,12 @@ const _: () = assert!(size_of::<Line>() == Line::WORDS * size_of::<u64>());
 
 impl Page {
     fn new(depth: u32, words: usize) -> Self {
-        Page { lines: free_slots(words), entries: 0, depth }
+        Page { lines: free_slots(words), entries: Cell::new(0), depth }
     }
 
     /// Takes all entries out; those to come have `depth` bits in common.
     fn empty(&mut self, depth: u32, words: usize) -> Box<[Line]> {
-        self.entries = 0;
+        self.entries.set(0);
         self.depth = depth;
         std::mem::replace(&mut self.lines, free_slots(words))
     }
@@ -85,15 +85,16 @@ impl Page {
         &words_of(&self.lines)[slot * words..][..words]
     }
 
-    fn put(&mut self, hash: u64, entry: impl Iterator<Item = u64>, form: impl SlotForm) -> usize {
+    /// Puts an entry where the first free slot is; gives its slot. There must be one.
+    fn put(&self, hash: u64, entry: impl Iterator<Item = u64>, form: impl SlotForm) -> &SlotWords {
         let mut probes = Probes::of(hash, line_mask(form));
         while self.slot(probes.slot, form.words())[form.live_word()].get() != 0 {
             probes.advance();
         }
         let slot = self.slot(probes.slot, form.words());
         slot.iter().zip(entry).for_each(|(place, word)| place.set(word));
-        self.entries += 1;
-        probes.slot
+        self.entries.set(self.entries.get() + 1);
+        slot
     }
 }
 
@@ -104,7 +105,7 @@ pub struct PagedTable<F> {
     /// Pages by the leading `depth` bits of a hash.
     directory: Vec<u32>,
     depth: u32,
-    entries: usize,
+    entries: Cell<usize>,
     /// See [`line_mask`].
     line_mask: usize,
 }
@@ -192,17 +193,17 @@ impl<F: SlotForm> PagedTable<F> {
         assert!(form.words() > 0 && form.live_word() < form.words(), "a slot has its live word");
         let pages = vec![Page::new(0, form.words())];
         let line_mask = line_mask(form);
-        PagedTable { form, pages, directory: vec![0], depth: 0, entries: 0, line_mask }
+        PagedTable { form, pages, directory: vec![0], depth: 0, entries: Cell::new(0), line_mask }
     }
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.entries
+        self.entries.get()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.entries == 0
+        self.len() == 0
     }
 
     /// How many pages there are. Entries have moved where there are more than before.
@@ -280,27 +281,41 @@ impl<F: SlotForm> PagedTable<F> {
         }
     }
 
-    /// Adds an entry that is not there, and says where. `hash_of` gives the hash of any entry, of
-    /// which at least the bits above [`TAG_BITS`] must be right.
+    /// Adds an entry that is not there, and moves others where there is no room for it. `hash_of`
+    /// gives the hash of any entry, of which at least the bits above [`TAG_BITS`] must be right.
     ///
     /// # Panics
     /// Where the entry has not as many words as a slot.
-    pub fn insert(
-        &mut self,
-        hash: u64,
-        entry: &[u64],
-        hash_of: impl Fn(&SlotWords) -> u64,
-    ) -> Place {
-        debug_assert!(entry[self.form.live_word()] != 0, "an entry is not free");
-        let mut page = self.place(hash).page;
-        while self.pages[page as usize].entries == PAGE_ENTRIES {
-            self.split(page as usize, hash, &hash_of);
-            page = self.place(hash).page;
+    pub fn insert(&mut self, hash: u64, entry: &[u64], hash_of: impl Fn(&SlotWords) -> u64) {
+        self.make_room(hash, hash_of);
+        self.insert_into_room(hash, entry).expect("room was made");
+    }
+
+    /// Sees to it that there is room for an entry with this hash. The others may move.
+    pub fn make_room(&mut self, hash: u64, hash_of: impl Fn(&SlotWords) -> u64) {
+        loop {
+            let page = self.place(hash).page as usize;
+            if self.pages[page].entries.get() < PAGE_ENTRIES {
+                return;
+            }
+            self.split(page, hash, &hash_of);
         }
-        let entry = entry.iter().copied();
-        let slot = self.pages[page as usize].put(hash, entry, self.form);
-        self.entries += 1;
-        Place { page, slot: slot as u32 }
+    }
+
+    /// Adds an entry that is not there; `None` where there is [no room](Self::make_room) for it.
+    /// No other moves.
+    ///
+    /// # Panics
+    /// Where the entry has not as many words as a slot.
+    pub fn insert_into_room(&self, hash: u64, entry: &[u64]) -> Option<&SlotWords> {
+        assert!(entry.len() == self.form.words(), "an entry has the words of a slot");
+        debug_assert!(entry[self.form.live_word()] != 0, "an entry is not free");
+        let page = &self.pages[self.place(hash).page as usize];
+        if page.entries.get() == PAGE_ENTRIES {
+            return None;
+        }
+        self.entries.set(self.entries.get() + 1);
+        Some(page.put(hash, entry.iter().copied(), self.form))
     }
 
     /// Parts a full page, to which `hash` leads, in two by one more bit. Where all entries have the
@@ -385,8 +400,7 @@ mod tests {
             let hash = hash_of(key, bits);
             if table.find(hash, |entry| entry[1].get() == u64::from(key)).is_none() {
                 let new = entry(words, hash, key, 1 << 40);
-                let place = table.insert(hash, &new, |entry| entry[0].get());
-                assert_eq!(table.at(place)[1].get(), u64::from(key));
+                table.insert(hash, &new, |entry| entry[0].get());
             }
             let found = table.find(hash, |entry| entry[1].get() == u64::from(key));
             let times = &found.expect("it is there")[words - 1];
