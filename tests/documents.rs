@@ -1,13 +1,13 @@
 //! The documents name what the program has: options, variables, commands, reasons, metrics, keys,
 //! checks, files. Judges no sentence.
 
-use ringest::engine::counters::Counters;
-use ringest::engine::metrics;
-use ringest::engine::report::Reason;
-use ringest::engine::snapshot::{Facts, Rates, Snapshot, State};
-use ringest::wire::fault::Fault;
-use ringest::wire::frame::FrameType;
-use ringest::wire::message::ErrorCode;
+use ringest::engine::observe::counters::Counters;
+use ringest::engine::observe::metrics;
+use ringest::engine::observe::snapshot::{Facts, Rates, Snapshot, State};
+use ringest::engine::stream::received::Reason;
+use ringest::wire::messages::fault::Fault;
+use ringest::wire::messages::frame::FrameType;
+use ringest::wire::messages::payload::ErrorCode;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -4,10 +4,10 @@
 use super::schemas::run_of;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use ringest::config::Config;
-use ringest::engine::columns::{Column, ColumnSet};
-use ringest::engine::decode::Decoder;
-use ringest::engine::intern::Texts;
-use ringest::engine::plan::Plan;
+use ringest::engine::decode::decoder::Decoder;
+use ringest::engine::decode::texts::Texts;
+use ringest::engine::groups::columns::{Column, ColumnSet};
+use ringest::engine::groups::plan::Plan;
 use ringest::wire::schema::Schema;
 use std::collections::HashMap;
 use std::hint::black_box;

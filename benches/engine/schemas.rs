@@ -4,14 +4,13 @@
 use criterion::{Criterion, Throughput};
 use ringest::config::{Config, FOLD_ROWS, FOLD_ROWS_MAX};
 use ringest::engine::aggregate::{Aggregate, Grouped, Value};
-use ringest::engine::columns::PartialSet;
-use ringest::engine::decode::Decoder;
-use ringest::engine::groups::GroupTable;
-use ringest::engine::plan::Plan;
-use ringest::wire::record::{Ends, Run};
-use ringest::wire::schema::{
-    Aggregate as Made, Endian, Field, Framing, Function, Kind, Padding, Schema,
-};
+use ringest::engine::decode::decoder::Decoder;
+use ringest::engine::groups::columns::PartialSet;
+use ringest::engine::groups::plan::Plan;
+use ringest::engine::groups::table::GroupTable;
+use ringest::wire::records::packets::{Ends, Run};
+use ringest::wire::schema::{Aggregate as Made, Endian, Field, Framing, Function, Kind, Schema};
+use ringest::wire::text::Padding;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -5,7 +5,7 @@
 //! ended one line on stdout.
 
 use clap::ValueEnum;
-use ringest::runtime::listener;
+use ringest::runtime::host::listener;
 use ringest::runtime::ring::{self, Buffers};
 use std::error::Error;
 use std::io::{self, ErrorKind, Read, Write};

@@ -1,10 +1,10 @@
 //! Sends the prebuilt packets of `ringest send`, a thread for each connection: reads no answer.
 
 use crate::shapes::Shape;
-use ringest::client::block::Block;
-use ringest::client::expected::Expected;
-use ringest::client::generate::{Padding, StreamSpec};
-use ringest::client::sender::{SendError, SendSettings, Sent, send_stream};
+use ringest::client::records::block::Block;
+use ringest::client::records::generate::{Padding, StreamSpec};
+use ringest::client::records::sender::{SendError, SendSettings, Sent, send_stream};
+use ringest::client::verify::expected::Expected;
 use ringest::wire::schema::Schema;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -7,17 +7,17 @@
 mod allocator;
 
 use allocator::{Asked, CountingAllocator, ThreadCounts};
-use ringest::client::block::{Block, Writes};
-use ringest::client::generate::{Padding, StreamSpec};
-use ringest::client::message_client::MessageClient;
-use ringest::client::tls::{Trust, client_config};
+use ringest::client::messages::client::MessageClient;
+use ringest::client::messages::tls::{Trust, client_config};
+use ringest::client::records::block::{Block, Writes};
+use ringest::client::records::generate::{Padding, StreamSpec};
 use ringest::config::{AggregateMode, Config, TlsOptions};
-use ringest::engine::counters::Tally;
-use ringest::engine::report::{BufferKind, Report};
-use ringest::runtime::server::Engine;
-use ringest::wire::schema::{
-    Aggregate, End, Endian, Framing, Function, Kind, Length, Padding as TextPadding, Schema,
-};
+use ringest::engine::observe::counters::Tally;
+use ringest::engine::stream::received::BufferKind;
+use ringest::runtime::results::report::Report;
+use ringest::runtime::server::engine::Engine;
+use ringest::wire::schema::{Aggregate, End, Endian, Framing, Function, Kind, Length, Schema};
+use ringest::wire::text::Padding as TextPadding;
 use rustls::{ClientConnection, StreamOwned};
 use std::collections::BTreeSet;
 use std::fs;
@@ -258,7 +258,7 @@ impl Measured {
     }
 }
 
-fn keeping(reported: &Arc<Mutex<Vec<Reported>>>) -> ringest::runtime::reporter::Sink {
+fn keeping(reported: &Arc<Mutex<Vec<Reported>>>) -> ringest::runtime::results::reporter::Sink {
     let reported = Arc::clone(reported);
     Box::new(move |report: &Report, _| {
         reported.lock().unwrap().push(Reported {

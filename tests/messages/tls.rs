@@ -5,7 +5,7 @@ use crate::common::beside::{Healthy, added, stats, wait_for_clients, wrongs};
 use crate::common::oracle::{assert_result, records, stream};
 use crate::common::wire::*;
 use crate::common::{Engine, PATIENCE, ringest, run, stderr_of, until};
-use ringest::runtime::certs::{CertSpec, Generated, Pair, generate};
+use ringest::runtime::tls::certs::{CertSpec, Generated, Pair, generate};
 use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};

@@ -2,18 +2,22 @@
 //! nothing and knows no other connection; what a thread's connections share is lent to it.
 
 use super::schedule::Schedule;
+use super::settings::{LoadError, Traffic};
+use super::shared::{Shared, nanoseconds};
 use super::tally::{Tally, Window};
 use super::traffic::Messages;
-use super::{CONNECT_TIMEOUT, LoadError, Shared, Traffic, nanoseconds};
-use crate::client::messages::{ClientSession, Received, SessionError, describe_error};
-use crate::client::transport::Transport;
-use crate::wire::frame::FrameType;
-use crate::wire::message::{Credentials, Reply, Request};
+use crate::client::messages::session::{ClientSession, Received, SessionError, describe_error};
+use crate::client::messages::transport::Transport;
+use crate::wire::messages::frame::FrameType;
+use crate::wire::messages::payload::{Credentials, Reply, Request};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+/// How long a connection may take to be made, with TLS and authentication.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of messages that may wait to be written where nothing else limits them.
 const OUTBOX_BYTES_MAX: usize = 256 << 10;
 

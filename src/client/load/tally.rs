@@ -1,6 +1,6 @@
 //! What is counted of a run: numbers and histograms. Decides nothing and formats nothing.
 
-use crate::wire::message::ErrorCode;
+use crate::wire::messages::payload::ErrorCode;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 
@@ -157,7 +157,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::latency::{LatencySummary, summary};
+    use crate::engine::stream::latency::{LatencySummary, summary};
 
     const WINDOW: Window = Window { begin: 1000, end: 2000 };
 

@@ -1,9 +1,9 @@
 //! The messages of a load: makes them one after the other and checks what is delivered. Which
 //! answer belongs to which message, and whether it is right, is the session's to know.
 
-use super::Traffic;
-use crate::client::messages::{ClientSession, Unsendable};
-use crate::wire::message::Request;
+use super::settings::Traffic;
+use crate::client::messages::session::{ClientSession, Unsendable};
+use crate::wire::messages::payload::Request;
 
 /// Bytes that a payload begins with, where there is room: different in each message.
 const STAMP_BYTES: usize = 8;
@@ -77,7 +77,7 @@ pub struct Foreign;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::frame;
+    use crate::wire::messages::frame;
 
     fn payload_of(messages: &mut Messages, sent_ns: u64) -> Vec<u8> {
         let mut session = ClientSession::default();

@@ -4,15 +4,19 @@
 use super::flow::Flow;
 use super::peer::{Core, Pace, Peer};
 use super::schedule::Schedule;
+use super::settings::{LoadError, Traffic};
+use super::shared::{Shared, nanoseconds};
 use super::tally::{Tally, Window};
 use super::timer::Timer;
 use super::traffic::Messages;
-use super::{CONNECTS_AT_ONCE, LoadError, Shared, Traffic, nanoseconds};
 use mio::{Events, Poll, Token, Waker};
 use std::io::{self, ErrorKind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// Connections that are being made at a time, of all threads together: less than the backlog of
+/// usual listeners, so that none waits for a second attempt.
+const CONNECTS_AT_ONCE: usize = 256;
 /// Bytes of one read. All connections of a thread read into the same buffer.
 const READ_BYTES: usize = 256 << 10;
 /// Events of one wait.

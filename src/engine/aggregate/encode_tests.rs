@@ -2,7 +2,8 @@
 //! out, Parquet and Arrow by Polars; `.ci/outputs.sh` has another program read those.
 
 use super::*;
-use crate::wire::schema::{Aggregate, Endian, Framing, Function, Kind, Padding, Schema};
+use crate::wire::schema::{Aggregate, Endian, Framing, Function, Kind, Schema};
+use crate::wire::text::Padding;
 use polars::prelude::{Column, IpcReader, ParquetReader, SerReader};
 use std::io::Cursor;
 

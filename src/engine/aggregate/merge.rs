@@ -4,11 +4,11 @@
 //! Rows that agree in batch and keys are one row, however often they are there. What is said about
 //! batches is held against the rows themselves, so that one that is missing is noticed.
 
-use super::Grouped;
+use super::grouped::Grouped;
 use super::partial_file::ORIGIN_COLUMNS;
 use super::parts::{self, Finished, part_type, type_of};
 use crate::config::{LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN};
-use crate::engine::report::Status;
+use crate::engine::stream::received::Status;
 use crate::wire::schema::partial::Part;
 use crate::wire::schema::{Kind, Schema};
 use crate::wire::text::unescape;

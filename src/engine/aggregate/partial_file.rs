@@ -2,7 +2,7 @@
 //! one row about itself. Chooses no name, opens no file and merges nothing.
 
 use super::parts::part_type;
-use crate::engine::latency::Latency;
+use crate::engine::stream::latency::Latency;
 use crate::wire::schema::Schema;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use polars::prelude::*;
@@ -140,9 +140,10 @@ fn write(mut frame: DataFrame, out: &mut impl Write) -> Result<(), PartialFileEr
 
 #[cfg(test)]
 mod tests {
-    use super::super::parts;
     use super::*;
-    use crate::wire::schema::{Aggregate, Endian, Framing, Function, Kind, Padding};
+    use crate::engine::aggregate::parts;
+    use crate::wire::schema::{Aggregate, Endian, Framing, Function, Kind};
+    use crate::wire::text::Padding;
     use hdrhistogram::Histogram;
     use hdrhistogram::serialization::Deserializer;
     use std::io::Cursor;

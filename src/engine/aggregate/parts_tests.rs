@@ -1,7 +1,8 @@
 //! Parts against plain Rust over the same rows: shares no code with what it checks.
 
 use super::*;
-use crate::wire::schema::{Endian, Framing, Padding};
+use crate::wire::schema::{Endian, Framing};
+use crate::wire::text::Padding;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 

@@ -2,9 +2,8 @@
 //! groups, and among them the ends of every type.
 
 use super::streams::Path;
-use crate::wire::schema::{
-    Aggregate, End, Endian, Field, Framing, Function, Kind, Length, Padding, Schema,
-};
+use crate::wire::schema::{Aggregate, End, Endian, Field, Framing, Function, Kind, Length, Schema};
+use crate::wire::text::Padding;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 

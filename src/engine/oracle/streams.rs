@@ -3,10 +3,10 @@
 
 use crate::config::Config;
 use crate::engine::aggregate::{Aggregate, Finished};
-use crate::engine::columns::{ColumnSet, PartialSet};
-use crate::engine::groups::GroupTable;
-use crate::engine::intake::{Counts, Next, RecordIntake, Refused};
-use crate::engine::plan::Plan;
+use crate::engine::groups::columns::{ColumnSet, PartialSet};
+use crate::engine::groups::plan::Plan;
+use crate::engine::groups::table::GroupTable;
+use crate::engine::stream::intake::{Counts, Next, RecordIntake, Refused};
 use crate::wire::schema::{End, Endian, Length, Schema};
 use std::sync::Arc;
 

@@ -2,8 +2,9 @@
 //! character it is wrong. Reads no option by itself.
 
 use super::complaint::Complaint;
-use super::{At, Broken, Endian, Framing, Kind, Padding, Schema, words};
+use super::{At, Broken, Endian, Framing, Kind, Schema, words};
 use crate::config::limits::{RECORD_BYTES_MAX, SCHEMA_FIELDS_MAX};
+use crate::wire::text::Padding;
 use std::ops::Range;
 
 /// A schema as four options say it.
@@ -223,7 +224,7 @@ fn kind_of(code: char, count: Option<usize>) -> Result<(Kind, usize), String> {
         _ => {
             return Err(format!(
                 "{} is no type; types are x c b B ? h H i I l L q Q f d s",
-                super::complaint::quoted(code.encode_utf8(&mut [0; 4]))
+                crate::wire::text::quoted(code.encode_utf8(&mut [0; 4]))
             ));
         }
     };

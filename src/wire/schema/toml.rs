@@ -1,11 +1,13 @@
 //! A schema from its TOML form: reads the text, and says of what it does not understand, and of
 //! the rules that are broken, where it stands. Opens no file.
 
-use super::complaint::{Complaint, quoted};
+use super::complaint::Complaint;
 use super::words::{ENDIANS, ENDS, LENGTHS, PADDINGS, TYPES_WITH_BYTES, word_of};
-use super::{At, Broken, End, Endian, Framing, Kind, Length, Padding, Schema, words};
+use super::{At, Broken, End, Endian, Framing, Kind, Length, Schema, words};
 use crate::config::limits::RECORD_BYTES_MAX;
 use crate::wire::text::Escaped;
+use crate::wire::text::Padding;
+use crate::wire::text::quoted;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 use toml::Spanned;

@@ -1,0 +1,5 @@
+//! Counters, snapshots of them, and their Prometheus text.
+
+pub mod counters;
+pub mod metrics;
+pub mod snapshot;
