@@ -15,7 +15,7 @@
 //! | [`wire`] | receive window, packets, fields | I/O, clocks, unsafe code |
 //! | [`config`] | every limit, named, and the memory they imply | import anything |
 //!
-//! docs/ARCHITECTURE.md follows one packet through them.
+//! docs/internals/architecture.md follows one packet through them.
 
 #![warn(missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn)]
