@@ -3,7 +3,7 @@
 
 use ringest::engine::observe::counters::Counters;
 use ringest::engine::observe::metrics;
-use ringest::engine::observe::snapshot::{Facts, Rates, Snapshot, State};
+use ringest::engine::observe::snapshot::{EngineState, Facts, Rates, Snapshot};
 use ringest::engine::stream::received::Reason;
 use ringest::wire::messages::fault::Fault;
 use ringest::wire::messages::frame::FrameType;
@@ -64,7 +64,7 @@ fn options() -> Vec<(String, String, Option<String>)> {
 /// A snapshot of an engine with one worker that has just begun.
 fn snapshot() -> Snapshot {
     let facts = Facts {
-        state: State::Ready,
+        state: EngineState::Ready,
         uptime: Duration::ZERO,
         started: Duration::ZERO,
         resident_bytes: Some(1),

@@ -6,7 +6,7 @@
 use super::schemas::{Shape, run_of};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use ringest::config::{Config, FOLD_ROWS, FOLD_ROWS_MAX};
-use ringest::engine::aggregate::{Aggregate, Grouped, Value};
+use ringest::engine::aggregate::{GroupAggregate, Grouped, Value};
 use ringest::engine::decode::decoder::Decoder;
 use ringest::engine::groups::columns::{ColumnSet, PartialSet};
 use ringest::engine::groups::plan::Plan;
@@ -49,7 +49,7 @@ trait Fold {
 struct Columns {
     decoder: Decoder,
     set: ColumnSet,
-    aggregate: Aggregate,
+    aggregate: GroupAggregate,
 }
 
 impl Fold for Columns {
@@ -58,7 +58,7 @@ impl Fold for Columns {
         Columns {
             decoder: Decoder::new(plan, &config),
             set: ColumnSet::with_rows(plan, config.batch_rows),
-            aggregate: Aggregate::new(plan),
+            aggregate: GroupAggregate::new(plan),
         }
     }
 
@@ -101,7 +101,7 @@ impl Fold for TwoPhase {
     }
 
     fn finish(self) -> Grouped {
-        let mut aggregate = Aggregate::new(self.decoder.plan());
+        let mut aggregate = GroupAggregate::new(self.decoder.plan());
         let mut set = PartialSet::with_rows(self.decoder.plan(), Config::default().batch_rows);
         aggregate.add_partials(self.table.partials(), &mut set).expect("Polars takes partials");
         let texts = self.decoder.into_texts();

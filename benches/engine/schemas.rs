@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, Throughput};
 use ringest::config::{Config, FOLD_ROWS, FOLD_ROWS_MAX};
-use ringest::engine::aggregate::{Aggregate, Grouped, Value};
+use ringest::engine::aggregate::{GroupAggregate, Grouped, Value};
 use ringest::engine::decode::decoder::Decoder;
 use ringest::engine::groups::columns::PartialSet;
 use ringest::engine::groups::plan::Plan;
@@ -134,7 +134,7 @@ impl Worker {
 
     fn finish(self) -> Grouped {
         let plan = self.decoder.plan();
-        let mut aggregate = Aggregate::new(plan);
+        let mut aggregate = GroupAggregate::new(plan);
         let mut set = PartialSet::with_rows(plan, 1000);
         aggregate.add_partials(self.groups.partials(), &mut set).expect("Polars takes partials");
         let texts = self.decoder.into_texts();

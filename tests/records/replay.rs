@@ -2,7 +2,7 @@
 
 use crate::common::oracle::{records, stream};
 use crate::common::{Engine, ringest, run, stderr_of};
-use ringest::client::records::replay::{Capture, ReplaySettings, replay_all};
+use ringest::client::records::replay::{CaptureFile, ReplaySettings, replay_all};
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -91,8 +91,8 @@ const HELD_BYTES: usize = 32 << 20;
 fn no_more_connections_than_allowed_are_there_at_one_time() {
     let (_directory, files, _) = captures(&[HELD_BYTES; 3]);
     let (listener, address) = listener();
-    let captures: Vec<Capture> =
-        files.iter().map(|path| Capture::look_at(path, false).unwrap()).collect();
+    let captures: Vec<CaptureFile> =
+        files.iter().map(|path| CaptureFile::look_at(path, false).unwrap()).collect();
     let settings =
         ReplaySettings { connections: 2, write_bytes: 1 << 20, rate: 0, congestion: None };
     let progress = AtomicU64::new(0);
@@ -198,7 +198,7 @@ fn a_congestion_control_is_used_or_refused_by_name() {
 #[test]
 fn a_file_that_became_shorter_is_told() {
     let (_directory, files, contents) = captures(&[1000]);
-    let capture = Capture::look_at(&files[0], false).unwrap();
+    let capture = CaptureFile::look_at(&files[0], false).unwrap();
     fs::write(&files[0], &contents[0][..999]).unwrap();
     let (listener, address) = listener();
     let settings = ReplaySettings { connections: 1, write_bytes: 100, rate: 0, congestion: None };

@@ -1,7 +1,7 @@
 //! The record sender as a library, over real sockets: what a benchmark links. Starts no engine.
 
-use ringest::client::records::block::Block;
-use ringest::client::records::generate::{Padding, StreamSpec};
+use ringest::client::records::block::PacketBlock;
+use ringest::client::records::generate::{SentPadding, StreamSpec};
 use ringest::client::records::pace::Pace;
 use ringest::client::records::sender::{SendError, SendSettings, Sent, send_stream};
 use ringest::wire::schema::Schema;
@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread;
 
-fn block(records: u64) -> Arc<Block> {
-    let (padding, seed, groups) = (Padding::Space, 1, 125);
+fn block(records: u64) -> Arc<PacketBlock> {
+    let (padding, seed, groups) = (SentPadding::Space, 1, 125);
     let (schema, packet_records) = (Schema::built_in(), 4);
     let spec = StreamSpec { schema, records, packet_records, padding, seed, groups };
-    Block::new(&spec).unwrap()
+    PacketBlock::new(&spec).unwrap()
 }
 
 #[test]

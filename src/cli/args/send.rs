@@ -19,12 +19,12 @@ pub enum PaddingOption {
     Mixed,
 }
 
-impl From<PaddingOption> for generate::Padding {
+impl From<PaddingOption> for generate::SentPadding {
     fn from(padding: PaddingOption) -> Self {
         match padding {
-            PaddingOption::Space => generate::Padding::Space,
-            PaddingOption::Nul => generate::Padding::Nul,
-            PaddingOption::Mixed => generate::Padding::Mixed,
+            PaddingOption::Space => generate::SentPadding::Space,
+            PaddingOption::Nul => generate::SentPadding::Nul,
+            PaddingOption::Mixed => generate::SentPadding::Mixed,
         }
     }
 }

@@ -5,8 +5,8 @@ use super::serve::{start, to_stdout};
 use crate::cli::args::DemoOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK};
 use crate::cli::terminal::status_line::say;
-use crate::client::records::block::Block;
-use crate::client::records::generate::{Padding, StreamSpec};
+use crate::client::records::block::PacketBlock;
+use crate::client::records::generate::{SentPadding, StreamSpec};
 use crate::client::records::sender::{SendSettings, Sent, send_stream};
 use crate::client::verify::expected::{self, ReportedGroup};
 use crate::config::Config;
@@ -34,11 +34,11 @@ struct Kept {
     groups: Vec<ReportedGroup>,
 }
 
-type Results = Arc<Mutex<HashMap<SocketAddr, Kept>>>;
+type KeptResults = Arc<Mutex<HashMap<SocketAddr, Kept>>>;
 
 /// Runs the command and returns its exit code.
 pub fn run(options: &DemoOptions) -> u8 {
-    let results = Results::default();
+    let results = KeptResults::default();
     let config = Config {
         exit_after: Some(u64::from(options.connections)),
         host: "127.0.0.1".to_owned(),
@@ -64,11 +64,11 @@ pub fn run(options: &DemoOptions) -> u8 {
         schema: Schema::built_in(),
         records: options.records,
         packet_records: PACKET_RECORDS,
-        padding: Padding::Mixed,
+        padding: SentPadding::Mixed,
         seed: 0,
         groups: GROUPS,
     };
-    let block = Block::new(&spec).expect("packets of a few records, of a few groups");
+    let block = PacketBlock::new(&spec).expect("packets of a few records, of a few groups");
     let senders: Vec<_> = (0..options.connections)
         .map(|number| {
             let block = Arc::clone(&block);
@@ -104,7 +104,7 @@ pub fn run(options: &DemoOptions) -> u8 {
 }
 
 /// Keeps each report for the comparison before it goes on to `sink`.
-fn keeping(results: &Results, mut sink: Sink) -> Sink {
+fn keeping(results: &KeptResults, mut sink: Sink) -> Sink {
     let results = Arc::clone(results);
     Box::new(move |report: &Report, tally| {
         let columns = report.grouped.columns();
@@ -122,18 +122,18 @@ fn keeping(results: &Results, mut sink: Sink) -> Sink {
 }
 
 /// A cell, as the comparison takes it.
-fn reported(value: Value<'_>) -> expected::Value {
+fn reported(value: Value<'_>) -> expected::ExpectedValue {
     match value {
-        Value::Null => expected::Value::Null,
-        Value::Unsigned(integer) => expected::Value::Integer(integer.into()),
-        Value::Signed(integer) => expected::Value::Integer(integer.into()),
-        Value::Float(float) => expected::Value::Float(float),
-        Value::Bool(bool) => expected::Value::Bool(bool),
-        Value::Text(_) | Value::Bytes(_) => expected::Value::Text(value.to_string()),
+        Value::Null => expected::ExpectedValue::Null,
+        Value::Unsigned(integer) => expected::ExpectedValue::Integer(integer.into()),
+        Value::Signed(integer) => expected::ExpectedValue::Integer(integer.into()),
+        Value::Float(float) => expected::ExpectedValue::Float(float),
+        Value::Bool(bool) => expected::ExpectedValue::Bool(bool),
+        Value::Text(_) | Value::Bytes(_) => expected::ExpectedValue::Text(value.to_string()),
     }
 }
 
-fn compare(sent: &[Sent], results: &Results) -> Vec<String> {
+fn compare(sent: &[Sent], results: &KeptResults) -> Vec<String> {
     let results = results.lock().expect("no holder panics");
     let mut found = Vec::new();
     for stream in sent {

@@ -6,7 +6,7 @@ use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
 use crate::cli::output::hgrm::write_percentiles;
 use crate::cli::output::load_report::{write_json, write_table};
 use crate::cli::terminal::status_line::say;
-use crate::client::load::{self, LoadError, Login, Outcome, Progress, Settings};
+use crate::client::load::{self, LoadError, LoadOutcome, LoadProgress, Login, Settings};
 use crate::client::messages::tls::{Identity, Trust, client_config};
 use crate::client::messages::transport::{ClientTls, resolve};
 use crate::engine::stream::latency::summary;
@@ -147,8 +147,8 @@ fn create(path: &Path) -> Result<BufWriter<File>, String> {
 // ---- the run ----
 
 /// Runs in a thread of its own, while this one shows how far it is.
-fn run_with_progress(settings: &Settings) -> Result<Outcome, LoadError> {
-    let progress = Arc::new(Progress::default());
+fn run_with_progress(settings: &Settings) -> Result<LoadOutcome, LoadError> {
+    let progress = Arc::new(LoadProgress::default());
     let (stopped, hung_up) = (Arc::clone(&progress), Arc::clone(&progress));
     let watching = signals::watch(move |_| stopped.stop(), move || hung_up.stop(), || {});
     watching.map_err(|source| LoadError::System { what: "catch signals", source })?;
@@ -160,7 +160,7 @@ fn run_with_progress(settings: &Settings) -> Result<Outcome, LoadError> {
 }
 
 /// A bar on stderr until the run is done; hidden where stderr is no terminal.
-fn show(settings: &Settings, progress: &Progress, is_finished: &dyn Fn() -> bool) {
+fn show(settings: &Settings, progress: &LoadProgress, is_finished: &dyn Fn() -> bool) {
     let time = settings.warm_up + settings.duration;
     let bar = ProgressBar::new(time.as_millis() as u64);
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {msg}") {
@@ -185,7 +185,7 @@ fn show(settings: &Settings, progress: &Progress, is_finished: &dyn Fn() -> bool
 }
 
 /// Says where the schedule was not kept by this side's own doing: the latencies count it.
-fn warn_of_lateness(outcome: &Outcome) {
+fn warn_of_lateness(outcome: &LoadOutcome) {
     let late = summary(&outcome.tally.lateness);
     if late.p99 > LATE_US {
         say(format_args!(
@@ -197,7 +197,7 @@ fn warn_of_lateness(outcome: &Outcome) {
     }
 }
 
-fn write_outcome(format: LoadFormat, settings: &Settings, outcome: &Outcome) -> io::Result<()> {
+fn write_outcome(format: LoadFormat, settings: &Settings, outcome: &LoadOutcome) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match format {
         LoadFormat::Table => write_table(settings, outcome, &mut out)?,

@@ -24,7 +24,7 @@ const NAMES_LISTED: usize = 10;
 
 /// Runs the command and returns its exit code.
 pub fn run(options: &MergeOptions) -> u8 {
-    let found = match Found::of(&options.directories) {
+    let found = match FoundPartials::of(&options.directories) {
         Ok(found) => found,
         Err(error) => return complain(error, EXIT_USAGE),
     };
@@ -77,14 +77,14 @@ fn complain(error: impl std::fmt::Display, code: u8) -> u8 {
 }
 
 /// What lies in the directories.
-struct Found {
+struct FoundPartials {
     schema: Schema,
     groups: Vec<PathBuf>,
     streams: Vec<PathBuf>,
     warnings: Vec<String>,
 }
 
-impl Found {
+impl FoundPartials {
     fn of(directories: &[PathBuf]) -> Result<Self, String> {
         let mut schema: Option<(&Path, Schema)> = None;
         let (mut groups, mut streams, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
@@ -102,7 +102,7 @@ impl Found {
                     }
                 }
             }
-            let files = Files::of(directory)?;
+            let files = PartialDirectory::of(directory)?;
             if files.groups.is_empty() && files.streams.is_empty() {
                 warnings.push(format!("{} has no partials so far", directory.display()));
             }
@@ -114,7 +114,7 @@ impl Found {
         // By name, so that a result does not depend on the order of directories.
         groups
             .sort_by(|left, right| left.file_name().cmp(&right.file_name()).then(left.cmp(right)));
-        Ok(Found { schema, groups, streams, warnings })
+        Ok(FoundPartials { schema, groups, streams, warnings })
     }
 }
 
@@ -135,16 +135,16 @@ fn read_schema(directory: &Path) -> Result<Schema, String> {
 
 /// The files of one directory.
 #[derive(Default)]
-struct Files {
+struct PartialDirectory {
     groups: Vec<PathBuf>,
     streams: Vec<PathBuf>,
     others: Vec<OsString>,
 }
 
-impl Files {
+impl PartialDirectory {
     fn of(directory: &Path) -> Result<Self, String> {
         let unreadable = |error: io::Error| format!("cannot read {}: {error}", directory.display());
-        let mut files = Files::default();
+        let mut files = PartialDirectory::default();
         for entry in fs::read_dir(directory).map_err(unreadable)? {
             let name = entry.map_err(unreadable)?.file_name();
             let shown = name.to_string_lossy();

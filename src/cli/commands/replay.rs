@@ -5,14 +5,14 @@ use crate::cli::args::replay::ReplayOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::cli::terminal::progress::{self, Unit};
 use crate::cli::terminal::status_line::say;
-use crate::client::records::replay::{Capture, ReplaySettings, Replayed, replay_all};
+use crate::client::records::replay::{CaptureFile, ReplaySettings, Replayed, replay_all};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 /// Runs the command and returns its exit code.
 pub fn run(options: &ReplayOptions) -> u8 {
     // All files are looked at before the first is sent, so that a wrong name costs nothing.
-    let looked_at = options.files.iter().map(|path| Capture::look_at(path, options.allow_cut));
+    let looked_at = options.files.iter().map(|path| CaptureFile::look_at(path, options.allow_cut));
     let (captures, errors): (Vec<_>, Vec<_>) = looked_at.partition(Result::is_ok);
     for error in errors.iter().filter_map(|error| error.as_ref().err()) {
         say(error);
@@ -25,7 +25,7 @@ pub fn run(options: &ReplayOptions) -> u8 {
             return EXIT_USAGE;
         }
     };
-    let captures: Vec<Capture> = captures.into_iter().flatten().collect();
+    let captures: Vec<CaptureFile> = captures.into_iter().flatten().collect();
     let settings = ReplaySettings {
         connections: options.connections as usize,
         write_bytes: options.write_bytes,
@@ -35,7 +35,7 @@ pub fn run(options: &ReplayOptions) -> u8 {
     let sent_bytes = AtomicU64::new(0);
     let results = thread::scope(|scope| {
         let replay = scope.spawn(|| replay_all(address, &captures, &settings, &sent_bytes));
-        let total = captures.iter().map(Capture::bytes).sum();
+        let total = captures.iter().map(CaptureFile::bytes).sum();
         let so_far = || sent_bytes.load(Ordering::Relaxed);
         progress::show(Unit::Bytes, total, so_far, || replay.is_finished());
         replay.join()

@@ -5,7 +5,7 @@ use crate::cli::args::SendOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::cli::terminal::progress::{self, Unit};
 use crate::cli::terminal::status_line::say;
-use crate::client::records::block::Block;
+use crate::client::records::block::PacketBlock;
 use crate::client::records::generate::StreamSpec;
 use crate::client::records::pace::Pace;
 use crate::client::records::sender::{SendError, SendSettings, Sent, send_stream};
@@ -35,7 +35,7 @@ pub fn run(options: &SendOptions) -> u8 {
     };
     // Opened before anything is sent, so that a wrong name costs nothing and old results are
     // passed over.
-    let results = match options.verify.as_deref().map(Results::open_at_end).transpose() {
+    let results = match options.verify.as_deref().map(ResultReader::open_at_end).transpose() {
         Ok(results) => results,
         Err(error) => {
             say(error);
@@ -61,7 +61,7 @@ pub fn run(options: &SendOptions) -> u8 {
     if errors.is_empty() && differences == 0 { EXIT_OK } else { EXIT_FAILED }
 }
 
-fn block(options: &SendOptions) -> Result<Arc<Block>, String> {
+fn block(options: &SendOptions) -> Result<Arc<PacketBlock>, String> {
     let spec = StreamSpec {
         schema: options.schema.load()?,
         records: options.records,
@@ -70,7 +70,7 @@ fn block(options: &SendOptions) -> Result<Arc<Block>, String> {
         seed: options.seed,
         groups: options.groups,
     };
-    Block::new(&spec).map_err(|error| error.to_string())
+    PacketBlock::new(&spec).map_err(|error| error.to_string())
 }
 
 /// The address of the engine.
@@ -87,7 +87,7 @@ type Sender = JoinHandle<Result<Sent, SendError>>;
 fn send_all(
     options: &SendOptions,
     address: SocketAddr,
-    block: &Arc<Block>,
+    block: &Arc<PacketBlock>,
 ) -> (Vec<Sent>, Vec<String>) {
     let pace = (options.rate > 0).then(|| Pace::new(options.rate, options.connections));
     let mut senders: Vec<(Sender, Arc<AtomicU64>)> = Vec::new();
@@ -142,12 +142,12 @@ fn summarise(sent: &[Sent], rate: u64) {
 }
 
 /// The engine's results, as they are written.
-struct Results {
+struct ResultReader {
     file: File,
     unread: Vec<u8>,
 }
 
-impl Results {
+impl ResultReader {
     fn open_at_end(path: &Path) -> Result<Self, String> {
         let open = || -> io::Result<File> {
             let mut file = File::open(path)?;
@@ -161,7 +161,7 @@ impl Results {
                  start `ringest serve --format ndjson > {path}` first"
             )
         })?;
-        Ok(Results { file, unread: Vec::new() })
+        Ok(ResultReader { file, unread: Vec::new() })
     }
 
     /// The lines that were finished since the last call.
@@ -185,7 +185,7 @@ impl Results {
 }
 
 /// Waits for the results of what was sent, compares, and returns how many streams differ.
-fn verify(mut results: Results, schema: &Schema, sent: &[Sent], timeout: Duration) -> usize {
+fn verify(mut results: ResultReader, schema: &Schema, sent: &[Sent], timeout: Duration) -> usize {
     let deadline = Instant::now() + timeout;
     let mut waiting: HashMap<String, &Sent> =
         sent.iter().map(|stream| (stream.local.to_string(), stream)).collect();

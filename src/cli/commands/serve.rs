@@ -6,7 +6,7 @@ use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
 use crate::cli::output::format::Format;
 use crate::cli::output::latency_files::{self, LatencyFiles};
 use crate::cli::output::output_files::{self, OutputFiles};
-use crate::cli::output::render::{Files, write_report};
+use crate::cli::output::render::{StreamFiles, write_report};
 use crate::cli::terminal::live::{Listeners, Live};
 use crate::cli::terminal::status_line;
 use crate::cli::terminal::status_line::say;
@@ -21,7 +21,7 @@ use crate::runtime::host::signals;
 use crate::runtime::results::capture::CaptureError;
 use crate::runtime::results::partial_files;
 use crate::runtime::results::report::Report;
-use crate::runtime::results::reporter::{Outcome, Sink};
+use crate::runtime::results::reporter::{ReporterOutcome, Sink};
 use crate::runtime::results::whole_file::node_name;
 use crate::runtime::server::engine::{Engine, StartError};
 use crate::wire::schema::Schema;
@@ -209,10 +209,10 @@ fn explain(config: &Config) {
 /// Prints each report to stdout, whole, and flushes it.
 pub fn to_stdout(format: Format) -> Sink {
     let mut print = printer(format);
-    Box::new(move |report, _| print(report, &Files::default()))
+    Box::new(move |report, _| print(report, &StreamFiles::default()))
 }
 
-fn printer(format: Format) -> impl FnMut(&Report, &Files) -> io::Result<()> + Send {
+fn printer(format: Format) -> impl FnMut(&Report, &StreamFiles) -> io::Result<()> + Send {
     let mut out = BufWriter::with_capacity(64 << 10, io::stdout());
     move |report, files| {
         let written = write_report(format, report, files, &mut out);
@@ -235,7 +235,7 @@ fn to_stdout_and_files(format: Format, config: &Config, directories: Directories
     Box::new(move |report, tally| {
         let result = output.as_mut().map(|files| files.add(report, tally));
         let held = on_terminal.then(status_line::hold);
-        let printed = print(report, &Files { result, captures });
+        let printed = print(report, &StreamFiles { result, captures });
         drop(held);
         if let Some(files) = &mut latency {
             files.add(report);
@@ -244,8 +244,8 @@ fn to_stdout_and_files(format: Format, config: &Config, directories: Directories
     })
 }
 
-fn exit_code(outcome: &Outcome, must_be_complete: bool, missing_files: Vec<String>) -> u8 {
-    let Outcome { reported, complete, lost, output_error, acceptor_error, .. } = outcome;
+fn exit_code(outcome: &ReporterOutcome, must_be_complete: bool, missing_files: Vec<String>) -> u8 {
+    let ReporterOutcome { reported, complete, lost, output_error, acceptor_error, .. } = outcome;
     let failed_captures = outcome.capture_error.as_ref().map(|cause| {
         let count = outcome.captures_failed;
         format!(

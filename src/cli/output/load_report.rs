@@ -1,7 +1,7 @@
 //! The result of `ringest load` as a table and as JSON: measures nothing and opens no file.
 
-use crate::client::load::tally::Tally;
-use crate::client::load::{Outcome, Settings, Traffic};
+use crate::client::load::tally::LoadTally;
+use crate::client::load::{LoadOutcome, Settings, Traffic};
 use crate::engine::stream::latency::{LatencySummary, summary};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -27,7 +27,11 @@ fn payload_bytes(settings: &Settings) -> usize {
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_table(settings: &Settings, outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
+pub fn write_table(
+    settings: &Settings,
+    outcome: &LoadOutcome,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let tally = &outcome.tally;
     write_settings(settings, outcome, out)?;
     let row = |out: &mut _, name, amount: u64| {
@@ -49,7 +53,11 @@ pub fn write_table(settings: &Settings, outcome: &Outcome, out: &mut impl Write)
     write_problems(tally, out)
 }
 
-fn write_settings(settings: &Settings, outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
+fn write_settings(
+    settings: &Settings,
+    outcome: &LoadOutcome,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let Settings { address, connections, threads, warm_up, .. } = settings;
     match settings.rate {
         Some(rate) => write!(out, "open loop, {rate} messages/s: ")?,
@@ -86,7 +94,7 @@ impl std::fmt::Display for Percentiles {
     }
 }
 
-fn write_problems(tally: &Tally, out: &mut impl Write) -> io::Result<()> {
+fn write_problems(tally: &LoadTally, out: &mut impl Write) -> io::Result<()> {
     let kinds = [
         ("with other content", tally.mismatches),
         ("not answered", tally.unanswered),
@@ -134,8 +142,8 @@ struct Object<'a> {
     answers_per_second: f64,
     sent_bytes_per_second: f64,
     received_bytes_per_second: f64,
-    latency_us: Latency,
-    lateness_us: Option<Latency>,
+    latency_us: LatencyJson,
+    lateness_us: Option<LatencyJson>,
     held_back: u64,
     errors: BTreeMap<String, u64>,
     mismatches: u64,
@@ -149,7 +157,7 @@ struct Object<'a> {
 }
 
 #[derive(Serialize)]
-struct Latency {
+struct LatencyJson {
     p50: f64,
     p90: f64,
     p99: f64,
@@ -158,10 +166,10 @@ struct Latency {
     count: u64,
 }
 
-impl From<LatencySummary> for Latency {
+impl From<LatencySummary> for LatencyJson {
     fn from(summary: LatencySummary) -> Self {
         let LatencySummary { p50, p90, p99, p99_9, max, count } = summary;
-        Latency { p50, p90, p99, p99_9, max, count }
+        LatencyJson { p50, p90, p99, p99_9, max, count }
     }
 }
 
@@ -169,7 +177,11 @@ impl From<LatencySummary> for Latency {
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_json(settings: &Settings, outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
+pub fn write_json(
+    settings: &Settings,
+    outcome: &LoadOutcome,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let tally = &outcome.tally;
     let open = settings.rate.is_some();
     let object = Object {
@@ -219,14 +231,15 @@ mod tests {
         Settings { connections: 10, pipeline: 32, ..Settings::new(address) }
     }
 
-    fn outcome() -> Outcome {
-        let mut tally = Tally { sent: 2000, answers: 1000, bytes_sent: 40_000, ..Tally::default() };
+    fn outcome() -> LoadOutcome {
+        let mut tally =
+            LoadTally { sent: 2000, answers: 1000, bytes_sent: 40_000, ..LoadTally::default() };
         tally.latency.record_n(10_000, 1000).unwrap();
         tally.lateness.record_n(2_000, 10).unwrap();
-        Outcome { measured: Duration::from_secs(2), connected: 10, tally }
+        LoadOutcome { measured: Duration::from_secs(2), connected: 10, tally }
     }
 
-    fn table(settings: &Settings, outcome: &Outcome) -> String {
+    fn table(settings: &Settings, outcome: &LoadOutcome) -> String {
         let mut out = Vec::new();
         write_table(settings, outcome, &mut out).unwrap();
         String::from_utf8(out).unwrap()

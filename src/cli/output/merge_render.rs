@@ -44,7 +44,7 @@ fn write_table(merged: &Merged, out: &mut impl Write) -> io::Result<()> {
 
 /// The line of a merge. Key names and their order are part of the interface.
 #[derive(Serialize)]
-struct Line<'a> {
+struct MergeLine<'a> {
     nodes: usize,
     connections: u64,
     complete: u64,
@@ -64,7 +64,7 @@ struct Line<'a> {
 fn write_line(merged: &Merged, out: &mut impl Write) -> io::Result<()> {
     let facts = &merged.facts;
     let [complete, incomplete, rejected] = facts.ended;
-    let line = Line {
+    let line = MergeLine {
         nodes: facts.nodes,
         connections: complete + incomplete + rejected + facts.unfinished.len() as u64,
         complete,

@@ -2,7 +2,7 @@
 //! file that cannot be written holds nothing up and is counted.
 
 use crate::config::{Config, FileFormat};
-use crate::engine::observe::counters::Tally;
+use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::received::{Reason, Received, Status};
 use crate::runtime::results::report::Report;
 use crate::runtime::results::whole_file::{FileDirectory, MissingFiles, moment, node_name};
@@ -43,7 +43,7 @@ impl OutputFiles {
     }
 
     /// Writes the file of a stream; it is on the disk when this returns.
-    pub fn add(&mut self, report: &Report, tally: &Tally) -> ResultFile {
+    pub fn add(&mut self, report: &Report, tally: &WorkerTally) -> ResultFile {
         let received = &report.received;
         // Nothing of it was read, and anybody could fill a directory so.
         if received.reason == Some(Reason::ConnectionsLimit) {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// What is said of a stream's files, as far as files are asked for.
 #[derive(Debug, Default)]
-pub struct Files {
+pub struct StreamFiles {
     /// The file with its result; `None` where none are written.
     pub result: Option<ResultFile>,
     /// Whether raw bytes are captured.
@@ -28,7 +28,7 @@ pub struct Files {
 pub fn write_report(
     format: Format,
     report: &Report,
-    files: &Files,
+    files: &StreamFiles,
     out: &mut impl Write,
 ) -> io::Result<()> {
     match format {
@@ -47,7 +47,7 @@ fn per_second(amount: f64, time: Duration) -> f64 {
 
 /// The table is streamed row by row in two passes, one for the widths: Polars' own display builds
 /// the whole text in memory and cuts rows, columns and strings unless told otherwise.
-fn write_table(report: &Report, files: &Files, out: &mut impl Write) -> io::Result<()> {
+fn write_table(report: &Report, files: &StreamFiles, out: &mut impl Write) -> io::Result<()> {
     let received = &report.received;
     let (connection, peer, status) =
         (received.connection, received.peer, received.status().as_str());
@@ -142,7 +142,7 @@ fn write_rule(
     writeln!(out, "{right}")
 }
 
-fn write_files(report: &Report, files: &Files, out: &mut impl Write) -> io::Result<()> {
+fn write_files(report: &Report, files: &StreamFiles, out: &mut impl Write) -> io::Result<()> {
     match &files.result {
         Some(Some(Ok(path))) => writeln!(out, "file: {}", path.display())?,
         Some(Some(Err(cause))) => writeln!(out, "file: NOT WRITTEN: {cause}")?,
@@ -211,7 +211,7 @@ fn write_summary(report: &Report, out: &mut impl Write) -> io::Result<()> {
 
 /// The line of a report. Key names and their order are part of the interface.
 #[derive(Serialize)]
-struct Line<'a> {
+struct ReportLine<'a> {
     connection: u64,
     peer: String,
     status: &'static str,
@@ -298,11 +298,11 @@ fn capture_keys(captured: Option<&Captured>) -> CaptureKeys {
     }
 }
 
-fn write_line(report: &Report, files: &Files, out: &mut impl Write) -> io::Result<()> {
+fn write_line(report: &Report, files: &StreamFiles, out: &mut impl Write) -> io::Result<()> {
     let received = &report.received;
     let total = received.first_byte.elapsed();
     let waits = received.coalesce_waits.summary();
-    let line = Line {
+    let line = ReportLine {
         connection: received.connection,
         peer: received.peer.to_string(),
         status: received.status().as_str(),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::{Config, FileFormat};
-use crate::engine::aggregate::{Aggregate, of_every_type};
+use crate::engine::aggregate::{GroupAggregate, of_every_type};
 use crate::engine::groups::columns::ColumnSet;
 use crate::engine::groups::plan::Plan;
 use crate::engine::stream::intake::RecordIntake;
@@ -29,7 +29,7 @@ fn report() -> Report {
     let mut set = ColumnSet::with_rows(&plan, 10);
     intake.handle_read(stream.len());
     intake.poll_rows(&stream, &mut set).unwrap();
-    let mut aggregate = Aggregate::new(&plan);
+    let mut aggregate = GroupAggregate::new(&plan);
     aggregate.add(&mut set).unwrap();
     let now = Instant::now();
     let mut received = Received::nothing(4, "[::1]:9".parse().unwrap(), now);
@@ -43,7 +43,7 @@ fn report() -> Report {
 
 fn written(format: Format) -> String {
     let mut out = Vec::new();
-    write_report(format, &report(), &Files::default(), &mut out).unwrap();
+    write_report(format, &report(), &StreamFiles::default(), &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -107,7 +107,7 @@ fn a_line_has_its_keys_in_order_and_words_for_what_is_no_number() {
 fn said(result: Option<ResultFile>, capture: Option<Captured>) -> [String; 2] {
     let mut report = report();
     report.received.capture = capture;
-    let files = Files { result, captures: true };
+    let files = StreamFiles { result, captures: true };
     [Format::Table, Format::Ndjson].map(|format| {
         let mut out = Vec::new();
         write_report(format, &report, &files, &mut out).unwrap();
@@ -180,7 +180,7 @@ shape: (3, 9)
     assert_eq!(String::from_utf8(table).unwrap(), expected);
     let report = Report { grouped, ..report() };
     let mut line = Vec::new();
-    write_report(Format::Ndjson, &report, &Files::default(), &mut line).unwrap();
+    write_report(Format::Ndjson, &report, &StreamFiles::default(), &mut line).unwrap();
     let mut groups = Vec::new();
     report.grouped.write_to(FileFormat::Ndjson, &mut groups, &[]).unwrap();
     // A file has the same objects, one a line.

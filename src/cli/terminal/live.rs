@@ -61,7 +61,7 @@ fn run(counters: &Counters, interval: Duration, listeners: Listeners, stop: &mps
         let wait = due.saturating_duration_since(Instant::now());
         let over = stop.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected);
         let now = Totals::take(counters, Instant::now());
-        let progress = Progress::between(&before, &now, listeners);
+        let progress = StreamProgress::between(&before, &now, listeners);
         if over {
             status_line::remove();
             if !(in_place || progress.is_nothing()) {
@@ -110,7 +110,7 @@ impl Totals {
 
 /// What came between two moments.
 #[derive(Clone, Debug)]
-struct Progress {
+struct StreamProgress {
     seconds: f64,
     records: u64,
     bytes: u64,
@@ -124,10 +124,10 @@ struct Progress {
     listeners: Listeners,
 }
 
-impl Progress {
+impl StreamProgress {
     fn between(before: &Totals, now: &Totals, listeners: Listeners) -> Self {
         let latency = now.latency.since(&before.latency).summary();
-        Progress {
+        StreamProgress {
             seconds: now.at.saturating_duration_since(before.at).as_secs_f64(),
             records: now.records - before.records,
             bytes: now.bytes - before.bytes,
@@ -231,7 +231,7 @@ mod tests {
     }
 
     /// Two seconds of two workers, after something that does not count any more.
-    fn progress(listeners: Listeners) -> Progress {
+    fn progress(listeners: Listeners) -> StreamProgress {
         let counters = counters();
         let start = Instant::now();
         let before = Totals::take(&counters, start);
@@ -244,7 +244,7 @@ mod tests {
         let mut latency = Latency::default();
         latency.record(Duration::from_micros(25), 500);
         counters.workers[1].merge_packet_latency(&mut latency);
-        Progress::between(
+        StreamProgress::between(
             &before,
             &Totals::take(&counters, start + Duration::from_secs(2)),
             listeners,
@@ -283,7 +283,7 @@ mod tests {
     fn an_interval_in_which_nothing_came() {
         let counters = counters();
         let totals = Totals::take(&counters, Instant::now());
-        let nothing = Progress::between(&totals, &totals, BOTH);
+        let nothing = StreamProgress::between(&totals, &totals, BOTH);
         assert!(nothing.is_nothing() && !progress(BOTH).is_nothing());
         let line = nothing.dated(SystemTime::UNIX_EPOCH);
         assert!(line.contains(": 0 records/s, 0.0 MB/s, no packets, 10 record"), "{line}");

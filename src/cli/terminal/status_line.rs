@@ -15,10 +15,10 @@ const CLEAR: &[u8] = b"\r\x1b[K";
 /// Columns of a terminal that does not say.
 const COLUMNS: usize = 80;
 
-static LINE: Mutex<(Line, Stderr)> = Mutex::new((Line::EMPTY, Stderr::unlimited()));
+static LINE: Mutex<(StatusLine, Stderr)> = Mutex::new((StatusLine::EMPTY, Stderr::unlimited()));
 
 /// What stands at the end of stderr.
-struct Line {
+struct StatusLine {
     /// Empty where nothing is to be shown.
     text: String,
     /// Whether it stands on the terminal now.
@@ -27,8 +27,8 @@ struct Line {
     held: usize,
 }
 
-impl Line {
-    const EMPTY: Line = Line { text: String::new(), drawn: false, held: 0 };
+impl StatusLine {
+    const EMPTY: StatusLine = StatusLine { text: String::new(), drawn: false, held: 0 };
 
     /// The bytes that bring `text` to the terminal, and the line below it.
     fn around(&mut self, text: &[u8], columns: usize) -> Vec<u8> {
@@ -47,7 +47,7 @@ impl Line {
 }
 
 /// Changes what is to be shown, and writes `text` before it.
-fn update(text: &[u8], change: impl FnOnce(&mut Line)) -> io::Result<()> {
+fn update(text: &[u8], change: impl FnOnce(&mut StatusLine)) -> io::Result<()> {
     let mut guard = LINE.lock().unwrap_or_else(PoisonError::into_inner);
     let (line, stderr) = &mut *guard;
     let shown = line.drawn || !line.text.is_empty();
@@ -89,16 +89,16 @@ pub fn print(text: &[u8]) -> io::Result<()> {
 }
 
 /// Takes the line away for as long as the guard is there, for output that goes elsewhere.
-pub fn hold() -> Held {
+pub fn hold() -> HeldLine {
     let _ = update(b"", |line| line.held += 1);
-    Held(())
+    HeldLine(())
 }
 
 /// While it is there, nothing is shown.
 #[must_use]
-pub struct Held(());
+pub struct HeldLine(());
 
-impl Drop for Held {
+impl Drop for HeldLine {
     fn drop(&mut self) {
         let _ = update(b"", |line| line.held -= 1);
     }
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn other_lines_come_before_the_line() {
-        let mut line = Line { text: String::new(), drawn: false, held: 0 };
+        let mut line = StatusLine { text: String::new(), drawn: false, held: 0 };
         let mut bytes = line.around(b"begun\n", 80);
         line.text = "one".to_owned();
         bytes.extend(line.around(b"", 80));
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn while_it_is_held_nothing_is_shown() {
-        let mut line = Line { text: "line".to_owned(), drawn: false, held: 0 };
+        let mut line = StatusLine { text: "line".to_owned(), drawn: false, held: 0 };
         let mut bytes = line.around(b"", 80);
         line.held = 2;
         bytes.extend(line.around(b"", 80));

@@ -9,13 +9,13 @@ use std::sync::{Mutex, OnceLock};
 /// The deliveries of all threads.
 #[derive(Debug, Default)]
 pub struct Flow {
-    state: Mutex<State>,
+    state: Mutex<FlowState>,
     /// Of the thread that sends, for the others.
     waker: OnceLock<Waker>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FlowState {
     /// Connections that receive.
     receivers: u64,
     /// BROADCASTs sent and not refused.
@@ -25,7 +25,7 @@ struct State {
 }
 
 impl Flow {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, FlowState> {
         self.state.lock().expect("no panic")
     }
 

@@ -22,6 +22,6 @@ mod timer;
 mod traffic;
 mod worker;
 
-pub use run::{Outcome, run};
+pub use run::{LoadOutcome, run};
 pub use settings::{IN_FLIGHT_BYTES_MAX, LoadError, Login, Settings, Traffic};
-pub use shared::Progress;
+pub use shared::LoadProgress;

@@ -4,10 +4,12 @@
 use super::schedule::Schedule;
 use super::settings::{LoadError, Traffic};
 use super::shared::{Shared, nanoseconds};
-use super::tally::{Tally, Window};
-use super::traffic::Messages;
-use crate::client::messages::session::{ClientSession, Received, SessionError, describe_error};
-use crate::client::messages::transport::Transport;
+use super::tally::{LoadTally, MeasuredTime};
+use super::traffic::MessageSource;
+use crate::client::messages::session::{
+    ClientSession, ReceivedMessage, SessionError, describe_error,
+};
+use crate::client::messages::transport::ClientTransport;
 use crate::wire::messages::frame::FrameType;
 use crate::wire::messages::payload::{Credentials, Reply, Request};
 use mio::net::TcpStream;
@@ -23,7 +25,7 @@ const OUTBOX_BYTES_MAX: usize = 256 << 10;
 
 /// When messages may be sent.
 #[derive(Clone, Copy, Debug)]
-pub enum Pace {
+pub enum LoadPace {
     /// Not now.
     Rest,
     /// As soon as fewer than so many are in flight.
@@ -43,10 +45,10 @@ pub enum Pace {
 /// What the connections of a thread share.
 pub struct Core<'a> {
     pub shared: &'a Shared<'a>,
-    pub tally: Tally,
-    pub window: Window,
-    pub messages: Messages,
-    pub pace: Pace,
+    pub tally: LoadTally,
+    pub window: MeasuredTime,
+    pub messages: MessageSource,
+    pub pace: LoadPace,
     /// When the thread last looked at the clock, in nanoseconds.
     pub now: u64,
     /// Messages that wait for their answer, of all connections.
@@ -88,7 +90,7 @@ enum Loss {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum PeerState {
     Connecting,
     Handshake,
     Authenticating,
@@ -100,12 +102,12 @@ enum State {
 }
 
 /// One connection.
-pub struct Peer {
+pub struct LoadPeer {
     /// Its place among all connections of the run.
     number: usize,
-    transport: Option<Transport>,
+    transport: Option<ClientTransport>,
     session: ClientSession,
-    state: State,
+    state: PeerState,
     /// When connecting began.
     begun: u64,
     /// Messages that have become due, in an open loop.
@@ -118,14 +120,14 @@ pub struct Peer {
     deliveries: u64,
 }
 
-impl Peer {
+impl LoadPeer {
     /// Begins to connect. What goes wrong is counted; the peer is lost then.
     pub fn connect(number: usize, token: Token, registry: &Registry, core: &mut Core<'_>) -> Self {
-        let mut peer = Peer {
+        let mut peer = LoadPeer {
             number,
             transport: None,
             session: ClientSession::default(),
-            state: State::Connecting,
+            state: PeerState::Connecting,
             begun: core.now,
             due: 0,
             sent: 0,
@@ -139,10 +141,10 @@ impl Peer {
         peer
     }
 
-    fn begin(&self, token: Token, to: &Registry, core: &Core<'_>) -> io::Result<Transport> {
+    fn begin(&self, token: Token, to: &Registry, core: &Core<'_>) -> io::Result<ClientTransport> {
         let settings = core.shared.settings;
         let stream = TcpStream::connect(settings.address)?;
-        let transport = Transport::new(stream, settings.tls.as_ref());
+        let transport = ClientTransport::new(stream, settings.tls.as_ref());
         let mut transport = transport.map_err(io::Error::other)?;
         to.register(&mut transport, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(transport)
@@ -155,12 +157,12 @@ impl Peer {
 
     /// Whether it is neither ready for messages nor lost.
     pub fn is_pending(&self) -> bool {
-        !matches!(self.state, State::Open | State::Lost)
+        !matches!(self.state, PeerState::Open | PeerState::Lost)
     }
 
     /// Whether it is ready for messages.
     pub fn is_open(&self) -> bool {
-        self.state == State::Open
+        self.state == PeerState::Open
     }
 
     /// Gives up where connecting has taken too long.
@@ -180,7 +182,7 @@ impl Peer {
 
     #[inline]
     fn advance(&mut self, readable: bool, core: &mut Core<'_>) -> Result<(), Loss> {
-        let established = !matches!(self.state, State::Connecting | State::Handshake);
+        let established = !matches!(self.state, PeerState::Connecting | PeerState::Handshake);
         if !established && !self.establish(core)? {
             return Ok(());
         }
@@ -204,11 +206,11 @@ impl Peer {
     #[cold]
     fn establish(&mut self, core: &mut Core<'_>) -> Result<bool, Loss> {
         let Some(transport) = &mut self.transport else { return Ok(false) };
-        if self.state == State::Connecting {
+        if self.state == PeerState::Connecting {
             if !transport.connected()? {
                 return Ok(false);
             }
-            self.state = State::Handshake;
+            self.state = PeerState::Handshake;
         }
         if !transport.handshake()? {
             return Ok(false);
@@ -216,7 +218,7 @@ impl Peer {
         match &core.shared.settings.login {
             Some(login) => {
                 let credentials = Credentials { user: &login.user, token: &login.token };
-                self.state = State::Authenticating;
+                self.state = PeerState::Authenticating;
                 self.ask(Request::Auth(credentials))?;
             }
             None => self.greet()?,
@@ -225,7 +227,7 @@ impl Peer {
     }
 
     fn greet(&mut self) -> Result<(), Loss> {
-        self.state = State::Greeting;
+        self.state = PeerState::Greeting;
         self.ask(Request::Ping(b"greeting"))
     }
 
@@ -263,39 +265,39 @@ impl Peer {
     fn digest(&mut self, core: &mut Core<'_>) -> Result<(), Loss> {
         while let Some(received) = self.session.poll()? {
             match received {
-                Received::Answer { reply, .. } if self.state != State::Open => {
+                ReceivedMessage::Answer { reply, .. } if self.state != PeerState::Open => {
                     let believed = !matches!(reply, Reply::AuthReply(None));
                     self.greeted(believed, core)?;
                 }
-                Received::Answer { tag, .. } => {
+                ReceivedMessage::Answer { tag, .. } => {
                     core.in_flight -= 1;
                     core.answers_untold += 1;
                     core.tally.answered(tag, core.now, core.window);
                 }
-                Received::Broadcast(payload) => {
+                ReceivedMessage::Broadcast(payload) => {
                     if core.shared.settings.traffic == Traffic::Broadcast {
                         self.deliveries += u64::from(take_delivery(payload, core));
                     }
                 }
-                Received::Differs { .. } => {
+                ReceivedMessage::Differs { .. } => {
                     core.tally.mismatches += 1;
-                    if self.state != State::Open {
+                    if self.state != PeerState::Open {
                         return Err(Loss::Greeting);
                     }
                     core.in_flight -= 1;
                 }
-                Received::Refused { tag, kind, code } => {
+                ReceivedMessage::Refused { tag, kind, code } => {
                     core.tally.error(code as u8);
                     if kind == FrameType::Broadcast {
                         self.refused += 1;
                         core.shared.flow.refuse();
-                    } else if self.state != State::Open {
+                    } else if self.state != PeerState::Open {
                         return Err(Loss::Greeting);
                     } else {
                         core.in_flight -= u64::from(tag.is_some());
                     }
                 }
-                Received::Failed { code, message } => {
+                ReceivedMessage::Failed { code, message } => {
                     core.tally.error(code);
                     return Err(Loss::Server(describe_error(code, message)));
                 }
@@ -308,14 +310,14 @@ impl Peer {
     #[cold]
     fn greeted(&mut self, believed: bool, core: &mut Core<'_>) -> Result<(), Loss> {
         match self.state {
-            State::Authenticating if believed => return self.greet(),
-            State::Authenticating => {
+            PeerState::Authenticating if believed => return self.greet(),
+            PeerState::Authenticating => {
                 if let Some(login) = &core.shared.settings.login {
                     core.shared.abort(LoadError::Refused { user: login.user.clone() });
                 }
             }
             _ => {
-                self.state = State::Open;
+                self.state = PeerState::Open;
                 core.shared.progress.connected.fetch_add(1, Ordering::Relaxed);
                 core.shared.flow.join();
             }
@@ -328,11 +330,11 @@ impl Peer {
     /// One more message is due. Sends it where nothing holds it back, to be written by
     /// [`flush`](Self::flush). Returns whether there is something to be written that was not.
     pub fn become_due(&mut self, due_ns: u64, core: &mut Core<'_>) -> bool {
-        if self.state != State::Open {
+        if self.state != PeerState::Open {
             core.tally.unsent += 1;
             return false;
         }
-        let Pace::Open { messages, .. } = core.pace else { return false };
+        let LoadPace::Open { messages, .. } = core.pace else { return false };
         let written = self.session.outbox().is_empty();
         let waits = self.due > self.sent || !self.has_room(messages);
         self.due += 1;
@@ -353,17 +355,17 @@ impl Peer {
     /// Sends what may be sent now.
     #[inline]
     pub fn fill(&mut self, core: &mut Core<'_>) {
-        if self.state != State::Open {
+        if self.state != PeerState::Open {
             return;
         }
         match core.pace {
-            Pace::Rest => {}
-            Pace::Closed { pipeline } => {
+            LoadPace::Rest => {}
+            LoadPace::Closed { pipeline } => {
                 while self.session.outstanding() < pipeline {
                     self.send(core.now, core);
                 }
             }
-            Pace::Open { schedule, messages } => {
+            LoadPace::Open { schedule, messages } => {
                 while self.sent < self.due && self.has_room(messages) {
                     let due_ns = schedule.due_ns(self.number as u64, self.sent);
                     core.backlog -= 1;
@@ -377,10 +379,10 @@ impl Peer {
     #[inline]
     fn may_send_more(&self, core: &Core<'_>) -> bool {
         match core.pace {
-            Pace::Open { messages, .. } => {
+            LoadPace::Open { messages, .. } => {
                 self.is_open() && self.sent < self.due && self.has_room(messages)
             }
-            Pace::Rest | Pace::Closed { .. } => false,
+            LoadPace::Rest | LoadPace::Closed { .. } => false,
         }
     }
 
@@ -445,12 +447,12 @@ impl Peer {
 
     /// Says CLOSE, where that can be done at once, and closes.
     pub fn close(&mut self, core: &mut Core<'_>) {
-        if self.state == State::Open && self.session.send(Request::Close, 0).is_ok() {
+        if self.state == PeerState::Open && self.session.send(Request::Close, 0).is_ok() {
             // The run is over: what fails now has no part in it.
             let _ = self.write(core);
         }
         self.transport = None;
-        self.state = State::Lost;
+        self.state = PeerState::Lost;
     }
 
     /// Counts what has not been answered by now, and what was due and never sent.
@@ -460,7 +462,7 @@ impl Peer {
             core.tally.unanswered += 1;
             core.in_flight = core.in_flight.saturating_sub(1);
         }
-        if let Pace::Open { schedule, .. } = core.pace {
+        if let LoadPace::Open { schedule, .. } = core.pace {
             for message in self.sent..self.due {
                 let due_ns = schedule.due_ns(self.number as u64, message);
                 core.tally.never_answered(due_ns, core.now, core.window);
@@ -473,11 +475,11 @@ impl Peer {
 
     #[cold]
     fn lose(&mut self, loss: &Loss, core: &mut Core<'_>) {
-        if self.state == State::Lost {
+        if self.state == PeerState::Lost {
             return;
         }
-        let was_open = self.state == State::Open;
-        self.state = State::Lost;
+        let was_open = self.state == PeerState::Open;
+        self.state = PeerState::Lost;
         self.transport = None;
         if was_open {
             core.tally.lost += 1;

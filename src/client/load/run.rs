@@ -1,9 +1,9 @@
 //! Runs load: starts the threads, waits for them and adds up what they measured. Sends nothing itself.
 
 use super::settings::{LoadError, Settings};
-use super::shared::{Progress, Shared};
-use super::tally::Tally;
-use super::worker::Worker;
+use super::shared::{LoadProgress, Shared};
+use super::tally::LoadTally;
+use super::worker::LoadWorker;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -16,16 +16,16 @@ const FILES_OF_THREAD: u64 = 3;
 
 /// What a run has measured.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct LoadOutcome {
     /// How long the measurement took.
     pub measured: Duration,
     /// Connections that were made.
     pub connected: u64,
     /// Everything that was counted.
-    pub tally: Tally,
+    pub tally: LoadTally,
 }
 
-impl Outcome {
+impl LoadOutcome {
     /// Amounts of the measurement as a rate.
     pub fn per_second(&self, amount: u64) -> f64 {
         let seconds = self.measured.as_secs_f64();
@@ -38,7 +38,7 @@ impl Outcome {
 ///
 /// # Errors
 /// [`LoadError`]. Whatever goes wrong with single connections or messages is counted instead.
-pub fn run(settings: &Settings, progress: &Progress) -> Result<Outcome, LoadError> {
+pub fn run(settings: &Settings, progress: &LoadProgress) -> Result<LoadOutcome, LoadError> {
     settings.check()?;
     raise_open_files(settings)?;
     let shared = Shared::new(settings, progress);
@@ -47,9 +47,9 @@ pub fn run(settings: &Settings, progress: &Progress) -> Result<Outcome, LoadErro
         let start = |number| scope.spawn(move || run_thread(shared, number));
         let threads: Vec<_> = (0..settings.threads).map(start).collect();
         let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join().expect("no panic");
-        threads.into_iter().map(join).collect::<Vec<Result<Tally, LoadError>>>()
+        threads.into_iter().map(join).collect::<Vec<Result<LoadTally, LoadError>>>()
     });
-    let mut tally = Tally::default();
+    let mut tally = LoadTally::default();
     for of_thread in tallies {
         tally.merge(&of_thread?);
     }
@@ -61,11 +61,11 @@ pub fn run(settings: &Settings, progress: &Progress) -> Result<Outcome, LoadErro
         let cause = tally.first_problem.unwrap_or_else(|| "none was made in time".to_owned());
         return Err(LoadError::NoConnection { address: settings.address, cause });
     }
-    Ok(Outcome { measured: shared.measured(), connected, tally })
+    Ok(LoadOutcome { measured: shared.measured(), connected, tally })
 }
 
-fn run_thread(shared: &Shared<'_>, number: usize) -> Result<Tally, LoadError> {
-    let done = Worker::new(shared, number).and_then(Worker::run);
+fn run_thread(shared: &Shared<'_>, number: usize) -> Result<LoadTally, LoadError> {
+    let done = LoadWorker::new(shared, number).and_then(LoadWorker::run);
     if done.is_err() {
         // The others would wait for this thread.
         shared.aborted.store(true, Ordering::Relaxed);

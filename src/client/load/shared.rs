@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 /// What a run has come to so far, for others to look at, and how they stop it.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct LoadProgress {
     pub(crate) connected: AtomicU64,
     pub(crate) answers: AtomicU64,
     pub(crate) running: AtomicBool,
     pub(crate) stopped: AtomicBool,
 }
 
-impl Progress {
+impl LoadProgress {
     /// Connections made so far.
     pub fn connected(&self) -> u64 {
         self.connected.load(Ordering::Relaxed)
@@ -44,7 +44,7 @@ impl Progress {
 /// What the threads of a run share. Times are nanoseconds since `epoch`.
 pub(crate) struct Shared<'a> {
     pub(crate) settings: &'a Settings,
-    pub(crate) progress: &'a Progress,
+    pub(crate) progress: &'a LoadProgress,
     pub(crate) epoch: Instant,
     /// Threads whose connections are all made or have failed.
     pub(crate) ready: AtomicUsize,
@@ -58,7 +58,7 @@ pub(crate) struct Shared<'a> {
 }
 
 impl<'a> Shared<'a> {
-    pub(crate) fn new(settings: &'a Settings, progress: &'a Progress) -> Self {
+    pub(crate) fn new(settings: &'a Settings, progress: &'a LoadProgress) -> Self {
         Shared {
             settings,
             progress,

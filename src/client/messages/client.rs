@@ -2,8 +2,8 @@
 //! Understands no frame itself ([`ClientSession`] does) and starts no thread: a server that closes
 //! silent connections wants a [`ping`](MessageClient::ping) from time to time.
 
-use super::session::{ClientSession, Received, SessionError, Unsendable, describe_error};
-use super::transport::{ClientTls, Transport, resolve};
+use super::session::{ClientSession, ReceivedMessage, SessionError, Unsendable, describe_error};
+use super::transport::{ClientTls, ClientTransport, resolve};
 use crate::wire::messages::frame::FrameType;
 use crate::wire::messages::payload::{Credentials, ErrorCode, PING_BYTES, Reply, Request};
 use mio::{Events, Interest, Poll, Token};
@@ -106,7 +106,7 @@ pub enum MessageError {
 
 /// How the server answered a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// To PING: the same eight bytes.
     Pong([u8; PING_BYTES]),
     /// To ECHO: the same bytes.
@@ -130,7 +130,7 @@ pub struct Answer {
     /// is not known which one it was.
     pub request: Option<u64>,
     /// How it was answered.
-    pub outcome: Outcome,
+    pub outcome: RequestOutcome,
 }
 
 /// A connection to a message server.
@@ -148,7 +148,7 @@ pub struct Answer {
 /// ```
 pub struct MessageClient {
     address: SocketAddr,
-    transport: Transport,
+    transport: ClientTransport,
     poll: Poll,
     events: Events,
     session: ClientSession,
@@ -157,7 +157,7 @@ pub struct MessageClient {
     requests: u64,
     sequence: u32,
     answers: VecDeque<Answer>,
-    broadcasts: Broadcasts,
+    broadcasts: BroadcastQueue,
     /// What the server said when it ended the connection.
     failure: Option<(u8, Vec<u8>)>,
 }
@@ -202,7 +202,8 @@ impl MessageClient {
         tls: Option<&ClientTls>,
     ) -> Result<Self, MessageError> {
         let failed = |source| MessageError::Tls { address, source };
-        let transport = Transport::new(stream, tls).map_err(|e| failed(io::Error::other(e)))?;
+        let transport =
+            ClientTransport::new(stream, tls).map_err(|e| failed(io::Error::other(e)))?;
         let mut client = MessageClient {
             address,
             transport,
@@ -214,7 +215,7 @@ impl MessageClient {
             requests: 0,
             sequence: 0,
             answers: VecDeque::new(),
-            broadcasts: Broadcasts::default(),
+            broadcasts: BroadcastQueue::default(),
             failure: None,
         };
         let both = Interest::READABLE | Interest::WRITABLE;
@@ -256,7 +257,7 @@ impl MessageClient {
     /// [`MessageError`].
     pub fn echo(&mut self, payload: &[u8]) -> Result<Vec<u8>, MessageError> {
         match self.ask(Request::Echo(payload), "ECHO")? {
-            Outcome::Echo(payload) => Ok(payload),
+            RequestOutcome::Echo(payload) => Ok(payload),
             _ => Err(MessageError::Differs(FrameType::Echo)),
         }
     }
@@ -277,7 +278,7 @@ impl MessageClient {
     /// [`MessageError::Refused`] where the server does not believe it; [`MessageError`].
     pub fn authenticate(&mut self, user: &str, token: &str) -> Result<String, MessageError> {
         match self.ask(Request::Auth(Credentials { user, token }), "AUTH")? {
-            Outcome::Session(Some(session)) => Ok(session),
+            RequestOutcome::Session(Some(session)) => Ok(session),
             _ => Err(MessageError::Refused { user: user.to_owned() }),
         }
     }
@@ -302,16 +303,22 @@ impl MessageClient {
         self.ask(Request::Data { sequence, body }, "DATA").map(|_| ())
     }
 
-    fn ask(&mut self, request: Request<'_>, doing: &'static str) -> Result<Outcome, MessageError> {
+    fn ask(
+        &mut self,
+        request: Request<'_>,
+        doing: &'static str,
+    ) -> Result<RequestOutcome, MessageError> {
         let deadline = Deadline::new(doing, self.timeout);
         let id = self.send_by(request, deadline)?;
         loop {
             if let Some(at) = self.answers.iter().rposition(|answer| answer.request == Some(id)) {
                 let answer = self.answers.remove(at).expect("it was found there");
                 return match answer.outcome {
-                    Outcome::RateLimited(kind) => Err(MessageError::RateLimited(kind)),
-                    Outcome::NotAuthenticated(kind) => Err(MessageError::NotAuthenticated(kind)),
-                    Outcome::Differs(kind) => Err(MessageError::Differs(kind)),
+                    RequestOutcome::RateLimited(kind) => Err(MessageError::RateLimited(kind)),
+                    RequestOutcome::NotAuthenticated(kind) => {
+                        Err(MessageError::NotAuthenticated(kind))
+                    }
+                    RequestOutcome::Differs(kind) => Err(MessageError::Differs(kind)),
                     outcome => Ok(outcome),
                 };
             }
@@ -460,14 +467,16 @@ impl MessageClient {
     fn digest(&mut self) -> Result<(), MessageError> {
         while let Some(received) = self.session.poll()? {
             let (request, outcome) = match received {
-                Received::Answer { tag, reply } => (Some(tag), outcome_of(reply)),
-                Received::Differs { tag, reply } => (Some(tag), Outcome::Differs(asked_by(reply))),
-                Received::Refused { tag, kind, code } => (tag, refusal(kind, code)),
-                Received::Broadcast(payload) => {
+                ReceivedMessage::Answer { tag, reply } => (Some(tag), outcome_of(reply)),
+                ReceivedMessage::Differs { tag, reply } => {
+                    (Some(tag), RequestOutcome::Differs(asked_by(reply)))
+                }
+                ReceivedMessage::Refused { tag, kind, code } => (tag, refusal(kind, code)),
+                ReceivedMessage::Broadcast(payload) => {
                     self.broadcasts.push(payload);
                     continue;
                 }
-                Received::Failed { code, message } => {
+                ReceivedMessage::Failed { code, message } => {
                     self.failure = Some((code, message.to_vec()));
                     break;
                 }
@@ -498,12 +507,12 @@ fn connect_tcp(address: SocketAddr, timeout: Duration) -> io::Result<mio::net::T
     Ok(mio::net::TcpStream::from_std(stream))
 }
 
-fn outcome_of(reply: Reply<'_>) -> Outcome {
+fn outcome_of(reply: Reply<'_>) -> RequestOutcome {
     match reply {
-        Reply::Pong(timestamp) => Outcome::Pong(*timestamp),
-        Reply::EchoReply(payload) => Outcome::Echo(payload.to_vec()),
-        Reply::DataAck(sequence) => Outcome::Acknowledged(sequence),
-        Reply::AuthReply(session) => Outcome::Session(session.map(str::to_owned)),
+        Reply::Pong(timestamp) => RequestOutcome::Pong(*timestamp),
+        Reply::EchoReply(payload) => RequestOutcome::Echo(payload.to_vec()),
+        Reply::DataAck(sequence) => RequestOutcome::Acknowledged(sequence),
+        Reply::AuthReply(session) => RequestOutcome::Session(session.map(str::to_owned)),
         Reply::Broadcast(_) | Reply::Error { .. } => unreachable!("these answer no request"),
     }
 }
@@ -519,10 +528,10 @@ fn asked_by(reply: Reply<'_>) -> FrameType {
     }
 }
 
-fn refusal(kind: FrameType, code: ErrorCode) -> Outcome {
+fn refusal(kind: FrameType, code: ErrorCode) -> RequestOutcome {
     match code {
-        ErrorCode::AuthenticationFailed => Outcome::NotAuthenticated(kind),
-        _ => Outcome::RateLimited(kind),
+        ErrorCode::AuthenticationFailed => RequestOutcome::NotAuthenticated(kind),
+        _ => RequestOutcome::RateLimited(kind),
     }
 }
 
@@ -551,14 +560,14 @@ impl Deadline {
 
 /// Messages of others that nobody has asked for yet, the newest at least.
 #[derive(Debug, Default)]
-struct Broadcasts {
+struct BroadcastQueue {
     kept: VecDeque<Vec<u8>>,
     /// With what each costs beside its payload.
     bytes: usize,
     dropped: u64,
 }
 
-impl Broadcasts {
+impl BroadcastQueue {
     const EACH_BYTES: usize = size_of::<Vec<u8>>();
 
     fn push(&mut self, payload: &[u8]) {

@@ -77,7 +77,7 @@ pub enum SessionError {
 
 /// What [`ClientSession::poll`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received<'a> {
+pub enum ReceivedMessage<'a> {
     /// The answer to a request: PONG with the bytes of its PING, ECHO_REPLY with those of its ECHO,
     /// DATA_ACK with its sequence, AUTH_REPLY.
     Answer {
@@ -182,13 +182,13 @@ impl ClientSession {
         match request {
             Request::Ping(timestamp) => {
                 frame::encode(FrameType::Ping, &[timestamp], out);
-                self.pending.expect(Expected::Pong(*timestamp), tag);
+                self.pending.expect(ExpectedReply::Pong(*timestamp), tag);
             }
             Request::Echo(payload) => {
                 check_length(FrameType::Echo, payload, PAYLOAD_BYTES_MAX)?;
                 frame::encode(FrameType::Echo, &[payload], out);
                 self.pending.echoes.extend(payload);
-                self.pending.expect(Expected::EchoReply { bytes: payload.len() as u32 }, tag);
+                self.pending.expect(ExpectedReply::EchoReply { bytes: payload.len() as u32 }, tag);
             }
             Request::Broadcast(payload) => {
                 check_length(FrameType::Broadcast, payload, PAYLOAD_BYTES_MAX)?;
@@ -197,12 +197,12 @@ impl ClientSession {
             }
             Request::Auth(credentials) => {
                 payload::encode_auth(credentials, out).map_err(Unsendable::Credentials)?;
-                self.pending.expect(Expected::AuthReply, tag);
+                self.pending.expect(ExpectedReply::AuthReply, tag);
             }
             Request::Data { sequence, body } => {
                 check_length(FrameType::Data, body, DATA_BYTES_MAX)?;
                 frame::encode(FrameType::Data, &[&sequence.to_be_bytes(), body], out);
-                self.pending.expect(Expected::DataAck(sequence), tag);
+                self.pending.expect(ExpectedReply::DataAck(sequence), tag);
             }
             Request::Close => {
                 frame::encode(FrameType::Close, &[], out);
@@ -252,14 +252,14 @@ impl ClientSession {
     /// # Errors
     /// [`SessionError`], once; there is nothing to be had afterwards.
     #[inline]
-    pub fn poll(&mut self) -> Result<Option<Received<'_>>, SessionError> {
+    pub fn poll(&mut self) -> Result<Option<ReceivedMessage<'_>>, SessionError> {
         if self.ended {
             return Ok(None);
         }
         match self.pending.next(&self.inbox[self.parsed..]) {
             Ok(Some((bytes, received))) => {
                 self.parsed += bytes;
-                self.ended = matches!(received, Received::Failed { .. });
+                self.ended = matches!(received, ReceivedMessage::Failed { .. });
                 Ok(Some(received))
             }
             Ok(None) => Ok(None),
@@ -299,7 +299,7 @@ fn check_length(kind: FrameType, body: &[u8], limit: usize) -> Result<(), Unsend
 
 /// What answers a request.
 #[derive(Clone, Copy)]
-enum Expected {
+enum ExpectedReply {
     Pong([u8; PING_BYTES]),
     /// So many bytes, those that are first in `Pending::echoes`.
     EchoReply {
@@ -309,20 +309,20 @@ enum Expected {
     AuthReply,
 }
 
-impl Expected {
+impl ExpectedReply {
     fn request(self) -> FrameType {
         match self {
-            Expected::Pong(_) => FrameType::Ping,
-            Expected::EchoReply { .. } => FrameType::Echo,
-            Expected::DataAck(_) => FrameType::Data,
-            Expected::AuthReply => FrameType::Auth,
+            ExpectedReply::Pong(_) => FrameType::Ping,
+            ExpectedReply::EchoReply { .. } => FrameType::Echo,
+            ExpectedReply::DataAck(_) => FrameType::Data,
+            ExpectedReply::AuthReply => FrameType::Auth,
         }
     }
 }
 
 #[derive(Clone, Copy)]
 struct Outstanding {
-    expected: Expected,
+    expected: ExpectedReply,
     tag: u64,
 }
 
@@ -338,7 +338,7 @@ struct Pending {
 
 impl Pending {
     #[inline]
-    fn expect(&mut self, expected: Expected, tag: u64) {
+    fn expect(&mut self, expected: ExpectedReply, tag: u64) {
         self.queue.push_back(Outstanding { expected, tag });
     }
 
@@ -347,10 +347,10 @@ impl Pending {
     fn next<'a>(
         &mut self,
         unread: &'a [u8],
-    ) -> Result<Option<(usize, Received<'a>)>, SessionError> {
+    ) -> Result<Option<(usize, ReceivedMessage<'a>)>, SessionError> {
         let Some(frame) = frame::decode(unread)? else { return Ok(None) };
         let received = match Reply::parse(frame)? {
-            Reply::Broadcast(payload) => Received::Broadcast(payload),
+            Reply::Broadcast(payload) => ReceivedMessage::Broadcast(payload),
             Reply::Error { code, message } => self.judge_error(code, message)?,
             reply => self.answer(frame.kind, reply)?,
         };
@@ -362,22 +362,26 @@ impl Pending {
         &mut self,
         got: FrameType,
         reply: Reply<'a>,
-    ) -> Result<Received<'a>, SessionError> {
+    ) -> Result<ReceivedMessage<'a>, SessionError> {
         let Outstanding { expected, tag } =
             self.queue.pop_front().ok_or(SessionError::Unasked(got))?;
         let agrees = match (expected, reply) {
-            (Expected::Pong(sent), Reply::Pong(came)) => sent == *came,
-            (Expected::EchoReply { bytes }, Reply::EchoReply(came)) => {
+            (ExpectedReply::Pong(sent), Reply::Pong(came)) => sent == *came,
+            (ExpectedReply::EchoReply { bytes }, Reply::EchoReply(came)) => {
                 take_if_equal(&mut self.echoes, bytes as usize, came)
             }
-            (Expected::DataAck(sent), Reply::DataAck(came)) => sent == came,
-            (Expected::AuthReply, Reply::AuthReply(session)) => {
+            (ExpectedReply::DataAck(sent), Reply::DataAck(came)) => sent == came,
+            (ExpectedReply::AuthReply, Reply::AuthReply(session)) => {
                 self.authenticated |= session.is_some();
                 true
             }
             _ => return Err(SessionError::OutOfOrder { got, due: expected.request() }),
         };
-        Ok(if agrees { Received::Answer { tag, reply } } else { Received::Differs { tag, reply } })
+        Ok(if agrees {
+            ReceivedMessage::Answer { tag, reply }
+        } else {
+            ReceivedMessage::Differs { tag, reply }
+        })
     }
 
     #[cold]
@@ -385,7 +389,7 @@ impl Pending {
         &mut self,
         code: u8,
         message: &'a [u8],
-    ) -> Result<Received<'a>, SessionError> {
+    ) -> Result<ReceivedMessage<'a>, SessionError> {
         match ErrorCode::from_byte(code) {
             Some(code @ ErrorCode::RateLimitExceeded) => {
                 let named = message.strip_prefix(RATE_REFUSAL);
@@ -400,10 +404,10 @@ impl Pending {
             {
                 match self.queue.front() {
                     Some(due) => self.refuse(due.expected.request(), code),
-                    None => Ok(Received::Failed { code: code as u8, message }),
+                    None => Ok(ReceivedMessage::Failed { code: code as u8, message }),
                 }
             }
-            _ => Ok(Received::Failed { code, message }),
+            _ => Ok(ReceivedMessage::Failed { code, message }),
         }
     }
 
@@ -412,9 +416,9 @@ impl Pending {
         &mut self,
         kind: FrameType,
         code: ErrorCode,
-    ) -> Result<Received<'static>, SessionError> {
+    ) -> Result<ReceivedMessage<'static>, SessionError> {
         if kind == FrameType::Broadcast {
-            return Ok(Received::Refused { tag: None, kind, code });
+            return Ok(ReceivedMessage::Refused { tag: None, kind, code });
         }
         let Outstanding { expected, tag } =
             self.queue.pop_front().ok_or(SessionError::Unasked(FrameType::Error))?;
@@ -422,10 +426,10 @@ impl Pending {
         if due != kind {
             return Err(SessionError::OutOfOrder { got: kind, due });
         }
-        if let Expected::EchoReply { bytes } = expected {
+        if let ExpectedReply::EchoReply { bytes } = expected {
             self.echoes.drain(..bytes as usize);
         }
-        Ok(Received::Refused { tag: Some(tag), kind, code })
+        Ok(ReceivedMessage::Refused { tag: Some(tag), kind, code })
     }
 }
 

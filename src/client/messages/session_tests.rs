@@ -93,8 +93,8 @@ fn requests_are_the_frames_of_the_protocol() {
 fn answers_are_matched_in_order_with_broadcasts_in_between() {
     let mut session = asked();
     session.receive(&answers());
-    let hi = Received::Broadcast(b"hi");
-    let answer = |tag, reply| Received::Answer { tag, reply };
+    let hi = ReceivedMessage::Broadcast(b"hi");
+    let answer = |tag, reply| ReceivedMessage::Answer { tag, reply };
     for expected in [
         hi,
         answer(0, Reply::AuthReply(Some("f00d"))),
@@ -137,7 +137,7 @@ fn cuts_of_the_stream_do_not_matter() {
 fn refused_credentials_are_an_answer() {
     let mut session = asked();
     session.receive(&bytes(AUTH_REFUSED));
-    let refused = Received::Answer { tag: 0, reply: Reply::AuthReply(None) };
+    let refused = ReceivedMessage::Answer { tag: 0, reply: Reply::AuthReply(None) };
     assert_eq!(session.poll(), Ok(Some(refused)));
     assert!(!session.authenticated());
 }
@@ -162,16 +162,16 @@ fn a_refusal_takes_the_place_of_the_answer() {
         (None, FrameType::Broadcast),
         (Some(2), FrameType::Echo),
     ] {
-        assert_eq!(session.poll(), Ok(Some(Received::Refused { tag, kind, code })));
+        assert_eq!(session.poll(), Ok(Some(ReceivedMessage::Refused { tag, kind, code })));
     }
-    let acknowledged = Received::Answer { tag: 3, reply: Reply::DataAck(7) };
+    let acknowledged = ReceivedMessage::Answer { tag: 3, reply: Reply::DataAck(7) };
     assert_eq!(session.poll(), Ok(Some(acknowledged)));
-    let last = Received::Refused { tag: Some(4), kind: FrameType::Echo, code };
+    let last = ReceivedMessage::Refused { tag: Some(4), kind: FrameType::Echo, code };
     assert_eq!(session.poll(), Ok(Some(last)));
     // What a refused ECHO carried is not taken for the next one's.
     session.send(Request::Echo(b"abc"), 9).unwrap();
     session.receive(&frame_of(FrameType::EchoReply, b"abc"));
-    let answer = Received::Answer { tag: 9, reply: Reply::EchoReply(b"abc") };
+    let answer = ReceivedMessage::Answer { tag: 9, reply: Reply::EchoReply(b"abc") };
     assert_eq!(session.poll(), Ok(Some(answer)));
 }
 
@@ -198,7 +198,7 @@ fn a_message_before_authentication_is_refused_by_itself() {
     session.send(Request::Echo(HELLO), 1).unwrap();
     session.receive(&error_of(ErrorCode::AuthenticationFailed, text));
     let code = ErrorCode::AuthenticationFailed;
-    let refused = Received::Refused { tag: Some(1), kind: FrameType::Echo, code };
+    let refused = ReceivedMessage::Refused { tag: Some(1), kind: FrameType::Echo, code };
     assert_eq!(session.poll(), Ok(Some(refused)));
     // Where it may mean a BROADCAST, or the end, the session ends.
     for (broadcast, text) in [(true, text), (false, "too many failed attempts")] {
@@ -208,7 +208,7 @@ fn a_message_before_authentication_is_refused_by_itself() {
         }
         session.send(Request::Echo(HELLO), 1).unwrap();
         session.receive(&error_of(code, text));
-        let failed = Received::Failed { code: 6, message: text.as_bytes() };
+        let failed = ReceivedMessage::Failed { code: 6, message: text.as_bytes() };
         assert_eq!(session.poll(), Ok(Some(failed)));
     }
 }
@@ -218,7 +218,7 @@ fn every_other_error_ends_the_session() {
     let mut session = asked();
     session.receive(&bytes(ERROR_CRC));
     session.receive(&bytes(PONG));
-    let failed = Received::Failed { code: 5, message: b"CRC checksum mismatch" };
+    let failed = ReceivedMessage::Failed { code: 5, message: b"CRC checksum mismatch" };
     assert_eq!(session.poll(), Ok(Some(failed)));
     assert_eq!(session.poll(), Ok(None));
     assert_eq!(session.send(Request::Ping(&TIMESTAMP), 0), Err(Unsendable::Ended));
@@ -273,9 +273,9 @@ fn an_answer_with_other_content_is_noticed_and_the_session_goes_on() {
         session.send(Request::Echo(b"next"), 2).unwrap();
         session.receive(&answer);
         session.receive(&frame_of(FrameType::EchoReply, b"next"));
-        let differs = matches!(session.poll(), Ok(Some(Received::Differs { tag: 1, .. })));
+        let differs = matches!(session.poll(), Ok(Some(ReceivedMessage::Differs { tag: 1, .. })));
         assert!(differs, "{request:?}");
-        let next = Received::Answer { tag: 2, reply: Reply::EchoReply(b"next") };
+        let next = ReceivedMessage::Answer { tag: 2, reply: Reply::EchoReply(b"next") };
         assert_eq!(session.poll(), Ok(Some(next)));
     }
 }
@@ -339,7 +339,7 @@ proptest! {
             }
             for (tag, payload) in pair.iter().enumerate() {
                 session.receive(&frame_of(FrameType::EchoReply, payload));
-                let answer = Received::Answer { tag: tag as u64, reply: Reply::EchoReply(payload) };
+                let answer = ReceivedMessage::Answer { tag: tag as u64, reply: Reply::EchoReply(payload) };
                 prop_assert_eq!(session.poll(), Ok(Some(answer)));
             }
         }

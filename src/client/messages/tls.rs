@@ -28,7 +28,7 @@ pub struct Identity {
 
 /// Why TLS cannot be prepared.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub enum ClientTlsError {
     /// A file cannot be read, or is not PEM.
     #[error("cannot read {what} from {path}: {source}; it must be a PEM file")]
     File {
@@ -53,11 +53,11 @@ pub enum TlsError {
 /// Prepares TLS 1.2 and 1.3. One configuration serves any number of connections.
 ///
 /// # Errors
-/// [`TlsError`].
+/// [`ClientTlsError`].
 pub fn client_config(
     trust: &Trust,
     identity: Option<&Identity>,
-) -> Result<Arc<ClientConfig>, TlsError> {
+) -> Result<Arc<ClientConfig>, ClientTlsError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?;
@@ -83,17 +83,17 @@ pub fn client_config(
     }))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientTlsError> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     let found: Vec<_> = read.map_err(|source| file_error("certificates", path, source))?;
     if found.is_empty() {
-        return Err(TlsError::Empty { path: path.to_owned() });
+        return Err(ClientTlsError::Empty { path: path.to_owned() });
     }
     Ok(found)
 }
 
-fn file_error(what: &'static str, path: &Path, source: pem::Error) -> TlsError {
-    TlsError::File { what, path: path.to_owned(), source }
+fn file_error(what: &'static str, path: &Path, source: pem::Error) -> ClientTlsError {
+    ClientTlsError::File { what, path: path.to_owned(), source }
 }
 
 /// Takes any certificate. The handshake's signatures are checked all the same: a server without

@@ -34,12 +34,12 @@ pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
 
 /// One connection.
 #[derive(Debug)]
-pub struct Transport {
+pub struct ClientTransport {
     stream: TcpStream,
     tls: Option<Box<ClientConnection>>,
 }
 
-impl Transport {
+impl ClientTransport {
     /// Over a socket that is connected or being connected.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Transport {
             }
             None => None,
         };
-        Ok(Transport { stream, tls })
+        Ok(ClientTransport { stream, tls })
     }
 
     /// Whether the socket has been connected by now.
@@ -145,7 +145,7 @@ impl Transport {
     }
 }
 
-impl Source for Transport {
+impl Source for ClientTransport {
     fn register(&mut self, to: &Registry, token: Token, interest: Interest) -> io::Result<()> {
         self.stream.register(to, token, interest)
     }

@@ -7,8 +7,8 @@
 //! the number of streams.
 
 use super::generate::{Generator, SpecError, StreamSpec, shuffled_groups};
-use crate::client::verify::expected::{Expected, name_of_record};
-use crate::client::verify::tally::Tally;
+use crate::client::verify::expected::{ExpectedGroups, name_of_record};
+use crate::client::verify::tally::GroupTally;
 use crate::config::limits::{
     RECORD_BYTES_MAX, SEND_BLOCK_BYTES, SEND_BLOCK_BYTES_MAX, SEND_WRITE_BYTES,
 };
@@ -25,7 +25,7 @@ static ZEROS: [u8; RECORD_BYTES_MAX] = [0; RECORD_BYTES_MAX];
 /// It takes [`SEND_BLOCK_BYTES`] or a record for each group, whichever is more, rounded up to whole
 /// packets; less where the streams themselves are shorter.
 #[derive(Debug)]
-pub struct Block {
+pub struct PacketBlock {
     spec: StreamSpec,
     shape: Shape,
     bytes: Vec<u8>,
@@ -53,11 +53,11 @@ struct Shape {
 
 #[derive(Debug)]
 struct Once {
-    tally: Tally,
+    tally: GroupTally,
     names: Arc<[Box<str>]>,
 }
 
-impl Block {
+impl PacketBlock {
     /// Makes the packets of streams of `spec`: about 0.1 µs a record of some hundred bytes.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl Block {
         let left_over = (spec.records % shape.packet_records as u64) as usize;
         let last_length = PacketLength::of(&spec.schema, left_over + usize::from(shape.zeros_end));
         let (spec, once) = (spec.clone(), OnceLock::new());
-        Ok(Arc::new(Block { spec, shape, bytes, order, cycle, may_turn, last_length, once }))
+        Ok(Arc::new(PacketBlock { spec, shape, bytes, order, cycle, may_turn, last_length, once }))
     }
 
     /// What its streams consist of.
@@ -140,7 +140,7 @@ impl Block {
 
     /// What a stream adds up to: the records of the block, so many times as it goes round, and
     /// those of the part at its end.
-    pub fn expected(&self, number: u32) -> Expected {
+    pub fn expected(&self, number: u32) -> ExpectedGroups {
         let Once { tally: once, names } = self.once.get_or_init(|| self.add_up());
         let packet_records = self.shape.packet_records;
         let begin = self.first_packet(number) as usize * packet_records;
@@ -157,12 +157,17 @@ impl Block {
         for record in in_order().take(packets * packet_records + self.left_over()) {
             tally.add(self.order[record] as usize, self.record(record));
         }
-        Expected::new(Arc::clone(&self.spec.schema), self.spec.records, Arc::clone(names), tally)
+        ExpectedGroups::new(
+            Arc::clone(&self.spec.schema),
+            self.spec.records,
+            Arc::clone(names),
+            tally,
+        )
     }
 
     fn add_up(&self) -> Once {
         let groups = self.spec.groups_used() as usize;
-        let mut tally = Tally::new(&self.spec.schema, groups);
+        let mut tally = GroupTally::new(&self.spec.schema, groups);
         let mut names = vec![Box::default(); groups];
         for (i, &group) in self.order.iter().enumerate() {
             let (group, record) = (group as usize, self.record(i));
@@ -258,7 +263,7 @@ impl Layout {
 /// until they fill so many bytes (0: each packet by itself), and in the last write those that are
 /// left, with the packet that has the end record. At most [`SEND_WRITE_BYTES`] are collected.
 pub struct Writes<'a> {
-    block: &'a Block,
+    block: &'a PacketBlock,
     next: u64,
     packets_left: u64,
     packets_at_once: u64,
@@ -268,7 +273,7 @@ pub struct Writes<'a> {
 
 /// What one write holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct WriteContents {
     /// Packets.
     pub packets: u64,
     /// Data records.
@@ -285,7 +290,7 @@ impl<'a> Writes<'a> {
 
     /// The next write: what it holds and where that lies; `None` after the last.
     #[inline]
-    pub fn next_write(&mut self) -> Option<(Held, &mut [IoSlice<'a>])> {
+    pub fn next_write(&mut self) -> Option<(WriteContents, &mut [IoSlice<'a>])> {
         if self.ended {
             return None;
         }
@@ -294,7 +299,7 @@ impl<'a> Writes<'a> {
         let packets = self.packets_left.min(self.packets_at_once);
         self.packets_left -= packets;
         self.take(packets);
-        let mut held = Held {
+        let mut held = WriteContents {
             packets,
             records: packets * shape.packet_records as u64,
             bytes: packets * shape.packet_bytes as u64,
@@ -321,7 +326,7 @@ impl<'a> Writes<'a> {
     }
 
     /// The packet of the records that are left over and of the end record, if it has any.
-    fn take_last(&mut self, held: &mut Held) {
+    fn take_last(&mut self, held: &mut WriteContents) {
         let block = self.block;
         let Shape { length_bytes, record_bytes, packet_bytes, zeros_end, .. } = block.shape;
         let records = block.left_over();

@@ -2,8 +2,8 @@
 //! with what is expected of them. Opens no socket.
 
 use super::*;
-use crate::client::records::generate::Padding;
-use crate::client::verify::expected::{ReportedGroup, Value};
+use crate::client::records::generate::SentPadding;
+use crate::client::verify::expected::{ExpectedValue, ReportedGroup};
 use crate::wire::schema::{Aggregate, Field, Framing, Function, Kind, Length};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ fn all_of(fields: &[usize]) -> Vec<Aggregate> {
 }
 
 fn spec(schema: Arc<Schema>, records: u64, packet_records: usize, groups: u32) -> StreamSpec {
-    let (padding, seed) = (Padding::Mixed, 11);
+    let (padding, seed) = (SentPadding::Mixed, 11);
     StreamSpec { schema, records, packet_records, padding, seed, groups }
 }
 
@@ -40,8 +40,8 @@ fn text(bytes: usize) -> Kind {
     Kind::Text { bytes, padding: crate::wire::text::Padding::BOTH }
 }
 
-fn stream_of(block: &Block, number: u32, write_bytes: usize) -> (Vec<u8>, Held) {
-    let (mut stream, mut sum) = (Vec::new(), Held::default());
+fn stream_of(block: &PacketBlock, number: u32, write_bytes: usize) -> (Vec<u8>, WriteContents) {
+    let (mut stream, mut sum) = (Vec::new(), WriteContents::default());
     let mut writes = block.writes(number, write_bytes);
     while let Some((held, pieces)) = writes.next_write() {
         assert!(pieces.iter().all(|piece| !piece.is_empty()), "no piece is for nothing");
@@ -92,12 +92,12 @@ fn parse<'a>(schema: &Schema, mut stream: &'a [u8]) -> (Vec<&'a [u8]>, u64) {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Number {
+enum FieldNumber {
     Integer(i128),
     Float(f64),
 }
 
-fn number(endian: Endian, field: &Field, record: &[u8]) -> Number {
+fn number(endian: Endian, field: &Field, record: &[u8]) -> FieldNumber {
     let mut bytes = record[field.offset..][..field.kind.width()].to_vec();
     if endian == Endian::Big {
         bytes.reverse();
@@ -105,56 +105,56 @@ fn number(endian: Endian, field: &Field, record: &[u8]) -> Number {
     bytes.resize(8, 0);
     let bits = u64::from_le_bytes(bytes.try_into().unwrap());
     match field.kind {
-        Kind::I8 => Number::Integer((bits as i8).into()),
-        Kind::I16 => Number::Integer((bits as i16).into()),
-        Kind::I32 => Number::Integer((bits as i32).into()),
-        Kind::I64 => Number::Integer((bits as i64).into()),
-        Kind::F32 => Number::Float(f32::from_bits(bits as u32).into()),
-        Kind::F64 => Number::Float(f64::from_bits(bits)),
-        Kind::Bool => Number::Integer((bits > 0).into()),
-        _ => Number::Integer(bits.into()),
+        Kind::I8 => FieldNumber::Integer((bits as i8).into()),
+        Kind::I16 => FieldNumber::Integer((bits as i16).into()),
+        Kind::I32 => FieldNumber::Integer((bits as i32).into()),
+        Kind::I64 => FieldNumber::Integer((bits as i64).into()),
+        Kind::F32 => FieldNumber::Float(f32::from_bits(bits as u32).into()),
+        Kind::F64 => FieldNumber::Float(f64::from_bits(bits)),
+        Kind::Bool => FieldNumber::Integer((bits > 0).into()),
+        _ => FieldNumber::Integer(bits.into()),
     }
 }
 
-fn key(schema: &Schema, field: &Field, record: &[u8]) -> Value {
+fn key(schema: &Schema, field: &Field, record: &[u8]) -> ExpectedValue {
     let bytes = &record[field.offset..][..field.kind.width()];
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     match field.kind {
-        Kind::Bytes { .. } => Value::Text(hex(bytes)),
+        Kind::Bytes { .. } => ExpectedValue::Text(hex(bytes)),
         // Generated texts are ASCII without a backslash.
         Kind::Text { padding, .. } => {
             let text = std::str::from_utf8(bytes).unwrap();
             let value =
                 text.trim_end_matches(|c| c == '\0' && padding.nul || c == ' ' && padding.space);
             assert!(value.bytes().all(|byte| (32..127).contains(&byte)), "{value:?}");
-            Value::Text(value.to_owned())
+            ExpectedValue::Text(value.to_owned())
         }
         kind => column(kind, number(schema.endian(), field, record)),
     }
 }
 
-fn column(kind: Kind, number: Number) -> Value {
+fn column(kind: Kind, number: FieldNumber) -> ExpectedValue {
     match number {
-        Number::Integer(bit) if kind == Kind::Bool => Value::Bool(bit == 1),
-        Number::Integer(integer) => Value::Integer(integer),
-        Number::Float(float) => Value::Float(float),
+        FieldNumber::Integer(bit) if kind == Kind::Bool => ExpectedValue::Bool(bit == 1),
+        FieldNumber::Integer(integer) => ExpectedValue::Integer(integer),
+        FieldNumber::Float(float) => ExpectedValue::Float(float),
     }
 }
 
-fn as_float(number: &Number) -> f64 {
+fn as_float(number: &FieldNumber) -> f64 {
     match *number {
-        Number::Integer(integer) => integer as f64,
-        Number::Float(float) => float,
+        FieldNumber::Integer(integer) => integer as f64,
+        FieldNumber::Float(float) => float,
     }
 }
 
 /// A function of all values of a group, in two passes over them.
-fn apply(function: Function, kind: Kind, values: &[Number]) -> Value {
+fn apply(function: Function, kind: Kind, values: &[FieldNumber]) -> ExpectedValue {
     let integers: Option<Vec<i128>> = values
         .iter()
         .map(|value| match value {
-            Number::Integer(integer) => Some(*integer),
-            Number::Float(_) => None,
+            FieldNumber::Integer(integer) => Some(*integer),
+            FieldNumber::Float(_) => None,
         })
         .collect();
     let floats: Vec<f64> = values.iter().map(as_float).collect();
@@ -162,39 +162,40 @@ fn apply(function: Function, kind: Kind, values: &[Number]) -> Value {
     let float_sum = floats.iter().sum::<f64>();
     let mean = integers.as_ref().map_or(float_sum, |all| all.iter().sum::<i128>() as f64) / n;
     let var = floats.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    let by = |a: &&Number, b: &&Number| match (a, b) {
-        (Number::Integer(a), Number::Integer(b)) => a.cmp(b),
+    let by = |a: &&FieldNumber, b: &&FieldNumber| match (a, b) {
+        (FieldNumber::Integer(a), FieldNumber::Integer(b)) => a.cmp(b),
         (a, b) => as_float(a).total_cmp(&as_float(b)),
     };
     match function {
         Function::Sum => match integers.map(|all| all.iter().sum::<i128>()) {
             Some(sum) if kind.is_signed() => i64::try_from(sum).map(|sum| sum.into()).ok(),
             Some(sum) => u64::try_from(sum).map(|sum| sum.into()).ok(),
-            None => return Value::Float(float_sum),
+            None => return ExpectedValue::Float(float_sum),
         }
-        .map_or(Value::Null, Value::Integer),
-        Function::Mean => Value::Float(mean),
+        .map_or(ExpectedValue::Null, ExpectedValue::Integer),
+        Function::Mean => ExpectedValue::Float(mean),
         Function::Min => column(kind, *values.iter().min_by(by).unwrap()),
         Function::Max => column(kind, *values.iter().max_by(by).unwrap()),
         Function::First => column(kind, values[0]),
         Function::Last => column(kind, *values.last().unwrap()),
-        Function::Var | Function::Std if values.len() == 1 => Value::Null,
-        Function::Var => Value::Float(var),
-        Function::Std => Value::Float(var.sqrt()),
+        Function::Var | Function::Std if values.len() == 1 => ExpectedValue::Null,
+        Function::Var => ExpectedValue::Float(var),
+        Function::Std => ExpectedValue::Float(var.sqrt()),
     }
 }
 
 /// The groups of records, added up in the plainest way.
 fn groups_of(schema: &Schema, records: &[&[u8]]) -> Vec<ReportedGroup> {
-    let mut groups: BTreeMap<String, (Vec<Value>, Vec<&[u8]>)> = BTreeMap::new();
+    let mut groups: BTreeMap<String, (Vec<ExpectedValue>, Vec<&[u8]>)> = BTreeMap::new();
     for record in records {
-        let keys: Vec<Value> = schema.keys().map(|field| key(schema, field, record)).collect();
+        let keys: Vec<ExpectedValue> =
+            schema.keys().map(|field| key(schema, field, record)).collect();
         let group = groups.entry(format!("{keys:?}")).or_insert((keys, Vec::new()));
         group.1.push(record);
     }
-    let reported = |(mut values, records): (Vec<Value>, Vec<&[u8]>)| {
+    let reported = |(mut values, records): (Vec<ExpectedValue>, Vec<&[u8]>)| {
         values.extend(schema.aggregates().iter().map(|&aggregate| match aggregate {
-            Aggregate::Count => Value::Integer(records.len() as i128),
+            Aggregate::Count => ExpectedValue::Integer(records.len() as i128),
             Aggregate::Of { field, function } => {
                 let field = &schema.fields()[field];
                 let numbers = records.iter().map(|record| number(schema.endian(), field, record));
@@ -206,7 +207,7 @@ fn groups_of(schema: &Schema, records: &[&[u8]]) -> Vec<ReportedGroup> {
     groups.into_values().map(reported).collect()
 }
 
-fn assert_as_expected(block: &Block, number: u32) {
+fn assert_as_expected(block: &PacketBlock, number: u32) {
     let spec = block.spec();
     let schema = &spec.schema;
     let (stream, held) = stream_of(block, number, 0);
@@ -230,7 +231,7 @@ fn assert_all_lengths(schema: &Arc<Schema>, groups: u32) {
     for records in [1, 2, 50, 399, 400, 401, 5003] {
         for packet_records in [1, 3, 100] {
             let spec = spec(Arc::clone(schema), records, packet_records, groups);
-            let block = Block::of_bytes(&spec, 400 * schema.record_bytes()).unwrap();
+            let block = PacketBlock::of_bytes(&spec, 400 * schema.record_bytes()).unwrap();
             [0, 1, 5].into_iter().for_each(|number| assert_as_expected(&block, number));
         }
     }
@@ -257,7 +258,7 @@ fn bare_records_until_the_close() {
     let schema = schema(Endian::Little, framing, &kinds, &[0], &all_of(&[0, 1, 2]));
     assert_all_lengths(&schema, 256);
     // Whatever stands there, each record is a packet.
-    let block = Block::new(&spec(schema, 10, 4, 3)).unwrap();
+    let block = PacketBlock::new(&spec(schema, 10, 4, 3)).unwrap();
     let (stream, held) = stream_of(&block, 0, 0);
     assert_eq!((stream.len(), held.packets), (90, 10));
 }
@@ -268,7 +269,7 @@ fn bare_records_until_the_end_record() {
     let framing = Framing { length: Length::None, ..Framing::default() };
     let schema = schema(Endian::Big, framing, &[Kind::Bool, Kind::Bool], &[0], &all_of(&[1]));
     assert_all_lengths(&schema, 2);
-    let block = Block::new(&spec(schema, 10, 4, 2)).unwrap();
+    let block = PacketBlock::new(&spec(schema, 10, 4, 2)).unwrap();
     let (stream, held) = stream_of(&block, 0, 0);
     assert_eq!((stream.len(), held.packets, held.records), (22, 11, 10));
 }
@@ -291,7 +292,8 @@ fn wide_keys_of_every_kind() {
     let keys = [0, 1, 2, 3, 4, 5, 7, 8];
     let schema = schema(Endian::Big, Framing::default(), &kinds, &keys, &all_of(&[9, 5]));
     for groups in [1, 5, 300] {
-        let block = Block::of_bytes(&spec(Arc::clone(&schema), 650, 4, groups), 1 << 20).unwrap();
+        let block =
+            PacketBlock::of_bytes(&spec(Arc::clone(&schema), 650, 4, groups), 1 << 20).unwrap();
         assert_as_expected(&block, 1);
     }
 }
@@ -307,7 +309,7 @@ fn what_cannot_be_sent_is_refused_with_what_could() {
     let of =
         |framing, bytes| schema(Endian::Big, framing, &[Kind::U8, Kind::Skip { bytes }], &[0], &[]);
     let error = |schema, records, packet_records, groups| {
-        Block::new(&spec(schema, records, packet_records, groups)).unwrap_err().to_string()
+        PacketBlock::new(&spec(schema, records, packet_records, groups)).unwrap_err().to_string()
     };
     // A u16 that counts itself: 65,533 bytes are left, and 65,535 where it does not.
     let short = of(framing(Length::U16, true, End::ZeroRecord), 99);
@@ -317,10 +319,10 @@ fn what_cannot_be_sent_is_refused_with_what_could() {
         "656 records of 100 bytes do not fit into a packet: those of schema test have 65535 bytes \
          at most; give --packet-records 655 or less"
     );
-    let (stream, _) = stream_of(&Block::new(&spec(short, 655, 655, 1)).unwrap(), 0, 0);
+    let (stream, _) = stream_of(&PacketBlock::new(&spec(short, 655, 655, 1)).unwrap(), 0, 0);
     assert_eq!(stream[..2], 65_502_u16.to_be_bytes());
     let whole = |bytes| of(framing(Length::U16, false, End::Close), bytes);
-    let (stream, _) = stream_of(&Block::new(&spec(whole(65_534), 1, 1, 1)).unwrap(), 0, 0);
+    let (stream, _) = stream_of(&PacketBlock::new(&spec(whole(65_534), 1, 1, 1)).unwrap(), 0, 0);
     assert_eq!((stream.len(), &stream[..2]), (65_537, &[255; 2][..]));
 
     let few = error(whole(1), 1000, 4, 300);
@@ -410,18 +412,18 @@ proptest! {
         schema in any_schema(),
         records in 0_u64..1500,
         packet_records in prop::sample::select(vec![1, 3, 4, 7, 100]),
-        padding in prop::sample::select(vec![Padding::Space, Padding::Nul, Padding::Mixed]),
+        padding in prop::sample::select(vec![SentPadding::Space, SentPadding::Nul, SentPadding::Mixed]),
         seed: u64,
         groups in prop_oneof![1_u32..20, 1_u32..2000],
         number in 0_u32..500,
         block_bytes in 1_usize..20_000,
     ) {
         let spec = StreamSpec { schema, records, packet_records, padding, seed, groups };
-        let block = match Block::of_bytes(&spec, block_bytes) {
+        let block = match PacketBlock::of_bytes(&spec, block_bytes) {
             Err(SpecError::TooManyGroups { limit, .. }) => {
                 prop_assert!(limit < u64::from(groups));
                 let groups = limit as u32;
-                Block::of_bytes(&StreamSpec { groups, ..spec.clone() }, block_bytes)
+                PacketBlock::of_bytes(&StreamSpec { groups, ..spec.clone() }, block_bytes)
             }
             block => block,
         };

@@ -2,27 +2,27 @@
 //! Opens no socket.
 
 use super::*;
-use crate::client::records::generate::Padding;
-use crate::client::verify::expected::{ReportedGroup, Value};
+use crate::client::records::generate::SentPadding;
+use crate::client::verify::expected::{ExpectedValue, ReportedGroup};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 const PACKET_SIZES: [usize; 5] = [1, 3, 4, 7, 960];
 
 fn spec(records: u64, packet_records: usize) -> StreamSpec {
-    let (schema, padding, seed, groups) = (Schema::built_in(), Padding::Mixed, 7, 125);
+    let (schema, padding, seed, groups) = (Schema::built_in(), SentPadding::Mixed, 7, 125);
     StreamSpec { schema, records, packet_records, padding, seed, groups }
 }
 
-fn block_of(spec: &StreamSpec) -> Arc<Block> {
-    Block::new(spec).unwrap()
+fn block_of(spec: &StreamSpec) -> Arc<PacketBlock> {
+    PacketBlock::new(spec).unwrap()
 }
 
 /// The writes of a stream, each as its bytes.
-fn writes_of(block: &Block, number: u32, write_bytes: usize) -> Vec<Vec<u8>> {
+fn writes_of(block: &PacketBlock, number: u32, write_bytes: usize) -> Vec<Vec<u8>> {
     let mut writes = block.writes(number, write_bytes);
     let mut found = Vec::new();
-    let mut sum = Held::default();
+    let mut sum = WriteContents::default();
     while let Some((held, pieces)) = writes.next_write() {
         let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
         assert_eq!(held.bytes, bytes.len() as u64);
@@ -37,7 +37,7 @@ fn writes_of(block: &Block, number: u32, write_bytes: usize) -> Vec<Vec<u8>> {
     found
 }
 
-fn stream_of(block: &Block, number: u32) -> Vec<u8> {
+fn stream_of(block: &PacketBlock, number: u32) -> Vec<u8> {
     writes_of(block, number, 0).concat()
 }
 
@@ -68,7 +68,7 @@ fn records_of(stream: &[u8], packet_records: usize) -> Vec<&[u8]> {
 }
 
 #[derive(Default)]
-struct Group {
+struct NaiveGroup {
     b_sum: u64,
     c_sum: f64,
     d_min: Option<i8>,
@@ -77,7 +77,7 @@ struct Group {
 
 /// Groups of records, added up one by one.
 fn groups_of(records: &[&[u8]]) -> Vec<ReportedGroup> {
-    let mut groups: BTreeMap<(u32, String), Group> = BTreeMap::new();
+    let mut groups: BTreeMap<(u32, String), NaiveGroup> = BTreeMap::new();
     for record in records {
         let a = u32::from_be_bytes(record[..4].try_into().unwrap());
         let b = u16::from_be_bytes(record[4..6].try_into().unwrap());
@@ -90,21 +90,21 @@ fn groups_of(records: &[&[u8]]) -> Vec<ReportedGroup> {
         group.d_min = Some(group.d_min.map_or(d, |min| min.min(d)));
         group.count += 1;
     }
-    let reported = |((a, e), group): ((u32, String), Group)| {
+    let reported = |((a, e), group): ((u32, String), NaiveGroup)| {
         let values = vec![
-            Value::Integer(a.into()),
-            Value::Text(e),
-            Value::Float(group.b_sum as f64 / group.count as f64),
-            Value::Float(group.c_sum),
-            Value::Integer(group.d_min.unwrap().into()),
-            Value::Integer(group.count.into()),
+            ExpectedValue::Integer(a.into()),
+            ExpectedValue::Text(e),
+            ExpectedValue::Float(group.b_sum as f64 / group.count as f64),
+            ExpectedValue::Float(group.c_sum),
+            ExpectedValue::Integer(group.d_min.unwrap().into()),
+            ExpectedValue::Integer(group.count.into()),
         ];
         ReportedGroup::new(&Schema::built_in(), values)
     };
     groups.into_iter().map(reported).collect()
 }
 
-fn assert_as_expected(block: &Block, number: u32) {
+fn assert_as_expected(block: &PacketBlock, number: u32) {
     let spec = block.spec();
     let stream = stream_of(block, number);
     let records = records_of(&stream, spec.packet_records);
@@ -191,9 +191,11 @@ fn a_shorter_stream_begins_like_a_longer_one() {
 /// Of all that was ever sent of a seed, so that runs can be compared.
 #[test]
 fn the_bytes_of_the_built_in_record_stay_what_they_were() {
-    for (padding, crc) in
-        [(Padding::Space, 0x08ae_56ef), (Padding::Nul, 0x3f63_edad), (Padding::Mixed, 0x7569_f235)]
-    {
+    for (padding, crc) in [
+        (SentPadding::Space, 0x08ae_56ef),
+        (SentPadding::Nul, 0x3f63_edad),
+        (SentPadding::Mixed, 0x7569_f235),
+    ] {
         let stream = stream_of(&block_of(&StreamSpec { padding, groups: 600, ..spec(5003, 4) }), 3);
         assert_eq!((stream.len(), crc32fast::hash(&stream)), (1_341_072, crc), "{padding:?}");
     }
@@ -233,14 +235,14 @@ proptest! {
         records in 0_u64..3000,
         packet_records in prop::sample::select(PACKET_SIZES.to_vec()),
         groups in prop_oneof![1_u32..200, 1_u32..4000],
-        padding in prop::sample::select(vec![Padding::Space, Padding::Nul, Padding::Mixed]),
+        padding in prop::sample::select(vec![SentPadding::Space, SentPadding::Nul, SentPadding::Mixed]),
         seed: u64,
         number in 0_u32..2000,
         block_bytes in 1_usize..200_000,
     ) {
         let schema = Schema::built_in();
         let spec = StreamSpec { schema, records, packet_records, padding, seed, groups };
-        let block = Block::of_bytes(&spec, block_bytes).unwrap();
+        let block = PacketBlock::of_bytes(&spec, block_bytes).unwrap();
         assert_as_expected(&block, number);
         prop_assert!(block.order.len() as u64 <= records);
     }
@@ -253,7 +255,7 @@ proptest! {
         number in 0_u32..100,
         block_bytes in 1_usize..100_000,
     ) {
-        let block = Block::of_bytes(&spec(records, packet_records), block_bytes).unwrap();
+        let block = PacketBlock::of_bytes(&spec(records, packet_records), block_bytes).unwrap();
         let found = writes_of(&block, number, write_bytes);
         prop_assert_eq!(found, collected(&stream_of(&block, number), write_bytes));
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// How texts are padded, as far as the schema allows it: where it names one byte only, that is
 /// used, and where it names none, a text is filled up with spaces that belong to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Padding {
+pub enum SentPadding {
     /// 0x20 only, as senders in the field do.
     Space,
     /// 0x00 only.
@@ -30,7 +30,7 @@ pub struct StreamSpec {
     /// whatever stands here.
     pub packet_records: usize,
     /// Padding of the texts.
-    pub padding: Padding,
+    pub padding: SentPadding,
     /// Seed of everything random.
     pub seed: u64,
     /// Distinct keys, 1 or more. All of them occur where there are as many records.
@@ -174,7 +174,7 @@ enum Fill {
     /// A text that is no key.
     Words,
     /// What follows a text.
-    Padding(Padding),
+    Padding(SentPadding),
     /// Any bytes.
     Bytes,
 }
@@ -235,7 +235,7 @@ impl Generator {
 
 /// The order in which a record is drawn: integers, then floats, then texts and other bytes. Seeds
 /// give the bytes of the built-in record that they always gave.
-fn steps(schema: &Schema, padding: Padding) -> Vec<Step> {
+fn steps(schema: &Schema, padding: SentPadding) -> Vec<Step> {
     let is_key = |field: &schema::Field| schema.keys().any(|key| key.offset == field.offset);
     let (mut integers, mut floats, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for field in schema.fields() {
@@ -255,11 +255,11 @@ fn steps(schema: &Schema, padding: Padding) -> Vec<Step> {
     integers.into_iter().chain(floats).chain(others).collect()
 }
 
-fn allowed(wanted: Padding, declared: crate::wire::text::Padding) -> Padding {
+fn allowed(wanted: SentPadding, declared: crate::wire::text::Padding) -> SentPadding {
     match (declared.nul, declared.space) {
         (true, true) => wanted,
-        (true, false) => Padding::Nul,
-        (false, _) => Padding::Space,
+        (true, false) => SentPadding::Nul,
+        (false, _) => SentPadding::Space,
     }
 }
 
@@ -283,12 +283,12 @@ fn drawn(random: &mut Rng, kind: Kind) -> u64 {
 }
 
 /// Pads a text, in which there is no 0x00, and behind which there is nothing else.
-fn pad(random: &mut Rng, padding: Padding, field: &mut [u8]) {
+fn pad(random: &mut Rng, padding: SentPadding, field: &mut [u8]) {
     let text_end = memchr::memchr(0, field).unwrap_or(field.len());
     let nul_bytes = match padding {
-        Padding::Space => 0,
-        Padding::Nul => field.len(),
-        Padding::Mixed => random.usize(..field.len()),
+        SentPadding::Space => 0,
+        SentPadding::Nul => field.len(),
+        SentPadding::Mixed => random.usize(..field.len()),
     };
     let nul_end = (text_end + nul_bytes).min(field.len());
     field[nul_end..].fill(0x20);
@@ -303,7 +303,7 @@ mod tests {
     const RECORD_BYTES: usize = 267;
     const TEXT_OFFSET: usize = 11;
 
-    fn spec(schema: Arc<Schema>, padding: Padding) -> StreamSpec {
+    fn spec(schema: Arc<Schema>, padding: SentPadding) -> StreamSpec {
         StreamSpec { schema, records: 1000, packet_records: 4, padding, seed: 1, groups: 200 }
     }
 
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_record_has_its_fields_where_the_protocol_says() {
-        for padding in [Padding::Space, Padding::Nul, Padding::Mixed] {
+        for padding in [SentPadding::Space, SentPadding::Nul, SentPadding::Mixed] {
             let record = record(&spec(Schema::built_in(), padding), 9, 131);
             assert_eq!(record.len(), RECORD_BYTES);
             assert_eq!(record[..4], 42_u32.to_be_bytes());
@@ -338,9 +338,9 @@ mod tests {
             let nul_bytes = pads.iter().take_while(|&&byte| byte == 0).count();
             assert!(pads[nul_bytes..].iter().all(|&byte| byte == b' '));
             match padding {
-                Padding::Space => assert_eq!(nul_bytes, 0),
-                Padding::Nul => assert_eq!(nul_bytes, pads.len()),
-                Padding::Mixed => {}
+                SentPadding::Space => assert_eq!(nul_bytes, 0),
+                SentPadding::Nul => assert_eq!(nul_bytes, pads.len()),
+                SentPadding::Mixed => {}
             }
             let mut again = Rng::with_seed(9);
             let (b, d) = (again.u16(..), again.i8(..));
@@ -362,12 +362,12 @@ mod tests {
             let groups = 3;
             record(&StreamSpec { groups, ..spec(schema, wanted) }, 1, 1)
         };
-        for wanted in [Padding::Space, Padding::Nul, Padding::Mixed] {
+        for wanted in [SentPadding::Space, SentPadding::Nul, SentPadding::Mixed] {
             assert_eq!(padded(true, false, wanted), b"pump north\0\0\0\0\0\0");
             assert_eq!(padded(false, true, wanted), b"pump north      ");
             assert_eq!(padded(false, false, wanted), b"pump north      ");
         }
-        assert_eq!(padded(true, true, Padding::Nul), b"pump north\0\0\0\0\0\0");
+        assert_eq!(padded(true, true, SentPadding::Nul), b"pump north\0\0\0\0\0\0");
     }
 
     /// With one bit beside the key, half of the records would be all zero.
@@ -380,7 +380,7 @@ mod tests {
             Schema::new("t".into(), Endian::Big, framing, fields, vec![0], Vec::new())
         };
         let zeros = |end| {
-            let spec = spec(Arc::new(schema(end).unwrap()), Padding::Space);
+            let spec = spec(Arc::new(schema(end).unwrap()), SentPadding::Space);
             let spec = StreamSpec { groups: 2, ..spec };
             (0..100).filter(|&seed| record(&spec, seed, 0) == [0, 0]).count()
         };

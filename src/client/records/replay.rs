@@ -17,14 +17,14 @@ pub const CUT_CAPTURE: &str = ".cut.capture";
 
 /// A file that can be sent: it was there and was not empty when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Capture {
+pub struct CaptureFile {
     path: PathBuf,
     bytes: u64,
 }
 
 /// Why a file cannot be sent.
 #[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
+pub enum CaptureFileError {
     /// It is not there, or may not be read.
     #[error("cannot read {}: {source}", path.display())]
     Unreadable {
@@ -56,28 +56,28 @@ pub enum CaptureError {
     },
 }
 
-impl Capture {
+impl CaptureFile {
     /// Looks at a file. One whose name ends with [`CUT_CAPTURE`] is refused unless that is allowed.
     ///
     /// # Errors
-    /// [`CaptureError`].
-    pub fn look_at(path: &Path, allow_cut: bool) -> Result<Self, CaptureError> {
+    /// [`CaptureFileError`].
+    pub fn look_at(path: &Path, allow_cut: bool) -> Result<Self, CaptureFileError> {
         let path = path.to_owned();
         let metadata = match File::open(&path).and_then(|file| file.metadata()) {
             Ok(metadata) => metadata,
-            Err(source) => return Err(CaptureError::Unreadable { path, source }),
+            Err(source) => return Err(CaptureFileError::Unreadable { path, source }),
         };
         if !metadata.is_file() {
-            return Err(CaptureError::NoFile { path });
+            return Err(CaptureFileError::NoFile { path });
         }
         if metadata.len() == 0 {
-            return Err(CaptureError::Empty { path });
+            return Err(CaptureFileError::Empty { path });
         }
         let name = path.file_name().unwrap_or_default();
         if !allow_cut && name.as_encoded_bytes().ends_with(CUT_CAPTURE.as_bytes()) {
-            return Err(CaptureError::Cut { path });
+            return Err(CaptureFileError::Cut { path });
         }
-        Ok(Capture { path, bytes: metadata.len() })
+        Ok(CaptureFile { path, bytes: metadata.len() })
     }
 
     /// Where it is.
@@ -163,7 +163,7 @@ pub enum ReplayError {
 /// Where the settings have no connections or no bytes of a write.
 pub fn replay_all(
     address: SocketAddr,
-    captures: &[Capture],
+    captures: &[CaptureFile],
     settings: &ReplaySettings,
     progress: &AtomicU64,
 ) -> Vec<Result<Replayed, ReplayError>> {
@@ -194,7 +194,7 @@ pub fn replay_all(
 
 fn replay(
     address: SocketAddr,
-    capture: &Capture,
+    capture: &CaptureFile,
     congestion: Option<&str>,
     pace: Option<&BytePace>,
     buffer: &mut [u8],

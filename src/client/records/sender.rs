@@ -1,9 +1,9 @@
 //! One connection that sends a stream of records with blocking writes: makes none and checks
 //! nothing that comes of them.
 
-use super::block::{Block, Held, Writes};
+use super::block::{PacketBlock, WriteContents, Writes};
 use super::pace::{Pace, Pacer};
-use crate::client::verify::expected::Expected;
+use crate::client::verify::expected::ExpectedGroups;
 use rustix::net::sockopt::set_tcp_congestion;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -45,7 +45,7 @@ pub struct Sent {
     /// With a pace, the largest delay: from when a write was due until the system had taken it.
     pub delay_max: Option<Duration>,
     /// What the records add up to, if that was asked for.
-    pub expected: Option<Expected>,
+    pub expected: Option<ExpectedGroups>,
 }
 
 /// Why a stream could not be sent.
@@ -93,7 +93,7 @@ pub enum SendError {
 /// [`SendError`].
 pub fn send_stream(
     address: SocketAddr,
-    block: &Block,
+    block: &PacketBlock,
     settings: &SendSettings,
     progress: &AtomicU64,
 ) -> Result<Sent, SendError> {
@@ -106,12 +106,12 @@ pub fn send_stream(
         Pacer::new(pace.times(settings.number, writes.records_at_once()), start)
     });
     let begun = start.unwrap_or_else(Instant::now);
-    let mut held = Held::default();
+    let mut held = WriteContents::default();
     write_stream(&mut stream, &mut writes, pacer.as_mut(), &mut held, progress)
         .map_err(|source| SendError::Write { address, records: held.records, source })?;
     drop(stream);
     let closed = Instant::now();
-    let Held { records, packets, bytes } = held;
+    let WriteContents { records, packets, bytes } = held;
     let delay_max = pacer.map(|pacer| pacer.delay_max());
     let expected = settings.tally.then(|| block.expected(settings.number));
     Ok(Sent { local, records, packets, bytes, begun, closed, delay_max, expected })
@@ -145,7 +145,7 @@ fn write_stream(
     out: &mut impl Write,
     writes: &mut Writes<'_>,
     mut pacer: Option<&mut Pacer>,
-    held: &mut Held,
+    held: &mut WriteContents,
     progress: &AtomicU64,
 ) -> io::Result<()> {
     while let Some((this, pieces)) = writes.next_write() {
@@ -183,14 +183,14 @@ fn write_pieces(out: &mut impl Write, mut pieces: &mut [IoSlice<'_>]) -> io::Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::records::generate::{Padding, StreamSpec};
+    use crate::client::records::generate::{SentPadding, StreamSpec};
     use crate::wire::schema::Schema;
 
-    fn block(records: u64) -> Arc<Block> {
-        let (padding, seed, groups) = (Padding::Space, 1, 125);
+    fn block(records: u64) -> Arc<PacketBlock> {
+        let (padding, seed, groups) = (SentPadding::Space, 1, 125);
         let (schema, packet_records) = (Schema::built_in(), 4);
         let spec = StreamSpec { schema, records, packet_records, padding, seed, groups };
-        Block::new(&spec).unwrap()
+        PacketBlock::new(&spec).unwrap()
     }
 
     /// Takes a few bytes at a time and is interrupted in between, as a socket may be.
@@ -225,9 +225,9 @@ mod tests {
         }
     }
 
-    fn dribble(block: &Block, bytes_max: usize) -> (Dribble, Held, io::Result<()>) {
+    fn dribble(block: &PacketBlock, bytes_max: usize) -> (Dribble, WriteContents, io::Result<()>) {
         let mut out = Dribble { taken: Vec::new(), calls: 0, bytes_max };
-        let (mut held, progress) = (Held::default(), AtomicU64::new(0));
+        let (mut held, progress) = (WriteContents::default(), AtomicU64::new(0));
         let mut writes = block.writes(1, 3000);
         let done = write_stream(&mut out, &mut writes, None, &mut held, &progress);
         assert_eq!(progress.into_inner(), held.records);
@@ -246,7 +246,7 @@ mod tests {
         }
         assert!(out.taken == expected);
         let bytes = expected.len() as u64;
-        assert_eq!(held, Held { packets: 251, records: 1003, bytes });
+        assert_eq!(held, WriteContents { packets: 251, records: 1003, bytes });
     }
 
     #[test]
@@ -254,6 +254,6 @@ mod tests {
         // Writes of three packets; the third of them does not fit.
         let (_, held, done) = dribble(&block(1003), 9 * 1072 - 1);
         assert_eq!(done.unwrap_err().kind(), ErrorKind::ConnectionReset);
-        assert_eq!(held, Held { packets: 6, records: 24, bytes: 6 * 1072 });
+        assert_eq!(held, WriteContents { packets: 6, records: 24, bytes: 6 * 1072 });
     }
 }

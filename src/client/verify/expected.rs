@@ -2,19 +2,19 @@
 //! shares no decoding and no adding up with the engine.
 
 use super::double_double::DoubleDouble;
-use super::tally::{Cell, Number, Part, Tally, read_number, read_text};
+use super::tally::{ExactNumber, ExactValue, GroupTally, TalliedPart, read_number, read_text};
 use crate::wire::schema::{Aggregate, Field, Function, Kind, Schema};
 use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
 /// Relative difference that is allowed between two ways of summing the same numbers in binary64.
-/// That of variances is more by their condition, see [`Expected::differences`].
+/// That of variances is more by their condition, see [`ExpectedGroups::differences`].
 pub const TOLERANCE: f64 = 1e-9;
 
 /// One value of a result.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub enum ExpectedValue {
     /// There is none: a variance of one record, a sum that does not fit.
     Null,
     /// An integer.
@@ -27,14 +27,14 @@ pub enum Value {
     Text(String),
 }
 
-impl fmt::Display for Value {
+impl fmt::Display for ExpectedValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Value::Null => f.write_str("null"),
-            Value::Integer(integer) => integer.fmt(f),
-            Value::Float(float) => write!(f, "{float:?}"),
-            Value::Bool(bool) => bool.fmt(f),
-            Value::Text(text) => f.write_str(text),
+            ExpectedValue::Null => f.write_str("null"),
+            ExpectedValue::Integer(integer) => integer.fmt(f),
+            ExpectedValue::Float(float) => write!(f, "{float:?}"),
+            ExpectedValue::Bool(bool) => bool.fmt(f),
+            ExpectedValue::Text(text) => f.write_str(text),
         }
     }
 }
@@ -43,12 +43,12 @@ impl fmt::Display for Value {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReportedGroup {
     name: String,
-    values: Vec<Value>,
+    values: Vec<ExpectedValue>,
 }
 
 impl ReportedGroup {
     /// Takes the values of all columns of the result, in their order.
-    pub fn new(schema: &Schema, mut values: Vec<Value>) -> Self {
+    pub fn new(schema: &Schema, mut values: Vec<ExpectedValue>) -> Self {
         let others = values.split_off(schema.keys().len().min(values.len()));
         ReportedGroup { name: name_of(schema, &values), values: others }
     }
@@ -59,7 +59,7 @@ impl ReportedGroup {
 const BETWEEN_KEYS: char = '\n';
 
 /// A group's keys as a text, by which it is found.
-fn name_of(schema: &Schema, keys: &[Value]) -> String {
+fn name_of(schema: &Schema, keys: &[ExpectedValue]) -> String {
     let mut name = String::new();
     for (key, value) in schema.keys().zip(keys) {
         if !name.is_empty() {
@@ -67,7 +67,7 @@ fn name_of(schema: &Schema, keys: &[Value]) -> String {
         }
         let written = match value {
             // No text of that name.
-            Value::Null => write!(name, "{} is null", key.name),
+            ExpectedValue::Null => write!(name, "{} is null", key.name),
             value => write!(name, "{}={value}", key.name),
         };
         written.expect("a string takes what is written");
@@ -78,44 +78,44 @@ fn name_of(schema: &Schema, keys: &[Value]) -> String {
 
 /// The name of the group that a record belongs to.
 pub(crate) fn name_of_record(schema: &Schema, record: &[u8]) -> String {
-    let keys: Vec<Value> = schema.keys().map(|key| key_of(key, schema, record)).collect();
+    let keys: Vec<ExpectedValue> = schema.keys().map(|key| key_of(key, schema, record)).collect();
     name_of(schema, &keys)
 }
 
-fn key_of(key: &Field, schema: &Schema, record: &[u8]) -> Value {
+fn key_of(key: &Field, schema: &Schema, record: &[u8]) -> ExpectedValue {
     match key.kind {
-        Kind::Text { .. } | Kind::Bytes { .. } => Value::Text(read_text(key, record)),
+        Kind::Text { .. } | Kind::Bytes { .. } => ExpectedValue::Text(read_text(key, record)),
         kind => value_of(kind, read_number(key, schema.endian(), record)),
     }
 }
 
-fn value_of(kind: Kind, number: Number) -> Value {
+fn value_of(kind: Kind, number: ExactNumber) -> ExpectedValue {
     match (kind, number) {
-        (Kind::Bool, Number::Integer(integer)) => Value::Bool(integer != 0),
-        (_, Number::Integer(integer)) => Value::Integer(integer),
-        (_, Number::Float(float)) => Value::Float(float),
+        (Kind::Bool, ExactNumber::Integer(integer)) => ExpectedValue::Bool(integer != 0),
+        (_, ExactNumber::Integer(integer)) => ExpectedValue::Integer(integer),
+        (_, ExactNumber::Float(float)) => ExpectedValue::Float(float),
     }
 }
 
 /// The groups of one stream.
 #[derive(Clone, Debug)]
-pub struct Expected {
+pub struct ExpectedGroups {
     schema: Arc<Schema>,
     records: u64,
     /// Shared, because many streams may have the same groups.
     names: Arc<[Box<str>]>,
-    tally: Tally,
+    tally: GroupTally,
 }
 
-impl Expected {
+impl ExpectedGroups {
     /// The groups of a stream of `records` records; those without a record are none of it.
     pub(crate) fn new(
         schema: Arc<Schema>,
         records: u64,
         names: Arc<[Box<str>]>,
-        tally: Tally,
+        tally: GroupTally,
     ) -> Self {
-        Expected { schema, records, names, tally }
+        ExpectedGroups { schema, records, names, tally }
     }
 
     /// How many groups there are.
@@ -183,29 +183,34 @@ impl Expected {
     fn wanted(&self, group: usize, aggregate: Aggregate) -> Wanted {
         let count = self.tally.count(group);
         let Aggregate::Of { field, function } = aggregate else {
-            return Wanted::Exactly(Value::Integer(count.into()));
+            return Wanted::Exactly(ExpectedValue::Integer(count.into()));
         };
         let kind = self.schema.fields()[field].kind;
         let cell = |part| self.tally.cell(group, field, part);
         let exactly = |part| match cell(part) {
-            Cell::Integer(integer) => Wanted::Exactly(value_of(kind, Number::Integer(integer))),
-            Cell::Float(float) if kind == Kind::F32 => Wanted::Single(float.value() as f32),
-            Cell::Float(float) => Wanted::Exactly(Value::Float(float.value())),
-            Cell::Empty => unreachable!("a group has records"),
+            ExactValue::Integer(integer) => {
+                Wanted::Exactly(value_of(kind, ExactNumber::Integer(integer)))
+            }
+            ExactValue::Float(float) if kind == Kind::F32 => Wanted::Single(float.value() as f32),
+            ExactValue::Float(float) => Wanted::Exactly(ExpectedValue::Float(float.value())),
+            ExactValue::Empty => unreachable!("a group has records"),
         };
         match function {
-            Function::Sum => match cell(Part::Sum) {
-                Cell::Integer(sum) => Wanted::Exactly(fitting(kind, sum)),
-                _ => Wanted::about(twofold(cell(Part::Sum)).value()),
+            Function::Sum => match cell(TalliedPart::Sum) {
+                ExactValue::Integer(sum) => Wanted::Exactly(fitting(kind, sum)),
+                _ => Wanted::about(twofold(cell(TalliedPart::Sum)).value()),
             },
-            Function::Mean => Wanted::about(twofold(cell(Part::Sum)).over(count as f64).value()),
-            Function::Min => exactly(Part::Min),
-            Function::Max => exactly(Part::Max),
-            Function::First => exactly(Part::First),
-            Function::Last => exactly(Part::Last),
-            Function::Var | Function::Std if count == 1 => Wanted::Exactly(Value::Null),
+            Function::Mean => {
+                Wanted::about(twofold(cell(TalliedPart::Sum)).over(count as f64).value())
+            }
+            Function::Min => exactly(TalliedPart::Min),
+            Function::Max => exactly(TalliedPart::Max),
+            Function::First => exactly(TalliedPart::First),
+            Function::Last => exactly(TalliedPart::Last),
+            Function::Var | Function::Std if count == 1 => Wanted::Exactly(ExpectedValue::Null),
             Function::Var | Function::Std => {
-                let (sum, squares) = (twofold(cell(Part::Sum)), twofold(cell(Part::Squares)));
+                let (sum, squares) =
+                    (twofold(cell(TalliedPart::Sum)), twofold(cell(TalliedPart::Squares)));
                 let (value, off_max) = variance(sum, squares, count as f64);
                 match function {
                     Function::Var => Wanted::About { value, off_max },
@@ -221,19 +226,19 @@ fn named(name: &str) -> String {
 }
 
 /// A sum of integers of a type, as far as its column can hold it.
-fn fitting(kind: Kind, sum: i128) -> Value {
+fn fitting(kind: Kind, sum: i128) -> ExpectedValue {
     let fits = match kind.is_signed() {
         true => i64::try_from(sum).is_ok(),
         false => u64::try_from(sum).is_ok(),
     };
-    if fits { Value::Integer(sum) } else { Value::Null }
+    if fits { ExpectedValue::Integer(sum) } else { ExpectedValue::Null }
 }
 
-fn twofold(cell: Cell) -> DoubleDouble {
+fn twofold(cell: ExactValue) -> DoubleDouble {
     match cell {
-        Cell::Integer(integer) => integer.into(),
-        Cell::Float(float) => float,
-        Cell::Empty => unreachable!("a group has records"),
+        ExactValue::Integer(integer) => integer.into(),
+        ExactValue::Float(float) => float,
+        ExactValue::Empty => unreachable!("a group has records"),
     }
 }
 
@@ -250,7 +255,7 @@ fn variance(sum: DoubleDouble, squares: DoubleDouble, count: f64) -> (f64, f64) 
 /// What a value must be.
 #[derive(Clone, Debug)]
 enum Wanted {
-    Exactly(Value),
+    Exactly(ExpectedValue),
     /// Exactly this binary32, however many digits of it were written.
     Single(f32),
     About {
@@ -269,19 +274,19 @@ impl Wanted {
         Wanted::About { value, off_max: TOLERANCE * value.abs() }
     }
 
-    fn is_met_by(&self, reported: &Value) -> bool {
+    fn is_met_by(&self, reported: &ExpectedValue) -> bool {
         match (self, reported) {
-            (Wanted::Exactly(Value::Float(wanted)), &Value::Float(value)) => {
+            (Wanted::Exactly(ExpectedValue::Float(wanted)), &ExpectedValue::Float(value)) => {
                 same(*wanted, value) || same(read_back(*wanted), value)
             }
             (Wanted::Exactly(wanted), reported) => wanted == reported,
-            (Wanted::Single(wanted), &Value::Float(value)) => {
+            (Wanted::Single(wanted), &ExpectedValue::Float(value)) => {
                 same(f64::from(*wanted), f64::from(value as f32))
             }
-            (&Wanted::About { value: wanted, off_max }, &Value::Float(value)) => {
+            (&Wanted::About { value: wanted, off_max }, &ExpectedValue::Float(value)) => {
                 near(wanted, value, off_max)
             }
-            (&Wanted::RootOfAbout { value: wanted, off_max }, &Value::Float(value)) => {
+            (&Wanted::RootOfAbout { value: wanted, off_max }, &ExpectedValue::Float(value)) => {
                 value >= 0.0 && near(wanted, value * value, off_max)
             }
             _ => false,
@@ -331,30 +336,30 @@ mod tests {
         record
     }
 
-    fn of(schema: Arc<Schema>, records: &[Vec<u8>]) -> Expected {
-        let mut tally = Tally::new(&schema, 1);
+    fn of(schema: Arc<Schema>, records: &[Vec<u8>]) -> ExpectedGroups {
+        let mut tally = GroupTally::new(&schema, 1);
         records.iter().for_each(|record| tally.add(0, record));
         let names = vec![name_of_record(&schema, &records[0]).into()].into();
-        Expected::new(schema, records.len() as u64, names, tally)
+        ExpectedGroups::new(schema, records.len() as u64, names, tally)
     }
 
-    fn expected() -> Expected {
+    fn expected() -> ExpectedGroups {
         let records = [record(7, 10, 1.5, 3, b"pump\x01"), record(7, 20, 2.5, -3, b"pump\x01")];
         of(Schema::built_in(), &records)
     }
 
-    fn reported(values: [Value; 6]) -> ReportedGroup {
+    fn reported(values: [ExpectedValue; 6]) -> ReportedGroup {
         ReportedGroup::new(&Schema::built_in(), values.into())
     }
 
-    fn right() -> [Value; 6] {
+    fn right() -> [ExpectedValue; 6] {
         [
-            Value::Integer(7),
-            Value::Text(r"pump\x01".to_owned()),
-            Value::Float(15.0),
-            Value::Float(4.0),
-            Value::Integer(-3),
-            Value::Integer(2),
+            ExpectedValue::Integer(7),
+            ExpectedValue::Text(r"pump\x01".to_owned()),
+            ExpectedValue::Float(15.0),
+            ExpectedValue::Float(4.0),
+            ExpectedValue::Integer(-3),
+            ExpectedValue::Integer(2),
         ]
     }
 
@@ -372,15 +377,15 @@ mod tests {
             values[column] = value;
             expected().differences("complete", 2, &[reported(values)]).join("; ")
         };
-        let found = with(5, Value::Integer(3));
+        let found = with(5, ExpectedValue::Integer(3));
         assert_eq!(found, r"group A=7 E=pump\x01: count 3 reported, 2 sent");
-        assert!(with(4, Value::Integer(3)).contains("D_min 3 reported, -3 sent"));
-        assert!(with(4, Value::Null).contains("D_min null reported"));
-        assert!(with(2, Value::Float(15.0001)).contains("B_mean"));
-        assert!(with(3, Value::Float(f64::NAN)).contains("C_sum"));
-        assert!(with(3, Value::Float(f64::INFINITY)).contains("C_sum"));
-        assert!(with(0, Value::Integer(8)).contains("missing"));
-        assert!(with(0, Value::Integer(8)).contains("A=8 E=pump\\x01: was never sent"));
+        assert!(with(4, ExpectedValue::Integer(3)).contains("D_min 3 reported, -3 sent"));
+        assert!(with(4, ExpectedValue::Null).contains("D_min null reported"));
+        assert!(with(2, ExpectedValue::Float(15.0001)).contains("B_mean"));
+        assert!(with(3, ExpectedValue::Float(f64::NAN)).contains("C_sum"));
+        assert!(with(3, ExpectedValue::Float(f64::INFINITY)).contains("C_sum"));
+        assert!(with(0, ExpectedValue::Integer(8)).contains("missing"));
+        assert!(with(0, ExpectedValue::Integer(8)).contains("A=8 E=pump\\x01: was never sent"));
         let twice = expected().differences("complete", 2, &[reported(right()), reported(right())]);
         assert_eq!(twice, ["1 groups stand twice"]);
         let group = [reported(right())];
@@ -391,7 +396,7 @@ mod tests {
     }
 
     /// Values of one field, of all functions; the names of the wrong columns of what is reported.
-    fn wrong(kind: Kind, values: &[&[u8]], reported: [Value; 8]) -> String {
+    fn wrong(kind: Kind, values: &[&[u8]], reported: [ExpectedValue; 8]) -> String {
         let fields = vec![("k".to_owned(), Kind::Bool), ("v".to_owned(), kind)];
         let functions = Function::ALL.iter();
         let aggregates = functions.map(|&function| Aggregate::Of { field: 1, function }).collect();
@@ -400,8 +405,8 @@ mod tests {
         let schema = Arc::new(schema.unwrap());
         let records: Vec<Vec<u8>> =
             values.iter().map(|value| [&[1][..], *value].concat()).collect();
-        let count = Value::Integer(records.len() as i128);
-        let all = [vec![Value::Bool(true)], reported.into(), vec![count]].concat();
+        let count = ExpectedValue::Integer(records.len() as i128);
+        let all = [vec![ExpectedValue::Bool(true)], reported.into(), vec![count]].concat();
         let group = ReportedGroup::new(&schema, all);
         let found = of(schema, &records).differences("complete", records.len() as u64, &[group]);
         found.join("; ")
@@ -409,17 +414,17 @@ mod tests {
 
     #[test]
     fn all_functions_of_integers_are_judged() {
-        let integers = [5, -3, 5].map(Value::Integer);
+        let integers = [5, -3, 5].map(ExpectedValue::Integer);
         let [first, min, last] = integers.clone();
         let right = [
-            Value::Integer(9),
-            Value::Float(3.0),
+            ExpectedValue::Integer(9),
+            ExpectedValue::Float(3.0),
             min,
-            Value::Integer(7),
+            ExpectedValue::Integer(7),
             first,
             last,
-            Value::Float(28.0),
-            Value::Float(28_f64.sqrt()),
+            ExpectedValue::Float(28.0),
+            ExpectedValue::Float(28_f64.sqrt()),
         ];
         let values: [&[u8]; 4] = [&[5], &[0xfd], &[7], &[5]];
         // What they would be without the last value.
@@ -427,23 +432,23 @@ mod tests {
         assert!(["v_sum", "v_mean", "v_var", "v_std"].iter().all(|column| found.contains(column)));
         assert!(!found.contains("v_min") && !found.contains("v_last"), "{found}");
         let mut right = right;
-        (right[0], right[1]) = (Value::Integer(14), Value::Float(3.5));
+        (right[0], right[1]) = (ExpectedValue::Integer(14), ExpectedValue::Float(3.5));
         let var = (1.5_f64.powi(2) * 2.0 + 6.5_f64.powi(2) + 3.5_f64.powi(2)) / 3.0;
-        (right[6], right[7]) = (Value::Float(var), Value::Float(var.sqrt()));
+        (right[6], right[7]) = (ExpectedValue::Float(var), ExpectedValue::Float(var.sqrt()));
         assert_eq!(wrong(Kind::I8, &values, right.clone()), "");
-        right[7] = Value::Float(-var.sqrt());
+        right[7] = ExpectedValue::Float(-var.sqrt());
         assert!(wrong(Kind::I8, &values, right).starts_with("group k=true: v_std"));
     }
 
     #[test]
     fn one_record_has_no_variance_and_a_sum_may_not_fit() {
-        let value = Value::Integer(u64::MAX.into());
+        let value = ExpectedValue::Integer(u64::MAX.into());
         let ends = || value.clone();
-        let mean = Value::Float(u64::MAX as f64);
-        let null = || Value::Null;
+        let mean = ExpectedValue::Float(u64::MAX as f64);
+        let null = || ExpectedValue::Null;
         let of_one = [ends(), mean.clone(), ends(), ends(), ends(), ends(), null(), null()];
         assert_eq!(wrong(Kind::U64, &[&[255; 8]], of_one), "");
-        let zero = || Value::Float(0.0);
+        let zero = || ExpectedValue::Float(0.0);
         let of_two = [null(), mean, ends(), ends(), ends(), ends(), zero(), zero()];
         assert_eq!(wrong(Kind::U64, &[&[255; 8], &[255; 8]], of_two), "");
     }
@@ -452,15 +457,15 @@ mod tests {
     fn floats_that_json_rounds_are_themselves() {
         let numbers = [1.234_567_890_123_456_7e-133, 9.007_199_254_740_993e139, 0.1, f64::MIN];
         for number in numbers {
-            let value = Wanted::Exactly(Value::Float(number));
-            assert!(value.is_met_by(&Value::Float(number)));
-            assert!(value.is_met_by(&Value::Float(read_back(number))));
-            assert!(!value.is_met_by(&Value::Float(number * (1.0 + 4.0 * f64::EPSILON))));
+            let value = Wanted::Exactly(ExpectedValue::Float(number));
+            assert!(value.is_met_by(&ExpectedValue::Float(number)));
+            assert!(value.is_met_by(&ExpectedValue::Float(read_back(number))));
+            assert!(!value.is_met_by(&ExpectedValue::Float(number * (1.0 + 4.0 * f64::EPSILON))));
         }
         // Digits of the binary32, and of the binary64 that it is.
-        assert!(Wanted::Single(0.1).is_met_by(&Value::Float(0.1)));
-        assert!(Wanted::Single(0.1).is_met_by(&Value::Float(0.1_f32.into())));
-        assert!(!Wanted::Single(0.1).is_met_by(&Value::Float(0.100_000_01)));
+        assert!(Wanted::Single(0.1).is_met_by(&ExpectedValue::Float(0.1)));
+        assert!(Wanted::Single(0.1).is_met_by(&ExpectedValue::Float(0.1_f32.into())));
+        assert!(!Wanted::Single(0.1).is_met_by(&ExpectedValue::Float(0.100_000_01)));
     }
 
     /// Close together, far from zero: Welford's way, which is a good one, is off by more than the

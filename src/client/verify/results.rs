@@ -1,6 +1,6 @@
 //! Reads the engine's ndjson results: judges none of them.
 
-use super::expected::{ReportedGroup, Value};
+use super::expected::{ExpectedValue, ReportedGroup};
 use crate::wire::schema::{Aggregate, Function, Kind, Schema};
 use serde::de::{
     DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
@@ -62,19 +62,19 @@ fn columns_of(schema: &Schema) -> Vec<(String, ColumnType)> {
 pub fn parse_line(line: &[u8], schema: &Schema) -> serde_json::Result<ResultLine> {
     let mut json = serde_json::Deserializer::from_slice(line);
     let columns = columns_of(schema);
-    let result = Line { schema, columns: &columns }.deserialize(&mut json)?;
+    let result = ReportedLine { schema, columns: &columns }.deserialize(&mut json)?;
     json.end()?;
     Ok(result)
 }
 
 /// Reads a line. Groups are taken as they come, since there may be millions.
 #[derive(Clone, Copy)]
-struct Line<'a> {
+struct ReportedLine<'a> {
     schema: &'a Schema,
     columns: &'a [(String, ColumnType)],
 }
 
-impl<'de> DeserializeSeed<'de> for Line<'_> {
+impl<'de> DeserializeSeed<'de> for ReportedLine<'_> {
     type Value = ResultLine;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<ResultLine, D::Error> {
@@ -82,7 +82,7 @@ impl<'de> DeserializeSeed<'de> for Line<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Line<'_> {
+impl<'de> Visitor<'de> for ReportedLine<'_> {
     type Value = ResultLine;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -109,7 +109,7 @@ impl<'de> Visitor<'de> for Line<'_> {
     }
 }
 
-struct Groups<'a>(Line<'a>);
+struct Groups<'a>(ReportedLine<'a>);
 
 impl<'de> DeserializeSeed<'de> for Groups<'_> {
     type Value = Vec<ReportedGroup>;
@@ -135,7 +135,7 @@ impl<'de> Visitor<'de> for Groups<'_> {
     }
 }
 
-struct Group<'a>(Line<'a>);
+struct Group<'a>(ReportedLine<'a>);
 
 impl<'de> DeserializeSeed<'de> for Group<'_> {
     type Value = ReportedGroup;
@@ -153,7 +153,7 @@ impl<'de> Visitor<'de> for Group<'_> {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<ReportedGroup, M::Error> {
-        let Line { schema, columns } = self.0;
+        let ReportedLine { schema, columns } = self.0;
         let mut values = vec![None; columns.len()];
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             let Some(i) = columns.iter().position(|(name, _)| *name == key) else {
@@ -169,15 +169,15 @@ impl<'de> Visitor<'de> for Group<'_> {
 }
 
 impl<'de> DeserializeSeed<'de> for ColumnType {
-    type Value = Value;
+    type Value = ExpectedValue;
 
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<ExpectedValue, D::Error> {
         from.deserialize_any(self)
     }
 }
 
 impl Visitor<'_> for ColumnType {
-    type Value = Value;
+    type Value = ExpectedValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -188,47 +188,47 @@ impl Visitor<'_> for ColumnType {
         })
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E: Error>(self) -> Result<ExpectedValue, E> {
+        Ok(ExpectedValue::Null)
     }
 
-    fn visit_bool<E: Error>(self, bool: bool) -> Result<Value, E> {
+    fn visit_bool<E: Error>(self, bool: bool) -> Result<ExpectedValue, E> {
         match self {
-            ColumnType::Bool => Ok(Value::Bool(bool)),
+            ColumnType::Bool => Ok(ExpectedValue::Bool(bool)),
             _ => Err(E::invalid_type(Unexpected::Bool(bool), &self)),
         }
     }
 
-    fn visit_u64<E: Error>(self, integer: u64) -> Result<Value, E> {
+    fn visit_u64<E: Error>(self, integer: u64) -> Result<ExpectedValue, E> {
         match self {
-            ColumnType::Integer => Ok(Value::Integer(integer.into())),
-            ColumnType::Float => Ok(Value::Float(integer as f64)),
+            ColumnType::Integer => Ok(ExpectedValue::Integer(integer.into())),
+            ColumnType::Float => Ok(ExpectedValue::Float(integer as f64)),
             _ => Err(E::invalid_type(Unexpected::Unsigned(integer), &self)),
         }
     }
 
-    fn visit_i64<E: Error>(self, integer: i64) -> Result<Value, E> {
+    fn visit_i64<E: Error>(self, integer: i64) -> Result<ExpectedValue, E> {
         match self {
-            ColumnType::Integer => Ok(Value::Integer(integer.into())),
-            ColumnType::Float => Ok(Value::Float(integer as f64)),
+            ColumnType::Integer => Ok(ExpectedValue::Integer(integer.into())),
+            ColumnType::Float => Ok(ExpectedValue::Float(integer as f64)),
             _ => Err(E::invalid_type(Unexpected::Signed(integer), &self)),
         }
     }
 
-    fn visit_f64<E: Error>(self, float: f64) -> Result<Value, E> {
+    fn visit_f64<E: Error>(self, float: f64) -> Result<ExpectedValue, E> {
         match self {
-            ColumnType::Float => Ok(Value::Float(float)),
+            ColumnType::Float => Ok(ExpectedValue::Float(float)),
             _ => Err(E::invalid_type(Unexpected::Float(float), &self)),
         }
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
+    fn visit_str<E: Error>(self, text: &str) -> Result<ExpectedValue, E> {
         match (self, text) {
-            (ColumnType::Text, text) => Ok(Value::Text(text.to_owned())),
+            (ColumnType::Text, text) => Ok(ExpectedValue::Text(text.to_owned())),
             // JSON has no numbers for these.
-            (ColumnType::Float, "NaN") => Ok(Value::Float(f64::NAN)),
-            (ColumnType::Float, "inf") => Ok(Value::Float(f64::INFINITY)),
-            (ColumnType::Float, "-inf") => Ok(Value::Float(f64::NEG_INFINITY)),
+            (ColumnType::Float, "NaN") => Ok(ExpectedValue::Float(f64::NAN)),
+            (ColumnType::Float, "inf") => Ok(ExpectedValue::Float(f64::INFINITY)),
+            (ColumnType::Float, "-inf") => Ok(ExpectedValue::Float(f64::NEG_INFINITY)),
             _ => Err(E::invalid_type(Unexpected::Str(text), &self)),
         }
     }
@@ -260,12 +260,12 @@ mod tests {
         let line = parse_line(line, &schema).unwrap();
         assert_eq!((line.peer.as_str(), line.records), ("127.0.0.1:5", 2));
         let values = vec![
-            Value::Integer(1),
-            Value::Text(r"a\x00b".to_owned()),
-            Value::Float(1.5),
-            Value::Float(f64::NEG_INFINITY),
-            Value::Integer(-128),
-            Value::Integer(2),
+            ExpectedValue::Integer(1),
+            ExpectedValue::Text(r"a\x00b".to_owned()),
+            ExpectedValue::Float(1.5),
+            ExpectedValue::Float(f64::NEG_INFINITY),
+            ExpectedValue::Integer(-128),
+            ExpectedValue::Integer(2),
         ];
         assert_eq!(line.groups, [ReportedGroup::new(&schema, values)]);
         assert!(parse_line(b"{}", &schema).is_err());
@@ -321,13 +321,13 @@ mod tests {
             "big_sum":18446744073709551615,"low_min":-9223372036854775807,"on_last":true,
             "on_sum":1,"big_var":null,"count":1}]}"#;
         let values = vec![
-            Value::Text("00ff".to_owned()),
-            Value::Integer(u64::MAX.into()),
-            Value::Integer(-9_223_372_036_854_775_807),
-            Value::Bool(true),
-            Value::Integer(1),
-            Value::Null,
-            Value::Integer(1),
+            ExpectedValue::Text("00ff".to_owned()),
+            ExpectedValue::Integer(u64::MAX.into()),
+            ExpectedValue::Integer(-9_223_372_036_854_775_807),
+            ExpectedValue::Bool(true),
+            ExpectedValue::Integer(1),
+            ExpectedValue::Null,
+            ExpectedValue::Integer(1),
         ];
         let line = parse_line(line, &schema).unwrap();
         assert_eq!(line.groups, [ReportedGroup::new(&schema, values)]);

@@ -10,7 +10,7 @@ use crate::wire::text::Padding;
 
 /// One number of a record.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Number {
+pub(crate) enum ExactNumber {
     Integer(i128),
     Float(f64),
 }
@@ -19,7 +19,7 @@ pub(crate) enum Number {
 ///
 /// # Panics
 /// Where the record is too short, or the field is no number.
-pub(crate) fn read_number(field: &Field, endian: Endian, record: &[u8]) -> Number {
+pub(crate) fn read_number(field: &Field, endian: Endian, record: &[u8]) -> ExactNumber {
     let width = field.kind.width();
     let bytes = record[field.offset..field.offset + width].iter();
     let with = |bits: i128, &byte: &u8| bits * 256 + i128::from(byte);
@@ -29,12 +29,12 @@ pub(crate) fn read_number(field: &Field, endian: Endian, record: &[u8]) -> Numbe
     };
     let half = 1_i128 << (8 * width - 1);
     match field.kind {
-        Kind::Bool => Number::Integer(i128::from(bits != 0)),
-        Kind::F32 => Number::Float(f64::from(f32::from_bits(bits as u32))),
-        Kind::F64 => Number::Float(f64::from_bits(bits as u64)),
-        kind if kind.is_signed() && bits >= half => Number::Integer(bits - 2 * half),
+        Kind::Bool => ExactNumber::Integer(i128::from(bits != 0)),
+        Kind::F32 => ExactNumber::Float(f64::from(f32::from_bits(bits as u32))),
+        Kind::F64 => ExactNumber::Float(f64::from_bits(bits as u64)),
+        kind if kind.is_signed() && bits >= half => ExactNumber::Integer(bits - 2 * half),
         Kind::Text { .. } | Kind::Bytes { .. } | Kind::Skip { .. } => panic!("no number"),
-        _ => Number::Integer(bits),
+        _ => ExactNumber::Integer(bits),
     }
 }
 
@@ -77,7 +77,7 @@ fn shown(text: &[u8]) -> String {
 
 /// What is kept of the values of a field in a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Part {
+pub(crate) enum TalliedPart {
     Sum,
     /// Sum of the squares, in twice the precision of binary64.
     Squares,
@@ -87,38 +87,42 @@ pub(crate) enum Part {
     Last,
 }
 
-fn parts_of(function: Function) -> &'static [Part] {
+fn parts_of(function: Function) -> &'static [TalliedPart] {
     match function {
-        Function::Sum | Function::Mean => &[Part::Sum],
-        Function::Min => &[Part::Min],
-        Function::Max => &[Part::Max],
-        Function::First => &[Part::First],
-        Function::Last => &[Part::Last],
-        Function::Var | Function::Std => &[Part::Sum, Part::Squares],
+        Function::Sum | Function::Mean => &[TalliedPart::Sum],
+        Function::Min => &[TalliedPart::Min],
+        Function::Max => &[TalliedPart::Max],
+        Function::First => &[TalliedPart::First],
+        Function::Last => &[TalliedPart::Last],
+        Function::Var | Function::Std => &[TalliedPart::Sum, TalliedPart::Squares],
     }
 }
 
 /// The parts that the aggregates of a schema need.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Plan {
+pub(crate) struct TallyPlan {
     endian: Endian,
     /// By field.
-    fields: Vec<(Field, Vec<Part>)>,
+    fields: Vec<(Field, Vec<TalliedPart>)>,
     /// Index of each field of the record among those above.
     first_cells: Vec<usize>,
     cells: usize,
 }
 
-impl Plan {
+impl TallyPlan {
     pub fn new(schema: &Schema) -> Self {
-        let mut plan =
-            Plan { endian: schema.endian(), fields: Vec::new(), first_cells: Vec::new(), cells: 0 };
+        let mut plan = TallyPlan {
+            endian: schema.endian(),
+            fields: Vec::new(),
+            first_cells: Vec::new(),
+            cells: 0,
+        };
         for (index, field) in schema.fields().iter().enumerate() {
             let of_field = schema.aggregates().iter().filter_map(|aggregate| match *aggregate {
                 Aggregate::Of { field, function } if field == index => Some(function),
                 _ => None,
             });
-            let mut parts: Vec<Part> = of_field.flat_map(parts_of).copied().collect();
+            let mut parts: Vec<TalliedPart> = of_field.flat_map(parts_of).copied().collect();
             parts.sort_unstable();
             parts.dedup();
             plan.first_cells.push(plan.cells);
@@ -129,72 +133,74 @@ impl Plan {
     }
 
     /// Where a part of a field stands among the cells of a group.
-    fn cell(&self, field: usize, part: Part) -> usize {
+    fn cell(&self, field: usize, part: TalliedPart) -> usize {
         let place = self.fields[field].1.iter().position(|&has| has == part);
         self.first_cells[field] + place.expect("some aggregate needs it")
     }
 
     fn has_ends(&self) -> bool {
-        let is_end = |part: &Part| matches!(part, Part::First | Part::Last);
+        let is_end = |part: &TalliedPart| matches!(part, TalliedPart::First | TalliedPart::Last);
         self.fields.iter().any(|(_, parts)| parts.iter().any(is_end))
     }
 }
 
 /// One part of one field in one group.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Cell {
+pub(crate) enum ExactValue {
     /// Nothing came yet.
     Empty,
     Integer(i128),
     Float(DoubleDouble),
 }
 
-impl Cell {
+impl ExactValue {
     /// The number that one record brings.
-    fn of(part: Part, number: Number) -> Self {
+    fn of(part: TalliedPart, number: ExactNumber) -> Self {
         match (part, number) {
-            (Part::Squares, number) => {
+            (TalliedPart::Squares, number) => {
                 let number: DoubleDouble = match number {
-                    Number::Integer(integer) => integer.into(),
-                    Number::Float(float) => float.into(),
+                    ExactNumber::Integer(integer) => integer.into(),
+                    ExactNumber::Float(float) => float.into(),
                 };
-                Cell::Float(number.times(number))
+                ExactValue::Float(number.times(number))
             }
-            (_, Number::Integer(integer)) => Cell::Integer(integer),
-            (_, Number::Float(float)) => Cell::Float(float.into()),
+            (_, ExactNumber::Integer(integer)) => ExactValue::Integer(integer),
+            (_, ExactNumber::Float(float)) => ExactValue::Float(float.into()),
         }
     }
 
-    fn merge(&mut self, part: Part, other: Cell) {
+    fn merge(&mut self, part: TalliedPart, other: ExactValue) {
         *self = match (*self, other) {
-            (Cell::Empty, other) => other,
-            (own, Cell::Empty) => own,
-            (Cell::Integer(own), Cell::Integer(other)) => Cell::Integer(match part {
-                Part::Sum | Part::Squares => own + other,
-                Part::Min => own.min(other),
-                Part::Max => own.max(other),
-                Part::First => own,
-                Part::Last => other,
-            }),
-            (Cell::Float(own), Cell::Float(other)) => Cell::Float(match part {
-                Part::Sum | Part::Squares => own.plus(other),
+            (ExactValue::Empty, other) => other,
+            (own, ExactValue::Empty) => own,
+            (ExactValue::Integer(own), ExactValue::Integer(other)) => {
+                ExactValue::Integer(match part {
+                    TalliedPart::Sum | TalliedPart::Squares => own + other,
+                    TalliedPart::Min => own.min(other),
+                    TalliedPart::Max => own.max(other),
+                    TalliedPart::First => own,
+                    TalliedPart::Last => other,
+                })
+            }
+            (ExactValue::Float(own), ExactValue::Float(other)) => ExactValue::Float(match part {
+                TalliedPart::Sum | TalliedPart::Squares => own.plus(other),
                 // Of two, that which is a number.
-                Part::Min => own.value().min(other.value()).into(),
-                Part::Max => own.value().max(other.value()).into(),
-                Part::First => own,
-                Part::Last => other,
+                TalliedPart::Min => own.value().min(other.value()).into(),
+                TalliedPart::Max => own.value().max(other.value()).into(),
+                TalliedPart::First => own,
+                TalliedPart::Last => other,
             }),
             _ => unreachable!("a part of a field has one type"),
         };
     }
 
-    fn times(self, part: Part, times: u64) -> Self {
+    fn times(self, part: TalliedPart, times: u64) -> Self {
         match (part, self) {
-            (Part::Sum | Part::Squares, Cell::Integer(sum)) => {
-                Cell::Integer(sum * i128::from(times))
+            (TalliedPart::Sum | TalliedPart::Squares, ExactValue::Integer(sum)) => {
+                ExactValue::Integer(sum * i128::from(times))
             }
-            (Part::Sum | Part::Squares, Cell::Float(sum)) => {
-                Cell::Float(sum.times(i128::from(times).into()))
+            (TalliedPart::Sum | TalliedPart::Squares, ExactValue::Float(sum)) => {
+                ExactValue::Float(sum.times(i128::from(times).into()))
             }
             (_, cell) => cell,
         }
@@ -203,25 +209,25 @@ impl Cell {
 
 /// What the records of each group add up to.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Tally {
-    plan: Plan,
+pub(crate) struct GroupTally {
+    plan: TallyPlan,
     counts: Vec<u64>,
     /// Those of one group after those of the other.
-    cells: Vec<Cell>,
+    cells: Vec<ExactValue>,
 }
 
-impl Tally {
+impl GroupTally {
     /// That of no records of so many groups.
     pub fn new(schema: &Schema, groups: usize) -> Self {
-        let plan = Plan::new(schema);
-        let cells = vec![Cell::Empty; groups * plan.cells];
-        Tally { plan, counts: vec![0; groups], cells }
+        let plan = TallyPlan::new(schema);
+        let cells = vec![ExactValue::Empty; groups * plan.cells];
+        GroupTally { plan, counts: vec![0; groups], cells }
     }
 
     /// The same groups without a record.
     pub fn emptied(&self) -> Self {
-        let cells = vec![Cell::Empty; self.cells.len()];
-        Tally { plan: self.plan.clone(), counts: vec![0; self.counts.len()], cells }
+        let cells = vec![ExactValue::Empty; self.cells.len()];
+        GroupTally { plan: self.plan.clone(), counts: vec![0; self.counts.len()], cells }
     }
 
     pub fn groups(&self) -> usize {
@@ -234,7 +240,7 @@ impl Tally {
     }
 
     /// A part of the values of a field in a group.
-    pub fn cell(&self, group: usize, field: usize, part: Part) -> Cell {
+    pub fn cell(&self, group: usize, field: usize, part: TalliedPart) -> ExactValue {
         self.cells[group * self.plan.cells + self.plan.cell(field, part)]
     }
 
@@ -251,37 +257,39 @@ impl Tally {
 
     /// Takes the first and last values of a record, which comes after all others, and nothing else.
     pub fn add_ends(&mut self, group: usize, record: &[u8]) {
-        self.add_parts(group, record, |part| matches!(part, Part::First | Part::Last));
+        self.add_parts(group, record, |part| {
+            matches!(part, TalliedPart::First | TalliedPart::Last)
+        });
     }
 
-    fn add_parts(&mut self, group: usize, record: &[u8], takes: impl Fn(Part) -> bool) {
+    fn add_parts(&mut self, group: usize, record: &[u8], takes: impl Fn(TalliedPart) -> bool) {
         let own = &mut self.cells[group * self.plan.cells..][..self.plan.cells];
         let mut cells = own.iter_mut();
         for (field, parts) in self.plan.fields.iter().filter(|(_, parts)| !parts.is_empty()) {
             let number = read_number(field, self.plan.endian, record);
             for (&part, cell) in parts.iter().zip(&mut cells) {
                 if takes(part) {
-                    cell.merge(part, Cell::of(part, number));
+                    cell.merge(part, ExactValue::of(part, number));
                 }
             }
         }
     }
 
     /// Adds all records of `other`, which has the same groups, so many times; first and last values
-    /// are for [`Tally::add_ends`]. Counts, integers, minima and maxima stay exact, and sums of
+    /// are for [`GroupTally::add_ends`]. Counts, integers, minima and maxima stay exact, and sums of
     /// floats as good as if the records had been added one by one.
-    pub fn add_times(&mut self, other: &Tally, times: u64) {
+    pub fn add_times(&mut self, other: &GroupTally, times: u64) {
         if times == 0 {
             return;
         }
         for (count, other) in self.counts.iter_mut().zip(&other.counts) {
             *count += other * times;
         }
-        let parts: Vec<Part> =
+        let parts: Vec<TalliedPart> =
             self.plan.fields.iter().flat_map(|(_, parts)| parts).copied().collect();
         let cells = self.cells.iter_mut().zip(&other.cells).zip(parts.iter().cycle());
         for ((cell, &other), &part) in cells {
-            if !matches!(part, Part::First | Part::Last) {
+            if !matches!(part, TalliedPart::First | TalliedPart::Last) {
                 cell.merge(part, other.times(part, times));
             }
         }
@@ -307,15 +315,18 @@ mod tests {
             read_number(&schema(kind, &[], endian).fields()[1], endian, &record)
         };
         use Endian::{Big, Little};
-        assert_eq!(read(Kind::U16, Big, &[1, 2]), Number::Integer(258));
-        assert_eq!(read(Kind::U16, Little, &[1, 2]), Number::Integer(513));
-        assert_eq!(read(Kind::I8, Big, &[0x80]), Number::Integer(-128));
-        assert_eq!(read(Kind::I32, Little, &[0xfe, 255, 255, 255]), Number::Integer(-2));
-        assert_eq!(read(Kind::U64, Big, &[255; 8]), Number::Integer(u64::MAX.into()));
-        assert_eq!(read(Kind::I64, Big, &[255; 8]), Number::Integer(-1));
-        assert_eq!(read(Kind::Bool, Big, &[0x80]), Number::Integer(1));
-        assert_eq!(read(Kind::F32, Big, &1.5_f32.to_be_bytes()), Number::Float(1.5));
-        assert_eq!(read(Kind::F64, Little, &(-1e300_f64).to_le_bytes()), Number::Float(-1e300));
+        assert_eq!(read(Kind::U16, Big, &[1, 2]), ExactNumber::Integer(258));
+        assert_eq!(read(Kind::U16, Little, &[1, 2]), ExactNumber::Integer(513));
+        assert_eq!(read(Kind::I8, Big, &[0x80]), ExactNumber::Integer(-128));
+        assert_eq!(read(Kind::I32, Little, &[0xfe, 255, 255, 255]), ExactNumber::Integer(-2));
+        assert_eq!(read(Kind::U64, Big, &[255; 8]), ExactNumber::Integer(u64::MAX.into()));
+        assert_eq!(read(Kind::I64, Big, &[255; 8]), ExactNumber::Integer(-1));
+        assert_eq!(read(Kind::Bool, Big, &[0x80]), ExactNumber::Integer(1));
+        assert_eq!(read(Kind::F32, Big, &1.5_f32.to_be_bytes()), ExactNumber::Float(1.5));
+        assert_eq!(
+            read(Kind::F64, Little, &(-1e300_f64).to_le_bytes()),
+            ExactNumber::Float(-1e300)
+        );
     }
 
     #[test]
@@ -341,7 +352,7 @@ mod tests {
             [(16_777_213_i128, 60), (3, 0), (12_345_677, 33), (-16_777_211, 59), (7_654_321, 11)];
         let schema = schema(Kind::F32, &[Function::Sum, Function::Min], Endian::Big);
         let record = |value: f32| [&[1][..], &value.to_be_bytes()].concat();
-        let mut once = Tally::new(&schema, 2);
+        let mut once = GroupTally::new(&schema, 2);
         for (bits, shift) in values {
             once.add(1, &record((bits << shift) as f32));
         }
@@ -355,40 +366,41 @@ mod tests {
         let block: i128 = values.into_iter().map(|(bits, shift)| bits << shift).sum();
         let exact = (block * i128::from(TIMES) + 5) as f64;
         let value = |part| match all.cell(1, 1, part) {
-            Cell::Float(float) => float.value(),
+            ExactValue::Float(float) => float.value(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(value(Part::Sum), exact);
-        assert_eq!(value(Part::Min), (-16_777_211_i128 << 59) as f64);
-        assert_eq!(all.cell(0, 1, Part::Sum), Cell::Empty);
+        assert_eq!(value(TalliedPart::Sum), exact);
+        assert_eq!(value(TalliedPart::Min), (-16_777_211_i128 << 59) as f64);
+        assert_eq!(all.cell(0, 1, TalliedPart::Sum), ExactValue::Empty);
     }
 
     #[test]
     fn first_and_last_are_those_of_the_order_in_which_records_come() {
         let functions = [Function::First, Function::Last, Function::Sum, Function::Max];
         let schema = schema(Kind::I8, &functions, Endian::Big);
-        let mut once = Tally::new(&schema, 1);
+        let mut once = GroupTally::new(&schema, 1);
         [3, 250, 5].iter().for_each(|&value| once.add(0, &[0, value]));
         let mut all = once.emptied();
         all.add_times(&once, 10);
-        assert_eq!(all.cell(0, 1, Part::First), Cell::Empty);
+        assert_eq!(all.cell(0, 1, TalliedPart::First), ExactValue::Empty);
         [250, 5, 3].iter().for_each(|&value| all.add_ends(0, &[0, value]));
         all.add(0, &[0, 7]);
-        let cells = [Part::First, Part::Last, Part::Sum, Part::Max].map(|p| all.cell(0, 1, p));
-        assert_eq!(cells, [-6, 7, 27, 7].map(Cell::Integer));
+        let cells = [TalliedPart::First, TalliedPart::Last, TalliedPart::Sum, TalliedPart::Max]
+            .map(|p| all.cell(0, 1, p));
+        assert_eq!(cells, [-6, 7, 27, 7].map(ExactValue::Integer));
         assert_eq!(all.count(0), 31);
     }
 
     #[test]
     fn what_is_no_number_is_no_minimum() {
         let schema = schema(Kind::F64, &[Function::Min, Function::Max], Endian::Big);
-        let mut tally = Tally::new(&schema, 2);
+        let mut tally = GroupTally::new(&schema, 2);
         for (group, value) in [(0, f64::NAN), (0, -1.0), (0, f64::NAN), (1, f64::NAN)] {
             tally.add(group, &[&[0][..], &value.to_be_bytes()].concat());
         }
-        for part in [Part::Min, Part::Max] {
-            assert_eq!(tally.cell(0, 1, part), Cell::Float((-1.0).into()));
-            let Cell::Float(value) = tally.cell(1, 1, part) else { panic!("a float") };
+        for part in [TalliedPart::Min, TalliedPart::Max] {
+            assert_eq!(tally.cell(0, 1, part), ExactValue::Float((-1.0).into()));
+            let ExactValue::Float(value) = tally.cell(1, 1, part) else { panic!("a float") };
             assert!(value.value().is_nan());
         }
     }

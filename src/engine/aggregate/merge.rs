@@ -6,7 +6,7 @@
 
 use super::grouped::Grouped;
 use super::partial_file::ORIGIN_COLUMNS;
-use super::parts::{self, Finished, part_type, type_of};
+use super::parts::{self, FinishedFrame, part_type, type_of};
 use crate::config::{LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN};
 use crate::engine::stream::received::Status;
 use crate::wire::schema::partial::Part;
@@ -53,7 +53,7 @@ fn unreadable(file: &Path, cause: impl ToString) -> MergeError {
 }
 
 /// A stream's name, and where it was received.
-type Stream = (String, String);
+type PartialStream = (String, String);
 
 /// What is known of a batch.
 #[derive(Clone, Debug, Default)]
@@ -150,7 +150,8 @@ pub fn merge(
     batches.add_grouped(&rows)?;
     let keys: Vec<Expr> = result.keys().map(|key| col(key.name.as_str())).collect();
     let merged = rows.lazy().group_by(keys).agg(parts::merged(result)).collect()?;
-    let Finished { frame, overflowed } = parts::finish(result, &sort_by_keys(result, merged)?)?;
+    let FinishedFrame { frame, overflowed } =
+        parts::finish(result, &sort_by_keys(result, merged)?)?;
     let grouped = Grouped::new(Arc::clone(result), frame);
     Ok(Merged { grouped, overflowed, facts: batches.into_facts() })
 }
@@ -250,7 +251,7 @@ fn sort_by_keys(schema: &Schema, mut frame: DataFrame) -> PolarsResult<DataFrame
 /// The batches that there are, of each stream.
 #[derive(Default)]
 struct Batches {
-    streams: BTreeMap<Stream, BTreeMap<u32, Batch>>,
+    streams: BTreeMap<PartialStream, BTreeMap<u32, Batch>>,
     facts: MergedFacts,
 }
 

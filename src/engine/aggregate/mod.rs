@@ -12,5 +12,5 @@ mod value;
 #[cfg(test)]
 pub use encode::tests::of_every_type;
 pub use grouped::{GroupColumn, GroupRow, Grouped};
-pub use partials::{Aggregate, AggregateError, BatchGroups, Finished, create_pool};
+pub use partials::{AggregateError, BatchGroups, FinishedGroups, GroupAggregate, create_pool};
 pub use value::Value;

@@ -51,18 +51,18 @@ pub unsafe fn create_pool(threads: usize) {
 }
 
 /// The groups of one connection so far.
-pub struct Aggregate {
+pub struct GroupAggregate {
     plan: Arc<Plan>,
     merged: Option<DataFrame>,
     pending: Vec<DataFrame>,
     pending_rows: usize,
 }
 
-impl Aggregate {
+impl GroupAggregate {
     /// No group.
     pub fn new(plan: &Arc<Plan>) -> Self {
         let plan = Arc::clone(plan);
-        Aggregate { plan, merged: None, pending: Vec::new(), pending_rows: 0 }
+        GroupAggregate { plan, merged: None, pending: Vec::new(), pending_rows: 0 }
     }
 
     /// Folds a batch in and empties the set, keeping its memory.
@@ -165,13 +165,13 @@ impl Aggregate {
     ///
     /// # Errors
     /// [`AggregateError`].
-    pub fn finish(mut self, texts: &[Texts]) -> Result<Finished, AggregateError> {
+    pub fn finish(mut self, texts: &[Texts]) -> Result<FinishedGroups, AggregateError> {
         self.merge()?;
         let schema = self.plan.schema();
-        let Some(merged) = self.merged else { return Ok(Finished::empty(&self.plan)) };
+        let Some(merged) = self.merged else { return Ok(FinishedGroups::empty(&self.plan)) };
         let frame = keys::with_keys(&self.plan, merged, texts)?;
-        let parts::Finished { frame, overflowed } = parts::finish(schema, &frame)?;
-        Ok(Finished { grouped: Grouped::new(Arc::clone(schema), frame), overflowed })
+        let parts::FinishedFrame { frame, overflowed } = parts::finish(schema, &frame)?;
+        Ok(FinishedGroups { grouped: Grouped::new(Arc::clone(schema), frame), overflowed })
     }
 }
 
@@ -219,17 +219,20 @@ fn no_partials(plan: &Plan) -> PolarsResult<DataFrame> {
 
 /// A result, and what is missing in it.
 #[derive(Debug)]
-pub struct Finished {
+pub struct FinishedGroups {
     /// The groups.
     pub grouped: Grouped,
     /// Columns of sums that do not all fit 64 bits: those that do not are null.
     pub overflowed: Vec<String>,
 }
 
-impl Finished {
+impl FinishedGroups {
     /// That of no record.
     pub fn empty(plan: &Plan) -> Self {
-        Finished { grouped: Grouped::empty(Arc::clone(plan.schema())), overflowed: Vec::new() }
+        FinishedGroups {
+            grouped: Grouped::empty(Arc::clone(plan.schema())),
+            overflowed: Vec::new(),
+        }
     }
 }
 

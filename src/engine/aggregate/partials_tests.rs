@@ -10,21 +10,21 @@ use crate::engine::groups::columns::PartialSet;
 use crate::engine::groups::table::GroupTable;
 use crate::engine::groups::table::tests::fold_block;
 use crate::engine::oracle::assert_same;
-use crate::engine::oracle::streams::{Path, Stream, through_columns, through_groups};
+use crate::engine::oracle::streams::{NaiveStream, Path, through_columns, through_groups};
 use crate::wire::schema::{Kind, Schema};
 use crate::wire::text::Padding;
 use proptest::prelude::*;
 
 /// What a record of the built-in schema has.
-type Row = (u32, Vec<u8>, u16, f32, i8);
+type AggregatedRow = (u32, Vec<u8>, u16, f32, i8);
 
 fn plan() -> Arc<Plan> {
     Plan::new(Schema::built_in())
 }
 
 /// The records that rows are.
-fn records(rows: &[Row]) -> Vec<Vec<u8>> {
-    let record = |(a, e, b, c, d): &Row| {
+fn records(rows: &[AggregatedRow]) -> Vec<Vec<u8>> {
+    let record = |(a, e, b, c, d): &AggregatedRow| {
         let mut record = a.to_be_bytes().to_vec();
         record.extend(b.to_be_bytes());
         record.extend(c.to_be_bytes());
@@ -37,9 +37,9 @@ fn records(rows: &[Row]) -> Vec<Vec<u8>> {
 }
 
 /// Aggregates rows in batches of `batch_rows`, and compares.
-fn check(rows: &[Row], batch_rows: usize) -> Grouped {
+fn check(rows: &[AggregatedRow], batch_rows: usize) -> Grouped {
     let records = records(rows);
-    let stream = Stream::new(&Schema::built_in(), &records, &[7]);
+    let stream = NaiveStream::new(&Schema::built_in(), &records, &[7]);
     let path = Path { cuts: Vec::new(), window_bytes: 1 << 16, rows: batch_rows, set_rows: 1 };
     let outcome = through_columns(&plan(), &Config::default(), &stream.bytes, &path);
     assert_same(&Schema::built_in(), &records, &outcome.finished);
@@ -47,16 +47,16 @@ fn check(rows: &[Row], batch_rows: usize) -> Grouped {
 }
 
 /// The same by way of tables of `table_rows` rows, which Polars gets `set_rows` groups at a time.
-fn check_two_phase(rows: &[Row], table_rows: usize, set_rows: usize) -> Grouped {
+fn check_two_phase(rows: &[AggregatedRow], table_rows: usize, set_rows: usize) -> Grouped {
     let records = records(rows);
-    let stream = Stream::new(&Schema::built_in(), &records, &[7]);
+    let stream = NaiveStream::new(&Schema::built_in(), &records, &[7]);
     let path = Path { cuts: Vec::new(), window_bytes: 1 << 16, rows: table_rows, set_rows };
     let outcome = through_groups(&plan(), &Config::default(), &stream.bytes, &path);
     assert_same(&Schema::built_in(), &records, &outcome.finished);
     outcome.finished.grouped
 }
 
-fn row(a: u32, e: &[u8], b: u16, c: f32, d: i8) -> Row {
+fn row(a: u32, e: &[u8], b: u16, c: f32, d: i8) -> AggregatedRow {
     (a, e.to_vec(), b, c, d)
 }
 
@@ -120,7 +120,7 @@ fn extremes_follow_ieee_and_do_not_overflow() {
 /// B 65535 times a million records: the sum leaves u32 behind. Each batch is one column set.
 #[test]
 fn a_million_of_the_largest_b_have_their_exact_mean() {
-    let mut aggregate = Aggregate::new(&plan());
+    let mut aggregate = GroupAggregate::new(&plan());
     let mut set = ColumnSet::with_rows(&plan(), 50_000);
     for _ in 0..20 {
         for _ in 0..50_000 {
@@ -152,7 +152,7 @@ fn texts_of(values: impl Iterator<Item = String>) -> Texts {
 /// A set's columns come back from Polars with the same memory, batch after batch.
 #[test]
 fn columns_are_recycled() {
-    let mut aggregate = Aggregate::new(&plan());
+    let mut aggregate = GroupAggregate::new(&plan());
     let mut set = ColumnSet::with_rows(&plan(), 1000);
     let before = addresses(&set.keys, &set.values);
     for round in 0..5 {
@@ -179,7 +179,7 @@ fn addresses(keys: &[Vec<u64>], values: &[Numbers]) -> Vec<usize> {
 fn a_million_groups_are_all_there() {
     const GROUPS: u32 = 1_000_000;
     let texts = texts_of((0..GROUPS / 2).map(|text| format!("{text:07}")));
-    let mut aggregate = Aggregate::new(&plan());
+    let mut aggregate = GroupAggregate::new(&plan());
     let mut set = ColumnSet::with_rows(&plan(), 1 << 16);
     for round in 0..2u64 {
         for i in 0..GROUPS {
@@ -236,7 +236,7 @@ proptest! {
 
 #[test]
 fn partials_of_many_tables_and_more_groups_than_a_set_holds() {
-    let rows: Vec<Row> = (0..30_000u32)
+    let rows: Vec<AggregatedRow> = (0..30_000u32)
         .map(|n| row(n % 5, format!("{}", n % 1999).as_bytes(), n as u16, n as f32, n as i8))
         .collect();
     for (table_rows, set_rows) in [(1 << 20, 1 << 16), (7000, 1000), (700, 90)] {
@@ -252,7 +252,7 @@ fn columns_of_partials_are_recycled() {
     let addresses =
         |set: &PartialSet| (addresses(&set.keys, &set.parts), set.counts.as_ptr(), set.rows_free());
     let before = addresses(&set);
-    let mut aggregate = Aggregate::new(&plan());
+    let mut aggregate = GroupAggregate::new(&plan());
     let record = &records(&[row(0, b"", 1, 1.0, 1)])[0];
     for _ in 0..3 {
         let mut table = GroupTable::with_limits(&plan(), 1000, 1000);

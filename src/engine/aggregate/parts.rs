@@ -17,7 +17,7 @@ const SIGNED_HALF: i64 = 1 << 32;
 
 /// A result's columns.
 #[derive(Clone, Debug)]
-pub struct Finished {
+pub struct FinishedFrame {
     /// The columns in the order of the schema, with their final types. Rows are as they came.
     pub frame: DataFrame,
     /// The columns with a sum, or a mean of one, that does not fit 64 bits and is null.
@@ -158,7 +158,7 @@ fn merged_m2(mean: Expr, m2: Expr) -> Expr {
 /// # Errors
 /// Where a column is missing, or has values that its field cannot have: a defect, or partials
 /// that something else has written.
-pub fn finish(schema: &Schema, frame: &DataFrame) -> PolarsResult<Finished> {
+pub fn finish(schema: &Schema, frame: &DataFrame) -> PolarsResult<FinishedFrame> {
     let count = frame.column("count")?.strict_cast(&DataType::UInt64)?;
     let mut columns: Vec<Column> =
         schema.keys().map(|key| frame.column(&key.name).cloned()).collect::<Result<_, _>>()?;
@@ -168,7 +168,7 @@ pub fn finish(schema: &Schema, frame: &DataFrame) -> PolarsResult<Finished> {
         let column = match aggregate {
             Aggregate::Count => count.clone(),
             Aggregate::Of { field, function } => {
-                let group = Parts { schema, frame, field, count: count.u64()? };
+                let group = FieldParts { schema, frame, field, count: count.u64()? };
                 let column = group.column(function)?;
                 if matches!(function, Function::Sum | Function::Mean) && column.has_nulls() {
                     overflowed.push(name.clone());
@@ -179,18 +179,18 @@ pub fn finish(schema: &Schema, frame: &DataFrame) -> PolarsResult<Finished> {
         columns.push(column.with_name(name.into()));
     }
     let frame = DataFrame::new(frame.height(), columns)?;
-    Ok(Finished { frame, overflowed })
+    Ok(FinishedFrame { frame, overflowed })
 }
 
 /// The parts of one field.
-struct Parts<'a> {
+struct FieldParts<'a> {
     schema: &'a Schema,
     frame: &'a DataFrame,
     field: usize,
     count: &'a UInt64Chunked,
 }
 
-impl Parts<'_> {
+impl FieldParts<'_> {
     fn kind(&self) -> Kind {
         self.schema.fields()[self.field].kind
     }

@@ -21,7 +21,7 @@ pub unsafe trait Bytes {}
 unsafe impl<const N: usize> Bytes for [u8; N] {}
 
 /// The records of runs, one after the other.
-pub struct Records<'a> {
+pub struct BlockRecords<'a> {
     runs: std::slice::Iter<'a, Run>,
     /// What is left of the run that was begun.
     rest: &'a [u8],
@@ -29,10 +29,10 @@ pub struct Records<'a> {
     record_bytes: usize,
 }
 
-impl<'a> Records<'a> {
+impl<'a> BlockRecords<'a> {
     /// Those of `runs`, which were found in `received`.
     pub fn of(runs: &'a [Run], received: &'a [u8], record_bytes: usize) -> Self {
-        Records { runs: runs.iter(), rest: &[], received, record_bytes }
+        BlockRecords { runs: runs.iter(), rest: &[], received, record_bytes }
     }
 }
 
@@ -57,7 +57,7 @@ impl<'a> Block<'a> {
 
     /// Takes the next records in the place of those before; false where there are none.
     #[inline(always)]
-    pub fn fill(&mut self, records: &mut Records<'a>) -> bool {
+    pub fn fill(&mut self, records: &mut BlockRecords<'a>) -> bool {
         self.record_bytes = records.record_bytes;
         self.filled = 0;
         while self.filled < BLOCK_RECORDS {
@@ -176,9 +176,9 @@ impl<'b, 'a> Fields<'b, 'a> {
     /// # Panics
     /// Where fields have fewer.
     #[inline(always)]
-    pub fn first<const N: usize>(&self) -> Parts<'b, 'a, N> {
+    pub fn first<const N: usize>(&self) -> FieldBytes<'b, 'a, N> {
         assert!(N <= self.width, "a part of a field");
-        Parts { starts: self.starts, offset: self.offset, bytes: PhantomData }
+        FieldBytes { starts: self.starts, offset: self.offset, bytes: PhantomData }
     }
 
     /// The last `N` bytes of each.
@@ -186,10 +186,10 @@ impl<'b, 'a> Fields<'b, 'a> {
     /// # Panics
     /// Where fields have fewer.
     #[inline(always)]
-    pub fn last<const N: usize>(&self) -> Parts<'b, 'a, N> {
+    pub fn last<const N: usize>(&self) -> FieldBytes<'b, 'a, N> {
         assert!(N <= self.width, "a part of a field");
         let offset = self.offset + self.width - N;
-        Parts { starts: self.starts, offset, bytes: PhantomData }
+        FieldBytes { starts: self.starts, offset, bytes: PhantomData }
     }
 }
 
@@ -197,13 +197,13 @@ impl<'b, 'a> Fields<'b, 'a> {
 ///
 /// All of `starts` point to `offset + N` bytes at least, as those of the fields do.
 #[derive(Clone, Copy)]
-pub struct Parts<'b, 'a, const N: usize> {
+pub struct FieldBytes<'b, 'a, const N: usize> {
     starts: &'b [*const u8],
     offset: usize,
     bytes: PhantomData<&'a [u8]>,
 }
 
-impl<'a, const N: usize> Parts<'_, 'a, N> {
+impl<'a, const N: usize> FieldBytes<'_, 'a, N> {
     /// Those of one record, by its place among them.
     ///
     /// # Panics
@@ -235,18 +235,18 @@ impl Rows {
 /// The slots of the groups of a block's records.
 ///
 /// The starts that were set point to `words` cells each, which live for `'a`.
-pub struct Slots<'a> {
+pub struct BlockSlots<'a> {
     starts: [*const Cell<u64>; BLOCK_RECORDS],
     words: usize,
     slots: PhantomData<&'a SlotWords>,
 }
 
-impl<'a> Slots<'a> {
+impl<'a> BlockSlots<'a> {
     /// One slot for each record: that of nothing, which is never looked at.
     #[inline(always)]
     pub fn of(nothing: &'a SlotWords) -> Self {
         let starts = [nothing.as_ptr(); BLOCK_RECORDS];
-        Slots { starts, words: nothing.len(), slots: PhantomData }
+        BlockSlots { starts, words: nothing.len(), slots: PhantomData }
     }
 
     /// What sets the slots of records.

@@ -32,7 +32,7 @@ pub trait SlotForm: Copy {
 /// A slot: where a hash leads first, or where an entry was found. After an insertion something
 /// else may stand there.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Place {
+pub struct SlotPlace {
     page: u32,
     slot: u32,
 }
@@ -43,30 +43,30 @@ pub type SlotWords = [Cell<u64>];
 /// Begins with a cache line, so that slots side by side share one.
 #[derive(Default)]
 #[repr(C, align(64))]
-struct Line([Cell<u64>; Line::WORDS]);
+struct CacheLine([Cell<u64>; CacheLine::WORDS]);
 
-impl Line {
+impl CacheLine {
     const WORDS: usize = 8;
 }
 
 struct Page {
-    lines: Box<[Line]>,
+    lines: Box<[CacheLine]>,
     entries: Cell<usize>,
     /// How many leading bits the hashes of its entries have in common.
     depth: u32,
 }
 
-fn free_slots(words: usize) -> Box<[Line]> {
-    (0..PAGE_SLOTS * words / Line::WORDS).map(|_| Line::default()).collect()
+fn free_slots(words: usize) -> Box<[CacheLine]> {
+    (0..PAGE_SLOTS * words / CacheLine::WORDS).map(|_| CacheLine::default()).collect()
 }
 
 #[inline(always)]
-fn words_of(lines: &[Line]) -> &SlotWords {
+fn words_of(lines: &[CacheLine]) -> &SlotWords {
     // SAFETY: a line is eight words and nothing else, as its representation says.
-    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * Line::WORDS) }
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * CacheLine::WORDS) }
 }
 
-const _: () = assert!(size_of::<Line>() == Line::WORDS * size_of::<u64>());
+const _: () = assert!(size_of::<CacheLine>() == CacheLine::WORDS * size_of::<u64>());
 
 impl Page {
     fn new(depth: u32, words: usize) -> Self {
@@ -74,7 +74,7 @@ impl Page {
     }
 
     /// Takes all entries out; those to come have `depth` bits in common.
-    fn empty(&mut self, depth: u32, words: usize) -> Box<[Line]> {
+    fn empty(&mut self, depth: u32, words: usize) -> Box<[CacheLine]> {
         self.entries.set(0);
         self.depth = depth;
         std::mem::replace(&mut self.lines, free_slots(words))
@@ -150,8 +150,8 @@ impl<'a> PageSlots<'a> {
 #[inline(always)]
 fn line_mask(form: impl SlotForm) -> usize {
     let words = form.words();
-    let even = words.is_power_of_two() && words < Line::WORDS;
-    if even { Line::WORDS / words - 1 } else { PAGE_SLOTS - 1 }
+    let even = words.is_power_of_two() && words < CacheLine::WORDS;
+    if even { CacheLine::WORDS / words - 1 } else { PAGE_SLOTS - 1 }
 }
 
 /// The slot behind this one, or the first of the line behind its last.
@@ -219,14 +219,14 @@ impl<F: SlotForm> PagedTable<F> {
 
     /// Where to look for an entry with this hash.
     #[inline]
-    pub fn place(&self, hash: u64) -> Place {
+    pub fn place(&self, hash: u64) -> SlotPlace {
         let page = self.directory[self.directory_index(hash)];
-        Place { page, slot: first_slot(hash) as u32 }
+        SlotPlace { page, slot: first_slot(hash) as u32 }
     }
 
     /// What stands there, free or not. Its hash must stay, and whether it is free.
     #[inline(always)]
-    pub fn at(&self, place: Place) -> &SlotWords {
+    pub fn at(&self, place: SlotPlace) -> &SlotWords {
         let page = &self.pages[place.page as usize];
         page.slot(place.slot as usize % PAGE_SLOTS, self.form.words())
     }
@@ -240,7 +240,7 @@ impl<F: SlotForm> PagedTable<F> {
     /// The place and the one behind it: nearly all entries are in one of the two where their hash
     /// leads.
     #[inline(always)]
-    pub fn pair_at(&self, place: Place) -> (&SlotWords, &SlotWords) {
+    pub fn pair_at(&self, place: SlotPlace) -> (&SlotWords, &SlotWords) {
         self.slots_of(&self.pages[place.page as usize]).pair_at(place.slot as usize)
     }
 
@@ -254,12 +254,12 @@ impl<F: SlotForm> PagedTable<F> {
     /// Any slot, free or not.
     #[inline(always)]
     pub fn any(&self) -> &SlotWords {
-        self.at(Place::default())
+        self.at(SlotPlace::default())
     }
 
     /// Whether nothing stands there.
     #[inline]
-    pub fn is_free(&self, place: Place) -> bool {
+    pub fn is_free(&self, place: SlotPlace) -> bool {
         self.at(place)[self.form.live_word()].get() == 0
     }
 
@@ -353,7 +353,7 @@ impl<F: SlotForm> PagedTable<F> {
     }
 }
 
-fn live_slots(lines: &[Line], form: impl SlotForm) -> impl Iterator<Item = &SlotWords> {
+fn live_slots(lines: &[CacheLine], form: impl SlotForm) -> impl Iterator<Item = &SlotWords> {
     let is_live = move |slot: &&SlotWords| slot[form.live_word()].get() != 0;
     words_of(lines).chunks_exact(form.words()).filter(is_live)
 }
@@ -366,9 +366,9 @@ mod tests {
 
     /// Entries of any width: their hash, their key, nothing, how often they came.
     #[derive(Clone, Copy)]
-    struct Wide(usize);
+    struct WideEntries(usize);
 
-    impl SlotForm for Wide {
+    impl SlotForm for WideEntries {
         fn words(self) -> usize {
             self.0
         }
@@ -393,7 +393,7 @@ mod tests {
     }
 
     fn count(keys: impl Iterator<Item = u32>, bits: u32, words: usize) {
-        let mut table = PagedTable::new(Wide(words));
+        let mut table = PagedTable::new(WideEntries(words));
         let mut oracle: HashMap<u32, u64> = HashMap::new();
         for key in keys {
             *oracle.entry(key).or_default() += 1;
@@ -422,8 +422,8 @@ mod tests {
 
     #[test]
     fn a_page_splits_when_it_is_full_and_not_before() {
-        let mut table = PagedTable::new(Wide(4));
-        let insert = |table: &mut PagedTable<Wide>, key: u32| {
+        let mut table = PagedTable::new(WideEntries(4));
+        let insert = |table: &mut PagedTable<WideEntries>, key: u32| {
             let hash = hash_of(key, 64);
             table.insert(hash, &entry(4, hash, key, 1), |entry| entry[0].get());
         };
@@ -441,7 +441,7 @@ mod tests {
     /// Splits that leave one half empty: all hashes begin with the same ten bits.
     #[test]
     fn hashes_that_begin_alike() {
-        let mut table = PagedTable::new(Wide(4));
+        let mut table = PagedTable::new(WideEntries(4));
         for key in 0..3000u32 {
             let hash = hash_of(key, 64) >> 10;
             table.insert(hash, &entry(4, hash, key, 1), |entry| entry[0].get());

@@ -4,7 +4,7 @@
 use super::intern::Interner;
 use super::texts::{TextLimit, Texts};
 use crate::config::Config;
-use crate::engine::blocks::block::{BLOCK_RECORDS, Block, Records, Rows};
+use crate::engine::blocks::block::{BLOCK_RECORDS, Block, BlockRecords, Rows};
 use crate::engine::blocks::number::{Number, Wide, with_number};
 use crate::engine::groups::columns::{Column, ColumnSet};
 use crate::engine::groups::lanes::{high, low};
@@ -80,7 +80,7 @@ impl Decoder {
     /// takes the number of free rows as its limit. Where a text goes beyond a limit, the records
     /// before it are in the columns, and it and those after it are not.
     pub fn decode(&mut self, received: &[u8], runs: &[Run], set: &mut ColumnSet) -> Decoded {
-        let mut records = Records::of(runs, received, self.plan.form().record_bytes);
+        let mut records = BlockRecords::of(runs, received, self.plan.form().record_bytes);
         let mut block = Block::new();
         let mut decoded = Decoded { records: 0, limit: None };
         while decoded.limit.is_none() && block.fill(&mut records) {
@@ -115,7 +115,7 @@ impl Decoder {
 
     #[inline(always)]
     fn fold_anywhere(&mut self, received: &[u8], runs: &[Run], groups: &mut GroupTable) -> Decoded {
-        let mut records = Records::of(runs, received, self.plan.form().record_bytes);
+        let mut records = BlockRecords::of(runs, received, self.plan.form().record_bytes);
         let mut block = Block::new();
         let mut decoded = Decoded { records: 0, limit: None };
         while decoded.limit.is_none() && block.fill(&mut records) {

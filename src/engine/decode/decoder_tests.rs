@@ -3,7 +3,7 @@
 use super::*;
 use crate::engine::groups::plan::KeyBits;
 use crate::engine::oracle::any::{self, records_of};
-use crate::engine::oracle::{Cell, read};
+use crate::engine::oracle::{NaiveCell, read};
 use crate::wire::records::packets::{PacketParser, RunList, Stop};
 use crate::wire::schema::{Endian, Framing, Schema};
 use crate::wire::text::Padding;
@@ -11,9 +11,9 @@ use proptest::prelude::*;
 
 const RECORD_BYTES: usize = 267;
 
-type Row = (u32, u16, f32, i8, Vec<u8>);
+type DecodedRow = (u32, u16, f32, i8, Vec<u8>);
 
-fn encode(row: &Row) -> Vec<u8> {
+fn encode(row: &DecodedRow) -> Vec<u8> {
     let mut bytes = row.0.to_be_bytes().to_vec();
     bytes.extend(row.1.to_be_bytes());
     bytes.extend(row.2.to_be_bytes());
@@ -39,19 +39,19 @@ fn runs_of(records: usize, record_bytes: usize, run_records: usize) -> Vec<Run> 
 }
 
 /// What a column of values holds for a field.
-fn value_of(source: &Source, cell: Cell) -> Wide {
+fn value_of(source: &Source, cell: NaiveCell) -> Wide {
     let is_signed = source.kind.is_signed();
     match (cell, source.bits) {
-        (Cell::Float(value), _) => Wide::Float(value),
-        (Cell::Integer(value), Half::Whole) if is_signed => Wide::Signed(value as i64),
-        (Cell::Integer(value), Half::Whole) => Wide::Unsigned(value as u64),
+        (NaiveCell::Float(value), _) => Wide::Float(value),
+        (NaiveCell::Integer(value), Half::Whole) if is_signed => Wide::Signed(value as i64),
+        (NaiveCell::Integer(value), Half::Whole) => Wide::Unsigned(value as u64),
         // Upper half times 2^32 plus lower half is the value, and the lower half is not negative.
-        (Cell::Integer(value), Half::High) if is_signed => {
+        (NaiveCell::Integer(value), Half::High) if is_signed => {
             Wide::Signed(value.div_euclid(1 << 32) as i64)
         }
-        (Cell::Integer(value), Half::High) => Wide::Unsigned(value.div_euclid(1 << 32) as u64),
-        (Cell::Integer(value), Half::Low) => Wide::Unsigned(value.rem_euclid(1 << 32) as u64),
-        (Cell::Bytes(bytes), _) => panic!("{bytes:?} is no number"),
+        (NaiveCell::Integer(value), Half::High) => Wide::Unsigned(value.div_euclid(1 << 32) as u64),
+        (NaiveCell::Integer(value), Half::Low) => Wide::Unsigned(value.rem_euclid(1 << 32) as u64),
+        (NaiveCell::Bytes(bytes), _) => panic!("{bytes:?} is no number"),
     }
 }
 
@@ -78,15 +78,15 @@ fn assert_holds(decoder: &Decoder, set: &ColumnSet, records: &[Vec<u8>]) {
             let KeyBits { word, bits, shift } = bits;
             let found = u128::from(set.keys[word][row] >> shift) % (1 << bits);
             match read(field, schema.endian(), record) {
-                Cell::Bytes(value) => {
+                NaiveCell::Bytes(value) => {
                     assert_eq!(texts.next().unwrap().get(found as usize), value, "{field:?}");
                 }
                 // Shifted so that the least value is zero: words compare as numbers do.
-                Cell::Integer(value) if field.kind.is_signed() => {
+                NaiveCell::Integer(value) if field.kind.is_signed() => {
                     assert_eq!(found as i128, value + (1 << (bits - 1)), "{field:?}");
                 }
-                Cell::Integer(value) => assert_eq!(found as i128, value, "{field:?}"),
-                Cell::Float(value) => panic!("{value} is a key"),
+                NaiveCell::Integer(value) => assert_eq!(found as i128, value, "{field:?}"),
+                NaiveCell::Float(value) => panic!("{value} is a key"),
             }
         }
         for (source, column) in plan.sources().iter().zip(&set.values) {
@@ -110,7 +110,7 @@ fn check(schema: Arc<Schema>, records: &[Vec<u8>], run_records: usize) {
 
 #[test]
 fn extremes_are_kept() {
-    let rows: Vec<Row> = vec![
+    let rows: Vec<DecodedRow> = vec![
         (0, 0, 0.0, 1, vec![]),
         (u32::MAX, u16::MAX, f32::MAX, i8::MIN, vec![b'x'; 256]),
         (1, 2, f32::INFINITY, i8::MAX, b"in\0ner".to_vec()),
@@ -125,10 +125,10 @@ fn extremes_are_kept() {
     let schema = Schema::built_in();
     let cell =
         |record: usize, field: usize| read(&schema.fields()[field], Endian::Big, &records[record]);
-    assert_eq!(cell(1, 0), Cell::Integer(u32::MAX.into()));
-    assert_eq!(cell(1, 3), Cell::Integer(-128));
-    assert_eq!(cell(6, 2), Cell::Float((f32::MIN_POSITIVE / 4.0).into()));
-    assert_eq!(cell(2, 4), Cell::Bytes(b"in\0ner".to_vec()));
+    assert_eq!(cell(1, 0), NaiveCell::Integer(u32::MAX.into()));
+    assert_eq!(cell(1, 3), NaiveCell::Integer(-128));
+    assert_eq!(cell(6, 2), NaiveCell::Float((f32::MIN_POSITIVE / 4.0).into()));
+    assert_eq!(cell(2, 4), NaiveCell::Bytes(b"in\0ner".to_vec()));
 }
 
 /// Around the records of a block, in runs that end elsewhere.
@@ -146,7 +146,8 @@ fn blocks_and_runs_end_anywhere() {
 /// Through the parser, of which each pass has room for a few rows.
 #[test]
 fn passes_append_to_what_is_there() {
-    let rows: Vec<Row> = (0..40u32).map(|i| (i, 0, 0.0, 0, format!("{i}").into_bytes())).collect();
+    let rows: Vec<DecodedRow> =
+        (0..40u32).map(|i| (i, 0, 0.0, 0, format!("{i}").into_bytes())).collect();
     let records: Vec<Vec<u8>> = rows.iter().map(encode).collect();
     let stream: Vec<u8> = records
         .chunks(3)
@@ -175,7 +176,7 @@ fn passes_append_to_what_is_there() {
 
 #[test]
 fn a_text_beyond_the_limit_stops_before_its_record() {
-    let rows: Vec<Row> =
+    let rows: Vec<DecodedRow> =
         (0..6u32).map(|i| (i, 0, 0.0, 0, format!("text {i}").into_bytes())).collect();
     let records: Vec<Vec<u8>> = rows.iter().map(encode).collect();
     let received = records.concat();

@@ -1,7 +1,7 @@
 //! Codes of fields beside a plain map, and the limits of what is kept.
 
 use super::*;
-use crate::engine::blocks::block::{Block, Records, Rows};
+use crate::engine::blocks::block::{Block, BlockRecords, Rows};
 use crate::engine::blocks::text_tag::tests::{PADDINGS, trimmed};
 use crate::wire::records::packets::Run;
 use crate::wire::schema::Kind;
@@ -26,14 +26,14 @@ fn field(value: &[u8], padding: &[u8]) -> [u8; FIELD_BYTES] {
 }
 
 /// The oracle: trims byte by byte, looks up in a HashMap.
-struct Naive {
+struct NaiveInterner {
     padding: Padding,
     codes: HashMap<Vec<u8>, u32>,
 }
 
-impl Naive {
+impl NaiveInterner {
     fn new(padding: Padding) -> Self {
-        Naive { padding, codes: HashMap::new() }
+        NaiveInterner { padding, codes: HashMap::new() }
     }
 
     fn code(&mut self, field: &[u8]) -> u32 {
@@ -100,7 +100,7 @@ fn the_texts_limit_holds_at_its_edge() {
 #[test]
 fn many_values_equal_the_oracle() {
     let mut interner = interner(100_000, 64 << 20);
-    let mut naive = Naive::new(Padding::BOTH);
+    let mut naive = NaiveInterner::new(Padding::BOTH);
     for round in 0..3 {
         for i in 0..5_000u32 {
             let value = match i % 3 {
@@ -139,7 +139,7 @@ proptest! {
         let form = TextForm::of(Kind::Text { bytes: width, padding });
         let mut interner = Interner::with_limits(form, 1000, 1 << 20);
         interner.past_cache = if past_cache { PAST_CACHE } else { 0 };
-        let mut naive = Naive::new(padding);
+        let mut naive = NaiveInterner::new(padding);
         let fields: Vec<Vec<u8>> = values
             .into_iter()
             .map(|mut value| {
@@ -149,7 +149,7 @@ proptest! {
             .collect();
         let bytes = fields.concat();
         let run = [Run { records: fields.len(), ..Run::default() }];
-        let mut records = Records::of(&run, &bytes, width);
+        let mut records = BlockRecords::of(&run, &bytes, width);
         let (mut block, mut codes) = (Block::new(), Vec::new());
         while block.fill(&mut records) {
             let mut some = vec![0; block.len()];

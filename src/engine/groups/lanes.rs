@@ -3,7 +3,7 @@
 
 use super::columns::Column;
 use super::plan::Lane;
-use crate::engine::blocks::block::{Block, Rows, Slots};
+use crate::engine::blocks::block::{Block, BlockSlots, Rows};
 use crate::engine::blocks::number::{Class, Number, Wide, with_number};
 use crate::engine::blocks::paged::SlotWords;
 use crate::wire::schema::Kind;
@@ -17,7 +17,7 @@ impl Lane {
     /// Adds the field of each of some records to its group's slot. That of the first record of a
     /// group is in its slot from the beginning, see [`begin`](Self::begin).
     #[inline(always)]
-    pub fn fold(&self, big: bool, block: &Block<'_>, slots: &Slots<'_>, rows: Rows) {
+    pub fn fold(&self, big: bool, block: &Block<'_>, slots: &BlockSlots<'_>, rows: Rows) {
         if matches!(self.part, Part::First | Part::M2) {
             return;
         }
@@ -31,7 +31,7 @@ impl Lane {
     fn fold_numbers<T: Number, const BIG: bool>(
         &self,
         block: &Block<'_>,
-        slots: &Slots<'_>,
+        slots: &BlockSlots<'_>,
         rows: Rows,
     ) {
         let Lane { word, shift, .. } = *self;

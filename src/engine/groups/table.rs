@@ -4,8 +4,8 @@
 
 use super::plan::{GroupSlots, Plan};
 use crate::config::FOLD_ROWS;
-use crate::engine::blocks::block::{BLOCK_RECORDS, Block, Rows, Slots};
-use crate::engine::blocks::paged::{PagedTable, Place, SlotForm, SlotWords};
+use crate::engine::blocks::block::{BLOCK_RECORDS, Block, BlockSlots, Rows};
+use crate::engine::blocks::paged::{PagedTable, SlotForm, SlotPlace, SlotWords};
 use foldhash::fast::RandomState;
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher};
@@ -105,7 +105,7 @@ impl GroupTable {
         keys: &[u64],
         places: &Places,
     ) -> usize {
-        let mut slots = Slots::of(self.table.any());
+        let mut slots = BlockSlots::of(self.table.any());
         let to = match self.plan.key_words() {
             1 => self.count_narrow(block, rows, keys, places, &mut slots),
             _ => self.count(block, rows, keys, &mut slots),
@@ -115,7 +115,7 @@ impl GroupTable {
     }
 
     #[inline(always)]
-    fn fold_lanes(&self, block: &Block<'_>, slots: &Slots<'_>, rows: Rows) {
+    fn fold_lanes(&self, block: &Block<'_>, slots: &BlockSlots<'_>, rows: Rows) {
         let big = self.plan.is_big_endian();
         for lane in self.plan.lanes() {
             lane.fold(big, block, slots, rows);
@@ -156,7 +156,7 @@ impl GroupTable {
         rows: Rows,
         keys: &[u64],
         places: &Places,
-        slots: &mut Slots<'a>,
+        slots: &mut BlockSlots<'a>,
     ) -> usize {
         let mut from = rows.from;
         loop {
@@ -188,7 +188,7 @@ impl GroupTable {
         block: &Block<'_>,
         rows: Rows,
         keys: &[u64],
-        slots: &mut Slots<'a>,
+        slots: &mut BlockSlots<'a>,
     ) -> usize {
         let keys = keys.chunks_exact(self.plan.key_words()).skip(rows.from);
         for (row, key) in (rows.from..rows.to).zip(keys) {
@@ -269,12 +269,12 @@ impl GroupTable {
 
 /// Where the keys of a block are looked for first, once a table has more than one page. Holds as
 /// long as the table has no more pages.
-struct Places([Place; BLOCK_RECORDS]);
+struct Places([SlotPlace; BLOCK_RECORDS]);
 
 impl Places {
     #[inline(always)]
     fn none() -> Self {
-        Places([Place::default(); BLOCK_RECORDS])
+        Places([SlotPlace::default(); BLOCK_RECORDS])
     }
 }
 
@@ -285,7 +285,7 @@ impl Places {
 fn count_in<'a>(
     rows: Rows,
     keys: &[u64],
-    slots: &mut Slots<'a>,
+    slots: &mut BlockSlots<'a>,
     pair_of: impl Fn(usize, u64) -> (&'a SlotWords, &'a SlotWords),
 ) -> usize {
     let mut slots = slots.setter();

@@ -1,7 +1,7 @@
 //! The fold against a map of plain Rust over the same rows: shares no code with what it checks.
 
 use super::*;
-use crate::engine::blocks::block::{BLOCK_RECORDS, Records};
+use crate::engine::blocks::block::{BLOCK_RECORDS, BlockRecords};
 use crate::engine::groups::columns::{Column, PartialSet};
 use crate::wire::records::packets::{Ends, Run};
 use crate::wire::schema::{Endian, Framing, Kind, Schema};
@@ -9,10 +9,10 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 /// A key of any bits, and what a record of the built-in schema has as B, C and D.
-type Row = (u64, u16, f32, i8);
+type FoldedRow = (u64, u16, f32, i8);
 type Sums = BTreeMap<u64, (u64, f64, u64, i64)>;
 
-fn naive(rows: &[Row]) -> Sums {
+fn naive(rows: &[FoldedRow]) -> Sums {
     let mut sums = Sums::new();
     for &(key, b, c, d) in rows {
         let sum = sums.entry(key).or_insert((0, 0.0, 0, i64::MAX));
@@ -26,7 +26,7 @@ fn table(groups_limit: usize, rows_limit: u64) -> GroupTable {
 }
 
 /// A record whose A and E are of no interest here.
-fn record(&(_, b, c, d): &Row) -> [u8; 267] {
+fn record(&(_, b, c, d): &FoldedRow) -> [u8; 267] {
     let mut record = [b' '; 267];
     record[4..6].copy_from_slice(&b.to_be_bytes());
     record[6..10].copy_from_slice(&c.to_be_bytes());
@@ -35,7 +35,7 @@ fn record(&(_, b, c, d): &Row) -> [u8; 267] {
 }
 
 /// Folds rows in batches of `batch_rows`; gives how many were folded.
-fn fold(groups: &mut GroupTable, rows: &[Row], batch_rows: usize) -> usize {
+fn fold(groups: &mut GroupTable, rows: &[FoldedRow], batch_rows: usize) -> usize {
     let mut all = 0;
     for batch in rows.chunks(batch_rows) {
         let records: Vec<u8> = batch.iter().flat_map(record).collect();
@@ -59,7 +59,7 @@ pub(in crate::engine) fn fold_block(
     let records = bytes.len() / record_bytes;
     let run = [Run { offset: 0, records, ends: Ends::None }];
     let mut block = Block::new();
-    block.fill(&mut Records::of(&run, bytes, record_bytes));
+    block.fill(&mut BlockRecords::of(&run, bytes, record_bytes));
     groups.fold(&block, records, keys)
 }
 
@@ -77,7 +77,7 @@ fn sums_of(groups: &GroupTable) -> Sums {
     (0..set.counts.len()).map(|i| (set.keys[0][i], (b[i], c[i], set.counts[i], d[i]))).collect()
 }
 
-fn row(key: u64, number: u64) -> Row {
+fn row(key: u64, number: u64) -> FoldedRow {
     // Sums of these are exact in any order.
     (key, number as u16, (number % 1024) as f32 * 0.5, number as i8)
 }
@@ -87,7 +87,7 @@ fn row(key: u64, number: u64) -> Row {
 fn groups_equal_the_oracle_whatever_their_number() {
     let mut random = fastrand::Rng::with_seed(1);
     for groups in [1, 125, 10_000, 300_000] {
-        let rows: Vec<Row> =
+        let rows: Vec<FoldedRow> =
             (0..400_000).map(|n| row(random.u64(..groups) * 0x1_0000_0001, n)).collect();
         let mut table = table(1 << 20, u64::from(u32::MAX));
         assert_eq!(fold(&mut table, &rows, BLOCK_RECORDS), rows.len());
@@ -99,7 +99,7 @@ fn groups_equal_the_oracle_whatever_their_number() {
 
 #[test]
 fn the_groups_limit_holds_at_its_edge() {
-    let rows: Vec<Row> =
+    let rows: Vec<FoldedRow> =
         (0..10).map(|n| row([7, 7, 0, 9, 0, 8, 7, 8, 9, 0][n], n as u64)).collect();
     for (limit, folded) in [(1, 2), (2, 3), (3, 5), (4, 10)] {
         let mut table = table(limit, 100);
@@ -113,7 +113,7 @@ fn the_groups_limit_holds_at_its_edge() {
 #[test]
 fn the_groups_limit_holds_at_its_edge_in_a_large_table() {
     let limit = 50_000;
-    let rows: Vec<Row> = (0..60_000).map(|n| row(n, n)).collect();
+    let rows: Vec<FoldedRow> = (0..60_000).map(|n| row(n, n)).collect();
     let mut table = table(limit, 1 << 20);
     assert_eq!(fold(&mut table, &rows, BLOCK_RECORDS), limit);
     assert_eq!(table.groups(), limit);
@@ -207,7 +207,7 @@ proptest! {
         keys in proptest::collection::vec(prop_oneof![0u64..5, 0u64..3000, any::<u64>()], 0..4000),
         batch_rows in 1..=BLOCK_RECORDS,
     ) {
-        let rows: Vec<Row> = (0u64..).zip(keys).map(|(n, key)| row(key, n)).collect();
+        let rows: Vec<FoldedRow> = (0u64..).zip(keys).map(|(n, key)| row(key, n)).collect();
         let mut table = table(1 << 20, 1 << 20);
         prop_assert_eq!(fold(&mut table, &rows, batch_rows), rows.len());
         prop_assert_eq!(sums_of(&table), naive(&rows));

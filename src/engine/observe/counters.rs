@@ -1,7 +1,7 @@
 //! What the engine has counted since its start, worker by worker: opens nothing, formats nothing
 //! and reads no clock.
 //!
-//! Each [`Tally`] has one writing thread, so counting is a load and a store and no locked
+//! Each [`WorkerTally`] has one writing thread, so counting is a load and a store and no locked
 //! instruction; whoever reads may be a moment behind, and never sees a count go back.
 
 use crate::config::queued_bytes_of_worker;
@@ -61,7 +61,7 @@ impl Protocol {
 /// What one thread has counted. Arrays are in the order of the `ALL` of their type.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct Tally {
+pub struct WorkerTally {
     /// Connections taken over, by [`Protocol`].
     pub opened: [Count; 2],
     /// Connections that have ended, by [`Protocol`].
@@ -122,7 +122,7 @@ fn merge(all: &Mutex<Latency>, gathered: &mut Latency) {
     }
 }
 
-impl Tally {
+impl WorkerTally {
     /// Adds latencies of messages that the thread has gathered by itself, and empties them.
     pub fn merge_message_latency(&self, gathered: &mut Latency) {
         merge(&self.message_latency, gathered);
@@ -152,11 +152,11 @@ impl Tally {
 #[derive(Debug)]
 pub struct Counters {
     /// One a worker, in their order.
-    pub workers: Box<[Tally]>,
+    pub workers: Box<[WorkerTally]>,
     /// Connections that no worker saw.
-    pub acceptor: Tally,
+    pub acceptor: WorkerTally,
     /// Record streams, counted when they are reported.
-    pub reporter: Tally,
+    pub reporter: WorkerTally,
     /// Bytes that wait to be written to the receivers of each worker. Each has its part of the
     /// whole, so that it can decide by itself whom to cut.
     pub queued: Box<[Arc<QueueBudget>]>,
@@ -166,9 +166,9 @@ impl Counters {
     /// All zero, for `workers` workers.
     pub fn new(workers: usize) -> Arc<Self> {
         Arc::new(Counters {
-            workers: (0..workers).map(|_| Tally::default()).collect(),
-            acceptor: Tally::default(),
-            reporter: Tally::default(),
+            workers: (0..workers).map(|_| WorkerTally::default()).collect(),
+            acceptor: WorkerTally::default(),
+            reporter: WorkerTally::default(),
             queued: (0..workers)
                 .map(|_| QueueBudget::new(queued_bytes_of_worker(workers)))
                 .collect(),
@@ -176,12 +176,12 @@ impl Counters {
     }
 
     /// Every tally.
-    pub fn tallies(&self) -> impl Iterator<Item = &Tally> {
+    pub fn tallies(&self) -> impl Iterator<Item = &WorkerTally> {
         self.workers.iter().chain([&self.acceptor, &self.reporter])
     }
 
     /// The sum of one count over all tallies.
-    pub fn sum(&self, count: impl Fn(&Tally) -> &Count) -> u64 {
+    pub fn sum(&self, count: impl Fn(&WorkerTally) -> &Count) -> u64 {
         self.tallies().map(|tally| count(tally).get()).sum()
     }
 
@@ -207,7 +207,7 @@ impl Counters {
         self.sum_latency(|worker| &worker.packet_latency)
     }
 
-    fn sum_latency(&self, of: impl Fn(&Tally) -> &Mutex<Latency>) -> Latency {
+    fn sum_latency(&self, of: impl Fn(&WorkerTally) -> &Mutex<Latency>) -> Latency {
         let mut sum = Latency::default();
         for worker in &self.workers {
             sum.merge(&of(worker).lock().unwrap_or_else(PoisonError::into_inner));

@@ -5,7 +5,7 @@
 //! agent reads. prometheus-client writes OpenMetrics, where the family of a counter has another
 //! name than its samples; so names are given whole here, and counters are written as plain values.
 
-use super::snapshot::{CoreSnapshot, Snapshot, State};
+use super::snapshot::{CoreSnapshot, EngineState, Snapshot};
 use crate::engine::stream::latency::Latency;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode_registry;
@@ -78,7 +78,7 @@ impl Snapshot {
     fn encode_process(&self, families: &mut Families<'_>) -> fmt::Result {
         let help = "The version that runs; always 1.";
         families.labelled("build_info", help, Gauge, [([("version", self.version)], 1_u64)])?;
-        let ready = u64::from(self.state == State::Ready);
+        let ready = u64::from(self.state == EngineState::Ready);
         let help = "1 while connections are taken, 0 while it stops.";
         families.single("ready", help, Gauge, ready)?;
         let help = "Moment of the start, since the beginning of 1970.";

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 fn text_of(counters: &Counters) -> String {
     let facts = Facts {
-        state: State::Ready,
+        state: EngineState::Ready,
         uptime: Duration::from_secs(10),
         started: Duration::from_secs(1_700_000_000),
         resident_bytes: Some(123_456_789),

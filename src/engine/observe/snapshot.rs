@@ -1,7 +1,7 @@
 //! What is known of a running engine at one moment, as plain values: reads no clock, no file and
 //! no socket. Serialised it is the body of `/stats.json`, whose keys never change their meaning.
 
-use super::counters::{Count, Counters, Protocol, Tally};
+use super::counters::{Count, Counters, Protocol, WorkerTally};
 use crate::engine::stream::latency::Latency;
 use crate::engine::stream::received::Reason;
 use crate::wire::messages::fault::Fault;
@@ -50,7 +50,7 @@ impl Serialize for ByWord {
 /// Whether new connections are welcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum EngineState {
     /// Connections are taken.
     Ready,
     /// The engine is stopping: none is taken, running ones may still end by themselves.
@@ -61,7 +61,7 @@ pub enum State {
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
     /// Ready or draining.
-    pub state: State,
+    pub state: EngineState,
     /// Since the start.
     pub uptime: Duration,
     /// Moment of the start, since the beginning of 1970.
@@ -211,7 +211,7 @@ pub struct Snapshot {
     /// Version of the program.
     pub version: &'static str,
     /// Ready or draining.
-    pub state: State,
+    pub state: EngineState,
     /// Since the start.
     pub uptime_seconds: f64,
     /// Moment of the start, in seconds since the beginning of 1970.
@@ -296,7 +296,7 @@ impl Snapshot {
     /// Everything as it is now. Each worker's latencies are locked for as long as copying them
     /// takes; nothing else is locked.
     pub fn take(counters: &Counters, facts: &Facts<'_>, rates: &Rates) -> Self {
-        let sum = |count: fn(&Tally) -> &Count| counters.sum(count);
+        let sum = |count: fn(&WorkerTally) -> &Count| counters.sum(count);
         let (message_latencies, packet_latencies) =
             (counters.message_latency(), counters.packet_latency());
         let (by_type, by_fault) = (messages(counters), faults(counters));
@@ -348,7 +348,7 @@ impl Snapshot {
     }
 }
 
-fn by_protocol(counters: &Counters, counts: fn(&Tally) -> &[Count; 2]) -> ByListener {
+fn by_protocol(counters: &Counters, counts: fn(&WorkerTally) -> &[Count; 2]) -> ByListener {
     ByListener::of(|protocol| counters.sum(|tally| &counts(tally)[protocol as usize]))
 }
 
@@ -385,7 +385,7 @@ fn cores(counters: &Counters, cores: &[usize], rates: &Rates) -> Vec<CoreSnapsho
 }
 
 /// Connections that one thread has now.
-fn active(tally: &Tally) -> u64 {
+fn active(tally: &WorkerTally) -> u64 {
     let sum = |counts: &[Count; 2]| -> u64 { counts.iter().map(Count::get).sum() };
     // Closed first: a connection that ends in between must not make the difference negative.
     let closed = sum(&tally.closed);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 fn facts(cores: &[usize]) -> Facts<'_> {
     Facts {
-        state: State::Ready,
+        state: EngineState::Ready,
         uptime: Duration::from_millis(12_345),
         started: Duration::from_secs(1_700_000_000),
         resident_bytes: Some(4096),

@@ -1,13 +1,13 @@
 //! What a result must be, for tests: each record read byte by byte as its schema says, groups in a
 //! map, sums in 128 bits. Shares no decoding and no aggregation with what it checks.
 
-use crate::engine::aggregate::{Finished, GroupColumn, Grouped, Value};
+use crate::engine::aggregate::{FinishedGroups, GroupColumn, Grouped, Value};
 use crate::wire::schema::{Aggregate, Endian, Field, Function, Kind, Schema};
 use std::collections::BTreeMap;
 
 /// What stands in a field.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Cell {
+pub enum NaiveCell {
     /// An integer, or a bool as 0 and 1.
     Integer(i128),
     /// A number with a fraction.
@@ -16,25 +16,25 @@ pub enum Cell {
     Bytes(Vec<u8>),
 }
 
-impl Cell {
+impl NaiveCell {
     fn integer(&self) -> i128 {
         match self {
-            Cell::Integer(value) => *value,
+            NaiveCell::Integer(value) => *value,
             other => panic!("{other:?} is no integer"),
         }
     }
 
     fn float(&self) -> f64 {
         match self {
-            Cell::Integer(value) => *value as f64,
-            Cell::Float(value) => *value,
-            Cell::Bytes(bytes) => panic!("{bytes:?} is no number"),
+            NaiveCell::Integer(value) => *value as f64,
+            NaiveCell::Float(value) => *value,
+            NaiveCell::Bytes(bytes) => panic!("{bytes:?} is no number"),
         }
     }
 }
 
 /// Reads a field of a record.
-pub fn read(field: &Field, endian: Endian, record: &[u8]) -> Cell {
+pub fn read(field: &Field, endian: Endian, record: &[u8]) -> NaiveCell {
     let bytes = &record[field.offset..field.offset + field.kind.width()];
     let mut number = 0u64;
     for i in 0..bytes.len().min(8) {
@@ -47,15 +47,15 @@ pub fn read(field: &Field, endian: Endian, record: &[u8]) -> Cell {
     let unsigned = i128::from(number);
     let bits = 8 * bytes.len();
     match field.kind {
-        Kind::U8 | Kind::U16 | Kind::U32 | Kind::U64 => Cell::Integer(unsigned),
+        Kind::U8 | Kind::U16 | Kind::U32 | Kind::U64 => NaiveCell::Integer(unsigned),
         Kind::I8 | Kind::I16 | Kind::I32 | Kind::I64 => {
             let is_negative = number >> (bits - 1) == 1;
-            Cell::Integer(if is_negative { unsigned - (1 << bits) } else { unsigned })
+            NaiveCell::Integer(if is_negative { unsigned - (1 << bits) } else { unsigned })
         }
-        Kind::F32 => Cell::Float(f64::from(f32::from_bits(number as u32))),
-        Kind::F64 => Cell::Float(f64::from_bits(number)),
-        Kind::Bool => Cell::Integer(i128::from(number != 0)),
-        Kind::Bytes { .. } => Cell::Bytes(bytes.to_vec()),
+        Kind::F32 => NaiveCell::Float(f64::from(f32::from_bits(number as u32))),
+        Kind::F64 => NaiveCell::Float(f64::from_bits(number)),
+        Kind::Bool => NaiveCell::Integer(i128::from(number != 0)),
+        Kind::Bytes { .. } => NaiveCell::Bytes(bytes.to_vec()),
         Kind::Text { padding, .. } => {
             let mut value = bytes.to_vec();
             while matches!(
@@ -64,7 +64,7 @@ pub fn read(field: &Field, endian: Endian, record: &[u8]) -> Cell {
             ) {
                 value.pop();
             }
-            Cell::Bytes(value)
+            NaiveCell::Bytes(value)
         }
         Kind::Skip { .. } => panic!("skipped bytes are nothing"),
     }
@@ -78,9 +78,9 @@ fn groups<'a>(schema: &Schema, records: &'a [Vec<u8>]) -> BTreeMap<Key, Vec<&'a 
     let mut groups: BTreeMap<Key, Vec<&[u8]>> = BTreeMap::new();
     for record in records {
         let key = schema.keys().map(|field| match read(field, schema.endian(), record) {
-            Cell::Integer(value) => (value, Vec::new()),
-            Cell::Bytes(bytes) => (0, bytes),
-            Cell::Float(_) => panic!("no key has a fraction"),
+            NaiveCell::Integer(value) => (value, Vec::new()),
+            NaiveCell::Bytes(bytes) => (0, bytes),
+            NaiveCell::Float(_) => panic!("no key has a fraction"),
         });
         groups.entry(key.collect()).or_default().push(record);
     }
@@ -89,9 +89,9 @@ fn groups<'a>(schema: &Schema, records: &'a [Vec<u8>]) -> BTreeMap<Key, Vec<&'a 
 
 /// What a cell of a result must be.
 #[derive(Debug)]
-enum Expected {
+enum NaiveExpectation {
     /// Exactly this.
-    Exact(Cell),
+    Exact(NaiveCell),
     /// A number as near to this.
     Near { value: f64, tolerance: f64 },
     /// A number whose square is as near to this.
@@ -106,7 +106,11 @@ enum Expected {
 ///
 /// # Errors
 /// The first difference.
-pub fn compare(schema: &Schema, records: &[Vec<u8>], finished: &Finished) -> Result<(), String> {
+pub fn compare(
+    schema: &Schema,
+    records: &[Vec<u8>],
+    finished: &FinishedGroups,
+) -> Result<(), String> {
     let grouped = &finished.grouped;
     let groups = groups(schema, records);
     let columns = grouped.columns();
@@ -117,9 +121,9 @@ pub fn compare(schema: &Schema, records: &[Vec<u8>], finished: &Finished) -> Res
     let mut overflowed = vec![false; columns.len()];
     for (row, records) in groups.values().enumerate() {
         let first = records[0];
-        let keys = schema
-            .keys()
-            .map(|field| (field.kind, Expected::Exact(read(field, schema.endian(), first))));
+        let keys = schema.keys().map(|field| {
+            (field.kind, NaiveExpectation::Exact(read(field, schema.endian(), first)))
+        });
         let made = schema.aggregates().iter().map(|&aggregate| expect(schema, aggregate, records));
         for (i, (kind, expected)) in keys.chain(made).enumerate() {
             let (column, value) = (columns[i], columns[i].value(row));
@@ -131,7 +135,7 @@ pub fn compare(schema: &Schema, records: &[Vec<u8>], finished: &Finished) -> Res
                 ));
             }
             let is_sum = column.name().ends_with("_sum");
-            overflowed[i] |= is_sum && matches!(expected, Expected::Null);
+            overflowed[i] |= is_sum && matches!(expected, NaiveExpectation::Null);
         }
     }
     let names = columns.iter().zip(overflowed).filter(|(_, over)| *over);
@@ -143,7 +147,7 @@ pub fn compare(schema: &Schema, records: &[Vec<u8>], finished: &Finished) -> Res
 }
 
 /// The same, where a difference is the end of a test.
-pub fn assert_same(schema: &Schema, records: &[Vec<u8>], finished: &Finished) {
+pub fn assert_same(schema: &Schema, records: &[Vec<u8>], finished: &FinishedGroups) {
     if let Err(difference) = compare(schema, records, finished) {
         panic!("{difference}\n{schema:#?}");
     }
@@ -189,26 +193,28 @@ fn type_of(function: Function, kind: Kind) -> &'static str {
 }
 
 /// What an aggregate of a group must be, and of which type its cell is.
-fn expect(schema: &Schema, aggregate: Aggregate, records: &[&[u8]]) -> (Kind, Expected) {
+fn expect(schema: &Schema, aggregate: Aggregate, records: &[&[u8]]) -> (Kind, NaiveExpectation) {
     let Aggregate::Of { field, function } = aggregate else {
-        return (Kind::U64, Expected::Exact(Cell::Integer(records.len() as i128)));
+        return (Kind::U64, NaiveExpectation::Exact(NaiveCell::Integer(records.len() as i128)));
     };
     let field = &schema.fields()[field];
-    let values: Vec<Cell> =
+    let values: Vec<NaiveCell> =
         records.iter().map(|record| read(field, schema.endian(), record)).collect();
     let kind = field.kind;
     match function {
-        Function::First => (kind, Expected::Exact(values[0].clone())),
-        Function::Last => (kind, Expected::Exact(values[values.len() - 1].clone())),
-        Function::Min => (kind, Expected::Exact(extreme(kind, &values, |a, b| a < b))),
-        Function::Max => (kind, Expected::Exact(extreme(kind, &values, |a, b| a > b))),
+        Function::First => (kind, NaiveExpectation::Exact(values[0].clone())),
+        Function::Last => (kind, NaiveExpectation::Exact(values[values.len() - 1].clone())),
+        Function::Min => (kind, NaiveExpectation::Exact(extreme(kind, &values, |a, b| a < b))),
+        Function::Max => (kind, NaiveExpectation::Exact(extreme(kind, &values, |a, b| a > b))),
         Function::Sum => sum(kind, &values),
         Function::Mean => (Kind::F64, mean(kind, &values)),
         Function::Var => (Kind::F64, variance(&values)),
         Function::Std => (
             Kind::F64,
             match variance(&values) {
-                Expected::Near { value, tolerance } => Expected::SquareNear { value, tolerance },
+                NaiveExpectation::Near { value, tolerance } => {
+                    NaiveExpectation::SquareNear { value, tolerance }
+                }
                 other => other,
             },
         ),
@@ -216,27 +222,27 @@ fn expect(schema: &Schema, aggregate: Aggregate, records: &[&[u8]]) -> (Kind, Ex
 }
 
 /// The value that is beyond all others; NaN is none where there is a number.
-fn extreme(kind: Kind, values: &[Cell], is_beyond: impl Fn(f64, f64) -> bool) -> Cell {
+fn extreme(kind: Kind, values: &[NaiveCell], is_beyond: impl Fn(f64, f64) -> bool) -> NaiveCell {
     if !kind.is_float() {
-        let integers = || values.iter().map(Cell::integer);
+        let integers = || values.iter().map(NaiveCell::integer);
         // Which of the two is asked for.
         let value = if is_beyond(0.0, 1.0) { integers().min() } else { integers().max() };
-        return Cell::Integer(value.expect("a group has a record"));
+        return NaiveCell::Integer(value.expect("a group has a record"));
     }
     let mut found = f64::NAN;
-    for value in values.iter().map(Cell::float).filter(|value| !value.is_nan()) {
+    for value in values.iter().map(NaiveCell::float).filter(|value| !value.is_nan()) {
         if found.is_nan() || is_beyond(value, found) {
             found = value;
         }
     }
-    Cell::Float(found)
+    NaiveCell::Float(found)
 }
 
-fn exact_sum(values: &[Cell]) -> i128 {
-    values.iter().map(Cell::integer).sum()
+fn exact_sum(values: &[NaiveCell]) -> i128 {
+    values.iter().map(NaiveCell::integer).sum()
 }
 
-fn sum(kind: Kind, values: &[Cell]) -> (Kind, Expected) {
+fn sum(kind: Kind, values: &[NaiveCell]) -> (Kind, NaiveExpectation) {
     if kind.is_float() {
         return (Kind::F64, float_sum(values));
     }
@@ -245,51 +251,58 @@ fn sum(kind: Kind, values: &[Cell]) -> (Kind, Expected) {
         true => (Kind::I64, i64::try_from(sum).is_ok()),
         false => (Kind::U64, u64::try_from(sum).is_ok()),
     };
-    (kind, if fits { Expected::Exact(Cell::Integer(sum)) } else { Expected::Null })
+    (
+        kind,
+        if fits {
+            NaiveExpectation::Exact(NaiveCell::Integer(sum))
+        } else {
+            NaiveExpectation::Null
+        },
+    )
 }
 
 /// As IEEE 754 says, whatever the order; near where that matters.
-fn float_sum(values: &[Cell]) -> Expected {
-    let values = || values.iter().map(Cell::float);
+fn float_sum(values: &[NaiveCell]) -> NaiveExpectation {
+    let values = || values.iter().map(NaiveCell::float);
     let has = |special: f64| values().any(|value| value == special);
     let size: f64 = values().filter(|value| value.is_finite()).map(f64::abs).sum();
     if values().any(f64::is_nan) || has(f64::INFINITY) && has(f64::NEG_INFINITY) {
-        Expected::Exact(Cell::Float(f64::NAN))
+        NaiveExpectation::Exact(NaiveCell::Float(f64::NAN))
     } else if !size.is_finite() {
-        Expected::Any
+        NaiveExpectation::Any
     } else if values().any(f64::is_infinite) {
-        Expected::Exact(Cell::Float(values().sum()))
+        NaiveExpectation::Exact(NaiveCell::Float(values().sum()))
     } else {
-        Expected::Near { value: values().sum(), tolerance: 1e-9 * size }
+        NaiveExpectation::Near { value: values().sum(), tolerance: 1e-9 * size }
     }
 }
 
-fn mean(kind: Kind, values: &[Cell]) -> Expected {
+fn mean(kind: Kind, values: &[NaiveCell]) -> NaiveExpectation {
     let count = values.len() as f64;
     if !kind.is_float() {
-        return Expected::Exact(Cell::Float(exact_sum(values) as f64 / count));
+        return NaiveExpectation::Exact(NaiveCell::Float(exact_sum(values) as f64 / count));
     }
     match float_sum(values) {
-        Expected::Near { value, tolerance } => {
-            Expected::Near { value: value / count, tolerance: tolerance / count }
+        NaiveExpectation::Near { value, tolerance } => {
+            NaiveExpectation::Near { value: value / count, tolerance: tolerance / count }
         }
         other => other,
     }
 }
 
 /// In two passes: the mean, and the squared distances from it.
-fn variance(values: &[Cell]) -> Expected {
-    let values: Vec<f64> = values.iter().map(Cell::float).collect();
+fn variance(values: &[NaiveCell]) -> NaiveExpectation {
+    let values: Vec<f64> = values.iter().map(NaiveCell::float).collect();
     let count = values.len() as f64;
     let largest = values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
     if values.len() < 2 {
-        return Expected::Null;
+        return NaiveExpectation::Null;
     }
     if values.iter().any(|value| !value.is_finite()) {
-        return Expected::Exact(Cell::Float(f64::NAN));
+        return NaiveExpectation::Exact(NaiveCell::Float(f64::NAN));
     }
     if !(largest * largest * 4.0 * count).is_finite() {
-        return Expected::Any;
+        return NaiveExpectation::Any;
     }
     let mean = values.iter().map(|value| value / count).sum::<f64>();
     let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
@@ -297,18 +310,18 @@ fn variance(values: &[Cell]) -> Expected {
     // One pass loses some digits of the distances where they are small beside the values: Chan,
     // Golub and LeVeque 1983 say n times epsilon times the condition, which is this.
     let lost = 4.0 * count * f64::EPSILON * largest;
-    Expected::Near { value, tolerance: 1e-9 * value + lost * value.sqrt() + lost * lost }
+    NaiveExpectation::Near { value, tolerance: 1e-9 * value + lost * value.sqrt() + lost * lost }
 }
 
-fn is_as_expected(kind: Kind, expected: &Expected, value: Value<'_>) -> bool {
+fn is_as_expected(kind: Kind, expected: &NaiveExpectation, value: Value<'_>) -> bool {
     match (expected, value) {
-        (Expected::Null, value) => value == Value::Null,
-        (Expected::Exact(cell), value) => is_cell(kind, cell, value),
-        (Expected::Any, Value::Float(_)) => true,
-        (Expected::Near { value, tolerance }, Value::Float(found)) => {
+        (NaiveExpectation::Null, value) => value == Value::Null,
+        (NaiveExpectation::Exact(cell), value) => is_cell(kind, cell, value),
+        (NaiveExpectation::Any, Value::Float(_)) => true,
+        (NaiveExpectation::Near { value, tolerance }, Value::Float(found)) => {
             (found - value).abs() <= *tolerance
         }
-        (Expected::SquareNear { value, tolerance }, Value::Float(found)) => {
+        (NaiveExpectation::SquareNear { value, tolerance }, Value::Float(found)) => {
             found >= 0.0 && (found * found - value).abs() <= *tolerance + 1e-12 * value
         }
         _ => false,
@@ -316,18 +329,18 @@ fn is_as_expected(kind: Kind, expected: &Expected, value: Value<'_>) -> bool {
 }
 
 /// Whether a cell of a type holds exactly this.
-fn is_cell(kind: Kind, cell: &Cell, value: Value<'_>) -> bool {
+fn is_cell(kind: Kind, cell: &NaiveCell, value: Value<'_>) -> bool {
     match (kind, cell, value) {
-        (Kind::Text { .. }, Cell::Bytes(bytes), Value::Text(found)) => shown(bytes) == found,
-        (Kind::Bytes { .. }, Cell::Bytes(bytes), Value::Bytes(found)) => bytes == found,
-        (Kind::Bool, &Cell::Integer(value), Value::Bool(found)) => (value == 1) == found,
-        (_, &Cell::Integer(value), Value::Signed(found)) => {
+        (Kind::Text { .. }, NaiveCell::Bytes(bytes), Value::Text(found)) => shown(bytes) == found,
+        (Kind::Bytes { .. }, NaiveCell::Bytes(bytes), Value::Bytes(found)) => bytes == found,
+        (Kind::Bool, &NaiveCell::Integer(value), Value::Bool(found)) => (value == 1) == found,
+        (_, &NaiveCell::Integer(value), Value::Signed(found)) => {
             kind.is_signed() && i128::from(found) == value
         }
-        (_, &Cell::Integer(value), Value::Unsigned(found)) => {
+        (_, &NaiveCell::Integer(value), Value::Unsigned(found)) => {
             !kind.is_signed() && i128::from(found) == value
         }
-        (_, &Cell::Float(value), Value::Float(found)) => {
+        (_, &NaiveCell::Float(value), Value::Float(found)) => {
             value == found || value.is_nan() && found.is_nan()
         }
         _ => false,

@@ -28,11 +28,11 @@ pub struct Coalesce {
     mark_bytes: usize,
     /// Small and fast reads in a row that begin it the next time.
     reads_needed: u32,
-    phase: Phase,
+    phase: CoalescePhase,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Phase {
+enum CoalescePhase {
     /// Single reads; those since the last that was not small, or too late.
     Watching { since: Option<Instant>, reads: u32, bytes: usize },
     /// The mark is raised.
@@ -46,7 +46,7 @@ enum Phase {
     },
 }
 
-const WATCHING: Phase = Phase::Watching { since: None, reads: 0, bytes: 0 };
+const WATCHING: CoalescePhase = CoalescePhase::Watching { since: None, reads: 0, bytes: 0 };
 
 impl Coalesce {
     /// The rule for a connection with a window of `window_bytes`; `None` where `delay` is zero,
@@ -65,20 +65,22 @@ impl Coalesce {
 
     /// Whether the next read is to wait for [`mark_bytes`](Self::mark_bytes).
     pub fn gathers(&self) -> bool {
-        matches!(self.phase, Phase::Gathering { .. })
+        matches!(self.phase, CoalescePhase::Gathering { .. })
     }
 
     /// A read took `bytes` into a window that had room for `free`, at `now`.
     pub fn handle_read(&mut self, bytes: usize, free: usize, now: Instant) {
         match self.phase {
-            Phase::Watching { since, reads, bytes: before } => {
+            CoalescePhase::Watching { since, reads, bytes: before } => {
                 self.watch(since.unwrap_or(now), reads + 1, before + bytes, bytes, now);
             }
-            Phase::Gathering { read_bytes, .. } if bytes < read_bytes * COALESCE_GAIN => self.end(),
-            Phase::Gathering { full_reads, .. } if bytes == free => {
+            CoalescePhase::Gathering { read_bytes, .. } if bytes < read_bytes * COALESCE_GAIN => {
+                self.end()
+            }
+            CoalescePhase::Gathering { full_reads, .. } if bytes == free => {
                 self.paid(full_reads + 1);
             }
-            Phase::Gathering { .. } => self.paid(0),
+            CoalescePhase::Gathering { .. } => self.paid(0),
         }
     }
 
@@ -91,12 +93,12 @@ impl Coalesce {
         if last > self.mark_bytes / COALESCE_READS_PER_DELAY as usize {
             self.phase = WATCHING;
         } else if now.saturating_duration_since(since) > self.pace() {
-            self.phase = Phase::Watching { since: Some(now), reads: 1, bytes: last };
+            self.phase = CoalescePhase::Watching { since: Some(now), reads: 1, bytes: last };
         } else if reads >= self.reads_needed {
             let read_bytes = all / reads as usize;
-            self.phase = Phase::Gathering { read_bytes, paid: false, full_reads: 0 };
+            self.phase = CoalescePhase::Gathering { read_bytes, paid: false, full_reads: 0 };
         } else {
-            self.phase = Phase::Watching { since: Some(since), reads, bytes: all };
+            self.phase = CoalescePhase::Watching { since: Some(since), reads, bytes: all };
         }
     }
 
@@ -109,13 +111,13 @@ impl Coalesce {
         self.reads_needed = COALESCE_READS;
         if full >= COALESCE_FULL_READS {
             self.phase = WATCHING;
-        } else if let Phase::Gathering { paid, full_reads, .. } = &mut self.phase {
+        } else if let CoalescePhase::Gathering { paid, full_reads, .. } = &mut self.phase {
             (*paid, *full_reads) = (true, full);
         }
     }
 
     fn end(&mut self) {
-        if matches!(self.phase, Phase::Gathering { paid: false, .. }) {
+        if matches!(self.phase, CoalescePhase::Gathering { paid: false, .. }) {
             self.reads_needed = (self.reads_needed * 2).min(COALESCE_READS_MAX);
         }
         self.phase = WATCHING;

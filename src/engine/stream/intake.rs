@@ -12,7 +12,7 @@ use crate::engine::decode::texts::{TextLimit, Texts};
 use crate::engine::groups::columns::ColumnSet;
 use crate::engine::groups::plan::Plan;
 use crate::engine::groups::table::GroupTable;
-use crate::wire::records::packets::{Cut, PacketParser, RunList, Stop, Violation};
+use crate::wire::records::packets::{PacketParser, RunList, Stop, StreamCut, Violation};
 use crate::wire::records::window::Window;
 use std::ops::Range;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub struct Counts {
 
 /// What [`RecordIntake::poll_rows`] wants next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextStep {
     /// Another call, with room for at least one row: the bytes hold more records.
     Rows,
     /// Another read.
@@ -100,7 +100,7 @@ impl RecordIntake {
     ///
     /// # Errors
     /// [`Refused`]; the stream is over then.
-    pub fn poll_rows(&mut self, buffer: &[u8], set: &mut ColumnSet) -> Result<Next, Refused> {
+    pub fn poll_rows(&mut self, buffer: &[u8], set: &mut ColumnSet) -> Result<NextStep, Refused> {
         let rows_limit = set.rows_free();
         self.poll(buffer, rows_limit, |decoder, received, runs| {
             decoder.decode(received, runs.runs(), set)
@@ -114,7 +114,11 @@ impl RecordIntake {
     ///
     /// # Panics
     /// Where `groups` takes no more rows.
-    pub fn poll_groups(&mut self, buffer: &[u8], groups: &mut GroupTable) -> Result<Next, Refused> {
+    pub fn poll_groups(
+        &mut self,
+        buffer: &[u8],
+        groups: &mut GroupTable,
+    ) -> Result<NextStep, Refused> {
         let rows_limit = groups.rows_free();
         assert!(rows_limit > 0, "the groups hold as many rows as they can count");
         self.poll(buffer, rows_limit, |decoder, received, runs| {
@@ -128,9 +132,9 @@ impl RecordIntake {
         buffer: &[u8],
         rows_limit: usize,
         use_runs: impl FnOnce(&mut Decoder, &[u8], &RunList) -> Decoded,
-    ) -> Result<Next, Refused> {
+    ) -> Result<NextStep, Refused> {
         if self.ended() {
-            return Ok(Next::Ended);
+            return Ok(NextStep::Ended);
         }
         let received = &buffer[self.window.received()];
         let from = self.window.unparsed().start;
@@ -148,14 +152,14 @@ impl RecordIntake {
             return Err(refused);
         }
         match pass.stop {
-            Stop::NeedMore => Ok(Next::Read),
-            Stop::RunsFull => Ok(Next::Rows),
+            Stop::NeedMore => Ok(NextStep::Read),
+            Stop::RunsFull => Ok(NextStep::Rows),
             Stop::Refused(violation) => Err(violation.into()),
             Stop::End => {
                 // The packet that the end record stands in ends with it.
                 self.counts.packets += 1;
                 self.drop_unparsed();
-                Ok(Next::Ended)
+                Ok(NextStep::Ended)
             }
         }
     }
@@ -204,7 +208,7 @@ impl RecordIntake {
     }
 
     /// Where the stream stands if it stops here; `None` after the end record.
-    pub fn cut(&self) -> Option<Cut> {
+    pub fn cut(&self) -> Option<StreamCut> {
         self.parser.cut(self.waiting_bytes(), self.counts.bytes > 0)
     }
 

@@ -13,10 +13,10 @@ fn plan() -> Arc<Plan> {
 }
 
 /// Key, B, bits of C, D, text: comparable, NaN included.
-type Row = (u32, u64, u64, i8, Vec<u8>);
+type IntakeRow = (u32, u64, u64, i8, Vec<u8>);
 
 /// Reads a whole, right stream.
-fn naive(stream: &[u8]) -> (Vec<Row>, Counts) {
+fn naive(stream: &[u8]) -> (Vec<IntakeRow>, Counts) {
     let mut rows = Vec::new();
     let mut counts = Counts { bytes: stream.len() as u64, ..Counts::default() };
     let mut at = 0;
@@ -53,7 +53,7 @@ fn feed(
     cuts: &[usize],
     buffer_bytes: usize,
     batch_rows: usize,
-) -> (Vec<Row>, Counts) {
+) -> (Vec<IntakeRow>, Counts) {
     let mut intake = RecordIntake::new(&plan(), &Config::default(), buffer_bytes);
     let mut buffer = vec![0xaa; buffer_bytes];
     let mut set = ColumnSet::with_rows(&plan(), batch_rows);
@@ -66,7 +66,7 @@ fn feed(
             buffer[free.start..free.start + bytes].copy_from_slice(&stream[at..at + bytes]);
             at += bytes;
             intake.handle_read(bytes);
-            while intake.poll_rows(&buffer, &mut set).expect("a right stream") == Next::Rows {
+            while intake.poll_rows(&buffer, &mut set).expect("a right stream") == NextStep::Rows {
                 append(&mut all, &mut set);
             }
             append(&mut all, &mut set);
@@ -229,7 +229,7 @@ fn groups_are_those_of_the_rows_in_any_pieces() {
             buffer[free.start..free.start + bytes].copy_from_slice(&rest[..bytes]);
             rest = &rest[bytes..];
             intake.handle_read(bytes);
-            while intake.poll_groups(&buffer, &mut groups).unwrap() == Next::Rows {}
+            while intake.poll_groups(&buffer, &mut groups).unwrap() == NextStep::Rows {}
             intake.compact(&mut buffer);
         }
         assert_eq!((intake.counts(), groups.rows()), (counts, counts.records));

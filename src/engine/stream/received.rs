@@ -3,7 +3,7 @@
 use super::intake::{Counts, Refused};
 use super::latency::{Latency, SmallLatency};
 use crate::engine::decode::texts::{TextLimit, Texts};
-use crate::wire::records::packets::{Cut, Violation};
+use crate::wire::records::packets::{StreamCut, Violation};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
@@ -172,14 +172,14 @@ impl From<Refused> for Reason {
     }
 }
 
-impl From<Cut> for Reason {
-    fn from(cut: Cut) -> Self {
+impl From<StreamCut> for Reason {
+    fn from(cut: StreamCut) -> Self {
         match cut {
-            Cut::BeforeData => Reason::ClosedBeforeData,
-            Cut::BetweenPackets => Reason::ClosedBeforeEnd,
-            Cut::InHeader => Reason::ClosedInHeader,
-            Cut::InPacket => Reason::ClosedInPacket,
-            Cut::InRecord => Reason::ClosedInRecord,
+            StreamCut::BeforeData => Reason::ClosedBeforeData,
+            StreamCut::BetweenPackets => Reason::ClosedBeforeEnd,
+            StreamCut::InHeader => Reason::ClosedInHeader,
+            StreamCut::InPacket => Reason::ClosedInPacket,
+            StreamCut::InRecord => Reason::ClosedInRecord,
         }
     }
 }

@@ -4,19 +4,21 @@
 use crate::config::Config;
 use crate::engine::groups::plan::Plan;
 use crate::engine::oracle::any::{self, Choices, bytes_of};
-use crate::engine::oracle::streams::{Outcome, Path, Stream, through_columns, through_groups};
+use crate::engine::oracle::streams::{
+    NaiveStream, Path, StreamOutcome, through_columns, through_groups,
+};
 use crate::engine::oracle::{assert_same, compare};
 use crate::wire::schema::{Aggregate, End, Endian, Framing, Function, Kind, Length, Schema};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::sync::Arc;
 
-type Through = fn(&Arc<Plan>, &Config, &[u8], &Path) -> Outcome;
+type Through = fn(&Arc<Plan>, &Config, &[u8], &Path) -> StreamOutcome;
 
 const WAYS: [(&str, Through); 2] = [("columns", through_columns), ("groups", through_groups)];
 
 /// Cuts and sizes as they fit a schema and a stream.
-fn fitted(plan: &Plan, stream: &Stream, (cuts, path): &(Vec<Index>, Path)) -> Path {
+fn fitted(plan: &Plan, stream: &NaiveStream, (cuts, path): &(Vec<Index>, Path)) -> Path {
     let mut cuts: Vec<usize> = match stream.bytes.len() {
         0 => Vec::new(),
         bytes => cuts.iter().map(|cut| cut.index(bytes)).collect(),
@@ -36,7 +38,7 @@ fn differences(
     let records = any::records_of(&schema, choices);
     let plan = Plan::new(Arc::new(schema));
     let schema = plan.schema();
-    let stream = Stream::new(schema, &records, sizes);
+    let stream = NaiveStream::new(schema, &records, sizes);
     let path = fitted(&plan, &stream, path);
     for (way, through) in WAYS {
         let outcome = through(&plan, &Config::default(), &stream.bytes, &path);
@@ -71,9 +73,9 @@ fn schema(
 }
 
 /// Sends records as both ways take them, in packets of `packet` records, and compares.
-fn check(schema: Schema, records: &[Vec<u8>], packet: usize, path: &Path) -> [Outcome; 2] {
+fn check(schema: Schema, records: &[Vec<u8>], packet: usize, path: &Path) -> [StreamOutcome; 2] {
     let plan = Plan::new(Arc::new(schema));
-    let stream = Stream::new(plan.schema(), records, &[packet]);
+    let stream = NaiveStream::new(plan.schema(), records, &[packet]);
     WAYS.map(|(_, through)| {
         let outcome = through(&plan, &Config::default(), &stream.bytes, path);
         assert_same(plan.schema(), records, &outcome.finished);
@@ -114,7 +116,7 @@ fn a_hundred_thousand_groups_of_wide_keys() {
     }
     records.extend_from_within(50_000..60_000);
     let path = Path { window_bytes: 1 << 16, rows: 50_000, set_rows: 20_000, ..WHOLE };
-    for Outcome { finished, .. } in check(schema, &records, 100, &path) {
+    for StreamOutcome { finished, .. } in check(schema, &records, 100, &path) {
         assert_eq!(finished.grouped.len(), 110_000);
     }
 }
@@ -156,7 +158,7 @@ fn sums_beyond_64_bits_are_null_and_named() {
         for rows in [1, 2, 5, 1000] {
             let kinds = [Kind::U8, Kind::U64, Kind::I64];
             let path = Path { rows, set_rows: rows, ..WHOLE };
-            for Outcome { finished, .. } in
+            for StreamOutcome { finished, .. } in
                 check(schema(framing, &kinds, 1, &functions), &records, 3, &path)
             {
                 assert_eq!(finished.overflowed, ["f1_sum", "f2_sum"]);
@@ -264,7 +266,7 @@ fn a_stream_that_stops_anywhere_has_the_whole_records_before() {
             let kinds = [Kind::U16, Kind::I32, Kind::Bool];
             let plan = Plan::new(Arc::new(schema(framing, &kinds, 1, &[(1, Function::Sum)])));
             let records: Vec<Vec<u8>> = (1..10u8).map(|n| vec![n; 7]).collect();
-            let stream = Stream::new(plan.schema(), &records, &[3]);
+            let stream = NaiveStream::new(plan.schema(), &records, &[3]);
             for bytes in 0..stream.bytes.len() {
                 let (header, packet) = (length.bytes(), length.bytes() + 21);
                 let whole = match length {

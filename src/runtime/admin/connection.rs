@@ -65,14 +65,14 @@ impl Default for Limits {
 pub async fn serve(stream: TcpStream, site: Rc<Site>, limits: Limits) {
     // Without it the end of a long reply could wait for the client's acknowledgement.
     let _ = stream.set_nodelay(true);
-    let progress = Rc::new(Progress::new());
+    let progress = Rc::new(RequestProgress::new());
     let socket = Watched {
         stream: TokioIo::new(stream),
         progress: Rc::clone(&progress),
         discarded_bytes: 0,
     };
     let service = service_fn(|request: Request<Incoming>| {
-        progress.enter(Phase::Reply);
+        progress.enter(RequestPhase::Reply);
         ready(Ok::<_, Infallible>(site.reply(&request)))
     });
     let mut connection = pin!(
@@ -99,7 +99,7 @@ pub async fn serve(stream: TcpStream, site: Rc<Site>, limits: Limits) {
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum RequestPhase {
     /// The rest of a request's head.
     Head,
     /// The client taking the reply.
@@ -111,23 +111,23 @@ enum Phase {
 }
 
 /// Where a connection stands, seen by its socket and by its deadline.
-struct Progress {
-    phase: Cell<Phase>,
+struct RequestProgress {
+    phase: Cell<RequestPhase>,
     since: Cell<Instant>,
 }
 
-impl Progress {
+impl RequestProgress {
     fn new() -> Self {
-        Progress { phase: Cell::new(Phase::Head), since: Cell::new(Instant::now()) }
+        RequestProgress { phase: Cell::new(RequestPhase::Head), since: Cell::new(Instant::now()) }
     }
 
-    fn enter(&self, phase: Phase) {
+    fn enter(&self, phase: RequestPhase) {
         self.phase.set(phase);
         self.since.set(Instant::now());
     }
 
     /// Enters `to` where `from` is what was waited for.
-    fn advance(&self, from: Phase, to: Phase) {
+    fn advance(&self, from: RequestPhase, to: RequestPhase) {
         if self.phase.get() == from {
             self.enter(to);
         }
@@ -135,10 +135,10 @@ impl Progress {
 
     fn deadline(&self, limits: &Limits) -> Instant {
         let limit = match self.phase.get() {
-            Phase::Head => limits.head,
-            Phase::Reply => limits.reply,
-            Phase::Idle => limits.idle,
-            Phase::Linger => limits.linger,
+            RequestPhase::Head => limits.head,
+            RequestPhase::Reply => limits.reply,
+            RequestPhase::Idle => limits.idle,
+            RequestPhase::Linger => limits.linger,
         };
         self.since.get() + limit
     }
@@ -147,7 +147,7 @@ impl Progress {
 /// A socket that notes what happens on it.
 struct Watched {
     stream: TokioIo<TcpStream>,
-    progress: Rc<Progress>,
+    progress: Rc<RequestProgress>,
     discarded_bytes: usize,
 }
 
@@ -176,7 +176,7 @@ impl Read for Watched {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if read.is_ready() {
-            self.progress.advance(Phase::Idle, Phase::Head);
+            self.progress.advance(RequestPhase::Idle, RequestPhase::Head);
         }
         read
     }
@@ -207,15 +207,15 @@ impl Write for Watched {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         if flushed.is_ready() {
-            self.progress.advance(Phase::Reply, Phase::Idle);
+            self.progress.advance(RequestPhase::Reply, RequestPhase::Idle);
         }
         flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.progress.phase.get() != Phase::Linger {
+        if self.progress.phase.get() != RequestPhase::Linger {
             ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
-            self.progress.enter(Phase::Linger);
+            self.progress.enter(RequestPhase::Linger);
         }
         self.poll_discard(context)
     }

@@ -3,7 +3,7 @@
 
 use crate::engine::observe::counters::Counters;
 use crate::engine::observe::metrics;
-use crate::engine::observe::snapshot::{Facts, Rates, Sample, Snapshot, State};
+use crate::engine::observe::snapshot::{EngineState, Facts, Rates, Sample, Snapshot};
 use crate::runtime::host::findings;
 use http_body_util::Full;
 use hyper::body::{Body, Bytes};
@@ -89,14 +89,14 @@ impl Site {
         }
     }
 
-    fn engine_state(&self) -> State {
-        if self.state.drain.borrow().is_some() { State::Draining } else { State::Ready }
+    fn engine_state(&self) -> EngineState {
+        if self.state.drain.borrow().is_some() { EngineState::Draining } else { EngineState::Ready }
     }
 
     fn readiness(&self) -> Response<Full<Bytes>> {
         match self.engine_state() {
-            State::Ready => response(StatusCode::OK, TEXT, "ready\n"),
-            State::Draining => {
+            EngineState::Ready => response(StatusCode::OK, TEXT, "ready\n"),
+            EngineState::Draining => {
                 let message = "draining: no more connections are taken\n";
                 response(StatusCode::SERVICE_UNAVAILABLE, TEXT, message)
             }

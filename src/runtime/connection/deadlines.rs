@@ -15,7 +15,7 @@ use tokio_uring::net::TcpStream;
 
 /// Why the engine ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+pub enum DeadlineCut {
     /// The peer was silent between packets or frames.
     Idle,
     /// The peer did not finish what it had begun.
@@ -37,17 +37,17 @@ pub enum Cut {
 /// Until when a connection may go on, and what is said when it does not.
 pub struct Control {
     stream: Rc<TcpStream>,
-    deadline: Cell<Option<(Instant, Cut)>>,
+    deadline: Cell<Option<(Instant, DeadlineCut)>>,
     write_deadline: Cell<Option<Instant>>,
     /// Whether the connection ends at once when the engine begins to stop.
     dispensable: Cell<bool>,
-    cut: Cell<Option<Cut>>,
+    cut: Cell<Option<DeadlineCut>>,
     ended: Notify,
 }
 
 impl Control {
     /// The connection's next read ends at `at` for `reason`.
-    pub fn arm(&self, at: Instant, reason: Cut) {
+    pub fn arm(&self, at: Instant, reason: DeadlineCut) {
         self.deadline.set(Some((at, reason)));
     }
 
@@ -67,7 +67,7 @@ impl Control {
     }
 
     /// Why the connection was cut, if it was.
-    pub fn cut(&self) -> Option<Cut> {
+    pub fn cut(&self) -> Option<DeadlineCut> {
         self.cut.get()
     }
 
@@ -80,7 +80,7 @@ impl Control {
 
     /// Ends the connection, unless it has been ended before: nothing more is read, what waits for
     /// it may still be written.
-    pub fn end(&self, reason: Cut) {
+    pub fn end(&self, reason: DeadlineCut) {
         if self.cut.get().is_none() {
             self.cut.set(Some(reason));
             // Fails only where the peer is gone, which completes the read as well.
@@ -91,7 +91,7 @@ impl Control {
 
     /// Ends the connection in both directions, also one that has been ended before and waits for
     /// its last words to be written.
-    pub fn abort(&self, reason: Cut) {
+    pub fn abort(&self, reason: DeadlineCut) {
         self.cut.set(Some(reason));
         let _ = self.stream.shutdown(Shutdown::Both);
         self.ended.notify_waiters();
@@ -100,18 +100,18 @@ impl Control {
 
     fn look(&self, now: Instant, draining: bool, all_end: bool) {
         match self.write_deadline.get() {
-            Some(at) if at <= now => return self.abort(Cut::SlowConsumer),
-            Some(_) if all_end => return self.abort(Cut::Shutdown),
+            Some(at) if at <= now => return self.abort(DeadlineCut::SlowConsumer),
+            Some(_) if all_end => return self.abort(DeadlineCut::Shutdown),
             _ => {}
         }
         if all_end || (draining && self.dispensable.get()) {
-            self.end(Cut::Shutdown);
+            self.end(DeadlineCut::Shutdown);
         } else if let Some((at, reason)) = self.deadline.get()
             && at <= now
         {
             match reason {
                 // It may be TLS's own words that the peer does not read.
-                Cut::Handshake => self.abort(reason),
+                DeadlineCut::Handshake => self.abort(reason),
                 _ => self.end(reason),
             }
         }

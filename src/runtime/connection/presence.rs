@@ -2,7 +2,7 @@
 //! dropped. Serves nothing.
 
 use super::deadlines::Deadlines;
-use crate::engine::observe::counters::{Counters, Protocol, Tally};
+use crate::engine::observe::counters::{Counters, Protocol, WorkerTally};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl Presence {
         presence
     }
 
-    fn tally(&self) -> &Tally {
+    fn tally(&self) -> &WorkerTally {
         &self.counters.workers[self.worker]
     }
 }

@@ -109,7 +109,7 @@ impl Drop for StreamSlot {
 
 /// What a record stream holds until its result is printed.
 #[derive(Debug)]
-pub enum Held {
+pub enum StreamHold {
     /// A connection of its own.
     Connection(Slot),
     /// A part of a message connection.

@@ -15,7 +15,7 @@ pub enum ListenError {
     )]
     Resolve {
         /// The options that say where.
-        place: Place,
+        place: ListenPlace,
         /// What was given.
         host: String,
         /// The resolver's error.
@@ -25,7 +25,7 @@ pub enum ListenError {
     #[error("cannot listen on {address}: {source}; {}", remedy(place, .source))]
     Bind {
         /// The options that say where.
-        place: Place,
+        place: ListenPlace,
         /// The address.
         address: SocketAddr,
         /// The system's error.
@@ -35,7 +35,7 @@ pub enum ListenError {
 
 /// The options that say where a listener is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ListenPlace {
     /// Option of the address.
     pub host: &'static str,
     /// Option of the port.
@@ -43,14 +43,14 @@ pub struct Place {
 }
 
 /// The record listener.
-pub const RECORDS: Place = Place { host: "--host", port: "--records-port" };
+pub const RECORDS: ListenPlace = ListenPlace { host: "--host", port: "--records-port" };
 /// The message listener.
-pub const MESSAGES: Place = Place { host: "--host", port: "--port" };
+pub const MESSAGES: ListenPlace = ListenPlace { host: "--host", port: "--port" };
 /// The admin listener.
-pub const ADMIN: Place = Place { host: "--admin-host", port: "--admin-port" };
+pub const ADMIN: ListenPlace = ListenPlace { host: "--admin-host", port: "--admin-port" };
 
-fn remedy(place: &Place, error: &io::Error) -> String {
-    let Place { host, port } = place;
+fn remedy(place: &ListenPlace, error: &io::Error) -> String {
+    let ListenPlace { host, port } = place;
     match error.kind() {
         io::ErrorKind::AddrInUse => format!(
             "another process listens there (`ss -ltnp` names it): stop it or choose another port \
@@ -69,7 +69,7 @@ fn remedy(place: &Place, error: &io::Error) -> String {
 ///
 /// # Errors
 /// [`ListenError`], with the remedy.
-pub fn listen(place: Place, host: &str, port: u16) -> Result<TcpListener, ListenError> {
+pub fn listen(place: ListenPlace, host: &str, port: u16) -> Result<TcpListener, ListenError> {
     let resolved = (host, port).to_socket_addrs().and_then(|mut addresses| {
         addresses.next().ok_or_else(|| io::Error::other("the name has no address"))
     });

@@ -4,19 +4,19 @@
 
 use super::input::Input;
 use super::peer::Peer;
-use super::shared::Messages;
+use super::shared::MessageShared;
 use crate::config::{
     AUTH_FAILURE_DELAY, DataMode, END_LINGER, REPLIES_WAITING_BYTES, SMALL_WINDOW_BYTES,
     TLS_HANDSHAKE_TIMEOUT,
 };
 use crate::engine::messages::outbox::Broadcasts;
 use crate::engine::messages::token;
-use crate::engine::observe::counters::{Protocol, Tally};
+use crate::engine::observe::counters::{Protocol, WorkerTally};
 use crate::engine::stream::received::{BufferKind, Reason};
 use crate::runtime::connection::accepted::Accepted;
-use crate::runtime::connection::deadlines::Cut;
+use crate::runtime::connection::deadlines::DeadlineCut;
 use crate::runtime::connection::presence::Presence;
-use crate::runtime::connection::slots::{Held, Slot, StreamSlot};
+use crate::runtime::connection::slots::{Slot, StreamHold, StreamSlot};
 use crate::runtime::records::stream as record_stream;
 use crate::runtime::records::stream::{Failure, RecordStream};
 use crate::runtime::records::transport::ReadError;
@@ -27,7 +27,7 @@ use crate::wire::messages::fault::Fault;
 use crate::wire::messages::frame::PAYLOAD_BYTES_MAX;
 use crate::wire::messages::limiter::TokenBucket;
 use crate::wire::messages::payload::Credentials;
-use crate::wire::messages::session::{End, Next, Session};
+use crate::wire::messages::session::{NextEvent, Session, SessionEnd};
 use crate::wire::records::packets::is_whole_packets;
 use crate::wire::text::Escaped;
 use std::io;
@@ -40,7 +40,7 @@ use tokio_uring::net::TcpStream;
 
 /// A message connection on its worker.
 pub struct MessageConnection {
-    shared: Rc<Messages>,
+    shared: Rc<MessageShared>,
     address: SocketAddr,
     _presence: Presence,
     stream: Rc<TcpStream>,
@@ -64,7 +64,7 @@ impl Carried {
     /// Ends the stream and has its result made.
     async fn end(self, ended: Result<(), Failure>, jobs: &mpsc::Sender<Job>) {
         let received = self.stream.finish(ended).await;
-        record_stream::report(jobs, received, Held::Stream(self.slot)).await;
+        record_stream::report(jobs, received, StreamHold::Stream(self.slot)).await;
     }
 }
 
@@ -72,11 +72,11 @@ impl Carried {
 #[derive(Debug)]
 enum Over {
     /// As the session said.
-    Session(End),
+    Session(SessionEnd),
     /// The client closed between two frames.
     Closed,
     /// The engine ended it.
-    Cut(Cut),
+    Cut(DeadlineCut),
     /// Reading failed; the client is told nothing.
     Failed(Fault),
 }
@@ -86,7 +86,7 @@ impl MessageConnection {
     ///
     /// # Errors
     /// Where TLS cannot be begun.
-    pub fn start(accepted: Accepted, shared: Rc<Messages>) -> Result<Self, TlsError> {
+    pub fn start(accepted: Accepted, shared: Rc<MessageShared>) -> Result<Self, TlsError> {
         let Accepted { number, stream, peer: address, slot, tls, .. } = accepted;
         let tls = tls.map(Tls::accept).transpose()?;
         // A read of a socket that does not block fails at once instead of waiting in the ring; a
@@ -121,7 +121,7 @@ impl MessageConnection {
         Ok(connection)
     }
 
-    fn tally(&self) -> &Tally {
+    fn tally(&self) -> &WorkerTally {
         self.shared.streams.tally()
     }
 
@@ -156,7 +156,7 @@ impl MessageConnection {
             if self.peer.waiting_bytes() > REPLIES_WAITING_BYTES {
                 let begun = Instant::now();
                 if let Some(at) = self.session.auth_deadline() {
-                    self.peer.control.arm(at, Cut::Unauthenticated);
+                    self.peer.control.arm(at, DeadlineCut::Unauthenticated);
                 }
                 self.peer.wait_for_room(REPLIES_WAITING_BYTES).await;
                 self.session.forgive(begun.elapsed());
@@ -165,30 +165,30 @@ impl MessageConnection {
     }
 
     /// Answers what a read brought, with one write.
-    async fn digest(&mut self, taken_over: Instant) -> Option<End> {
+    async fn digest(&mut self, taken_over: Instant) -> Option<SessionEnd> {
         let mut out = self.shared.peers.take_scratch();
         // Most reads are answered without waiting for anybody: they need no look at the clock.
         let mut waited = false;
         let end = loop {
             let pass = self.session.poll(self.input.bytes(), taken_over, &mut out);
             let bytes = pass.bytes;
-            waited |= !matches!(pass.next, Next::Read | Next::End(_));
+            waited |= !matches!(pass.next, NextEvent::Read | NextEvent::End(_));
             match pass.next {
-                Next::Read => {
+                NextEvent::Read => {
                     self.input.consume(bytes);
                     break None;
                 }
-                Next::End(end) => break Some(end),
-                Next::Broadcast { frames, messages } => {
+                NextEvent::End(end) => break Some(end),
+                NextEvent::Broadcast { frames, messages } => {
                     let from = self.peer.number();
                     let piece = Broadcasts { from, frames: Arc::from(frames), messages };
                     self.shared.hub.publish(piece).await;
                 }
-                Next::Authenticate(credentials) => {
+                NextEvent::Authenticate(credentials) => {
                     let user = Judged::new(&self.shared, credentials, taken_over);
                     self.tell_judgement(user, taken_over, &mut out).await;
                 }
-                Next::Data { sequence, body } => {
+                NextEvent::Data { sequence, body } => {
                     let mut carrier = Carrier {
                         shared: &self.shared,
                         slot: &self.slot,
@@ -263,12 +263,14 @@ impl MessageConnection {
     fn arm_deadline(&self) {
         let (at, fault) = self.session.deadline();
         let cut = match fault {
-            Fault::FrameTimeout => Cut::Unfinished,
-            Fault::AuthTimeout => Cut::Unauthenticated,
-            _ => Cut::Idle,
+            Fault::FrameTimeout => DeadlineCut::Unfinished,
+            Fault::AuthTimeout => DeadlineCut::Unauthenticated,
+            _ => DeadlineCut::Idle,
         };
         match self.handshaking() {
-            true => self.peer.control.arm(self.begun + TLS_HANDSHAKE_TIMEOUT, Cut::Handshake),
+            true => {
+                self.peer.control.arm(self.begun + TLS_HANDSHAKE_TIMEOUT, DeadlineCut::Handshake)
+            }
             false => self.peer.control.arm(at, cut),
         }
     }
@@ -296,11 +298,11 @@ impl MessageConnection {
     async fn end_records(&mut self, over: &Over) {
         let Some(carried) = self.records.take() else { return };
         let reason = match over {
-            Over::Session(End::Closed) => None,
-            Over::Cut(Cut::Idle) => Some(Reason::IdleTimeout),
-            Over::Cut(Cut::Unfinished) => Some(Reason::PacketTimeout),
-            Over::Cut(Cut::Shutdown) => Some(Reason::Shutdown),
-            Over::Cut(Cut::Broken) | Over::Failed(Fault::Reset) => Some(Reason::Reset),
+            Over::Session(SessionEnd::Closed) => None,
+            Over::Cut(DeadlineCut::Idle) => Some(Reason::IdleTimeout),
+            Over::Cut(DeadlineCut::Unfinished) => Some(Reason::PacketTimeout),
+            Over::Cut(DeadlineCut::Shutdown) => Some(Reason::Shutdown),
+            Over::Cut(DeadlineCut::Broken) | Over::Failed(Fault::Reset) => Some(Reason::Reset),
             Over::Failed(Fault::IoFailed) => Some(Reason::ReadFailed),
             _ => Some(Reason::ClosedBeforeEnd),
         };
@@ -320,8 +322,8 @@ impl MessageConnection {
             self.tally().count_fault(fault);
         }
         match over {
-            Over::Cut(Cut::SlowConsumer) => return self.tally().slow_consumers.add(1),
-            Over::Cut(Cut::Broken) | Over::Failed(Fault::Reset | Fault::IoFailed) => return,
+            Over::Cut(DeadlineCut::SlowConsumer) => return self.tally().slow_consumers.add(1),
+            Over::Cut(DeadlineCut::Broken) | Over::Failed(Fault::Reset | Fault::IoFailed) => return,
             Over::Cut(_) | Over::Session(_) | Over::Failed(_) | Over::Closed => {}
         }
         let mut out = self.shared.peers.take_scratch();
@@ -336,7 +338,7 @@ impl MessageConnection {
         }
         self.shared.peers.put_scratch(out);
         self.peer.finish_writing().await;
-        if self.peer.control.cut() == Some(Cut::SlowConsumer) {
+        if self.peer.control.cut() == Some(DeadlineCut::SlowConsumer) {
             if fault.is_none() {
                 self.tally().slow_consumers.add(1);
             }
@@ -352,7 +354,7 @@ impl MessageConnection {
     /// stopped by a socket that is shut down.
     async fn wait_for_close(&mut self) {
         let end = Instant::now() + END_LINGER;
-        self.peer.control.arm(end, Cut::Linger);
+        self.peer.control.arm(end, DeadlineCut::Linger);
         let mut dropped = ReadBuffer::Plain(vec![0; SMALL_WINDOW_BYTES]);
         let mut read = Ok(1);
         while read.is_ok_and(|bytes| bytes > 0) && Instant::now() < end {
@@ -388,26 +390,28 @@ impl Over {
     /// themselves.
     fn fault(&self) -> Option<Fault> {
         match self {
-            Over::Session(End::Fault(fault)) | Over::Failed(fault) => Some(*fault),
-            Over::Cut(Cut::Idle) => Some(Fault::IdleTimeout),
-            Over::Cut(Cut::Unfinished) => Some(Fault::FrameTimeout),
-            Over::Cut(Cut::Unauthenticated) => Some(Fault::AuthTimeout),
-            Over::Cut(Cut::Handshake) => Some(Fault::TlsTimeout),
-            Over::Cut(Cut::Broken) => Some(Fault::Reset),
-            Over::Cut(Cut::Linger | Cut::Shutdown | Cut::SlowConsumer)
-            | Over::Session(End::Closed | End::Unauthenticated | End::StreamRejected)
+            Over::Session(SessionEnd::Fault(fault)) | Over::Failed(fault) => Some(*fault),
+            Over::Cut(DeadlineCut::Idle) => Some(Fault::IdleTimeout),
+            Over::Cut(DeadlineCut::Unfinished) => Some(Fault::FrameTimeout),
+            Over::Cut(DeadlineCut::Unauthenticated) => Some(Fault::AuthTimeout),
+            Over::Cut(DeadlineCut::Handshake) => Some(Fault::TlsTimeout),
+            Over::Cut(DeadlineCut::Broken) => Some(Fault::Reset),
+            Over::Cut(DeadlineCut::Linger | DeadlineCut::Shutdown | DeadlineCut::SlowConsumer)
+            | Over::Session(
+                SessionEnd::Closed | SessionEnd::Unauthenticated | SessionEnd::StreamRejected,
+            )
             | Over::Closed => None,
         }
     }
 
     fn as_str(&self) -> &'static str {
         match self {
-            Over::Session(End::Closed) => "close",
-            Over::Session(End::Unauthenticated) => "unauthenticated",
-            Over::Session(End::StreamRejected) => "stream_rejected",
+            Over::Session(SessionEnd::Closed) => "close",
+            Over::Session(SessionEnd::Unauthenticated) => "unauthenticated",
+            Over::Session(SessionEnd::StreamRejected) => "stream_rejected",
             Over::Closed => "closed_by_peer",
-            Over::Cut(Cut::SlowConsumer) => "slow_consumer",
-            Over::Cut(Cut::Shutdown) => "shutdown",
+            Over::Cut(DeadlineCut::SlowConsumer) => "slow_consumer",
+            Over::Cut(DeadlineCut::Shutdown) => "shutdown",
             over => over.fault().map_or("linger", Fault::as_str),
         }
     }
@@ -421,7 +425,7 @@ enum Judged {
 }
 
 impl Judged {
-    fn new(shared: &Messages, credentials: Credentials<'_>, now: Instant) -> Self {
+    fn new(shared: &MessageShared, credentials: Credentials<'_>, now: Instant) -> Self {
         let user = Escaped(credentials.user.as_bytes());
         if !shared.gate.judge(credentials) {
             tracing::debug!(%user, "credentials refused");
@@ -452,7 +456,7 @@ enum Taken {
 
 /// Takes DATA in for one connection.
 struct Carrier<'a> {
-    shared: &'a Rc<Messages>,
+    shared: &'a Rc<MessageShared>,
     slot: &'a Slot,
     address: SocketAddr,
     records: &'a mut Option<Box<Carried>>,

@@ -7,9 +7,9 @@
 
 use crate::config::{RECEIVER_QUEUE_BYTES, WRITE_STALL_TIMEOUT};
 use crate::engine::messages::outbox::{Broadcasts, Outbox, Overflow};
-use crate::engine::observe::counters::Tally;
+use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::latency::{Latency, SmallLatency};
-use crate::runtime::connection::deadlines::{Control, Cut};
+use crate::runtime::connection::deadlines::{Control, DeadlineCut};
 use crate::runtime::records::stream::Streams;
 use crate::runtime::ring::{send_now, writable};
 use crate::runtime::tls::session::Tls;
@@ -95,7 +95,7 @@ impl Peers {
             return false;
         };
         tracing::debug!(connection = slowest.number, "cut: the most bytes wait for it");
-        slowest.give_up_as(Cut::SlowConsumer);
+        slowest.give_up_as(DeadlineCut::SlowConsumer);
         true
     }
 
@@ -194,7 +194,7 @@ impl Peer {
         self.outbox.borrow().waiting_bytes()
     }
 
-    fn tally(&self) -> &Tally {
+    fn tally(&self) -> &WorkerTally {
         self.shared.streams.tally()
     }
 
@@ -306,7 +306,7 @@ impl Peer {
                 Err(Overflow::All { .. }) if self.shared.cut_slowest(self.waiting_bytes()) => {}
                 Err(overflow) => {
                     tracing::debug!(connection = self.number, "does not read: {overflow}");
-                    return self.give_up_as(Cut::SlowConsumer);
+                    return self.give_up_as(DeadlineCut::SlowConsumer);
                 }
             }
         }
@@ -383,7 +383,7 @@ impl Peer {
             }
         };
         if tokio::time::timeout(WRITE_STALL_TIMEOUT, written).await.is_err() {
-            self.give_up_as(Cut::SlowConsumer);
+            self.give_up_as(DeadlineCut::SlowConsumer);
         }
     }
 
@@ -394,15 +394,16 @@ impl Peer {
 
     /// Nothing more is written. Whoever reads from the connection will see it end.
     fn give_up(&self) {
-        self.give_up_as(Cut::Broken);
+        self.give_up_as(DeadlineCut::Broken);
     }
 
-    fn give_up_as(&self, cut: Cut) {
+    fn give_up_as(&self, cut: DeadlineCut) {
         self.broken.set(true);
         self.outbox.borrow_mut().clear();
         self.owed.borrow_mut().clear();
         // Why it was cut first is what counts, unless it was merely waiting for its last words.
-        self.control.abort(self.control.cut().filter(|_| cut == Cut::Broken).unwrap_or(cut));
+        self.control
+            .abort(self.control.cut().filter(|_| cut == DeadlineCut::Broken).unwrap_or(cut));
         self.progress.notify_waiters();
     }
 }

@@ -10,14 +10,14 @@ const HOUR: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_millis(20);
 
 /// A connection whose reads are gathered, and its peer.
-struct Gathered {
+struct GatheredReads {
     coalescer: Rc<Coalescer>,
     coalescing: Coalescing,
     stream: Rc<TcpStream>,
     peer: std::net::TcpStream,
 }
 
-impl Gathered {
+impl GatheredReads {
     fn new(delay: Duration) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -31,7 +31,7 @@ impl Gathered {
             assert_eq!(coalescing.handle_read(1000, WINDOW, now), None);
         }
         assert!(coalescing.mark.raised.get() && coalescer.raised.borrow().len() == 1);
-        Gathered { coalescer, coalescing, stream, peer }
+        GatheredReads { coalescer, coalescing, stream, peer }
     }
 
     /// Runs the worker's timer.
@@ -57,7 +57,7 @@ fn on_ring(test: impl Future<Output = ()>) {
 #[test]
 fn a_wait_takes_what_comes_until_the_mark_is_reached() {
     on_ring(async {
-        let mut gathered = Gathered::new(HOUR);
+        let mut gathered = GatheredReads::new(HOUR);
         let mut peer = gathered.peer.try_clone().unwrap();
         let sender = std::thread::spawn(move || {
             for _ in 0..64 {
@@ -76,7 +76,7 @@ fn a_wait_takes_what_comes_until_the_mark_is_reached() {
 #[test]
 fn the_timer_fetches_what_has_waited_for_long() {
     on_ring(async {
-        let mut gathered = Gathered::new(SOON).with_timer();
+        let mut gathered = GatheredReads::new(SOON).with_timer();
         // Twice, since the timer sleeps for good where nobody waits.
         for _ in 0..2 {
             gathered.peer.write_all(&[7; 5000]).unwrap();
@@ -97,7 +97,7 @@ fn the_timer_fetches_what_has_waited_for_long() {
 #[test]
 fn bytes_that_come_after_the_mark_was_lowered_have_not_waited() {
     on_ring(async {
-        let mut gathered = Gathered::new(SOON).with_timer();
+        let mut gathered = GatheredReads::new(SOON).with_timer();
         let (mut peer, mark) = (gathered.peer.try_clone().unwrap(), &gathered.coalescing.mark);
         let mark = Rc::clone(mark);
         tokio_uring::spawn(async move {
@@ -114,14 +114,14 @@ fn bytes_that_come_after_the_mark_was_lowered_have_not_waited() {
 
 #[test]
 fn every_end_of_the_stream_ends_a_wait() {
-    let ends: [fn(&Gathered); 3] = [
+    let ends: [fn(&GatheredReads); 3] = [
         |gathered| gathered.stream.shutdown(Shutdown::Read).unwrap(),
         |gathered| gathered.peer.shutdown(Shutdown::Write).unwrap(),
         |gathered| gathered.peer.shutdown(Shutdown::Both).unwrap(),
     ];
     for end in ends {
         on_ring(async {
-            let mut gathered = Gathered::new(HOUR);
+            let mut gathered = GatheredReads::new(HOUR);
             gathered.peer.write_all(b"some").unwrap();
             end(&gathered);
             // What had come is there, and then the end.
@@ -135,7 +135,7 @@ fn every_end_of_the_stream_ends_a_wait() {
 #[test]
 fn a_shut_reading_side_ends_a_wait_under_way() {
     on_ring(async {
-        let mut gathered = Gathered::new(HOUR);
+        let mut gathered = GatheredReads::new(HOUR);
         let (stream, mark) = (Rc::clone(&gathered.stream), Rc::clone(&gathered.coalescing.mark));
         tokio_uring::spawn(async move {
             while mark.waiting_since.get().is_none() {
@@ -151,7 +151,7 @@ fn a_shut_reading_side_ends_a_wait_under_way() {
 #[test]
 fn a_connection_that_is_gone_leaves_no_mark_behind() {
     on_ring(async {
-        let gathered = Gathered::new(HOUR);
+        let gathered = GatheredReads::new(HOUR);
         drop(gathered.coalescing);
         assert!(gathered.coalescer.raised.borrow().is_empty());
         assert_eq!(gathered.coalescer.look(Instant::now()), None);
@@ -163,7 +163,7 @@ fn a_connection_that_is_gone_leaves_no_mark_behind() {
 #[test]
 fn one_firing_serves_all_that_are_nearly_due() {
     on_ring(async {
-        let all = [1.0, 0.95, 0.1].map(|share| (share, Gathered::new(HOUR)));
+        let all = [1.0, 0.95, 0.1].map(|share| (share, GatheredReads::new(HOUR)));
         let coalescer = Coalescer::new(HOUR);
         let now = Instant::now() + HOUR;
         let due = HOUR.mul_f64(COALESCE_DUE);

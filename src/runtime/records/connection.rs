@@ -3,12 +3,12 @@
 
 use super::coalescer::{Coalescer, Coalescing};
 use super::stream::{Failure, RecordStream, Streams};
-use super::transport::{ReadError, Transport};
+use super::transport::{ReadError, RecordTransport};
 use crate::config::{END_LINGER, TLS_HANDSHAKE_TIMEOUT};
 use crate::engine::observe::counters::Protocol;
 use crate::engine::stream::intake::Counts;
 use crate::engine::stream::received::{BufferKind, Reason, Received};
-use crate::runtime::connection::deadlines::{Control, Cut, Deadlines};
+use crate::runtime::connection::deadlines::{Control, DeadlineCut, Deadlines};
 use crate::runtime::connection::presence::Presence;
 use crate::runtime::ring::{Buffers, ReadBuffer};
 use rustls::ServerConfig;
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use tokio_uring::net::TcpStream;
 
 /// What the record connections of one worker share.
-pub struct Records {
+pub struct RecordShared {
     /// What their streams share.
     pub streams: Rc<Streams>,
     /// The worker's registered windows.
@@ -35,9 +35,9 @@ pub struct Records {
 
 /// A record connection on its worker.
 pub struct RecordConnection {
-    shared: Rc<Records>,
+    shared: Rc<RecordShared>,
     _presence: Presence,
-    transport: Transport,
+    transport: RecordTransport,
     /// Gathers small reads; not with TLS, and not where it is switched off.
     coalescing: Option<Coalescing>,
     control: Rc<Control>,
@@ -58,14 +58,14 @@ impl RecordConnection {
         stream: std::net::TcpStream,
         peer: SocketAddr,
         tls: Option<Arc<ServerConfig>>,
-        shared: Rc<Records>,
+        shared: Rc<RecordShared>,
     ) -> Received {
         // A read of a socket that does not block fails at once instead of waiting in the ring.
         // Where this fails, so does the first read, with its own error.
         let _ = stream.set_nonblocking(false);
         let socket = Rc::new(TcpStream::from_std(stream));
         let begun = Instant::now();
-        let transport = match Transport::new(Rc::clone(&socket), tls) {
+        let transport = match RecordTransport::new(Rc::clone(&socket), tls) {
             Ok(transport) => transport,
             Err(error) => {
                 let mut received = Received::nothing(number, peer, begun);
@@ -80,9 +80,9 @@ impl RecordConnection {
     fn start(
         number: u64,
         peer: SocketAddr,
-        transport: Transport,
+        transport: RecordTransport,
         socket: &Rc<TcpStream>,
-        shared: Rc<Records>,
+        shared: Rc<RecordShared>,
         begun: Instant,
     ) -> Self {
         let buffer = shared.buffers.take();
@@ -191,13 +191,13 @@ impl RecordConnection {
         let intake = self.stream.intake();
         let (at, reason) = if intake.ended() {
             // Nothing fails then; the engine closes for the peer.
-            (self.packet_begun + END_LINGER, Cut::Linger)
+            (self.packet_begun + END_LINGER, DeadlineCut::Linger)
         } else if self.transport.handshaking() {
-            (self.begun + TLS_HANDSHAKE_TIMEOUT, Cut::Handshake)
+            (self.begun + TLS_HANDSHAKE_TIMEOUT, DeadlineCut::Handshake)
         } else if intake.in_packet() {
-            (self.packet_begun + config.packet_timeout, Cut::Unfinished)
+            (self.packet_begun + config.packet_timeout, DeadlineCut::Unfinished)
         } else {
-            (self.last_arrival + config.idle_timeout, Cut::Idle)
+            (self.last_arrival + config.idle_timeout, DeadlineCut::Idle)
         };
         // The peer is not held to account for bytes that came in time and were left to wait.
         let delay = self.coalescing.as_ref().map_or(Duration::ZERO, Coalescing::delay);
@@ -214,22 +214,22 @@ impl RecordConnection {
         let config = &self.shared.streams.config;
         let time = |limit: Duration| humantime::format_duration(limit).to_string();
         Err(match self.control.cut() {
-            Some(Cut::Idle) => {
+            Some(DeadlineCut::Idle) => {
                 let limit = time(config.idle_timeout);
                 let detail = format!("silent for {limit} (--idle-timeout) {so_far}");
                 Failure::of(Reason::IdleTimeout, detail)
             }
-            Some(Cut::Unfinished) => {
+            Some(DeadlineCut::Unfinished) => {
                 let limit = time(config.packet_timeout);
                 let detail = format!("packet not finished in {limit} (--packet-timeout) {so_far}");
                 Failure::of(Reason::PacketTimeout, detail)
             }
-            Some(Cut::Handshake) => {
+            Some(DeadlineCut::Handshake) => {
                 let limit = time(TLS_HANDSHAKE_TIMEOUT);
                 let detail = format!("TLS handshake not finished in {limit}");
                 Failure::of(Reason::TlsTimeout, detail)
             }
-            Some(Cut::Shutdown) => {
+            Some(DeadlineCut::Shutdown) => {
                 Failure::of(Reason::Shutdown, format!("the engine stopped {so_far}"))
             }
             None if self.transport.handshaking() => {
@@ -256,7 +256,7 @@ impl RecordConnection {
 async fn read_into(
     window: &mut ReadBuffer,
     free: Range<usize>,
-    transport: &mut Transport,
+    transport: &mut RecordTransport,
     coalescing: Option<&mut Coalescing>,
 ) -> Result<Option<usize>, ReadError> {
     if let Some(coalescing) = coalescing {

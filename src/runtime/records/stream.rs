@@ -6,12 +6,12 @@ use super::open_batch::OpenBatch;
 use crate::config::{AggregateMode, Config, FOLD_ROWS_MAX};
 use crate::engine::groups::plan::Plan;
 use crate::engine::groups::table::GroupTable;
-use crate::engine::observe::counters::{Counters, Tally};
-use crate::engine::stream::intake::{Next, RecordIntake, Refused};
+use crate::engine::observe::counters::{Counters, WorkerTally};
+use crate::engine::stream::intake::{NextStep, RecordIntake, Refused};
 use crate::engine::stream::latency::Latency;
 use crate::engine::stream::received::{BufferKind, Reason, Received};
-use crate::runtime::connection::slots::Held;
-use crate::runtime::results::aggregator::{Job, Rows};
+use crate::runtime::connection::slots::StreamHold;
+use crate::runtime::results::aggregator::{Job, StreamRows};
 use crate::runtime::results::capture::{Capture, Captures};
 use crate::runtime::results::column_pool::{ColumnPool, PooledSet};
 use std::cell::RefCell;
@@ -71,7 +71,7 @@ impl Streams {
     }
 
     /// The worker's own counts.
-    pub fn tally(&self) -> &Tally {
+    pub fn tally(&self) -> &WorkerTally {
         &self.counters.workers[self.worker]
     }
 
@@ -194,8 +194,8 @@ impl RecordStream {
                 break Ok(());
             }
             match self.poll_rows(buffer, taken_over).await {
-                Ok(Next::Rows) => {}
-                Ok(Next::Read | Next::Ended) => break Ok(()),
+                Ok(NextStep::Rows) => {}
+                Ok(NextStep::Read | NextStep::Ended) => break Ok(()),
                 Err(failure) => break Err(failure),
             }
         };
@@ -220,7 +220,7 @@ impl RecordStream {
     }
 
     /// One pass over what has come in. Waits only for a column set and the aggregation's queue.
-    async fn poll_rows(&mut self, buffer: &[u8], taken_over: Instant) -> Result<Next, Failure> {
+    async fn poll_rows(&mut self, buffer: &[u8], taken_over: Instant) -> Result<NextStep, Failure> {
         self.make_room().await?;
         let packets_before = self.intake.counts().packets;
         let next = match &mut self.gathered {
@@ -267,8 +267,10 @@ impl RecordStream {
     /// Gives what was gathered to the aggregation, waiting where its queue is full.
     async fn hand_over(&mut self) {
         let rows = match &mut self.gathered {
-            Gathered::Columns(set) => set.take().filter(|set| !set.is_empty()).map(Rows::Columns),
-            Gathered::Groups(groups) => groups.take().map(Rows::Groups),
+            Gathered::Columns(set) => {
+                set.take().filter(|set| !set.is_empty()).map(StreamRows::Columns)
+            }
+            Gathered::Groups(groups) => groups.take().map(StreamRows::Groups),
         };
         let Some(rows) = rows else { return };
         let connection = self.received.connection;
@@ -329,7 +331,7 @@ impl RecordStream {
 }
 
 /// Has the aggregation make the result of a stream that was [finished](RecordStream::finish).
-pub async fn report(jobs: &mpsc::Sender<Job>, received: Received, held: Held) {
+pub async fn report(jobs: &mpsc::Sender<Job>, received: Received, held: StreamHold) {
     let connection = received.connection;
     let job = Job::Finish { received: Box::new(received), held };
     if jobs.send(job).await.is_err() {
@@ -361,7 +363,7 @@ mod tests {
             let Some(Job::Add { connection: 7, rows, over_groups }) = work.recv().await else {
                 panic!("rows were handed over");
             };
-            assert_eq!(matches!(rows, Rows::Columns(_)), aggregate == AggregateMode::Columns);
+            assert_eq!(matches!(rows, StreamRows::Columns(_)), aggregate == AggregateMode::Columns);
             over_groups.store(true, Ordering::Relaxed);
             let refused = stream.digest(&packet, packet.len(), now).await.unwrap_err();
             assert_eq!(refused.reason, Reason::GroupsLimit);

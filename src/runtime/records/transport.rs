@@ -22,7 +22,7 @@ pub enum ReadError {
 }
 
 /// The way that a connection's bytes come.
-pub struct Transport {
+pub struct RecordTransport {
     stream: Rc<TcpStream>,
     encrypted: Option<Box<Encrypted>>,
 }
@@ -35,7 +35,7 @@ struct Encrypted {
     peer_closed: bool,
 }
 
-impl Transport {
+impl RecordTransport {
     /// Reads `stream`, with TLS where a configuration is given.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl Transport {
             let tls = Tls::accept(config)?;
             Ok(Box::new(Encrypted { tls, plain: Vec::new(), taken: 0, peer_closed: false }))
         });
-        Ok(Transport { stream, encrypted: encrypted.transpose()? })
+        Ok(RecordTransport { stream, encrypted: encrypted.transpose()? })
     }
 
     /// Whether what is read comes by way of TLS.

@@ -4,10 +4,10 @@
 use super::column_pool::PooledSet;
 use super::partial_files::PartialFiles;
 use super::report::Report;
-use super::reporter::Finished;
+use super::reporter::FinishedConnection;
 use crate::config::{AggregateMode, Config};
 use crate::engine::aggregate::partial_file::BatchFacts;
-use crate::engine::aggregate::{self, Aggregate, AggregateError, BatchGroups, Grouped};
+use crate::engine::aggregate::{self, AggregateError, BatchGroups, GroupAggregate, Grouped};
 use crate::engine::decode::texts::Texts;
 use crate::engine::groups::columns::PartialSet;
 use crate::engine::groups::plan::Plan;
@@ -15,7 +15,7 @@ use crate::engine::groups::table::GroupTable;
 use crate::engine::stream::intake::Counts;
 use crate::engine::stream::latency::Latency;
 use crate::engine::stream::received::{ClosedBatch, Reason, Received, Status};
-use crate::runtime::connection::slots::Held;
+use crate::runtime::connection::slots::StreamHold;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub enum Job {
         /// Number of the connection.
         connection: u64,
         /// The rows.
-        rows: Rows,
+        rows: StreamRows,
         /// To be set where the connection has too many groups.
         over_groups: Arc<AtomicBool>,
     },
@@ -48,12 +48,12 @@ pub enum Job {
         /// What was received.
         received: Box<Received>,
         /// What it holds, to be given back when the result is printed.
-        held: Held,
+        held: StreamHold,
     },
 }
 
 /// Records of one connection, as its worker hands them over.
-pub enum Rows {
+pub enum StreamRows {
     /// A batch. The set goes back to its pool.
     Columns(PooledSet),
     /// The groups that the worker has folded them into, mostly those of all records. Their memory
@@ -75,14 +75,14 @@ struct Aggregator {
 /// A connection that goes on.
 struct Running {
     /// Its groups; without those of the batch that is open.
-    total: Aggregate,
+    total: GroupAggregate,
     /// Where partials are kept.
     open: Option<Open>,
 }
 
 /// The batch of a connection that is not closed, and what is known of those before.
 struct Open {
-    groups: Aggregate,
+    groups: GroupAggregate,
     texts: Vec<Texts>,
     latency: Latency,
 }
@@ -90,15 +90,15 @@ struct Open {
 impl Running {
     fn new(plan: &Arc<Plan>, partials: bool) -> Self {
         let open = partials.then(|| Open {
-            groups: Aggregate::new(plan),
+            groups: GroupAggregate::new(plan),
             texts: Vec::new(),
             latency: Latency::default(),
         });
-        Running { total: Aggregate::new(plan), open }
+        Running { total: GroupAggregate::new(plan), open }
     }
 
     /// Where rows go.
-    fn groups(&mut self) -> &mut Aggregate {
+    fn groups(&mut self) -> &mut GroupAggregate {
         match &mut self.open {
             Some(open) => &mut open.groups,
             None => &mut self.total,
@@ -115,7 +115,7 @@ impl Running {
 /// Runs until every sender of jobs is gone.
 pub fn run(
     mut jobs: mpsc::Receiver<Job>,
-    finished: mpsc::Sender<Finished>,
+    finished: mpsc::Sender<FinishedConnection>,
     plan: &Arc<Plan>,
     config: &Config,
     files: Option<Arc<PartialFiles>>,
@@ -145,7 +145,8 @@ pub fn run(
             }
             Job::Finish { received, held } => {
                 let report = aggregator.finish(*received);
-                if finished.blocking_send(Finished { report, _held: Some(held) }).is_err() {
+                if finished.blocking_send(FinishedConnection { report, _held: Some(held) }).is_err()
+                {
                     return;
                 }
             }
@@ -155,15 +156,17 @@ pub fn run(
 
 impl Aggregator {
     /// Folds rows in; true where the connection has too many groups by now.
-    fn add(&mut self, connection: u64, rows: Rows) -> bool {
+    fn add(&mut self, connection: u64, rows: StreamRows) -> bool {
         let partials = self.files.is_some();
         let entry = self.running.entry(connection);
         let entry = entry.or_insert_with(|| Ok(Running::new(&self.plan, partials)));
         let Ok(running) = entry else { return false };
         let aggregate = running.groups();
         let added = guarded(|| match rows {
-            Rows::Columns(mut set) => aggregate.add(&mut set),
-            Rows::Groups(groups) => aggregate.add_partials(groups.partials(), &mut self.partials),
+            StreamRows::Columns(mut set) => aggregate.add(&mut set),
+            StreamRows::Groups(groups) => {
+                aggregate.add_partials(groups.partials(), &mut self.partials)
+            }
         });
         match added {
             Ok(()) => running.groups_known() > self.groups_limit,
@@ -204,7 +207,7 @@ impl Aggregator {
         };
         let mut groups = None;
         let result = match running {
-            None => Ok(aggregate::Finished::empty(&self.plan)),
+            None => Ok(aggregate::FinishedGroups::empty(&self.plan)),
             Some(Ok(mut running)) => {
                 if let (Some(open), Some(last)) = (&mut running.open, &last) {
                     open.latency.merge(&last.latency);
@@ -230,12 +233,12 @@ impl Aggregator {
     fn judge(
         &self,
         received: &mut Received,
-        result: Result<aggregate::Finished, String>,
+        result: Result<aggregate::FinishedGroups, String>,
     ) -> Grouped {
-        let aggregate::Finished { grouped, overflowed } = result.unwrap_or_else(|defect| {
+        let aggregate::FinishedGroups { grouped, overflowed } = result.unwrap_or_else(|defect| {
             received.reason = Some(Reason::InternalError);
             received.detail = Some(format!("{defect}; this is a defect, please report it"));
-            aggregate::Finished::empty(&self.plan)
+            aggregate::FinishedGroups::empty(&self.plan)
         });
         if !overflowed.is_empty() && received.reason.is_none() {
             received.reason = Some(Reason::SumOverflow);
@@ -326,19 +329,19 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, AggregateError>) -> Result<T, Str
 mod tests {
     use super::*;
     use crate::config::FOLD_ROWS_MAX;
-    use crate::engine::blocks::block::{Block, Records};
+    use crate::engine::blocks::block::{Block, BlockRecords};
     use crate::wire::records::packets::Run;
     use crate::wire::schema::Schema;
 
-    fn table(plan: &Arc<Plan>, keys: std::ops::Range<u64>) -> Rows {
+    fn table(plan: &Arc<Plan>, keys: std::ops::Range<u64>) -> StreamRows {
         let mut groups = GroupTable::with_limits(plan, 10, FOLD_ROWS_MAX);
         let keys: Vec<u64> = keys.collect();
         let run = [Run { records: keys.len(), ..Run::default() }];
         let records = vec![1; 267 * keys.len()];
         let mut block = Block::new();
-        block.fill(&mut Records::of(&run, &records, 267));
+        block.fill(&mut BlockRecords::of(&run, &records, 267));
         groups.fold(&block, keys.len(), &keys);
-        Rows::Groups(Box::new(groups))
+        StreamRows::Groups(Box::new(groups))
     }
 
     /// A stream so long that it hands several tables over has the groups of all of them.

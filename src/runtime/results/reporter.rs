@@ -4,9 +4,9 @@
 use super::report::Report;
 use crate::config::LOG_LINES_PER_SECOND;
 use crate::engine::aggregate::Grouped;
-use crate::engine::observe::counters::Tally;
+use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::received::{CaptureLack, Received, Status};
-use crate::runtime::connection::slots::Held;
+use crate::runtime::connection::slots::StreamHold;
 use crate::wire::schema::Schema;
 use std::io;
 use std::sync::Arc;
@@ -15,29 +15,29 @@ use tokio::sync::{mpsc, watch};
 
 /// A report on its way out, with what its stream still holds.
 #[derive(Debug)]
-pub struct Finished {
+pub struct FinishedConnection {
     /// The report.
     pub report: Report,
     /// Given back when the report is out.
-    pub _held: Option<Held>,
+    pub _held: Option<StreamHold>,
 }
 
-impl Finished {
+impl FinishedConnection {
     /// The report of a connection that never got a slot.
     pub fn refused(received: Received, schema: &Arc<Schema>) -> Self {
         let grouped = Grouped::empty(Arc::clone(schema));
         let report = Report { received, grouped, aggregated: Instant::now() };
-        Finished { report, _held: None }
+        FinishedConnection { report, _held: None }
     }
 }
 
 /// Where reports go: printed, written, compared. Called from one thread, the one that the tally
 /// is of.
-pub type Sink = Box<dyn FnMut(&Report, &Tally) -> io::Result<()> + Send>;
+pub type Sink = Box<dyn FnMut(&Report, &WorkerTally) -> io::Result<()> + Send>;
 
 /// What the reporter did until the engine stopped.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct ReporterOutcome {
     /// Connections reported.
     pub reported: u64,
     /// Connections among them that were complete.
@@ -54,8 +54,8 @@ pub struct Outcome {
     pub acceptor_error: Option<io::Error>,
 }
 
-impl Outcome {
-    fn count_capture(&mut self, received: &Received, tally: &Tally) {
+impl ReporterOutcome {
+    fn count_capture(&mut self, received: &Received, tally: &WorkerTally) {
         let Some(capture) = &received.capture else { return };
         tally.captured_bytes.add(capture.bytes);
         tally.captures_incomplete.add(u64::from(capture.lack.is_some()));
@@ -69,14 +69,14 @@ impl Outcome {
 /// Runs until everybody who may finish a connection is gone. Where the sink fails, the engine is
 /// told to stop through `drain`, and that report and those after it are counted as lost.
 pub fn run(
-    mut finished: mpsc::Receiver<Finished>,
+    mut finished: mpsc::Receiver<FinishedConnection>,
     mut sink: Sink,
     drain: &watch::Sender<Option<Instant>>,
-    tally: &Tally,
-) -> Outcome {
-    let mut outcome = Outcome::default();
+    tally: &WorkerTally,
+) -> ReporterOutcome {
+    let mut outcome = ReporterOutcome::default();
     let mut lines = LineBudget::default();
-    while let Some(Finished { report, _held }) = finished.blocking_recv() {
+    while let Some(FinishedConnection { report, _held }) = finished.blocking_recv() {
         lines.log(&report);
         tally.count_stream(report.received.reason);
         outcome.count_capture(&report.received, tally);

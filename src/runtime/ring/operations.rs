@@ -173,13 +173,13 @@ async fn receive(
     // The operation owns the vector, whose memory stays where it is, and a share of the stream,
     // so its descriptor names no other socket; if this future is dropped, the driver keeps both
     // until the kernel is done.
-    UnsubmittedOneshot::new((Rc::clone(stream), buffer), Received, entry).submit().await
+    UnsubmittedOneshot::new((Rc::clone(stream), buffer), RecvOutcome, entry).submit().await
 }
 
 /// Gives the buffer back that an operation read into.
-struct Received;
+struct RecvOutcome;
 
-impl OneshotOutputTransform for Received {
+impl OneshotOutputTransform for RecvOutcome {
     type Output = (io::Result<usize>, Vec<u8>);
     type StoredData = (Rc<TcpStream>, Vec<u8>);
 

@@ -6,7 +6,7 @@ use crate::engine::observe::counters::{Counters, Protocol};
 use crate::engine::stream::received::{Reason, Received};
 use crate::runtime::connection::accepted::Accepted;
 use crate::runtime::connection::slots::Slots;
-use crate::runtime::results::reporter::Finished;
+use crate::runtime::results::reporter::FinishedConnection;
 use crate::runtime::tls::config::Certificates;
 use crate::wire::messages::fault::Fault;
 use crate::wire::schema::Schema;
@@ -38,7 +38,7 @@ pub struct Acceptor {
     /// One inbox a worker, in the order of the slots.
     pub inboxes: Vec<mpsc::Sender<Accepted>>,
     /// Where refused record connections are reported.
-    pub finished: mpsc::Sender<Finished>,
+    pub finished: mpsc::Sender<FinishedConnection>,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// Tells the engine to stop.
@@ -136,7 +136,8 @@ impl Acceptor {
                     "every slot is taken (--max-connections, --max-streams); refused unread"
                         .to_owned(),
                 );
-                let _ = self.finished.send(Finished::refused(received, &self.schema)).await;
+                let _ =
+                    self.finished.send(FinishedConnection::refused(received, &self.schema)).await;
             }
             Protocol::Messages => {
                 self.counters.acceptor.count_fault(Fault::ConnectionsLimit);

@@ -24,7 +24,7 @@ use crate::runtime::results::aggregator;
 use crate::runtime::results::capture::{self, CaptureError};
 use crate::runtime::results::column_pool::ColumnPool;
 use crate::runtime::results::partial_files::{PartialFiles, PartialFilesError};
-use crate::runtime::results::reporter::{self, Outcome, Sink};
+use crate::runtime::results::reporter::{self, ReporterOutcome, Sink};
 use crate::runtime::results::whole_file::MissingFiles;
 use crate::runtime::tls::config::{Certificates, TlsConfigError, Validity, load_certificates};
 use crate::wire::messages::limiter::TokenBucket;
@@ -78,7 +78,7 @@ pub struct Engine {
     drain: watch::Sender<Option<Instant>>,
     threads: Vec<JoinHandle<()>>,
     acceptor: Option<JoinHandle<io::Result<()>>>,
-    reporter: JoinHandle<Outcome>,
+    reporter: JoinHandle<ReporterOutcome>,
     admin: AdminHandle,
     reloader: Reloader,
     partials: Option<Arc<PartialFiles>>,
@@ -221,7 +221,7 @@ impl Engine {
         &mut self,
         core: CoreId,
         work: mpsc::Receiver<aggregator::Job>,
-        finished: mpsc::Sender<reporter::Finished>,
+        finished: mpsc::Sender<reporter::FinishedConnection>,
         common: &Common,
     ) -> io::Result<()> {
         let (plan, config) = (Arc::clone(&common.plan), Arc::clone(&common.config));
@@ -278,7 +278,7 @@ impl Engine {
     ///
     /// # Panics
     /// Where a thread of the engine panicked, which is a defect.
-    pub fn wait(self) -> Outcome {
+    pub fn wait(self) -> ReporterOutcome {
         const PANICKED: &str = "a thread of the engine panicked";
         let accepted = self.acceptor.map(|acceptor| acceptor.join().expect(PANICKED));
         for thread in self.threads {
@@ -286,7 +286,7 @@ impl Engine {
         }
         let outcome = self.reporter.join().expect(PANICKED);
         self.admin.stop();
-        Outcome { acceptor_error: accepted.and_then(Result::err), ..outcome }
+        ReporterOutcome { acceptor_error: accepted.and_then(Result::err), ..outcome }
     }
 }
 

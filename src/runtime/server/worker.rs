@@ -7,14 +7,14 @@ use crate::engine::observe::counters::{Counters, Protocol};
 use crate::engine::stream::received::{Reason, Received};
 use crate::runtime::connection::accepted::Accepted;
 use crate::runtime::connection::deadlines::Deadlines;
-use crate::runtime::connection::slots::Held;
+use crate::runtime::connection::slots::StreamHold;
 use crate::runtime::messages::connection::MessageConnection;
 use crate::runtime::messages::gate::Gate;
 use crate::runtime::messages::hub::{self, Hub};
 use crate::runtime::messages::peer::Peers;
-use crate::runtime::messages::shared::Messages;
+use crate::runtime::messages::shared::MessageShared;
 use crate::runtime::records::coalescer::Coalescer;
-use crate::runtime::records::connection::{RecordConnection, Records};
+use crate::runtime::records::connection::{RecordConnection, RecordShared};
 use crate::runtime::records::stream as record_stream;
 use crate::runtime::records::stream::Streams;
 use crate::runtime::results::aggregator::Job;
@@ -112,7 +112,7 @@ impl Worker {
         let streams = Rc::new(Streams { captures, ..streams });
         let deadlines = Rc::new(Deadlines::default());
         let coalescer = Coalescer::new(streams.config.coalesce_delay);
-        let records = Rc::new(Records {
+        let records = Rc::new(RecordShared {
             streams: Rc::clone(&streams),
             buffers: Rc::clone(&buffers),
             deadlines: Rc::clone(&deadlines),
@@ -121,8 +121,15 @@ impl Worker {
         let peers = Peers::new(Rc::clone(&streams));
         let delivery = tokio_uring::spawn(hub::deliver_all(Rc::clone(&peers), pieces));
         let timers = Rc::clone(&deadlines);
-        let messages =
-            Rc::new(Messages { streams, buffers, deadlines: timers, policy, gate, hub, peers });
+        let messages = Rc::new(MessageShared {
+            streams,
+            buffers,
+            deadlines: timers,
+            policy,
+            gate,
+            hub,
+            peers,
+        });
         let tick = {
             let messages = Rc::clone(&messages);
             move || note_progress(&messages)
@@ -153,7 +160,7 @@ impl Worker {
 }
 
 /// What others see of this worker, a tick old at most.
-fn note_progress(messages: &Messages) {
+fn note_progress(messages: &MessageShared) {
     messages.peers.each_tick();
     messages.streams.each_tick();
     let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -181,8 +188,8 @@ fn register(config: &Config) -> Result<Buffers, RingError> {
 /// Starts the task of a connection.
 fn serve(
     accepted: Accepted,
-    records: &Rc<Records>,
-    messages: &Rc<Messages>,
+    records: &Rc<RecordShared>,
+    messages: &Rc<MessageShared>,
     connections: &mut JoinSet<()>,
 ) {
     match accepted.protocol {
@@ -196,7 +203,7 @@ fn serve(
 }
 
 /// Serves one record connection. A defect in it costs that connection, with a report, and no other.
-async fn serve_records(accepted: Accepted, shared: Rc<Records>) {
+async fn serve_records(accepted: Accepted, shared: Rc<RecordShared>) {
     let Accepted { number, stream, peer, slot, tls, .. } = accepted;
     let begun = Instant::now();
     let jobs = shared.streams.jobs.clone();
@@ -208,11 +215,11 @@ async fn serve_records(accepted: Accepted, shared: Rc<Records>) {
         received.detail = Some(format!("{panic}; this is a defect, please report it"));
         received
     });
-    record_stream::report(&jobs, received, Held::Connection(slot)).await;
+    record_stream::report(&jobs, received, StreamHold::Connection(slot)).await;
 }
 
 /// Serves one message connection. A defect in it costs that connection and no other.
-async fn serve_messages(accepted: Accepted, shared: Rc<Messages>) {
+async fn serve_messages(accepted: Accepted, shared: Rc<MessageShared>) {
     let (number, peer) = (accepted.number, accepted.peer);
     let streams = Rc::clone(&shared.streams);
     let guard = Defect { streams, number, armed: true };

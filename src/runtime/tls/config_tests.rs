@@ -2,7 +2,9 @@
 //! changes. No sockets and no signals.
 
 use super::*;
-use crate::runtime::tls::test_peer::{Files, HOUR, Talk, certificates, client_config, valid};
+use crate::runtime::tls::test_peer::{
+    CertificateFiles, HOUR, Talk, certificates, client_config, valid,
+};
 use rustls::version::{TLS12, TLS13};
 use std::fs;
 
@@ -22,13 +24,13 @@ fn assert_says(message: &str, parts: &[&str]) {
 #[test]
 fn sound_files_are_taken() {
     let made = valid();
-    Files::of(&made).load();
-    Files::mutual(&made).load();
+    CertificateFiles::of(&made).load();
+    CertificateFiles::mutual(&made).load();
 }
 
 #[test]
 fn a_missing_file_is_named_with_the_next_step() {
-    let files = Files::mutual(&valid());
+    let files = CertificateFiles::mutual(&valid());
     let path = files.directory.path().join("none");
     let shown = path.to_str().unwrap();
     let sources = [
@@ -43,7 +45,7 @@ fn a_missing_file_is_named_with_the_next_step() {
 
 #[test]
 fn files_without_what_is_looked_for_are_refused() {
-    let files = Files::mutual(&valid());
+    let files = CertificateFiles::mutual(&valid());
     let source = &files.source;
     let swapped = TlsSource { cert: source.key.clone(), ..source.clone() };
     assert_says(&refused(&swapped), &["--cert", "server.key has no certificate", "BEGIN CERT"]);
@@ -60,7 +62,7 @@ fn files_without_what_is_looked_for_are_refused() {
 #[test]
 fn a_key_of_another_certificate_is_refused() {
     let made = valid();
-    let files = Files::of(&made);
+    let files = CertificateFiles::of(&made);
     fs::write(&files.source.key, &valid().server.key).unwrap();
     let (key, cert) = (&files.source.key, &files.source.cert);
     let parts = [key.to_str().unwrap(), cert.to_str().unwrap(), "does not belong", "same issue"];
@@ -70,7 +72,7 @@ fn a_key_of_another_certificate_is_refused() {
 #[test]
 fn damaged_files_are_refused() {
     let made = valid();
-    let files = Files::of(&made);
+    let files = CertificateFiles::of(&made);
     let certificate = &made.server.certificate;
     let cut = &certificate[..certificate.len() - 30];
     fs::write(&files.source.cert, cut).unwrap();
@@ -98,7 +100,7 @@ fn connects(certificates: &Certificates, made: &crate::runtime::tls::certs::Gene
 #[test]
 fn after_a_reload_new_connections_get_the_new_certificate_and_old_ones_go_on() {
     let (old, new) = (valid(), valid());
-    let files = Files::of(&old);
+    let files = CertificateFiles::of(&old);
     let certificates = files.load();
     let mut talk = Talk::between(certificates.current(), client_config(&old, &TLS13, None));
     talk.handshake().unwrap();
@@ -115,7 +117,7 @@ fn after_a_reload_new_connections_get_the_new_certificate_and_old_ones_go_on() {
 #[test]
 fn a_reload_that_fails_keeps_what_is_there() {
     let made = valid();
-    let files = Files::of(&made);
+    let files = CertificateFiles::of(&made);
     let certificates = files.load();
     fs::write(&files.source.key, &valid().server.key).unwrap();
     assert!(matches!(certificates.reload(), Err(TlsConfigError::Mismatch { .. })));
@@ -129,7 +131,7 @@ fn a_reload_that_fails_keeps_what_is_there() {
 #[test]
 fn connections_are_accepted_while_certificates_are_reloaded() {
     let made = valid();
-    let files = Files::of(&made);
+    let files = CertificateFiles::of(&made);
     let certificates = files.load();
     std::thread::scope(|scope| {
         scope.spawn(|| (0..20).for_each(|_| certificates.reload().unwrap()));
@@ -141,7 +143,7 @@ fn connections_are_accepted_while_certificates_are_reloaded() {
 fn no_session_outlives_a_reload() {
     for version in [&TLS12, &TLS13] {
         let made = valid();
-        let files = Files::of(&made);
+        let files = CertificateFiles::of(&made);
         let certificates = files.load();
         let config = Arc::new(client_config(&made, version, None));
         let resumed = |certificates: &Certificates| {
@@ -161,7 +163,7 @@ fn the_dates_of_the_certificate_are_judged() {
     let now = SystemTime::now();
     let day = 24 * HOUR;
     let judged = |not_before, not_after| {
-        Files::of(&certificates(not_before, not_after)).load().validity(now)
+        CertificateFiles::of(&certificates(not_before, not_after)).load().validity(now)
     };
     assert_eq!(judged(now - HOUR, now + 8 * day), Validity::Valid);
     assert_eq!(judged(now - HOUR, now + 6 * day), Validity::EndsSoon);

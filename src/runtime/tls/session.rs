@@ -117,7 +117,7 @@ impl TlsError {
 
 /// Where a connection stands after what has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct TlsProgress {
     /// Nothing can be sent yet.
     pub handshaking: bool,
     /// The peer has said that it will send nothing more. An end of the stream without that may be
@@ -139,7 +139,7 @@ pub struct TlsPeer {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum TlsPhase {
     /// Both sides may speak.
     Open,
     /// The peer has closed its side.
@@ -161,7 +161,7 @@ enum Phase {
 /// includes one record's plaintext.
 pub struct Tls {
     connection: UnbufferedServerConnection,
-    phase: Phase,
+    phase: TlsPhase,
     /// Storage for received bytes, all of it initialised; none while a read has it.
     incoming: Vec<u8>,
     /// How much of `incoming` is received and not done with. filled <= incoming.len() at rest.
@@ -180,7 +180,7 @@ impl Tls {
     pub fn accept(config: Arc<ServerConfig>) -> Result<Self, TlsError> {
         Ok(Tls {
             connection: UnbufferedServerConnection::new(config).map_err(TlsError::Config)?,
-            phase: Phase::Open,
+            phase: TlsPhase::Open,
             incoming: vec![0; TLS_INCOMING_BYTES],
             filled: 0,
             busy: false,
@@ -222,22 +222,22 @@ impl Tls {
         &mut self,
         out: &mut Vec<u8>,
         plain: &mut dyn FnMut(&[u8]),
-    ) -> Result<Progress, TlsError> {
+    ) -> Result<TlsProgress, TlsError> {
         match self.phase {
-            Phase::Failed => return Err(TlsError::NotOpen),
-            Phase::Closed => self.filled = 0,
-            Phase::Open | Phase::PeerClosed => {
+            TlsPhase::Failed => return Err(TlsError::NotOpen),
+            TlsPhase::Closed => self.filled = 0,
+            TlsPhase::Open | TlsPhase::PeerClosed => {
                 if let Err(error) = self.process_records(out, plain) {
-                    self.phase = Phase::Failed;
+                    self.phase = TlsPhase::Failed;
                     self.flush_alert(out);
                     return Err(self.name(error));
                 }
                 self.hold_pieces()?;
             }
         }
-        Ok(Progress {
+        Ok(TlsProgress {
             handshaking: self.handshaking(),
-            peer_closed: self.phase == Phase::PeerClosed,
+            peer_closed: self.phase == TlsPhase::PeerClosed,
         })
     }
 
@@ -259,8 +259,8 @@ impl Tls {
     pub fn close_notify(&mut self, out: &mut Vec<u8>) {
         // Where it cannot be said, closing the socket has to do.
         let _ = self.write(None, OVERHEAD_BYTES_MAX, out);
-        if self.phase != Phase::Failed {
-            self.phase = Phase::Closed;
+        if self.phase != TlsPhase::Failed {
+            self.phase = TlsPhase::Closed;
         }
     }
 
@@ -326,14 +326,14 @@ impl Tls {
                 }
                 ConnectionState::EncodeTlsData(chunk) => encode(chunk, out)?,
                 ConnectionState::TransmitTlsData(sent) => sent.done(),
-                ConnectionState::PeerClosed => self.phase = Phase::PeerClosed,
+                ConnectionState::PeerClosed => self.phase = TlsPhase::PeerClosed,
                 ConnectionState::BlockedHandshake
                 | ConnectionState::WriteTraffic(_)
                 | ConnectionState::Closed => break,
                 state => return Err(unexpected(&state)),
             }
         }
-        if self.phase == Phase::PeerClosed {
+        if self.phase == TlsPhase::PeerClosed {
             done = self.filled;
         }
         self.incoming.copy_within(done..self.filled, 0);
@@ -347,7 +347,7 @@ impl Tls {
         // Whole records that are still there are pieces of a handshake message.
         let pieces = record_bytes(waiting).is_some_and(|record| record <= self.filled);
         if pieces && self.filled >= TLS_INCOMING_BYTES_MAX {
-            self.phase = Phase::Failed;
+            self.phase = TlsPhase::Failed;
             return Err(TlsError::TooLong);
         }
         self.held.clear();
@@ -366,7 +366,7 @@ impl Tls {
         mut room: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), TlsError> {
-        let open = matches!(self.phase, Phase::Open | Phase::PeerClosed);
+        let open = matches!(self.phase, TlsPhase::Open | TlsPhase::PeerClosed);
         if !open || self.handshaking() {
             return Err(TlsError::NotOpen);
         }
@@ -386,7 +386,7 @@ impl Tls {
                         Ok(_) => return Ok(()),
                         Err(EncryptError::InsufficientSize(size)) => room = size.required_size,
                         Err(EncryptError::EncryptExhausted) => {
-                            self.phase = Phase::Failed;
+                            self.phase = TlsPhase::Failed;
                             self.flush_alert(out);
                             return Err(TlsError::KeysUsedUp);
                         }
@@ -398,7 +398,7 @@ impl Tls {
                 Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
                 Ok(_) => return Err(TlsError::NotOpen),
                 Err(error) => {
-                    self.phase = Phase::Failed;
+                    self.phase = TlsPhase::Failed;
                     return Err(self.name(error));
                 }
             }

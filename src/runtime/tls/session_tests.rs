@@ -2,7 +2,9 @@
 //! that a peer may do wrong. No sockets.
 
 use super::*;
-use crate::runtime::tls::test_peer::{Files, HOUR, Talk, certificates, client_config, valid};
+use crate::runtime::tls::test_peer::{
+    CertificateFiles, HOUR, Talk, certificates, client_config, valid,
+};
 use proptest::prelude::*;
 use rustls::crypto::cipher::{Iv, MessageEncrypter, OutboundChunks, OutboundPlainMessage};
 use rustls::version::{TLS12, TLS13};
@@ -25,7 +27,7 @@ fn a_handshake_and_a_talk_byte_by_byte() {
     for version in VERSIONS {
         let made = valid();
         let config = client_config(&made, version, None);
-        let mut talk = Talk::between(Files::of(&made).load().current(), config);
+        let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
         talk.piece = 1;
         assert!(talk.server.handshaking());
         talk.handshake().unwrap();
@@ -44,7 +46,7 @@ fn the_peer_is_described_once_it_is_known() {
     let made = valid();
     for (version, name) in [(&TLS12, "1.2"), (&TLS13, "1.3")] {
         let config = client_config(&made, version, None);
-        let mut talk = Talk::between(Files::of(&made).load().current(), config);
+        let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
         assert_eq!(talk.server.peer().version, None);
         talk.handshake().unwrap();
         let peer = talk.server.peer();
@@ -184,7 +186,7 @@ fn storage_stays_large_while_reads_fill_it() {
 #[test]
 fn a_peer_without_tls_is_told_apart_and_answered_with_an_alert() {
     let made = valid();
-    let config = Files::of(&made).load().current();
+    let config = CertificateFiles::of(&made).load().current();
     let talks =
         ["GET / HTTP/1.1\r\n\r\n", "\0\0\0\x10hello, world", "PUBLISH", "\x16\x09\x09\0\x05"];
     for said in talks {
@@ -203,7 +205,7 @@ fn a_peer_without_tls_is_told_apart_and_answered_with_an_alert() {
 fn a_client_of_tls_1_1_is_refused_with_an_alert() {
     let made = valid();
     let config = client_config(&made, &TLS13, None);
-    let mut talk = Talk::between(Files::of(&made).load().current(), config);
+    let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
     // Version 3.2, a random, no session, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, no compression.
     let hello = [&[3, 2][..], &[7; 32], &[0], &[0, 2, 0xc0, 0x2f], &[1, 0]].concat();
     let message = [&[1, 0, 0, hello.len() as u8][..], &hello].concat();
@@ -217,7 +219,7 @@ fn a_client_of_tls_1_1_is_refused_with_an_alert() {
 #[test]
 fn a_client_certificate_is_asked_for_and_judged() {
     let (made, foreign) = (valid(), valid());
-    let certificates = Files::mutual(&made).load();
+    let certificates = CertificateFiles::mutual(&made).load();
     for version in VERSIONS {
         let talk =
             |pair| Talk::between(certificates.current(), client_config(&made, version, pair));
@@ -249,7 +251,7 @@ fn a_client_that_does_not_trust_the_server_says_why() {
     for version in VERSIONS {
         let refused = |server, trusted| {
             let config = client_config(trusted, version, None);
-            let mut talk = Talk::between(Files::of(server).load().current(), config);
+            let mut talk = Talk::between(CertificateFiles::of(server).load().current(), config);
             talk.handshake().unwrap_err()
         };
         let error = refused(&made, &foreign);
@@ -271,7 +273,7 @@ fn the_peer_s_close_is_seen_and_what_follows_it_is_not() {
         bytes.extend(talk.client_bytes());
         bytes.extend(b"\x17\x03\x03 and more");
         let progress = talk.give(&bytes).unwrap();
-        assert_eq!(progress, Progress { handshaking: false, peer_closed: true });
+        assert_eq!(progress, TlsProgress { handshaking: false, peer_closed: true });
         assert_eq!(talk.heard, b"last");
         assert!(talk.give(b"and more").unwrap().peer_closed);
 
@@ -304,7 +306,7 @@ fn this_side_s_close_is_said_once_and_ends_all() {
 fn nothing_is_sent_before_the_handshake_is_done() {
     let made = valid();
     let config = client_config(&made, &TLS13, None);
-    let mut talk = Talk::between(Files::of(&made).load().current(), config);
+    let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
     assert!(matches!(talk.server.encrypt(b"x", &mut talk.out), Err(TlsError::NotOpen)));
     let hello = talk.client_bytes();
     assert!(talk.give(&hello).unwrap().handshaking);
@@ -313,7 +315,7 @@ fn nothing_is_sent_before_the_handshake_is_done() {
     assert!(talk.out.is_empty());
 
     let config = client_config(&made, &TLS12, None);
-    let mut talk = Talk::between(Files::of(&made).load().current(), config);
+    let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
     talk.server.close_notify(&mut talk.out);
     assert!(talk.out.is_empty(), "there are no keys to say it with");
 }
@@ -322,7 +324,7 @@ fn nothing_is_sent_before_the_handshake_is_done() {
 #[test]
 fn a_handshake_in_small_fragments_can_be_ended_at_any_point() {
     let made = valid();
-    let certificates = Files::mutual(&made).load();
+    let certificates = CertificateFiles::mutual(&made).load();
     for version in VERSIONS {
         let mut config = client_config(&made, version, made.client.as_ref());
         config.max_fragment_size = Some(64);
@@ -355,7 +357,7 @@ fn a_handshake_in_small_fragments_can_be_ended_at_any_point() {
 fn sessions_are_resumed() {
     for version in VERSIONS {
         let made = valid();
-        let certificates = Files::of(&made).load();
+        let certificates = CertificateFiles::of(&made).load();
         let config = Arc::new(client_config(&made, version, None));
         for resumed in [false, true, true] {
             let mut talk = Talk::with(certificates.current(), &config);
@@ -409,12 +411,12 @@ fn forged() -> (Forger, Tls) {
     let made = valid();
     let mut config = client_config(&made, &TLS13, None);
     config.enable_secret_extraction = true;
-    let mut talk = Talk::between(Files::of(&made).load().current(), config);
+    let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
     talk.handshake().unwrap();
     Forger::of(talk)
 }
 
-fn read_into(server: &mut Tls, bytes: &[u8]) -> Result<Progress, TlsError> {
+fn read_into(server: &mut Tls, bytes: &[u8]) -> Result<TlsProgress, TlsError> {
     let (mut incoming, free) = server.take_incoming();
     incoming[free][..bytes.len()].copy_from_slice(bytes);
     server.give_back(incoming, bytes.len());
@@ -460,7 +462,7 @@ fn a_peer_that_floods_with_key_updates_is_cut() {
 fn a_handshake_message_in_endless_pieces_is_cut() {
     let made = valid();
     let config = client_config(&made, &TLS13, None);
-    let mut talk = Talk::between(Files::of(&made).load().current(), config);
+    let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
     let mut pieces = vec![22, 3, 1, 0, 4, 1, 0, 0xff, 0xff];
     while pieces.len() <= TLS_INCOMING_BYTES_MAX {
         pieces.extend([22, 3, 1, 0, 20]);
@@ -490,7 +492,7 @@ fn a_damaged_record_ends_the_connection_with_an_alert() {
 #[test]
 fn a_hello_with_any_byte_flipped_does_no_harm() {
     let made = valid();
-    let server = Files::of(&made).load().current();
+    let server = CertificateFiles::of(&made).load().current();
     let mut talk = Talk::between(Arc::clone(&server), client_config(&made, &TLS13, None));
     let hello = talk.client_bytes();
     for at in 0..hello.len() {
@@ -512,7 +514,7 @@ proptest! {
     ) {
         let made = valid();
         let config = client_config(&made, &TLS13, None);
-        let mut talk = Talk::between(Files::of(&made).load().current(), config);
+        let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
         talk.piece = piece;
         let header: &[u8] = if like_tls { &[22, 3, 1, 0, 64, 1, 0, 0, 60] } else { &[] };
         let _ = talk.give(&[header, &noise].concat());

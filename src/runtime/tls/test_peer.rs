@@ -3,7 +3,7 @@
 
 use super::certs::{CertSpec, Generated, Pair, generate};
 use super::config::{Certificates, TlsSource};
-use super::session::{Progress, Tls, TlsError};
+use super::session::{Tls, TlsError, TlsProgress};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -30,12 +30,12 @@ pub fn certificates(not_before: SystemTime, not_after: SystemTime) -> Generated 
 }
 
 /// The files of a server, in a directory of their own.
-pub struct Files {
+pub struct CertificateFiles {
     pub directory: TempDir,
     pub source: TlsSource,
 }
 
-impl Files {
+impl CertificateFiles {
     pub fn of(made: &Generated) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let source = TlsSource {
@@ -43,14 +43,14 @@ impl Files {
             key: directory.path().join("server.key"),
             client_ca: None,
         };
-        let files = Files { directory, source };
+        let files = CertificateFiles { directory, source };
         files.write(made);
         files
     }
 
     /// Lets in clients of the same authority only.
     pub fn mutual(made: &Generated) -> Self {
-        let mut files = Files::of(made);
+        let mut files = CertificateFiles::of(made);
         files.source.client_ca = Some(files.directory.path().join("ca.crt"));
         files
     }
@@ -119,13 +119,13 @@ impl Talk {
     pub fn open(version: &'static SupportedProtocolVersion) -> Self {
         let made = valid();
         let config = client_config(&made, version, None);
-        let mut talk = Talk::between(Files::of(&made).load().current(), config);
+        let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
         talk.handshake().expect("a handshake");
         talk
     }
 
     /// Gives bytes to the server, as reads would.
-    pub fn give(&mut self, mut bytes: &[u8]) -> Result<Progress, TlsError> {
+    pub fn give(&mut self, mut bytes: &[u8]) -> Result<TlsProgress, TlsError> {
         loop {
             let (mut incoming, free) = self.server.take_incoming();
             assert!(!free.is_empty() && free.end == incoming.len());

@@ -157,18 +157,18 @@ mod tests {
     }
 
     /// Counts what is in the bucket, in ticks, and refills it at each question.
-    struct Naive {
+    struct NaiveBucket {
         interval: u128,
         capacity: u128,
         level: u128,
         seen_ns: u64,
     }
 
-    impl Naive {
+    impl NaiveBucket {
         fn new(rate: u32, burst: u32) -> Self {
             let interval = u128::from(TICKS_PER_S).div_ceil(u128::from(rate));
             let capacity = interval * u128::from(burst);
-            Naive { interval, capacity, level: capacity, seen_ns: 0 }
+            NaiveBucket { interval, capacity, level: capacity, seen_ns: 0 }
         }
 
         fn try_take(&mut self, now_ns: u64) -> bool {
@@ -191,7 +191,7 @@ mod tests {
             pauses in prop::collection::vec(0_u64..3_000_000, 1..300),
         ) {
             let bucket = TokenBucket::new(rate, burst);
-            let mut naive = Naive::new(rate, burst);
+            let mut naive = NaiveBucket::new(rate, burst);
             let mut now = 0;
             for pause in pauses {
                 now += pause;

@@ -1,6 +1,6 @@
 //! One peer of the message protocol: performs no I/O, reads no clock, keeps no received byte and
 //! knows no other peer. Bytes and `now` come in; replies are appended to an outbox that is lent,
-//! and what needs somebody else comes out as [`Next`].
+//! and what needs somebody else comes out as [`NextEvent`].
 //!
 //! ```text
 //!   bytes ──poll──▶ frame ▶ may it be sent now? ▶ is there a token? ▶ reply in the outbox
@@ -42,16 +42,16 @@ impl Policy {
 
 /// What [`Session::poll`] understood.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Pass<'a> {
+pub struct SessionPass<'a> {
     /// Bytes that are done with, from the start of what was given.
     pub bytes: usize,
     /// What is to be done before the next call.
-    pub next: Next<'a>,
+    pub next: NextEvent<'a>,
 }
 
 /// What a session needs from whoever drives it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next<'a> {
+pub enum NextEvent<'a> {
     /// More bytes.
     Read,
     /// These frames, whole and end to end, are to be passed on to the others as they are.
@@ -71,12 +71,12 @@ pub enum Next<'a> {
         body: &'a [u8],
     },
     /// The replies so far are to be flushed and the connection closed.
-    End(End),
+    End(SessionEnd),
 }
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum SessionEnd {
     /// The client said CLOSE.
     Closed,
     /// The client failed to authenticate too often.
@@ -108,7 +108,7 @@ pub struct Session {
     bucket: Arc<TokenBucket>,
     authenticated: bool,
     auth_failures: u8,
-    ended: Option<End>,
+    ended: Option<SessionEnd>,
     begun: Instant,
     last_frame: Instant,
     /// Since when an unfinished frame waits.
@@ -132,39 +132,44 @@ impl Session {
         }
     }
 
-    /// Understands `received` as far as it can alone. What is left over after [`Next::Read`] is
+    /// Understands `received` as far as it can alone. What is left over after [`NextEvent::Read`] is
     /// the beginning of a frame and is to be given again, with more behind it.
-    pub fn poll<'a>(&mut self, received: &'a [u8], now: Instant, out: &mut Vec<u8>) -> Pass<'a> {
+    pub fn poll<'a>(
+        &mut self,
+        received: &'a [u8],
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> SessionPass<'a> {
         let now_ns = self.policy.ns(now);
         // Broadcasts that follow each other are passed on in one piece.
-        let mut run = Run::default();
+        let mut run = BroadcastRun::default();
         let mut at = 0;
         let next = loop {
             if let Some(end) = self.ended {
-                break Next::End(end);
+                break NextEvent::End(end);
             }
             let frame = match self.next_frame(&received[at..]) {
                 Ok(Some(frame)) => frame,
-                Ok(None) => break Next::Read,
+                Ok(None) => break NextEvent::Read,
                 // Found again by the next call.
-                Err(_) if run.messages > 0 => break Next::Read,
+                Err(_) if run.messages > 0 => break NextEvent::Read,
                 Err(fault) => {
                     self.fail(fault, out);
                     continue;
                 }
             };
             if run.messages > 0 && frame.kind != FrameType::Broadcast {
-                break Next::Read;
+                break NextEvent::Read;
             }
             let begin = at;
             at += frame.bytes.len();
             self.counts.frames[frame.kind.index()] += 1;
             match self.handle(frame, now_ns, out) {
                 Ok(None) if run.messages > 0 && frame.kind == FrameType::Broadcast => {
-                    break Next::Read;
+                    break NextEvent::Read;
                 }
                 Ok(None) => {}
-                Ok(Some(Next::Broadcast { .. })) => run.extend(begin, at),
+                Ok(Some(NextEvent::Broadcast { .. })) => run.extend(begin, at),
                 Ok(Some(next)) => break next,
                 Err(fault) => self.fail(fault, out),
             }
@@ -172,9 +177,9 @@ impl Session {
         self.note_progress(at, received.len(), now);
         let next = match run.messages {
             0 => next,
-            messages => Next::Broadcast { frames: &received[run.begin..run.end], messages },
+            messages => NextEvent::Broadcast { frames: &received[run.begin..run.end], messages },
         };
-        Pass { bytes: at, next }
+        SessionPass { bytes: at, next }
     }
 
     /// The whole frame that `received` begins with, judged as early as it can be.
@@ -206,11 +211,11 @@ impl Session {
         frame: Frame<'a>,
         now_ns: u64,
         out: &mut Vec<u8>,
-    ) -> Result<Option<Next<'a>>, Fault> {
+    ) -> Result<Option<NextEvent<'a>>, Fault> {
         let request = Request::parse(frame)?;
         match request {
             Request::Close => {
-                self.ended = Some(End::Closed);
+                self.ended = Some(SessionEnd::Closed);
                 return Ok(None);
             }
             Request::Error => return Err(Fault::ClientError),
@@ -237,10 +242,12 @@ impl Session {
                 self.reply(FrameType::EchoReply, payload, out);
                 Ok(None)
             }
-            Request::Broadcast(_) => Ok(Some(Next::Broadcast { frames: frame.bytes, messages: 1 })),
+            Request::Broadcast(_) => {
+                Ok(Some(NextEvent::Broadcast { frames: frame.bytes, messages: 1 }))
+            }
             Request::Auth(_) if self.authenticated => Err(Fault::RepeatedAuth),
-            Request::Auth(credentials) => Ok(Some(Next::Authenticate(credentials))),
-            Request::Data { sequence, body } => Ok(Some(Next::Data { sequence, body })),
+            Request::Auth(credentials) => Ok(Some(NextEvent::Authenticate(credentials))),
+            Request::Data { sequence, body } => Ok(Some(NextEvent::Data { sequence, body })),
             Request::Close | Request::Error => Ok(None),
         }
     }
@@ -270,7 +277,7 @@ impl Session {
                 let message = "too many failed attempts";
                 payload::encode_error(ErrorCode::AuthenticationFailed, message, out);
             }
-            self.ended = Some(End::Unauthenticated);
+            self.ended = Some(SessionEnd::Unauthenticated);
         }
     }
 
@@ -287,7 +294,7 @@ impl Session {
     /// Ends the session for `fault`; the client is told what it is told.
     pub fn fail(&mut self, fault: Fault, out: &mut Vec<u8>) {
         if self.ended.is_none() {
-            self.ended = Some(End::Fault(fault));
+            self.ended = Some(SessionEnd::Fault(fault));
             if let Some(code) = fault.code() {
                 payload::encode_error(code, fault.message(), out);
             }
@@ -320,7 +327,7 @@ impl Session {
     pub fn reject(&mut self, out: &mut Vec<u8>) {
         let message = "records rejected, see the result of their stream";
         payload::encode_error(ErrorCode::Unknown, message, out);
-        self.ended = Some(End::StreamRejected);
+        self.ended = Some(SessionEnd::StreamRejected);
     }
 
     /// Whether broadcasts of others may be passed on to this client.
@@ -370,13 +377,13 @@ impl Session {
 
 /// Broadcasts that stand end to end.
 #[derive(Default)]
-struct Run {
+struct BroadcastRun {
     begin: usize,
     end: usize,
     messages: u32,
 }
 
-impl Run {
+impl BroadcastRun {
     fn extend(&mut self, begin: usize, end: usize) {
         if self.messages == 0 {
             self.begin = begin;

@@ -5,7 +5,7 @@ use super::*;
 use crate::wire::messages::payload::from_client;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum TableState {
     Fresh,
     MustAuthenticate,
     Authenticated,
@@ -15,38 +15,40 @@ enum State {
     AfterFault,
 }
 
-impl State {
-    const ALL: [State; 7] = [
-        State::Fresh,
-        State::MustAuthenticate,
-        State::Authenticated,
-        State::ClientLimited,
-        State::AllLimited,
-        State::AfterClose,
-        State::AfterFault,
+impl TableState {
+    const ALL: [TableState; 7] = [
+        TableState::Fresh,
+        TableState::MustAuthenticate,
+        TableState::Authenticated,
+        TableState::ClientLimited,
+        TableState::AllLimited,
+        TableState::AfterClose,
+        TableState::AfterFault,
     ];
 
     fn session(self) -> Session {
         let mut session = match self {
-            State::Fresh | State::AfterClose | State::AfterFault => session(false, 0),
-            State::MustAuthenticate | State::Authenticated => session(true, 0),
-            State::ClientLimited => session(false, 1),
-            State::AllLimited => {
+            TableState::Fresh | TableState::AfterClose | TableState::AfterFault => {
+                session(false, 0)
+            }
+            TableState::MustAuthenticate | TableState::Authenticated => session(true, 0),
+            TableState::ClientLimited => session(false, 1),
+            TableState::AllLimited => {
                 let policy = policy(false, TokenBucket::new(1, 1));
                 Session::new(policy, Arc::new(unlimited()), at(0))
             }
         };
         let mut out = Vec::new();
         match self {
-            State::Fresh | State::MustAuthenticate => {}
-            State::Authenticated => session.believed("id", None, &mut out),
-            State::ClientLimited | State::AllLimited => {
+            TableState::Fresh | TableState::MustAuthenticate => {}
+            TableState::Authenticated => session.believed("id", None, &mut out),
+            TableState::ClientLimited | TableState::AllLimited => {
                 session.poll(&frame(Ping, payload_of(Ping)), at(0), &mut out);
             }
-            State::AfterClose => {
+            TableState::AfterClose => {
                 session.poll(&frame(Close, b""), at(0), &mut out);
             }
-            State::AfterFault => session.fail(Fault::CrcMismatch, &mut out),
+            TableState::AfterFault => session.fail(Fault::CrcMismatch, &mut out),
         }
         session.take_counts();
         session
@@ -58,12 +60,12 @@ impl State {
 struct Effect {
     reply: Vec<u8>,
     next: &'static str,
-    end: Option<End>,
+    end: Option<SessionEnd>,
     counts: FrameCounts,
 }
 
 impl Effect {
-    fn silent(next: &'static str, end: Option<End>) -> Effect {
+    fn silent(next: &'static str, end: Option<SessionEnd>) -> Effect {
         Effect { reply: Vec::new(), next, end, counts: FrameCounts::default() }
     }
 
@@ -73,16 +75,16 @@ impl Effect {
     }
 
     fn failed(fault: Fault, reply: Vec<u8>) -> Effect {
-        Effect { reply, ..Effect::silent("end", Some(End::Fault(fault))) }
+        Effect { reply, ..Effect::silent("end", Some(SessionEnd::Fault(fault))) }
     }
 }
 
 /// What the protocol says that `kind` does in `state`.
-fn expected(state: State, kind: FrameType) -> Effect {
+fn expected(state: TableState, kind: FrameType) -> Effect {
     match state {
-        State::AfterClose => return Effect::silent("end", Some(End::Closed)),
-        State::AfterFault => {
-            return Effect::silent("end", Some(End::Fault(Fault::CrcMismatch)));
+        TableState::AfterClose => return Effect::silent("end", Some(SessionEnd::Closed)),
+        TableState::AfterFault => {
+            return Effect::silent("end", Some(SessionEnd::Fault(Fault::CrcMismatch)));
         }
         _ => {}
     }
@@ -95,22 +97,22 @@ fn expected(state: State, kind: FrameType) -> Effect {
     effect
 }
 
-fn expected_of_clients(state: State, kind: FrameType) -> Effect {
+fn expected_of_clients(state: TableState, kind: FrameType) -> Effect {
     match kind {
-        Close => Effect::silent("end", Some(End::Closed)),
+        Close => Effect::silent("end", Some(SessionEnd::Closed)),
         FrameType::Error => Effect::failed(Fault::ClientError, Vec::new()),
-        _ if matches!(state, State::ClientLimited | State::AllLimited) => {
+        _ if matches!(state, TableState::ClientLimited | TableState::AllLimited) => {
             let message = format!("rate limit exceeded for {}", kind.name());
             let mut effect = Effect::answered(error(ErrorCode::RateLimitExceeded, &message));
             effect.counts.rate_limited = 1;
             effect
         }
         Ping => Effect::answered(frame(Pong, payload_of(Ping))),
-        Auth if state == State::Authenticated => {
+        Auth if state == TableState::Authenticated => {
             Effect::failed(Fault::RepeatedAuth, error(ErrorCode::Unknown, "already authenticated"))
         }
         Auth => Effect::silent("authenticate", None),
-        _ if state == State::MustAuthenticate => {
+        _ if state == TableState::MustAuthenticate => {
             let message = "authenticate first";
             let mut effect = Effect::answered(error(ErrorCode::AuthenticationFailed, message));
             effect.counts.auth_failures = 1;
@@ -125,7 +127,7 @@ fn expected_of_clients(state: State, kind: FrameType) -> Effect {
 
 #[test]
 fn every_type_in_every_state() {
-    for state in State::ALL {
+    for state in TableState::ALL {
         for kind in FrameType::ALL {
             let case = format!("{} in {state:?}", kind.name());
             let mut session = state.session();
@@ -134,21 +136,21 @@ fn every_type_in_every_state() {
             let pass = session.poll(&received, at(0), &mut out);
             let expected = expected(state, kind);
             let (next, end) = match &pass.next {
-                Next::Read => ("read", None),
-                Next::Broadcast { frames, messages } => {
+                NextEvent::Read => ("read", None),
+                NextEvent::Broadcast { frames, messages } => {
                     assert_eq!((*frames, *messages), (&received[..], 1), "{case}");
                     ("broadcast", None)
                 }
-                Next::Authenticate(credentials) => {
+                NextEvent::Authenticate(credentials) => {
                     let alice = Credentials { user: "alice", token: "s3cret" };
                     assert_eq!(*credentials, alice, "{case}");
                     ("authenticate", None)
                 }
-                Next::Data { sequence, body } => {
+                NextEvent::Data { sequence, body } => {
                     assert_eq!((*sequence, *body), (7, &b"payload"[..]), "{case}");
                     ("data", None)
                 }
-                Next::End(end) => ("end", Some(*end)),
+                NextEvent::End(end) => ("end", Some(*end)),
             };
             assert_eq!((next, end), (expected.next, expected.end), "{case}");
             assert_eq!(out, expected.reply, "{case}");

@@ -72,7 +72,7 @@ struct Played {
     broadcasts: Vec<u8>,
     broadcast_count: u32,
     data: Vec<u8>,
-    end: Option<End>,
+    end: Option<SessionEnd>,
     counts: FrameCounts,
     left: usize,
 }
@@ -88,24 +88,24 @@ fn play(mut session: Session, pieces: &[&[u8]]) -> Played {
             let pass = session.poll(&received, at(1), out);
             let done = pass.bytes;
             let again = match pass.next {
-                Next::Read => false,
-                Next::End(end) => {
+                NextEvent::Read => false,
+                NextEvent::End(end) => {
                     played.end = Some(end);
                     false
                 }
-                Next::Broadcast { frames, messages } => {
+                NextEvent::Broadcast { frames, messages } => {
                     played.broadcasts.extend_from_slice(frames);
                     played.broadcast_count += messages;
                     true
                 }
-                Next::Authenticate(credentials) => {
+                NextEvent::Authenticate(credentials) => {
                     match credentials.token == "s3cret" {
                         true => session.believed("id", None, out),
                         false => session.refused(out),
                     }
                     true
                 }
-                Next::Data { sequence, body } => {
+                NextEvent::Data { sequence, body } => {
                     played.data.extend_from_slice(body);
                     session.acknowledge(sequence, out);
                     true
@@ -160,7 +160,7 @@ fn conversation() -> (Vec<u8>, Played) {
         broadcasts: concat(&[(Broadcast, b"one"), (Broadcast, b"two"), (Broadcast, b"three")]),
         broadcast_count: 3,
         data: b"opaque".to_vec(),
-        end: Some(End::Closed),
+        end: Some(SessionEnd::Closed),
         counts,
         left: 0,
     };
@@ -187,7 +187,7 @@ fn many_frames_are_answered_at_once() {
     let mut session = session(false, 0);
     let mut out = Vec::new();
     let pass = session.poll(&pings, at(0), &mut out);
-    assert_eq!(pass, Pass { bytes: pings.len(), next: Next::Read });
+    assert_eq!(pass, SessionPass { bytes: pings.len(), next: NextEvent::Read });
     assert_eq!(out, pongs);
     let counts = session.take_counts();
     assert_eq!((counts.frames[Ping.index()], counts.replies), (1000, 1000));
@@ -199,13 +199,13 @@ fn poll_run(session: &mut Session, received: &[u8], out: &mut Vec<u8>) -> (usize
     out.clear();
     let pass = session.poll(received, at(0), out);
     match pass.next {
-        Next::Broadcast { frames, messages } => {
+        NextEvent::Broadcast { frames, messages } => {
             let expected = frame(Broadcast, b"same").repeat(messages as usize);
             assert_eq!(frames, expected, "whole frames, end to end");
             (pass.bytes, messages, false)
         }
-        Next::Read => (pass.bytes, 0, false),
-        Next::End(_) => (pass.bytes, 0, true),
+        NextEvent::Read => (pass.bytes, 0, false),
+        NextEvent::End(_) => (pass.bytes, 0, true),
         next => panic!("{next:?}"),
     }
 }
@@ -275,7 +275,7 @@ fn a_rate_limit_cuts_a_run() {
     // A second later there is one token again.
     out.clear();
     let pass = session.poll(&received, at(1000), &mut out);
-    assert_eq!(pass.next, Next::Broadcast { frames: &one, messages: 1 });
+    assert_eq!(pass.next, NextEvent::Broadcast { frames: &one, messages: 1 });
     assert_eq!((pass.bytes, out), (2 * length, refusal));
 }
 
@@ -326,7 +326,11 @@ fn frames_that_break_a_rule_are_told_apart() {
         let (code, message) = (fault.code().unwrap(), fault.message());
         let played = play(session(false, 0), &[&good, &bad, &good]);
         let expected = [frame(Pong, b"12345678"), error(code, message)].concat();
-        assert_eq!((played.replies, played.end), (expected, Some(End::Fault(fault))), "{bad:x?}");
+        assert_eq!(
+            (played.replies, played.end),
+            (expected, Some(SessionEnd::Fault(fault))),
+            "{bad:x?}"
+        );
     }
 }
 
@@ -338,7 +342,7 @@ fn before_authentication_payloads_are_short() {
     let refusal = error(ErrorCode::PayloadTooLarge, too_large.message());
     // The header is enough.
     let played = play(session(true, 0), &[&frame(Echo, &long)[..8]]);
-    assert_eq!((played.replies, played.end), (refusal, Some(End::Fault(too_large))));
+    assert_eq!((played.replies, played.end), (refusal, Some(SessionEnd::Fault(too_large))));
     let played = play(session(true, 0), &[&frame(Echo, &short)]);
     let locked = error(ErrorCode::AuthenticationFailed, "authenticate first");
     assert_eq!((played.replies, played.end), (locked, None));
@@ -358,17 +362,17 @@ fn the_third_failure_to_authenticate_is_the_last() {
     let last = error(ErrorCode::AuthenticationFailed, "too many failed attempts");
     let played = play(session(true, 0), &[&guess.repeat(5)]);
     assert_eq!(played.replies, [refused.repeat(3), last.clone()].concat());
-    assert_eq!(played.end, Some(End::Unauthenticated));
+    assert_eq!(played.end, Some(SessionEnd::Unauthenticated));
     assert_eq!((played.counts.auth_failures, played.counts.frames[Auth.index()]), (3, 3));
     // A message that needed authentication is a failure, too.
     let locked = error(ErrorCode::AuthenticationFailed, "authenticate first");
     let stream = [frame(Echo, b"x"), frame(Data, b"\0\0\0\x01"), guess.clone()].concat();
     let played = play(session(true, 0), &[&stream]);
     assert_eq!(played.replies, [locked.repeat(2), refused.clone(), last].concat());
-    assert_eq!(played.end, Some(End::Unauthenticated));
+    assert_eq!(played.end, Some(SessionEnd::Unauthenticated));
     let played = play(session(true, 0), &[&[guess.repeat(2), frame(Broadcast, b"x")].concat()]);
     assert_eq!(played.replies, [refused.repeat(2), locked].concat());
-    assert_eq!((played.end, played.broadcast_count), (Some(End::Unauthenticated), 0));
+    assert_eq!((played.end, played.broadcast_count), (Some(SessionEnd::Unauthenticated), 0));
     // Two are not too many.
     let played = play(session(true, 0), &[&[guess.repeat(2), frame(Auth, ALICE)].concat()]);
     assert_eq!(played.replies, [refused.repeat(2), frame(AuthReply, b"\x01id")].concat());
@@ -443,7 +447,7 @@ fn a_session_ends_once() {
     first.fail(Fault::InternalError, &mut out);
     let ping = frame(Ping, b"12345678");
     let pass = first.poll(&ping, at(0), &mut out);
-    assert_eq!(pass.next, Next::End(End::Fault(Fault::IdleTimeout)));
+    assert_eq!(pass.next, NextEvent::End(SessionEnd::Fault(Fault::IdleTimeout)));
     assert!(out.is_empty());
     for fault in Fault::ALL {
         let (mut other, mut out) = (session(false, 0), Vec::new());
@@ -461,7 +465,7 @@ fn records_that_were_refused_end_the_session() {
     let message = "records rejected, see the result of their stream";
     assert_eq!(out, error(ErrorCode::Unknown, message));
     let pass = session.poll(b"", at(0), &mut out);
-    assert_eq!(pass, Pass { bytes: 0, next: Next::End(End::StreamRejected) });
+    assert_eq!(pass, SessionPass { bytes: 0, next: NextEvent::End(SessionEnd::StreamRejected) });
 }
 
 /// A frame of any type with any payload, sometimes one that fits; sometimes with a bit flipped;

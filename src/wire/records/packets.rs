@@ -194,7 +194,7 @@ pub enum Violation {
 
 /// Where in the stream the bytes stopped when it had no end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+pub enum StreamCut {
     /// Before the first byte.
     BeforeData,
     /// After a whole packet.
@@ -223,7 +223,7 @@ pub enum Stop {
 
 /// What one pass understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pass {
+pub struct ParsePass {
     /// Bytes that were understood, from the start of what was given.
     pub bytes: usize,
     /// Why there was no more.
@@ -231,7 +231,7 @@ pub struct Pass {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ParserState {
     Header,
     /// Bytes of the packet's body that have not been seen: a multiple of the record, not zero.
     Body {
@@ -246,14 +246,14 @@ enum State {
 #[derive(Clone, Debug)]
 pub struct PacketParser {
     form: RecordForm,
-    state: State,
+    state: ParserState,
     packet_bytes_limit: u64,
 }
 
 impl PacketParser {
     /// A parser at the start of a stream, refusing packets of more than `packet_bytes_limit`.
     pub fn new(form: RecordForm, packet_bytes_limit: u64) -> Self {
-        let state = if form.is_bare() { State::Bare } else { State::Header };
+        let state = if form.is_bare() { ParserState::Bare } else { ParserState::Header };
         PacketParser { form, state, packet_bytes_limit }
     }
 
@@ -265,26 +265,26 @@ impl PacketParser {
         from: usize,
         records_limit: usize,
         list: &mut RunList,
-    ) -> Pass {
+    ) -> ParsePass {
         list.clear();
         let mut at = from;
         let stop = loop {
             let rest = &received[at..];
             let bytes_left = match self.state {
-                State::Ended => break Stop::End,
-                State::Header => {
+                ParserState::Ended => break Stop::End,
+                ParserState::Header => {
                     let Some(length) = self.form.length(rest) else {
                         break Stop::NeedMore;
                     };
                     match self.form.body_bytes(length, self.packet_bytes_limit) {
-                        Ok(bytes_left) => self.state = State::Body { bytes_left },
+                        Ok(bytes_left) => self.state = ParserState::Body { bytes_left },
                         Err(violation) => break Stop::Refused(violation),
                     }
                     at += self.form.header_bytes();
                     continue;
                 }
-                State::Body { bytes_left } => bytes_left,
-                State::Bare => rest.len(),
+                ParserState::Body { bytes_left } => bytes_left,
+                ParserState::Bare => rest.len(),
             };
             let here = rest.len().min(bytes_left) / self.form.record_bytes;
             if here == 0 {
@@ -296,7 +296,7 @@ impl PacketParser {
             }
             at += self.take_records(&rest[..here * self.form.record_bytes], here, at, list);
         };
-        Pass { bytes: at - from, stop }
+        ParsePass { bytes: at - from, stop }
     }
 
     /// Takes whole records, up to and including an end record, and returns their bytes.
@@ -314,21 +314,23 @@ impl PacketParser {
         };
         let records = end.unwrap_or(count);
         let ends = match self.state {
-            State::Bare => Ends::Each,
-            State::Body { bytes_left } if bytes_left == whole.len() && end.is_none() => Ends::Last,
+            ParserState::Bare => Ends::Each,
+            ParserState::Body { bytes_left } if bytes_left == whole.len() && end.is_none() => {
+                Ends::Last
+            }
             _ => Ends::None,
         };
         if records > 0 {
             list.push(Run { offset, records, ends });
         }
         if end.is_some() {
-            self.state = State::Ended;
+            self.state = ParserState::Ended;
             return (records + 1) * record_bytes;
         }
-        if let State::Body { bytes_left } = &mut self.state {
+        if let ParserState::Body { bytes_left } = &mut self.state {
             *bytes_left -= whole.len();
             if *bytes_left == 0 {
-                self.state = State::Header;
+                self.state = ParserState::Header;
             }
         }
         whole.len()
@@ -336,31 +338,33 @@ impl PacketParser {
 
     /// Whether the end record has come.
     pub fn ended(&self) -> bool {
-        self.state == State::Ended
+        self.state == ParserState::Ended
     }
 
     /// Whether a packet has begun and is not complete, when `unparsed_bytes` wait for more.
     pub fn in_packet(&self, unparsed_bytes: usize) -> bool {
         match self.state {
-            State::Header | State::Bare => unparsed_bytes > 0,
-            State::Body { .. } => true,
-            State::Ended => false,
+            ParserState::Header | ParserState::Bare => unparsed_bytes > 0,
+            ParserState::Body { .. } => true,
+            ParserState::Ended => false,
         }
     }
 
     /// Where the stream stands if it stops here with `unparsed_bytes` not understood, or `None`
     /// where that is its end: after the end record, or after a whole packet where closing is what
     /// ends it. `any_bytes` tells an empty stream from one between packets.
-    pub fn cut(&self, unparsed_bytes: usize, any_bytes: bool) -> Option<Cut> {
+    pub fn cut(&self, unparsed_bytes: usize, any_bytes: bool) -> Option<StreamCut> {
         let ends_by_closing = self.form.framing.end == End::Close;
         match (self.state, unparsed_bytes) {
-            (State::Ended, _) => None,
-            (State::Header | State::Bare, 0) if !any_bytes => Some(Cut::BeforeData),
-            (State::Header | State::Bare, 0) if ends_by_closing => None,
-            (State::Header | State::Bare, 0) => Some(Cut::BetweenPackets),
-            (State::Header, _) => Some(Cut::InHeader),
-            (State::Body { .. }, 0) => Some(Cut::InPacket),
-            (State::Body { .. } | State::Bare, _) => Some(Cut::InRecord),
+            (ParserState::Ended, _) => None,
+            (ParserState::Header | ParserState::Bare, 0) if !any_bytes => {
+                Some(StreamCut::BeforeData)
+            }
+            (ParserState::Header | ParserState::Bare, 0) if ends_by_closing => None,
+            (ParserState::Header | ParserState::Bare, 0) => Some(StreamCut::BetweenPackets),
+            (ParserState::Header, _) => Some(StreamCut::InHeader),
+            (ParserState::Body { .. }, 0) => Some(StreamCut::InPacket),
+            (ParserState::Body { .. } | ParserState::Bare, _) => Some(StreamCut::InRecord),
         }
     }
 }

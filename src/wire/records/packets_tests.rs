@@ -174,15 +174,15 @@ fn a_cut_says_where_the_stream_stopped() {
         assert_eq!(parser.in_packet(unparsed), !matches!(bytes, 0 | 538), "{bytes}");
         parser.cut(unparsed, bytes > 0)
     };
-    assert_eq!(cut(0), Some(Cut::BeforeData));
-    assert_eq!(cut(1), Some(Cut::InHeader));
-    assert_eq!(cut(3), Some(Cut::InHeader));
-    assert_eq!(cut(4), Some(Cut::InPacket));
-    assert_eq!(cut(5), Some(Cut::InRecord));
-    assert_eq!(cut(270), Some(Cut::InRecord));
-    assert_eq!(cut(271), Some(Cut::InPacket));
-    assert_eq!(cut(272), Some(Cut::InRecord));
-    assert_eq!(cut(538), Some(Cut::BetweenPackets));
+    assert_eq!(cut(0), Some(StreamCut::BeforeData));
+    assert_eq!(cut(1), Some(StreamCut::InHeader));
+    assert_eq!(cut(3), Some(StreamCut::InHeader));
+    assert_eq!(cut(4), Some(StreamCut::InPacket));
+    assert_eq!(cut(5), Some(StreamCut::InRecord));
+    assert_eq!(cut(270), Some(StreamCut::InRecord));
+    assert_eq!(cut(271), Some(StreamCut::InPacket));
+    assert_eq!(cut(272), Some(StreamCut::InRecord));
+    assert_eq!(cut(538), Some(StreamCut::BetweenPackets));
 }
 
 proptest! {
@@ -271,15 +271,15 @@ fn packet_of(form: &RecordForm, records: &[Vec<u8>]) -> Vec<u8> {
 
 /// What is found in a stream in pieces.
 #[derive(Debug, PartialEq)]
-struct Found {
+struct FoundRuns {
     records: Vec<u8>,
     packets: usize,
     stop: Stop,
     left: usize,
-    cut: Option<Cut>,
+    cut: Option<StreamCut>,
 }
 
-fn feed_form(form: &RecordForm, stream: &[u8], cuts: &[usize], runs_limit: usize) -> Found {
+fn feed_form(form: &RecordForm, stream: &[u8], cuts: &[usize], runs_limit: usize) -> FoundRuns {
     let mut parser = PacketParser::new(*form, LIMIT);
     let mut list = RunList::with_limit(runs_limit);
     let (mut records, mut packets, mut at) = (Vec::new(), 0, 0);
@@ -302,7 +302,7 @@ fn feed_form(form: &RecordForm, stream: &[u8], cuts: &[usize], runs_limit: usize
         }
     }
     let cut = parser.cut(stream.len() - at, !stream.is_empty());
-    Found { records, packets, stop, left: stream.len() - at, cut }
+    FoundRuns { records, packets, stop, left: stream.len() - at, cut }
 }
 
 /// Written down byte by byte.
@@ -323,12 +323,12 @@ fn each_length_is_read_as_it_is_sent() {
         let stream = [header, &two, header, &two].concat();
         for cut in 0..=stream.len() {
             let found = feed_form(&form, &stream, &[cut], 2);
-            let expected = Found {
+            let expected = FoundRuns {
                 records: two.repeat(2),
                 packets: 2,
                 stop: Stop::NeedMore,
                 left: 0,
-                cut: Some(Cut::BetweenPackets),
+                cut: Some(StreamCut::BetweenPackets),
             };
             assert_eq!(found, expected, "{form:?} cut at {cut}");
         }
@@ -400,16 +400,19 @@ fn bare_records_are_packets_of_their_own() {
         let stream: Vec<u8> = (1..=30).collect();
         for cut in 0..=stream.len() {
             let found = feed_form(&form, &stream, &[cut], 2);
-            let cut_short = (end == End::ZeroRecord).then_some(Cut::BetweenPackets);
+            let cut_short = (end == End::ZeroRecord).then_some(StreamCut::BetweenPackets);
             assert_eq!((found.records, found.packets), (stream.clone(), 10));
             assert_eq!((found.stop, found.left, found.cut), (Stop::NeedMore, 0, cut_short));
             assert_eq!(is_whole_packets(&form, &stream[..cut]), cut > 0 && cut % 3 == 0);
         }
         for left in [1, 2] {
             let found = feed_form(&form, &stream[..27 + left], &[], 9);
-            assert_eq!((found.packets, found.left, found.cut), (9, left, Some(Cut::InRecord)));
+            assert_eq!(
+                (found.packets, found.left, found.cut),
+                (9, left, Some(StreamCut::InRecord))
+            );
         }
-        assert_eq!(feed_form(&form, &[], &[], 9).cut, Some(Cut::BeforeData));
+        assert_eq!(feed_form(&form, &[], &[], 9).cut, Some(StreamCut::BeforeData));
         let parser = PacketParser::new(form, LIMIT);
         assert!(!parser.in_packet(0) && parser.in_packet(1));
     }
@@ -430,11 +433,11 @@ fn a_stream_that_ends_by_closing_has_no_end_record() {
         for bytes in 0..stream.len() {
             let in_packet = bytes % (header + 6);
             let expected = match (bytes, in_packet) {
-                (0, _) => Some(Cut::BeforeData),
+                (0, _) => Some(StreamCut::BeforeData),
                 (_, 0) => None,
-                (_, within) if within < header => Some(Cut::InHeader),
-                (_, within) if (within - header).is_multiple_of(2) => Some(Cut::InPacket),
-                _ => Some(Cut::InRecord),
+                (_, within) if within < header => Some(StreamCut::InHeader),
+                (_, within) if (within - header).is_multiple_of(2) => Some(StreamCut::InPacket),
+                _ => Some(StreamCut::InRecord),
             };
             assert_eq!(feed_form(&form, &stream[..bytes], &[], 9).cut, expected, "{bytes}");
         }
@@ -520,11 +523,11 @@ proptest! {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
         cuts.sort_unstable();
         let cut = match form.framing.end {
-            _ if stream.is_empty() => Some(Cut::BeforeData),
-            End::ZeroRecord => Some(Cut::BetweenPackets),
+            _ if stream.is_empty() => Some(StreamCut::BeforeData),
+            End::ZeroRecord => Some(StreamCut::BetweenPackets),
             End::Close => None,
         };
-        let expected = Found {
+        let expected = FoundRuns {
             records: packets.concat().concat(),
             packets: if form.is_bare() { sizes.iter().sum() } else { sizes.len() },
             stop: Stop::NeedMore,

@@ -3,7 +3,7 @@
 
 use super::server::{Reaction, Server, certificate, error};
 use ringest::client::load::{
-    LoadError, Login, Outcome, Progress, Settings, Traffic, run as run_load,
+    LoadError, LoadOutcome, LoadProgress, Login, Settings, Traffic, run as run_load,
 };
 use ringest::client::messages::tls::{Trust, client_config};
 use ringest::client::messages::transport::ClientTls;
@@ -23,12 +23,12 @@ fn settings(server: &Server) -> Settings {
     Settings { warm_up: 20 * MS, duration: 200 * MS, ..Settings::new(server.address) }
 }
 
-fn run(settings: &Settings) -> Outcome {
-    run_load(settings, &Progress::default()).expect("a run")
+fn run(settings: &Settings) -> LoadOutcome {
+    run_load(settings, &LoadProgress::default()).expect("a run")
 }
 
 #[track_caller]
-fn assert_clean(outcome: &Outcome) {
+fn assert_clean(outcome: &LoadOutcome) {
     let tally = &outcome.tally;
     assert!(tally.is_clean() && tally.first_problem.is_none(), "{outcome:?}");
     assert!(tally.answers > 0 && tally.sent > 0 && !tally.latency.is_empty(), "{outcome:?}");
@@ -86,7 +86,7 @@ fn open_loops_keep_their_rate() {
 /// A server that sleeps for 100 ms delays every message that is due meanwhile.
 #[test]
 fn an_open_loop_counts_a_pause_for_all_that_it_delays() {
-    fn pausing(rate: Option<u64>) -> Outcome {
+    fn pausing(rate: Option<u64>) -> LoadOutcome {
         let server = Server::judged(|_, number, _| match number {
             50 => Reaction::Late(100 * MS),
             _ => Reaction::Usual,
@@ -96,7 +96,7 @@ fn an_open_loop_counts_a_pause_for_all_that_it_delays() {
     }
     let open = pausing(Some(1000));
     assert_clean(&open);
-    let slow = |outcome: &Outcome| outcome.tally.latency.count_between(20_000_000, u64::MAX);
+    let slow = |outcome: &LoadOutcome| outcome.tally.latency.count_between(20_000_000, u64::MAX);
     // Those that were due in the first 80 of these 100 ms, at least.
     assert!((70..200).contains(&slow(&open)), "{open:?}");
     assert!(open.tally.latency.max() >= 95_000_000);
@@ -146,7 +146,7 @@ fn messages_beyond_what_may_be_in_flight_wait_and_count_from_when_they_were_due(
 
 #[test]
 fn each_fault_of_a_server_is_counted() {
-    fn with(judge: fn(u64, frame::Frame<'_>) -> Reaction) -> Outcome {
+    fn with(judge: fn(u64, frame::Frame<'_>) -> Reaction) -> LoadOutcome {
         let server = Server::judged(move |_, number, frame| match number {
             0 => Reaction::Usual,
             _ => judge(number - GREETING, frame),
@@ -245,7 +245,7 @@ fn a_receiver_that_is_lost_does_not_stop_the_broadcasts() {
 fn a_thousand_connections_are_made_and_used() {
     let server = Server::start();
     let settings = Settings { connections: 1000, threads: 2, ..settings(&server) };
-    let progress = Progress::default();
+    let progress = LoadProgress::default();
     let outcome = run_load(&settings, &progress).unwrap();
     assert_clean(&outcome);
     assert_eq!((outcome.connected, progress.connected()), (1000, 1000));
@@ -278,11 +278,11 @@ fn authentication_and_tls() {
     }
     let login = Some(Login { token: "wrong".to_owned(), ..login });
     let settings = Settings { tls: Some(tls), login, connections: 3, ..settings(&server) };
-    let refused = run_load(&settings, &Progress::default()).unwrap_err();
+    let refused = run_load(&settings, &LoadProgress::default()).unwrap_err();
     assert!(matches!(refused, LoadError::Refused { .. }), "{refused}");
     // Without TLS the server closes at once.
     let plain = Settings { tls: None, login: None, ..settings };
-    let error = run_load(&plain, &Progress::default()).unwrap_err();
+    let error = run_load(&plain, &LoadProgress::default()).unwrap_err();
     assert!(matches!(error, LoadError::NoConnection { .. }), "{error}");
 }
 
@@ -290,7 +290,7 @@ fn authentication_and_tls() {
 fn a_run_can_be_stopped() {
     let server = Server::start();
     let settings = Settings { duration: Duration::from_secs(600), ..settings(&server) };
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(LoadProgress::default());
     let stopper = Arc::clone(&progress);
     thread::spawn(move || {
         while stopper.answers() < 100 {
@@ -323,7 +323,7 @@ fn settings_that_cannot_be_are_refused_with_the_reason() {
         (Settings { senders: 3, connections: 2, ..broadcast }, "3 senders"),
         (Settings { connections: 20_000, payload_bytes: 60_000, ..echo }, "lower the connections"),
     ] {
-        let error = run_load(&settings, &Progress::default()).unwrap_err().to_string();
+        let error = run_load(&settings, &LoadProgress::default()).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
     }
 }
@@ -341,13 +341,13 @@ fn connections_that_are_refused_are_counted_and_the_others_go_on() {
     // Their messages were due as well.
     assert_eq!((tally.sent, tally.unsent), (120, 88), "{outcome:?}");
     let full = Server::judged(|_, _, _| Reaction::Last(error(8, "no slot is free")));
-    let error = run_load(&settings(&full), &Progress::default()).unwrap_err().to_string();
+    let error = run_load(&settings(&full), &LoadProgress::default()).unwrap_err().to_string();
     assert!(error.contains("CONNECTION_LIMIT_EXCEEDED (no slot is free)"), "{error}");
 }
 
 #[test]
 fn nobody_there_is_an_error_with_the_next_step() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error = run_load(&Settings::new(free), &Progress::default()).unwrap_err().to_string();
+    let error = run_load(&Settings::new(free), &LoadProgress::default()).unwrap_err().to_string();
     assert!(error.contains("refused") && error.ends_with("listening there?"), "{error}");
 }

@@ -6,7 +6,7 @@ mod command;
 mod load;
 mod server;
 
-use ringest::client::messages::client::{Answer, BROADCAST_BYTES_KEPT, Outcome};
+use ringest::client::messages::client::{Answer, BROADCAST_BYTES_KEPT, RequestOutcome};
 use ringest::client::messages::session::{DATA_BYTES_MAX, Unsendable};
 use ringest::client::messages::tls::{Trust, client_config};
 use ringest::client::messages::transport::ClientTls;
@@ -109,13 +109,13 @@ fn a_long_pipeline_does_not_block() {
     for number in 0..REQUESTS {
         let answer = client.receive().unwrap();
         assert_eq!(answer.request, Some(number));
-        assert_eq!(answer.outcome, Outcome::Echo(payload.clone()));
+        assert_eq!(answer.outcome, RequestOutcome::Echo(payload.clone()));
     }
     assert_eq!(client.outstanding(), 0);
     // A call that waits for its own answer leaves earlier ones for `receive`.
     let earlier = client.send(Request::Echo(b"earlier")).unwrap();
     client.ping().unwrap();
-    let outcome = Outcome::Echo(b"earlier".to_vec());
+    let outcome = RequestOutcome::Echo(b"earlier".to_vec());
     assert_eq!(client.receive().unwrap(), Answer { request: Some(earlier), outcome });
 }
 
@@ -136,7 +136,7 @@ fn refused_messages_leave_the_session_as_it_is() {
     assert!(matches!(refused, MessageError::RateLimited(FrameType::Echo)), "{refused}");
     client.broadcast(b"later").unwrap();
     assert_eq!(client.echo(b"now").unwrap(), b"now");
-    let outcome = Outcome::RateLimited(FrameType::Broadcast);
+    let outcome = RequestOutcome::RateLimited(FrameType::Broadcast);
     assert_eq!(client.receive().unwrap(), Answer { request: None, outcome });
     client.close().unwrap();
 }
@@ -193,7 +193,7 @@ fn a_late_answer_is_not_taken_for_the_next() {
     assert!(matches!(late, MessageError::Timeout { doing: "ECHO", .. }), "{late}");
     client.set_timeout(TIMEOUT);
     assert_eq!(client.echo(b"fast").unwrap(), b"fast");
-    let outcome = Outcome::Echo(b"slow".to_vec());
+    let outcome = RequestOutcome::Echo(b"slow".to_vec());
     assert_eq!(client.receive().unwrap(), Answer { request: Some(0), outcome });
 }
 
@@ -254,7 +254,7 @@ fn tls_with_a_known_authority_with_none_and_without_tls() {
             client.send(Request::Echo(&long)).unwrap();
         }
         for _ in 0..100 {
-            assert_eq!(client.receive().unwrap().outcome, Outcome::Echo(long.clone()));
+            assert_eq!(client.receive().unwrap().outcome, RequestOutcome::Echo(long.clone()));
         }
         client.close().unwrap();
     }
