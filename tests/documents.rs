@@ -1,13 +1,11 @@
 //! The documents name what the program has: options, variables, commands, reasons, metrics, keys,
 //! checks, files. Judges no sentence.
 
-use ringest::engine::observe::counters::Counters;
-use ringest::engine::observe::metrics;
-use ringest::engine::observe::snapshot::{EngineState, Facts, Rates, Snapshot};
-use ringest::engine::stream::received::Reason;
-use ringest::wire::messages::fault::Fault;
-use ringest::wire::messages::frame::FrameType;
-use ringest::wire::messages::payload::ErrorCode;
+use ringest::internals::{
+    Counters, EngineState, Facts, Fault, Rates, Reason, Snapshot, exposition,
+};
+use ringest::protocol::frame::FrameType;
+use ringest::protocol::payload::ErrorCode;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -164,7 +162,7 @@ fn every_type_and_every_error_code_stands_in_the_protocol() {
 #[test]
 fn every_metric_is_documented() {
     let operations = read("docs/OPERATIONS.md");
-    let text = metrics::exposition(snapshot()).unwrap();
+    let text = exposition(snapshot()).unwrap();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let mut count = 0;
     for (name, kind) in names {

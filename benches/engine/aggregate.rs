@@ -5,14 +5,11 @@
 
 use super::schemas::{Shape, run_of};
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ringest::config::{Config, FOLD_ROWS, FOLD_ROWS_MAX};
-use ringest::engine::aggregate::{GroupAggregate, Grouped, Value};
-use ringest::engine::decode::decoder::Decoder;
-use ringest::engine::groups::columns::{ColumnSet, PartialSet};
-use ringest::engine::groups::plan::Plan;
-use ringest::engine::groups::table::GroupTable;
-use ringest::wire::schema::Function;
-use ringest::wire::schema::Kind;
+use ringest::internals::{
+    ColumnSet, Config, Decoder, FOLD_ROWS, FOLD_ROWS_MAX, GroupAggregate, GroupTable, Grouped,
+    PartialSet, Plan, Value,
+};
+use ringest::schema::{Function, Kind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

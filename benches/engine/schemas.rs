@@ -2,15 +2,11 @@
 //! cost, what a text costs. Finds no packets.
 
 use criterion::{Criterion, Throughput};
-use ringest::config::{Config, FOLD_ROWS, FOLD_ROWS_MAX};
-use ringest::engine::aggregate::{GroupAggregate, Grouped, Value};
-use ringest::engine::decode::decoder::Decoder;
-use ringest::engine::groups::columns::PartialSet;
-use ringest::engine::groups::plan::Plan;
-use ringest::engine::groups::table::GroupTable;
-use ringest::wire::records::packets::{Ends, Run};
-use ringest::wire::schema::{Aggregate as Made, Endian, Field, Framing, Function, Kind, Schema};
-use ringest::wire::text::Padding;
+use ringest::internals::{
+    Config, Decoder, Ends, FOLD_ROWS, FOLD_ROWS_MAX, GroupAggregate, GroupTable, Grouped, Padding,
+    PartialSet, Plan, Run, Value,
+};
+use ringest::schema::{Aggregate as Made, Endian, Field, Framing, Function, Kind, Schema};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -5,7 +5,7 @@ use ringest::client::records::block::PacketBlock;
 use ringest::client::records::generate::{SentPadding, StreamSpec};
 use ringest::client::records::sender::{SendError, SendSettings, Sent, send_stream};
 use ringest::client::verify::expected::ExpectedGroups;
-use ringest::wire::schema::Schema;
+use ringest::schema::Schema;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -1,11 +1,11 @@
 //! Flags and environment to one validated configuration, one file a command, and output formats:
 //! opens no socket itself and knows no protocol.
 
-pub mod args;
-pub mod commands;
-pub mod exit;
-pub mod output;
-pub mod terminal;
+pub(crate) mod args;
+pub(crate) mod commands;
+pub(crate) mod exit;
+pub(crate) mod output;
+pub(crate) mod terminal;
 
 use crate::runtime::host::stdio;
 use args::{Args, Command};

@@ -10,12 +10,12 @@
 //! * [`messages`]: users, tokens, rate limits and outboxes of the message server
 //! * `oracle`: what results must be, the slow way, for tests
 
-pub mod aggregate;
-pub mod blocks;
-pub mod decode;
-pub mod groups;
-pub mod messages;
-pub mod observe;
+pub(crate) mod aggregate;
+pub(crate) mod blocks;
+pub(crate) mod decode;
+pub(crate) mod groups;
+pub(crate) mod messages;
+pub(crate) mod observe;
 #[cfg(test)]
-pub mod oracle;
-pub mod stream;
+pub(crate) mod oracle;
+pub(crate) mod stream;

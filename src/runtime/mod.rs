@@ -7,12 +7,12 @@
 //! * [`results`], [`host`]: the path after the socket; what the host allows
 //! * [`connection`], [`tls`], [`ring`]: slots and deadlines; encryption; the io_uring
 
-pub mod admin;
-pub mod connection;
-pub mod host;
-pub mod messages;
-pub mod records;
-pub mod results;
-pub mod ring;
-pub mod server;
-pub mod tls;
+pub(crate) mod admin;
+pub(crate) mod connection;
+pub(crate) mod host;
+pub(crate) mod messages;
+pub(crate) mod records;
+pub(crate) mod results;
+pub(crate) mod ring;
+pub(crate) mod server;
+pub(crate) mod tls;

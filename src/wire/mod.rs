@@ -8,7 +8,7 @@
 
 #![forbid(unsafe_code)]
 
-pub mod messages;
-pub mod records;
+pub(crate) mod messages;
+pub(crate) mod records;
 pub mod schema;
-pub mod text;
+pub(crate) mod text;

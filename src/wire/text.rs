@@ -28,7 +28,7 @@ impl Padding {
 
 /// The value of a padded field: the field without its trailing run of padding. Bytes inside the
 /// value stay, whatever they are.
-pub fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
+pub(crate) fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
     // Eight bytes are padding when the whole word is zero after these: to clear bit 5 makes 0x20 a
     // 0x00 and no other byte one. Fields are mostly padding: this takes a dozen steps where bytes
     // took 256.
@@ -64,7 +64,7 @@ pub fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
 /// Shows bytes on one line of printable ASCII, so that distinct bytes stay distinct: a backslash
 /// as `\\`, a byte that is not printable ASCII as `\xNN`. Nothing a peer sends reaches a terminal
 /// or a log in another form.
-pub struct Escaped<'a>(pub &'a [u8]);
+pub(crate) struct Escaped<'a>(pub &'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,12 +80,12 @@ impl fmt::Display for Escaped<'_> {
 }
 
 /// A word as it is quoted: in printable ASCII, and not longer than a line.
-pub fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     format!("\"{}\"", printable(word))
 }
 
 /// A word in printable ASCII, and not longer than a line.
-pub fn printable(word: &str) -> String {
+pub(crate) fn printable(word: &str) -> String {
     let bytes = word.as_bytes();
     let end = if bytes.len() > QUOTED_BYTES { "..." } else { "" };
     format!("{}{end}", Escaped(&bytes[..bytes.len().min(QUOTED_BYTES)]))
@@ -93,7 +93,7 @@ pub fn printable(word: &str) -> String {
 
 /// The bytes that are shown as `shown`: the way back from [`Escaped`]. What it never shows, such
 /// as a backslash alone, stays as it is.
-pub fn unescape(shown: &str) -> Vec<u8> {
+pub(crate) fn unescape(shown: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(shown.len());
     let mut rest = shown.as_bytes();
     while let [first, after @ ..] = rest {

@@ -11,13 +11,11 @@ use ringest::client::messages::client::MessageClient;
 use ringest::client::messages::tls::{Trust, client_config};
 use ringest::client::records::block::{PacketBlock, Writes};
 use ringest::client::records::generate::{SentPadding, StreamSpec};
-use ringest::config::{AggregateMode, Config, TlsOptions};
-use ringest::engine::observe::counters::WorkerTally;
-use ringest::engine::stream::received::BufferKind;
-use ringest::runtime::results::report::Report;
-use ringest::runtime::server::engine::Engine;
-use ringest::wire::schema::{Aggregate, End, Endian, Framing, Function, Kind, Length, Schema};
-use ringest::wire::text::Padding as TextPadding;
+use ringest::internals::{
+    AggregateMode, BufferKind, Config, Engine, Padding as TextPadding, Report, TlsOptions,
+    WorkerTally,
+};
+use ringest::schema::{Aggregate, End, Endian, Framing, Function, Kind, Length, Schema};
 use rustls::{ClientConnection, StreamOwned};
 use std::collections::BTreeSet;
 use std::fs;
@@ -258,7 +256,7 @@ impl Measured {
     }
 }
 
-fn keeping(reported: &Arc<Mutex<Vec<Reported>>>) -> ringest::runtime::results::reporter::Sink {
+fn keeping(reported: &Arc<Mutex<Vec<Reported>>>) -> ringest::internals::Sink {
     let reported = Arc::clone(reported);
     Box::new(move |report: &Report, _| {
         reported.lock().unwrap().push(Reported {

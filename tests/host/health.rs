@@ -1,9 +1,7 @@
 //! `ringest health` as a process, against the admin listener and against whatever else may be
 //! where it looks.
 
-use ringest::engine::observe::counters::Counters;
-use ringest::runtime::admin::listener as admin;
-use ringest::runtime::admin::listener::AdminState;
+use ringest::internals::{AdminState, Counters, start_admin};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output};
@@ -33,7 +31,7 @@ fn a_ready_engine_is_healthy_and_a_draining_one_is_not() {
     let (drain, drained) = watch::channel(None);
     let counters = Counters::new(1);
     let state = AdminState { counters, cores: vec![0], drain: drained, started: Instant::now() };
-    let admin = admin::start(listener, state).unwrap();
+    let admin = start_admin(listener, state).unwrap();
     for host in ["127.0.0.1", "0.0.0.0", "::", "localhost"] {
         let (code, said, _) = health(&["--admin-host", host, "--admin-port", &port]);
         assert_eq!((code, said.as_str()), (Some(0), ""), "{host}");

@@ -1,8 +1,8 @@
 //! Schemas as files and options of the program: what is right is described and shown, what is wrong
 //! is told with its line. That docs/schema.json agrees is checked by .ci/schema_json.py.
 
-use ringest::wire::schema::words::{ENDIANS, ENDS, LENGTHS, PADDINGS, TYPES, TYPES_WITH_BYTES};
-use ringest::wire::schema::{Function, RESERVED_NAMES, Schema, toml};
+use ringest::schema::words::{ENDIANS, ENDS, LENGTHS, PADDINGS, TYPES, TYPES_WITH_BYTES};
+use ringest::schema::{Function, RESERVED_NAMES, Schema, toml};
 use serde_json::Value;
 use std::fs;
 use std::mem::offset_of;
@@ -158,7 +158,7 @@ fn what_is_no_file_of_a_schema_is_told() {
     fs::write(path("latin1.toml"), b"endian = \"big\"\n# gr\xf6\xdfe\n").unwrap();
     said(&path("latin1.toml"), "latin1.toml:2:5: the byte 0xf6 is no UTF-8");
 
-    let limit = ringest::config::SCHEMA_FILE_BYTES_MAX;
+    let limit = ringest::internals::SCHEMA_FILE_BYTES_MAX;
     let mut text = toml::DEFAULT_TOML.to_owned() + "#";
     text += &"x".repeat(limit - text.len());
     fs::write(path("large.toml"), &text).unwrap();
@@ -210,7 +210,7 @@ fn the_json_schema_has_the_words_of_the_program() {
 
 #[test]
 fn the_json_schema_has_the_keys_and_limits_of_the_program() {
-    use ringest::config::limits::*;
+    use ringest::internals::limits::*;
     let json = json_schema();
     let sections = [
         &json,

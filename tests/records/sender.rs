@@ -4,7 +4,7 @@ use ringest::client::records::block::PacketBlock;
 use ringest::client::records::generate::{SentPadding, StreamSpec};
 use ringest::client::records::pace::Pace;
 use ringest::client::records::sender::{SendError, SendSettings, Sent, send_stream};
-use ringest::wire::schema::Schema;
+use ringest::schema::Schema;
 use std::io::Read;
 use std::net::TcpListener;
 use std::sync::Arc;

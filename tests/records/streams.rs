@@ -4,7 +4,7 @@ use crate::common::oracle::{
     Record, assert_result, end_record, packet, packets, record, records, stream,
 };
 use crate::common::{Engine, one_core, result_of, ringest, run, stderr_of};
-use ringest::config::{AggregateMode, Config};
+use ringest::internals::{AggregateMode, Config};
 use serde_json::Value;
 use std::io::Write;
 use std::net::SocketAddr;

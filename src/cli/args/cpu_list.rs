@@ -1,17 +1,17 @@
 //! CPU lists as `taskset -c` takes them: knows nothing of the cores that are there.
 
 /// Highest core number that is taken: what the kernel's masks hold here (`CPU_SETSIZE`).
-pub const CORE_MAX: usize = 1023;
+pub(crate) const CORE_MAX: usize = 1023;
 
 /// Cores that were asked for; none means all that are allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CpuList(pub Vec<usize>);
+pub(crate) struct CpuList(pub Vec<usize>);
 
 /// Reads `all`, or numbers and ranges, `0,2-5,8-14:2`; each core once, ascending.
 ///
 /// # Errors
 /// A sentence that names the part that is wrong.
-pub fn parse(text: &str) -> Result<CpuList, String> {
+pub(crate) fn parse(text: &str) -> Result<CpuList, String> {
     if text.trim() == "all" {
         return Ok(CpuList::default());
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// What the engine is started with; shared by every command that starts or examines one.
 #[derive(Debug, clap::Args)]
-pub struct EngineOptions {
+pub(crate) struct EngineOptions {
     /// Address or name to listen on
     #[arg(long, env = "RINGEST_HOST", default_value = "0.0.0.0")]
     pub host: String,
@@ -55,7 +55,7 @@ pub struct EngineOptions {
 
 /// What the message server lets its clients do.
 #[derive(Debug, clap::Args)]
-pub struct MessageOptions {
+pub(crate) struct MessageOptions {
     /// Messages a second of one client, or of one user where authenticated; 0 is no limit
     /// [0 to 1000000000; RATE_LIMIT is read, too]
     #[arg(
@@ -119,7 +119,7 @@ pub struct MessageOptions {
 
 /// What DATA carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DataOption {
+pub(crate) enum DataOption {
     /// Packets of records are aggregated and reported; anything else is only counted
     Records,
     /// Everything is only counted
@@ -128,7 +128,7 @@ pub enum DataOption {
 
 /// How records become groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AggregateOption {
+pub(crate) enum AggregateOption {
     /// Polars groups whole columns of records
     Columns,
     /// Each read is folded into partials on its worker, and Polars groups those
@@ -143,7 +143,7 @@ fn short_or_long(short: &'static str, long: &'static str) -> &'static str {
 
 /// Limits of the engine.
 #[derive(Debug, clap::Args)]
-pub struct LimitOptions {
+pub(crate) struct LimitOptions {
     /// Cores that get a pinned worker each, as `taskset -c` takes them, or `all` that are allowed
     #[arg(
         long,
@@ -242,7 +242,7 @@ pub struct LimitOptions {
 
 impl EngineOptions {
     /// The configuration that the options describe, not yet checked.
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         let messages = &self.messages;
         Config {
             host: self.host.clone(),
@@ -273,7 +273,7 @@ impl EngineOptions {
 
 impl LimitOptions {
     /// A configuration with these limits and otherwise the defaults, not yet checked.
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         Config {
             cores: self.cores.0.clone(),
             buffer_bytes: self.buffer_bytes,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Options of `ringest gen-cert`.
 #[derive(Debug, clap::Args)]
-pub struct GenCertOptions {
+pub(crate) struct GenCertOptions {
     /// Directory to write to; made where it is missing
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,

@@ -2,7 +2,7 @@
 
 /// Options of `ringest health`.
 #[derive(Debug, clap::Args)]
-pub struct HealthOptions {
+pub(crate) struct HealthOptions {
     /// Address or name of the admin listener; 0.0.0.0 and :: are asked on loopback
     #[arg(long, env = "RINGEST_ADMIN_HOST", default_value = "127.0.0.1")]
     pub admin_host: String,

@@ -31,7 +31,7 @@ impl From<TrafficOption> for Traffic {
 
 /// How the result is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LoadFormat {
+pub(crate) enum LoadFormat {
     /// A few lines, for people
     Table,
     /// One JSON object, for programs
@@ -43,7 +43,7 @@ pub enum LoadFormat {
 #[command(
     after_help = "A token is a secret and no argument: RINGEST_TOKEN or --token-file holds it."
 )]
-pub struct LoadOptions {
+pub(crate) struct LoadOptions {
     /// Address or name of the server
     #[arg(long, env = "RINGEST_HOST", default_value = "127.0.0.1")]
     pub host: String,

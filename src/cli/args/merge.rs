@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// Options of `ringest merge`.
 #[derive(Debug, clap::Args)]
-pub struct MergeOptions {
+pub(crate) struct MergeOptions {
     /// Directories of `serve --partials`, of any nodes, all of one schema
     #[arg(value_name = "DIR", required = true)]
     pub directories: Vec<PathBuf>,

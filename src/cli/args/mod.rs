@@ -1,36 +1,35 @@
 //! The commands and the options of most: checks single values, combines none. Options of the
 //! engine, of senders and of schemas stand in files of their own.
 
-pub mod cpu_list;
-pub mod engine;
-pub mod gen_cert;
-pub mod health;
-pub mod load;
-pub mod merge;
-pub mod output;
-pub mod partials;
-pub mod replay;
-pub mod schema;
-pub mod send;
-pub mod token;
+pub(crate) mod cpu_list;
+pub(crate) mod engine;
+pub(crate) mod gen_cert;
+pub(crate) mod health;
+pub(crate) mod load;
+pub(crate) mod merge;
+pub(crate) mod output;
+pub(crate) mod partials;
+pub(crate) mod replay;
+pub(crate) mod schema;
+pub(crate) mod send;
+pub(crate) mod token;
 
-pub use engine::{AggregateOption, DataOption, EngineOptions, LimitOptions, MessageOptions};
-pub use send::{PaddingOption, SendOptions};
-
-use super::args::gen_cert::GenCertOptions;
-use super::args::health::HealthOptions;
-use super::args::merge::MergeOptions;
-use super::args::schema::SchemaCommandOptions;
-use super::args::token::TokenOptions;
 use crate::cli::output::format::Format;
 use crate::config::Config;
 use clap::{Parser, Subcommand, ValueEnum};
+use engine::{EngineOptions, LimitOptions};
+use gen_cert::GenCertOptions;
+use health::HealthOptions;
 use load::LoadOptions;
+use merge::MergeOptions;
 use output::OutputOptions;
 use partials::PartialsOptions;
 use replay::ReplayOptions;
+use schema::SchemaCommandOptions;
+use send::SendOptions;
 use std::path::PathBuf;
 use std::time::Duration;
+use token::TokenOptions;
 
 /// io_uring ingest engine: fixed-width record streams over TCP in, one exact grouped DataFrame for
 /// each out, with its time, rate and latency; and a server of framed messages beside it.
@@ -43,7 +42,7 @@ use std::time::Duration;
                   2 wrong usage; 3 the host cannot run it as asked; 130 second signal.\n\
                   Start with: ringest doctor, ringest demo, ringest serve."
 )]
-pub struct Args {
+pub(crate) struct Args {
     /// Verbose logs. RUST_LOG is honoured and wins; NO_COLOR is honoured
     #[arg(
         long,
@@ -60,7 +59,7 @@ pub struct Args {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Receive record streams and print one result for each; serve messages
     Serve(ServeOptions),
     /// Start an engine on a free loopback port, send it records, compare the results
@@ -87,7 +86,7 @@ pub enum Command {
 
 /// Options of `ringest serve`.
 #[derive(Debug, clap::Args)]
-pub struct ServeOptions {
+pub(crate) struct ServeOptions {
     /// The engine
     #[command(flatten)]
     pub engine: EngineOptions,
@@ -125,7 +124,7 @@ pub struct ServeOptions {
 
 impl ServeOptions {
     /// The configuration that the options describe, not yet checked.
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         self.partials.apply(Config {
             exit_after: self.exit_after,
             interval: self.interval,
@@ -137,7 +136,7 @@ impl ServeOptions {
 
 /// Options of `ringest demo`.
 #[derive(Debug, clap::Args)]
-pub struct DemoOptions {
+pub(crate) struct DemoOptions {
     /// Connections to send over
     #[arg(
         long,
@@ -159,7 +158,7 @@ pub struct DemoOptions {
 
 /// Options of `ringest doctor`.
 #[derive(Debug, clap::Args)]
-pub struct DoctorOptions {
+pub(crate) struct DoctorOptions {
     /// The engine that is to run here
     #[command(flatten)]
     pub engine: EngineOptions,
@@ -170,7 +169,7 @@ pub struct DoctorOptions {
 
 /// How findings are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DoctorFormat {
+pub(crate) enum DoctorFormat {
     /// A line a finding, and its remedy
     Text,
     /// One JSON object

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// Files of results, and captures.
 #[derive(Debug, clap::Args)]
-pub struct OutputOptions {
+pub(crate) struct OutputOptions {
     /// Directory that gets a file with the result of each record stream, written before the result
     /// is printed
     #[arg(long, env = "RINGEST_OUTPUT", value_name = "DIR")]
@@ -67,7 +67,7 @@ impl From<FileFormatOption> for FileFormat {
 
 impl OutputOptions {
     /// A configuration with these options.
-    pub fn apply(&self, config: Config) -> Config {
+    pub(crate) fn apply(&self, config: Config) -> Config {
         Config {
             output: self.output.clone(),
             output_format: self.output_format.into(),

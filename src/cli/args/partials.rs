@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Partials for a merge.
 #[derive(Debug, clap::Args)]
-pub struct PartialsOptions {
+pub(crate) struct PartialsOptions {
     /// Directory that batches of record streams are left in, for `ringest merge` and others
     #[arg(long, env = "RINGEST_PARTIALS", value_name = "DIR")]
     pub partials: Option<PathBuf>,
@@ -24,7 +24,7 @@ pub struct PartialsOptions {
 
 impl PartialsOptions {
     /// A configuration with these options.
-    pub fn apply(&self, config: Config) -> Config {
+    pub(crate) fn apply(&self, config: Config) -> Config {
         Config {
             partials: self.partials.clone(),
             partials_interval: self.partials_interval,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// Options of `ringest replay`.
 #[derive(Debug, clap::Args)]
-pub struct ReplayOptions {
+pub(crate) struct ReplayOptions {
     /// Captured streams, as `serve --capture` stores them: the bytes of one connection each
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,

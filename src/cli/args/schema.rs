@@ -16,7 +16,7 @@ const BUILT_IN: &str = "default";
 
 /// Options of `ringest schema`.
 #[derive(Debug, clap::Args)]
-pub struct SchemaCommandOptions {
+pub(crate) struct SchemaCommandOptions {
     /// What to do
     #[command(subcommand)]
     pub action: SchemaAction,
@@ -24,7 +24,7 @@ pub struct SchemaCommandOptions {
 
 /// What to do with a schema.
 #[derive(Debug, clap::Subcommand)]
-pub enum SchemaAction {
+pub(crate) enum SchemaAction {
     /// Check a schema; print its offsets, packets, columns and memory
     Check(ChosenSchema),
     /// Print a schema as TOML, the built-in one with comments: a file to begin with
@@ -33,7 +33,7 @@ pub enum SchemaAction {
 
 /// Which schema records have.
 #[derive(Clone, Debug, clap::Args)]
-pub struct SchemaOptions {
+pub(crate) struct SchemaOptions {
     /// What records consist of and what is made of them: a TOML file as docs/SCHEMA.md describes
     /// it, or `default`, the built-in schema
     #[arg(
@@ -51,7 +51,7 @@ pub struct SchemaOptions {
 
 /// A schema in Python's struct notation.
 #[derive(Clone, Debug, clap::Args)]
-pub struct NotationOptions {
+pub(crate) struct NotationOptions {
     /// A record in Python's struct notation instead of a file, such as '>IHfb256s'
     #[arg(
         id = "struct_format",
@@ -93,7 +93,7 @@ pub struct NotationOptions {
 
 /// A schema that `ringest schema` is about.
 #[derive(Clone, Debug, clap::Args)]
-pub struct ChosenSchema {
+pub(crate) struct ChosenSchema {
     /// TOML file, or `default`
     #[arg(
         env = "RINGEST_SCHEMA",
@@ -112,7 +112,7 @@ impl SchemaOptions {
     ///
     /// # Errors
     /// Why there is none, with the place in the file or option, and what would be right.
-    pub fn load(&self) -> Result<Arc<Schema>, String> {
+    pub(crate) fn load(&self) -> Result<Arc<Schema>, String> {
         load(&self.schema, &self.notation)
     }
 }
@@ -122,7 +122,7 @@ impl ChosenSchema {
     ///
     /// # Errors
     /// As [`SchemaOptions::load`].
-    pub fn load(&self) -> Result<Arc<Schema>, String> {
+    pub(crate) fn load(&self) -> Result<Arc<Schema>, String> {
         load(&self.file, &self.notation)
     }
 }

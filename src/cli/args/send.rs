@@ -31,7 +31,7 @@ impl From<PaddingOption> for generate::SentPadding {
 
 /// Options of `ringest send`.
 #[derive(Debug, clap::Args)]
-pub struct SendOptions {
+pub(crate) struct SendOptions {
     /// Address or name of the engine
     #[arg(long, env = "RINGEST_HOST", default_value = "127.0.0.1")]
     pub host: String,

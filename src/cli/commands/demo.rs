@@ -37,7 +37,7 @@ struct Kept {
 type KeptResults = Arc<Mutex<HashMap<SocketAddr, Kept>>>;
 
 /// Runs the command and returns its exit code.
-pub fn run(options: &DemoOptions) -> u8 {
+pub(crate) fn run(options: &DemoOptions) -> u8 {
     let results = KeptResults::default();
     let config = Config {
         exit_after: Some(u64::from(options.connections)),

@@ -24,7 +24,7 @@ struct Findings<'a> {
 }
 
 /// Runs the command and returns its exit code.
-pub fn run(options: &DoctorOptions) -> u8 {
+pub(crate) fn run(options: &DoctorOptions) -> u8 {
     let schema = match options.engine.schema.load() {
         Ok(schema) => schema,
         Err(error) => {

@@ -39,7 +39,7 @@ struct NewFile<'a> {
 }
 
 /// Runs the command and returns its exit code.
-pub fn run(options: &GenCertOptions) -> u8 {
+pub(crate) fn run(options: &GenCertOptions) -> u8 {
     let text = match make(options) {
         Ok(text) => text,
         Err(error) => {

@@ -50,7 +50,7 @@ enum Unhealthy {
 }
 
 /// Runs the command and returns its exit code.
-pub fn run(options: &HealthOptions) -> u8 {
+pub(crate) fn run(options: &HealthOptions) -> u8 {
     let checked = match options.records_port {
         Some(port) => see_listener(port),
         None => ask_admin(options),

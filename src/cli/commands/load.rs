@@ -29,7 +29,7 @@ const PROBE: Duration = Duration::from_secs(2);
 const LATE_US: f64 = 1000.0;
 
 /// Runs the command and returns its exit code.
-pub fn run(options: &LoadOptions) -> u8 {
+pub(crate) fn run(options: &LoadOptions) -> u8 {
     let prepared = settings(options).and_then(|settings| {
         // Opened before anything is sent, so that a wrong name costs nothing.
         let percentiles = options.hgrm.as_deref().map(create).transpose()?;

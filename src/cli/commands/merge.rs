@@ -23,7 +23,7 @@ use std::sync::Arc;
 const NAMES_LISTED: usize = 10;
 
 /// Runs the command and returns its exit code.
-pub fn run(options: &MergeOptions) -> u8 {
+pub(crate) fn run(options: &MergeOptions) -> u8 {
     let found = match FoundPartials::of(&options.directories) {
         Ok(found) => found,
         Err(error) => return complain(error, EXIT_USAGE),

@@ -1,13 +1,13 @@
 //! One file for each command.
 
-pub mod demo;
-pub mod doctor;
-pub mod gen_cert;
-pub mod health;
-pub mod load;
-pub mod merge;
-pub mod replay;
-pub mod schema;
-pub mod send;
-pub mod serve;
-pub mod token;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod gen_cert;
+pub(crate) mod health;
+pub(crate) mod load;
+pub(crate) mod merge;
+pub(crate) mod replay;
+pub(crate) mod schema;
+pub(crate) mod send;
+pub(crate) mod serve;
+pub(crate) mod token;

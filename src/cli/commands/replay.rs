@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 /// Runs the command and returns its exit code.
-pub fn run(options: &ReplayOptions) -> u8 {
+pub(crate) fn run(options: &ReplayOptions) -> u8 {
     // All files are looked at before the first is sent, so that a wrong name costs nothing.
     let looked_at = options.files.iter().map(|path| CaptureFile::look_at(path, options.allow_cut));
     let (captures, errors): (Vec<_>, Vec<_>) = looked_at.partition(Result::is_ok);

@@ -15,7 +15,7 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 
 /// Runs the command and returns its exit code.
-pub fn run(options: &SchemaCommandOptions) -> u8 {
+pub(crate) fn run(options: &SchemaCommandOptions) -> u8 {
     let (SchemaAction::Check(chosen) | SchemaAction::Show(chosen)) = &options.action;
     let schema = match chosen.load() {
         Ok(schema) => schema,

@@ -1,7 +1,7 @@
 //! `ringest send`: record streams to an engine, and on demand a comparison with its results.
 //! Neither starts nor stops an engine.
 
-use crate::cli::args::SendOptions;
+use crate::cli::args::send::SendOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::cli::terminal::progress::{self, Unit};
 use crate::cli::terminal::status_line::say;
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 const POLL: Duration = Duration::from_millis(100);
 
 /// Runs the command and returns its exit code.
-pub fn run(options: &SendOptions) -> u8 {
+pub(crate) fn run(options: &SendOptions) -> u8 {
     let address = match resolve(&options.host, options.records_port) {
         Ok(address) => address,
         Err(error) => {

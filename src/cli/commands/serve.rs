@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 /// Runs the command and returns its exit code.
-pub fn run(options: &ServeOptions) -> u8 {
+pub(crate) fn run(options: &ServeOptions) -> u8 {
     // Whoever reads stderr must not be able to hold up results, nor the end.
     status_line::limit_waits();
     let config = options.config();
@@ -161,7 +161,7 @@ fn sum_up(counters: &Counters) {
 }
 
 /// Prepares the process and starts the engine; where that fails, says why and what to do.
-pub fn start(config: &Config, schema: &Arc<Schema>, sink: Sink) -> Result<Engine, u8> {
+pub(crate) fn start(config: &Config, schema: &Arc<Schema>, sink: Sink) -> Result<Engine, u8> {
     let config = &Config { record: Plan::new(Arc::clone(schema)).sizes(), ..config.clone() };
     if let Err(error) = config.check() {
         say(error);
@@ -207,7 +207,7 @@ fn explain(config: &Config) {
 }
 
 /// Prints each report to stdout, whole, and flushes it.
-pub fn to_stdout(format: Format) -> Sink {
+pub(crate) fn to_stdout(format: Format) -> Sink {
     let mut print = printer(format);
     Box::new(move |report, _| print(report, &StreamFiles::default()))
 }

@@ -48,7 +48,7 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 /// Runs the command and returns its exit code.
-pub fn run(options: &TokenOptions) -> u8 {
+pub(crate) fn run(options: &TokenOptions) -> u8 {
     match make(options) {
         Ok(()) => EXIT_OK,
         Err(error) => {

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// A heading, the whole DataFrame and a summary, for people
     Table,
     /// One JSON object a line, for programs

@@ -12,7 +12,10 @@ use std::io::{self, Write};
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_percentiles(histogram: &Histogram<u64>, out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn write_percentiles(
+    histogram: &Histogram<u64>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     const STEPS_PER_HALVING: u32 = 5;
     let microseconds = |nanoseconds: f64| nanoseconds / 1000.0;
     writeln!(out, "       Value     Percentile TotalCount 1/(1-Percentile)\n")?;

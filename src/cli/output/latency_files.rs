@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 
 /// The files of one run.
 #[derive(Debug)]
-pub struct LatencyFiles {
+pub(crate) struct LatencyFiles {
     directory: FileDirectory,
     /// What the name of each begins with: no other run has it.
     run: String,
@@ -22,19 +22,19 @@ impl LatencyFiles {
     ///
     /// # Errors
     /// Where nothing can be written there: why, and what must be so.
-    pub fn open(directory: &Path, node: &str, started: SystemTime) -> Result<Self, String> {
+    pub(crate) fn open(directory: &Path, node: &str, started: SystemTime) -> Result<Self, String> {
         let run = run_name(started, node, std::process::id());
         let directory = FileDirectory::open("--hgrm", directory, &run)?;
         Ok(LatencyFiles { directory, run, missing: Arc::default() })
     }
 
     /// What will be known of files that could not be written.
-    pub fn missing(&self) -> &Arc<MissingFiles> {
+    pub(crate) fn missing(&self) -> &Arc<MissingFiles> {
         &self.missing
     }
 
     /// Writes the file of a stream; none for one without packets.
-    pub fn add(&mut self, report: &Report) {
+    pub(crate) fn add(&mut self, report: &Report) {
         let (connection, latency) = (report.received.connection, &report.received.latency);
         if latency.is_empty() {
             return;
@@ -52,7 +52,7 @@ impl LatencyFiles {
 }
 
 /// What is to be said of missing files once the run is over; nothing where there are none.
-pub fn summary(missing: &MissingFiles) -> Option<String> {
+pub(crate) fn summary(missing: &MissingFiles) -> Option<String> {
     let (count, cause) = missing.summary()?;
     Some(format!(
         "{count} latency files could not be written (--hgrm), the first: {cause}; the results are \

@@ -27,7 +27,7 @@ fn payload_bytes(settings: &Settings) -> usize {
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_table(
+pub(crate) fn write_table(
     settings: &Settings,
     outcome: &LoadOutcome,
     out: &mut impl Write,
@@ -177,7 +177,7 @@ impl From<LatencySummary> for LatencyJson {
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_json(
+pub(crate) fn write_json(
     settings: &Settings,
     outcome: &LoadOutcome,
     out: &mut impl Write,

@@ -12,7 +12,11 @@ use std::io::{self, Write};
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_merged(format: Format, merged: &Merged, out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn write_merged(
+    format: Format,
+    merged: &Merged,
+    out: &mut impl Write,
+) -> io::Result<()> {
     match format {
         Format::Table => write_table(merged, out)?,
         Format::Ndjson => write_line(merged, out)?,

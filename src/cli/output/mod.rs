@@ -1,9 +1,9 @@
 //! Forms of results: tables, JSON, CSV, latency files.
 
-pub mod format;
-pub mod hgrm;
-pub mod latency_files;
-pub mod load_report;
-pub mod merge_render;
-pub mod output_files;
-pub mod render;
+pub(crate) mod format;
+pub(crate) mod hgrm;
+pub(crate) mod latency_files;
+pub(crate) mod load_report;
+pub(crate) mod merge_render;
+pub(crate) mod output_files;
+pub(crate) mod render;

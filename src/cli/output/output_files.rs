@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime};
 
 /// The files of one run.
 #[derive(Debug)]
-pub struct OutputFiles {
+pub(crate) struct OutputFiles {
     directory: FileDirectory,
     format: FileFormat,
     node: String,
@@ -21,14 +21,14 @@ pub struct OutputFiles {
 
 /// Where the result of a stream is; or why it is in no file. Neither for a connection that had no
 /// slot.
-pub type ResultFile = Option<Result<PathBuf, String>>;
+pub(crate) type ResultFile = Option<Result<PathBuf, String>>;
 
 impl OutputFiles {
     /// Files as `config` asks for them; none where it does not.
     ///
     /// # Errors
     /// Where nothing can be written there: why, and what must be so.
-    pub fn open(config: &Config) -> Result<Option<Self>, String> {
+    pub(crate) fn open(config: &Config) -> Result<Option<Self>, String> {
         let Some(path) = &config.output else { return Ok(None) };
         let node = node_name(config);
         let run = format!("{}-{node}-{}", moment(SystemTime::now()), std::process::id());
@@ -38,12 +38,12 @@ impl OutputFiles {
     }
 
     /// What will be known of files that could not be written.
-    pub fn missing(&self) -> &Arc<MissingFiles> {
+    pub(crate) fn missing(&self) -> &Arc<MissingFiles> {
         &self.missing
     }
 
     /// Writes the file of a stream; it is on the disk when this returns.
-    pub fn add(&mut self, report: &Report, tally: &WorkerTally) -> ResultFile {
+    pub(crate) fn add(&mut self, report: &Report, tally: &WorkerTally) -> ResultFile {
         let received = &report.received;
         // Nothing of it was read, and anybody could fill a directory so.
         if received.reason == Some(Reason::ConnectionsLimit) {
@@ -105,7 +105,7 @@ impl OutputFiles {
 }
 
 /// What is to be said of missing files once the run is over; nothing where there are none.
-pub fn summary(missing: &MissingFiles) -> Option<String> {
+pub(crate) fn summary(missing: &MissingFiles) -> Option<String> {
     let (count, cause) = missing.summary()?;
     Some(format!(
         "{count} results could not be written to a file (--output), the first: {cause}; all were \

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// What is said of a stream's files, as far as files are asked for.
 #[derive(Debug, Default)]
-pub struct StreamFiles {
+pub(crate) struct StreamFiles {
     /// The file with its result; `None` where none are written.
     pub result: Option<ResultFile>,
     /// Whether raw bytes are captured.
@@ -25,7 +25,7 @@ pub struct StreamFiles {
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_report(
+pub(crate) fn write_report(
     format: Format,
     report: &Report,
     files: &StreamFiles,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Which data listeners there are: what the others would bring is not shown.
 #[derive(Clone, Copy, Debug)]
-pub struct Listeners {
+pub(crate) struct Listeners {
     /// The one for records.
     pub records: bool,
     /// The one for messages.
@@ -22,7 +22,7 @@ pub struct Listeners {
 }
 
 /// The running thread.
-pub struct Live {
+pub(crate) struct Live {
     stop: mpsc::Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -32,7 +32,7 @@ impl Live {
     ///
     /// # Errors
     /// Where there can be no thread.
-    pub fn start(
+    pub(crate) fn start(
         counters: Arc<Counters>,
         interval: Duration,
         listeners: Listeners,
@@ -45,7 +45,7 @@ impl Live {
 
     /// Ends it, once everything has been counted. What came since the last line gets a line of its
     /// own, so that nothing is missing in a log of them.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         drop(self.stop);
         if self.thread.join().is_err() {
             tracing::error!("the live line panicked: this is a defect, please report it");

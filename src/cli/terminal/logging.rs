@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging. RUST_LOG decides what is written where it is set, else `debug` does. Colours
 /// only on a terminal and without NO_COLOR.
-pub fn start(debug: bool) {
+pub(crate) fn start(debug: bool) {
     let default = if debug { "ringest=debug" } else { "ringest=info" };
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => {

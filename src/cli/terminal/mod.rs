@@ -1,7 +1,7 @@
 //! What moves on a screen, and the log.
 
-pub mod live;
-pub mod logging;
-pub mod progress;
-pub mod status_line;
-pub mod stderr;
+pub(crate) mod live;
+pub(crate) mod logging;
+pub(crate) mod progress;
+pub(crate) mod status_line;
+pub(crate) mod stderr;

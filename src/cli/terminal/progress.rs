@@ -10,7 +10,7 @@ const REDRAW: Duration = Duration::from_millis(100);
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub(crate) enum Unit {
     /// Records.
     Records,
     /// Bytes.
@@ -36,7 +36,7 @@ impl Unit {
 }
 
 /// Draws a bar on stderr until all is done; none where stderr is no terminal.
-pub fn show(unit: Unit, total: u64, so_far: impl Fn() -> u64, is_done: impl Fn() -> bool) {
+pub(crate) fn show(unit: Unit, total: u64, so_far: impl Fn() -> u64, is_done: impl Fn() -> bool) {
     let bar = ProgressBar::new(total);
     if bar.is_hidden() {
         // Nobody looks, and looking would take time from the senders.

@@ -59,24 +59,24 @@ fn update(text: &[u8], change: impl FnOnce(&mut StatusLine)) -> io::Result<()> {
 }
 
 /// From now on nothing waits for stderr for long: lines that nobody takes are left out.
-pub fn limit_waits() {
+pub(crate) fn limit_waits() {
     LINE.lock().unwrap_or_else(PoisonError::into_inner).1.limit_waits();
 }
 
 /// Whether stderr is a terminal on which a line can be changed.
-pub fn possible() -> bool {
+pub(crate) fn possible() -> bool {
     let dumb = std::env::var_os("TERM").is_none_or(|name| name.is_empty() || name == "dumb");
     !dumb && io::stderr().is_terminal()
 }
 
 /// Shows a line, in place of the one before.
-pub fn show(text: String) {
+pub(crate) fn show(text: String) {
     // A terminal that is gone stops nothing.
     let _ = update(b"", |line| line.text = text);
 }
 
 /// Takes the line away.
-pub fn remove() {
+pub(crate) fn remove() {
     show(String::new());
 }
 
@@ -84,19 +84,19 @@ pub fn remove() {
 ///
 /// # Errors
 /// Those of stderr.
-pub fn print(text: &[u8]) -> io::Result<()> {
+pub(crate) fn print(text: &[u8]) -> io::Result<()> {
     update(text, |_| ())
 }
 
 /// Takes the line away for as long as the guard is there, for output that goes elsewhere.
-pub fn hold() -> HeldLine {
+pub(crate) fn hold() -> HeldLine {
     let _ = update(b"", |line| line.held += 1);
     HeldLine(())
 }
 
 /// While it is there, nothing is shown.
 #[must_use]
-pub struct HeldLine(());
+pub(crate) struct HeldLine(());
 
 impl Drop for HeldLine {
     fn drop(&mut self) {
@@ -105,7 +105,7 @@ impl Drop for HeldLine {
 }
 
 /// stderr for writers that write whole lines, such as the log.
-pub struct Lines;
+pub(crate) struct Lines;
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -135,7 +135,7 @@ fn fitted(text: &str, columns: usize) -> String {
 
 /// One line on stderr. A stderr that is closed must not stop an engine, so a failure is not an
 /// error (`eprintln!` would panic).
-pub fn say(line: impl Display) {
+pub(crate) fn say(line: impl Display) {
     let _ = print(format!("ringest: {line}\n").as_bytes());
 }
 

@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 /// What is known of stderr. One for the process.
-pub struct Stderr {
+pub(crate) struct Stderr {
     /// Tells whether a write would block; `None` where all writes may.
     watch: Option<(Poll, Events)>,
     /// Whether it took nothing when it was waited for last.
@@ -20,13 +20,13 @@ pub struct Stderr {
 
 impl Stderr {
     /// Writes wait as long as they must.
-    pub const fn unlimited() -> Self {
+    pub(crate) const fn unlimited() -> Self {
         Stderr { watch: None, stuck: false, lines_lost: 0 }
     }
 
     /// From now on writes wait for [`STDERR_PATIENCE`] at most. Nothing changes for a file, which
     /// takes everything, nor where there is no stderr.
-    pub fn limit_waits(&mut self) {
+    pub(crate) fn limit_waits(&mut self) {
         let watch = || -> io::Result<(Poll, Events)> {
             let poll = Poll::new()?;
             let fd = io::stderr().as_raw_fd();
@@ -41,7 +41,7 @@ impl Stderr {
     ///
     /// # Errors
     /// Those of the write.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }

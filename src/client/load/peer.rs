@@ -25,7 +25,7 @@ const OUTBOX_BYTES_MAX: usize = 256 << 10;
 
 /// When messages may be sent.
 #[derive(Clone, Copy, Debug)]
-pub enum LoadPace {
+pub(crate) enum LoadPace {
     /// Not now.
     Rest,
     /// As soon as fewer than so many are in flight.
@@ -43,7 +43,7 @@ pub enum LoadPace {
 }
 
 /// What the connections of a thread share.
-pub struct Core<'a> {
+pub(crate) struct Core<'a> {
     pub shared: &'a Shared<'a>,
     pub tally: LoadTally,
     pub window: MeasuredTime,
@@ -66,7 +66,7 @@ pub struct Core<'a> {
 impl Core<'_> {
     /// Looks at the clock.
     #[inline]
-    pub fn tick(&mut self) -> u64 {
+    pub(crate) fn tick(&mut self) -> u64 {
         self.now = self.shared.now();
         self.now
     }
@@ -102,7 +102,7 @@ enum PeerState {
 }
 
 /// One connection.
-pub struct LoadPeer {
+pub(crate) struct LoadPeer {
     /// Its place among all connections of the run.
     number: usize,
     transport: Option<ClientTransport>,
@@ -122,7 +122,12 @@ pub struct LoadPeer {
 
 impl LoadPeer {
     /// Begins to connect. What goes wrong is counted; the peer is lost then.
-    pub fn connect(number: usize, token: Token, registry: &Registry, core: &mut Core<'_>) -> Self {
+    pub(crate) fn connect(
+        number: usize,
+        token: Token,
+        registry: &Registry,
+        core: &mut Core<'_>,
+    ) -> Self {
         let mut peer = LoadPeer {
             number,
             transport: None,
@@ -151,22 +156,22 @@ impl LoadPeer {
     }
 
     /// Its place among all connections of the run.
-    pub fn number(&self) -> usize {
+    pub(crate) fn number(&self) -> usize {
         self.number
     }
 
     /// Whether it is neither ready for messages nor lost.
-    pub fn is_pending(&self) -> bool {
+    pub(crate) fn is_pending(&self) -> bool {
         !matches!(self.state, PeerState::Open | PeerState::Lost)
     }
 
     /// Whether it is ready for messages.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.state == PeerState::Open
     }
 
     /// Gives up where connecting has taken too long.
-    pub fn check_age(&mut self, core: &mut Core<'_>) {
+    pub(crate) fn check_age(&mut self, core: &mut Core<'_>) {
         if self.is_pending() && core.now.saturating_sub(self.begun) > nanoseconds(CONNECT_TIMEOUT) {
             self.lose(&Loss::Late, core);
         }
@@ -174,7 +179,7 @@ impl LoadPeer {
 
     /// Its socket is ready: reads, answers, goes on with whatever it is at.
     #[inline]
-    pub fn ready(&mut self, readable: bool, core: &mut Core<'_>) {
+    pub(crate) fn ready(&mut self, readable: bool, core: &mut Core<'_>) {
         if let Err(loss) = self.advance(readable, core) {
             self.lose(&loss, core);
         }
@@ -329,7 +334,7 @@ impl LoadPeer {
 
     /// One more message is due. Sends it where nothing holds it back, to be written by
     /// [`flush`](Self::flush). Returns whether there is something to be written that was not.
-    pub fn become_due(&mut self, due_ns: u64, core: &mut Core<'_>) -> bool {
+    pub(crate) fn become_due(&mut self, due_ns: u64, core: &mut Core<'_>) -> bool {
         if self.state != PeerState::Open {
             core.tally.unsent += 1;
             return false;
@@ -354,7 +359,7 @@ impl LoadPeer {
 
     /// Sends what may be sent now.
     #[inline]
-    pub fn fill(&mut self, core: &mut Core<'_>) {
+    pub(crate) fn fill(&mut self, core: &mut Core<'_>) {
         if self.state != PeerState::Open {
             return;
         }
@@ -391,7 +396,7 @@ impl LoadPeer {
     }
 
     /// Sends one BROADCAST, where the connection takes it.
-    pub fn broadcast(&mut self, core: &mut Core<'_>) -> bool {
+    pub(crate) fn broadcast(&mut self, core: &mut Core<'_>) -> bool {
         let takes = self.is_open() && self.session.outbox().len() < OUTBOX_BYTES_MAX;
         if takes {
             self.send(core.now, core);
@@ -414,7 +419,7 @@ impl LoadPeer {
     }
 
     /// Writes what there is to write.
-    pub fn flush(&mut self, core: &mut Core<'_>) {
+    pub(crate) fn flush(&mut self, core: &mut Core<'_>) {
         if let Err(loss) = self.write(core) {
             self.lose(&loss, core);
         }
@@ -446,7 +451,7 @@ impl LoadPeer {
     // ---- the end ----
 
     /// Says CLOSE, where that can be done at once, and closes.
-    pub fn close(&mut self, core: &mut Core<'_>) {
+    pub(crate) fn close(&mut self, core: &mut Core<'_>) {
         if self.state == PeerState::Open && self.session.send(Request::Close, 0).is_ok() {
             // The run is over: what fails now has no part in it.
             let _ = self.write(core);
@@ -456,7 +461,7 @@ impl LoadPeer {
     }
 
     /// Counts what has not been answered by now, and what was due and never sent.
-    pub fn settle(&mut self, core: &mut Core<'_>) {
+    pub(crate) fn settle(&mut self, core: &mut Core<'_>) {
         for sent in self.session.outstanding_tags() {
             core.tally.never_answered(sent, core.now, core.window);
             core.tally.unanswered += 1;

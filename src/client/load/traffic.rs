@@ -10,7 +10,7 @@ const STAMP_BYTES: usize = 8;
 
 /// Makes the messages of one thread.
 #[derive(Debug)]
-pub struct MessageSource {
+pub(crate) struct MessageSource {
     traffic: Traffic,
     /// Goes into every message; its stamp is overwritten each time.
     payload: Vec<u8>,
@@ -20,7 +20,7 @@ pub struct MessageSource {
 
 impl MessageSource {
     /// Those with so many bytes of payload. Their content is the same in every thread.
-    pub fn new(traffic: Traffic, payload_bytes: usize) -> Self {
+    pub(crate) fn new(traffic: Traffic, payload_bytes: usize) -> Self {
         // Printable, so that a DATA is no valid length of record packets.
         let mut random = fastrand::Rng::with_seed(1);
         let payload = (0..payload_bytes).map(|_| random.alphanumeric() as u8).collect();
@@ -31,7 +31,7 @@ impl MessageSource {
     /// is the sequence of a DATA; `sent_ns` stands in a BROADCAST, and comes back as the tag of any
     /// other.
     #[inline]
-    pub fn send(
+    pub(crate) fn send(
         &mut self,
         session: &mut ClientSession,
         number: u64,
@@ -59,7 +59,7 @@ impl MessageSource {
 
     /// Whether a BROADCAST is one of this run, and when it was sent, where it has room for that.
     #[inline]
-    pub fn check_delivery(&self, payload: &[u8]) -> Result<Option<u64>, Foreign> {
+    pub(crate) fn check_delivery(&self, payload: &[u8]) -> Result<Option<u64>, Foreign> {
         match (payload.split_first_chunk(), self.payload.get(STAMP_BYTES..)) {
             (Some((stamp, rest)), Some(expected)) if rest == expected => {
                 Ok(Some(u64::from_be_bytes(*stamp)))
@@ -72,7 +72,7 @@ impl MessageSource {
 
 /// A BROADCAST with other content than this run sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Foreign;
+pub(crate) struct Foreign;
 
 #[cfg(test)]
 mod tests {

@@ -32,7 +32,7 @@ const TIMER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
 
 /// One thread.
-pub struct LoadWorker<'a> {
+pub(crate) struct LoadWorker<'a> {
     shared: &'a Shared<'a>,
     /// Numbers of the connections to be made, the next one last.
     to_connect: Vec<usize>,
@@ -58,7 +58,7 @@ struct Turn {
 
 impl<'a> LoadWorker<'a> {
     /// The thread `number` of a run.
-    pub fn new(shared: &'a Shared<'a>, number: usize) -> Result<Self, LoadError> {
+    pub(crate) fn new(shared: &'a Shared<'a>, number: usize) -> Result<Self, LoadError> {
         let settings = shared.settings;
         // All senders of broadcasts are on the first thread: their messages follow deliveries of
         // all threads, and one that watches these is enough.
@@ -104,7 +104,7 @@ impl<'a> LoadWorker<'a> {
     }
 
     /// Does the thread's part of the run and returns what it counted.
-    pub fn run(mut self) -> Result<LoadTally, LoadError> {
+    pub(crate) fn run(mut self) -> Result<LoadTally, LoadError> {
         self.connect()?;
         if !self.shared.cancelled() {
             self.shared.thread_is_ready();

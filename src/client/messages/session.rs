@@ -125,8 +125,8 @@ pub fn describe_error(code: u8, message: &[u8]) -> String {
 /// answers.
 ///
 /// ```
-/// use ringest::client::messages::session::{ClientSession, Received};
-/// use ringest::wire::messages::{frame, frame::FrameType, payload::{Reply, Request}};
+/// use ringest::client::messages::session::{ClientSession, ReceivedMessage};
+/// use ringest::protocol::{frame, frame::FrameType, payload::{Reply, Request}};
 ///
 /// let mut session = ClientSession::default();
 /// session.send(Request::Ping(b"12345678"), 7)?;
@@ -136,7 +136,7 @@ pub fn describe_error(code: u8, message: &[u8]) -> String {
 /// let mut from_server = Vec::new();
 /// frame::encode(FrameType::Pong, &[b"12345678"], &mut from_server);
 /// session.receive(&from_server);
-/// let answer = Received::Answer { tag: 7, reply: Reply::Pong(b"12345678") };
+/// let answer = ReceivedMessage::Answer { tag: 7, reply: Reply::Pong(b"12345678") };
 /// assert_eq!(session.poll(), Ok(Some(answer)));
 /// assert_eq!(session.poll(), Ok(None));
 /// # Ok::<(), ringest::client::messages::session::Unsendable>(())

@@ -187,7 +187,7 @@ impl Generator {
     ///
     /// # Errors
     /// Where its keys cannot tell its groups apart.
-    pub fn new(spec: &StreamSpec) -> Result<Self, SpecError> {
+    pub(crate) fn new(spec: &StreamSpec) -> Result<Self, SpecError> {
         let schema = &spec.schema;
         let keys = Keys::new(schema, spec.groups).map_err(|limit| {
             let kinds: Vec<&str> = schema.keys().map(|key| key.kind.name()).collect();
@@ -204,7 +204,7 @@ impl Generator {
     }
 
     /// Appends a record of a group to `out`.
-    pub fn write_record(&self, random: &mut Rng, group: u32, out: &mut Vec<u8>) {
+    pub(crate) fn write_record(&self, random: &mut Rng, group: u32, out: &mut Vec<u8>) {
         let begin = out.len();
         out.resize(begin + self.record_bytes, 0);
         let record = &mut out[begin..];

@@ -36,7 +36,7 @@ impl Keys {
     ///
     /// # Errors
     /// How many there can be, where that is less.
-    pub fn new(schema: &Schema, groups: u32) -> Result<Self, u64> {
+    pub(crate) fn new(schema: &Schema, groups: u32) -> Result<Self, u64> {
         let skipped = u64::from(zeros_may_be_keys_alone(schema));
         let mut keys: Vec<&Field> = schema.keys().collect();
         keys.sort_by_key(|key| values_of(key.kind));
@@ -60,7 +60,7 @@ impl Keys {
     }
 
     /// Writes the keys of a group into a record whose keys are all zero. Texts are not padded.
-    pub fn write(&self, group: u32, record: &mut [u8]) {
+    pub(crate) fn write(&self, group: u32, record: &mut [u8]) {
         let mut left = u64::from(group) + self.skipped;
         for &Digit { offset, kind, values } in &self.digits {
             let field = &mut record[offset..offset + kind.width()];

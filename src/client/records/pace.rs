@@ -69,18 +69,18 @@ impl Times {
     /// When the next write is due, which has `records` records: when the last of them is, if those
     /// of all connections are due one after the other, a write of each connection in turn. So what
     /// was sent at any time is never more than the rate allows.
-    pub fn due_ns(&self, records: u64) -> u64 {
+    pub(crate) fn due_ns(&self, records: u64) -> u64 {
         self.schedule.due_ns((self.number + 1).saturating_mul(records), self.writes)
     }
 
     /// How long to sleep before a write that is due at `due_ns`; `None` to send it now.
-    pub fn sleep_ns(&self, now_ns: u64, due_ns: u64) -> Option<u64> {
+    pub(crate) fn sleep_ns(&self, now_ns: u64, due_ns: u64) -> Option<u64> {
         let early = due_ns.checked_sub(now_ns).filter(|&early| early > 0)?;
         Some(early.max(self.sleep_ns_min))
     }
 
     /// The system has taken that write.
-    pub fn written(&mut self, now_ns: u64, due_ns: u64) {
+    pub(crate) fn written(&mut self, now_ns: u64, due_ns: u64) {
         self.writes += 1;
         self.delay_ns_max = self.delay_ns_max.max(now_ns.saturating_sub(due_ns));
     }
@@ -96,7 +96,7 @@ pub(crate) struct Pacer {
 }
 
 impl Pacer {
-    pub fn new(times: Times, start: Instant) -> Self {
+    pub(crate) fn new(times: Times, start: Instant) -> Self {
         Pacer { times, start, now_ns: 0 }
     }
 
@@ -107,7 +107,7 @@ impl Pacer {
 
     /// Sleeps until the next write is due, which has `records` records, and returns when that is.
     /// Returns at once where it is behind.
-    pub fn wait(&mut self, records: u64) -> u64 {
+    pub(crate) fn wait(&mut self, records: u64) -> u64 {
         let due_ns = self.times.due_ns(records);
         if due_ns > self.now_ns {
             let now_ns = self.read_clock();
@@ -119,13 +119,13 @@ impl Pacer {
     }
 
     /// The system has taken the write that was due then.
-    pub fn written(&mut self, due_ns: u64) {
+    pub(crate) fn written(&mut self, due_ns: u64) {
         let now_ns = self.read_clock();
         self.times.written(now_ns, due_ns);
     }
 
     /// The largest delay so far: from when a write was due until the system had taken it.
-    pub fn delay_max(&self) -> Duration {
+    pub(crate) fn delay_max(&self) -> Duration {
         Duration::from_nanos(self.times.delay_ns_max)
     }
 }
@@ -146,7 +146,7 @@ impl BytePace {
     ///
     /// # Panics
     /// Where it is 0.
-    pub fn new(rate: u64) -> Self {
+    pub(crate) fn new(rate: u64) -> Self {
         assert!(rate > 0, "some bytes a second");
         BytePace { rate, scheduled: AtomicU64::new(0), start: OnceLock::new() }
     }
@@ -160,7 +160,7 @@ impl BytePace {
     }
 
     /// Sleeps until the next write is due. Returns at once where they are behind.
-    pub fn wait(&self, bytes: u64) {
+    pub(crate) fn wait(&self, bytes: u64) {
         let due = Duration::from_nanos(self.due_ns(bytes));
         let elapsed = self.start.get_or_init(Instant::now).elapsed();
         if let Some(early) = due.checked_sub(elapsed).filter(|early| !early.is_zero()) {

@@ -37,11 +37,11 @@ impl DoubleDouble {
     }
 
     /// As a binary64.
-    pub fn value(self) -> f64 {
+    pub(crate) fn value(self) -> f64 {
         self.high
     }
 
-    pub fn plus(self, other: Self) -> Self {
+    pub(crate) fn plus(self, other: Self) -> Self {
         let sum = self.high + other.high;
         if !sum.is_finite() {
             return DoubleDouble { high: sum, low: 0.0 };
@@ -51,11 +51,11 @@ impl DoubleDouble {
         DoubleDouble::of(sum, lost + (self.low + other.low))
     }
 
-    pub fn minus(self, other: Self) -> Self {
+    pub(crate) fn minus(self, other: Self) -> Self {
         self.plus(DoubleDouble { high: -other.high, low: -other.low })
     }
 
-    pub fn times(self, other: Self) -> Self {
+    pub(crate) fn times(self, other: Self) -> Self {
         let product = self.high * other.high;
         if !product.is_finite() {
             return DoubleDouble { high: product, low: 0.0 };
@@ -64,7 +64,7 @@ impl DoubleDouble {
         DoubleDouble::of(product, lost + (self.high * other.low + self.low * other.high))
     }
 
-    pub fn over(self, divisor: f64) -> Self {
+    pub(crate) fn over(self, divisor: f64) -> Self {
         let quotient = self.high / divisor;
         let rest = self.minus(DoubleDouble::from(quotient).times(divisor.into()));
         DoubleDouble::of(quotient, rest.high / divisor)

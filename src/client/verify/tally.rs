@@ -110,7 +110,7 @@ pub(crate) struct TallyPlan {
 }
 
 impl TallyPlan {
-    pub fn new(schema: &Schema) -> Self {
+    pub(crate) fn new(schema: &Schema) -> Self {
         let mut plan = TallyPlan {
             endian: schema.endian(),
             fields: Vec::new(),
@@ -218,45 +218,45 @@ pub(crate) struct GroupTally {
 
 impl GroupTally {
     /// That of no records of so many groups.
-    pub fn new(schema: &Schema, groups: usize) -> Self {
+    pub(crate) fn new(schema: &Schema, groups: usize) -> Self {
         let plan = TallyPlan::new(schema);
         let cells = vec![ExactValue::Empty; groups * plan.cells];
         GroupTally { plan, counts: vec![0; groups], cells }
     }
 
     /// The same groups without a record.
-    pub fn emptied(&self) -> Self {
+    pub(crate) fn emptied(&self) -> Self {
         let cells = vec![ExactValue::Empty; self.cells.len()];
         GroupTally { plan: self.plan.clone(), counts: vec![0; self.counts.len()], cells }
     }
 
-    pub fn groups(&self) -> usize {
+    pub(crate) fn groups(&self) -> usize {
         self.counts.len()
     }
 
     /// Records of a group.
-    pub fn count(&self, group: usize) -> u64 {
+    pub(crate) fn count(&self, group: usize) -> u64 {
         self.counts[group]
     }
 
     /// A part of the values of a field in a group.
-    pub fn cell(&self, group: usize, field: usize, part: TalliedPart) -> ExactValue {
+    pub(crate) fn cell(&self, group: usize, field: usize, part: TalliedPart) -> ExactValue {
         self.cells[group * self.plan.cells + self.plan.cell(field, part)]
     }
 
     /// Adds a record, which comes after all others.
-    pub fn add(&mut self, group: usize, record: &[u8]) {
+    pub(crate) fn add(&mut self, group: usize, record: &[u8]) {
         self.counts[group] += 1;
         self.add_parts(group, record, |_| true);
     }
 
     /// Whether it matters in which order records come.
-    pub fn has_ends(&self) -> bool {
+    pub(crate) fn has_ends(&self) -> bool {
         self.plan.has_ends()
     }
 
     /// Takes the first and last values of a record, which comes after all others, and nothing else.
-    pub fn add_ends(&mut self, group: usize, record: &[u8]) {
+    pub(crate) fn add_ends(&mut self, group: usize, record: &[u8]) {
         self.add_parts(group, record, |part| {
             matches!(part, TalliedPart::First | TalliedPart::Last)
         });
@@ -278,7 +278,7 @@ impl GroupTally {
     /// Adds all records of `other`, which has the same groups, so many times; first and last values
     /// are for [`GroupTally::add_ends`]. Counts, integers, minima and maxima stay exact, and sums of
     /// floats as good as if the records had been added one by one.
-    pub fn add_times(&mut self, other: &GroupTally, times: u64) {
+    pub(crate) fn add_times(&mut self, other: &GroupTally, times: u64) {
         if times == 0 {
             return;
         }

@@ -154,4 +154,4 @@ impl<W: Write> Write for Witness<'_, W> {
 
 #[cfg(test)]
 #[path = "encode_tests.rs"]
-pub mod tests;
+pub(crate) mod tests;

@@ -8,7 +8,7 @@ use polars::prelude::{Column, IpcReader, ParquetReader, SerReader};
 use std::io::Cursor;
 
 /// Text, bytes, bool as keys; extremes, NaN and nulls beside them.
-pub fn of_every_type() -> Grouped {
+pub(crate) fn of_every_type() -> Grouped {
     let text = Kind::Text { bytes: 8, padding: Padding::BOTH };
     let fields = [
         ("T", text),

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 /// Why partials cannot be merged.
 #[derive(Debug, thiserror::Error)]
-pub enum MergeError {
+pub(crate) enum MergeError {
     /// A file that cannot be read.
     #[error(
         "cannot read {file}: {cause}; it is cut off, not Parquet, or not readable by this user. \
@@ -74,7 +74,7 @@ struct Said {
 
 /// What was merged.
 #[derive(Debug)]
-pub struct Merged {
+pub(crate) struct Merged {
     /// The groups.
     pub grouped: Grouped,
     /// Columns with sums that do not fit 64 bits.
@@ -85,7 +85,7 @@ pub struct Merged {
 
 /// Everything that is known of the streams that were merged.
 #[derive(Debug)]
-pub struct MergedFacts {
+pub(crate) struct MergedFacts {
     /// Nodes that received something.
     pub nodes: usize,
     /// Streams, by how they ended: complete, incomplete, rejected.
@@ -136,7 +136,7 @@ impl Default for MergedFacts {
 ///
 /// # Errors
 /// The first file that cannot be read or has other columns.
-pub fn merge(
+pub(crate) fn merge(
     schema: &Schema,
     result: &Arc<Schema>,
     groups: &[PathBuf],

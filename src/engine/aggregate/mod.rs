@@ -3,14 +3,16 @@
 mod encode;
 mod grouped;
 mod keys;
-pub mod merge;
-pub mod partial_file;
+pub(crate) mod merge;
+pub(crate) mod partial_file;
 mod partials;
-pub mod parts;
+pub(crate) mod parts;
 mod value;
 
 #[cfg(test)]
-pub use encode::tests::of_every_type;
-pub use grouped::{GroupColumn, GroupRow, Grouped};
-pub use partials::{AggregateError, BatchGroups, FinishedGroups, GroupAggregate, create_pool};
+pub(crate) use encode::tests::of_every_type;
+pub use grouped::Grouped;
+pub(crate) use grouped::{GroupColumn, GroupRow};
+pub(crate) use partials::{AggregateError, BatchGroups, FinishedGroups};
+pub use partials::{GroupAggregate, create_pool};
 pub use value::Value;

@@ -28,7 +28,7 @@ impl From<PartialFileError> for io::Error {
 }
 
 /// Columns that say which batch a row is of, in order.
-pub const ORIGIN_COLUMNS: [&str; 4] = ["node", "connection", "batch", "time_us"];
+pub(crate) const ORIGIN_COLUMNS: [&str; 4] = ["node", "connection", "batch", "time_us"];
 
 /// Which batch of which stream. Whoever merges keeps one copy of rows that agree in all but the
 /// time, and in the keys.
@@ -46,7 +46,7 @@ pub struct Origin {
 
 /// What is said about a batch beside its groups.
 #[derive(Clone, Debug)]
-pub struct BatchFacts {
+pub(crate) struct BatchFacts {
     /// How the stream ended, where it ended with this batch: `complete`, `incomplete`, `rejected`.
     pub status: Option<&'static str>,
     /// Why it was not complete.
@@ -81,7 +81,7 @@ fn origin_columns(origin: &Origin, rows: usize) -> [Column; 4] {
 ///
 /// # Errors
 /// Those of the writer, or a defect.
-pub fn write_groups(
+pub(crate) fn write_groups(
     schema: &Schema,
     frame: &DataFrame,
     origin: &Origin,
@@ -103,7 +103,7 @@ pub fn write_groups(
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_facts(
+pub(crate) fn write_facts(
     origin: &Origin,
     facts: &BatchFacts,
     out: &mut impl Write,

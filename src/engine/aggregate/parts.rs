@@ -17,7 +17,7 @@ const SIGNED_HALF: i64 = 1 << 32;
 
 /// A result's columns.
 #[derive(Clone, Debug)]
-pub struct FinishedFrame {
+pub(crate) struct FinishedFrame {
     /// The columns in the order of the schema, with their final types. Rows are as they came.
     pub frame: DataFrame,
     /// The columns with a sum, or a mean of one, that does not fit 64 bits and is null.
@@ -27,7 +27,7 @@ pub struct FinishedFrame {
 /// Parts merged with parts of the same groups: `count` and each part, for `group_by`.
 ///
 /// Within a group the rows stand in the order of time, of which the first and last values are.
-pub fn merged(schema: &Schema) -> Vec<Expr> {
+pub(crate) fn merged(schema: &Schema) -> Vec<Expr> {
     let parts = schema.parts().into_iter().map(|(field, part)| {
         let name = schema.part_name(field, part);
         let of = |part| col(schema.part_name(field, part));
@@ -56,7 +56,7 @@ pub fn merged(schema: &Schema) -> Vec<Expr> {
 ///
 /// Columns are named as their fields, of u64, i64 or f64, bool as u64. A 64-bit integer that is
 /// summed has its halves beside it: `X.high` is `v >> 32`, `X.low` the rest as u64.
-pub fn gathered(schema: &Schema) -> Vec<Expr> {
+pub(crate) fn gathered(schema: &Schema) -> Vec<Expr> {
     let parts = schema.parts().into_iter().map(|(field, part)| {
         let Field { name, kind, .. } = &schema.fields()[field];
         let values = || col(name.as_str());
@@ -158,7 +158,7 @@ fn merged_m2(mean: Expr, m2: Expr) -> Expr {
 /// # Errors
 /// Where a column is missing, or has values that its field cannot have: a defect, or partials
 /// that something else has written.
-pub fn finish(schema: &Schema, frame: &DataFrame) -> PolarsResult<FinishedFrame> {
+pub(crate) fn finish(schema: &Schema, frame: &DataFrame) -> PolarsResult<FinishedFrame> {
     let count = frame.column("count")?.strict_cast(&DataType::UInt64)?;
     let mut columns: Vec<Column> =
         schema.keys().map(|key| frame.column(&key.name).cloned()).collect::<Result<_, _>>()?;
@@ -278,7 +278,7 @@ impl FieldParts<'_> {
 }
 
 /// The type of a field's column in results and of its values in partials.
-pub fn type_of(kind: Kind) -> DataType {
+pub(crate) fn type_of(kind: Kind) -> DataType {
     match kind {
         Kind::U8 => DataType::UInt8,
         Kind::U16 => DataType::UInt16,
@@ -306,7 +306,7 @@ pub(super) fn sum_type(kind: Kind) -> DataType {
 }
 
 /// The type that a part has in partials.
-pub fn part_type(kind: Kind, part: Part) -> DataType {
+pub(crate) fn part_type(kind: Kind, part: Part) -> DataType {
     match part {
         Part::Sum => sum_type(kind),
         Part::SumLow => DataType::UInt64,

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 
 /// Records that are decoded and folded together: few enough that all their bytes stay in the core's
 /// first cache from one field's loop to the next.
-pub const BLOCK_RECORDS: usize = 64;
+pub(crate) const BLOCK_RECORDS: usize = 64;
 
 /// The bytes of a number: any bytes are some.
 ///

@@ -6,7 +6,7 @@ use crate::wire::schema::Kind;
 
 /// A number of a record. In a slot it is a lane of as many bits as it has in the record, in a
 /// column 64 bits of its own class.
-pub trait Number: Copy {
+pub(crate) trait Number: Copy {
     /// Its bytes in a record.
     type Bytes: Bytes + 'static;
     /// What `min` begins with: any number is less, or it is none.
@@ -50,7 +50,7 @@ pub enum Wide {
 
 /// A bool: a byte that is zero or not.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub struct Flag(bool);
+pub(crate) struct Flag(bool);
 
 macro_rules! integer {
     ($type:ident, $unsigned:ident, $wide:ident, $class:ident) => {

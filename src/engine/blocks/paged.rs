@@ -14,15 +14,15 @@ use crate::config::GROUP_PAGE_SLOTS;
 use std::cell::Cell;
 
 /// Slots of a page.
-pub const PAGE_SLOTS: usize = GROUP_PAGE_SLOTS;
+pub(crate) const PAGE_SLOTS: usize = GROUP_PAGE_SLOTS;
 /// Entries of a page at most. With more, too many are not where they are looked for first: each
 /// of those costs a wrong guess of the processor's and often another line of memory.
-pub const PAGE_ENTRIES: usize = PAGE_SLOTS / 8 * 5;
+pub(crate) const PAGE_ENTRIES: usize = PAGE_SLOTS / 8 * 5;
 /// Low bits of a hash that the table does not look at, so that entries may keep others there.
-pub const TAG_BITS: u32 = 12;
+pub(crate) const TAG_BITS: u32 = 12;
 
 /// The form of a table's slots: so many words, of which one tells whether the slot is free.
-pub trait SlotForm: Copy {
+pub(crate) trait SlotForm: Copy {
     /// Words of a slot.
     fn words(self) -> usize;
     /// The word that is zero in a free slot, and in no other.
@@ -32,13 +32,13 @@ pub trait SlotForm: Copy {
 /// A slot: where a hash leads first, or where an entry was found. After an insertion something
 /// else may stand there.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SlotPlace {
+pub(crate) struct SlotPlace {
     page: u32,
     slot: u32,
 }
 
 /// A slot's words. Cells, so that many slots can be held and changed side by side.
-pub type SlotWords = [Cell<u64>];
+pub(crate) type SlotWords = [Cell<u64>];
 
 /// Begins with a cache line, so that slots side by side share one.
 #[derive(Default)]
@@ -99,7 +99,7 @@ impl Page {
 }
 
 /// A table of entries in slots of one form, found by a hash that the caller knows.
-pub struct PagedTable<F> {
+pub(crate) struct PagedTable<F> {
     form: F,
     pages: Vec<Page>,
     /// Pages by the leading `depth` bits of a hash.
@@ -117,7 +117,7 @@ fn first_slot(hash: u64) -> usize {
 
 /// The slots of a page: the words of all, one slot behind the other.
 #[derive(Clone, Copy)]
-pub struct PageSlots<'a> {
+pub(crate) struct PageSlots<'a> {
     /// Always those of [`PAGE_SLOTS`] slots.
     words: &'a SlotWords,
     slot_words: usize,
@@ -128,7 +128,7 @@ pub struct PageSlots<'a> {
 impl<'a> PageSlots<'a> {
     /// The first two slots where the entry of a hash may be. Nearly all are in one of them.
     #[inline(always)]
-    pub fn pair(&self, hash: u64) -> (&'a SlotWords, &'a SlotWords) {
+    pub(crate) fn pair(&self, hash: u64) -> (&'a SlotWords, &'a SlotWords) {
         self.pair_at(first_slot(hash))
     }
 
@@ -189,7 +189,7 @@ impl<F: SlotForm> PagedTable<F> {
     ///
     /// # Panics
     /// Where the live word is not one of the slot's.
-    pub fn new(form: F) -> Self {
+    pub(crate) fn new(form: F) -> Self {
         assert!(form.words() > 0 && form.live_word() < form.words(), "a slot has its live word");
         let pages = vec![Page::new(0, form.words())];
         let line_mask = line_mask(form);
@@ -197,17 +197,12 @@ impl<F: SlotForm> PagedTable<F> {
     }
 
     /// How many entries there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.get()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// How many pages there are. Entries have moved where there are more than before.
-    pub fn pages(&self) -> usize {
+    pub(crate) fn pages(&self) -> usize {
         self.pages.len()
     }
 
@@ -219,28 +214,28 @@ impl<F: SlotForm> PagedTable<F> {
 
     /// Where to look for an entry with this hash.
     #[inline]
-    pub fn place(&self, hash: u64) -> SlotPlace {
+    pub(crate) fn place(&self, hash: u64) -> SlotPlace {
         let page = self.directory[self.directory_index(hash)];
         SlotPlace { page, slot: first_slot(hash) as u32 }
     }
 
     /// What stands there, free or not. Its hash must stay, and whether it is free.
     #[inline(always)]
-    pub fn at(&self, place: SlotPlace) -> &SlotWords {
+    pub(crate) fn at(&self, place: SlotPlace) -> &SlotWords {
         let page = &self.pages[place.page as usize];
         page.slot(place.slot as usize % PAGE_SLOTS, self.form.words())
     }
 
     /// The slots of the first page, of which most tables have no other.
     #[inline(always)]
-    pub fn first_page(&self) -> PageSlots<'_> {
+    pub(crate) fn first_page(&self) -> PageSlots<'_> {
         self.slots_of(&self.pages[0])
     }
 
     /// The place and the one behind it: nearly all entries are in one of the two where their hash
     /// leads.
     #[inline(always)]
-    pub fn pair_at(&self, place: SlotPlace) -> (&SlotWords, &SlotWords) {
+    pub(crate) fn pair_at(&self, place: SlotPlace) -> (&SlotWords, &SlotWords) {
         self.slots_of(&self.pages[place.page as usize]).pair_at(place.slot as usize)
     }
 
@@ -253,19 +248,19 @@ impl<F: SlotForm> PagedTable<F> {
 
     /// Any slot, free or not.
     #[inline(always)]
-    pub fn any(&self) -> &SlotWords {
+    pub(crate) fn any(&self) -> &SlotWords {
         self.at(SlotPlace::default())
     }
 
     /// Whether nothing stands there.
-    #[inline]
-    pub fn is_free(&self, place: SlotPlace) -> bool {
+    #[cfg(test)]
+    fn is_free(&self, place: SlotPlace) -> bool {
         self.at(place)[self.form.live_word()].get() == 0
     }
 
     /// The entry that `is_it` tells from others with similar hashes.
     #[inline]
-    pub fn find(&self, hash: u64, is_it: impl Fn(&SlotWords) -> bool) -> Option<&SlotWords> {
+    pub(crate) fn find(&self, hash: u64, is_it: impl Fn(&SlotWords) -> bool) -> Option<&SlotWords> {
         let slots = self.slots_of(&self.pages[self.place(hash).page as usize]);
         let mut probes = Probes::of(hash, self.line_mask);
         // Ends: a page always has free slots.
@@ -286,13 +281,13 @@ impl<F: SlotForm> PagedTable<F> {
     ///
     /// # Panics
     /// Where the entry has not as many words as a slot.
-    pub fn insert(&mut self, hash: u64, entry: &[u64], hash_of: impl Fn(&SlotWords) -> u64) {
+    pub(crate) fn insert(&mut self, hash: u64, entry: &[u64], hash_of: impl Fn(&SlotWords) -> u64) {
         self.make_room(hash, hash_of);
         self.insert_into_room(hash, entry).expect("room was made");
     }
 
     /// Sees to it that there is room for an entry with this hash. The others may move.
-    pub fn make_room(&mut self, hash: u64, hash_of: impl Fn(&SlotWords) -> u64) {
+    pub(crate) fn make_room(&mut self, hash: u64, hash_of: impl Fn(&SlotWords) -> u64) {
         loop {
             let page = self.place(hash).page as usize;
             if self.pages[page].entries.get() < PAGE_ENTRIES {
@@ -307,7 +302,7 @@ impl<F: SlotForm> PagedTable<F> {
     ///
     /// # Panics
     /// Where the entry has not as many words as a slot.
-    pub fn insert_into_room(&self, hash: u64, entry: &[u64]) -> Option<&SlotWords> {
+    pub(crate) fn insert_into_room(&self, hash: u64, entry: &[u64]) -> Option<&SlotWords> {
         assert!(entry.len() == self.form.words(), "an entry has the words of a slot");
         debug_assert!(entry[self.form.live_word()] != 0, "an entry is not free");
         let page = &self.pages[self.place(hash).page as usize];
@@ -348,7 +343,7 @@ impl<F: SlotForm> PagedTable<F> {
     }
 
     /// Every entry, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = &SlotWords> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &SlotWords> {
         self.pages.iter().flat_map(|page| live_slots(&page.lines, self.form))
     }
 }

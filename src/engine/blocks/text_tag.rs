@@ -14,12 +14,12 @@ use std::array::from_fn;
 use std::hash::{BuildHasher, Hasher};
 
 /// Bytes at the beginning of a field that short values fit.
-pub const HEAD_BYTES: usize = 32;
+pub(crate) const HEAD_BYTES: usize = 32;
 
 const _: () = assert!(TEXT_KEY_BYTES_MAX < 1 << TAG_BITS);
 
 /// The beginning of a field, padding included, as words whose first byte is the lowest.
-pub type Head = [u64; HEAD_BYTES / 8];
+pub(crate) type Head = [u64; HEAD_BYTES / 8];
 
 /// How the fields of one text are wide and padded.
 #[derive(Clone, Copy, Debug)]
@@ -215,7 +215,7 @@ pub(crate) use with_block_bytes;
 
 /// Bytes as words whose first byte is the lowest.
 #[inline(always)]
-pub fn words_of(bytes: &[u8; HEAD_BYTES]) -> Head {
+pub(crate) fn words_of(bytes: &[u8; HEAD_BYTES]) -> Head {
     let (words, _) = bytes.as_chunks::<8>();
     from_fn(|i| u64::from_le_bytes(words[i]))
 }
@@ -259,7 +259,7 @@ impl ShortValue {
 
 /// Makes tags of values: the upper bits a hash under a key drawn anew for each maker, so that a
 /// peer cannot choose texts that collide, the lower [`TAG_BITS`] the value's length.
-pub struct TagMaker {
+pub(crate) struct TagMaker {
     long: RandomState,
     keys: Head,
 }
@@ -274,14 +274,14 @@ impl Default for TagMaker {
 
 /// The length of the value that a tag is of.
 #[inline(always)]
-pub fn len_of(tag: u64) -> usize {
+pub(crate) fn len_of(tag: u64) -> usize {
     tag as usize % (1 << TAG_BITS)
 }
 
 impl TagMaker {
     /// The tag of a field's value.
     #[inline(always)]
-    pub fn tag_of(&self, form: &TextForm, field: &[u8]) -> u64 {
+    pub(crate) fn tag_of(&self, form: &TextForm, field: &[u8]) -> u64 {
         match form.is_short(field) {
             true => self.tag_of_short(&form.short_value(field)),
             false => self.tag_of_long(form.value(field)),
@@ -291,7 +291,7 @@ impl TagMaker {
     /// The tag of a short value. Multiplies keyed words with each other and folds the products, as
     /// wyhash does.
     #[inline(always)]
-    pub fn tag_of_short(&self, value: &ShortValue) -> u64 {
+    pub(crate) fn tag_of_short(&self, value: &ShortValue) -> u64 {
         let word = |i: usize| value.words[i] ^ self.keys[i];
         let fold = |left: u64, right: u64| {
             let product = u128::from(left) * u128::from(right);
@@ -305,7 +305,7 @@ impl TagMaker {
 
     /// The tag of a value that is not short.
     #[inline(never)]
-    pub fn tag_of_long(&self, value: &[u8]) -> u64 {
+    pub(crate) fn tag_of_long(&self, value: &[u8]) -> u64 {
         let mut hasher = self.long.build_hasher();
         hasher.write(value);
         hasher.finish() >> TAG_BITS << TAG_BITS | value.len() as u64

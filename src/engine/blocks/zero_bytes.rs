@@ -1,11 +1,11 @@
 //! Which of 32 bytes are zero, as bits: knows no texts.
 
 /// Four words, the first byte of each the lowest.
-pub type Words = [u64; 4];
+pub(crate) type Words = [u64; 4];
 
 /// A bit for each byte that is zero, the lowest for the first.
 #[inline(always)]
-pub fn zero_bytes(words: &Words) -> u32 {
+pub(crate) fn zero_bytes(words: &Words) -> u32 {
     #[cfg(target_arch = "x86_64")]
     return by_compare(words);
     #[cfg(not(target_arch = "x86_64"))]

@@ -17,7 +17,7 @@ use std::hint::select_unpredictable;
 /// is trimmed nor hashed with care. Behind it stands a table of all values. A stream of more
 /// values than the cache holds goes past it, many fields at a time, so that their waits for memory
 /// overlap.
-pub struct Interner {
+pub(crate) struct Interner {
     form: TextForm,
     cache: TextCache,
     table: PagedTable<TextSlots>,
@@ -105,7 +105,7 @@ impl<'a> Lookup<'a> {
 impl Interner {
     /// An empty interner of fields of this form, for at most `texts_limit` values of `bytes_limit`
     /// bytes together.
-    pub fn with_limits(form: TextForm, texts_limit: usize, bytes_limit: usize) -> Self {
+    pub(crate) fn with_limits(form: TextForm, texts_limit: usize, bytes_limit: usize) -> Self {
         Interner {
             form,
             cache: TextCache::default(),
@@ -121,17 +121,17 @@ impl Interner {
     }
 
     /// Bytes of all values together.
-    pub fn text_bytes(&self) -> usize {
+    pub(crate) fn text_bytes(&self) -> usize {
         self.texts.bytes.len()
     }
 
     /// From now on the values may have so many bytes together; those that are there stay.
-    pub fn limit_bytes(&mut self, bytes_limit: usize) {
+    pub(crate) fn limit_bytes(&mut self, bytes_limit: usize) {
         self.bytes_limit = bytes_limit;
     }
 
     /// The values so far, by code.
-    pub fn texts(&self) -> &Texts {
+    pub(crate) fn texts(&self) -> &Texts {
         &self.texts
     }
 
@@ -139,7 +139,7 @@ impl Interner {
     ///
     /// # Errors
     /// [`TextLimit`] where the value is new and one too many.
-    pub fn code(&mut self, field: &[u8]) -> Result<u32, TextLimit> {
+    pub(crate) fn code(&mut self, field: &[u8]) -> Result<u32, TextLimit> {
         match self.cache.get(&self.form, field, &self.texts) {
             Some(code) => Ok(code),
             None => self.code_unknown_to_cache(field),
@@ -149,7 +149,7 @@ impl Interner {
     /// The code of each field's value, as many as there are places. Gives how many were coded, and
     /// which limit kept the next from it.
     #[inline(always)]
-    pub fn code_fields(
+    pub(crate) fn code_fields(
         &mut self,
         fields: Fields<'_, '_>,
         codes: &mut [u32],
@@ -383,7 +383,7 @@ impl Interner {
     }
 
     /// The values, by code.
-    pub fn into_texts(self) -> Texts {
+    pub(crate) fn into_texts(self) -> Texts {
         self.texts
     }
 }

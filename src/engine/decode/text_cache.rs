@@ -32,7 +32,7 @@ fn same(left: &Head, right: &Head) -> bool {
 
 /// Fields that begin alike are one entry: where their texts differ further on, the last one is
 /// known and the others are not.
-pub struct TextCache {
+pub(crate) struct TextCache {
     /// In arrays, not slices: a set's number is checked when compiled.
     heads: Box<[[Head; WAYS]; SETS]>,
     known: Box<[[Known; WAYS]; SETS]>,
@@ -55,7 +55,7 @@ fn sets_of<T: Copy>(value: T) -> Box<[[T; WAYS]; SETS]> {
 impl TextCache {
     /// The set that a head belongs to.
     #[inline(always)]
-    pub fn set_of(head: &Head) -> u16 {
+    pub(crate) fn set_of(head: &Head) -> u16 {
         // Odd constants without a pattern: digits of the golden ratio and of √2 in binary. Who
         // makes heads collide spoils the own cache and nothing else.
         const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0x6a09_e667_f3bc_c909];
@@ -81,7 +81,7 @@ impl TextCache {
     /// The code of a field's text, if it is known and short: from the set of its head, all whole
     /// [`blocks`](TextForm::blocks) of the field, and its last bytes.
     #[inline(always)]
-    pub fn get_short<const N: usize>(
+    pub(crate) fn get_short<const N: usize>(
         &self,
         form: &TextForm,
         set: u16,
@@ -96,7 +96,7 @@ impl TextCache {
 
     /// The code of a field's text, if it is known.
     #[inline(always)]
-    pub fn get(&self, form: &TextForm, field: &[u8], texts: &Texts) -> Option<u32> {
+    pub(crate) fn get(&self, form: &TextForm, field: &[u8], texts: &Texts) -> Option<u32> {
         let head = form.head_of(field);
         let known = self.known(Self::set_of(&head), &head);
         let same = match known.len as usize {
@@ -110,7 +110,7 @@ impl TextCache {
     }
 
     /// Remembers that the text of `len` bytes behind this head has this code.
-    pub fn put(&mut self, head: &Head, len: usize, code: u32) {
+    pub(crate) fn put(&mut self, head: &Head, len: usize, code: u32) {
         let set = usize::from(Self::set_of(head));
         let (heads, known) = (&mut self.heads[set], &mut self.known[set]);
         // A head stands in one place only.

@@ -116,7 +116,7 @@ impl Lane {
 
 /// The upper half of a 64-bit number, as 64 bits with its sign.
 #[inline(always)]
-pub fn high(number: u64, signed: bool) -> u64 {
+pub(crate) fn high(number: u64, signed: bool) -> u64 {
     match signed {
         true => ((number as i64) >> HALF_BITS) as u64,
         false => number >> HALF_BITS,
@@ -125,7 +125,7 @@ pub fn high(number: u64, signed: bool) -> u64 {
 
 /// The lower half of a 64-bit number.
 #[inline(always)]
-pub fn low(number: u64) -> u64 {
+pub(crate) fn low(number: u64) -> u64 {
     number & u64::from(u32::MAX)
 }
 

@@ -1,6 +1,6 @@
 //! Where a group lives and how values fold into it. Reads no bytes of a record.
 
-pub mod columns;
-pub mod lanes;
-pub mod plan;
-pub mod table;
+pub(crate) mod columns;
+pub(crate) mod lanes;
+pub(crate) mod plan;
+pub(crate) mod table;

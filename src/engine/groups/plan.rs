@@ -10,7 +10,7 @@ use crate::wire::schema::{Endian, Kind, Schema};
 use std::sync::Arc;
 
 /// Bits that the count takes of its word, the lowest ones.
-pub const COUNT_BITS: u32 = 32;
+pub(crate) const COUNT_BITS: u32 = 32;
 /// Bits that a text's code takes of a key.
 const CODE_BITS: u32 = 32;
 /// Words that mean, sum of squares and number of values take.

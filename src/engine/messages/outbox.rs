@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Broadcasts of one client that were received end to end, shared by all who get them.
 #[derive(Clone, Debug)]
-pub struct Broadcasts {
+pub(crate) struct Broadcasts {
     /// Number of the connection that sent them, and does not get them.
     pub from: u64,
     /// The frames, as they came.
@@ -52,7 +52,7 @@ impl QueueBudget {
 
 /// Why a piece was not taken. Its receiver is to be cut, or another to whom more is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Overflow {
+pub(crate) enum Overflow {
     /// Too much waits for this receiver.
     #[error("{waiting} bytes wait for it, and {more} more are above the limit of {limit}")]
     Receiver {
@@ -94,7 +94,7 @@ impl Piece {
 
 /// Bytes that wait for one receiver.
 #[derive(Debug)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     pieces: VecDeque<Piece>,
     /// Bytes of the first piece that have been written.
     written: usize,
@@ -105,17 +105,17 @@ pub struct Outbox {
 
 impl Outbox {
     /// An empty one for at most `limit` bytes, within `budget`. Takes no memory before the first.
-    pub fn new(limit: usize, budget: Arc<QueueBudget>) -> Self {
+    pub(crate) fn new(limit: usize, budget: Arc<QueueBudget>) -> Self {
         Outbox { pieces: VecDeque::new(), written: 0, waiting_bytes: 0, limit, budget }
     }
 
     /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 
     /// Bytes that wait.
-    pub fn waiting_bytes(&self) -> usize {
+    pub(crate) fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
 
@@ -123,7 +123,7 @@ impl Outbox {
     ///
     /// # Errors
     /// [`Overflow`]; nothing was taken.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Overflow> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), Overflow> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -143,7 +143,7 @@ impl Outbox {
     ///
     /// # Errors
     /// [`Overflow`]; nothing was taken.
-    pub fn push_shared(&mut self, bytes: &Arc<[u8]>, skip: usize) -> Result<(), Overflow> {
+    pub(crate) fn push_shared(&mut self, bytes: &Arc<[u8]>, skip: usize) -> Result<(), Overflow> {
         debug_assert!(skip == 0 || self.is_empty());
         self.reserve(bytes.len() - skip)?;
         if skip > 0 {
@@ -169,7 +169,7 @@ impl Outbox {
     }
 
     /// The first pieces, as many as `slices` has room for; gives how many.
-    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+    pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut count = 0;
         for (slot, piece) in slices.iter_mut().zip(&self.pieces) {
             let skip = if count == 0 { self.written } else { 0 };
@@ -180,7 +180,7 @@ impl Outbox {
     }
 
     /// The first `bytes` of what waited have been written.
-    pub fn advance(&mut self, bytes: usize) {
+    pub(crate) fn advance(&mut self, bytes: usize) {
         self.waiting_bytes -= bytes;
         self.budget.give_back(bytes);
         self.written += bytes;
@@ -199,7 +199,7 @@ impl Outbox {
     }
 
     /// Nothing of it will be written.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.budget.give_back(self.waiting_bytes);
         self.waiting_bytes = 0;
         self.written = 0;

@@ -10,7 +10,7 @@ use std::fmt::Write;
 #[error(
     "the system gives no random bytes: {cause}; getrandom(2) must be allowed here, by seccomp too"
 )]
-pub struct NoRandomness {
+pub(crate) struct NoRandomness {
     cause: getrandom::Error,
 }
 
@@ -19,7 +19,7 @@ pub struct NoRandomness {
 ///
 /// # Errors
 /// [`NoRandomness`].
-pub fn new_token() -> Result<String, NoRandomness> {
+pub(crate) fn new_token() -> Result<String, NoRandomness> {
     random_digits::<TOKEN_BYTES>()
 }
 
@@ -27,7 +27,7 @@ pub fn new_token() -> Result<String, NoRandomness> {
 ///
 /// # Errors
 /// [`NoRandomness`].
-pub fn session_id() -> Result<String, NoRandomness> {
+pub(crate) fn session_id() -> Result<String, NoRandomness> {
     random_digits::<SESSION_ID_BYTES>()
 }
 
@@ -35,7 +35,7 @@ pub fn session_id() -> Result<String, NoRandomness> {
 ///
 /// # Errors
 /// [`AuthRule`] where `user` cannot be a name.
-pub fn line_for(user: &str, token: &str) -> Result<String, AuthRule> {
+pub(crate) fn line_for(user: &str, token: &str) -> Result<String, AuthRule> {
     check_user(user)?;
     Ok(format!("{user}:{SCHEME}:{}", digits(&hash(token.as_bytes()))))
 }

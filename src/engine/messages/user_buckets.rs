@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Buckets of users, shared by all workers.
-pub struct UserBuckets {
+pub(crate) struct UserBuckets {
     rate: u32,
     limit: usize,
     users: Mutex<Users>,
@@ -23,14 +23,14 @@ struct Users {
 impl UserBuckets {
     /// Buckets of `rate` messages a second, and as many at once, for at most `limit` users at a
     /// time. A rate of 0 limits nobody and keeps nothing.
-    pub fn new(rate: u32, limit: usize) -> Self {
+    pub(crate) fn new(rate: u32, limit: usize) -> Self {
         UserBuckets { rate, limit, users: Mutex::default() }
     }
 
     /// The bucket of `user`. It is the same for all who hold it at a time, and for whoever asks
     /// before it has filled up again. None where there are `limit` others that cannot be forgotten
     /// yet: the connection then has to make do with a bucket of its own.
-    pub fn take(&self, user: &str, now_ns: u64) -> Option<Arc<TokenBucket>> {
+    pub(crate) fn take(&self, user: &str, now_ns: u64) -> Option<Arc<TokenBucket>> {
         if self.rate == 0 {
             return Some(self.new_bucket());
         }
@@ -51,13 +51,9 @@ impl UserBuckets {
     }
 
     /// Users that are remembered.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.users.lock().unwrap_or_else(PoisonError::into_inner).buckets.len()
-    }
-
-    /// Whether nobody is remembered.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn new_bucket(&self) -> Arc<TokenBucket> {
@@ -139,7 +135,7 @@ mod tests {
         let users = UserBuckets::new(0, 0);
         let bucket = users.take("ann", 0).unwrap();
         assert!((0..1000).all(|_| bucket.try_take(0)));
-        assert!(users.is_empty());
+        assert_eq!(users.len(), 0);
     }
 
     /// The protocol core names no threads, so this tests its bucket too.

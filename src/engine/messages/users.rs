@@ -107,7 +107,7 @@ pub enum AuthFileError {
 ///
 /// # Errors
 /// [`AuthRule::NameLength`] or [`AuthRule::NameCharacters`].
-pub fn check_user(user: &str) -> Result<(), AuthRule> {
+pub(crate) fn check_user(user: &str) -> Result<(), AuthRule> {
     if user.is_empty() || user.len() > USER_BYTES_MAX {
         return Err(AuthRule::NameLength { bytes: user.len() });
     }
@@ -124,7 +124,7 @@ pub(crate) fn hash(token: &[u8]) -> Hash {
 
 /// Users and the hashes of their tokens.
 #[derive(Default)]
-pub struct AuthTable {
+pub(crate) struct AuthTable {
     users: HashMap<Box<str>, Hash>,
 }
 
@@ -133,7 +133,7 @@ impl AuthTable {
     ///
     /// # Errors
     /// [`AuthError`] for the first line that cannot be taken.
-    pub fn parse(text: &str) -> Result<Self, AuthError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, AuthError> {
         let mut users = HashMap::new();
         for (line, entry) in (1..).zip(text.lines()) {
             if entry.trim().is_empty() || entry.starts_with('#') {
@@ -156,7 +156,7 @@ impl AuthTable {
     ///
     /// # Errors
     /// [`AuthFileError`], with the path and the next step.
-    pub fn load(path: &Path) -> Result<Self, AuthFileError> {
+    pub(crate) fn load(path: &Path) -> Result<Self, AuthFileError> {
         let bytes = read_bounded(path)?;
         let parsed = match std::str::from_utf8(&bytes) {
             Ok(text) => AuthTable::parse(text),
@@ -171,7 +171,7 @@ impl AuthTable {
 
     /// Whether `token` is the one of `user`. Takes the same steps for a user that is not there, and
     /// its time does not depend on where two hashes differ.
-    pub fn verify(&self, user: &str, token: &[u8]) -> bool {
+    pub(crate) fn verify(&self, user: &str, token: &[u8]) -> bool {
         const NOBODY: Hash = [0; HASH_BYTES];
         let given = hash(token);
         let kept = self.users.get(user);
@@ -180,17 +180,17 @@ impl AuthTable {
     }
 
     /// Whether `user` stands in the table.
-    pub fn contains(&self, user: &str) -> bool {
+    pub(crate) fn contains(&self, user: &str) -> bool {
         self.users.contains_key(user)
     }
 
     /// Number of users.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.users.len()
     }
 
     /// Whether nobody stands in the table, so that nobody can be let in.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.users.is_empty()
     }
 }

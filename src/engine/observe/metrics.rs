@@ -18,7 +18,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// What the text is, for the header of a response.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What each name begins with.
 const PREFIX: &str = "ringest";

@@ -1,5 +1,5 @@
 //! Counters, snapshots of them, and their Prometheus text.
 
-pub mod counters;
-pub mod metrics;
-pub mod snapshot;
+pub(crate) mod counters;
+pub(crate) mod metrics;
+pub(crate) mod snapshot;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// The types that a client may send, with the word that stands in metrics and keys. A frame of
 /// another type is an `invalid_message_type` and no message.
-pub const CLIENT_TYPES: [(FrameType, &str); 7] = [
+pub(crate) const CLIENT_TYPES: [(FrameType, &str); 7] = [
     (FrameType::Ping, "ping"),
     (FrameType::Echo, "echo"),
     (FrameType::Broadcast, "broadcast"),
@@ -74,7 +74,7 @@ pub struct Facts<'a> {
 
 /// Counts at one moment, from which [`Rates`] come.
 #[derive(Clone, Debug)]
-pub struct Sample {
+pub(crate) struct Sample {
     at: Instant,
     messages: u64,
     records: u64,
@@ -84,7 +84,7 @@ pub struct Sample {
 
 impl Sample {
     /// The counts as they are at `now`.
-    pub fn take(counters: &Counters, now: Instant) -> Self {
+    pub(crate) fn take(counters: &Counters, now: Instant) -> Self {
         Sample {
             at: now,
             messages: messages(counters).sum(),
@@ -95,7 +95,7 @@ impl Sample {
     }
 
     /// What happened since an earlier sample of the same counters; all zero where no time passed.
-    pub fn since(&self, earlier: &Sample) -> Rates {
+    pub(crate) fn since(&self, earlier: &Sample) -> Rates {
         let seconds = self.at.saturating_duration_since(earlier.at).as_secs_f64();
         if seconds == 0.0 {
             return Rates::default();
@@ -353,7 +353,7 @@ fn by_protocol(counters: &Counters, counts: fn(&WorkerTally) -> &[Count; 2]) -> 
 }
 
 /// Messages of clients by type, refused ones included.
-pub fn messages(counters: &Counters) -> ByWord {
+pub(crate) fn messages(counters: &Counters) -> ByWord {
     ByWord::of(
         CLIENT_TYPES
             .map(|(kind, word)| (word, counters.sum(|tally| &tally.messages[kind.index()]))),

@@ -1,7 +1,7 @@
 //! What results must be, the slow way, for tests. Shares no code with what it checks.
 
-pub mod any;
+pub(crate) mod any;
 mod naive;
-pub mod streams;
+pub(crate) mod streams;
 
-pub use naive::*;
+pub(crate) use naive::*;

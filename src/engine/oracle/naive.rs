@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// What stands in a field.
 #[derive(Clone, Debug, PartialEq)]
-pub enum NaiveCell {
+pub(crate) enum NaiveCell {
     /// An integer, or a bool as 0 and 1.
     Integer(i128),
     /// A number with a fraction.
@@ -34,7 +34,7 @@ impl NaiveCell {
 }
 
 /// Reads a field of a record.
-pub fn read(field: &Field, endian: Endian, record: &[u8]) -> NaiveCell {
+pub(crate) fn read(field: &Field, endian: Endian, record: &[u8]) -> NaiveCell {
     let bytes = &record[field.offset..field.offset + field.kind.width()];
     let mut number = 0u64;
     for i in 0..bytes.len().min(8) {
@@ -106,7 +106,7 @@ enum NaiveExpectation {
 ///
 /// # Errors
 /// The first difference.
-pub fn compare(
+pub(crate) fn compare(
     schema: &Schema,
     records: &[Vec<u8>],
     finished: &FinishedGroups,
@@ -147,7 +147,7 @@ pub fn compare(
 }
 
 /// The same, where a difference is the end of a test.
-pub fn assert_same(schema: &Schema, records: &[Vec<u8>], finished: &FinishedGroups) {
+pub(crate) fn assert_same(schema: &Schema, records: &[Vec<u8>], finished: &FinishedGroups) {
     if let Err(difference) = compare(schema, records, finished) {
         panic!("{difference}\n{schema:#?}");
     }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// * **Where it never paid** between beginning and end, twice as many small and fast reads are
 ///   asked for next time, up to [`COALESCE_READS_MAX`]; the first wait that pays forgets that.
 #[derive(Clone, Debug)]
-pub struct Coalesce {
+pub(crate) struct Coalesce {
     delay: Duration,
     mark_bytes: usize,
     /// Small and fast reads in a row that begin it the next time.
@@ -51,7 +51,7 @@ const WATCHING: CoalescePhase = CoalescePhase::Watching { since: None, reads: 0,
 impl Coalesce {
     /// The rule for a connection with a window of `window_bytes`; `None` where `delay` is zero,
     /// which switches it off.
-    pub fn new(delay: Duration, window_bytes: usize) -> Option<Self> {
+    pub(crate) fn new(delay: Duration, window_bytes: usize) -> Option<Self> {
         // A read that takes a whole mark leaves room in the window for what a late one brings.
         let mark_bytes = COALESCE_BYTES.min(window_bytes / 2);
         let reads_needed = COALESCE_READS;
@@ -59,17 +59,17 @@ impl Coalesce {
     }
 
     /// Bytes that a read waits for while reads are gathered.
-    pub fn mark_bytes(&self) -> usize {
+    pub(crate) fn mark_bytes(&self) -> usize {
         self.mark_bytes
     }
 
     /// Whether the next read is to wait for [`mark_bytes`](Self::mark_bytes).
-    pub fn gathers(&self) -> bool {
+    pub(crate) fn gathers(&self) -> bool {
         matches!(self.phase, CoalescePhase::Gathering { .. })
     }
 
     /// A read took `bytes` into a window that had room for `free`, at `now`.
-    pub fn handle_read(&mut self, bytes: usize, free: usize, now: Instant) {
+    pub(crate) fn handle_read(&mut self, bytes: usize, free: usize, now: Instant) {
         match self.phase {
             CoalescePhase::Watching { since, reads, bytes: before } => {
                 self.watch(since.unwrap_or(now), reads + 1, before + bytes, bytes, now);
@@ -85,7 +85,7 @@ impl Coalesce {
     }
 
     /// A wait was over and nothing had come.
-    pub fn handle_silence(&mut self) {
+    pub(crate) fn handle_silence(&mut self) {
         self.end();
     }
 

@@ -32,7 +32,7 @@ pub struct Counts {
 
 /// What [`RecordIntake::poll_rows`] wants next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NextStep {
+pub(crate) enum NextStep {
     /// Another call, with room for at least one row: the bytes hold more records.
     Rows,
     /// Another read.
@@ -59,7 +59,7 @@ pub enum Refused {
 }
 
 /// One stream's place in its protocol, its texts and its counts.
-pub struct RecordIntake {
+pub(crate) struct RecordIntake {
     window: Window,
     parser: PacketParser,
     runs: RunList,
@@ -70,7 +70,7 @@ pub struct RecordIntake {
 
 impl RecordIntake {
     /// A stream at its start, read into a window of `window_bytes`.
-    pub fn new(plan: &Arc<Plan>, config: &Config, window_bytes: usize) -> Self {
+    pub(crate) fn new(plan: &Arc<Plan>, config: &Config, window_bytes: usize) -> Self {
         RecordIntake {
             window: Window::new(window_bytes),
             parser: PacketParser::new(*plan.form(), config.packet_bytes_limit),
@@ -82,13 +82,13 @@ impl RecordIntake {
     }
 
     /// Where in the buffer the next read may put bytes; never empty between reads.
-    pub fn free(&self) -> Range<usize> {
+    pub(crate) fn free(&self) -> Range<usize> {
         self.window.free()
     }
 
     /// A read put `bytes` bytes at the start of [`free`](Self::free). After the end record they
     /// are counted and dropped.
-    pub fn handle_read(&mut self, bytes: usize) {
+    pub(crate) fn handle_read(&mut self, bytes: usize) {
         self.counts.bytes += bytes as u64;
         self.window.fill(bytes);
         if self.ended() {
@@ -100,7 +100,11 @@ impl RecordIntake {
     ///
     /// # Errors
     /// [`Refused`]; the stream is over then.
-    pub fn poll_rows(&mut self, buffer: &[u8], set: &mut ColumnSet) -> Result<NextStep, Refused> {
+    pub(crate) fn poll_rows(
+        &mut self,
+        buffer: &[u8],
+        set: &mut ColumnSet,
+    ) -> Result<NextStep, Refused> {
         let rows_limit = set.rows_free();
         self.poll(buffer, rows_limit, |decoder, received, runs| {
             decoder.decode(received, runs.runs(), set)
@@ -114,7 +118,7 @@ impl RecordIntake {
     ///
     /// # Panics
     /// Where `groups` takes no more rows.
-    pub fn poll_groups(
+    pub(crate) fn poll_groups(
         &mut self,
         buffer: &[u8],
         groups: &mut GroupTable,
@@ -174,7 +178,7 @@ impl RecordIntake {
 
     /// Moves the beginning of an unfinished record to the front of the buffer, so that the next
     /// read has the most room.
-    pub fn compact(&mut self, buffer: &mut [u8]) {
+    pub(crate) fn compact(&mut self, buffer: &mut [u8]) {
         self.window.compact(buffer);
     }
 
@@ -182,43 +186,43 @@ impl RecordIntake {
     ///
     /// # Panics
     /// Where something is left over.
-    pub fn forget_window(&mut self) {
+    pub(crate) fn forget_window(&mut self) {
         assert_eq!(self.waiting_bytes(), 0, "bytes of an unfinished record are left");
         self.window.compact(&mut []);
     }
 
     /// What the stream has brought so far.
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.counts
     }
 
     /// Bytes of an unfinished record or length.
-    pub fn waiting_bytes(&self) -> usize {
+    pub(crate) fn waiting_bytes(&self) -> usize {
         self.window.unparsed().len()
     }
 
     /// Whether the end record has come.
-    pub fn ended(&self) -> bool {
+    pub(crate) fn ended(&self) -> bool {
         self.parser.ended()
     }
 
     /// Whether a packet has begun and is not complete.
-    pub fn in_packet(&self) -> bool {
+    pub(crate) fn in_packet(&self) -> bool {
         self.parser.in_packet(self.waiting_bytes())
     }
 
     /// Where the stream stands if it stops here; `None` after the end record.
-    pub fn cut(&self) -> Option<StreamCut> {
+    pub(crate) fn cut(&self) -> Option<StreamCut> {
         self.parser.cut(self.waiting_bytes(), self.counts.bytes > 0)
     }
 
     /// The distinct values so far of each key that is text, in the order of the keys, by code.
-    pub fn texts(&self) -> impl Iterator<Item = &Texts> {
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &Texts> {
         self.decoder.texts()
     }
 
     /// The same, of all rows.
-    pub fn into_texts(self) -> Vec<Texts> {
+    pub(crate) fn into_texts(self) -> Vec<Texts> {
         self.decoder.into_texts()
     }
 }

@@ -111,7 +111,7 @@ fn nanoseconds(latency: Duration) -> u64 {
 }
 
 /// The percentiles of a histogram of nanoseconds; all zero where nothing was recorded.
-pub fn summary<C: Counter>(histogram: &Histogram<C>) -> LatencySummary {
+pub(crate) fn summary<C: Counter>(histogram: &Histogram<C>) -> LatencySummary {
     let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
     let quantile = |q| microseconds(histogram.value_at_quantile(q));
     LatencySummary {

@@ -36,7 +36,7 @@ const _: () = assert!(ADMIN_HEAD_BYTES >= 8 << 10);
 
 /// Limits of the admin listener; the defaults are the constants of `config`.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Connections at one time.
     pub connections: usize,
     /// Longest time for the head of a request.
@@ -62,7 +62,7 @@ impl Default for Limits {
 }
 
 /// Serves one connection until it ends or a deadline of its phase has passed.
-pub async fn serve(stream: TcpStream, site: Rc<Site>, limits: Limits) {
+pub(crate) async fn serve(stream: TcpStream, site: Rc<Site>, limits: Limits) {
     // Without it the end of a long reply could wait for the client's acknowledgement.
     let _ = stream.set_nodelay(true);
     let progress = Rc::new(RequestProgress::new());

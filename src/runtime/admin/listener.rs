@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::MissedTickBehavior;
 
-pub use super::connection::Limits;
+pub(crate) use super::connection::Limits;
 pub use super::site::AdminState;
 
 /// The whole reply to a connection too many.
@@ -62,7 +62,7 @@ pub fn start(listener: std::net::TcpListener, state: AdminState) -> io::Result<A
 ///
 /// # Errors
 /// Those of [`start`].
-pub fn start_with(
+pub(crate) fn start_with(
     listener: std::net::TcpListener,
     state: AdminState,
     limits: Limits,

@@ -1,5 +1,5 @@
 //! Metrics, health and state over HTTP, on a thread of their own.
 
-pub mod connection;
-pub mod listener;
-pub mod site;
+pub(crate) mod connection;
+pub(crate) mod listener;
+pub(crate) mod site;

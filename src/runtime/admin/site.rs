@@ -36,7 +36,7 @@ pub struct AdminState {
 }
 
 /// The state that is shown, and the rates of the last second.
-pub struct Site {
+pub(crate) struct Site {
     state: AdminState,
     started: Duration,
     last: RefCell<(Sample, Rates)>,
@@ -44,7 +44,7 @@ pub struct Site {
 
 impl Site {
     /// Shows `state`.
-    pub fn new(state: AdminState) -> Self {
+    pub(crate) fn new(state: AdminState) -> Self {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let started = since_1970.unwrap_or_default().saturating_sub(state.started.elapsed());
         let sample = Sample::take(&state.counters, Instant::now());
@@ -52,7 +52,7 @@ impl Site {
     }
 
     /// Rates are from now on those since the call before.
-    pub fn sample(&self, now: Instant) {
+    pub(crate) fn sample(&self, now: Instant) {
         let sample = Sample::take(&self.state.counters, now);
         self.last.replace_with(|(earlier, _)| {
             let rates = sample.since(earlier);
@@ -61,7 +61,7 @@ impl Site {
     }
 
     /// The reply to a request. No body is read: a request that has one is refused.
-    pub fn reply<B: Body>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    pub(crate) fn reply<B: Body>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         if !matches!(path, "/" | "/metrics" | "/stats.json" | "/healthz" | "/readyz") {
             return refused(

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 /// A connection on its way to a worker.
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// What it speaks.
     pub protocol: Protocol,
     /// Number of the connection, from 1.

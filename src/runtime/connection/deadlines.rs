@@ -15,7 +15,7 @@ use tokio_uring::net::TcpStream;
 
 /// Why the engine ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeadlineCut {
+pub(crate) enum DeadlineCut {
     /// The peer was silent between packets or frames.
     Idle,
     /// The peer did not finish what it had begun.
@@ -35,7 +35,7 @@ pub enum DeadlineCut {
 }
 
 /// Until when a connection may go on, and what is said when it does not.
-pub struct Control {
+pub(crate) struct Control {
     stream: Rc<TcpStream>,
     deadline: Cell<Option<(Instant, DeadlineCut)>>,
     write_deadline: Cell<Option<Instant>>,
@@ -47,32 +47,32 @@ pub struct Control {
 
 impl Control {
     /// The connection's next read ends at `at` for `reason`.
-    pub fn arm(&self, at: Instant, reason: DeadlineCut) {
+    pub(crate) fn arm(&self, at: Instant, reason: DeadlineCut) {
         self.deadline.set(Some((at, reason)));
     }
 
     /// The connection does not wait for its peer.
-    pub fn disarm(&self) {
+    pub(crate) fn disarm(&self) {
         self.deadline.set(None);
     }
 
     /// The connection ends at `at` unless its peer reads; `None` where nothing waits for it.
-    pub fn arm_write(&self, at: Option<Instant>) {
+    pub(crate) fn arm_write(&self, at: Option<Instant>) {
         self.write_deadline.set(at);
     }
 
     /// Whether the connection has nothing to finish when the engine begins to stop.
-    pub fn set_dispensable(&self, dispensable: bool) {
+    pub(crate) fn set_dispensable(&self, dispensable: bool) {
         self.dispensable.set(dispensable);
     }
 
     /// Why the connection was cut, if it was.
-    pub fn cut(&self) -> Option<DeadlineCut> {
+    pub(crate) fn cut(&self) -> Option<DeadlineCut> {
         self.cut.get()
     }
 
     /// Waits until the connection is cut.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         while self.cut.get().is_none() {
             self.ended.notified().await;
         }
@@ -80,7 +80,7 @@ impl Control {
 
     /// Ends the connection, unless it has been ended before: nothing more is read, what waits for
     /// it may still be written.
-    pub fn end(&self, reason: DeadlineCut) {
+    pub(crate) fn end(&self, reason: DeadlineCut) {
         if self.cut.get().is_none() {
             self.cut.set(Some(reason));
             // Fails only where the peer is gone, which completes the read as well.
@@ -91,7 +91,7 @@ impl Control {
 
     /// Ends the connection in both directions, also one that has been ended before and waits for
     /// its last words to be written.
-    pub fn abort(&self, reason: DeadlineCut) {
+    pub(crate) fn abort(&self, reason: DeadlineCut) {
         self.cut.set(Some(reason));
         let _ = self.stream.shutdown(Shutdown::Both);
         self.ended.notify_waiters();
@@ -120,13 +120,13 @@ impl Control {
 
 /// The connections of one worker.
 #[derive(Default)]
-pub struct Deadlines {
+pub(crate) struct Deadlines {
     controls: RefCell<HashMap<u64, Rc<Control>>>,
 }
 
 impl Deadlines {
     /// Watches over a connection until [`remove`](Self::remove).
-    pub fn add(&self, connection: u64, stream: &Rc<TcpStream>) -> Rc<Control> {
+    pub(crate) fn add(&self, connection: u64, stream: &Rc<TcpStream>) -> Rc<Control> {
         let control = Rc::new(Control {
             stream: Rc::clone(stream),
             deadline: Cell::new(None),
@@ -140,13 +140,17 @@ impl Deadlines {
     }
 
     /// Forgets a connection, and with it the hold on its socket.
-    pub fn remove(&self, connection: u64) {
+    pub(crate) fn remove(&self, connection: u64) {
         self.controls.borrow_mut().remove(&connection);
     }
 
     /// Ends what is over, every [`TICK`], for ever, and calls `each_tick`. `drain` holds the moment
     /// at which every connection ends, once there is one.
-    pub async fn watch(&self, drain: watch::Receiver<Option<Instant>>, each_tick: impl Fn()) {
+    pub(crate) async fn watch(
+        &self,
+        drain: watch::Receiver<Option<Instant>>,
+        each_tick: impl Fn(),
+    ) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -1,6 +1,6 @@
 //! What every connection has: a slot, deadlines, a place in the list of those present.
 
-pub mod accepted;
-pub mod deadlines;
-pub mod presence;
-pub mod slots;
+pub(crate) mod accepted;
+pub(crate) mod deadlines;
+pub(crate) mod presence;
+pub(crate) mod slots;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// One connection of a worker. Dropped in whatever way the connection ends, a defect included.
-pub struct Presence {
+pub(crate) struct Presence {
     protocol: Protocol,
     number: u64,
     counters: Arc<Counters>,
@@ -17,7 +17,7 @@ pub struct Presence {
 
 impl Presence {
     /// Counts connection `number` of worker `worker` as there.
-    pub fn new(
+    pub(crate) fn new(
         protocol: Protocol,
         number: u64,
         (counters, worker): (&Arc<Counters>, usize),

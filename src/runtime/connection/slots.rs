@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// Slots for connections and for record streams, taken by acceptors and by message connections
 /// that carry records, and given back when what they were for is over.
 #[derive(Debug)]
-pub struct Slots {
+pub(crate) struct Slots {
     connections_limit: usize,
     streams_limit: usize,
     connections: AtomicUsize,
@@ -21,7 +21,7 @@ pub struct Slots {
 
 impl Slots {
     /// So many slots over `workers` workers.
-    pub fn new(connections_limit: usize, streams_limit: usize, workers: usize) -> Arc<Self> {
+    pub(crate) fn new(connections_limit: usize, streams_limit: usize, workers: usize) -> Arc<Self> {
         let loads = || (0..workers).map(|_| AtomicUsize::new(0)).collect();
         Arc::new(Slots {
             connections_limit,
@@ -34,13 +34,13 @@ impl Slots {
     }
 
     /// The next connection's number, from 1.
-    pub fn next_number(&self) -> u64 {
+    pub(crate) fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// A slot for a connection, at the worker with the fewest of its protocol, or `None` where
     /// none is free. A record connection also takes that of a stream.
-    pub fn take(self: &Arc<Self>, protocol: Protocol) -> Option<Slot> {
+    pub(crate) fn take(self: &Arc<Self>, protocol: Protocol) -> Option<Slot> {
         let stream = match protocol {
             Protocol::Records => Some(self.take_stream()?),
             Protocol::Messages => None,
@@ -57,7 +57,7 @@ impl Slots {
     }
 
     /// A slot for a record stream within a connection, or `None` where none is free.
-    pub fn take_stream(self: &Arc<Self>) -> Option<StreamSlot> {
+    pub(crate) fn take_stream(self: &Arc<Self>) -> Option<StreamSlot> {
         take_one(&self.streams, self.streams_limit).then(|| StreamSlot { slots: Arc::clone(self) })
     }
 }
@@ -69,7 +69,7 @@ fn take_one(taken: &AtomicUsize, limit: usize) -> bool {
 
 /// One connection's slot, free again when dropped.
 #[derive(Debug)]
-pub struct Slot {
+pub(crate) struct Slot {
     slots: Arc<Slots>,
     protocol: Protocol,
     worker: usize,
@@ -78,12 +78,12 @@ pub struct Slot {
 
 impl Slot {
     /// The worker that the connection goes to.
-    pub fn worker(&self) -> usize {
+    pub(crate) fn worker(&self) -> usize {
         self.worker
     }
 
     /// Where it comes from.
-    pub fn slots(&self) -> &Arc<Slots> {
+    pub(crate) fn slots(&self) -> &Arc<Slots> {
         &self.slots
     }
 }
@@ -97,7 +97,7 @@ impl Drop for Slot {
 
 /// A record stream's slot, free again when dropped.
 #[derive(Debug)]
-pub struct StreamSlot {
+pub(crate) struct StreamSlot {
     slots: Arc<Slots>,
 }
 
@@ -109,11 +109,11 @@ impl Drop for StreamSlot {
 
 /// What a record stream holds until its result is printed.
 #[derive(Debug)]
-pub enum StreamHold {
+pub(crate) enum StreamHold {
     /// A connection of its own.
-    Connection(Slot),
+    Connection(#[expect(dead_code, reason = "held for its drop")] Slot),
     /// A part of a message connection.
-    Stream(StreamSlot),
+    Stream(#[expect(dead_code, reason = "held for its drop")] StreamSlot),
 }
 
 #[cfg(test)]

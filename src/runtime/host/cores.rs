@@ -23,7 +23,7 @@ pub enum CoresError {
 ///
 /// # Errors
 /// [`CoresError::Unknown`].
-pub fn allowed() -> Result<Vec<usize>, CoresError> {
+pub(crate) fn allowed() -> Result<Vec<usize>, CoresError> {
     let cores = core_affinity::get_core_ids().ok_or(CoresError::Unknown)?;
     Ok(cores.into_iter().map(|core| core.id).collect())
 }
@@ -32,7 +32,7 @@ pub fn allowed() -> Result<Vec<usize>, CoresError> {
 ///
 /// # Errors
 /// [`CoresError`], naming the allowed set.
-pub fn choose(asked: &[usize], allowed: &[usize]) -> Result<Vec<CoreId>, CoresError> {
+pub(crate) fn choose(asked: &[usize], allowed: &[usize]) -> Result<Vec<CoreId>, CoresError> {
     let chosen = if asked.is_empty() { allowed } else { asked };
     if let Some(&core) = chosen.iter().find(|core| !allowed.contains(core)) {
         return Err(CoresError::NotAllowed { core, allowed: cpu_list(allowed) });
@@ -41,7 +41,7 @@ pub fn choose(asked: &[usize], allowed: &[usize]) -> Result<Vec<CoreId>, CoresEr
 }
 
 /// A CPU list as `taskset -c` writes it, `0,2-5`, from ascending numbers.
-pub fn cpu_list(cores: &[usize]) -> String {
+pub(crate) fn cpu_list(cores: &[usize]) -> String {
     let ranges = cores.chunk_by(|a, b| a + 1 == *b).map(|range| match range {
         [only] => only.to_string(),
         [first, .., last] => format!("{first}-{last}"),

@@ -30,7 +30,7 @@ const CAP_IPC_LOCK: u32 = 14;
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// As it should be.
     Pass,
     /// It will run, not as well as it could.
@@ -41,7 +41,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// The word that is printed.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Verdict::Pass => "PASS",
             Verdict::Warn => "WARN",
@@ -52,7 +52,7 @@ impl Verdict {
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What was examined, one snake_case word.
     pub check: &'static str,
     /// How it came out.
@@ -92,7 +92,7 @@ fn fail_with_remedy(check: &'static str, message: &str) -> Finding {
 }
 
 /// Examines everything that an engine with `config` needs.
-pub fn examine(config: &Config) -> Vec<Finding> {
+pub(crate) fn examine(config: &Config) -> Vec<Finding> {
     let (cores, workers) = cores(config);
     let mut fitted = config.clone();
     let locked_memory = fit_locked_memory(&mut fitted);
@@ -249,7 +249,7 @@ fn locked_bytes_allowed() -> Option<u64> {
 /// Registers fewer windows where RLIMIT_MEMLOCK does not allow as many, so that an engine starts
 /// on a host with more cores than its limit was made for; what is not registered is plain memory.
 /// Says so in a finding that is no [`Verdict::Pass`].
-pub fn fit_locked_memory(config: &mut Config) -> Finding {
+pub(crate) fn fit_locked_memory(config: &mut Config) -> Finding {
     let workers = workers(config);
     let (windows, finding) = locked_memory(config, workers, locked_bytes_allowed());
     config.registered_buffers = windows;
@@ -310,7 +310,7 @@ fn open_files(config: &Config, workers: usize) -> Finding {
     "{max_connections} connections need {need} file descriptors, allowed are {limit}; raise the \
      hard limit (ulimit -Hn, LimitNOFILE=, --ulimit nofile=) or lower --max-connections"
 )]
-pub struct TooFewFiles {
+pub(crate) struct TooFewFiles {
     need: u64,
     limit: u64,
     max_connections: usize,
@@ -320,7 +320,7 @@ pub struct TooFewFiles {
 ///
 /// # Errors
 /// [`TooFewFiles`] where the hard limit is too low.
-pub fn raise_open_files(config: &Config) -> Result<(), TooFewFiles> {
+pub(crate) fn raise_open_files(config: &Config) -> Result<(), TooFewFiles> {
     let workers = workers(config);
     let need = files_needed(config, workers);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -336,7 +336,7 @@ pub fn raise_open_files(config: &Config) -> Result<(), TooFewFiles> {
 }
 
 /// How many workers an engine with `config` has; as many as were asked for where that is an error.
-pub fn workers(config: &Config) -> usize {
+pub(crate) fn workers(config: &Config) -> usize {
     cores(config).1
 }
 
@@ -464,7 +464,7 @@ fn memory(config: &Config, workers: usize) -> Finding {
 ///
 /// # Errors
 /// Where neither table can be read.
-pub fn is_listening(port: u16) -> io::Result<bool> {
+pub(crate) fn is_listening(port: u16) -> io::Result<bool> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
     if let [Err(error), Err(_)] = tables {
         return Err(error);

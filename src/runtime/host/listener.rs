@@ -45,9 +45,9 @@ pub struct ListenPlace {
 /// The record listener.
 pub const RECORDS: ListenPlace = ListenPlace { host: "--host", port: "--records-port" };
 /// The message listener.
-pub const MESSAGES: ListenPlace = ListenPlace { host: "--host", port: "--port" };
+pub(crate) const MESSAGES: ListenPlace = ListenPlace { host: "--host", port: "--port" };
 /// The admin listener.
-pub const ADMIN: ListenPlace = ListenPlace { host: "--admin-host", port: "--admin-port" };
+pub(crate) const ADMIN: ListenPlace = ListenPlace { host: "--admin-host", port: "--admin-port" };
 
 fn remedy(place: &ListenPlace, error: &io::Error) -> String {
     let ListenPlace { host, port } = place;

@@ -1,7 +1,7 @@
 //! What the host allows: listeners, cores, signals, standard streams.
 
-pub mod cores;
-pub mod findings;
-pub mod listener;
-pub mod signals;
-pub mod stdio;
+pub(crate) mod cores;
+pub(crate) mod findings;
+pub(crate) mod listener;
+pub(crate) mod signals;
+pub(crate) mod stdio;

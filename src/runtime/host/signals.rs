@@ -6,14 +6,14 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit code after a second signal: 128 + SIGINT, as shells count.
-pub const EXIT_SECOND_SIGNAL: i32 = 130;
+pub(crate) const EXIT_SECOND_SIGNAL: i32 = 130;
 
 /// Starts a thread that calls `first` at the first signal, `before_exit` at the second, which exits
 /// with [`EXIT_SECOND_SIGNAL`], and `hangup` at each SIGHUP. Signals are caught when this returns.
 ///
 /// # Errors
 /// Where the thread or its runtime cannot be made.
-pub fn watch(
+pub(crate) fn watch(
     first: impl FnOnce(&'static str) + Send + 'static,
     hangup: impl Fn() + Send + 'static,
     before_exit: impl FnOnce() + Send + 'static,

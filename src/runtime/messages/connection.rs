@@ -39,7 +39,7 @@ use tokio::sync::mpsc;
 use tokio_uring::net::TcpStream;
 
 /// A message connection on its worker.
-pub struct MessageConnection {
+pub(crate) struct MessageConnection {
     shared: Rc<MessageShared>,
     address: SocketAddr,
     _presence: Presence,
@@ -86,7 +86,7 @@ impl MessageConnection {
     ///
     /// # Errors
     /// Where TLS cannot be begun.
-    pub fn start(accepted: Accepted, shared: Rc<MessageShared>) -> Result<Self, TlsError> {
+    pub(crate) fn start(accepted: Accepted, shared: Rc<MessageShared>) -> Result<Self, TlsError> {
         let Accepted { number, stream, peer: address, slot, tls, .. } = accepted;
         let tls = tls.map(Tls::accept).transpose()?;
         // A read of a socket that does not block fails at once instead of waiting in the ring; a
@@ -126,7 +126,7 @@ impl MessageConnection {
     }
 
     /// Serves until the connection is over.
-    pub async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) {
         let over = self.converse().await;
         Box::pin(self.end_records(&over)).await;
         self.say_goodbye(&over).await;

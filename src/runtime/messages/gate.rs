@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// The users, and one rate limit for each of them.
-pub struct Gate {
+pub(crate) struct Gate {
     file: Option<PathBuf>,
     table: RwLock<Arc<AuthTable>>,
     open: bool,
@@ -22,7 +22,7 @@ impl Gate {
     ///
     /// # Errors
     /// Where it cannot be read or understood.
-    pub fn new(config: &Config) -> Result<Self, AuthFileError> {
+    pub(crate) fn new(config: &Config) -> Result<Self, AuthFileError> {
         let table = match &config.auth_file {
             Some(file) => AuthTable::load(file)?,
             None => AuthTable::default(),
@@ -37,7 +37,7 @@ impl Gate {
     }
 
     /// Whether the credentials are right. Takes the same time for a user who is not known.
-    pub fn judge(&self, credentials: Credentials<'_>) -> bool {
+    pub(crate) fn judge(&self, credentials: Credentials<'_>) -> bool {
         let table = Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner));
         let known = table.verify(credentials.user, credentials.token.as_bytes());
         known || self.open
@@ -45,7 +45,7 @@ impl Gate {
 
     /// The user's rate limit, shared by all its connections; `None` where too many users are
     /// there, and the connection keeps its own.
-    pub fn bucket(&self, user: &str, now_ns: u64) -> Option<Arc<TokenBucket>> {
+    pub(crate) fn bucket(&self, user: &str, now_ns: u64) -> Option<Arc<TokenBucket>> {
         self.buckets.take(user, now_ns)
     }
 
@@ -53,7 +53,7 @@ impl Gate {
     ///
     /// # Errors
     /// As for [`new`](Self::new); those who were let in before still are.
-    pub fn reload(&self) -> Result<Option<usize>, AuthFileError> {
+    pub(crate) fn reload(&self) -> Result<Option<usize>, AuthFileError> {
         let Some(file) = &self.file else { return Ok(None) };
         let table = AuthTable::load(file)?;
         let users = table.len();

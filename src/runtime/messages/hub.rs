@@ -11,13 +11,13 @@ use tokio::sync::mpsc;
 
 /// A way to every worker, in the workers' order.
 #[derive(Clone, Debug)]
-pub struct Hub {
+pub(crate) struct Hub {
     workers: Arc<[mpsc::Sender<Broadcasts>]>,
 }
 
 impl Hub {
     /// A hub for `workers` workers, and where each of them gets its pieces from.
-    pub fn new(workers: usize) -> (Self, Vec<mpsc::Receiver<Broadcasts>>) {
+    pub(crate) fn new(workers: usize) -> (Self, Vec<mpsc::Receiver<Broadcasts>>) {
         let (senders, receivers): (Vec<_>, _) =
             (0..workers).map(|_| mpsc::channel(HUB_QUEUE)).unzip();
         (Hub { workers: senders.into() }, receivers)
@@ -25,7 +25,7 @@ impl Hub {
 
     /// Passes a piece on to every worker. Waits where one is behind with its deliveries: no worker
     /// waits for another while it delivers, so this ends.
-    pub async fn publish(&self, piece: Broadcasts) {
+    pub(crate) async fn publish(&self, piece: Broadcasts) {
         for worker in self.workers.iter() {
             // Fails where that worker has ended, with all its clients.
             let _ = worker.send(piece.clone()).await;
@@ -35,7 +35,7 @@ impl Hub {
 
 /// Delivers to the clients of one worker, for ever. Pieces that came meanwhile are delivered
 /// together.
-pub async fn deliver_all(peers: Rc<Peers>, mut pieces: mpsc::Receiver<Broadcasts>) {
+pub(crate) async fn deliver_all(peers: Rc<Peers>, mut pieces: mpsc::Receiver<Broadcasts>) {
     let mut batch = Vec::with_capacity(HUB_QUEUE);
     let mut receivers: Vec<Rc<Peer>> = Vec::new();
     while let Some(first) = pieces.recv().await {

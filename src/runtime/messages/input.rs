@@ -19,7 +19,7 @@ use tokio_uring::net::TcpStream;
 const QUIET_READS: u8 = 8;
 
 /// Received bytes that wait to be understood.
-pub struct Input {
+pub(crate) struct Input {
     stream: Rc<TcpStream>,
     buffer: ReadBuffer,
     window: Window,
@@ -34,7 +34,7 @@ pub struct Input {
 
 impl Input {
     /// Nothing received so far.
-    pub fn new(stream: Rc<TcpStream>, encrypted: bool) -> Self {
+    pub(crate) fn new(stream: Rc<TcpStream>, encrypted: bool) -> Self {
         let window_bytes = if encrypted { 0 } else { SMALL_WINDOW_BYTES };
         Input {
             stream,
@@ -49,7 +49,7 @@ impl Input {
     }
 
     /// What was received and not [consumed](Self::consume).
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self.plain.is_empty() {
             true => &self.buffer[self.window.unparsed()],
             false => &self.plain[self.plain_done..],
@@ -57,7 +57,7 @@ impl Input {
     }
 
     /// The first `bytes` of [`bytes`](Self::bytes) are done with.
-    pub fn consume(&mut self, bytes: usize) {
+    pub(crate) fn consume(&mut self, bytes: usize) {
         if !self.plain.is_empty() {
             self.plain_done += bytes;
         } else {
@@ -70,7 +70,11 @@ impl Input {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn read(&mut self, buffers: &Buffers, peer: &Rc<Peer>) -> Result<usize, ReadError> {
+    pub(crate) async fn read(
+        &mut self,
+        buffers: &Buffers,
+        peer: &Rc<Peer>,
+    ) -> Result<usize, ReadError> {
         if peer.tls.is_some() {
             return self.read_encrypted(peer).await;
         }

@@ -1,8 +1,8 @@
 //! Message connections and the broadcasts between them.
 
-pub mod connection;
-pub mod gate;
-pub mod hub;
-pub mod input;
-pub mod peer;
-pub mod shared;
+pub(crate) mod connection;
+pub(crate) mod gate;
+pub(crate) mod hub;
+pub(crate) mod input;
+pub(crate) mod peer;
+pub(crate) mod shared;

@@ -30,7 +30,7 @@ const SPARE_SCRATCHES: usize = 8;
 const SPARE_SCRATCH_BYTES: usize = 256 << 10;
 
 /// The clients of one worker, and what sending to them needs.
-pub struct Peers {
+pub(crate) struct Peers {
     streams: Rc<Streams>,
     /// In no order.
     peers: RefCell<Vec<Rc<Peer>>>,
@@ -41,7 +41,7 @@ pub struct Peers {
 
 impl Peers {
     /// None so far, with a place for every client that there may be.
-    pub fn new(streams: Rc<Streams>) -> Rc<Self> {
+    pub(crate) fn new(streams: Rc<Streams>) -> Rc<Self> {
         let connections = streams.config.max_connections;
         Rc::new(Peers {
             streams,
@@ -52,12 +52,12 @@ impl Peers {
     }
 
     /// Memory for bytes to be sent, empty, used before where there is some.
-    pub fn take_scratch(&self) -> Vec<u8> {
+    pub(crate) fn take_scratch(&self) -> Vec<u8> {
         self.scratches.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Gives it back.
-    pub fn put_scratch(&self, mut scratch: Vec<u8>) {
+    pub(crate) fn put_scratch(&self, mut scratch: Vec<u8>) {
         let mut spare = self.scratches.borrow_mut();
         if spare.len() < SPARE_SCRATCHES && scratch.capacity() <= SPARE_SCRATCH_BYTES {
             scratch.clear();
@@ -66,7 +66,7 @@ impl Peers {
     }
 
     /// Appends all clients to `list`.
-    pub fn list(&self, list: &mut Vec<Rc<Peer>>) {
+    pub(crate) fn list(&self, list: &mut Vec<Rc<Peer>>) {
         list.extend(self.peers.borrow().iter().cloned());
     }
 
@@ -77,7 +77,7 @@ impl Peers {
     }
 
     /// A client that is not there any more.
-    pub fn forget(&self, peer: &Peer) {
+    pub(crate) fn forget(&self, peer: &Peer) {
         let mut peers = self.peers.borrow_mut();
         let place = peer.place.get();
         peers.swap_remove(place);
@@ -100,7 +100,7 @@ impl Peers {
     }
 
     /// What the worker's timer does at each tick.
-    pub fn each_tick(&self) {
+    pub(crate) fn each_tick(&self) {
         self.streams.tally().merge_message_latency(&mut self.latency.borrow_mut());
     }
 }
@@ -114,7 +114,7 @@ struct Owed {
 }
 
 /// One connected client, as those see it who send to it.
-pub struct Peer {
+pub(crate) struct Peer {
     number: u64,
     /// Where it stands among the worker's clients.
     place: Cell<usize>,
@@ -140,7 +140,7 @@ pub struct Peer {
 impl Peer {
     /// The sending side of connection `number`, there until it is
     /// [forgotten](Peers::forget).
-    pub fn new(
+    pub(crate) fn new(
         number: u64,
         stream: Rc<TcpStream>,
         control: Rc<Control>,
@@ -170,27 +170,27 @@ impl Peer {
     }
 
     /// The clients that it is one of.
-    pub fn peers(&self) -> &Rc<Peers> {
+    pub(crate) fn peers(&self) -> &Rc<Peers> {
         &self.shared
     }
 
     /// Number of the connection.
-    pub fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
     /// From now on broadcasts of others are passed on to it, or not.
-    pub fn set_receives(&self, receives: bool) {
+    pub(crate) fn set_receives(&self, receives: bool) {
         self.receives.set(receives);
     }
 
     /// Latency of the messages that were answered.
-    pub fn latency(&self) -> SmallLatency {
+    pub(crate) fn latency(&self) -> SmallLatency {
         self.latency.borrow().clone()
     }
 
     /// Bytes that the kernel has not taken.
-    pub fn waiting_bytes(&self) -> usize {
+    pub(crate) fn waiting_bytes(&self) -> usize {
         self.outbox.borrow().waiting_bytes()
     }
 
@@ -199,7 +199,7 @@ impl Peer {
     }
 
     /// Sends `replies` replies to messages that were whole at `taken_over`.
-    pub fn send(self: &Rc<Self>, bytes: &[u8], taken_over: Instant, replies: u32) {
+    pub(crate) fn send(self: &Rc<Self>, bytes: &[u8], taken_over: Instant, replies: u32) {
         if bytes.is_empty() || self.broken.get() {
             return;
         }
@@ -231,7 +231,7 @@ impl Peer {
     }
 
     /// Sends bytes as they are: TLS's own, too.
-    pub fn send_sealed(self: &Rc<Self>, bytes: &[u8]) {
+    pub(crate) fn send_sealed(self: &Rc<Self>, bytes: &[u8]) {
         if bytes.is_empty() || self.broken.get() {
             return;
         }
@@ -249,7 +249,7 @@ impl Peer {
     }
 
     /// Passes broadcasts of others on.
-    pub fn deliver(self: &Rc<Self>, pieces: &[Broadcasts]) {
+    pub(crate) fn deliver(self: &Rc<Self>, pieces: &[Broadcasts]) {
         if !self.receives.get() || self.broken.get() {
             return;
         }
@@ -365,7 +365,7 @@ impl Peer {
 
     /// Waits until at most `bytes` bytes wait, nothing more can be written, or the connection is
     /// cut.
-    pub async fn wait_for_room(&self, bytes: usize) {
+    pub(crate) async fn wait_for_room(&self, bytes: usize) {
         while self.waiting_bytes() > bytes && !self.broken.get() && self.control.cut().is_none() {
             tokio::select! {
                 () = self.progress.notified() => {}
@@ -376,7 +376,7 @@ impl Peer {
 
     /// Waits until everything is written or cannot be. A receiver that takes longer than
     /// [`WRITE_STALL_TIMEOUT`] for its last words is cut, however it goes on.
-    pub async fn finish_writing(&self) {
+    pub(crate) async fn finish_writing(&self) {
         let written = async {
             while self.waiting_bytes() > 0 && !self.broken.get() {
                 self.progress.notified().await;

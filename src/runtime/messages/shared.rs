@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// What the message connections of one worker share.
-pub struct MessageShared {
+pub(crate) struct MessageShared {
     /// What record streams share, those within DATA among them.
     pub streams: Rc<Streams>,
     /// The worker's registered windows.

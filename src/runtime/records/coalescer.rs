@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio_uring::net::TcpStream;
 
 /// The raised marks of one worker, and their timer.
-pub struct Coalescer {
+pub(crate) struct Coalescer {
     delay: Duration,
     raised: RefCell<Vec<Rc<Mark>>>,
     /// Whether the timer sleeps until somebody waits, and what wakes it then.
@@ -66,7 +66,7 @@ impl Mark {
 
 impl Coalescer {
     /// Without marks, for waits of at most `delay`.
-    pub fn new(delay: Duration) -> Rc<Self> {
+    pub(crate) fn new(delay: Duration) -> Rc<Self> {
         Rc::new(Coalescer {
             delay,
             raised: RefCell::default(),
@@ -76,7 +76,7 @@ impl Coalescer {
     }
 
     /// Lowers the marks of those who have waited long enough, for ever.
-    pub async fn watch(&self) {
+    pub(crate) async fn watch(&self) {
         let mut time = Box::default();
         loop {
             match self.look(Instant::now()) {
@@ -135,7 +135,7 @@ impl Coalescer {
 }
 
 /// Gathers the reads of one connection.
-pub struct Coalescing {
+pub(crate) struct Coalescing {
     shared: Rc<Coalescer>,
     rule: Coalesce,
     mark: Rc<Mark>,
@@ -146,7 +146,7 @@ pub struct Coalescing {
 
 impl Coalescing {
     /// For a connection with a window of `window_bytes`; `None` where it is switched off.
-    pub fn new(
+    pub(crate) fn new(
         shared: &Rc<Coalescer>,
         stream: &Rc<TcpStream>,
         window_bytes: usize,
@@ -169,13 +169,13 @@ impl Coalescing {
     }
 
     /// How much longer than without gathering it may take until what has come is read.
-    pub fn delay(&self) -> Duration {
+    pub(crate) fn delay(&self) -> Duration {
         if self.rule.gathers() { self.shared.delay } else { Duration::ZERO }
     }
 
     /// Where reads are gathered, waits until the next one is worth it; else does nothing. The
     /// future must be run to its end.
-    pub async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         if self.rule.gathers() {
             self.shared.begin_wait(&self.mark);
             // Whatever is wrong with the socket, the read will say it.
@@ -186,7 +186,12 @@ impl Coalescing {
 
     /// A read took `bytes` into a window that had room for `free`. Gives how long any of them can
     /// have waited for the others; `None` where none of them did.
-    pub fn handle_read(&mut self, bytes: usize, free: usize, now: Instant) -> Option<Duration> {
+    pub(crate) fn handle_read(
+        &mut self,
+        bytes: usize,
+        free: usize,
+        now: Instant,
+    ) -> Option<Duration> {
         let waited = self.waited_since.take().map(|since| now.saturating_duration_since(since));
         match waited {
             Some(waited) => self.waits.record(waited, 1),
@@ -207,7 +212,7 @@ impl Coalescing {
     }
 
     /// How long bytes can have waited, one value for each read that waited with bytes.
-    pub fn into_waits(mut self) -> SmallLatency {
+    pub(crate) fn into_waits(mut self) -> SmallLatency {
         std::mem::take(&mut self.waits)
     }
 }

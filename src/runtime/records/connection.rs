@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use tokio_uring::net::TcpStream;
 
 /// What the record connections of one worker share.
-pub struct RecordShared {
+pub(crate) struct RecordShared {
     /// What their streams share.
     pub streams: Rc<Streams>,
     /// The worker's registered windows.
@@ -34,7 +34,7 @@ pub struct RecordShared {
 }
 
 /// A record connection on its worker.
-pub struct RecordConnection {
+pub(crate) struct RecordConnection {
     shared: Rc<RecordShared>,
     _presence: Presence,
     transport: RecordTransport,
@@ -53,7 +53,7 @@ pub struct RecordConnection {
 impl RecordConnection {
     /// Takes a socket over and receives until its stream ends; says what was received. Its rows
     /// are with the aggregation by then. Must run on the worker's runtime.
-    pub async fn serve(
+    pub(crate) async fn serve(
         number: u64,
         stream: std::net::TcpStream,
         peer: SocketAddr,

@@ -1,7 +1,7 @@
 //! Record connections and the streams that they carry.
 
-pub mod coalescer;
-pub mod connection;
-pub mod open_batch;
-pub mod stream;
-pub mod transport;
+pub(crate) mod coalescer;
+pub(crate) mod connection;
+pub(crate) mod open_batch;
+pub(crate) mod stream;
+pub(crate) mod transport;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// The batch of a stream that records go to.
 #[derive(Debug)]
-pub struct OpenBatch {
+pub(crate) struct OpenBatch {
     number: u32,
     began: Instant,
     /// What the stream had brought before it.
@@ -20,27 +20,32 @@ pub struct OpenBatch {
 
 impl OpenBatch {
     /// The first of a stream.
-    pub fn first(began: Instant) -> Self {
+    pub(crate) fn first(began: Instant) -> Self {
         OpenBatch { number: 0, began, before: Counts::default(), texts_before: Vec::new() }
     }
 
     /// When records that come belong to the next one.
-    pub fn ends(&self, interval: Duration) -> Instant {
+    pub(crate) fn ends(&self, interval: Duration) -> Instant {
         self.began + interval
     }
 
     /// Whether nothing has come since it began, where this is what the stream has brought.
-    pub fn is_empty(&self, counts: Counts) -> bool {
+    pub(crate) fn is_empty(&self, counts: Counts) -> bool {
         counts == self.before
     }
 
     /// Lets one that is empty begin later.
-    pub fn begin_at(&mut self, now: Instant) {
+    pub(crate) fn begin_at(&mut self, now: Instant) {
         self.began = now;
     }
 
     /// Closes it, and opens the next one, which begins at `now`.
-    pub fn close(&mut self, intake: &RecordIntake, latency: Latency, now: Instant) -> ClosedBatch {
+    pub(crate) fn close(
+        &mut self,
+        intake: &RecordIntake,
+        latency: Latency,
+        now: Instant,
+    ) -> ClosedBatch {
         let texts = intake.texts().enumerate().map(|(key, texts)| {
             let known = self.texts_before.get(key).copied().unwrap_or_default();
             texts.since(known)
@@ -53,7 +58,7 @@ impl OpenBatch {
     }
 
     /// Closes the last one of a stream, whose texts are handed over with the stream.
-    pub fn close_last(self, counts: Counts, latency: Latency) -> ClosedBatch {
+    pub(crate) fn close_last(self, counts: Counts, latency: Latency) -> ClosedBatch {
         self.closed(counts, latency, Vec::new())
     }
 

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 /// What the record streams of one worker share.
-pub struct Streams {
+pub(crate) struct Streams {
     /// The limits.
     pub config: Arc<Config>,
     /// What records are.
@@ -47,7 +47,7 @@ pub struct Streams {
 
 impl Streams {
     /// What the streams of worker number `worker` share. Captures nothing.
-    pub fn new(
+    pub(crate) fn new(
         config: Arc<Config>,
         plan: Arc<Plan>,
         pool: Arc<ColumnPool>,
@@ -71,7 +71,7 @@ impl Streams {
     }
 
     /// The worker's own counts.
-    pub fn tally(&self) -> &WorkerTally {
+    pub(crate) fn tally(&self) -> &WorkerTally {
         &self.counters.workers[self.worker]
     }
 
@@ -81,14 +81,14 @@ impl Streams {
     }
 
     /// What the worker's timer does at each tick.
-    pub fn each_tick(&self) {
+    pub(crate) fn each_tick(&self) {
         self.tally().merge_packet_latency(&mut self.latency.borrow_mut());
     }
 }
 
 /// Why a stream ends without its end record having come.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The stable word.
     pub reason: Reason,
     /// The same in words and numbers.
@@ -97,7 +97,7 @@ pub struct Failure {
 
 impl Failure {
     /// Both parts.
-    pub fn of(reason: impl Into<Reason>, detail: impl ToString) -> Self {
+    pub(crate) fn of(reason: impl Into<Reason>, detail: impl ToString) -> Self {
         Failure { reason: reason.into(), detail: detail.to_string() }
     }
 }
@@ -112,7 +112,7 @@ enum Gathered {
 }
 
 /// A record stream.
-pub struct RecordStream {
+pub(crate) struct RecordStream {
     shared: Rc<Streams>,
     intake: RecordIntake,
     gathered: Gathered,
@@ -126,7 +126,7 @@ pub struct RecordStream {
 
 impl RecordStream {
     /// A stream at its start, read into a window of `window_bytes`.
-    pub fn start(
+    pub(crate) fn start(
         shared: Rc<Streams>,
         number: u64,
         peer: SocketAddr,
@@ -147,17 +147,17 @@ impl RecordStream {
     }
 
     /// The number under which it is reported.
-    pub fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.received.connection
     }
 
     /// Its place in its protocol.
-    pub fn intake(&self) -> &RecordIntake {
+    pub(crate) fn intake(&self) -> &RecordIntake {
         &self.intake
     }
 
     /// Where in the window the next read may put bytes.
-    pub fn free(&self) -> Range<usize> {
+    pub(crate) fn free(&self) -> Range<usize> {
         self.intake.free()
     }
 
@@ -166,7 +166,7 @@ impl RecordStream {
     ///
     /// # Errors
     /// [`Failure`]: the stream is over.
-    pub async fn digest(
+    pub(crate) async fn digest(
         &mut self,
         buffer: &[u8],
         bytes: usize,
@@ -210,12 +210,12 @@ impl RecordStream {
     }
 
     /// Moves what is left over to the front of its window.
-    pub fn compact(&mut self, buffer: &mut [u8]) {
+    pub(crate) fn compact(&mut self, buffer: &mut [u8]) {
         self.intake.compact(buffer);
     }
 
     /// Forgets a window that was understood whole.
-    pub fn forget_window(&mut self) {
+    pub(crate) fn forget_window(&mut self) {
         self.intake.forget_window();
     }
 
@@ -281,7 +281,7 @@ impl RecordStream {
 
     /// When the batch with what has come is to be closed, whether more comes or not; `None` where
     /// there is nothing in it, or where no partials are kept.
-    pub fn batch_ends(&self) -> Option<Instant> {
+    pub(crate) fn batch_ends(&self) -> Option<Instant> {
         let (batch, interval) = (self.batch.as_ref()?, self.shared.partials_interval?);
         (!batch.is_empty(self.intake.counts())).then(|| batch.ends(interval))
     }
@@ -298,7 +298,7 @@ impl RecordStream {
     }
 
     /// Closes the batch and opens the next.
-    pub async fn close_batch(&mut self, now: Instant) {
+    pub(crate) async fn close_batch(&mut self, now: Instant) {
         self.hand_over().await;
         let Some(batch) = &mut self.batch else { return };
         let latency = std::mem::take(&mut self.received.latency);
@@ -309,7 +309,7 @@ impl RecordStream {
     }
 
     /// Ends the stream: its last rows go to the aggregation, and what was received is said.
-    pub async fn finish(mut self, ended: Result<(), Failure>) -> Received {
+    pub(crate) async fn finish(mut self, ended: Result<(), Failure>) -> Received {
         self.hand_over().await;
         if let Err(Failure { reason, detail }) = ended {
             self.received.reason = Some(reason);
@@ -331,7 +331,7 @@ impl RecordStream {
 }
 
 /// Has the aggregation make the result of a stream that was [finished](RecordStream::finish).
-pub async fn report(jobs: &mpsc::Sender<Job>, received: Received, held: StreamHold) {
+pub(crate) async fn report(jobs: &mpsc::Sender<Job>, received: Received, held: StreamHold) {
     let connection = received.connection;
     let job = Job::Finish { received: Box::new(received), held };
     if jobs.send(job).await.is_err() {

@@ -12,7 +12,7 @@ use tokio_uring::net::TcpStream;
 
 /// Why there is nothing more to read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// The socket failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -22,7 +22,7 @@ pub enum ReadError {
 }
 
 /// The way that a connection's bytes come.
-pub struct RecordTransport {
+pub(crate) struct RecordTransport {
     stream: Rc<TcpStream>,
     encrypted: Option<Box<Encrypted>>,
 }
@@ -40,7 +40,10 @@ impl RecordTransport {
     ///
     /// # Errors
     /// Where TLS cannot be begun.
-    pub fn new(stream: Rc<TcpStream>, tls: Option<Arc<ServerConfig>>) -> Result<Self, TlsError> {
+    pub(crate) fn new(
+        stream: Rc<TcpStream>,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Result<Self, TlsError> {
         let encrypted = tls.map(|config| {
             let tls = Tls::accept(config)?;
             Ok(Box::new(Encrypted { tls, plain: Vec::new(), taken: 0, peer_closed: false }))
@@ -49,18 +52,18 @@ impl RecordTransport {
     }
 
     /// Whether what is read comes by way of TLS.
-    pub fn encrypted(&self) -> bool {
+    pub(crate) fn encrypted(&self) -> bool {
         self.encrypted.is_some()
     }
 
     /// Whether nothing can come before TLS is agreed on.
-    pub fn handshaking(&self) -> bool {
+    pub(crate) fn handshaking(&self) -> bool {
         self.encrypted.as_ref().is_some_and(|encrypted| encrypted.tls.handshaking())
     }
 
     /// Reads into `free` of the buffer; 0 bytes mean the end of the stream, `None` that only TLS
     /// had something to say. The future must be run to its end.
-    pub async fn read(
+    pub(crate) async fn read(
         &mut self,
         buffer: ReadBuffer,
         free: Range<usize>,

@@ -24,7 +24,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// What a worker asks of its aggregation thread.
-pub enum Job {
+pub(crate) enum Job {
     /// Fold rows into their connection's groups.
     Add {
         /// Number of the connection.
@@ -53,7 +53,7 @@ pub enum Job {
 }
 
 /// Records of one connection, as its worker hands them over.
-pub enum StreamRows {
+pub(crate) enum StreamRows {
     /// A batch. The set goes back to its pool.
     Columns(PooledSet),
     /// The groups that the worker has folded them into, mostly those of all records. Their memory
@@ -113,7 +113,7 @@ impl Running {
 }
 
 /// Runs until every sender of jobs is gone.
-pub fn run(
+pub(crate) fn run(
     mut jobs: mpsc::Receiver<Job>,
     finished: mpsc::Sender<FinishedConnection>,
     plan: &Arc<Plan>,

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 /// The way from the workers to the capture thread, and what all captures have in common.
 #[derive(Debug)]
-pub struct Captures {
+pub(crate) struct Captures {
     orders: mpsc::Sender<Order>,
     /// Chunks that were written and can be filled again.
     free: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -75,7 +75,7 @@ impl Budget {
 
 /// The threads that write captures.
 #[derive(Debug)]
-pub struct CaptureThreads {
+pub(crate) struct CaptureThreads {
     /// To be given to the workers. The threads end when all of them have dropped it.
     pub captures: Arc<Captures>,
     /// To be joined after that.
@@ -86,7 +86,7 @@ pub struct CaptureThreads {
 ///
 /// # Errors
 /// Where nothing can be written to the directory, and where a thread cannot be made.
-pub fn start(config: &Config) -> Result<Option<CaptureThreads>, CaptureError> {
+pub(crate) fn start(config: &Config) -> Result<Option<CaptureThreads>, CaptureError> {
     let Some(path) = &config.capture else { return Ok(None) };
     let run = format!("{}-{}", node_name(config), std::process::id());
     let directory = open(path, &run).map_err(CaptureError::Directory)?;
@@ -126,7 +126,7 @@ pub enum CaptureError {
 
 impl Captures {
     /// The capture of a stream that has not begun.
-    pub fn stream(self: &Arc<Self>, number: u64) -> Capture {
+    pub(crate) fn stream(self: &Arc<Self>, number: u64) -> Capture {
         Capture {
             captures: Arc::clone(self),
             number,
@@ -146,7 +146,7 @@ impl Captures {
 
 /// The capture of one stream. Dropping it ends its file.
 #[derive(Debug)]
-pub struct Capture {
+pub(crate) struct Capture {
     captures: Arc<Captures>,
     number: u64,
     /// Whether the thread knows of it.
@@ -160,7 +160,7 @@ pub struct Capture {
 
 impl Capture {
     /// Hands bytes over, of a stream that began at `started`. Waits while there is no room.
-    pub async fn add(&mut self, bytes: &[u8], started: SystemTime) {
+    pub(crate) async fn add(&mut self, bytes: &[u8], started: SystemTime) {
         if bytes.is_empty() || self.lack.is_some() || self.failed.load(Ordering::Relaxed) {
             return;
         }
@@ -184,7 +184,7 @@ impl Capture {
     }
 
     /// Ends the capture; says what became of it once its file is on the disk.
-    pub async fn finish(mut self) -> Captured {
+    pub(crate) async fn finish(mut self) -> Captured {
         self.ended = true;
         let lack = self.lack.take();
         if !self.begun {

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 /// Sets of one size, at most so many at one time; the memory of each is taken once.
 #[derive(Debug)]
-pub struct ColumnPool {
+pub(crate) struct ColumnPool {
     /// Sets that nobody holds, the one used last on top, since it may still be in a cache.
     free: Mutex<Vec<ColumnSet>>,
     permits: Semaphore,
@@ -23,7 +23,7 @@ pub struct ColumnPool {
 
 impl ColumnPool {
     /// A pool of `limit` sets of `rows` rows, `ready` of them made now, the rest when needed.
-    pub fn new(plan: &Arc<Plan>, limit: usize, ready: usize, rows: usize) -> Arc<Self> {
+    pub(crate) fn new(plan: &Arc<Plan>, limit: usize, ready: usize, rows: usize) -> Arc<Self> {
         let mut free = Vec::with_capacity(limit);
         free.extend((0..ready.min(limit)).map(|_| ColumnSet::with_rows(plan, rows)));
         let (free, permits, plan) = (Mutex::new(free), Semaphore::new(limit), Arc::clone(plan));
@@ -31,7 +31,7 @@ impl ColumnPool {
     }
 
     /// An empty set, at once where one is free, else as soon as one comes back.
-    pub async fn take(self: &Arc<Self>) -> PooledSet {
+    pub(crate) async fn take(self: &Arc<Self>) -> PooledSet {
         let permit = self.permits.acquire().await.expect("the semaphore is never closed");
         permit.forget();
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -42,7 +42,7 @@ impl ColumnPool {
 
 /// A set on loan. Dropping it empties it and gives it back.
 #[derive(Debug)]
-pub struct PooledSet {
+pub(crate) struct PooledSet {
     /// `None` only within `drop`.
     set: Option<ColumnSet>,
     pool: Arc<ColumnPool>,

@@ -1,9 +1,9 @@
 //! What happens after the socket: aggregation threads, reports, files.
 
-pub mod aggregator;
-pub mod capture;
-pub mod column_pool;
-pub mod partial_files;
-pub mod report;
-pub mod reporter;
-pub mod whole_file;
+pub(crate) mod aggregator;
+pub(crate) mod capture;
+pub(crate) mod column_pool;
+pub(crate) mod partial_files;
+pub(crate) mod report;
+pub(crate) mod reporter;
+pub(crate) mod whole_file;

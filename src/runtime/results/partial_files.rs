@@ -12,15 +12,15 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The file of a directory of partials that says what they are of.
-pub const SCHEMA_FILE: &str = "schema.toml";
+pub(crate) const SCHEMA_FILE: &str = "schema.toml";
 /// How the names of files with groups end.
-pub const GROUPS_ENDING: &str = ".groups.parquet";
+pub(crate) const GROUPS_ENDING: &str = ".groups.parquet";
 /// How the names of files with the row about a batch end.
-pub const STREAM_ENDING: &str = ".stream.parquet";
+pub(crate) const STREAM_ENDING: &str = ".stream.parquet";
 
 /// The partials of one run.
 #[derive(Debug)]
-pub struct PartialFiles {
+pub(crate) struct PartialFiles {
     directory: FileDirectory,
     node: String,
     /// The same moment on both clocks; times are taken from the one that never jumps.
@@ -30,7 +30,7 @@ pub struct PartialFiles {
 }
 
 /// What is to be said of missing batches once the run is over; nothing where there are none.
-pub fn summary(missing: &MissingFiles) -> Option<String> {
+pub(crate) fn summary(missing: &MissingFiles) -> Option<String> {
     let (count, cause) = missing.summary()?;
     Some(format!(
         "{count} batches of partials could not be written (--partials), the first: {cause}; \
@@ -71,7 +71,10 @@ impl PartialFiles {
     ///
     /// # Errors
     /// Where nothing can be written there, or there are partials of another schema.
-    pub fn start(config: &Config, schema: &Schema) -> Result<Option<Arc<Self>>, PartialFilesError> {
+    pub(crate) fn start(
+        config: &Config,
+        schema: &Schema,
+    ) -> Result<Option<Arc<Self>>, PartialFilesError> {
         let Some(path) = &config.partials else { return Ok(None) };
         let now = (SystemTime::now(), Instant::now());
         Self::open(path, node_name(config), schema, now).map(|files| Some(Arc::new(files)))
@@ -101,12 +104,12 @@ impl PartialFiles {
     }
 
     /// What will be known of batches that could not be written.
-    pub fn missing(&self) -> &Arc<MissingFiles> {
+    pub(crate) fn missing(&self) -> &Arc<MissingFiles> {
         &self.missing
     }
 
     /// Names a batch of the stream with this number that began at `began`.
-    pub fn origin(&self, number: u64, batch: u32, began: Instant) -> Origin {
+    pub(crate) fn origin(&self, number: u64, batch: u32, began: Instant) -> Origin {
         let (wall, clock) = self.started;
         let time = wall + began.saturating_duration_since(clock);
         let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -120,7 +123,7 @@ impl PartialFiles {
 
     /// Writes a batch: its groups, then the row about it, so that whoever sees the row has seen
     /// the groups. What fails is counted and said.
-    pub fn write(
+    pub(crate) fn write(
         &self,
         number: u64,
         origin: &Origin,
@@ -142,7 +145,7 @@ impl PartialFiles {
     }
 
     /// Notes that a batch has no groups to be written, for a reason of its own.
-    pub fn give_up(&self, number: u64, batch: u32, cause: &str) {
+    pub(crate) fn give_up(&self, number: u64, batch: u32, cause: &str) {
         self.add_missing(&format!("stream {number}, batch {batch}"), &io::Error::other(cause));
     }
 
@@ -183,7 +186,7 @@ fn schema_there(
 }
 
 /// The first line in which the TOML of two schemas differs; nothing where they are the same.
-pub fn difference(there: &Schema, here: &Schema) -> Option<String> {
+pub(crate) fn difference(there: &Schema, here: &Schema) -> Option<String> {
     if there == here {
         return None;
     }

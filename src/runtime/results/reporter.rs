@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 /// A report on its way out, with what its stream still holds.
 #[derive(Debug)]
-pub struct FinishedConnection {
+pub(crate) struct FinishedConnection {
     /// The report.
     pub report: Report,
     /// Given back when the report is out.
@@ -24,7 +24,7 @@ pub struct FinishedConnection {
 
 impl FinishedConnection {
     /// The report of a connection that never got a slot.
-    pub fn refused(received: Received, schema: &Arc<Schema>) -> Self {
+    pub(crate) fn refused(received: Received, schema: &Arc<Schema>) -> Self {
         let grouped = Grouped::empty(Arc::clone(schema));
         let report = Report { received, grouped, aggregated: Instant::now() };
         FinishedConnection { report, _held: None }
@@ -68,7 +68,7 @@ impl ReporterOutcome {
 
 /// Runs until everybody who may finish a connection is gone. Where the sink fails, the engine is
 /// told to stop through `drain`, and that report and those after it are counted as lost.
-pub fn run(
+pub(crate) fn run(
     mut finished: mpsc::Receiver<FinishedConnection>,
     mut sink: Sink,
     drain: &watch::Sender<Option<Instant>>,

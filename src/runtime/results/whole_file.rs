@@ -19,7 +19,7 @@ const WRITE_BYTES: usize = 64 << 10;
 
 /// A directory that files are written to.
 #[derive(Clone, Debug)]
-pub struct FileDirectory {
+pub(crate) struct FileDirectory {
     path: PathBuf,
 }
 
@@ -29,7 +29,7 @@ impl FileDirectory {
     ///
     /// # Errors
     /// Where nothing can be written there: why, and what must be so.
-    pub fn open(option: &str, path: &Path, run: &str) -> Result<Self, String> {
+    pub(crate) fn open(option: &str, path: &Path, run: &str) -> Result<Self, String> {
         let directory = FileDirectory { path: path.to_owned() };
         // Dropping it removes it.
         directory.begin(run).map_err(|error| {
@@ -43,7 +43,7 @@ impl FileDirectory {
     }
 
     /// Its path, as it was named.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -52,7 +52,7 @@ impl FileDirectory {
     ///
     /// # Errors
     /// Those of the system.
-    pub fn begin(&self, name: &str) -> io::Result<UnfinishedFile> {
+    pub(crate) fn begin(&self, name: &str) -> io::Result<UnfinishedFile> {
         let hidden = self.path.join(format!(".{name}.tmp"));
         let file = OpenOptions::new().write(true).create_new(true).open(&hidden)?;
         Ok(UnfinishedFile { file, hidden: Some(hidden) })
@@ -62,7 +62,7 @@ impl FileDirectory {
     ///
     /// # Errors
     /// Those of `write` and of the system; there is no such file then, and nothing of it is left.
-    pub fn write(
+    pub(crate) fn write(
         &self,
         name: &str,
         write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
@@ -79,7 +79,7 @@ impl FileDirectory {
 
 /// A file under its hidden name. Dropping it removes it.
 #[derive(Debug)]
-pub struct UnfinishedFile {
+pub(crate) struct UnfinishedFile {
     file: File,
     /// `None` once it has its own name.
     hidden: Option<PathBuf>,
@@ -90,7 +90,7 @@ impl UnfinishedFile {
     ///
     /// # Errors
     /// Those of the system; the file is gone then.
-    pub fn finish(mut self, name: &str) -> io::Result<PathBuf> {
+    pub(crate) fn finish(mut self, name: &str) -> io::Result<PathBuf> {
         let hidden = self.hidden.as_deref().expect("it has no other name yet");
         let path = hidden.with_file_name(name);
         self.file.sync_all()?;
@@ -137,12 +137,12 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 
 /// A moment as names of files have it, such as `20261120T200201.123456Z`: in the order of time,
 /// and nothing in it that a shell or another system would mind.
-pub fn moment(at: SystemTime) -> String {
+pub(crate) fn moment(at: SystemTime) -> String {
     humantime::format_rfc3339_micros(at).to_string().replace(['-', ':'], "")
 }
 
 /// What this engine is called in the names of files: as asked for, else as the host is.
-pub fn node_name(config: &Config) -> String {
+pub(crate) fn node_name(config: &Config) -> String {
     let of_host = || node_name_of(&rustix::system::uname().nodename().to_string_lossy());
     config.node.clone().unwrap_or_else(of_host)
 }

@@ -38,7 +38,7 @@ unsafe extern "C" {
 /// # Errors
 /// That of setsockopt(2). It depends on the kind of socket and on no state of it, so a socket whose
 /// mark was raised can be lowered.
-pub fn set_receive_low_water(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+pub(crate) fn set_receive_low_water(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     let value = c_int::try_from(bytes).unwrap_or(c_int::MAX);
     // SAFETY: the descriptor is open while it is borrowed. The pointer is to a c_int that lives
     // until the call returns, the length is that of a c_int, and the kernel only reads it and keeps

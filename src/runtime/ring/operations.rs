@@ -18,7 +18,7 @@ use tokio_uring::buf::fixed::{FixedBuf, FixedBufPool};
 use tokio_uring::net::TcpStream;
 use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 
-pub use io_uring::types::Timespec;
+pub(crate) use io_uring::types::Timespec;
 
 /// Why a worker has no ring.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ pub enum RingError {
 }
 
 /// Whether the system's error is ENOMEM.
-pub fn out_of_memory(error: &io::Error) -> bool {
+pub(crate) fn out_of_memory(error: &io::Error) -> bool {
     rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::NOMEM)
 }
 
@@ -198,7 +198,7 @@ impl OneshotOutputTransform for RecvOutcome {
 ///
 /// # Errors
 /// Those of sendmsg(2) and send(2). A full buffer is none: it takes 0 bytes.
-pub fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+pub(crate) fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     // SAFETY: the descriptor is open as long as the stream that is borrowed here.
     let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -244,7 +244,7 @@ const POLLOUT: u32 = 4;
 ///
 /// # Errors
 /// Those of the ring.
-pub async fn readable(stream: &Rc<TcpStream>) -> io::Result<()> {
+pub(crate) async fn readable(stream: &Rc<TcpStream>) -> io::Result<()> {
     poll(stream, POLLIN).await
 }
 
@@ -252,7 +252,7 @@ pub async fn readable(stream: &Rc<TcpStream>) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of the ring.
-pub async fn writable(stream: &Rc<TcpStream>) -> io::Result<()> {
+pub(crate) async fn writable(stream: &Rc<TcpStream>) -> io::Result<()> {
     poll(stream, POLLOUT).await
 }
 
@@ -266,7 +266,7 @@ async fn poll(stream: &Rc<TcpStream>, events: u32) -> io::Result<()> {
 /// Waits for a time, to the precision of the kernel's timers where tokio's have that of a
 /// millisecond. Takes the memory that the kernel reads the time from and gives it back, so that who
 /// sleeps often allocates once. The future must be run to its end.
-pub async fn sleep(mut time: Box<Timespec>, duration: Duration) -> Box<Timespec> {
+pub(crate) async fn sleep(mut time: Box<Timespec>, duration: Duration) -> Box<Timespec> {
     *time = Timespec::new().sec(duration.as_secs()).nsec(duration.subsec_nanos());
     let entry = io_uring::opcode::Timeout::new(&raw const *time).build();
     // The operation owns the box, whose memory stays where it is, until the kernel is done.
@@ -291,7 +291,7 @@ impl OneshotOutputTransform for Slept {
 
 /// Lets the ring and the other tasks go on. Not a mere yield: the ring submits only when the
 /// thread has nothing else to do, so a task that yields in a loop would keep every other waiting.
-pub async fn pause() {
+pub(crate) async fn pause() {
     // The operation does nothing and cannot fail in a way that matters.
     let _ = tokio_uring::no_op().await;
 }

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 const NO_END: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// What is spoken at a listener.
-pub struct Door {
+pub(crate) struct Door {
     /// What is spoken.
     pub protocol: Protocol,
     /// The certificates, where TLS is spoken.
@@ -32,7 +32,7 @@ pub struct Door {
 }
 
 /// What the acceptor needs.
-pub struct Acceptor {
+pub(crate) struct Acceptor {
     /// Where connections find their place.
     pub slots: Arc<Slots>,
     /// One inbox a worker, in the order of the slots.
@@ -53,7 +53,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// Where the runtime of this thread cannot be made; no connection was accepted then.
-    pub fn run(self, doors: Vec<(std::net::TcpListener, Door)>) -> io::Result<()> {
+    pub(crate) fn run(self, doors: Vec<(std::net::TcpListener, Door)>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let acceptor = Arc::new(self);

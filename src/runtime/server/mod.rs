@@ -1,6 +1,6 @@
 //! Starts the engine, accepts connections and deals them to workers.
 
-pub mod acceptor;
-pub mod engine;
-pub mod refusal;
-pub mod worker;
+pub(crate) mod acceptor;
+pub(crate) mod engine;
+pub(crate) mod refusal;
+pub(crate) mod worker;

@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 
 /// Refused clients that are still there.
-pub struct Refusals {
+pub(crate) struct Refusals {
     error: Vec<u8>,
     lingering: Arc<Semaphore>,
 }
@@ -31,7 +31,7 @@ impl Default for Refusals {
 impl Refusals {
     /// Sends the ERROR and the end of the stream, and closes a moment later; at once where too
     /// many others are waiting for that. Must run on a tokio runtime.
-    pub fn tell(&self, stream: TcpStream) {
+    pub(crate) fn tell(&self, stream: TcpStream) {
         // Fails only where the client is gone: an empty socket buffer holds it.
         let _ = stream.set_nonblocking(true);
         let _ = (&stream).write_all(&self.error);

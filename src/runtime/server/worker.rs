@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 
 /// What all workers have in common.
 #[derive(Clone)]
-pub struct Common {
+pub(crate) struct Common {
     /// The limits.
     pub config: Arc<Config>,
     /// What records are.
@@ -55,7 +55,7 @@ pub struct Common {
 }
 
 /// What a worker needs.
-pub struct Worker {
+pub(crate) struct Worker {
     /// The core that it runs on.
     pub core: CoreId,
     /// Its place among the workers.
@@ -89,7 +89,7 @@ type Ready = std::sync::mpsc::Sender<Result<(), WorkerError>>;
 impl Worker {
     /// Runs until the inbox is closed and every connection is done. Says through `ready` whether
     /// it got that far as to take connections.
-    pub fn run(self, ready: Ready) {
+    pub(crate) fn run(self, ready: Ready) {
         let core = self.core;
         if !core_affinity::set_for_current(core) {
             let _ = ready.send(Err(WorkerError::Pin { core: core.id }));

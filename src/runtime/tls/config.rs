@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 /// The files that TLS is served from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsSource {
+pub(crate) struct TlsSource {
     /// The server's certificate and those between it and its authority, in PEM.
     pub cert: PathBuf,
     /// The server's private key, in PEM.
@@ -149,7 +149,7 @@ fn read_remedy(error: &io::Error) -> &'static str {
 
 /// How the server's certificate stands at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Validity {
+pub(crate) enum Validity {
     /// It is valid, and will be for a while.
     Valid,
     /// It is valid, for less than [`CERTIFICATE_ENDS_SOON`].
@@ -202,7 +202,7 @@ struct Loaded {
 ///
 /// Each load has its own ticket keys and session memory, so no client resumes a session across a
 /// reload: whoever a new `--client-ca` does not let in has to show its certificate again.
-pub struct Certificates {
+pub(crate) struct Certificates {
     source: TlsSource,
     loaded: RwLock<Loaded>,
 }
@@ -212,7 +212,7 @@ impl Certificates {
     ///
     /// # Errors
     /// [`TlsConfigError`].
-    pub fn load(source: TlsSource) -> Result<Self, TlsConfigError> {
+    pub(crate) fn load(source: TlsSource) -> Result<Self, TlsConfigError> {
         let loaded = RwLock::new(read(&source)?);
         Ok(Certificates { source, loaded })
     }
@@ -222,25 +222,25 @@ impl Certificates {
     ///
     /// # Errors
     /// [`TlsConfigError`].
-    pub fn reload(&self) -> Result<(), TlsConfigError> {
+    pub(crate) fn reload(&self) -> Result<(), TlsConfigError> {
         let loaded = read(&self.source)?;
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         Ok(())
     }
 
     /// The configuration for a connection that is accepted now.
-    pub fn current(&self) -> Arc<ServerConfig> {
+    pub(crate) fn current(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).config)
     }
 
     /// The same for a connection whose client only sends. It gets no session tickets: a client that
     /// closes with bytes unread resets the connection, and what it sent last may be lost.
-    pub fn current_for_senders(&self) -> Arc<ServerConfig> {
+    pub(crate) fn current_for_senders(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).for_senders)
     }
 
     /// How the server's certificate stands at `now`.
-    pub fn validity(&self, now: SystemTime) -> Validity {
+    pub(crate) fn validity(&self, now: SystemTime) -> Validity {
         validity(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).own, now)
     }
 }
@@ -249,7 +249,7 @@ impl Certificates {
 ///
 /// # Errors
 /// [`TlsConfigError`].
-pub fn load_certificates(config: &Config) -> Result<Option<Certificates>, TlsConfigError> {
+pub(crate) fn load_certificates(config: &Config) -> Result<Option<Certificates>, TlsConfigError> {
     let tls = &config.tls;
     let (true, Some(cert), Some(key)) = (tls.messages || tls.records, &tls.cert, &tls.key) else {
         return Ok(None);

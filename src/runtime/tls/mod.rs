@@ -1,7 +1,7 @@
 //! TLS over owned buffers.
 
-pub mod certs;
-pub mod config;
-pub mod session;
+pub(crate) mod certs;
+pub(crate) mod config;
+pub(crate) mod session;
 #[cfg(test)]
 mod test_peer;

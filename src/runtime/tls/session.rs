@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes of the largest record: header, plaintext, and what encryption may add (RFC 5246, 6.2.3).
-pub const TLS_RECORD_BYTES_MAX: usize = HEADER_BYTES + PLAINTEXT_BYTES_MAX + 2048;
+pub(crate) const TLS_RECORD_BYTES_MAX: usize = HEADER_BYTES + PLAINTEXT_BYTES_MAX + 2048;
 
 const HEADER_BYTES: usize = 5;
 /// Plaintext of one record.
@@ -31,7 +31,7 @@ const _: () = assert!(TLS_RECORD_BYTES_MAX + TLS_INCOMING_BYTES <= TLS_INCOMING_
 
 /// Why a connection cannot go on. Each names the cause and, where there is one, the next step.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub(crate) enum TlsError {
     /// The first bytes are no TLS record.
     #[error(
         "the peer does not speak TLS: {0}; switch TLS on in the client, or serve without --tls"
@@ -98,9 +98,10 @@ fn alert_remedy(alert: AlertDescription) -> &'static str {
     }
 }
 
+#[cfg(test)]
 impl TlsError {
-    /// The reason in one word of a log or a counter, never renamed.
-    pub fn as_str(&self) -> &'static str {
+    /// The reason in one word for tests.
+    pub(crate) fn as_str(&self) -> &'static str {
         match self {
             TlsError::NotTls(_) => "not_tls",
             TlsError::Handshake(_) => "handshake_failed",
@@ -117,7 +118,7 @@ impl TlsError {
 
 /// Where a connection stands after what has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TlsProgress {
+pub(crate) struct TlsProgress {
     /// Nothing can be sent yet.
     pub handshaking: bool,
     /// The peer has said that it will send nothing more. An end of the stream without that may be
@@ -127,7 +128,7 @@ pub struct TlsProgress {
 
 /// What is known of the peer, for logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TlsPeer {
+pub(crate) struct TlsPeer {
     /// `1.2` or `1.3`, once it is agreed on.
     pub version: Option<&'static str>,
     /// The cipher suite, once it is agreed on.
@@ -159,7 +160,7 @@ enum TlsPhase {
 /// Memory: [`TLS_INCOMING_BYTES`] while idle, up to one record while one is incomplete, and at the
 /// worst twice [`TLS_INCOMING_BYTES_MAX`]; beside what rustls keeps for the connection, which
 /// includes one record's plaintext.
-pub struct Tls {
+pub(crate) struct Tls {
     connection: UnbufferedServerConnection,
     phase: TlsPhase,
     /// Storage for received bytes, all of it initialised; none while a read has it.
@@ -177,7 +178,7 @@ impl Tls {
     ///
     /// # Errors
     /// [`TlsError::Config`].
-    pub fn accept(config: Arc<ServerConfig>) -> Result<Self, TlsError> {
+    pub(crate) fn accept(config: Arc<ServerConfig>) -> Result<Self, TlsError> {
         Ok(Tls {
             connection: UnbufferedServerConnection::new(config).map_err(TlsError::Config)?,
             phase: TlsPhase::Open,
@@ -189,7 +190,7 @@ impl Tls {
     }
 
     /// Storage for the next read, and the range of it that is free, which is never empty.
-    pub fn take_incoming(&mut self) -> (Vec<u8>, Range<usize>) {
+    pub(crate) fn take_incoming(&mut self) -> (Vec<u8>, Range<usize>) {
         let bytes = self.incoming_bytes();
         let mut incoming = std::mem::take(&mut self.incoming);
         if incoming.len() > bytes {
@@ -204,7 +205,7 @@ impl Tls {
     }
 
     /// Takes the storage back, with `read` more bytes in it.
-    pub fn give_back(&mut self, incoming: Vec<u8>, read: usize) {
+    pub(crate) fn give_back(&mut self, incoming: Vec<u8>, read: usize) {
         assert!(self.incoming.is_empty(), "there is one storage");
         assert!(read <= incoming.len() - self.filled, "it was read into the free range");
         self.incoming = incoming;
@@ -218,7 +219,7 @@ impl Tls {
     /// # Errors
     /// [`TlsError`], after which there is only `out` to be sent. All plaintext that came before
     /// the error has been handed over.
-    pub fn process(
+    pub(crate) fn process(
         &mut self,
         out: &mut Vec<u8>,
         plain: &mut dyn FnMut(&[u8]),
@@ -246,7 +247,7 @@ impl Tls {
     /// # Errors
     /// [`TlsError::NotOpen`] during the handshake and after the end; [`TlsError::KeysUsedUp`]
     /// after some ten million records of TLS 1.2.
-    pub fn encrypt(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
+    pub(crate) fn encrypt(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
         // One record more, for the answer to a key update that may be due.
         let records = plaintext.len().div_ceil(PLAINTEXT_BYTES_MAX) + 1;
         let room = plaintext.len() + records * OVERHEAD_BYTES_MAX;
@@ -256,7 +257,7 @@ impl Tls {
     /// Says to the peer that nothing more will be sent, appending that to `out`. During the
     /// handshake, and after an error, there is nothing to say. What comes after this is thrown
     /// away, since nobody could be told that it was broken.
-    pub fn close_notify(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn close_notify(&mut self, out: &mut Vec<u8>) {
         // Where it cannot be said, closing the socket has to do.
         let _ = self.write(None, OVERHEAD_BYTES_MAX, out);
         if self.phase != TlsPhase::Failed {
@@ -265,12 +266,12 @@ impl Tls {
     }
 
     /// Whether the handshake goes on, so that nothing can be encrypted yet.
-    pub fn handshaking(&self) -> bool {
+    pub(crate) fn handshaking(&self) -> bool {
         self.connection.is_handshaking()
     }
 
     /// What is known of the peer.
-    pub fn peer(&self) -> TlsPeer {
+    pub(crate) fn peer(&self) -> TlsPeer {
         TlsPeer {
             version: match self.connection.protocol_version() {
                 Some(ProtocolVersion::TLSv1_3) => Some("1.3"),

@@ -15,28 +15,28 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
-pub const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 /// Certificates for `localhost` that are valid for an hour around now, and a client's.
-pub fn valid() -> Generated {
+pub(crate) fn valid() -> Generated {
     let now = SystemTime::now();
     certificates(now - HOUR, now + HOUR)
 }
 
-pub fn certificates(not_before: SystemTime, not_after: SystemTime) -> Generated {
+pub(crate) fn certificates(not_before: SystemTime, not_after: SystemTime) -> Generated {
     let hosts = vec!["localhost".to_owned()];
     let client = Some("ann".to_owned());
     generate(&CertSpec { hosts, client, not_before, not_after }).expect("certificates")
 }
 
 /// The files of a server, in a directory of their own.
-pub struct CertificateFiles {
+pub(crate) struct CertificateFiles {
     pub directory: TempDir,
     pub source: TlsSource,
 }
 
 impl CertificateFiles {
-    pub fn of(made: &Generated) -> Self {
+    pub(crate) fn of(made: &Generated) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let source = TlsSource {
             cert: directory.path().join("server.crt"),
@@ -49,26 +49,26 @@ impl CertificateFiles {
     }
 
     /// Lets in clients of the same authority only.
-    pub fn mutual(made: &Generated) -> Self {
+    pub(crate) fn mutual(made: &Generated) -> Self {
         let mut files = CertificateFiles::of(made);
         files.source.client_ca = Some(files.directory.path().join("ca.crt"));
         files
     }
 
-    pub fn write(&self, made: &Generated) {
+    pub(crate) fn write(&self, made: &Generated) {
         let path = |name: &str| self.directory.path().join(name);
         std::fs::write(path("ca.crt"), &made.ca.certificate).expect("written");
         std::fs::write(path("server.crt"), &made.server.certificate).expect("written");
         std::fs::write(path("server.key"), &made.server.key).expect("written");
     }
 
-    pub fn load(&self) -> Certificates {
+    pub(crate) fn load(&self) -> Certificates {
         Certificates::load(self.source.clone()).expect("sound files")
     }
 }
 
 /// A client that trusts the authority of `made`, with the certificate of `pair` if any.
-pub fn client_config(
+pub(crate) fn client_config(
     made: &Generated,
     version: &'static SupportedProtocolVersion,
     pair: Option<&Pair>,
@@ -91,7 +91,7 @@ pub fn client_config(
 }
 
 /// A server and a client, and what is between them.
-pub struct Talk {
+pub(crate) struct Talk {
     pub server: Tls,
     pub client: ClientConnection,
     /// What the server has to send.
@@ -103,11 +103,11 @@ pub struct Talk {
 }
 
 impl Talk {
-    pub fn between(server: Arc<ServerConfig>, client: ClientConfig) -> Self {
+    pub(crate) fn between(server: Arc<ServerConfig>, client: ClientConfig) -> Self {
         Talk::with(server, &Arc::new(client))
     }
 
-    pub fn with(server: Arc<ServerConfig>, client: &Arc<ClientConfig>) -> Self {
+    pub(crate) fn with(server: Arc<ServerConfig>, client: &Arc<ClientConfig>) -> Self {
         let name = "localhost".try_into().expect("a name");
         let mut client = ClientConnection::new(Arc::clone(client), name).expect("a client");
         client.set_buffer_limit(None);
@@ -116,7 +116,7 @@ impl Talk {
     }
 
     /// Both with sound certificates and through the handshake.
-    pub fn open(version: &'static SupportedProtocolVersion) -> Self {
+    pub(crate) fn open(version: &'static SupportedProtocolVersion) -> Self {
         let made = valid();
         let config = client_config(&made, version, None);
         let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
@@ -125,7 +125,7 @@ impl Talk {
     }
 
     /// Gives bytes to the server, as reads would.
-    pub fn give(&mut self, mut bytes: &[u8]) -> Result<TlsProgress, TlsError> {
+    pub(crate) fn give(&mut self, mut bytes: &[u8]) -> Result<TlsProgress, TlsError> {
         loop {
             let (mut incoming, free) = self.server.take_incoming();
             assert!(!free.is_empty() && free.end == incoming.len());
@@ -144,7 +144,7 @@ impl Talk {
     }
 
     /// What the client has to send.
-    pub fn client_bytes(&mut self) -> Vec<u8> {
+    pub(crate) fn client_bytes(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.client.wants_write() {
             self.client.write_tls(&mut bytes).expect("a vector takes all");
@@ -153,7 +153,7 @@ impl Talk {
     }
 
     /// Carries what the server has to send to the client; gives back the plaintext in it.
-    pub fn deliver(&mut self) -> Result<Vec<u8>, rustls::Error> {
+    pub(crate) fn deliver(&mut self) -> Result<Vec<u8>, rustls::Error> {
         let out = std::mem::take(&mut self.out);
         let (mut rest, mut plain) = (&out[..], Vec::new());
         while !rest.is_empty() {
@@ -167,7 +167,7 @@ impl Talk {
 
     /// Carries bytes to and fro until neither side has more to say. Where the client refuses, the
     /// error is what the server makes of the client's alert.
-    pub fn handshake(&mut self) -> Result<(), TlsError> {
+    pub(crate) fn handshake(&mut self) -> Result<(), TlsError> {
         loop {
             let bytes = self.client_bytes();
             self.give(&bytes)?;
@@ -186,7 +186,7 @@ impl Talk {
     }
 
     /// Records that the client sends for `plain`.
-    pub fn say(&mut self, plain: &[u8]) -> Vec<u8> {
+    pub(crate) fn say(&mut self, plain: &[u8]) -> Vec<u8> {
         self.client.writer().write_all(plain).expect("there is no limit");
         self.client_bytes()
     }

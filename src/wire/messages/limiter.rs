@@ -21,17 +21,8 @@ const FILL_TICKS_MAX: u64 = u64::MAX / 4;
 /// In any time `t` at most `rate * t + burst` pass. Intervals are rounded up, to a sixteenth of a
 /// nanosecond, so a limit is never exceeded, and missed by less than one part in a thousand up to
 /// 16 million messages a second.
-///
-/// ```
-/// use ringest::wire::messages::limiter::TokenBucket;
-///
-/// let bucket = TokenBucket::new(2, 2);
-/// assert!(bucket.try_take(0) && bucket.try_take(0));
-/// assert!(!bucket.try_take(499_999_999));
-/// assert!(bucket.try_take(500_000_000));
-/// ```
 #[derive(Debug)]
-pub struct TokenBucket {
+pub(crate) struct TokenBucket {
     /// Ticks that one message costs; 0 where there is no limit.
     interval: u64,
     /// Ticks in which an empty bucket becomes full.
@@ -43,7 +34,7 @@ pub struct TokenBucket {
 impl TokenBucket {
     /// A full bucket. A `rate_per_second` of 0 means no limit; with one, a `burst` of 0 lets
     /// nothing pass.
-    pub fn new(rate_per_second: u32, burst: u32) -> Self {
+    pub(crate) fn new(rate_per_second: u32, burst: u32) -> Self {
         let interval = match u64::from(rate_per_second) {
             0 => 0,
             rate => TICKS_PER_S.div_ceil(rate),
@@ -55,7 +46,7 @@ impl TokenBucket {
     /// Takes a token where there is one. `now_ns` is monotonic, counted from a moment of the
     /// caller's choice that is the same for all who share the bucket; threads may bring it
     /// slightly out of order.
-    pub fn try_take(&self, now_ns: u64) -> bool {
+    pub(crate) fn try_take(&self, now_ns: u64) -> bool {
         if self.interval == 0 {
             return true;
         }
@@ -69,7 +60,7 @@ impl TokenBucket {
     }
 
     /// Whether nothing is missing: forgetting such a bucket and making a new one is the same.
-    pub fn is_full(&self, now_ns: u64) -> bool {
+    pub(crate) fn is_full(&self, now_ns: u64) -> bool {
         self.full_at.load(Ordering::Relaxed) <= ticks(now_ns)
     }
 }

@@ -1,8 +1,8 @@
 //! The message protocol without I/O: frames, payloads, one peer's session and its limits. Records in
 //! DATA are decoded elsewhere.
 
-pub mod fault;
+pub(crate) mod fault;
 pub mod frame;
-pub mod limiter;
+pub(crate) mod limiter;
 pub mod payload;
-pub mod session;
+pub(crate) mod session;

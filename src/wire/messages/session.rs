@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// What all sessions of a server have in common.
 #[derive(Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// Whether a client must authenticate before it may do anything but PING.
     pub require_auth: bool,
     /// Longest time without a whole frame.
@@ -35,14 +35,14 @@ pub struct Policy {
 
 impl Policy {
     /// Nanoseconds from the epoch to `now`, as the buckets want them.
-    pub fn ns(&self, now: Instant) -> u64 {
+    pub(crate) fn ns(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
 /// What [`Session::poll`] understood.
 #[derive(Debug, PartialEq, Eq)]
-pub struct SessionPass<'a> {
+pub(crate) struct SessionPass<'a> {
     /// Bytes that are done with, from the start of what was given.
     pub bytes: usize,
     /// What is to be done before the next call.
@@ -51,7 +51,7 @@ pub struct SessionPass<'a> {
 
 /// What a session needs from whoever drives it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum NextEvent<'a> {
+pub(crate) enum NextEvent<'a> {
     /// More bytes.
     Read,
     /// These frames, whole and end to end, are to be passed on to the others as they are.
@@ -76,7 +76,7 @@ pub enum NextEvent<'a> {
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionEnd {
+pub(crate) enum SessionEnd {
     /// The client said CLOSE.
     Closed,
     /// The client failed to authenticate too often.
@@ -89,7 +89,7 @@ pub enum SessionEnd {
 
 /// What a session counted since it was asked last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FrameCounts {
+pub(crate) struct FrameCounts {
     /// Whole frames, in the order of [`FrameType::ALL`].
     pub frames: [u32; FrameType::ALL.len()],
     /// Replies written, refusals by a rate limit included.
@@ -102,7 +102,7 @@ pub struct FrameCounts {
 
 /// One peer's state.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     policy: Arc<Policy>,
     /// Messages of this client: the connection's own, after authentication the user's.
     bucket: Arc<TokenBucket>,
@@ -118,7 +118,7 @@ pub struct Session {
 
 impl Session {
     /// A session that begins `now`, with its own bucket.
-    pub fn new(policy: Arc<Policy>, bucket: Arc<TokenBucket>, now: Instant) -> Self {
+    pub(crate) fn new(policy: Arc<Policy>, bucket: Arc<TokenBucket>, now: Instant) -> Self {
         Session {
             policy,
             bucket,
@@ -134,7 +134,7 @@ impl Session {
 
     /// Understands `received` as far as it can alone. What is left over after [`NextEvent::Read`] is
     /// the beginning of a frame and is to be given again, with more behind it.
-    pub fn poll<'a>(
+    pub(crate) fn poll<'a>(
         &mut self,
         received: &'a [u8],
         now: Instant,
@@ -292,7 +292,7 @@ impl Session {
     }
 
     /// Ends the session for `fault`; the client is told what it is told.
-    pub fn fail(&mut self, fault: Fault, out: &mut Vec<u8>) {
+    pub(crate) fn fail(&mut self, fault: Fault, out: &mut Vec<u8>) {
         if self.ended.is_none() {
             self.ended = Some(SessionEnd::Fault(fault));
             if let Some(code) = fault.code() {
@@ -303,7 +303,12 @@ impl Session {
 
     /// The credentials were right: from now on `bucket` limits this client, and `id` names the
     /// session.
-    pub fn believed(&mut self, id: &str, bucket: Option<Arc<TokenBucket>>, out: &mut Vec<u8>) {
+    pub(crate) fn believed(
+        &mut self,
+        id: &str,
+        bucket: Option<Arc<TokenBucket>>,
+        out: &mut Vec<u8>,
+    ) {
         self.authenticated = true;
         self.counts.replies += 1;
         if let Some(bucket) = bucket {
@@ -313,40 +318,41 @@ impl Session {
     }
 
     /// The credentials were wrong, of whatever kind.
-    pub fn refused(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn refused(&mut self, out: &mut Vec<u8>) {
         self.reply(FrameType::AuthReply, &[0], out);
         self.count_auth_failure(Some(out));
     }
 
     /// The data has been taken in.
-    pub fn acknowledge(&mut self, sequence: u32, out: &mut Vec<u8>) {
+    pub(crate) fn acknowledge(&mut self, sequence: u32, out: &mut Vec<u8>) {
         self.reply(FrameType::DataAck, &sequence.to_be_bytes(), out);
     }
 
     /// The data carried records that their stream refused.
-    pub fn reject(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn reject(&mut self, out: &mut Vec<u8>) {
         let message = "records rejected, see the result of their stream";
         payload::encode_error(ErrorCode::Unknown, message, out);
         self.ended = Some(SessionEnd::StreamRejected);
     }
 
     /// Whether broadcasts of others may be passed on to this client.
-    pub fn may_receive(&self) -> bool {
+    pub(crate) fn may_receive(&self) -> bool {
         !self.must_authenticate()
     }
 
     /// Whether credentials were believed.
-    pub fn authenticated(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn authenticated(&self) -> bool {
         self.authenticated
     }
 
     /// Whether a frame has begun and is not complete.
-    pub fn in_frame(&self) -> bool {
+    pub(crate) fn in_frame(&self) -> bool {
         self.frame_begun.is_some()
     }
 
     /// When the session fails unless bytes come, and for what.
-    pub fn deadline(&self) -> (Instant, Fault) {
+    pub(crate) fn deadline(&self) -> (Instant, Fault) {
         let policy = &self.policy;
         let waiting = match self.frame_begun {
             Some(begun) => (begun + policy.frame_timeout, Fault::FrameTimeout),
@@ -359,18 +365,18 @@ impl Session {
     }
 
     /// When the session fails unless the client authenticates, where it must.
-    pub fn auth_deadline(&self) -> Option<Instant> {
+    pub(crate) fn auth_deadline(&self) -> Option<Instant> {
         self.must_authenticate().then(|| self.begun + self.policy.auth_timeout)
     }
 
     /// The client is not held to account for time that was spent on this side.
-    pub fn forgive(&mut self, spent: Duration) {
+    pub(crate) fn forgive(&mut self, spent: Duration) {
         self.last_frame += spent;
         self.frame_begun = self.frame_begun.map(|begun| begun + spent);
     }
 
     /// What was counted since the last call.
-    pub fn take_counts(&mut self) -> FrameCounts {
+    pub(crate) fn take_counts(&mut self) -> FrameCounts {
         std::mem::take(&mut self.counts)
     }
 }

@@ -112,7 +112,7 @@ impl Run {
 
 /// The runs of one pass, in memory that is allocated once.
 #[derive(Debug)]
-pub struct RunList {
+pub(crate) struct RunList {
     runs: Vec<Run>,
     limit: usize,
     records: usize,
@@ -120,22 +120,23 @@ pub struct RunList {
 
 impl RunList {
     /// A list of at most `limit` runs.
-    pub fn with_limit(limit: usize) -> Self {
+    pub(crate) fn with_limit(limit: usize) -> Self {
         RunList { runs: Vec::with_capacity(limit), limit, records: 0 }
     }
 
     /// The runs that were found, in the order of their bytes.
-    pub fn runs(&self) -> &[Run] {
+    pub(crate) fn runs(&self) -> &[Run] {
         &self.runs
     }
 
     /// Data records in all runs together.
-    pub fn records(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn records(&self) -> usize {
         self.records
     }
 
     /// Packets that end within the first `records` records.
-    pub fn packets(&self, records: usize) -> usize {
+    pub(crate) fn packets(&self, records: usize) -> usize {
         let mut left = records;
         let mut packets = 0;
         for run in &self.runs {
@@ -209,7 +210,7 @@ pub enum StreamCut {
 
 /// Why a pass stopped where it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
+pub(crate) enum Stop {
     /// The rest, if any, is the beginning of a length or a record.
     NeedMore,
     /// The list of runs is full, or holds as many records as were asked for; call again after
@@ -223,7 +224,7 @@ pub enum Stop {
 
 /// What one pass understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ParsePass {
+pub(crate) struct ParsePass {
     /// Bytes that were understood, from the start of what was given.
     pub bytes: usize,
     /// Why there was no more.
@@ -244,7 +245,7 @@ enum ParserState {
 
 /// Follows one stream of packets. Remembers where in a packet it is, nothing else.
 #[derive(Clone, Debug)]
-pub struct PacketParser {
+pub(crate) struct PacketParser {
     form: RecordForm,
     state: ParserState,
     packet_bytes_limit: u64,
@@ -252,14 +253,14 @@ pub struct PacketParser {
 
 impl PacketParser {
     /// A parser at the start of a stream, refusing packets of more than `packet_bytes_limit`.
-    pub fn new(form: RecordForm, packet_bytes_limit: u64) -> Self {
+    pub(crate) fn new(form: RecordForm, packet_bytes_limit: u64) -> Self {
         let state = if form.is_bare() { ParserState::Bare } else { ParserState::Header };
         PacketParser { form, state, packet_bytes_limit }
     }
 
     /// Reads on in `received[from..]`, replacing `list` by the runs found there, of at most
     /// `records_limit` records together. A run's offset counts from the start of `received`.
-    pub fn parse(
+    pub(crate) fn parse(
         &mut self,
         received: &[u8],
         from: usize,
@@ -337,12 +338,12 @@ impl PacketParser {
     }
 
     /// Whether the end record has come.
-    pub fn ended(&self) -> bool {
+    pub(crate) fn ended(&self) -> bool {
         self.state == ParserState::Ended
     }
 
     /// Whether a packet has begun and is not complete, when `unparsed_bytes` wait for more.
-    pub fn in_packet(&self, unparsed_bytes: usize) -> bool {
+    pub(crate) fn in_packet(&self, unparsed_bytes: usize) -> bool {
         match self.state {
             ParserState::Header | ParserState::Bare => unparsed_bytes > 0,
             ParserState::Body { .. } => true,
@@ -353,7 +354,7 @@ impl PacketParser {
     /// Where the stream stands if it stops here with `unparsed_bytes` not understood, or `None`
     /// where that is its end: after the end record, or after a whole packet where closing is what
     /// ends it. `any_bytes` tells an empty stream from one between packets.
-    pub fn cut(&self, unparsed_bytes: usize, any_bytes: bool) -> Option<StreamCut> {
+    pub(crate) fn cut(&self, unparsed_bytes: usize, any_bytes: bool) -> Option<StreamCut> {
         let ends_by_closing = self.form.framing.end == End::Close;
         match (self.state, unparsed_bytes) {
             (ParserState::Ended, _) => None,
@@ -371,7 +372,7 @@ impl PacketParser {
 
 /// Whether `bytes` are packets of this form from the first byte to the last. Larger ones than are
 /// allowed count, too: they are to be refused, not taken for something else.
-pub fn is_whole_packets(form: &RecordForm, bytes: &[u8]) -> bool {
+pub(crate) fn is_whole_packets(form: &RecordForm, bytes: &[u8]) -> bool {
     if form.is_bare() {
         return !bytes.is_empty() && bytes.len().is_multiple_of(form.record_bytes);
     }

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 /// Cursors over a window of `capacity` bytes. See the module's picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window {
+pub(crate) struct Window {
     consumed: usize,
     parsed: usize,
     filled: usize,
@@ -24,46 +24,46 @@ pub struct Window {
 
 impl Window {
     /// An empty window over a storage of `capacity` bytes.
-    pub fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Window { consumed: 0, parsed: 0, filled: 0, capacity }
     }
 
     /// Where the next read may put bytes.
-    pub fn free(&self) -> Range<usize> {
+    pub(crate) fn free(&self) -> Range<usize> {
         self.filled..self.capacity
     }
 
     /// Bytes that stand in the window, consumed or not.
-    pub fn received(&self) -> Range<usize> {
+    pub(crate) fn received(&self) -> Range<usize> {
         0..self.filled
     }
 
     /// Bytes that have come in but were not parsed.
-    pub fn unparsed(&self) -> Range<usize> {
+    pub(crate) fn unparsed(&self) -> Range<usize> {
         self.parsed..self.filled
     }
 
     /// A read put `bytes` bytes at the start of [`free`](Self::free).
-    pub fn fill(&mut self, bytes: usize) {
+    pub(crate) fn fill(&mut self, bytes: usize) {
         self.filled += bytes;
         self.check();
     }
 
     /// The first `bytes` of [`unparsed`](Self::unparsed) have been understood.
-    pub fn parse(&mut self, bytes: usize) {
+    pub(crate) fn parse(&mut self, bytes: usize) {
         self.parsed += bytes;
         self.check();
     }
 
     /// Everything parsed so far stands in the columns.
-    pub fn consume_parsed(&mut self) {
+    pub(crate) fn consume_parsed(&mut self) {
         self.consumed = self.parsed;
         self.check();
     }
 
     /// Moves what is not consumed to the front, so that the next read has the most room. Moves
     /// less than one record as long as each pass consumes every whole record it finds.
-    pub fn compact(&mut self, storage: &mut [u8]) {
+    pub(crate) fn compact(&mut self, storage: &mut [u8]) {
         if self.consumed == 0 {
             return;
         }

@@ -7,7 +7,7 @@ use ringest::client::load::{
 };
 use ringest::client::messages::tls::{Trust, client_config};
 use ringest::client::messages::transport::ClientTls;
-use ringest::wire::messages::frame::{self, FrameType};
+use ringest::protocol::frame::{self, FrameType};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

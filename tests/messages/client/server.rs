@@ -1,7 +1,7 @@
 //! A small blocking server of the message protocol for the tests: a thread a connection, and on
 //! demand something else than the right answer. Shares frames with the crate and nothing more.
 
-use ringest::wire::messages::frame::{self, Frame, FrameType};
+use ringest::protocol::frame::{self, Frame, FrameType};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
