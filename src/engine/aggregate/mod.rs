@@ -7,8 +7,8 @@
 //! far, then merged into one. So memory follows the number of groups, never the number of records,
 //! and each row is merged a bounded number of times.
 //!
-//! Polars must not run inside an async runtime (`collect` panics there) nor on a worker's thread:
-//! whoever calls this does so from a plain thread.
+//! Polars blocks, and shares work out to threads of its own. Call this from a plain thread, never
+//! from a worker.
 
 mod encode;
 mod grouped;
@@ -16,6 +16,7 @@ mod keys;
 pub mod merge;
 pub mod partial_file;
 pub mod parts;
+mod row_groups;
 mod value;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ use super::plan::Plan;
 use crate::config::PENDING_ROWS;
 use partial_file::{Origin, PartialFileError};
 use polars::prelude::*;
+use row_groups::RowGroups;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -57,7 +59,7 @@ pub unsafe fn create_pool(threads: usize) {
     }
     // Whatever Polars makes on first use, it makes for this one row.
     let row = DataFrame::new_infer_height(vec![Column::new("key".into(), [0u64])]);
-    let _ = row.map(|row| row.lazy().group_by([col("key")]).agg([len()]).collect());
+    let _ = row.and_then(|row| Ok(RowGroups::of(&row, ["key"])?.sum(row.column("key")?)));
 }
 
 /// The groups of one connection so far.
@@ -250,7 +252,7 @@ fn group_rows(plan: &Plan, set: &mut ColumnSet) -> Result<DataFrame, AggregateEr
     for (source, values) in plan.sources().iter().zip(&mut set.values) {
         lent.push(lend(source.name.clone(), values));
     }
-    group(plan, lent, parts::gathered(plan.schema()))
+    group(lent, |rows| parts::gathered(plan.schema(), rows, key_names(plan)))
 }
 
 /// Groups partials, each of which counts for as many records as it stands for.
@@ -262,7 +264,7 @@ fn group_partials(plan: &Plan, set: &mut PartialSet) -> Result<DataFrame, Aggreg
     for (lane, part) in plan.lanes().iter().zip(&mut set.parts) {
         lent.push(lend(schema.part_name(lane.field, lane.part), part));
     }
-    group(plan, lent, parts::merged(schema))
+    group(lent, |rows| parts::merged(schema, rows, key_names(plan)))
 }
 
 /// A column that Polars uses, and a way to have its memory back.
@@ -298,20 +300,18 @@ fn key_name(word: usize) -> String {
     format!("key.{word}")
 }
 
-fn key_names(plan: &Plan) -> Vec<Expr> {
-    (0..plan.key_words()).map(|word| col(key_name(word))).collect()
+fn key_names(plan: &Plan) -> impl Iterator<Item = String> {
+    (0..plan.key_words()).map(key_name)
 }
 
 /// Groups one batch. The columns are lent without copying, and given back.
 fn group(
-    plan: &Plan,
     lent: Vec<Lent<'_>>,
-    aggregations: Vec<Expr>,
+    group: impl FnOnce(&DataFrame) -> PolarsResult<DataFrame>,
 ) -> Result<DataFrame, AggregateError> {
     let (columns, give_back): (Vec<Column>, Vec<_>) =
         lent.into_iter().map(|lent| (lent.column, lent.give_back)).unzip();
-    let grouped = DataFrame::new_infer_height(columns)
-        .and_then(|frame| frame.lazy().group_by(key_names(plan)).agg(aggregations).collect());
+    let grouped = DataFrame::new_infer_height(columns).and_then(|frame| group(&frame));
     give_back.into_iter().for_each(|give_back| give_back());
     Ok(grouped?)
 }
@@ -325,8 +325,9 @@ fn take_back<T: PolarsNumericType>(column: ChunkedArray<T>) -> Vec<T::Native> {
     }
 }
 
-fn merge_partials(plan: &Plan, all: DataFrame) -> Result<DataFrame, AggregateError> {
-    Ok(all.lazy().group_by(key_names(plan)).agg(parts::merged(plan.schema())).collect()?)
+fn merge_partials(plan: &Plan, mut all: DataFrame) -> Result<DataFrame, AggregateError> {
+    all.rechunk_mut_par();
+    Ok(parts::merged(plan.schema(), &all, key_names(plan))?)
 }
 
 #[cfg(test)]
