@@ -98,7 +98,7 @@ fn assert_named_only_in(words: &[&str], allowed: &dyn Fn(&Path) -> bool) {
 
 #[test]
 fn polars_is_named_in_one_module() {
-    assert_named_only_in(&["polars::", "use polars"], &|path| {
+    assert_named_only_in(&["polars::", "polars_io::", "use polars"], &|path| {
         path.parent().is_some_and(|directory| directory.ends_with("engine/aggregate"))
     });
 }

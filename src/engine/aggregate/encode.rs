@@ -5,10 +5,10 @@ use super::grouped::GroupRow;
 use super::grouped::Grouped;
 use super::value::Value;
 use crate::config::{FILE_ROWS, FileFormat};
-use polars::prelude::{
-    CompatLevel, DataFrame, IpcWriter, KeyValueMetadata, ParquetCompression, ParquetWriter,
-    PolarsResult, SerWriter,
-};
+use polars::prelude::{CompatLevel, DataFrame, PolarsResult};
+use polars_io::SerWriter;
+use polars_io::ipc::IpcWriter;
+use polars_io::parquet::write::{KeyValueMetadata, ParquetCompression, ParquetWriter};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};

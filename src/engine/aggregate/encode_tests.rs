@@ -4,7 +4,10 @@
 use super::*;
 use crate::wire::schema::{Aggregate, Endian, Framing, Function, Kind, Schema};
 use crate::wire::text::Padding;
-use polars::prelude::{Column, IpcReader, ParquetReader, SerReader};
+use polars::prelude::Column;
+use polars_io::SerReader;
+use polars_io::ipc::IpcReader;
+use polars_io::parquet::read::ParquetReader;
 use std::io::Cursor;
 
 /// Text, bytes, bool as keys; extremes, NaN and nulls beside them.

@@ -124,6 +124,6 @@ pub(crate) fn key_name(word: usize) -> String {
     format!("key.{word}")
 }
 
-pub(crate) fn key_names(plan: &Plan) -> Vec<Expr> {
-    (0..plan.key_words()).map(|word| col(key_name(word))).collect()
+pub(crate) fn key_names(plan: &Plan) -> impl Iterator<Item = String> {
+    (0..plan.key_words()).map(key_name)
 }

@@ -7,6 +7,7 @@
 use super::grouped::Grouped;
 use super::partial_file::ORIGIN_COLUMNS;
 use super::parts::{self, FinishedFrame, part_type, type_of};
+use super::row_groups::RowGroups;
 use crate::config::{LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN};
 use crate::engine::stream::received::Status;
 use crate::wire::schema::partial::Part;
@@ -15,6 +16,8 @@ use crate::wire::text::unescape;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use polars::prelude::*;
+use polars_io::SerReader;
+use polars_io::parquet::read::ParquetReader;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -148,8 +151,7 @@ pub(crate) fn merge(
     }
     let rows = read_groups(schema, result, groups)?;
     batches.add_grouped(&rows)?;
-    let keys: Vec<Expr> = result.keys().map(|key| col(key.name.as_str())).collect();
-    let merged = rows.lazy().group_by(keys).agg(parts::merged(result)).collect()?;
+    let merged = parts::merged(result, &rows, result.keys().map(|key| &key.name))?;
     let FinishedFrame { frame, overflowed } =
         parts::finish(result, &sort_by_keys(result, merged)?)?;
     let grouped = Grouped::new(Arc::clone(result), frame);
@@ -166,28 +168,37 @@ fn read_groups(
     for file in files {
         check_columns(file, &expected)?;
     }
-    if files.is_empty() {
-        let columns = expected.iter().map(|(name, dtype)| Column::new_empty(name.clone(), dtype));
-        return Ok(DataFrame::new(0, columns.collect())?);
+    let names = || expected.iter().map(|(name, _)| name.clone());
+    let mut all = DataFrame::new(0, expected.iter().map(empty_column).collect())?;
+    for file in files {
+        let frame = open(file)?.finish().map_err(|error| unreadable(file, error))?;
+        all.vstack_mut_owned(frame.select(names())?)?;
     }
-    let paths: Vec<PlRefPath> =
-        files.iter().map(|file| PlRefPath::try_from_path(file)).collect::<Result<_, _>>()?;
-    let options = ScanArgsParquet { glob: false, cache: false, ..ScanArgsParquet::default() };
+    all.rechunk_mut_par();
     let [node, connection, batch, time] = ORIGIN_COLUMNS;
     let own = [node, connection, batch].into_iter();
-    let identity = own.chain(schema.keys().map(|key| key.name.as_str())).map(col).collect();
-    let mut rows = LazyFrame::scan_parquet_files(paths.into_iter().collect(), options)?
-        .unique_stable_generic(Some(identity), UniqueKeepStrategy::First);
+    let identity = own.map(str::to_owned).chain(schema.keys().map(|key| key.name.clone()));
+    let identity: Vec<String> = identity.collect();
+    let rows = all.unique_stable(Some(&identity), UniqueKeepStrategy::First, None)?;
+    drop(all);
     let ordered = |&(_, part): &(usize, Part)| matches!(part, Part::First | Part::Last);
-    if schema.parts().iter().any(ordered) {
-        let mut order = vec![time, node, connection, batch];
-        if result.keys().len() < schema.keys().len() {
-            // Which group of a batch was first is not known; any order will do that stays.
-            order.extend(schema.keys().map(|key| key.name.as_str()));
-        }
-        rows = rows.sort(order, SortMultipleOptions::default().with_maintain_order(true));
+    if !schema.parts().iter().any(ordered) {
+        return Ok(rows);
     }
-    Ok(rows.collect()?)
+    let mut order = vec![time, node, connection, batch];
+    if result.keys().len() < schema.keys().len() {
+        // Which group of a batch was first is not known; any order will do that stays.
+        order.extend(schema.keys().map(|key| key.name.as_str()));
+    }
+    Ok(rows.sort(order, SortMultipleOptions::default().with_maintain_order(true))?)
+}
+
+fn open(file: &Path) -> Result<ParquetReader<File>, MergeError> {
+    Ok(ParquetReader::new(File::open(file).map_err(|error| unreadable(file, error))?))
+}
+
+fn empty_column((name, dtype): &(PlSmallStr, DataType)) -> Column {
+    Column::new_empty(name.clone(), dtype)
 }
 
 /// The columns of files with groups.
@@ -203,8 +214,7 @@ fn file_columns(schema: &Schema) -> Vec<(PlSmallStr, DataType)> {
 }
 
 fn check_columns(file: &Path, expected: &[(PlSmallStr, DataType)]) -> Result<(), MergeError> {
-    let opened = File::open(file).map_err(|error| unreadable(file, error))?;
-    let found = ParquetReader::new(opened).schema().map_err(|error| unreadable(file, error))?;
+    let found = open(file)?.schema().map_err(|error| unreadable(file, error))?;
     let found = polars::prelude::Schema::from_arrow_schema(&found);
     let mut found: Vec<(PlSmallStr, DataType)> = found.into_iter().collect();
     let foreign =
@@ -258,9 +268,7 @@ struct Batches {
 impl Batches {
     /// Adds what a file says about its batches.
     fn add_said(&mut self, file: &Path) -> Result<(), MergeError> {
-        let opened = File::open(file).map_err(|error| unreadable(file, error))?;
-        let frame = ParquetReader::new(opened).finish();
-        let frame = frame.map_err(|error| unreadable(file, error))?;
+        let frame = open(file)?.finish().map_err(|error| unreadable(file, error))?;
         self.add_rows(&frame).map_err(|error| MergeError::Foreign {
             file: file.display().to_string(),
             difference: error.to_string(),
@@ -300,12 +308,11 @@ impl Batches {
     /// Adds what the rows of groups themselves say.
     fn add_grouped(&mut self, rows: &DataFrame) -> PolarsResult<()> {
         let [node, connection, batch, _] = ORIGIN_COLUMNS;
-        let origin = [col(node), col(connection), col(batch)];
-        let counted = rows.clone().lazy().group_by(origin).agg([col("count").sum()]).collect()?;
-        let (nodes, connections) =
-            (counted.column(node)?.str()?, counted.column(connection)?.str()?);
-        let (batches, counts) = (counted.column(batch)?.u32()?, counted.column("count")?.u64()?);
-        for row in 0..counted.height() {
+        let groups = RowGroups::of(rows, [node, connection, batch])?;
+        let (origins, counts) = (groups.keys(), groups.sum(rows.column("count")?));
+        let (nodes, connections) = (origins[0].str()?, origins[1].str()?);
+        let (batches, counts) = (origins[2].u32()?, counts.u64()?);
+        for row in 0..groups.len() {
             let (Some(node), Some(connection)) = (nodes.get(row), connections.get(row)) else {
                 polars_bail!(ComputeError: "a row has no node or no connection");
             };

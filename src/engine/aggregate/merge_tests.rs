@@ -44,7 +44,7 @@ fn groups(schema: &Schema, records: &[Record]) -> DataFrame {
         Column::new("W".into(), records.iter().map(|r| u64::from(r.3)).collect::<Vec<_>>()),
     ];
     let frame = DataFrame::new(records.len(), columns).unwrap();
-    frame.lazy().group_by([col("K"), col("T")]).agg(parts::gathered(schema)).collect().unwrap()
+    parts::gathered(schema, &frame, ["K", "T"]).unwrap()
 }
 
 /// A directory of partials that grows.

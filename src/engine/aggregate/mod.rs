@@ -7,6 +7,7 @@ pub(crate) mod merge;
 pub(crate) mod partial_file;
 mod partials;
 pub(crate) mod parts;
+mod row_groups;
 mod value;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::engine::stream::latency::Latency;
 use crate::wire::schema::Schema;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use polars::prelude::*;
+use polars_io::parquet::write::ParquetWriter;
 use std::io::{self, Write};
 
 /// A file of partials that is not there.
@@ -146,6 +147,8 @@ mod tests {
     use crate::wire::text::Padding;
     use hdrhistogram::Histogram;
     use hdrhistogram::serialization::Deserializer;
+    use polars_io::SerReader;
+    use polars_io::parquet::read::ParquetReader;
     use std::io::Cursor;
 
     fn origin() -> Origin {
@@ -241,8 +244,7 @@ mod tests {
         assert_eq!(frame.column("min_D").unwrap().i8().unwrap().get(2), Some(-3));
         assert_eq!(frame.column("last_G").unwrap().bool().unwrap().get(1), Some(true));
         // It can be merged and finished.
-        let keys = [col("A"), col("E"), col("K")];
-        let merged = frame.lazy().group_by(keys).agg(parts::merged(&schema())).collect().unwrap();
+        let merged = parts::merged(&schema(), &frame, ["A", "E", "K"]).unwrap();
         assert_eq!(parts::finish(&schema(), &merged).unwrap().frame.height(), 3);
     }
 

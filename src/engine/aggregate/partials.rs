@@ -7,13 +7,14 @@
 //! far, then merged into one. So memory follows the number of groups, never the number of records,
 //! and each row is merged a bounded number of times.
 //!
-//! Polars must not run inside an async runtime (`collect` panics there) nor on a worker's thread:
-//! whoever calls this does so from a plain thread.
+//! Polars blocks, and shares work out to threads of its own. Call this from a plain thread, never
+//! from a worker.
 
 use super::grouped::Grouped;
 use super::keys::{self, key_name, key_names};
 use super::partial_file::{self, Origin, PartialFileError};
 use super::parts;
+use super::row_groups::RowGroups;
 use crate::config::PENDING_ROWS;
 use crate::engine::blocks::paged::SlotWords;
 use crate::engine::decode::texts::Texts;
@@ -47,7 +48,7 @@ pub unsafe fn create_pool(threads: usize) {
     }
     // Whatever Polars makes on first use, it makes for this one row.
     let row = DataFrame::new_infer_height(vec![Column::new("key".into(), [0u64])]);
-    let _ = row.map(|row| row.lazy().group_by([col("key")]).agg([len()]).collect());
+    let _ = row.and_then(|row| Ok(RowGroups::of(&row, ["key"])?.sum(row.column("key")?)));
 }
 
 /// The groups of one connection so far.
@@ -243,7 +244,7 @@ fn group_rows(plan: &Plan, set: &mut ColumnSet) -> Result<DataFrame, AggregateEr
     for (source, values) in plan.sources().iter().zip(&mut set.values) {
         lent.push(lend(source.name.clone(), values));
     }
-    group(plan, lent, parts::gathered(plan.schema()))
+    group(lent, |rows| parts::gathered(plan.schema(), rows, key_names(plan)))
 }
 
 /// Groups partials, each of which counts for as many records as it stands for.
@@ -255,7 +256,7 @@ fn group_partials(plan: &Plan, set: &mut PartialSet) -> Result<DataFrame, Aggreg
     for (lane, part) in plan.lanes().iter().zip(&mut set.parts) {
         lent.push(lend(schema.part_name(lane.field, lane.part), part));
     }
-    group(plan, lent, parts::merged(schema))
+    group(lent, |rows| parts::merged(schema, rows, key_names(plan)))
 }
 
 /// A column that Polars uses, and a way to have its memory back.
@@ -288,14 +289,12 @@ where
 
 /// Groups one batch. The columns are lent without copying, and given back.
 fn group(
-    plan: &Plan,
     lent: Vec<Lent<'_>>,
-    aggregations: Vec<Expr>,
+    group: impl FnOnce(&DataFrame) -> PolarsResult<DataFrame>,
 ) -> Result<DataFrame, AggregateError> {
     let (columns, give_back): (Vec<Column>, Vec<_>) =
         lent.into_iter().map(|lent| (lent.column, lent.give_back)).unzip();
-    let grouped = DataFrame::new_infer_height(columns)
-        .and_then(|frame| frame.lazy().group_by(key_names(plan)).agg(aggregations).collect());
+    let grouped = DataFrame::new_infer_height(columns).and_then(|frame| group(&frame));
     give_back.into_iter().for_each(|give_back| give_back());
     Ok(grouped?)
 }
@@ -309,8 +308,9 @@ fn take_back<T: PolarsNumericType>(column: ChunkedArray<T>) -> Vec<T::Native> {
     }
 }
 
-fn merge_partials(plan: &Plan, all: DataFrame) -> Result<DataFrame, AggregateError> {
-    Ok(all.lazy().group_by(key_names(plan)).agg(parts::merged(plan.schema())).collect()?)
+fn merge_partials(plan: &Plan, mut all: DataFrame) -> Result<DataFrame, AggregateError> {
+    all.rechunk_mut_par();
+    Ok(parts::merged(plan.schema(), &all, key_names(plan))?)
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
-//! Parts of groups: made of rows, merged with each other, and made into a result, as Polars
-//! expressions over any keys. Reads no files, keeps nothing, and knows no codes of texts.
+//! Parts of groups: made of rows, merged with each other, and made into a result, over any keys.
+//! Reads no files, keeps nothing, and knows no codes of texts.
 //!
 //! A *part* is what a function needs of a field's values so that two pieces of a group can be
 //! merged: a sum for a mean, mean and squared distances for a variance. Integers and sums of them
 //! are exact. A 64-bit field has its sum in two columns, `sum_X * 2^32 + sum_low_X`, each of which
 //! is far from its own end; both are put together in 128 bits.
 
+use super::row_groups::RowGroups;
 use crate::wire::schema::partial::Part;
 use crate::wire::schema::{Aggregate, Field, Function, Kind, Schema};
 use polars::prelude::*;
@@ -24,132 +25,187 @@ pub(crate) struct FinishedFrame {
     pub overflowed: Vec<String>,
 }
 
-/// Parts merged with parts of the same groups: `count` and each part, for `group_by`.
+/// Merges parts with parts of the same groups: the keys, `count` and each part.
 ///
-/// Within a group the rows stand in the order of time, of which the first and last values are.
-pub(crate) fn merged(schema: &Schema) -> Vec<Expr> {
-    let parts = schema.parts().into_iter().map(|(field, part)| {
+/// `frame` has the columns that `keys` names, `count` and each part. Within a group the rows stand
+/// in the order of time, of which the first and last values are.
+///
+/// # Errors
+/// Where a column is missing or of another type.
+pub(crate) fn merged(
+    schema: &Schema,
+    frame: &DataFrame,
+    keys: impl IntoIterator<Item: AsRef<str>>,
+) -> PolarsResult<DataFrame> {
+    let groups = RowGroups::of(frame, keys)?;
+    let count = frame.column("count")?;
+    let mut columns = groups.keys();
+    columns.push(groups.sum(count).with_name("count".into()));
+    for (field, part) in schema.parts() {
         let name = schema.part_name(field, part);
-        let of = |part| col(schema.part_name(field, part));
-        let own = of(part);
-        let merged = match (part, schema.fields()[field].kind) {
-            (Part::Sum, Kind::U64) => upper_unsigned(own, of(Part::SumLow)),
-            (Part::Sum, Kind::I64) => upper_signed(own, of(Part::SumLow)),
-            (Part::Sum, Kind::U32) => checked_unsigned(own),
-            (Part::Sum, Kind::I32) => checked_signed(own),
+        let kind = schema.fields()[field].kind;
+        let of = |part| frame.column(&schema.part_name(field, part));
+        let own = of(part)?;
+        let column = match (part, kind) {
+            (Part::Sum, Kind::U64 | Kind::I64) => upper(&groups, own, of(Part::SumLow)?.u64()?)?,
+            (Part::Sum, Kind::U32) => checked_unsigned(&groups, own)?,
+            (Part::Sum, Kind::I32) => checked_signed(&groups, own)?,
             // 2^48 records of the largest value do not reach the end of 64 bits.
-            (Part::Sum, _) => own.sum(),
-            (Part::SumLow, _) => lower(own),
-            (Part::Min, kind) => comparable(own, kind).min(),
-            (Part::Max, kind) => comparable(own, kind).max(),
-            (Part::First, _) => own.first(),
-            (Part::Last, _) => own.last(),
-            (Part::Mean, _) => merged_mean(own),
-            (Part::M2, _) => merged_m2(of(Part::Mean), own),
+            (Part::Sum, _) => groups.sum(own),
+            (Part::SumLow, _) => lower(&groups, own.u64()?)?.into_column(),
+            (Part::Min, _) => groups.min(&comparable(own, kind)?),
+            (Part::Max, _) => groups.max(&comparable(own, kind)?),
+            (Part::First, _) => groups.first(own),
+            (Part::Last, _) => groups.last(own),
+            (Part::Mean, _) => merged_mean(&groups, own, count)?,
+            (Part::M2, _) => merged_m2(&groups, of(Part::Mean)?, own, count)?,
         };
-        merged.alias(name)
-    });
-    std::iter::once(col("count").sum()).chain(parts).collect()
+        columns.push(column.with_name(name.into()));
+    }
+    DataFrame::new(groups.len(), columns)
 }
 
-/// Parts of rows: `count` and each part, for `group_by`.
+/// Makes parts of rows: the keys, `count` and each part.
 ///
 /// Columns are named as their fields, of u64, i64 or f64, bool as u64. A 64-bit integer that is
 /// summed has its halves beside it: `X.high` is `v >> 32`, `X.low` the rest as u64.
-pub(crate) fn gathered(schema: &Schema) -> Vec<Expr> {
-    let parts = schema.parts().into_iter().map(|(field, part)| {
+///
+/// # Errors
+/// Where a column is missing or of another type.
+pub(crate) fn gathered(
+    schema: &Schema,
+    frame: &DataFrame,
+    keys: impl IntoIterator<Item: AsRef<str>>,
+) -> PolarsResult<DataFrame> {
+    let groups = RowGroups::of(frame, keys)?;
+    let mut columns = groups.keys();
+    columns.push(groups.counts()?.with_name("count".into()));
+    for (field, part) in schema.parts() {
         let Field { name, kind, .. } = &schema.fields()[field];
-        let values = || col(name.as_str());
-        let half = |which| col(format!("{name}.{which}"));
-        let gathered = match (part, kind) {
-            (Part::Sum, Kind::U64) => upper_unsigned(half("high"), half("low")),
-            (Part::Sum, Kind::I64) => upper_signed(half("high"), half("low")),
-            (Part::Sum, _) => values().sum(),
-            (Part::SumLow, _) => lower(half("low")),
-            (Part::Min, _) => values().min(),
-            (Part::Max, _) => values().max(),
-            (Part::First, _) => values().first(),
-            (Part::Last, _) => values().last(),
-            (Part::Mean, _) => mean_of(values()),
-            (Part::M2, _) => {
-                let distance = values().cast(DataType::Float64) - mean_of(values());
-                (distance.clone() * distance).sum()
+        let values = || frame.column(name);
+        let half = |which| frame.column(&format!("{name}.{which}"));
+        let column = match (part, kind) {
+            (Part::Sum, Kind::U64 | Kind::I64) => {
+                upper(&groups, half("high")?, half("low")?.u64()?)?
             }
+            (Part::Sum, _) => groups.sum(values()?),
+            (Part::SumLow, _) => lower(&groups, half("low")?.u64()?)?.into_column(),
+            (Part::Min, _) => groups.min(values()?),
+            (Part::Max, _) => groups.max(values()?),
+            (Part::First, _) => groups.first(values()?),
+            (Part::Last, _) => groups.last(values()?),
+            (Part::Mean, _) => mean(&groups, values()?)?,
+            (Part::M2, _) => m2(&groups, values()?)?,
         };
-        gathered.alias(schema.part_name(field, part))
-    });
-    std::iter::once(len().cast(DataType::UInt64).alias("count")).chain(parts).collect()
+        columns.push(column.with_name(schema.part_name(field, part).into()));
+    }
+    DataFrame::new(groups.len(), columns)
 }
 
-/// Sum of upper halves, with what the lower ones carry over.
-fn upper_unsigned(upper: Expr, low: Expr) -> Expr {
-    upper.sum() + carry(low)
+/// Sums of numbers of which no group has a null.
+fn sums(groups: &RowGroups, numbers: UInt64Chunked) -> PolarsResult<UInt64Chunked> {
+    groups.sum(&numbers.into_column()).u64().cloned()
 }
 
-fn upper_signed(upper: Expr, low: Expr) -> Expr {
-    upper.sum() + carry(low).cast(DataType::Int64)
+/// Sums of upper halves, with what the lower ones carry over.
+fn upper(groups: &RowGroups, upper: &Column, low: &UInt64Chunked) -> PolarsResult<Column> {
+    let upper = groups.sum(upper);
+    let carry = carry(groups, low)?.into_column().cast(upper.dtype())?;
+    upper + carry
 }
 
-/// Sum of lower halves, without what is carried over.
-fn lower(low: Expr) -> Expr {
-    (low % lit(HALF)).sum() % lit(HALF)
+/// Sums of lower halves, without what is carried over.
+fn lower(groups: &RowGroups, low: &UInt64Chunked) -> PolarsResult<UInt64Chunked> {
+    Ok(sums(groups, low.apply_values(|low| low % HALF))?.apply_values(|sum| sum % HALF))
 }
 
 /// What sums of lower halves carry over to the upper ones. Each is cut before it is added, so
 /// that 2^32 of them fit.
-fn carry(low: Expr) -> Expr {
-    (low.clone() / lit(HALF)).sum() + (low % lit(HALF)).sum() / lit(HALF)
+fn carry(groups: &RowGroups, low: &UInt64Chunked) -> PolarsResult<UInt64Chunked> {
+    let whole = sums(groups, low.apply_values(|low| low / HALF))?;
+    let rest = sums(groups, low.apply_values(|low| low % HALF))?;
+    Ok(whole + rest.apply_values(|rest| rest / HALF))
 }
 
-/// A sum of sums in 64 bits; null where it does not fit, and of null for good.
-fn checked_unsigned(sums: Expr) -> Expr {
-    let upper = upper_unsigned(sums.clone() / lit(HALF), sums.clone() % lit(HALF));
-    let fits = upper.clone().lt(lit(HALF)).and(sums.clone().null_count().eq(lit(0)));
-    let sum = (upper % lit(HALF)) * lit(HALF) + lower(sums);
-    when(fits).then(sum).otherwise(lit(NULL))
+/// Sums of sums in 64 bits; null where one does not fit, and of null for good.
+fn checked_unsigned(groups: &RowGroups, sums: &Column) -> PolarsResult<Column> {
+    let values = sums.u64()?;
+    let high = values.apply_values(|value| value / HALF).into_column();
+    let low = values.apply_values(|value| value % HALF);
+    let wide = wide_sums(groups, &high.cast(&DataType::Int64)?, &low)?;
+    let sums = wide.into_iter().map(|sum| u64::try_from(sum?).ok());
+    Ok(sums.collect::<UInt64Chunked>().into_column())
 }
 
-fn checked_signed(sums: Expr) -> Expr {
-    // The remainder goes down, so the lower half is none below zero; what is left divides evenly.
-    let low = sums.clone() % lit(SIGNED_HALF);
-    let upper = (sums.clone() - low.clone()) / lit(SIGNED_HALF);
-    let low = low.cast(DataType::UInt64);
-    let upper = upper_signed(upper, low.clone());
-    let least = -(SIGNED_HALF / 2);
-    let fits = upper.clone().gt_eq(lit(least)).and(upper.clone().lt(lit(SIGNED_HALF / 2)));
-    let fits = fits.and(sums.null_count().eq(lit(0)));
-    // What does not fit is not multiplied: that would overflow on the way to null.
-    let kept = when(fits.clone()).then(upper).otherwise(lit(0_i64));
-    let sum = kept * lit(SIGNED_HALF) + lower(low).cast(DataType::Int64);
-    when(fits).then(sum).otherwise(lit(NULL))
+fn checked_signed(groups: &RowGroups, sums: &Column) -> PolarsResult<Column> {
+    let values = sums.i64()?;
+    // Both go down, so the lower half is never below zero.
+    let high = values.apply_values(|value| value.div_euclid(SIGNED_HALF)).into_column();
+    let low = values.apply_values(|value| value.rem_euclid(SIGNED_HALF)).into_column();
+    let wide = wide_sums(groups, &high, low.cast(&DataType::UInt64)?.u64()?)?;
+    let sums = wide.into_iter().map(|sum| i64::try_from(sum?).ok());
+    Ok(sums.collect::<Int64Chunked>().into_column())
+}
+
+/// Sums in 128 bits of numbers whose halves are apart; none where one of the numbers is null.
+fn wide_sums(
+    groups: &RowGroups,
+    high: &Column,
+    low: &UInt64Chunked,
+) -> PolarsResult<Vec<Option<i128>>> {
+    let nulls = groups.sum(&low.is_null().into_column().cast(&DataType::UInt64)?);
+    let upper = upper(groups, high, low)?;
+    let lower = lower(groups, low)?;
+    let halves = upper.i64()?.into_no_null_iter().zip(lower.into_no_null_iter());
+    let sums = halves.zip(nulls.u64()?.into_no_null_iter()).map(|((upper, lower), nulls)| {
+        (nulls == 0).then(|| i128::from(upper) * i128::from(HALF) + i128::from(lower))
+    });
+    Ok(sums.collect())
 }
 
 /// Values of which Polars knows the least: bool as a number.
-fn comparable(values: Expr, kind: Kind) -> Expr {
+fn comparable(values: &Column, kind: Kind) -> PolarsResult<Column> {
     match kind {
-        Kind::Bool => values.cast(DataType::UInt8),
-        _ => values,
+        Kind::Bool => values.cast(&DataType::UInt8),
+        _ => Ok(values.clone()),
     }
 }
 
 /// Mean around the first value: what the values have in common takes no digits from it.
-fn mean_of(values: Expr) -> Expr {
-    let values = values.cast(DataType::Float64);
-    let first = values.clone().first();
-    first.clone() + (values - first).mean()
+fn mean(groups: &RowGroups, values: &Column) -> PolarsResult<Column> {
+    let values = values.cast(&DataType::Float64)?;
+    let (runs, first) = (groups.runs(), groups.first(&values));
+    let distance = (runs.ordered(&values)? - runs.spread(&first)?)?;
+    first + runs.mean(&distance)
+}
+
+fn m2(groups: &RowGroups, values: &Column) -> PolarsResult<Column> {
+    let values = values.cast(&DataType::Float64)?;
+    let (runs, mean) = (groups.runs(), mean(groups, &values)?);
+    let distance = (runs.ordered(&values)? - runs.spread(&mean)?)?;
+    Ok(runs.sum(&(&distance * &distance)?))
 }
 
 /// Chan, Golub and LeVeque 1983, of any number of pieces at once.
-fn merged_mean(mean: Expr) -> Expr {
-    let count = || col("count").cast(DataType::Float64);
-    let first = mean.clone().first();
-    let beyond = ((mean - first.clone()) * count()).sum();
-    first + beyond.true_div(count().sum())
+fn merged_mean(groups: &RowGroups, mean: &Column, count: &Column) -> PolarsResult<Column> {
+    let count = count.cast(&DataType::Float64)?;
+    let (runs, first) = (groups.runs(), groups.first(mean));
+    let distance = (runs.ordered(mean)? - runs.spread(&first)?)?;
+    let beyond = runs.sum(&(distance * runs.ordered(&count)?)?);
+    first + (beyond / groups.sum(&count))?
 }
 
-fn merged_m2(mean: Expr, m2: Expr) -> Expr {
-    let distance = mean.clone() - merged_mean(mean);
-    m2.sum() + (distance.clone() * distance * col("count").cast(DataType::Float64)).sum()
+fn merged_m2(
+    groups: &RowGroups,
+    mean: &Column,
+    m2: &Column,
+    count: &Column,
+) -> PolarsResult<Column> {
+    let count = count.cast(&DataType::Float64)?;
+    let (runs, merged) = (groups.runs(), merged_mean(groups, mean, &count)?);
+    let distance = (runs.ordered(mean)? - runs.spread(&merged)?)?;
+    let between = ((&distance * &distance)? * runs.ordered(&count)?)?;
+    groups.sum(m2) + runs.sum(&between)
 }
 
 /// The result of merged parts: `frame` has the keys under their names with their final types,

@@ -112,8 +112,13 @@ fn rows_frame(schema: &Schema, rows: &[PartsRow]) -> DataFrame {
     DataFrame::new(rows.len(), columns).unwrap()
 }
 
-fn grouped(frame: DataFrame, aggregates: Vec<Expr>) -> DataFrame {
-    frame.lazy().group_by([col("key")]).agg(aggregates).collect().unwrap()
+fn gather(schema: &Schema, rows: &[PartsRow]) -> DataFrame {
+    gathered(schema, &rows_frame(schema, rows), ["key"]).unwrap()
+}
+
+fn merge(schema: &Schema, mut parts: DataFrame) -> DataFrame {
+    parts.rechunk_mut();
+    merged(schema, &parts, ["key"]).unwrap()
 }
 
 /// The parts with the types that files give them.
@@ -247,27 +252,27 @@ fn rest() -> Schema {
 
 /// The rows at once, and in pieces whose parts are merged, as wide and as narrow as may be.
 fn check(schema: &Schema, rows: &[PartsRow], pieces: &[usize]) {
-    let whole = grouped(rows_frame(schema, rows), gathered(schema));
+    let whole = gather(schema, rows);
     assert_expected(schema, &finished(schema, whole.clone()), rows);
     let mut rest = rows;
     let mut frames = vec![whole.head(Some(0))];
     for &piece in pieces.iter().chain([&rows.len()]) {
         let (rows, later) = rest.split_at(piece.min(rest.len()));
-        frames.push(grouped(rows_frame(schema, rows), gathered(schema)));
+        frames.push(gather(schema, rows));
         rest = later;
     }
-    let wide = grouped(stacked(frames.clone()), merged(schema));
+    let wide = merge(schema, stacked(frames.clone()));
     assert_expected(schema, &finished(schema, wide), rows);
     let frames: Vec<DataFrame> = frames.iter().map(|frame| narrowed(schema, frame)).collect();
-    let narrow = grouped(stacked(frames.clone()), merged(schema));
+    let narrow = merge(schema, stacked(frames.clone()));
     assert_expected(schema, &finished(schema, narrow.clone()), rows);
     // Merging in two steps is merging in one.
     let (front, back) = frames.split_at(frames.len() / 2);
     let steps = [front, back].into_iter().filter(|frames| !frames.is_empty()).map(|frames| {
-        let merged = grouped(stacked(frames.to_vec()), merged(schema));
+        let merged = merge(schema, stacked(frames.to_vec()));
         narrowed(schema, &merged)
     });
-    let twice = grouped(stacked(steps), merged(schema));
+    let twice = merge(schema, stacked(steps));
     assert_expected(schema, &finished(schema, twice), rows);
 }
 
@@ -311,8 +316,7 @@ fn minimum_and_maximum_leave_nan_out_unless_there_is_nothing_else() {
             .map(|(key, bits)| (key, vec![bits]))
             .to_vec();
     check(&schema, &rows, &[2, 1]);
-    let FinishedFrame { frame, .. } =
-        finished(&schema, grouped(rows_frame(&schema, &rows), gathered(&schema)));
+    let FinishedFrame { frame, .. } = finished(&schema, gather(&schema, &rows));
     let least = frame.column("f0_min").unwrap().f64().unwrap();
     assert!(least.get(0).unwrap().is_nan() && least.get(1) == Some(40.0 / 8.0 - 1000.0));
 }
@@ -365,10 +369,10 @@ fn a_sum_that_leaves_64_bits_is_null_for_good_and_named() {
         (5, 1, highest),
         (5, 2, lowest),
     ]);
-    let merged_once = grouped(frame, merged(&schema));
+    let merged_once = merge(&schema, frame);
     let again = stacked([merged_once.clone(), parts(&[(3, 1, 1), (4, 0, 0), (6, 1, 1)])]);
     for (merged_frame, kept) in
-        [(merged_once, vec![Some(-1)]), (grouped(again, merged(&schema)), vec![Some(-1), Some(1)])]
+        [(merged_once, vec![Some(-1)]), (merge(&schema, again), vec![Some(-1), Some(1)])]
     {
         let FinishedFrame { frame, overflowed } = finished(&schema, merged_frame);
         assert_eq!(overflowed, ["f0_sum", "f1_mean", "f1_sum"]);
@@ -395,10 +399,10 @@ fn a_variance_far_from_zero_keeps_its_digits() {
         let mut frames = Vec::new();
         for &piece in pieces.iter().chain([&rows.len()]) {
             let (rows, later) = rest.split_at(piece.min(rest.len()));
-            frames.push(grouped(rows_frame(&schema, rows), gathered(&schema)));
+            frames.push(gather(&schema, rows));
             rest = later;
         }
-        let merged = grouped(stacked(frames), merged(&schema));
+        let merged = merge(&schema, stacked(frames));
         let FinishedFrame { frame, .. } = finished(&schema, merged);
         let variance = frame.column("f0_var").unwrap().f64().unwrap().get(0).unwrap();
         assert!((variance - 8.25 * 10_000.0 / 9999.0).abs() < 1e-9, "{variance}");
@@ -409,7 +413,7 @@ fn a_variance_far_from_zero_keeps_its_digits() {
 fn parts_that_cannot_be_are_an_error() {
     let schema = schema(&[Kind::I8, Kind::U64], &[(0, Function::Min), (1, Function::Sum)]);
     let rows: Vec<PartsRow> = vec![(1, vec![1, 1])];
-    let good = grouped(rows_frame(&schema, &rows), gathered(&schema));
+    let good = gather(&schema, &rows);
     let mut wide = good.clone();
     wide.with_column(Int64Chunked::from_vec("min_f0".into(), vec![128]).into_column()).unwrap();
     let mut null = good.clone();
