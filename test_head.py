@@ -111,7 +111,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--connections", type=integer(1), default=10, metavar="N", help="one process for each")
     add("--port", type=integer(1, 65_535), default=9000, help="the engine's port for records")
     packet_records = integer(1, 1_000_000)
-    add("--packet-records", type=packet_records, default=4, metavar="N", help="in one write")
+    add("--packet-records", type=packet_records, default=4, metavar="N", help="records per packet")
     add("--padding", choices=("space", "nul", "mixed"), default="space", help="what fills up E")
     add("--seed", type=int, help="repeats an earlier run; without it, a random seed is used")
     add("--expect", type=writable, metavar="FILE", help="write the expected results here, as JSON")
@@ -234,7 +234,6 @@ def draw_records(
     while True:
         drawn = zip(
             rng.choices(groups, k=DRAW_RECORDS),
-            # Cut from random bytes, which is faster than drawing numbers.
             B_AND_D.iter_unpack(rng.randbytes(DRAW_RECORDS * B_AND_D.size)),
             [rng.random() * C_MAX for _ in range(DRAW_RECORDS)],
             # A generator of its own: the padding must not change the values.
