@@ -190,7 +190,7 @@ def test_close_of_a_server_that_never_closes() -> None:
             ping = asyncio.create_task(client.ping())
             await asyncio.sleep(0)
             await client.close()
-            with pytest.raises(ConnectionLostError, match="PING had been sent"):
+            with pytest.raises(ConnectionLostError, match="PING was sent"):
                 await ping
 
     run(scenario())
@@ -391,7 +391,7 @@ def test_without_heartbeats_none_are_sent() -> None:
     ],
 )
 def test_arguments_that_make_no_sense(arguments: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"must be|give"):
+    with pytest.raises(ValueError, match=r"must be|give|TLS"):
         BinaryProtocolClient(**arguments)
 
 
@@ -442,10 +442,10 @@ def test_tls_trusts_nobody_unasked(certificate: tuple[Path, Path]) -> None:
         trusting = ssl.create_default_context(cafile=certificate[0])
         async with scripted(silent, tls=server_context(certificate)) as port:
             stranger = BinaryProtocolClient("localhost", port, ssl=True)
-            with pytest.raises(ConnectError, match=r"certificate of .* refused"):
+            with pytest.raises(ConnectError, match=r"certificate of .* rejected"):
                 await stranger.connect()
             other_name = BinaryProtocolClient("127.0.0.1", port, ssl=trusting)
-            with pytest.raises(ConnectError, match=r"certificate of .* refused"):
+            with pytest.raises(ConnectError, match=r"certificate of .* rejected"):
                 await other_name.connect()
 
     run(scenario())

@@ -201,7 +201,7 @@ def test_what_a_server_wrote_is_shown_without_control_characters() -> None:
 
 def test_credentials_count_bytes_and_not_characters() -> None:
     assert Credentials("ü" * 127, "").payload()[:3] == b"\xfe\xc3\xbc"
-    with pytest.raises(ValueError, match="more than 255 bytes"):
+    with pytest.raises(ValueError, match="longer than 255 bytes"):
         Credentials("ü" * 128, "")
     Credentials("", "x" * 65_534)
     with pytest.raises(ValueError, match="do not fit into one message"):

@@ -179,13 +179,13 @@ def test_a_key_alone_can_be_empty_text(tmp_path: Path) -> None:
 
 def test_files_that_are_no_result_are_told_why(tmp_path: Path) -> None:
     cases = [
-        ("a.txt", b"", "'.txt' is no result file; known are .parquet, .arrow, .csv, .ndjson"),
-        ("a.csv", b"", "without even a line of names"),
-        ("a.csv", b"a,b\n1\n", "is it a whole file"),
-        ("a.csv", b"\xff\n", "is it a whole file"),
+        ("a.txt", b"", "unknown extension '.txt'; expected one of .parquet, .arrow, .csv, .ndjson"),
+        ("a.csv", b"", "expected a line of column names"),
+        ("a.csv", b"a,b\n1\n", "check that the file is complete"),
+        ("a.csv", b"\xff\n", "check that the file is complete"),
         ("a.ndjson", b'{"a":1}\n{"b":1}\n', "line 2 has b, not a"),
-        ("a.ndjson", b'{"a":1', "is it a whole file"),
-        ("a.ndjson", b"3\n", "is it a whole file"),
+        ("a.ndjson", b'{"a":1', "check that the file is complete"),
+        ("a.ndjson", b"3\n", "check that the file is complete"),
     ]
     for name, data, why in cases:
         path = tmp_path / name
@@ -202,18 +202,18 @@ def test_files_that_are_no_result_are_told_why(tmp_path: Path) -> None:
         for data in (b"", b"PAR1", whole[:-20]):
             path = tmp_path / f"cut.{extension}"
             path.write_bytes(data)
-            with pytest.raises(ResultError, match="is it a whole file"):
+            with pytest.raises(ResultError, match="check that the file is complete"):
                 read_result(path)
 
 
 def test_columns_have_to_be_those_of_the_schema(tmp_path: Path) -> None:
     for extension in ("csv", "ndjson", "parquet"):
         path = WRITERS[extension](tmp_path / f"a.{extension}")
-        with pytest.raises(ResultError, match="give the schema that the engine had"):
+        with pytest.raises(ResultError, match="pass the schema that the engine used"):
             read_result(path, Schema.default())
     path = write_csv(tmp_path / "a.csv")
     path.write_text(path.read_text().replace("-3", "x"))
-    with pytest.raises(ResultError, match="is it a whole file"):
+    with pytest.raises(ResultError, match="check that the file is complete"):
         read_result(path, SCHEMA)
 
 

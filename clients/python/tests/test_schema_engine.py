@@ -1,24 +1,23 @@
-"""Schemas, result files and test_head.py against the real program: `serve --schema --output`.
+"""Schemas, result files and `python3 -m ringest send` against the real engine.
 
-The same stream goes through two decoders of other authors, the engine's and a naive one of these
-tests, and through two senders; all have to agree.
+The engine and the naive decoder of these tests have to agree on the same stream, whether it comes
+from `RecordSender` or from the command.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import random
 import struct
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engine_process import BINARY, engine
 from naive_records import random_schema
-from test_head_schemas import TEST_HEAD, grouped
+from naive_result import assert_groups_match, naive_groups
+from test_send_command import run_send
 
 from ringest import (
     Field,
@@ -59,16 +58,8 @@ EVERY = Schema(
 
 
 def assert_same(wanted: list[dict[str, Any]], got: list[dict[str, Any]]) -> None:
-    """Equal, but for the order of additions."""
-    assert len(wanted) == len(got)
-    for one, other in zip(wanted, got, strict=True):
-        assert list(one) == list(other)
-        for name, value in one.items():
-            if isinstance(value, float):
-                close = math.isclose(value, other[name], rel_tol=1e-9, abs_tol=1e-6)
-                assert close, (name, value, other[name])
-            else:
-                assert value == other[name], (name, value, other[name])
+    """Asserts that groups are equal; the engine may add in another order."""
+    assert_groups_match(wanted, got, relative=1e-9, absolute=1e-6)
 
 
 def in_json(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -131,7 +122,7 @@ def test_every_type_goes_through_to_every_format(file_format: str, tmp_path: Pat
 
     result, path = receive(EVERY, tmp_path, file_format, send)
     assert sender is not None
-    wanted = grouped(EVERY, records)
+    wanted = naive_groups(EVERY, records)
     assert any(row["u64_sum"] is None for row in wanted)
     assert any(row["u64_sum"] is not None for row in wanted)
     assert (result["status"], result["records"]) == ("complete", 2000)
@@ -187,15 +178,15 @@ def test_a_stream_without_records_gives_columns_without_rows(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_what_test_head_expects_of_random_schemas_comes_out(seed: int, tmp_path: Path) -> None:
+def test_the_engine_gives_the_result_that_the_command_expects(seed: int, tmp_path: Path) -> None:
     schema = random_schema(random.Random(1000 + seed))
     expected_path = tmp_path / "expected.json"
 
     def send(port: int) -> None:
-        command = [sys.executable, str(TEST_HEAD), HOST, "5000", "--port", str(port)]
-        command += ["--connections", "1", "--schema", str(tmp_path / "schema.toml")]
-        command += ["--seed", str(seed), "--padding", "mixed", "--expect", str(expected_path)]
-        subprocess.run(command, check=True, capture_output=True)
+        options = ["--port", str(port), "--connections", "1", "--records", "5000"]
+        options += ["--schema", str(tmp_path / "schema.toml"), "--seed", str(seed)]
+        done = run_send(*options, "--padding", "mixed", "--expect", str(expected_path))
+        assert done.returncode == 0, done.stderr
 
     result, path = receive(schema, tmp_path, "ndjson", send)
     expected = json.loads(expected_path.read_text())["connections"][0]
@@ -216,7 +207,7 @@ def test_the_struct_notation_means_the_same_to_the_engine() -> None:
             sender.send_many(records)
         (result,) = running.wait()
     assert result["status"] == "complete"
-    assert_same(grouped(schema, records), result["groups"])
+    assert_same(naive_groups(schema, records), result["groups"])
 
 
 @pytest.mark.parametrize(
