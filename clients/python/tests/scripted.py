@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 PING, PONG, ECHO, ECHO_REPLY, BROADCAST, AUTH, AUTH_REPLY, DATA, DATA_ACK, CLOSE = range(1, 11)
@@ -113,6 +114,13 @@ async def serve(peer: Peer) -> None:
 async def silent(peer: Peer) -> None:
     """The handler of a server that never says anything."""
     await peer.until_gone()
+
+
+def server_context(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    """The TLS settings of a server with this certificate and key."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    return context
 
 
 @asynccontextmanager
