@@ -320,17 +320,18 @@ def test_a_closing_error_is_told_to_the_oldest_request(code: int, kind: type[Ser
 
 def test_the_reason_goes_to_the_oldest_request_that_somebody_waits_for() -> None:
     async def scenario() -> None:
-        cancelled = asyncio.Event()
+        both_sent, cancelled = asyncio.Event(), asyncio.Event()
 
         async def refuse(peer: Peer) -> None:
             for _ in range(2):
                 await peer.expect(ECHO)
+            both_sent.set()
             await cancelled.wait()
             await peer.write(error_frame(TIMEOUT, "too slow"))
 
         async with scripted(refuse) as port, BinaryProtocolClient("127.0.0.1", port) as client:
             first, second = (asyncio.create_task(client.echo(b"")) for _ in range(2))
-            await asyncio.sleep(0.05)
+            await both_sent.wait()
             first.cancel()
             await asyncio.wait([first])
             cancelled.set()
@@ -366,12 +367,13 @@ def test_a_server_without_a_free_place(hard: bool) -> None:
 
     async def scenario() -> None:
         async with scripted(refuse) as port:
-            # The requests of the second half come when the refusal has been read.
-            for wait_s in [0.0] * 10 + [0.02] * 10:
+            for number in range(20):
                 client = BinaryProtocolClient("127.0.0.1", port)
                 await client.connect()
-                if wait_s > 0.0:
-                    await asyncio.sleep(wait_s)
+                if number % 2 == 1:
+                    # In every second round, the refusal has been read before the requests.
+                    with pytest.raises(ConnectionLimitExceeded):
+                        await anext(client.broadcasts())
                 results = await asyncio.gather(
                     *(client.ping() for _ in range(10)), return_exceptions=True
                 )
