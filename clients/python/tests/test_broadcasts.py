@@ -12,7 +12,7 @@ from ringest import BinaryProtocolClient, NotConnected
 
 
 async def announce(peer: Peer) -> None:
-    """Ten broadcasts around the answer to an ECHO, then as it should be."""
+    """Sends ten broadcasts around the answer to an ECHO, then serves as usual."""
     message = await peer.read()
     frames = [frame(BROADCAST, bytes([number])) for number in range(10)]
     await peer.write(*frames[:5], answer_to(*message), *frames[5:])

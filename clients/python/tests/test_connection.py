@@ -87,7 +87,7 @@ def test_a_host_without_an_address() -> None:
 
 def test_connecting_has_an_end() -> None:
     async def scenario() -> None:
-        # A full queue of connections that nobody accepts: the next one gets no answer.
+        # The backlog is full and nobody accepts, so further connections get no answer.
         with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
             port = listener.getsockname()[1]
             clients = [
@@ -234,7 +234,7 @@ def test_heartbeats_keep_an_idle_connection() -> None:
         async def count(peer: Peer) -> None:
             for _ in range(5):
                 await peer.write(frame(PONG, await peer.expect(PING)))
-            # Refused, and yet a sign of life.
+            # A refusal is a sign of life too.
             await peer.expect(PING)
             await peer.write(error_frame(RATE_LIMITED, "rate limit exceeded for PING"))
             await peer.write(frame(PONG, await peer.expect(PING)))

@@ -1,4 +1,4 @@
-"""Errors on one connection: refusals, broken rules, broken connections, and who learns of them."""
+"""Errors on one connection: refusals, protocol violations, lost connections, and who gets them."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ def test_a_closing_error_is_told_to_the_oldest_request(code: int, kind: type[Ser
             assert type(first) is kind
             assert "the reason" in first.message
             if kind is ConnectionLimitExceeded:
-                # Nothing was processed, whichever it was.
+                # Neither request was processed.
                 assert type(second) is kind
             else:
                 assert isinstance(second, ConnectionLostError)

@@ -1,4 +1,4 @@
-"""A lost connection that is opened again: what is repeated, what never is, and when it ends."""
+"""Reconnecting: what is sent again, what never is, and when the client gives up."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ QUICK = ReconnectPolicy(delay_min_s=0.005, delay_max_s=0.02)
 
 
 async def drop(peer: Peer) -> None:
-    """Takes one message and is gone."""
+    """Reads one message and disconnects."""
     await peer.read()
 
 
@@ -48,7 +48,7 @@ def test_requests_in_flight_fail_and_later_ones_wait() -> None:
     seen: list[bytes] = []
 
     async def note(peer: Peer) -> None:
-        # Whether there is a place for the client is found out first.
+        # The client first checks that the server has accepted it.
         await peer.write(answer_to(PING, await peer.expect(PING)))
         for _ in range(2):
             payload = await peer.expect(DATA)
@@ -228,7 +228,7 @@ def test_attempts_have_an_end_where_the_policy_says_so() -> None:
         async with scripted(drop) as port:
             client = BinaryProtocolClient("127.0.0.1", port, reconnect=policy)
             await client.connect()
-        # Nobody listens any more.
+        # Nobody listens any longer.
         with pytest.raises(NotConnected, match="connection refused"):
             await client.echo(b"1")
         await client.close()

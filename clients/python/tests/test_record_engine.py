@@ -1,4 +1,4 @@
-"""The sender of records against the real program and its built-in schema.
+"""The record sender against the real engine, with its built-in schema.
 
 RINGEST_BIN=target/release/ringest python -m pytest tests/test_record_engine.py
 """

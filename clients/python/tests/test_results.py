@@ -1,4 +1,4 @@
-"""Result files: those that pyarrow, csv and json make read as they were written."""
+"""Result files: what pyarrow, csv and json write is read back."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COLUMNS = {name: [row[i] for row in ROWS] for i, name in enumerate(NAMES)}
 
 
 def shown(value: Any) -> str:
-    """A value as the engine writes it into CSV."""
+    """A value in the form in which the engine writes it to CSV."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -102,7 +102,7 @@ WRITERS = {
 def test_every_format_gives_the_same_typed_columns(extension: str, tmp_path: Path) -> None:
     path = WRITERS[extension](tmp_path / f"{NAME}.{extension}")
     result = read_result(path, SCHEMA)
-    # repr, since NaN equals nothing.
+    # repr, because NaN is not equal to itself.
     assert repr(result.columns) == repr(COLUMNS)
     assert [type(one) for one in result["level"]] == [int] * 3
     assert len(result) == 3
@@ -147,7 +147,7 @@ def test_status_and_origin_are_of_the_name_and_else_of_the_metadata(tmp_path: Pa
         assert read_result(write_csv(tmp_path / f"{NAME}.{status}.csv")).status == status
     result = read_result(write_csv(tmp_path / "mine.csv"))
     assert (result.status, result.node, result.connection, result.started) == (None,) * 4
-    # No moment: a name that only looks like one.
+    # A name with an invalid date.
     name = "20269920T200201.123456Z-n-1-2.csv"
     assert read_result(write_csv(tmp_path / name)).started is None
     metadata = {"status": "incomplete", "node": "n7", "connection": "3", "reason": "reset"}
@@ -177,7 +177,7 @@ def test_a_key_alone_can_be_empty_text(tmp_path: Path) -> None:
     assert read_result(path).columns == {"t": ["", "x"]}
 
 
-def test_files_that_are_no_result_are_told_why(tmp_path: Path) -> None:
+def test_errors_say_why_a_file_is_not_a_result(tmp_path: Path) -> None:
     cases = [
         ("a.txt", b"", "unknown extension '.txt'; expected one of .parquet, .arrow, .csv, .ndjson"),
         ("a.csv", b"", "expected a line of column names"),

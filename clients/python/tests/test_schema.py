@@ -1,4 +1,4 @@
-"""Schemas: their rules, their two forms, and records of them against a naive decoder."""
+"""Schemas: their rules and forms, and their records against a naive decoder."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_random_schemas_pack_as_struct_and_read_back(seed: int) -> None:
         assert schema.unpack(record) == values
         assert schema.pack(list(values.values())) == record
         assert schema.pack(tuple(values.values())) == record
-        # Whatever the bytes are, what was read of them packs to the same values.
+        # Any bytes: packing what was read gives the same values again.
         noise = rng.randbytes(schema.record_bytes)
         read = schema.unpack(noise)
         assert repr(read) == repr(naive_values(schema, noise))
@@ -121,7 +121,7 @@ def test_the_struct_notation() -> None:
         (">f", "a", "differ in their last bits"),
     ],
 )
-def test_bad_notations_are_told_why(notation: str, fields: str, rule: str) -> None:
+def test_errors_of_the_notation_state_the_rule(notation: str, fields: str, rule: str) -> None:
     with pytest.raises(SchemaError, match=rule):
         Schema.from_struct(notation, fields=fields, by=fields.split(",")[0])
 
@@ -199,7 +199,7 @@ def test_errors_of_files_name_the_file(tmp_path: Path) -> None:
 
 
 def wide(**changes: Any) -> Schema:
-    """A schema, with arguments that a test changes."""
+    """A small schema with some arguments changed."""
     arguments: dict[str, Any] = {"fields": [Field("a", "u8")], "by": ["a"], **changes}
     return Schema(**arguments)
 
@@ -248,7 +248,7 @@ def test_columns_have_names_of_their_own() -> None:
     fields = [Field("sum_a", "u8"), Field("a", "u8")]
     with pytest.raises(SchemaError, match=r'of the partials would be named "sum_a"'):
         wide(fields=fields, by=["sum_a"], aggregates=["a:mean"])
-    # A 64-bit sum has a lower half: that of `x`, and the sum of `low_x`.
+    # The lower half of the 64-bit sum of `x`, and the sum of `low_x`.
     fields = [Field("x", "u64"), Field("low_x", "u8")]
     with pytest.raises(SchemaError, match=r'would be named "sum_low_x"'):
         wide(fields=fields, by=["x"], aggregates=["x:sum", "low_x:mean"])
@@ -295,7 +295,7 @@ def test_types_of_columns() -> None:
         ("c", "a", "is not bytes"),
     ],
 )
-def test_values_that_do_not_fit_are_told_why(name: str, value: Any, rule: str | None) -> None:
+def test_values_that_do_not_fit_are_named(name: str, value: Any, rule: str | None) -> None:
     record = {**GOOD, name: value}
     if rule is None:
         assert ALL.unpack(ALL.pack(record)) == record
@@ -318,7 +318,7 @@ def test_a_text_without_padding_fills_its_field() -> None:
     assert spaced.unpack(b"\x00\x00 ") == {"t": "\x00\x00"}
 
 
-def test_forms_that_are_no_record_are_told_why() -> None:
+def test_errors_say_why_a_value_is_not_a_record() -> None:
     cases: list[tuple[Any, str]] = [
         ({"u": 1}, "no value for i, q, f, o, t, c"),
         ({**GOOD, "more": 1}, "unknown field more; the fields are u, i"),

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(not BINARY, reason="RINGEST_BIN does not name th
 HOST = "127.0.0.1"
 FORMATS = ("parquet", "arrow", "csv", "ndjson")
 
-# Every type, little-endian with a big-endian u16 in front, as no C program would have it.
+# Every type, little-endian, behind a big-endian length: unlike anything a C program writes.
 EVERY = Schema(
     [
         Field("unit", "text", 6, ("space",)),
@@ -63,7 +63,7 @@ def assert_same(wanted: list[dict[str, Any]], got: list[dict[str, Any]]) -> None
 
 
 def in_json(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows as results on stdout and `--expect` have them: bytes in hexadecimal."""
+    """Rows in the form of results on stdout and of `--expect`: bytes in hexadecimal."""
     return [
         {name: value.hex() if isinstance(value, bytes) else value for name, value in row.items()}
         for row in rows
@@ -71,7 +71,7 @@ def in_json(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def every_records(count: int) -> list[dict[str, Any]]:
-    """Records of all types: few groups, and numbers from the whole of their range."""
+    """Records of all types, in few groups, with numbers from the full range."""
     rng = random.Random(3)
     records = []
     for _ in range(count):
@@ -86,7 +86,7 @@ def every_records(count: int) -> list[dict[str, Any]]:
             if field.name[:1] in ("u", "i") and field.type == field.name:
                 low = -(1 << (8 * field.bytes - 1)) if field.type.startswith("i") else 0
                 record[field.name] = rng.randint(low, low + (1 << (8 * field.bytes)) - 1)
-        # Some sums fit into 64 bits, those of other groups do not.
+        # The sums of some groups fit into 64 bits; others do not.
         if record["flag"]:
             record["u64"] >>= 20
             record["i64"] >>= 20
@@ -95,7 +95,7 @@ def every_records(count: int) -> list[dict[str, Any]]:
 
 
 def receive(schema: Schema, folder: Path, file_format: str, send: Any) -> tuple[Any, Path]:
-    """Lets an engine with a schema take one stream; its result on stdout, and its file."""
+    """Sends one stream to an engine with a schema; returns its result on stdout and its file."""
     path = folder / "schema.toml"
     path.write_text(schema.to_toml(), encoding="utf-8")
     output = folder / file_format
@@ -139,7 +139,7 @@ def test_every_type_goes_through_to_every_format(file_format: str, tmp_path: Pat
 
 
 def assert_types(result: Result) -> None:
-    """The columns of a file have the types that the schema says."""
+    """Asserts that the columns of a file have the types of the schema."""
     names = {"bool": "bool", "f32": "float", "f64": "double"}
     for column, kind in zip(EVERY.result_columns, result.to_arrow().schema.types, strict=True):
         if column.type in ("text", "bytes"):
@@ -150,7 +150,7 @@ def assert_types(result: Result) -> None:
             assert str(kind) == names.get(column.type, integer), (column, kind)
 
 
-def test_a_stream_that_is_cut_off_has_it_in_the_name_of_its_file(tmp_path: Path) -> None:
+def test_the_file_of_an_aborted_stream_says_so_in_its_name(tmp_path: Path) -> None:
     def send(port: int) -> None:
         record = every_records(1)[0]
         sender = RecordSender(EVERY, HOST, port, packet_records=1)
@@ -190,7 +190,7 @@ def test_the_engine_gives_the_result_that_the_command_expects(seed: int, tmp_pat
 
     result, path = receive(schema, tmp_path, "ndjson", send)
     expected = json.loads(expected_path.read_text())["connections"][0]
-    # Sums of random 64-bit numbers need not fit 64 bits; such a stream is complete all the same.
+    # Sums of random 64-bit numbers may not fit into 64 bits; the stream is complete nevertheless.
     assert (result["status"], result["reason"] in (None, "sum_overflow")) == ("complete", True)
     for name in ("records", "packets", "bytes"):
         assert result[name] == expected[name], name
@@ -222,7 +222,7 @@ def test_the_struct_notation_means_the_same_to_the_engine() -> None:
         '[[field]]\nname = "a"\ntype = "text"\nbytes = 4096\n[result]\nby = ["a"]\n',
     ],
 )
-def test_what_this_package_refuses_the_engine_refuses(text: str, tmp_path: Path) -> None:
+def test_the_engine_rejects_what_this_package_rejects(text: str, tmp_path: Path) -> None:
     with pytest.raises(SchemaError):
         Schema.from_toml(text)
     path = tmp_path / "schema.toml"
