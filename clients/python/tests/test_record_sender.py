@@ -83,11 +83,13 @@ def test_the_local_address_is_known_from_connect_on_and_after_the_end() -> None:
             sender.connect()
             accepted, peer = server.accept()
             assert sender.local_address == peer
-            accepted.close()
-            if finish:
-                sender.finish()
-            else:
-                sender.close()
+            with accepted:
+                # What `finish` waits for: the end of the other side.
+                accepted.shutdown(socket.SHUT_WR)
+                if finish:
+                    sender.finish()
+                else:
+                    sender.close()
             assert sender.local_address == peer
 
 
