@@ -292,7 +292,7 @@ def test_refused_credentials_and_the_end_after_the_third() -> None:
         (0x77, ServerError),
     ],
 )
-def test_a_closing_error_is_told_to_the_oldest_request(code: int, kind: type[ServerError]) -> None:
+def test_a_closing_error_goes_to_the_oldest_request(code: int, kind: type[ServerError]) -> None:
     async def refuse(peer: Peer) -> None:
         for _ in range(2):
             await peer.expect(ECHO)

@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import ROOT, in_repository_only
 
-EXAMPLE = Path(__file__).parents[3] / "docs/examples/accelerometer.py"
+EXAMPLE = ROOT / "docs/examples/accelerometer.py"
 
-pytestmark = pytest.mark.skipif(not EXAMPLE.exists(), reason="docs/examples is not beside this")
+pytestmark = in_repository_only
 
 # Accepts the options of `ringest serve` that the example uses, and writes the result of one stream.
 STAND_IN = """

@@ -128,6 +128,31 @@ def test_every_format_becomes_a_table(extension: str, tmp_path: Path) -> None:
     assert list(frame["count"]) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("front", [True, False])
+def test_columns_of_the_stream_may_be_added_to_those_of_the_schema(
+    front: bool, tmp_path: Path
+) -> None:
+    schema = Schema.from_struct(">HI", fields="meter,n", by="meter", agg="n:sum")
+    own = {"meter": [7, 8], "n_sum": [1, 2], "count": [1, 1]}
+    added = {
+        "connection": [3, 3],
+        "peer": ["127.0.0.1:9", "127.0.0.1:9"],
+        "status": ["complete"] * 2,
+    }
+    columns = {**added, **own} if front else {**own, **added}
+    rows = list(zip(*columns.values(), strict=True))
+    lines = [",".join(map(str, row)) + "\n" for row in [tuple(columns), *rows]]
+    (tmp_path / "a.csv").write_text("".join(lines))
+    lines = [json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows]
+    (tmp_path / "a.ndjson").write_text("".join(lines))
+    for name in ("a.csv", "a.ndjson"):
+        assert read_result(tmp_path / name, schema).columns == columns
+    pyarrow: Any = pytest.importorskip("pyarrow")
+    made = read_result(tmp_path / "a.csv", schema).to_arrow()
+    assert made.to_pydict() == columns
+    assert made.schema.field("connection").type == pyarrow.uint64()
+
+
 def test_without_a_schema_values_are_what_the_format_says(tmp_path: Path) -> None:
     result = read_result(write_csv(tmp_path / "a.csv"))
     assert {name: values[0] for name, values in result.columns.items()} == {
@@ -154,6 +179,10 @@ def test_status_and_origin_are_of_the_name_and_else_of_the_metadata(tmp_path: Pa
     result = read_result(write_parquet(tmp_path / "mine.parquet", metadata))
     assert (result.status, result.node, result.connection) == ("incomplete", "n7", 3)
     assert result.metadata == metadata
+    assert result.peer is None
+    metadata = {"ringest.status": "complete", "ringest.connection": "4", "ringest.peer": "[::1]:9"}
+    result = read_result(write_parquet(tmp_path / "mine.parquet", metadata))
+    assert (result.status, result.connection, result.peer) == ("complete", 4, "[::1]:9")
     result = read_result(write_arrow(tmp_path / "mine.arrow"))
     assert (result.status, result.node, result.connection) == ("rejected", "n", 9)
 

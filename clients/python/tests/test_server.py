@@ -225,7 +225,7 @@ def test_the_rate_limit_refuses_broadcasts(option: str) -> None:
         run(scenario(port))
 
 
-def test_a_silent_client_is_told_and_closed() -> None:
+def test_a_silent_client_gets_an_error_and_is_closed() -> None:
     async def scenario(port: int) -> None:
         client = BinaryProtocolClient("127.0.0.1", port, heartbeat_interval_s=None)
         async with client:

@@ -30,6 +30,12 @@ _NAME: Final = re.compile(
     r"-(?P<connection>\d+)(?:\.(?P<status>incomplete|rejected))?\.[a-z]+"
 )
 _MOMENT: Final = "%Y%m%dT%H%M%S.%fZ"
+# The columns that `ringest serve --output-columns` adds to those of the schema.
+_STREAM_COLUMNS: Final[dict[str, FieldType]] = {
+    "connection": "u64",
+    "peer": "text",
+    "status": "text",
+}
 # The JSON form of numbers that are not finite.
 _NOT_FINITE: Final = {"NaN": math.nan, "inf": math.inf, "-inf": -math.inf}
 _PYARROW_MISSING: Final = (
@@ -53,6 +59,8 @@ class Result:
     node: str | None = None
     pid: int | None = None
     connection: int | None = None
+    # The sender's address, as in RecordSender.local_address: host:port.
+    peer: str | None = None
     started: datetime | None = None
     # The metadata that the engine wrote into the file.
     metadata: dict[str, str] = field(default_factory=dict)
@@ -79,12 +87,13 @@ class Result:
         if self._table is not None:
             return self._table
         pyarrow = _import_pyarrow("pyarrow", "to_arrow()")
-        types: Any = None
+        arrow_schema: Any = None
         if self.schema is not None:
-            types = pyarrow.schema(
-                [(one.name, _arrow_type(pyarrow, one.type)) for one in self.schema.result_columns]
+            types = _column_types(self.schema)
+            arrow_schema = pyarrow.schema(
+                [(name, _arrow_type(pyarrow, types[name])) for name in self.columns]
             )
-        return pyarrow.table(self.columns, schema=types)
+        return pyarrow.table(self.columns, schema=arrow_schema)
 
     def to_pandas(self) -> Any:
         """The groups as a pandas.DataFrame."""
@@ -121,7 +130,8 @@ def read_result(path: str | PathLike[str], schema: Schema | None = None) -> Resu
         raise ResultError(f"{path}: {rule}; check that the file is complete") from error
     if schema is not None:
         names = [one.name for one in schema.result_columns]
-        if list(columns) != names:
+        added = _STREAM_COLUMNS.keys() - names
+        if [name for name in columns if name not in added] != names:
             rule = f"the columns are {', '.join(columns)}, those of the schema {', '.join(names)}"
             raise ResultError(f"{path}: {rule}; pass the schema that the engine used")
     facts = _facts_of_metadata(metadata) | _facts_of_name(path)
@@ -149,14 +159,15 @@ def shown_text(value: str | bytes) -> str:
 
 def _facts_of_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The attributes in the metadata, which survive a renaming of the file."""
-    told = {key.removeprefix("ringest."): value for key, value in metadata.items()}
+    values = {key.removeprefix("ringest."): value for key, value in metadata.items()}
     facts: dict[str, Any] = {}
-    if told.get("status") in get_args(Status):
-        facts["status"] = told["status"]
-    if told.get("node"):
-        facts["node"] = told["node"]
-    if told.get("connection", "").isdecimal():
-        facts["connection"] = int(told["connection"])
+    if values.get("status") in get_args(Status):
+        facts["status"] = values["status"]
+    for name in ("node", "peer"):
+        if values.get(name):
+            facts[name] = values[name]
+    if values.get("connection", "").isdecimal():
+        facts["connection"] = int(values["connection"])
     return facts
 
 
@@ -229,13 +240,13 @@ def _read_csv(path: Path, schema: Schema | None) -> _Read:
 
 
 def _read_ndjson(path: Path, schema: Schema | None) -> _Read:
-    columns: _Columns = {}
-    if schema is not None:
-        columns = {one.name: [] for one in schema.result_columns}
+    # The columns of a file without groups.
+    names = () if schema is None else (one.name for one in schema.result_columns)
+    columns: _Columns = {name: [] for name in names}
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             group = json.loads(line)
-            if number == 1 and schema is None:
+            if number == 1:
                 columns = {name: [] for name in group}
             if list(group) != list(columns):
                 rule = f"line {number} has {', '.join(group)}, not {', '.join(columns)}"
@@ -259,12 +270,17 @@ def _typed(
     """The columns converted to the types of the schema; unchanged without one."""
     if schema is None:
         return columns
-    types = {one.name: one.type for one in schema.result_columns}
+    types = _column_types(schema)
     # A column that is not in the schema is reported later, with all names.
     return {
         name: [value_of(types.get(name, "text"), value) for value in values]
         for name, values in columns.items()
     }
+
+
+def _column_types(schema: Schema) -> dict[str, FieldType]:
+    """The types of the columns that a result of a schema can have."""
+    return _STREAM_COLUMNS | {one.name: one.type for one in schema.result_columns}
 
 
 def _csv_value(kind: FieldType, text: str) -> Any:
