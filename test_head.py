@@ -107,10 +107,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=about, formatter_class=defaults_shown)
     add = parser.add_argument
     add("host", help="name or address of the engine")
-    add("records", nargs="?", type=integer(0), default=1_000_000, help="records per connection")
-    add("--connections", type=integer(1), default=10, metavar="N", help="one process for each")
-    add("--port", type=integer(1, 65_535), default=9000, help="the engine's port for records")
-    packet_records = integer(1, 1_000_000)
+    add("records", nargs="?", type=within(0), default=1_000_000, help="records per connection")
+    add("--connections", type=within(1), default=10, metavar="N", help="one process for each")
+    add("--port", type=within(1, 65_535), default=9000, help="the engine's port for records")
+    packet_records = within(1, 1_000_000)
     add("--packet-records", type=packet_records, default=4, metavar="N", help="records per packet")
     add("--padding", choices=("space", "nul", "mixed"), default="space", help="what fills up E")
     add("--seed", type=int, help="repeats an earlier run; without it, a random seed is used")
@@ -121,7 +121,7 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-def integer(low: int, high: int = 2**63) -> Callable[[str], int]:
+def within(low: int, high: int = 2**63) -> Callable[[str], int]:
     """Returns a parser of integers from `low` to `high`, both included."""
 
     def integer(text: str) -> int:
@@ -141,7 +141,7 @@ def writable(path: str) -> TextIO:
 
 
 def send_from_processes(options: argparse.Namespace) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Sends each connection from its own process; yields its number and what came of it."""
+    """Sends each connection from its own process; yields its number and outcome."""
     context = multiprocessing.get_context("fork")
     running: dict[Connection, int] = {}
     for number in range(options.connections):

@@ -1,6 +1,6 @@
 """The command `python3 -m ringest send`: sends seeded records of any schema to an engine.
 
-It only reads the command line and prints what happened; `send_processes` does the work.
+It reads the command line and prints the outcome; `send_processes` does the work.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sends seeded streams, each from its own process, and reports what became of each of them."""
+"""Sends seeded streams, each from its own process, and yields their outcomes. Prints nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BLOCK_RECORDS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class SendPlan:
-    """What every process is to send. It can be pickled, so the schema is in its TOML form."""
+    """The options of all processes. It must be picklable, so the schema is in its TOML form."""
 
     host: str
     port: int
@@ -69,7 +69,7 @@ def send_streams(plan: SendPlan) -> Iterator[StreamOutcome]:
         # Daemonic, so that they end together with this process.
         arguments = plan, number, report
         multiprocessing.Process(target=_run_process, args=arguments, daemon=True).start()
-        # The process has the only other copy: when it ends, so does the pipe.
+        # Now only the process holds this end, so the pipe ends together with it.
         report.close()
         running[outcome] = number
     while running:
