@@ -1,7 +1,9 @@
 //! What a schema means for a stream's memory: which bits of a key a field becomes, and where a
 //! group keeps what its aggregates need. Made once; decodes nothing and adds nothing up.
 
+use super::lanes::Lane;
 use crate::config::RecordSizes;
+use crate::engine::blocks::number::Class;
 use crate::engine::blocks::paged::SlotForm;
 use crate::engine::blocks::text_tag::TextForm;
 use crate::wire::records::packets::RecordForm;
@@ -69,23 +71,6 @@ pub struct TextKey {
     pub bits: KeyBits,
 }
 
-/// Where a group keeps a part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lane {
-    /// Index of the field that it is made of.
-    pub field: usize,
-    /// What is made of it.
-    pub part: Part,
-    /// First byte of the field within the record.
-    pub offset: usize,
-    /// Type of the field.
-    pub kind: Kind,
-    /// The word of the slot.
-    pub word: usize,
-    /// The lowest of its bits there.
-    pub shift: u32,
-}
-
 /// A column of values that parts are made of where whole columns are aggregated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -97,6 +82,16 @@ pub struct Source {
     pub kind: Kind,
     /// Which bits of it.
     pub bits: Half,
+}
+
+impl Source {
+    /// The class of its column.
+    pub fn class(&self) -> Class {
+        match self.bits {
+            Half::Low => Class::Unsigned,
+            Half::Whole | Half::High => Class::of(self.kind),
+        }
+    }
 }
 
 /// Which part of a number.
