@@ -11,11 +11,11 @@ use crate::config::{
     AGGREGATION_QUEUE, AggregateMode, BATCHES_IN_FLIGHT, Config, ConfigError, INBOX, REPORT_QUEUE,
 };
 use crate::engine::groups::plan::Plan;
-use crate::engine::messages::users::AuthFileError;
 use crate::engine::observe::counters::{Counters, Protocol};
 use crate::runtime::admin::listener as admin;
 use crate::runtime::admin::listener::{AdminHandle, AdminState};
 use crate::runtime::connection::slots::Slots;
+use crate::runtime::host::auth_file::AuthFileError;
 use crate::runtime::host::cores::{self, CoresError};
 use crate::runtime::host::listener::{self, ADMIN, ListenError, MESSAGES, RECORDS};
 use crate::runtime::messages::gate::Gate;
