@@ -3,12 +3,12 @@
 
     python3 deploy/duckdb/merge.py DIR…                                   # shows the result
     python3 deploy/duckdb/merge.py DIR… --output result.parquet           # or .csv
-    python3 deploy/duckdb/merge.py DIR… --format ndjson                   # as `ringest merge`
+    python3 deploy/duckdb/merge.py DIR… --format ndjson                   # one object on one line
     python3 deploy/duckdb/merge.py --schema schema.toml --sql > merge.sql # the SQL alone
 
 `pip install duckdb`; Python 3.11 or later. The SQL is plain: merge.sql beside this file is what
-`--sql` writes for the built-in schema. docs/operating/partials.md
-says what partials are. Exit codes are those of `ringest merge`.
+`--sql` writes for the built-in schema. Exit codes are those of `ringest merge`.
+docs/operating/partials.md says what partials are.
 """
 
 from __future__ import annotations

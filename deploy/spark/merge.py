@@ -3,12 +3,12 @@
 
     spark-submit deploy/spark/merge.py DIR… --output s3a://bucket/result
     python3 deploy/spark/merge.py DIR… --master 'local[2]'                # without a cluster
-    python3 deploy/spark/merge.py DIR… --format ndjson                    # as `ringest merge`
+    python3 deploy/spark/merge.py DIR… --format ndjson                    # one object on one line
 
 A DIR is whatever Spark can list: a local path, nfs, hdfs://, s3a://, gs://. Needs pyspark 4 and
 Java 17 or 21; Python 3.11 or later on the driver and on the executors. partials.py must lie in the
-directory above, or come with `--py-files`. docs/operating/partials.md says
-what partials are. Exit codes are those of `ringest merge`.
+directory above, or come with `--py-files`. Exit codes are those of `ringest merge`.
+docs/operating/partials.md says what partials are.
 """
 
 from __future__ import annotations
@@ -311,8 +311,8 @@ def run(spark: SparkSession, options: argparse.Namespace) -> int:
     # It is looked at twice: for its records, and for itself.
     result.persist()
     batches = batches_of(files, streams.persist()).persist()
-    summary = summarize(result, batches, streams)
-    missing = find_missing(rows, batches, streams, summary["records"])
+    summary, agree = summarize(result, batches, streams)
+    missing = find_missing(rows, batches, agree)
     if options.output:
         write(result, by, options)
     show(result, summary, options)
@@ -328,37 +328,40 @@ def empty_result(spark: SparkSession, schema: Schema, by: Sequence[Field]) -> Da
 
 
 def batches_of(files: DataFrame, streams: DataFrame) -> DataFrame:
-    """Every batch of which there is a file of either kind."""
+    """Every batch of which there is a file of either kind; `records` is null without its row."""
     identity = list(partials.IDENTITY)
-    return files.select(*identity).union(streams.select(*identity)).distinct()
+    said = streams.select(*identity, "records")
+    return files.select(*identity).distinct().join(said, identity, "full")
 
 
-def summarize(result: DataFrame, batches: DataFrame, streams: DataFrame) -> dict[str, Any]:
-    """What was merged, and the latency of all its packets."""
-    nodes, connections, count = batches.agg(
+def summarize(
+    result: DataFrame, batches: DataFrame, streams: DataFrame
+) -> tuple[dict[str, Any], bool]:
+    """What was merged with the latency of all its packets, and whether its rows tell the same."""
+    nodes, connections, count, said, unsaid = batches.agg(
         F.expr("count(distinct node)"),
         F.expr("count(distinct node, connection)"),
         F.expr("count(*)"),
+        F.expr("coalesce(sum(records), 0)"),
+        F.expr("count_if(records is null)"),
     ).collect()[0]
     counted = result.agg(F.expr("coalesce(sum(`count`), 0)")).collect()[0][0]
-    return partials.summary(nodes, connections, count, counted, latency_of(streams))
+    summary = partials.summary(nodes, connections, count, counted, latency_of(streams))
+    return summary, said == counted and not unsaid
 
 
-def find_missing(
-    rows: DataFrame, batches: DataFrame, streams: DataFrame, counted: int
-) -> partials.MissingFiles:
-    """Batches of which a file is missing. Rows are added up by batch only where the sums differ."""
+def find_missing(rows: DataFrame, batches: DataFrame, agree: bool) -> partials.MissingFiles:
+    """Batches of which a file is missing. Rows are added up by batch only where sums differ."""
     identity = list(partials.IDENTITY)
     by_stream = batches.groupBy("node", "connection").agg(
         F.expr("max(batch) + 1 - count(*)").alias("missing"), F.expr("max(batch) + 1").alias("all")
     )
     gaps = by_stream.where("missing > 0").orderBy("node", "connection").collect()
-    unsaid = batches.join(streams, identity, "left_anti").orderBy(*identity).collect()
-    said = streams.agg(F.expr("coalesce(sum(records), 0)")).collect()[0][0]
-    if said == counted and not unsaid:
-        return partials.MissingFiles(gaps, [], unsaid)
+    if agree:
+        return partials.MissingFiles(gaps, [], [])
+    unsaid = batches.where("records is null").select(*identity).orderBy(*identity).collect()
     grouped = rows.groupBy(*identity).agg(F.expr("sum(`count`)").alias("grouped"))
-    both = streams.join(grouped, identity, "left").select(
+    both = batches.join(grouped, identity, "left").select(
         *identity, F.expr("coalesce(grouped, 0)").alias("counted"), "records"
     )
     differing = both.where("counted <> records").orderBy(*identity).collect()
