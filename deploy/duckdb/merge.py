@@ -307,9 +307,9 @@ def run(options: argparse.Namespace) -> int:
         if value is not None:
             database.execute(f"SET {setting} = '{value}'")
     try:
-        read_streams(database, options)
+        some_said = read_streams(database, options)
         groups = patterns(options, partials.GROUPS_FILES)
-        if groups:
+        if groups and (some_said or not options.complete_only):
             database.execute("SET VARIABLE groups = ?", [groups])
             database.execute(sql)
             database.execute("CREATE TEMP TABLE result AS FROM merged")
@@ -341,21 +341,22 @@ def definitions(columns: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f"{quoted(name)} {TYPES[kind]}" for name, kind in columns)
 
 
-def read_streams(database: duckdb.DuckDBPyConnection, options: argparse.Namespace) -> None:
-    """The rows about batches, one copy of each, as a table."""
+def read_streams(database: duckdb.DuckDBPyConnection, options: argparse.Namespace) -> bool:
+    """The rows about batches, one copy of each, as a table; whether there is a file of them."""
     streams = patterns(options, partials.STREAM_FILES)
     if not streams:
         database.execute(
             "CREATE TEMP TABLE streams_once (node VARCHAR, connection VARCHAR, batch UINTEGER,"
             " records UBIGINT, latency_v2 BLOB)"
         )
-        return
+        return False
     database.execute("SET VARIABLE streams = ?", [streams])
     complete = f" SEMI JOIN ({complete_streams()}) USING (node, connection)"
     database.execute(
         "CREATE TEMP TABLE streams_once AS SELECT DISTINCT ON (node, connection, batch) *"
         " FROM read_parquet(getvariable('streams'))" + (complete if options.complete_only else "")
     )
+    return True
 
 
 def patterns(options: argparse.Namespace, pattern: str) -> list[str]:
@@ -404,7 +405,8 @@ def find_missing(
     identity = names([*partials.IDENTITY, *(key.name for key in schema.keys)])
     differing = database.execute(
         f"WITH rows AS (SELECT DISTINCT ON ({identity}) * FROM rows_of_files), grouped AS"
-        " (SELECT node, connection, batch, sum(count) AS records FROM rows GROUP BY ALL) SELECT node, connection, batch, coalesce(grouped.records, 0) AS counted,"
+        " (SELECT node, connection, batch, sum(count) AS records FROM rows GROUP BY ALL)"
+        " SELECT node, connection, batch, coalesce(grouped.records, 0) AS counted,"
         " streams_once.records AS said FROM streams_once"
         " LEFT JOIN grouped USING (node, connection, batch) WHERE counted <> said ORDER BY ALL"
     ).fetchall()
