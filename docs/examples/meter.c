@@ -80,7 +80,9 @@ static struct reading read_station(int station, int round)
     static const char *const sites[] = {"east", "north", "west"};
     struct reading reading = {0}; /* no stale bytes in the padding or behind the text */
     reading.station = (uint16_t)station;
-    reading.power_w = 200.0f * (float)station + (float)(round * station % 97);
+    int watts = 300 + 120 * (station * 5 % 12);
+    int swing = 60 + 45 * (station % 4);
+    reading.power_w = (float)watts + 4.0f * (float)(round * station % swing);
     reading.energy_wh = 1000u * (uint64_t)station + (uint64_t)round;
     reading.online = station != 7 || round % 100 != 0;
     strncpy(reading.site, sites[station % 3], sizeof reading.site);
