@@ -267,7 +267,7 @@ wait_for() {
 
 /// The document as one script of bash.
 fn script_of(steps: &[Step], place: &Place) -> String {
-    let mut script = format!("printed='{}'\n{PRELUDE}", place.output("").display());
+    let mut script = format!("printed='{}'\n{PRELUDE}", place.directory.join("printed").display());
     let stop = "stop_background\n";
     for Step { line, action } in steps {
         writeln!(script, "\necho {line} >\"$printed/at\"").unwrap();
@@ -281,6 +281,8 @@ fn script_of(steps: &[Step], place: &Place) -> String {
             Action::Run { script: text, background_until: Some(words) } => {
                 let group = group(text);
                 writeln!(script, "{stop}background_prints=\"$printed/{line}\"").unwrap();
+                // They are there before anything waits for words in them.
+                writeln!(script, "touch \"$background_prints\"{{,.stderr}}").unwrap();
                 writeln!(script, "{group} 2>\"$background_prints.stderr\" &").unwrap();
                 writeln!(script, "background=$!\necho $! >>\"$printed/groups\"").unwrap();
                 writeln!(script, "wait_for '{words}'")
