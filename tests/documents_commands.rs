@@ -109,8 +109,9 @@ fn run_document(path: &str, packages: Packages) {
     let at = fs::read_to_string(place.output("at")).unwrap_or_default();
     assert!(
         status.success(),
-        "{path}, line {}: {status}; all that was printed:\n{}",
+        "{path}, line {}: {status}; script and files are in {}; what was printed:\n{}",
         at.trim(),
+        place.directory.display(),
         place.all_printed(&steps),
     );
     compare_all(path, &steps, &place);
