@@ -172,7 +172,10 @@ fn items(format: &str) -> Result<(Endian, Vec<Item>), (Range<usize>, String)> {
             let number = count.unwrap_or(0_usize).saturating_mul(10);
             count = Some(number.saturating_add(code as usize - '0' as usize));
             let Some((at, next)) = rest.next() else {
-                return Err((start..format.len(), "a number must be followed by a type".to_owned()));
+                return Err((
+                    start..format.len(),
+                    "a number must be followed by a type".to_owned(),
+                ));
             };
             (code, end) = (next, at);
         }
