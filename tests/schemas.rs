@@ -1,5 +1,5 @@
 //! Schemas as files and options of the program: what is right is described and shown, what is wrong
-//! is told with its line. That docs/schema.json agrees is checked by .ci/schema_json.py.
+//! is told with its line. That docs/reference/schema.json agrees is checked by .ci/schema_json.py.
 
 use ringest::wire::schema::words::{ENDIANS, ENDS, LENGTHS, PADDINGS, TYPES, TYPES_WITH_BYTES};
 use ringest::wire::schema::{Function, RESERVED_NAMES, Schema, toml};
@@ -177,7 +177,7 @@ fn the_built_in_schema_may_be_a_file_too() {
 }
 
 fn json_schema() -> Value {
-    let text = fs::read_to_string(root().join("docs/schema.json")).unwrap();
+    let text = fs::read_to_string(root().join("docs/reference/schema.json")).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
@@ -242,7 +242,7 @@ fn the_json_schema_has_the_keys_and_limits_of_the_program() {
     assert_eq!(name, Some(toml::NAME_BY_DEFAULT));
 }
 
-/// The struct of docs/SCHEMA.md, as a C compiler lays it out.
+/// The struct of docs/reference/schema.md, as a C compiler lays it out.
 #[repr(C)]
 struct Reading {
     station: u16,
@@ -254,7 +254,7 @@ struct Reading {
 
 #[test]
 fn the_struct_of_the_document_is_what_its_schema_says() {
-    let document = fs::read_to_string(root().join("docs/SCHEMA.md")).unwrap();
+    let document = fs::read_to_string(root().join("docs/reference/schema.md")).unwrap();
     let (_, rest) = document.split_once("```toml\n").unwrap();
     let (block, _) = rest.split_once("```").unwrap();
     let schema = Schema::from_toml(block).unwrap();
@@ -296,11 +296,11 @@ fn the_struct_of_the_document_is_what_its_schema_says() {
 
 #[test]
 fn every_schema_of_the_documents_is_right() {
-    for document in ["docs/SCHEMA.md", "README.md"] {
+    for document in ["docs/reference/schema.md", "README.md"] {
         let text = fs::read_to_string(root().join(document)).unwrap();
         let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
         let whole: Vec<&str> = blocks.filter(|block| block.contains("[result]")).collect();
-        assert!(document != "docs/SCHEMA.md" || !whole.is_empty());
+        assert!(document != "docs/reference/schema.md" || !whole.is_empty());
         for block in whole {
             let schema = Schema::from_toml(block);
             schema.unwrap_or_else(|error| panic!("{}", error.in_file(document)));
