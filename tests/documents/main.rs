@@ -8,6 +8,7 @@ mod links;
 mod operating;
 mod options;
 mod protocol;
+mod snippets;
 mod vectors;
 
 use std::fs;

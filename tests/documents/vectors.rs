@@ -298,3 +298,23 @@ fn paddings_are_taken_off() {
         assert_eq!(Escaped(value).to_string(), vector["shown"].as_str().unwrap());
     }
 }
+
+/// What the protocol page shows in hexadecimal is in the file.
+#[test]
+fn the_page_shows_vectors_of_the_file() {
+    let (page, vectors) = (read("docs/reference/protocol.md"), vectors());
+    let frames: Vec<&Value> = list(&vectors["frames"]).iter().map(|one| &one["frame"]).collect();
+    let shown = page.split_ascii_whitespace().filter(|word| word.starts_with("deadbeef"));
+    let shown: Vec<&str> = shown.collect();
+    assert!(shown.len() >= 13, "{shown:?}");
+    for frame in shown {
+        assert!(frames.iter().any(|one| *one == frame), "{frame}");
+    }
+    let gauge = &vectors["schemas"][1];
+    let (_, after) = page.split_once(gauge["toml"].as_str().unwrap()).unwrap();
+    let block = after.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
+    let (record, end) = block.trim_end().rsplit_once('\n').unwrap();
+    let record: String = record.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(record, gauge["packets"][0]["bytes"].as_str().unwrap());
+    assert!(end.starts_with("3800 and 00, 56 times"), "{end}");
+}
