@@ -36,7 +36,7 @@ fn every_metric_is_documented() {
 
 #[test]
 fn every_key_of_the_state_is_documented() {
-    let page = section(&read(METRICS), "## stats.json");
+    let page = section(&read(METRICS), "### stats.json");
     let state = serde_json::to_value(snapshot()).unwrap();
     for (key, value) in state.as_object().unwrap() {
         let row = row(&page, key).unwrap_or_else(|| panic!("{key} in {METRICS}"));
