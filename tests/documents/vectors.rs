@@ -130,7 +130,7 @@ fn faulty_replies_are_refused() {
 fn schema_of(vector: &Value) -> Schema {
     match vector["toml"].as_str() {
         Some(text) => Schema::from_toml(text).unwrap(),
-        None => Schema::built_in().clone(),
+        None => Schema::clone(&Schema::built_in()),
     }
 }
 
