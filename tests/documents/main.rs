@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod formats;
+mod limits;
 mod links;
 mod operating;
 mod options;

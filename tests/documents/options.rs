@@ -15,22 +15,35 @@ fn commands() -> Vec<String> {
     found
 }
 
-/// The options of `serve`, each with its environment variable.
-fn options() -> Vec<(String, String)> {
+/// An option of `serve`, as `--help` shows it.
+#[derive(Default)]
+pub struct ServeOption {
+    pub name: String,
+    pub variable: String,
+    pub default: Option<String>,
+}
+
+/// The options of `serve`.
+pub fn options() -> Vec<ServeOption> {
     let help = output_of(&["serve", "--help"]);
-    let mut found: Vec<(String, String)> = Vec::new();
+    let mut found: Vec<ServeOption> = Vec::new();
     for line in help.lines().map(str::trim) {
         // An option may have a short form before it.
         let long = line.split_once("-h, ").map_or(line, |(_, rest)| rest);
         if let Some(option) = long.strip_prefix("--") {
-            found.push((option.split(' ').next().unwrap().to_owned(), String::new()));
+            let name = option.split(' ').next().unwrap().to_owned();
+            found.push(ServeOption { name, ..ServeOption::default() });
         }
-        let variable = line.split_once("[env: ").map(|(_, rest)| rest.split('=').next().unwrap());
-        if let (Some(last), Some(variable)) = (found.last_mut(), variable) {
-            last.1 = variable.to_owned();
+        let Some(last) = found.last_mut() else { continue };
+        let after = |mark: &str| line.split_once(mark).map(|(_, rest)| rest);
+        if let Some(rest) = after("[env: ") {
+            last.variable = rest.split('=').next().unwrap().to_owned();
+        }
+        if let Some(rest) = after("[default: ") {
+            last.default = Some(rest.split(']').next().unwrap().to_owned());
         }
     }
-    found.retain(|(option, _)| option != "help");
+    found.retain(|option| option.name != "help");
     assert!(found.len() >= 30, "{help}");
     found
 }
@@ -51,8 +64,8 @@ fn the_page_of_options_has_every_command_and_every_option_of_serve() {
     for command in commands() {
         assert!(page.contains(&format!("ringest {command}")), "{command}");
     }
-    for (option, variable) in options() {
-        assert!(page.contains(&format!("`--{option}")), "{option}");
+    for ServeOption { name, variable, .. } in options() {
+        assert!(page.contains(&format!("`--{name}")), "{name}");
         assert!(page.contains(&format!("`{variable}`")), "{variable}");
     }
 }
@@ -62,7 +75,7 @@ fn compose_passes_every_option_on() {
     let compose = read("compose.yaml");
     // Where it listens is the container's own affair.
     let own = |variable: &str| variable.ends_with("_HOST") || variable.ends_with("_PORT");
-    let variables = options().into_iter().map(|(_, variable)| variable);
+    let variables = options().into_iter().map(|option| option.variable);
     let short = ["MAX_CONNECTIONS", "RATE_LIMIT"].map(str::to_owned);
     for variable in variables.filter(|variable| !own(variable)).chain(short) {
         assert!(compose.contains(&format!("    - {variable}\n")), "{variable}");
