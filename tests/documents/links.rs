@@ -70,6 +70,9 @@ fn resolve(page: &str, target: &str) -> String {
             _ => {}
         }
     }
+    // A directory is shown with its README.md.
+    let inside = path.join("README.md");
+    let path = if root().join(&inside).exists() { inside } else { path };
     path.to_str().unwrap().to_owned()
 }
 
