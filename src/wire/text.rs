@@ -28,7 +28,7 @@ impl Padding {
 
 /// The value of a padded field: the field without its trailing run of padding. Bytes inside the
 /// value stay, whatever they are.
-pub(crate) fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
+pub fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
     // Eight bytes are padding when the whole word is zero after these: to clear bit 5 makes 0x20 a
     // 0x00 and no other byte one. Fields are mostly padding: this takes a dozen steps where bytes
     // took 256.
@@ -64,7 +64,7 @@ pub(crate) fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
 /// Shows bytes on one line of printable ASCII, so that distinct bytes stay distinct: a backslash
 /// as `\\`, a byte that is not printable ASCII as `\xNN`. Nothing a peer sends reaches a terminal
 /// or a log in another form.
-pub(crate) struct Escaped<'a>(pub &'a [u8]);
+pub struct Escaped<'a>(pub &'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -23,7 +23,7 @@ pub enum ExpectedValue {
     Float(f64),
     /// A bool.
     Bool(bool),
-    /// A text in its shown form, see `docs/PROTOCOL.md`, or bytes as lower-case hex.
+    /// A text in its shown form, see `docs/reference/results-format.md`; or bytes as hex.
     Text(String),
 }
 

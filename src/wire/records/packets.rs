@@ -112,7 +112,7 @@ impl Run {
 
 /// The runs of one pass, in memory that is allocated once.
 #[derive(Debug)]
-pub(crate) struct RunList {
+pub struct RunList {
     runs: Vec<Run>,
     limit: usize,
     records: usize,
@@ -120,7 +120,7 @@ pub(crate) struct RunList {
 
 impl RunList {
     /// A list of at most `limit` runs.
-    pub(crate) fn with_limit(limit: usize) -> Self {
+    pub fn with_limit(limit: usize) -> Self {
         RunList { runs: Vec::with_capacity(limit), limit, records: 0 }
     }
 
@@ -130,8 +130,7 @@ impl RunList {
     }
 
     /// Data records in all runs together.
-    #[cfg(test)]
-    pub(crate) fn records(&self) -> usize {
+    pub fn records(&self) -> usize {
         self.records
     }
 
@@ -210,7 +209,7 @@ pub enum StreamCut {
 
 /// Why a pass stopped where it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub enum Stop {
     /// The rest, if any, is the beginning of a length or a record.
     NeedMore,
     /// The list of runs is full, or holds as many records as were asked for; call again after
@@ -224,7 +223,7 @@ pub(crate) enum Stop {
 
 /// What one pass understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ParsePass {
+pub struct ParsePass {
     /// Bytes that were understood, from the start of what was given.
     pub bytes: usize,
     /// Why there was no more.
@@ -245,7 +244,7 @@ enum ParserState {
 
 /// Follows one stream of packets. Remembers where in a packet it is, nothing else.
 #[derive(Clone, Debug)]
-pub(crate) struct PacketParser {
+pub struct PacketParser {
     form: RecordForm,
     state: ParserState,
     packet_bytes_limit: u64,
@@ -253,14 +252,14 @@ pub(crate) struct PacketParser {
 
 impl PacketParser {
     /// A parser at the start of a stream, refusing packets of more than `packet_bytes_limit`.
-    pub(crate) fn new(form: RecordForm, packet_bytes_limit: u64) -> Self {
+    pub fn new(form: RecordForm, packet_bytes_limit: u64) -> Self {
         let state = if form.is_bare() { ParserState::Bare } else { ParserState::Header };
         PacketParser { form, state, packet_bytes_limit }
     }
 
     /// Reads on in `received[from..]`, replacing `list` by the runs found there, of at most
     /// `records_limit` records together. A run's offset counts from the start of `received`.
-    pub(crate) fn parse(
+    pub fn parse(
         &mut self,
         received: &[u8],
         from: usize,
@@ -338,7 +337,7 @@ impl PacketParser {
     }
 
     /// Whether the end record has come.
-    pub(crate) fn ended(&self) -> bool {
+    pub fn ended(&self) -> bool {
         self.state == ParserState::Ended
     }
 
@@ -372,7 +371,7 @@ impl PacketParser {
 
 /// Whether `bytes` are packets of this form from the first byte to the last. Larger ones than are
 /// allowed count, too: they are to be refused, not taken for something else.
-pub(crate) fn is_whole_packets(form: &RecordForm, bytes: &[u8]) -> bool {
+pub fn is_whole_packets(form: &RecordForm, bytes: &[u8]) -> bool {
     if form.is_bare() {
         return !bytes.is_empty() && bytes.len().is_multiple_of(form.record_bytes);
     }

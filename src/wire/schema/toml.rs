@@ -36,7 +36,7 @@ impl Schema {
         Arc::clone(&BUILT_IN)
     }
 
-    /// A schema as it is written in TOML; docs/SCHEMA.md says how.
+    /// A schema as it is written in TOML; docs/reference/schema.md says how.
     ///
     /// # Errors
     /// The first thing that is wrong, and where it stands.
