@@ -15,7 +15,8 @@ use std::io;
 use std::thread;
 use std::time::SystemTime;
 
-/// Oldest kernel with every flag that the rings use (IORING_SETUP_SINGLE_ISSUER, io_uring_setup(2)).
+/// Oldest kernel with every flag that the rings use (IORING_SETUP_SINGLE_ISSUER: see
+/// io_uring_setup(2)).
 const KERNEL_MIN: (u32, u32) = (6, 0);
 /// Locked bytes of one ring of `RING_ENTRIES`: 16 KiB of entries and two queues, in whole pages.
 /// Measured with `ulimit -l`: 32 KiB is enough for a ring, 24 KiB is not.
@@ -149,8 +150,8 @@ fn io_uring(config: &Config) -> Finding {
         Ok(Err(RingError::Register { bytes, source })) if ring::out_of_memory(&source) => warn(
             "io_uring",
             format!("a ring works, but {bytes} bytes of windows cannot be locked"),
-            "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), which all processes \
-             of a user share, or start with --registered-buffers 0",
+            "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), which all \
+             processes of a user share, or start with --registered-buffers 0",
         ),
         Ok(Err(error @ RingError::Register { .. })) => fail(
             "io_uring",
@@ -185,7 +186,7 @@ fn ring_refused(error: &io::Error, refusal: &Refusal) -> Finding {
                       `sysctl kernel.io_uring_disabled=0` on the host";
         return fail("io_uring", found, remedy);
     }
-    let seccomp = "a seccomp profile forbids io_uring (Docker's default has done so since engine 25): \
+    let seccomp = "a seccomp profile forbids io_uring (Docker's default does, since engine 25): \
                    start the container with --security-opt seccomp=deploy/seccomp-ringest.json";
     let remedy = match errno {
         Some(Errno::PERM) if refusal.seccomp => seccomp.to_owned(),
@@ -307,8 +308,8 @@ fn open_files(config: &Config, workers: usize) -> Finding {
 /// The process may not open as many files as it needs.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{max_connections} connections need {need} file descriptors, but {limit} are allowed; raise the \
-     hard limit (ulimit -Hn, LimitNOFILE=, --ulimit nofile=) or lower --max-connections"
+    "{max_connections} connections need {need} file descriptors, but {limit} are allowed; \
+     raise the hard limit (ulimit -Hn, LimitNOFILE=, --ulimit nofile=) or lower --max-connections"
 )]
 pub(crate) struct TooFewFiles {
     need: u64,

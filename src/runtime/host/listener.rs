@@ -53,8 +53,8 @@ fn remedy(place: &ListenPlace, error: &io::Error) -> String {
     let ListenPlace { host, port } = place;
     match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "another process is listening there (`ss -ltnp` names it): stop it or choose another port \
-             with {port}"
+            "another process is listening there (`ss -ltnp` names it): stop it or choose another \
+             port with {port}"
         ),
         io::ErrorKind::PermissionDenied => {
             format!("ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one with {port}")
