@@ -21,7 +21,7 @@
 //!
 //! # Layers
 //!
-//! Imports point down only; `tests/layers.rs` checks it. `main` and `cli` (command line, output
+//! Imports point down only; `tests/layers` checks it. `main` and `cli` (command line, output
 //! formats) stand on `runtime` (sockets, clocks, threads, rings) and [`client`]; those on `engine`
 //! (decoding, grouping, reports), `wire` (both protocols without I/O) and `config` (every limit).
 //! docs/internals/architecture.md follows one packet through them.

@@ -1,5 +1,5 @@
-//! What becomes of decoded bytes: column sets, aggregation, latency, what is known of its. Opens no socket and
-//! runs no async code.
+//! Decoding, grouping, aggregation and latency, and the pure parts of the message server. Opens no
+//! socket and runs no async code.
 //!
 //! * [`observe`]: counters, a snapshot of them, their Prometheus text
 //! * [`stream`]: one stream: intake, latency, what is known of it

@@ -1,4 +1,5 @@
-//! Runs load: starts the threads, waits for them and adds up what they measured. Sends nothing itself.
+//! Runs load: starts the threads, waits for them and adds up what they measured. Sends nothing
+//! itself.
 
 use super::settings::{LoadError, Settings};
 use super::shared::{LoadProgress, Shared};

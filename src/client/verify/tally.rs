@@ -276,8 +276,8 @@ impl GroupTally {
     }
 
     /// Adds all records of `other`, which has the same groups, so many times; first and last values
-    /// are for [`GroupTally::add_ends`]. Counts, integers, minima and maxima stay exact, and sums of
-    /// floats as good as if the records had been added one by one.
+    /// are for [`GroupTally::add_ends`]. Counts, integers, minima and maxima stay exact, and sums
+    /// of floats as good as if the records had been added one by one.
     pub(crate) fn add_times(&mut self, other: &GroupTally, times: u64) {
         if times == 0 {
             return;

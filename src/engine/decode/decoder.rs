@@ -76,9 +76,10 @@ impl Decoder {
 
     /// Appends the records of `runs` to `set`, straight from where they landed in `received`.
     ///
-    /// The set must have room for them: [`PacketParser::parse`](crate::wire::records::packets::PacketParser)
-    /// takes the number of free rows as its limit. Where a text goes beyond a limit, the records
-    /// before it are in the columns, and it and those after it are not.
+    /// The set must have room for them:
+    /// [`PacketParser::parse`](crate::wire::records::packets::PacketParser) takes the number
+    /// of free rows as its limit. Where a text goes beyond a limit, the records before it are in
+    /// the columns, and it and those after it are not.
     pub fn decode(&mut self, received: &[u8], runs: &[Run], set: &mut ColumnSet) -> Decoded {
         let mut records = BlockRecords::of(runs, received, self.plan.form().record_bytes);
         let mut block = Block::new();

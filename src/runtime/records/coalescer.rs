@@ -5,8 +5,8 @@
 //! A connection whose reads are gathered waits until its socket is readable, which is when the mark
 //! is reached, and then reads. One timer a worker looks after all of these waits. Where one has
 //! lasted for nearly `--coalesce-delay`, it lowers the mark, which completes the wait; so no wait
-//! is ever given up, and the end of the stream or of its reading side ([`crate::runtime::connection::deadlines`])
-//! completes it as well.
+//! is ever given up, and the end of the stream or of its reading side
+//! ([`crate::runtime::connection::deadlines`]) completes it as well.
 
 use crate::config::{COALESCE_DUE, COALESCE_EARLY};
 use crate::engine::stream::coalesce::Coalesce;

@@ -132,8 +132,8 @@ impl Session {
         }
     }
 
-    /// Understands `received` as far as it can alone. What is left over after [`NextEvent::Read`] is
-    /// the beginning of a frame and is to be given again, with more behind it.
+    /// Understands `received` as far as it can alone. What is left over after [`NextEvent::Read`]
+    /// is the beginning of a frame and is to be given again, with more behind it.
     pub(crate) fn poll<'a>(
         &mut self,
         received: &'a [u8],
