@@ -79,16 +79,12 @@ fn fixed_limits_have_their_value() {
     let page = read(LIMITS);
     let rows = rows(&page);
     let fixed = [
-        ("time to close after the end record", time(END_LINGER)),
         ("bytes of a payload before authentication", digits(PAYLOAD_BYTES_BEFORE_AUTH)),
-        ("time from the first to the last byte of a frame", time(FRAME_TIMEOUT)),
-        ("time to authenticate", time(AUTH_TIMEOUT)),
         ("failures to authenticate", AUTH_FAILURES_MAX.to_string()),
         ("answers that wait for a client", size(REPLIES_WAITING_BYTES)),
         ("bytes that wait for a client", size(RECEIVER_QUEUE_BYTES)),
         ("pieces that wait for a client", digits(RECEIVER_QUEUE_PIECES)),
         ("bytes that wait for all clients", size(QUEUED_BYTES)),
-        ("time for the handshake", time(TLS_HANDSHAKE_TIMEOUT)),
         ("bytes of a handshake message", size(TLS_INCOMING_BYTES_MAX)),
         ("bytes of `--cert`", size(PEM_FILE_BYTES_MAX)),
         ("TLS 1.2 sessions", TLS_SESSIONS_MAX.to_string()),
