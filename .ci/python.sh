@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# docs/schema.json against schemas that are right and wrong. The Python client: built as sdist and as
-# wheel, installed from that wheel, its own tests against the real server, and the example of
-# docs/examples: `bash .ci/python.sh BINARY`.
+# docs/reference/schema.json against schemas that are right and wrong. The Python client: built as
+# sdist and as wheel, installed from that wheel, its own tests against the real server, and the
+# example of docs/examples: `bash .ci/python.sh BINARY`.
 #
 # Everything is kept in a virtual environment outside of the clone. Where there is no Python 3.11,
 # no venv or no pytest to be had, a line says so and the checks count as passed. So it is with the

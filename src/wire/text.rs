@@ -29,7 +29,7 @@ impl Padding {
 
 /// The value of a padded field: the field without its trailing run of padding. Padding bytes inside
 /// the value stay.
-pub(crate) fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
+pub fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
     // A word of eight bytes is all padding if `(word ^ flip) & keep` is zero. Clearing bit 5 maps
     // 0x20 to 0x00 and no other non-zero byte. Fields are mostly padding, so this takes a dozen
     // steps where going byte by byte would take 256.
@@ -65,7 +65,7 @@ pub(crate) fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
 /// Displays bytes on one line of printable ASCII so that distinct bytes stay distinct: a backslash
 /// as `\\`, a byte that is not printable ASCII as `\xNN`. Bytes from a peer reach a terminal or a
 /// log in no other form.
-pub(crate) struct Escaped<'a>(pub &'a [u8]);
+pub struct Escaped<'a>(pub &'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,5 @@
-//! Record streams in small, fast segments, whose reads wait for more of them: whatever happens while
-//! a read waits, nothing is lost and nothing is left lying. How fast anything is, is not tested.
+//! Record streams in small, fast segments, whose reads wait for more of them: whatever happens
+//! while a read waits, nothing is lost and nothing is left lying. How fast is not tested.
 
 use crate::common::beside::stats;
 use crate::common::oracle::{assert_result, end_record, packet, packets, records, stream};

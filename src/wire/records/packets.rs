@@ -111,7 +111,7 @@ impl Run {
 
 /// The runs of one pass. Allocates once.
 #[derive(Debug)]
-pub(crate) struct RunList {
+pub struct RunList {
     runs: Vec<Run>,
     limit: usize,
     records: usize,
@@ -119,7 +119,7 @@ pub(crate) struct RunList {
 
 impl RunList {
     /// A list of at most `limit` runs.
-    pub(crate) fn with_limit(limit: usize) -> Self {
+    pub fn with_limit(limit: usize) -> Self {
         RunList { runs: Vec::with_capacity(limit), limit, records: 0 }
     }
 
@@ -129,8 +129,7 @@ impl RunList {
     }
 
     /// Data records in all runs.
-    #[cfg(test)]
-    pub(crate) fn records(&self) -> usize {
+    pub fn records(&self) -> usize {
         self.records
     }
 
@@ -209,7 +208,7 @@ pub enum StreamCut {
 
 /// Why a pass stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub enum Stop {
     /// The remaining bytes, if any, are the beginning of a length or a record.
     NeedMore,
     /// The list of runs is full or holds the requested number of records; process them and call
@@ -223,7 +222,7 @@ pub(crate) enum Stop {
 
 /// The result of one pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ParsePass {
+pub struct ParsePass {
     /// Bytes that were parsed, from the start of the input.
     pub bytes: usize,
     /// Why it stopped there.
@@ -244,7 +243,7 @@ enum ParserState {
 
 /// Parses one stream of packets. Its only state is the position within a packet.
 #[derive(Clone, Debug)]
-pub(crate) struct PacketParser {
+pub struct PacketParser {
     form: RecordForm,
     state: ParserState,
     packet_bytes_limit: u64,
@@ -252,14 +251,14 @@ pub(crate) struct PacketParser {
 
 impl PacketParser {
     /// A parser at the start of a stream. It rejects packets above `packet_bytes_limit`.
-    pub(crate) fn new(form: RecordForm, packet_bytes_limit: u64) -> Self {
+    pub fn new(form: RecordForm, packet_bytes_limit: u64) -> Self {
         let state = if form.is_bare() { ParserState::Bare } else { ParserState::Header };
         PacketParser { form, state, packet_bytes_limit }
     }
 
     /// Continues in `received[from..]` and replaces `list` with the runs found there, at most
     /// `records_limit` records in all. A run's offset counts from the start of `received`.
-    pub(crate) fn parse(
+    pub fn parse(
         &mut self,
         received: &[u8],
         from: usize,
@@ -337,7 +336,7 @@ impl PacketParser {
     }
 
     /// Whether the end record has been parsed.
-    pub(crate) fn ended(&self) -> bool {
+    pub fn ended(&self) -> bool {
         self.state == ParserState::Ended
     }
 
@@ -371,7 +370,7 @@ impl PacketParser {
 
 /// Whether `bytes` consist entirely of packets of this form. Packets above the size limit count as
 /// well, so that they are rejected instead of being taken for something else.
-pub(crate) fn is_whole_packets(form: &RecordForm, bytes: &[u8]) -> bool {
+pub fn is_whole_packets(form: &RecordForm, bytes: &[u8]) -> bool {
     if form.is_bare() {
         return !bytes.is_empty() && bytes.len().is_multiple_of(form.record_bytes);
     }
