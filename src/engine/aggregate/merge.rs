@@ -201,7 +201,7 @@ fn empty_column((name, dtype): &(PlSmallStr, DataType)) -> Column {
     Column::new_empty(name.clone(), dtype)
 }
 
-/// The columns of a file with groups.
+/// The columns of files with groups.
 fn file_columns(schema: &Schema) -> Vec<(PlSmallStr, DataType)> {
     let own = [DataType::String, DataType::String, DataType::UInt32, DataType::Int64];
     let own = ORIGIN_COLUMNS.into_iter().map(PlSmallStr::from).zip(own);

@@ -28,11 +28,11 @@ impl From<PartialFileError> for io::Error {
     }
 }
 
-/// The columns that say which batch a row belongs to, in order.
+/// Columns that say which batch a row is of, in order.
 pub(crate) const ORIGIN_COLUMNS: [&str; 4] = ["node", "connection", "batch", "time_us"];
 
-/// The batch and stream of partials. A merge keeps one of several rows that have the same keys and
-/// differ at most in the time of their origin.
+/// Which batch of which stream. Whoever merges keeps one copy of rows that agree in all but the
+/// time, and in the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The node that received it.

@@ -254,7 +254,7 @@ impl FieldParts<'_> {
     fn part(&self, part: Part, dtype: &DataType) -> PolarsResult<Column> {
         let name = self.schema.part_name(self.field, part);
         let column = self.frame.column(&name)?.strict_cast(dtype)?;
-        // Only a 64-bit sum can be null, see `checked_unsigned`.
+        // Only a sum in 64 bits can be unknown, see `checked_unsigned`.
         let may_be_null = part == Part::Sum && !matches!(self.kind(), Kind::U64 | Kind::I64);
         polars_ensure!(may_be_null || !column.has_nulls(), ComputeError: "{name} has a null");
         Ok(column)
