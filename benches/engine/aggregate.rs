@@ -5,14 +5,11 @@
 
 use super::schemas::{Shape, run_of};
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ringest::config::{Config, FOLD_ROWS, FOLD_ROWS_MAX};
-use ringest::engine::aggregate::{Aggregate, Grouped, Value};
-use ringest::engine::columns::{ColumnSet, PartialSet};
-use ringest::engine::decode::Decoder;
-use ringest::engine::groups::GroupTable;
-use ringest::engine::plan::Plan;
-use ringest::wire::schema::Function;
-use ringest::wire::schema::Kind;
+use ringest::internals::{
+    ColumnSet, Config, Decoder, FOLD_ROWS, FOLD_ROWS_MAX, GroupAggregate, GroupTable, Grouped,
+    PartialSet, Plan, Value,
+};
+use ringest::schema::{Function, Kind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,7 +46,7 @@ trait Fold {
 struct Columns {
     decoder: Decoder,
     set: ColumnSet,
-    aggregate: Aggregate,
+    aggregate: GroupAggregate,
 }
 
 impl Fold for Columns {
@@ -58,7 +55,7 @@ impl Fold for Columns {
         Columns {
             decoder: Decoder::new(plan, &config),
             set: ColumnSet::with_rows(plan, config.batch_rows),
-            aggregate: Aggregate::new(plan),
+            aggregate: GroupAggregate::new(plan),
         }
     }
 
@@ -101,7 +98,7 @@ impl Fold for TwoPhase {
     }
 
     fn finish(self) -> Grouped {
-        let mut aggregate = Aggregate::new(self.decoder.plan());
+        let mut aggregate = GroupAggregate::new(self.decoder.plan());
         let mut set = PartialSet::with_rows(self.decoder.plan(), Config::default().batch_rows);
         aggregate.add_partials(self.table.partials(), &mut set).expect("Polars takes partials");
         let texts = self.decoder.into_texts();

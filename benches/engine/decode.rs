@@ -3,12 +3,8 @@
 
 use super::schemas::run_of;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ringest::config::Config;
-use ringest::engine::columns::{Column, ColumnSet};
-use ringest::engine::decode::Decoder;
-use ringest::engine::intern::Texts;
-use ringest::engine::plan::Plan;
-use ringest::wire::schema::Schema;
+use ringest::internals::{Column, ColumnSet, Config, Decoder, Plan, Texts};
+use ringest::schema::Schema;
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};

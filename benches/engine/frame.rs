@@ -1,7 +1,7 @@
 //! Frames of messages: writing one, reading one, and the checksum that is a part of both.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ringest::wire::frame::{self, FrameType, PAYLOAD_BYTES_MAX};
+use ringest::protocol::frame::{self, FrameType, PAYLOAD_BYTES_MAX};
 use std::hint::black_box;
 
 /// The longest payload is a byte short of 64 KiB.

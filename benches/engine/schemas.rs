@@ -2,16 +2,11 @@
 //! cost, what a text costs. Finds no packets.
 
 use criterion::{Criterion, Throughput};
-use ringest::config::{Config, FOLD_ROWS, FOLD_ROWS_MAX};
-use ringest::engine::aggregate::{Aggregate, Grouped, Value};
-use ringest::engine::columns::PartialSet;
-use ringest::engine::decode::Decoder;
-use ringest::engine::groups::GroupTable;
-use ringest::engine::plan::Plan;
-use ringest::wire::record::{Ends, Run};
-use ringest::wire::schema::{
-    Aggregate as Made, Endian, Field, Framing, Function, Kind, Padding, Schema,
+use ringest::internals::{
+    Config, Decoder, Ends, FOLD_ROWS, FOLD_ROWS_MAX, GroupAggregate, GroupTable, Grouped, Padding,
+    PartialSet, Plan, Run, Value,
 };
+use ringest::schema::{Aggregate as Made, Endian, Field, Framing, Function, Kind, Schema};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -135,7 +130,7 @@ impl Worker {
 
     fn finish(self) -> Grouped {
         let plan = self.decoder.plan();
-        let mut aggregate = Aggregate::new(plan);
+        let mut aggregate = GroupAggregate::new(plan);
         let mut set = PartialSet::with_rows(plan, 1000);
         aggregate.add_partials(self.groups.partials(), &mut set).expect("Polars takes partials");
         let texts = self.decoder.into_texts();

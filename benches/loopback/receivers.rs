@@ -5,8 +5,7 @@
 //! ended one line on stdout.
 
 use clap::ValueEnum;
-use ringest::runtime::listener;
-use ringest::runtime::ring::{self, Buffers};
+use ringest::internals::{Buffers, RECORDS, listen, read, ring_runtime};
 use std::error::Error;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -32,7 +31,7 @@ const REGISTERED_BUFFERS: usize = 16;
 /// Those of the listener and of the ring.
 pub fn run(drain: Drain, buffer_bytes: usize) -> Result<(), Box<dyn Error>> {
     let listener = match drain {
-        Drain::Uring => listener::listen(listener::RECORDS, "127.0.0.1", 0)?,
+        Drain::Uring => listen(RECORDS, "127.0.0.1", 0)?,
         Drain::Blocking => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
     };
     listener.set_nonblocking(false)?;
@@ -51,7 +50,7 @@ fn answer(peer: SocketAddr, bytes: u64) -> io::Result<()> {
 }
 
 fn drain_with_ring(listener: TcpListener, buffer_bytes: usize) -> Result<(), Box<dyn Error>> {
-    ring::runtime()?.block_on(async {
+    ring_runtime()?.block_on(async {
         let buffers = Rc::new(Buffers::register(REGISTERED_BUFFERS, buffer_bytes)?);
         let listener = tokio_uring::net::TcpListener::from_std(listener);
         loop {
@@ -67,7 +66,7 @@ async fn drain_task(stream: tokio_uring::net::TcpStream, peer: SocketAddr, buffe
     let mut total = 0;
     loop {
         let free = 0..buffer.len();
-        let (read, given_back) = ring::read(&stream, buffer, free).await;
+        let (read, given_back) = read(&stream, buffer, free).await;
         buffer = given_back;
         match read {
             Ok(0) => break,

@@ -1,11 +1,11 @@
 //! Sends the prebuilt packets of `ringest send`, a thread for each connection: reads no answer.
 
 use crate::shapes::Shape;
-use ringest::client::block::Block;
-use ringest::client::expected::Expected;
-use ringest::client::generate::{Padding, StreamSpec};
-use ringest::client::sender::{SendError, SendSettings, Sent, send_stream};
-use ringest::wire::schema::Schema;
+use ringest::client::records::block::PacketBlock;
+use ringest::client::records::generate::{SentPadding, StreamSpec};
+use ringest::client::records::sender::{SendError, SendSettings, Sent, send_stream};
+use ringest::client::verify::expected::ExpectedGroups;
+use ringest::schema::Schema;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -21,22 +21,22 @@ pub fn unit_records(shape: &Shape, tiny: bool) -> u64 {
 
 /// What each connection sends.
 pub struct Stream {
-    block: Arc<Block>,
+    block: Arc<PacketBlock>,
     settings: SendSettings,
     /// Data records.
     pub records: u64,
     /// What they add up to.
-    pub expected: Expected,
+    pub expected: ExpectedGroups,
 }
 
 impl Stream {
     /// So many records of a shape, sent with a congestion control.
     pub fn new(shape: &Shape, records: u64, congestion: Option<&str>) -> Self {
-        let block = Block::new(&StreamSpec {
+        let block = PacketBlock::new(&StreamSpec {
             schema: Schema::built_in(),
             records,
             packet_records: shape.packet_records,
-            padding: Padding::Space,
+            padding: SentPadding::Space,
             seed: 1,
             groups: shape.groups,
         });

@@ -4,8 +4,8 @@
 use crate::process::own_cpu;
 use crate::sender::Stream;
 use crate::servers::Server;
-use ringest::client::results::{ResultLine, finished_lines, parse_line};
-use ringest::wire::schema::Schema;
+use ringest::client::verify::results::{ResultLine, finished_lines, parse_line};
+use ringest::schema::Schema;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::time::{Duration, Instant};

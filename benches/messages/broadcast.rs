@@ -5,7 +5,7 @@ use crate::process::own_cpu;
 use crate::server::Server;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use ringest::wire::frame::{self, FrameType};
+use ringest::protocol::frame::{self, FrameType};
 use std::error::Error;
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};

@@ -1,52 +1,20 @@
 //! Flags and environment to one validated configuration, one file a command, and output formats:
 //! opens no socket itself and knows no protocol.
 
-pub mod args;
-pub mod cpu_list;
-pub mod demo;
-pub mod doctor;
-pub mod engine_args;
-pub mod gen_cert;
-pub mod health;
-pub mod hgrm;
-pub mod latency_files;
-pub mod live;
-pub mod load;
-pub mod load_args;
-pub mod load_report;
-pub mod logging;
-pub mod merge;
-pub mod merge_render;
-pub mod output_args;
-pub mod output_files;
-pub mod partials_args;
-pub mod progress;
-pub mod render;
-pub mod replay;
-pub mod replay_args;
-pub mod schema;
-pub mod schema_args;
-pub mod send;
-pub mod send_args;
-pub mod serve;
-pub mod status_line;
-pub mod stderr;
-pub mod token;
+pub(crate) mod args;
+pub(crate) mod commands;
+pub(crate) mod exit;
+pub(crate) mod output;
+pub(crate) mod terminal;
 
-use crate::runtime::stdio;
+use crate::runtime::host::stdio;
 use args::{Args, Command};
 use clap::Parser;
-use std::fmt::Display;
+use commands::{demo, doctor, gen_cert, health, load, merge, replay, schema, send, serve, token};
+use exit::EXIT_FAILED;
 use std::process::ExitCode;
-
-/// Everything went well.
-pub const EXIT_OK: u8 = 0;
-/// The work was done and came out wrong: a connection not complete, a difference, lost output.
-pub const EXIT_FAILED: u8 = 1;
-/// The command line is wrong.
-pub const EXIT_USAGE: u8 = 2;
-/// The host cannot run the engine as asked.
-pub const EXIT_HOST: u8 = 3;
+use terminal::logging;
+use terminal::status_line::say;
 
 /// Parses the command line, runs the chosen command and returns the exit code. To be called
 /// first thing in `main`, while there is one thread.
@@ -72,10 +40,4 @@ pub fn run() -> ExitCode {
         Command::Token(options) => token::run(&options),
         Command::Schema(options) => schema::run(&options),
     })
-}
-
-/// One line on stderr. A stderr that is closed must not stop an engine, so failing is no error
-/// (`eprintln!` would panic).
-fn say(line: impl Display) {
-    let _ = status_line::print(format!("ringest: {line}\n").as_bytes());
 }

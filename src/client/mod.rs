@@ -2,33 +2,14 @@
 //! and benchmarks share. Shares no decoding and no aggregating code with the engine, so that what
 //! it expects is a second opinion.
 //!
-//! * [`generate`]: records of a seeded stream, of any schema
-//! * [`block`]: packets of them, made once and sent many times, and the groups that they must give
-//! * [`pace`]: when writes are due, where records are sent at a rate
-//! * [`sender`]: one connection that sends them
-//! * [`replay`]: sends captured streams again
-//! * [`expected`]: compares groups with groups
-//! * [`results`]: reads the engine's ndjson
-//! * [`messages`]: the message protocol's client side, without I/O
-//! * [`message_client`]: a blocking client of it
-//! * [`load`]: many connections at once, and what became of each message
-//! * [`transport`]: bytes over a non-blocking socket, with TLS or without
-//! * [`tls`]: what TLS needs, from files
+//! * [`load`]: many message connections at once
+//! * [`messages`]: the message client
+//! * [`records`]: streams out
+//! * [`verify`]: what must come back
 
-pub mod block;
-mod double_double;
-pub mod expected;
-pub mod generate;
-mod keys;
 pub mod load;
-pub mod message_client;
 pub mod messages;
-pub mod pace;
-pub mod replay;
-pub mod results;
-pub mod sender;
-mod tally;
-pub mod tls;
-pub mod transport;
+pub mod records;
+pub mod verify;
 
-pub use message_client::{MessageClient, MessageError};
+pub use messages::client::{MessageClient, MessageError};

@@ -9,7 +9,7 @@ use super::limits::{
 use super::{AggregateMode, Config};
 
 /// Bytes that may wait for the receivers of one of `workers` workers.
-pub fn queued_bytes_of_worker(workers: usize) -> usize {
+pub(crate) fn queued_bytes_of_worker(workers: usize) -> usize {
     (QUEUED_BYTES / workers).max(2 * RECEIVER_QUEUE_BYTES)
 }
 

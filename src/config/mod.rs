@@ -5,12 +5,12 @@
 //! * [`memory`]: what they add up to
 
 pub mod limits;
-pub mod memory;
-pub mod record_sizes;
+pub(crate) mod memory;
+pub(crate) mod record_sizes;
 
 pub use limits::*;
-pub use memory::{Memory, queued_bytes_of_worker};
-pub use record_sizes::RecordSizes;
+pub(crate) use memory::queued_bytes_of_worker;
+pub(crate) use record_sizes::RecordSizes;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -245,7 +245,7 @@ fn within_times(
 }
 
 /// Whether a node can be called that: it stands between dashes in names of files.
-pub fn is_node_name(name: &str) -> bool {
+pub(crate) fn is_node_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=NODE_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed)
 }

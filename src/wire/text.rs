@@ -1,11 +1,34 @@
 //! The padding of a text field and how its bytes are shown: keeps no text and knows no field.
 
-use super::schema::Padding;
 use std::fmt::{self, Write};
+
+/// Bytes of a word that are quoted at most.
+const QUOTED_BYTES: usize = 64;
+
+/// The bytes that a text is padded with at its end, in any mix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Padding {
+    /// 0x00 is padding.
+    pub nul: bool,
+    /// 0x20 is padding.
+    pub space: bool,
+}
+
+impl Padding {
+    /// 0x00 and 0x20.
+    pub const BOTH: Padding = Padding { nul: true, space: true };
+    /// Nothing: a value is its whole field.
+    pub const NONE: Padding = Padding { nul: false, space: false };
+
+    /// Whether a byte at the end of a field is padding.
+    pub fn has(self, byte: u8) -> bool {
+        byte == 0x00 && self.nul || byte == 0x20 && self.space
+    }
+}
 
 /// The value of a padded field: the field without its trailing run of padding. Bytes inside the
 /// value stay, whatever they are.
-pub fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
+pub(crate) fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
     // Eight bytes are padding when the whole word is zero after these: to clear bit 5 makes 0x20 a
     // 0x00 and no other byte one. Fields are mostly padding: this takes a dozen steps where bytes
     // took 256.
@@ -41,7 +64,7 @@ pub fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
 /// Shows bytes on one line of printable ASCII, so that distinct bytes stay distinct: a backslash
 /// as `\\`, a byte that is not printable ASCII as `\xNN`. Nothing a peer sends reaches a terminal
 /// or a log in another form.
-pub struct Escaped<'a>(pub &'a [u8]);
+pub(crate) struct Escaped<'a>(pub &'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,9 +79,21 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// A word as it is quoted: in printable ASCII, and not longer than a line.
+pub(crate) fn quoted(word: &str) -> String {
+    format!("\"{}\"", printable(word))
+}
+
+/// A word in printable ASCII, and not longer than a line.
+pub(crate) fn printable(word: &str) -> String {
+    let bytes = word.as_bytes();
+    let end = if bytes.len() > QUOTED_BYTES { "..." } else { "" };
+    format!("{}{end}", Escaped(&bytes[..bytes.len().min(QUOTED_BYTES)]))
+}
+
 /// The bytes that are shown as `shown`: the way back from [`Escaped`]. What it never shows, such
 /// as a backslash alone, stays as it is.
-pub fn unescape(shown: &str) -> Vec<u8> {
+pub(crate) fn unescape(shown: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(shown.len());
     let mut rest = shown.as_bytes();
     while let [first, after @ ..] = rest {
@@ -119,6 +154,12 @@ mod tests {
             assert!(seen.insert(shown));
         }
         assert_eq!(Escaped(b"a\\x00\x00\x1b[31m").to_string(), "a\\\\x00\\x00\\x1b[31m");
+    }
+
+    #[test]
+    fn quoted_words_are_printable_and_short() {
+        assert_eq!(quoted("a\u{1b}\"é"), "\"a\\x1b\"\\xc3\\xa9\"");
+        assert!(quoted(&"x".repeat(1000)).len() < 80);
     }
 
     proptest! {

@@ -7,17 +7,15 @@
 mod allocator;
 
 use allocator::{Asked, CountingAllocator, ThreadCounts};
-use ringest::client::block::{Block, Writes};
-use ringest::client::generate::{Padding, StreamSpec};
-use ringest::client::message_client::MessageClient;
-use ringest::client::tls::{Trust, client_config};
-use ringest::config::{AggregateMode, Config, TlsOptions};
-use ringest::engine::counters::Tally;
-use ringest::engine::report::{BufferKind, Report};
-use ringest::runtime::server::Engine;
-use ringest::wire::schema::{
-    Aggregate, End, Endian, Framing, Function, Kind, Length, Padding as TextPadding, Schema,
+use ringest::client::messages::client::MessageClient;
+use ringest::client::messages::tls::{Trust, client_config};
+use ringest::client::records::block::{PacketBlock, Writes};
+use ringest::client::records::generate::{SentPadding, StreamSpec};
+use ringest::internals::{
+    AggregateMode, BufferKind, Config, Engine, Padding as TextPadding, Report, TlsOptions,
+    WorkerTally,
 };
+use ringest::schema::{Aggregate, End, Endian, Framing, Function, Kind, Length, Schema};
 use rustls::{ClientConnection, StreamOwned};
 use std::collections::BTreeSet;
 use std::fs;
@@ -111,7 +109,7 @@ struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn start(config: Config, connections: u32, block: &'a Block, write_bytes: usize) -> Self {
+    fn start(config: Config, connections: u32, block: &'a PacketBlock, write_bytes: usize) -> Self {
         let source = |number| Source::Block(block.writes(number, write_bytes));
         let sources = (0..connections).map(source).collect();
         Self::start_with(config, &Schema::built_in(), sources)
@@ -137,7 +135,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn tally(&self) -> &Tally {
+    fn tally(&self) -> &WorkerTally {
         &self.engine.as_ref().unwrap().counters().workers[0]
     }
 
@@ -178,7 +176,7 @@ impl<'a> World<'a> {
     }
 
     /// Sends each group several times, so that all tables are as large as they become.
-    fn warm_up(&mut self, block: &Block) {
+    fn warm_up(&mut self, block: &PacketBlock) {
         self.warm_up_records((3 * block.size_bytes() / 267) as u64);
     }
 
@@ -258,7 +256,7 @@ impl Measured {
     }
 }
 
-fn keeping(reported: &Arc<Mutex<Vec<Reported>>>) -> ringest::runtime::reporter::Sink {
+fn keeping(reported: &Arc<Mutex<Vec<Reported>>>) -> ringest::internals::Sink {
     let reported = Arc::clone(reported);
     Box::new(move |report: &Report, _| {
         reported.lock().unwrap().push(Reported {
@@ -314,8 +312,8 @@ fn config() -> Config {
     }
 }
 
-fn block(groups: u32) -> Arc<Block> {
-    let (padding, seed) = (Padding::Mixed, 1);
+fn block(groups: u32) -> Arc<PacketBlock> {
+    let (padding, seed) = (SentPadding::Mixed, 1);
     let spec = StreamSpec {
         schema: Schema::built_in(),
         records: ENDLESS,
@@ -324,7 +322,7 @@ fn block(groups: u32) -> Arc<Block> {
         seed,
         groups,
     };
-    Block::new(&spec).unwrap()
+    PacketBlock::new(&spec).unwrap()
 }
 
 /// Sends `connections` streams, the one way and the other, and asserts that the worker, once it

@@ -5,7 +5,7 @@ use crate::common::beside::{Healthy, added, stats, wait_for_clients, wrongs};
 use crate::common::oracle::{assert_result, records, stream};
 use crate::common::wire::*;
 use crate::common::{Engine, PATIENCE, ringest, run, stderr_of, until};
-use ringest::runtime::certs::{CertSpec, Generated, Pair, generate};
+use ringest::internals::{CertSpec, Generated, Pair, generate_certificates};
 use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -25,7 +25,13 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn certificates(not_after: SystemTime) -> Generated {
     let hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let not_before = not_after - 3 * HOUR;
-    generate(&CertSpec { hosts, client: Some("tester".to_owned()), not_before, not_after }).unwrap()
+    generate_certificates(&CertSpec {
+        hosts,
+        client: Some("tester".to_owned()),
+        not_before,
+        not_after,
+    })
+    .unwrap()
 }
 
 fn valid() -> Generated {

@@ -8,14 +8,14 @@ use std::sync::{Mutex, OnceLock};
 
 /// The deliveries of all threads.
 #[derive(Debug, Default)]
-pub struct Flow {
-    state: Mutex<State>,
+pub(crate) struct Flow {
+    state: Mutex<FlowState>,
     /// Of the thread that sends, for the others.
     waker: OnceLock<Waker>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FlowState {
     /// Connections that receive.
     receivers: u64,
     /// BROADCASTs sent and not refused.
@@ -25,18 +25,18 @@ struct State {
 }
 
 impl Flow {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, FlowState> {
         self.state.lock().expect("no panic")
     }
 
     /// Whom to wake when deliveries have come.
-    pub fn wakes(&self, waker: Waker) {
+    pub(crate) fn wakes(&self, waker: Waker) {
         // A second one cannot be: there is one thread that sends.
         let _ = self.waker.set(waker);
     }
 
     /// Wakes the thread that sends.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if let Some(waker) = self.waker.get() {
             // It also looks by itself, a little later.
             let _ = waker.wake();
@@ -44,20 +44,20 @@ impl Flow {
     }
 
     /// A connection receives from now on.
-    pub fn join(&self) {
+    pub(crate) fn join(&self) {
         self.state().receivers += 1;
     }
 
     /// A connection receives no more: what it is owed never comes. It sent `own` BROADCASTs that
     /// were not refused, and `deliveries` have come to it.
-    pub fn leave(&self, own: u64, deliveries: u64) {
+    pub(crate) fn leave(&self, own: u64, deliveries: u64) {
         let mut state = self.state();
         state.receivers -= 1;
         state.settled += state.sent.saturating_sub(own + deliveries);
     }
 
     /// How many more BROADCASTs may be sent with `in_flight` at most on their way.
-    pub fn room(&self, in_flight: u64) -> u64 {
+    pub(crate) fn room(&self, in_flight: u64) -> u64 {
         let state = self.state();
         let each = state.receivers.saturating_sub(1);
         let waiting = state.owed.saturating_sub(state.settled);
@@ -66,26 +66,26 @@ impl Flow {
     }
 
     /// A connection that receives has sent `messages`.
-    pub fn send(&self, messages: u64) {
+    pub(crate) fn send(&self, messages: u64) {
         let mut state = self.state();
         state.sent += messages;
         state.owed += messages * state.receivers.saturating_sub(1);
     }
 
     /// So many deliveries have come.
-    pub fn deliver(&self, deliveries: u64) {
+    pub(crate) fn deliver(&self, deliveries: u64) {
         self.state().settled += deliveries;
     }
 
     /// The server has not passed a message on.
-    pub fn refuse(&self) {
+    pub(crate) fn refuse(&self) {
         let mut state = self.state();
         state.sent = state.sent.saturating_sub(1);
         state.settled += state.receivers.saturating_sub(1);
     }
 
     /// Deliveries that have not come.
-    pub fn waiting(&self) -> u64 {
+    pub(crate) fn waiting(&self) -> u64 {
         let state = self.state();
         state.owed.saturating_sub(state.settled)
     }

@@ -2,24 +2,30 @@
 //! nothing and knows no other connection; what a thread's connections share is lent to it.
 
 use super::schedule::Schedule;
-use super::tally::{Tally, Window};
-use super::traffic::Messages;
-use super::{CONNECT_TIMEOUT, LoadError, Shared, Traffic, nanoseconds};
-use crate::client::messages::{ClientSession, Received, SessionError, describe_error};
-use crate::client::transport::Transport;
-use crate::wire::frame::FrameType;
-use crate::wire::message::{Credentials, Reply, Request};
+use super::settings::{LoadError, Traffic};
+use super::shared::{Shared, nanoseconds};
+use super::tally::{LoadTally, MeasuredTime};
+use super::traffic::MessageSource;
+use crate::client::messages::session::{
+    ClientSession, ReceivedMessage, SessionError, describe_error,
+};
+use crate::client::messages::transport::ClientTransport;
+use crate::wire::messages::frame::FrameType;
+use crate::wire::messages::payload::{Credentials, Reply, Request};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+/// How long a connection may take to be made, with TLS and authentication.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of messages that may wait to be written where nothing else limits them.
 const OUTBOX_BYTES_MAX: usize = 256 << 10;
 
 /// When messages may be sent.
 #[derive(Clone, Copy, Debug)]
-pub enum Pace {
+pub(crate) enum LoadPace {
     /// Not now.
     Rest,
     /// As soon as fewer than so many are in flight.
@@ -37,12 +43,12 @@ pub enum Pace {
 }
 
 /// What the connections of a thread share.
-pub struct Core<'a> {
+pub(crate) struct Core<'a> {
     pub shared: &'a Shared<'a>,
-    pub tally: Tally,
-    pub window: Window,
-    pub messages: Messages,
-    pub pace: Pace,
+    pub tally: LoadTally,
+    pub window: MeasuredTime,
+    pub messages: MessageSource,
+    pub pace: LoadPace,
     /// When the thread last looked at the clock, in nanoseconds.
     pub now: u64,
     /// Messages that wait for their answer, of all connections.
@@ -60,7 +66,7 @@ pub struct Core<'a> {
 impl Core<'_> {
     /// Looks at the clock.
     #[inline]
-    pub fn tick(&mut self) -> u64 {
+    pub(crate) fn tick(&mut self) -> u64 {
         self.now = self.shared.now();
         self.now
     }
@@ -84,7 +90,7 @@ enum Loss {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum PeerState {
     Connecting,
     Handshake,
     Authenticating,
@@ -96,12 +102,12 @@ enum State {
 }
 
 /// One connection.
-pub struct Peer {
+pub(crate) struct LoadPeer {
     /// Its place among all connections of the run.
     number: usize,
-    transport: Option<Transport>,
+    transport: Option<ClientTransport>,
     session: ClientSession,
-    state: State,
+    state: PeerState,
     /// When connecting began.
     begun: u64,
     /// Messages that have become due, in an open loop.
@@ -114,14 +120,19 @@ pub struct Peer {
     deliveries: u64,
 }
 
-impl Peer {
+impl LoadPeer {
     /// Begins to connect. What goes wrong is counted; the peer is lost then.
-    pub fn connect(number: usize, token: Token, registry: &Registry, core: &mut Core<'_>) -> Self {
-        let mut peer = Peer {
+    pub(crate) fn connect(
+        number: usize,
+        token: Token,
+        registry: &Registry,
+        core: &mut Core<'_>,
+    ) -> Self {
+        let mut peer = LoadPeer {
             number,
             transport: None,
             session: ClientSession::default(),
-            state: State::Connecting,
+            state: PeerState::Connecting,
             begun: core.now,
             due: 0,
             sent: 0,
@@ -135,32 +146,32 @@ impl Peer {
         peer
     }
 
-    fn begin(&self, token: Token, to: &Registry, core: &Core<'_>) -> io::Result<Transport> {
+    fn begin(&self, token: Token, to: &Registry, core: &Core<'_>) -> io::Result<ClientTransport> {
         let settings = core.shared.settings;
         let stream = TcpStream::connect(settings.address)?;
-        let transport = Transport::new(stream, settings.tls.as_ref());
+        let transport = ClientTransport::new(stream, settings.tls.as_ref());
         let mut transport = transport.map_err(io::Error::other)?;
         to.register(&mut transport, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(transport)
     }
 
     /// Its place among all connections of the run.
-    pub fn number(&self) -> usize {
+    pub(crate) fn number(&self) -> usize {
         self.number
     }
 
     /// Whether it is neither ready for messages nor lost.
-    pub fn is_pending(&self) -> bool {
-        !matches!(self.state, State::Open | State::Lost)
+    pub(crate) fn is_pending(&self) -> bool {
+        !matches!(self.state, PeerState::Open | PeerState::Lost)
     }
 
     /// Whether it is ready for messages.
-    pub fn is_open(&self) -> bool {
-        self.state == State::Open
+    pub(crate) fn is_open(&self) -> bool {
+        self.state == PeerState::Open
     }
 
     /// Gives up where connecting has taken too long.
-    pub fn check_age(&mut self, core: &mut Core<'_>) {
+    pub(crate) fn check_age(&mut self, core: &mut Core<'_>) {
         if self.is_pending() && core.now.saturating_sub(self.begun) > nanoseconds(CONNECT_TIMEOUT) {
             self.lose(&Loss::Late, core);
         }
@@ -168,7 +179,7 @@ impl Peer {
 
     /// Its socket is ready: reads, answers, goes on with whatever it is at.
     #[inline]
-    pub fn ready(&mut self, readable: bool, core: &mut Core<'_>) {
+    pub(crate) fn ready(&mut self, readable: bool, core: &mut Core<'_>) {
         if let Err(loss) = self.advance(readable, core) {
             self.lose(&loss, core);
         }
@@ -176,7 +187,7 @@ impl Peer {
 
     #[inline]
     fn advance(&mut self, readable: bool, core: &mut Core<'_>) -> Result<(), Loss> {
-        let established = !matches!(self.state, State::Connecting | State::Handshake);
+        let established = !matches!(self.state, PeerState::Connecting | PeerState::Handshake);
         if !established && !self.establish(core)? {
             return Ok(());
         }
@@ -200,11 +211,11 @@ impl Peer {
     #[cold]
     fn establish(&mut self, core: &mut Core<'_>) -> Result<bool, Loss> {
         let Some(transport) = &mut self.transport else { return Ok(false) };
-        if self.state == State::Connecting {
+        if self.state == PeerState::Connecting {
             if !transport.connected()? {
                 return Ok(false);
             }
-            self.state = State::Handshake;
+            self.state = PeerState::Handshake;
         }
         if !transport.handshake()? {
             return Ok(false);
@@ -212,7 +223,7 @@ impl Peer {
         match &core.shared.settings.login {
             Some(login) => {
                 let credentials = Credentials { user: &login.user, token: &login.token };
-                self.state = State::Authenticating;
+                self.state = PeerState::Authenticating;
                 self.ask(Request::Auth(credentials))?;
             }
             None => self.greet()?,
@@ -221,7 +232,7 @@ impl Peer {
     }
 
     fn greet(&mut self) -> Result<(), Loss> {
-        self.state = State::Greeting;
+        self.state = PeerState::Greeting;
         self.ask(Request::Ping(b"greeting"))
     }
 
@@ -259,39 +270,39 @@ impl Peer {
     fn digest(&mut self, core: &mut Core<'_>) -> Result<(), Loss> {
         while let Some(received) = self.session.poll()? {
             match received {
-                Received::Answer { reply, .. } if self.state != State::Open => {
+                ReceivedMessage::Answer { reply, .. } if self.state != PeerState::Open => {
                     let believed = !matches!(reply, Reply::AuthReply(None));
                     self.greeted(believed, core)?;
                 }
-                Received::Answer { tag, .. } => {
+                ReceivedMessage::Answer { tag, .. } => {
                     core.in_flight -= 1;
                     core.answers_untold += 1;
                     core.tally.answered(tag, core.now, core.window);
                 }
-                Received::Broadcast(payload) => {
+                ReceivedMessage::Broadcast(payload) => {
                     if core.shared.settings.traffic == Traffic::Broadcast {
                         self.deliveries += u64::from(take_delivery(payload, core));
                     }
                 }
-                Received::Differs { .. } => {
+                ReceivedMessage::Differs { .. } => {
                     core.tally.mismatches += 1;
-                    if self.state != State::Open {
+                    if self.state != PeerState::Open {
                         return Err(Loss::Greeting);
                     }
                     core.in_flight -= 1;
                 }
-                Received::Refused { tag, kind, code } => {
+                ReceivedMessage::Refused { tag, kind, code } => {
                     core.tally.error(code as u8);
                     if kind == FrameType::Broadcast {
                         self.refused += 1;
                         core.shared.flow.refuse();
-                    } else if self.state != State::Open {
+                    } else if self.state != PeerState::Open {
                         return Err(Loss::Greeting);
                     } else {
                         core.in_flight -= u64::from(tag.is_some());
                     }
                 }
-                Received::Failed { code, message } => {
+                ReceivedMessage::Failed { code, message } => {
                     core.tally.error(code);
                     return Err(Loss::Server(describe_error(code, message)));
                 }
@@ -304,14 +315,14 @@ impl Peer {
     #[cold]
     fn greeted(&mut self, believed: bool, core: &mut Core<'_>) -> Result<(), Loss> {
         match self.state {
-            State::Authenticating if believed => return self.greet(),
-            State::Authenticating => {
+            PeerState::Authenticating if believed => return self.greet(),
+            PeerState::Authenticating => {
                 if let Some(login) = &core.shared.settings.login {
                     core.shared.abort(LoadError::Refused { user: login.user.clone() });
                 }
             }
             _ => {
-                self.state = State::Open;
+                self.state = PeerState::Open;
                 core.shared.progress.connected.fetch_add(1, Ordering::Relaxed);
                 core.shared.flow.join();
             }
@@ -323,12 +334,12 @@ impl Peer {
 
     /// One more message is due. Sends it where nothing holds it back, to be written by
     /// [`flush`](Self::flush). Returns whether there is something to be written that was not.
-    pub fn become_due(&mut self, due_ns: u64, core: &mut Core<'_>) -> bool {
-        if self.state != State::Open {
+    pub(crate) fn become_due(&mut self, due_ns: u64, core: &mut Core<'_>) -> bool {
+        if self.state != PeerState::Open {
             core.tally.unsent += 1;
             return false;
         }
-        let Pace::Open { messages, .. } = core.pace else { return false };
+        let LoadPace::Open { messages, .. } = core.pace else { return false };
         let written = self.session.outbox().is_empty();
         let waits = self.due > self.sent || !self.has_room(messages);
         self.due += 1;
@@ -348,18 +359,18 @@ impl Peer {
 
     /// Sends what may be sent now.
     #[inline]
-    pub fn fill(&mut self, core: &mut Core<'_>) {
-        if self.state != State::Open {
+    pub(crate) fn fill(&mut self, core: &mut Core<'_>) {
+        if self.state != PeerState::Open {
             return;
         }
         match core.pace {
-            Pace::Rest => {}
-            Pace::Closed { pipeline } => {
+            LoadPace::Rest => {}
+            LoadPace::Closed { pipeline } => {
                 while self.session.outstanding() < pipeline {
                     self.send(core.now, core);
                 }
             }
-            Pace::Open { schedule, messages } => {
+            LoadPace::Open { schedule, messages } => {
                 while self.sent < self.due && self.has_room(messages) {
                     let due_ns = schedule.due_ns(self.number as u64, self.sent);
                     core.backlog -= 1;
@@ -373,10 +384,10 @@ impl Peer {
     #[inline]
     fn may_send_more(&self, core: &Core<'_>) -> bool {
         match core.pace {
-            Pace::Open { messages, .. } => {
+            LoadPace::Open { messages, .. } => {
                 self.is_open() && self.sent < self.due && self.has_room(messages)
             }
-            Pace::Rest | Pace::Closed { .. } => false,
+            LoadPace::Rest | LoadPace::Closed { .. } => false,
         }
     }
 
@@ -385,7 +396,7 @@ impl Peer {
     }
 
     /// Sends one BROADCAST, where the connection takes it.
-    pub fn broadcast(&mut self, core: &mut Core<'_>) -> bool {
+    pub(crate) fn broadcast(&mut self, core: &mut Core<'_>) -> bool {
         let takes = self.is_open() && self.session.outbox().len() < OUTBOX_BYTES_MAX;
         if takes {
             self.send(core.now, core);
@@ -408,7 +419,7 @@ impl Peer {
     }
 
     /// Writes what there is to write.
-    pub fn flush(&mut self, core: &mut Core<'_>) {
+    pub(crate) fn flush(&mut self, core: &mut Core<'_>) {
         if let Err(loss) = self.write(core) {
             self.lose(&loss, core);
         }
@@ -440,23 +451,23 @@ impl Peer {
     // ---- the end ----
 
     /// Says CLOSE, where that can be done at once, and closes.
-    pub fn close(&mut self, core: &mut Core<'_>) {
-        if self.state == State::Open && self.session.send(Request::Close, 0).is_ok() {
+    pub(crate) fn close(&mut self, core: &mut Core<'_>) {
+        if self.state == PeerState::Open && self.session.send(Request::Close, 0).is_ok() {
             // The run is over: what fails now has no part in it.
             let _ = self.write(core);
         }
         self.transport = None;
-        self.state = State::Lost;
+        self.state = PeerState::Lost;
     }
 
     /// Counts what has not been answered by now, and what was due and never sent.
-    pub fn settle(&mut self, core: &mut Core<'_>) {
+    pub(crate) fn settle(&mut self, core: &mut Core<'_>) {
         for sent in self.session.outstanding_tags() {
             core.tally.never_answered(sent, core.now, core.window);
             core.tally.unanswered += 1;
             core.in_flight = core.in_flight.saturating_sub(1);
         }
-        if let Pace::Open { schedule, .. } = core.pace {
+        if let LoadPace::Open { schedule, .. } = core.pace {
             for message in self.sent..self.due {
                 let due_ns = schedule.due_ns(self.number as u64, message);
                 core.tally.never_answered(due_ns, core.now, core.window);
@@ -469,11 +480,11 @@ impl Peer {
 
     #[cold]
     fn lose(&mut self, loss: &Loss, core: &mut Core<'_>) {
-        if self.state == State::Lost {
+        if self.state == PeerState::Lost {
             return;
         }
-        let was_open = self.state == State::Open;
-        self.state = State::Lost;
+        let was_open = self.state == PeerState::Open;
+        self.state = PeerState::Lost;
         self.transport = None;
         if was_open {
             core.tally.lost += 1;

@@ -1,6 +1,6 @@
 //! What is counted of a run: numbers and histograms. Decides nothing and formats nothing.
 
-use crate::wire::message::ErrorCode;
+use crate::wire::messages::payload::ErrorCode;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 
@@ -11,16 +11,16 @@ const LATENCY_DIGITS: u8 = 3;
 
 /// The time that is measured, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct MeasuredTime {
     /// Its first nanosecond.
     pub begin: u64,
     /// The first one after it.
     pub end: u64,
 }
 
-impl Window {
+impl MeasuredTime {
     /// One that no time lies in.
-    pub const NEVER: Window = Window { begin: u64::MAX, end: u64::MAX };
+    pub const NEVER: MeasuredTime = MeasuredTime { begin: u64::MAX, end: u64::MAX };
 
     /// Whether a time lies in it.
     #[inline]
@@ -32,7 +32,7 @@ impl Window {
 /// Everything that is counted. What goes wrong is counted from the first connection on, the rest
 /// within the time that is measured.
 #[derive(Clone, Debug)]
-pub struct Tally {
+pub struct LoadTally {
     /// Messages that were sent.
     pub sent: u64,
     /// Answers that came and were right; with broadcasts, deliveries.
@@ -65,9 +65,9 @@ pub struct Tally {
     pub first_problem: Option<String>,
 }
 
-impl Default for Tally {
+impl Default for LoadTally {
     fn default() -> Self {
-        Tally {
+        LoadTally {
             sent: 0,
             answers: 0,
             bytes_sent: 0,
@@ -92,10 +92,10 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_NS_MAX, LATENCY_DIGITS).expect("the bounds are valid")
 }
 
-impl Tally {
+impl LoadTally {
     /// A message sent at `sent`, or due then, has been answered `now`.
     #[inline]
-    pub fn answered(&mut self, sent: u64, now: u64, window: Window) {
+    pub fn answered(&mut self, sent: u64, now: u64, window: MeasuredTime) {
         if window.contains(sent) {
             self.latency.saturating_record(now.saturating_sub(sent));
         }
@@ -104,7 +104,7 @@ impl Tally {
 
     /// A message sent at `sent`, or due then, has not been answered until `now`: it takes that
     /// long at least, and leaving it out would flatter the percentiles.
-    pub fn never_answered(&mut self, sent: u64, now: u64, window: Window) {
+    pub fn never_answered(&mut self, sent: u64, now: u64, window: MeasuredTime) {
         if window.contains(sent) {
             self.latency.saturating_record(now.saturating_sub(sent));
         }
@@ -131,7 +131,7 @@ impl Tally {
     }
 
     /// Adds what another thread counted.
-    pub fn merge(&mut self, other: &Tally) {
+    pub fn merge(&mut self, other: &LoadTally) {
         self.sent += other.sent;
         self.answers += other.answers;
         self.bytes_sent += other.bytes_sent;
@@ -157,26 +157,26 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::latency::{LatencySummary, summary};
+    use crate::engine::stream::latency::{LatencySummary, summary};
 
-    const WINDOW: Window = Window { begin: 1000, end: 2000 };
+    const WINDOW: MeasuredTime = MeasuredTime { begin: 1000, end: 2000 };
 
     #[test]
     fn only_the_window_is_measured() {
-        let mut tally = Tally::default();
+        let mut tally = LoadTally::default();
         // Sent before it; sent and answered in it; answered after it.
         for (sent, now) in [(900, 1100), (1100, 1300), (1900, 2900)] {
             tally.answered(sent, now, WINDOW);
         }
         assert_eq!(tally.answers, 2);
         assert_eq!((tally.latency.len(), tally.latency.max()), (2, 1000));
-        assert!(!Window::NEVER.contains(u64::MAX) && !Window::NEVER.contains(0));
+        assert!(!MeasuredTime::NEVER.contains(u64::MAX) && !MeasuredTime::NEVER.contains(0));
     }
 
     #[test]
     fn each_kind_of_problem_is_a_problem() {
-        assert!(Tally::default().is_clean());
-        let kinds: [fn(&mut Tally); 7] = [
+        assert!(LoadTally::default().is_clean());
+        let kinds: [fn(&mut LoadTally); 7] = [
             |t| t.unsent = 1,
             |t| t.unanswered = 1,
             |t| t.mismatches = 1,
@@ -186,12 +186,12 @@ mod tests {
             |t| t.error(7),
         ];
         for spoil in kinds {
-            let (mut spoilt, mut merged) = (Tally::default(), Tally::default());
+            let (mut spoilt, mut merged) = (LoadTally::default(), LoadTally::default());
             spoil(&mut spoilt);
             merged.merge(&spoilt);
             assert!(!spoilt.is_clean() && !merged.is_clean());
         }
-        let mut tally = Tally::default();
+        let mut tally = LoadTally::default();
         tally.error(7);
         tally.error(7);
         tally.error(0x42);

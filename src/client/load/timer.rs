@@ -10,13 +10,13 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Wakes its epoll once, some time after it was armed.
-pub struct Timer {
+pub(crate) struct Timer {
     file: OwnedFd,
 }
 
 impl Timer {
     /// One that wakes `registry` with `token`.
-    pub fn new(registry: &Registry, token: Token) -> io::Result<Self> {
+    pub(crate) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let file = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         registry.register(&mut SourceFd(&file.as_raw_fd()), token, Interest::READABLE)?;
@@ -25,7 +25,7 @@ impl Timer {
 
     /// Wakes after `after_ns`, and no more at the time that was set before. It need not be read:
     /// epoll is told of each expiry, and arming it forgets the last.
-    pub fn arm(&self, after_ns: u64) -> io::Result<()> {
+    pub(crate) fn arm(&self, after_ns: u64) -> io::Result<()> {
         let never = Timespec { tv_sec: 0, tv_nsec: 0 };
         // All zero would disarm it.
         let after_ns = after_ns.max(1);

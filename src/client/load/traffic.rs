@@ -1,16 +1,16 @@
 //! The messages of a load: makes them one after the other and checks what is delivered. Which
 //! answer belongs to which message, and whether it is right, is the session's to know.
 
-use super::Traffic;
-use crate::client::messages::{ClientSession, Unsendable};
-use crate::wire::message::Request;
+use super::settings::Traffic;
+use crate::client::messages::session::{ClientSession, Unsendable};
+use crate::wire::messages::payload::Request;
 
 /// Bytes that a payload begins with, where there is room: different in each message.
 const STAMP_BYTES: usize = 8;
 
 /// Makes the messages of one thread.
 #[derive(Debug)]
-pub struct Messages {
+pub(crate) struct MessageSource {
     traffic: Traffic,
     /// Goes into every message; its stamp is overwritten each time.
     payload: Vec<u8>,
@@ -18,20 +18,20 @@ pub struct Messages {
     made: u64,
 }
 
-impl Messages {
+impl MessageSource {
     /// Those with so many bytes of payload. Their content is the same in every thread.
-    pub fn new(traffic: Traffic, payload_bytes: usize) -> Self {
+    pub(crate) fn new(traffic: Traffic, payload_bytes: usize) -> Self {
         // Printable, so that a DATA is no valid length of record packets.
         let mut random = fastrand::Rng::with_seed(1);
         let payload = (0..payload_bytes).map(|_| random.alphanumeric() as u8).collect();
-        Messages { traffic, payload, made: 0 }
+        MessageSource { traffic, payload, made: 0 }
     }
 
     /// Appends the next message to a session. `number` counts the messages of its connection, and
     /// is the sequence of a DATA; `sent_ns` stands in a BROADCAST, and comes back as the tag of any
     /// other.
     #[inline]
-    pub fn send(
+    pub(crate) fn send(
         &mut self,
         session: &mut ClientSession,
         number: u64,
@@ -59,7 +59,7 @@ impl Messages {
 
     /// Whether a BROADCAST is one of this run, and when it was sent, where it has room for that.
     #[inline]
-    pub fn check_delivery(&self, payload: &[u8]) -> Result<Option<u64>, Foreign> {
+    pub(crate) fn check_delivery(&self, payload: &[u8]) -> Result<Option<u64>, Foreign> {
         match (payload.split_first_chunk(), self.payload.get(STAMP_BYTES..)) {
             (Some((stamp, rest)), Some(expected)) if rest == expected => {
                 Ok(Some(u64::from_be_bytes(*stamp)))
@@ -72,14 +72,14 @@ impl Messages {
 
 /// A BROADCAST with other content than this run sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Foreign;
+pub(crate) struct Foreign;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::frame;
+    use crate::wire::messages::frame;
 
-    fn payload_of(messages: &mut Messages, sent_ns: u64) -> Vec<u8> {
+    fn payload_of(messages: &mut MessageSource, sent_ns: u64) -> Vec<u8> {
         let mut session = ClientSession::default();
         messages.send(&mut session, 5, sent_ns).unwrap();
         frame::decode(session.outbox()).unwrap().unwrap().payload.to_vec()
@@ -88,10 +88,10 @@ mod tests {
     #[test]
     fn no_two_messages_are_alike_where_there_is_room() {
         for traffic in [Traffic::Ping, Traffic::Echo] {
-            let mut messages = Messages::new(traffic, 20);
+            let mut messages = MessageSource::new(traffic, 20);
             assert_ne!(payload_of(&mut messages, 0), payload_of(&mut messages, 0));
         }
-        let mut data = Messages::new(Traffic::Data, 20);
+        let mut data = MessageSource::new(Traffic::Data, 20);
         let payload = payload_of(&mut data, 0);
         assert_eq!((&payload[..4], payload.len()), (&[0, 0, 0, 5][..], 24));
         assert!(payload[4..].is_ascii());
@@ -100,8 +100,8 @@ mod tests {
     #[test]
     fn deliveries_are_checked_to_the_last_byte() {
         for bytes in [0, 7, 8, 9, 100] {
-            let mut sender = Messages::new(Traffic::Broadcast, bytes);
-            let receiver = Messages::new(Traffic::Broadcast, bytes);
+            let mut sender = MessageSource::new(Traffic::Broadcast, bytes);
+            let receiver = MessageSource::new(Traffic::Broadcast, bytes);
             let mut payload = payload_of(&mut sender, 0x0123_4567_89AB_CDEF);
             let sent = (bytes >= 8).then_some(0x0123_4567_89AB_CDEF);
             assert_eq!(receiver.check_delivery(&payload), Ok(sent));

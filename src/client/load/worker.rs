@@ -2,17 +2,21 @@
 //! answers. What a connection does with its bytes is `peer`'s.
 
 use super::flow::Flow;
-use super::peer::{Core, Pace, Peer};
+use super::peer::{Core, LoadPace, LoadPeer};
 use super::schedule::Schedule;
-use super::tally::{Tally, Window};
+use super::settings::{LoadError, Traffic};
+use super::shared::{Shared, nanoseconds};
+use super::tally::{LoadTally, MeasuredTime};
 use super::timer::Timer;
-use super::traffic::Messages;
-use super::{CONNECTS_AT_ONCE, LoadError, Shared, Traffic, nanoseconds};
+use super::traffic::MessageSource;
 use mio::{Events, Poll, Token, Waker};
 use std::io::{self, ErrorKind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// Connections that are being made at a time, of all threads together: less than the backlog of
+/// usual listeners, so that none waits for a second attempt.
+const CONNECTS_AT_ONCE: usize = 256;
 /// Bytes of one read. All connections of a thread read into the same buffer.
 const READ_BYTES: usize = 256 << 10;
 /// Events of one wait.
@@ -28,11 +32,11 @@ const TIMER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
 
 /// One thread.
-pub struct Worker<'a> {
+pub(crate) struct LoadWorker<'a> {
     shared: &'a Shared<'a>,
     /// Numbers of the connections to be made, the next one last.
     to_connect: Vec<usize>,
-    peers: Vec<Peer>,
+    peers: Vec<LoadPeer>,
     core: Core<'a>,
     poll: Poll,
     events: Events,
@@ -52,9 +56,9 @@ struct Turn {
     due_ns: u64,
 }
 
-impl<'a> Worker<'a> {
+impl<'a> LoadWorker<'a> {
     /// The thread `number` of a run.
-    pub fn new(shared: &'a Shared<'a>, number: usize) -> Result<Self, LoadError> {
+    pub(crate) fn new(shared: &'a Shared<'a>, number: usize) -> Result<Self, LoadError> {
         let settings = shared.settings;
         // All senders of broadcasts are on the first thread: their messages follow deliveries of
         // all threads, and one that watches these is enough.
@@ -74,10 +78,10 @@ impl<'a> Worker<'a> {
         let (poll, timer) = prepare().map_err(|source| system("prepare a thread", source))?;
         let core = Core {
             shared,
-            tally: Tally::default(),
-            window: Window::NEVER,
-            messages: Messages::new(settings.traffic, settings.payload_bytes),
-            pace: Pace::Rest,
+            tally: LoadTally::default(),
+            window: MeasuredTime::NEVER,
+            messages: MessageSource::new(settings.traffic, settings.payload_bytes),
+            pace: LoadPace::Rest,
             now: shared.now(),
             in_flight: 0,
             backlog: 0,
@@ -85,7 +89,7 @@ impl<'a> Worker<'a> {
             deliveries_untold: 0,
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
         };
-        Ok(Worker {
+        Ok(LoadWorker {
             shared,
             peers: Vec::with_capacity(to_connect.len()),
             to_connect,
@@ -100,7 +104,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Does the thread's part of the run and returns what it counted.
-    pub fn run(mut self) -> Result<Tally, LoadError> {
+    pub(crate) fn run(mut self) -> Result<LoadTally, LoadError> {
         self.connect()?;
         if !self.shared.cancelled() {
             self.shared.thread_is_ready();
@@ -137,7 +141,7 @@ impl<'a> Worker<'a> {
             {
                 let at = self.peers.len();
                 let registry = self.poll.registry();
-                self.peers.push(Peer::connect(number, Token(at), registry, &mut self.core));
+                self.peers.push(LoadPeer::connect(number, Token(at), registry, &mut self.core));
                 pending.push(at);
             }
             if pending.is_empty() {
@@ -151,7 +155,7 @@ impl<'a> Worker<'a> {
     // ---- measuring ----
 
     fn measure(&mut self, begin: u64) -> Result<(), LoadError> {
-        self.core.window = Window { begin, end: self.shared.end() };
+        self.core.window = MeasuredTime { begin, end: self.shared.end() };
         let settings = self.shared.settings;
         let broadcast = settings.traffic == Traffic::Broadcast;
         let senders = if broadcast { settings.senders } else { settings.connections };
@@ -180,7 +184,7 @@ impl<'a> Worker<'a> {
     }
 
     fn measure_closed(&mut self, pipeline: usize) -> Result<(), LoadError> {
-        self.core.pace = Pace::Closed { pipeline };
+        self.core.pace = LoadPace::Closed { pipeline };
         for peer in &mut self.peers {
             self.core.tick();
             peer.fill(&mut self.core);
@@ -189,7 +193,7 @@ impl<'a> Worker<'a> {
         while !self.is_over() {
             self.turn(self.wait())?;
         }
-        self.core.pace = Pace::Rest;
+        self.core.pace = LoadPace::Rest;
         Ok(())
     }
 
@@ -219,7 +223,7 @@ impl<'a> Worker<'a> {
         let start = self.core.window.begin - nanoseconds(self.shared.settings.warm_up);
         let schedule = Schedule::new(start, rate, senders);
         let messages = self.shared.settings.open_loop_messages();
-        self.core.pace = Pace::Open { schedule, messages };
+        self.core.pace = LoadPace::Open { schedule, messages };
         self.turn = self.due_at(schedule, 0, 0);
         while !self.is_over() {
             self.send_due(schedule);
@@ -275,7 +279,7 @@ impl<'a> Worker<'a> {
     /// Waits for the answers that are still to come, and sends what was due and held back.
     fn drain(&mut self) -> Result<(), LoadError> {
         // What became due while the thread was busy with what was before it.
-        if let Pace::Open { schedule, .. } = self.core.pace {
+        if let LoadPace::Open { schedule, .. } = self.core.pace {
             while self.turn.due_ns < self.core.window.end {
                 self.send_due(schedule);
             }

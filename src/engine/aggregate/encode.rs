@@ -1,8 +1,8 @@
 //! A result as a file of another program's format: writes to any writer, opens no file and changes
 //! no value.
 
-use super::Grouped;
 use super::grouped::GroupRow;
+use super::grouped::Grouped;
 use super::value::Value;
 use crate::config::{FILE_ROWS, FileFormat};
 use polars::prelude::{CompatLevel, DataFrame, PolarsResult};
@@ -154,4 +154,4 @@ impl<W: Write> Write for Witness<'_, W> {
 
 #[cfg(test)]
 #[path = "encode_tests.rs"]
-pub mod tests;
+pub(crate) mod tests;

@@ -2,7 +2,8 @@
 //! out, Parquet and Arrow by Polars; `.ci/outputs.sh` has another program read those.
 
 use super::*;
-use crate::wire::schema::{Aggregate, Endian, Framing, Function, Kind, Padding, Schema};
+use crate::wire::schema::{Aggregate, Endian, Framing, Function, Kind, Schema};
+use crate::wire::text::Padding;
 use polars::prelude::Column;
 use polars_io::SerReader;
 use polars_io::ipc::IpcReader;
@@ -10,7 +11,7 @@ use polars_io::parquet::read::ParquetReader;
 use std::io::Cursor;
 
 /// Text, bytes, bool as keys; extremes, NaN and nulls beside them.
-pub fn of_every_type() -> Grouped {
+pub(crate) fn of_every_type() -> Grouped {
     let text = Kind::Text { bytes: 8, padding: Padding::BOTH };
     let fields = [
         ("T", text),

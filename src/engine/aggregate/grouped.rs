@@ -202,7 +202,7 @@ impl<'a> Cells<'a> {
 
 /// One row of a result, as a JSON object with the columns in their order.
 #[derive(Clone, Copy, Debug)]
-pub struct GroupRow<'a> {
+pub(crate) struct GroupRow<'a> {
     /// The columns.
     pub columns: &'a [GroupColumn<'a>],
     /// The row.

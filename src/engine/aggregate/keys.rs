@@ -1,9 +1,8 @@
 //! The packed keys of groups as columns, and the order of the groups: aggregates nothing.
 
-use super::key_name;
 use super::parts::type_of;
-use crate::engine::intern::Texts;
-use crate::engine::plan::{KeyBits, Plan};
+use crate::engine::decode::texts::Texts;
+use crate::engine::groups::plan::{KeyBits, Plan};
 use crate::wire::schema::{Field, Kind};
 use crate::wire::text::Escaped;
 use polars::prelude::*;
@@ -118,4 +117,13 @@ fn text_column(field: &Field, codes: &[u64], texts: &Texts) -> PolarsResult<Colu
     };
     let codes: IdxCa = codes.iter().map(|&code| Some(code as IdxSize)).collect();
     distinct.take(&codes)
+}
+
+/// The name of a key's word: no field can be called so.
+pub(crate) fn key_name(word: usize) -> String {
+    format!("key.{word}")
+}
+
+pub(crate) fn key_names(plan: &Plan) -> impl Iterator<Item = String> {
+    (0..plan.key_words()).map(key_name)
 }

@@ -4,12 +4,12 @@
 //! Rows that agree in batch and keys are one row, however often they are there. What is said about
 //! batches is held against the rows themselves, so that one that is missing is noticed.
 
-use super::Grouped;
+use super::grouped::Grouped;
 use super::partial_file::ORIGIN_COLUMNS;
-use super::parts::{self, Finished, part_type, type_of};
+use super::parts::{self, FinishedFrame, part_type, type_of};
 use super::row_groups::RowGroups;
 use crate::config::{LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN};
-use crate::engine::report::Status;
+use crate::engine::stream::received::Status;
 use crate::wire::schema::partial::Part;
 use crate::wire::schema::{Kind, Schema};
 use crate::wire::text::unescape;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 /// Why partials cannot be merged.
 #[derive(Debug, thiserror::Error)]
-pub enum MergeError {
+pub(crate) enum MergeError {
     /// A file that cannot be read.
     #[error(
         "cannot read {file}: {cause}; it is cut off, not Parquet, or not readable by this user. \
@@ -56,7 +56,7 @@ fn unreadable(file: &Path, cause: impl ToString) -> MergeError {
 }
 
 /// A stream's name, and where it was received.
-type Stream = (String, String);
+type PartialStream = (String, String);
 
 /// What is known of a batch.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +77,7 @@ struct Said {
 
 /// What was merged.
 #[derive(Debug)]
-pub struct Merged {
+pub(crate) struct Merged {
     /// The groups.
     pub grouped: Grouped,
     /// Columns with sums that do not fit 64 bits.
@@ -88,7 +88,7 @@ pub struct Merged {
 
 /// Everything that is known of the streams that were merged.
 #[derive(Debug)]
-pub struct MergedFacts {
+pub(crate) struct MergedFacts {
     /// Nodes that received something.
     pub nodes: usize,
     /// Streams, by how they ended: complete, incomplete, rejected.
@@ -139,7 +139,7 @@ impl Default for MergedFacts {
 ///
 /// # Errors
 /// The first file that cannot be read or has other columns.
-pub fn merge(
+pub(crate) fn merge(
     schema: &Schema,
     result: &Arc<Schema>,
     groups: &[PathBuf],
@@ -152,7 +152,8 @@ pub fn merge(
     let rows = read_groups(schema, result, groups)?;
     batches.add_grouped(&rows)?;
     let merged = parts::merged(result, &rows, result.keys().map(|key| &key.name))?;
-    let Finished { frame, overflowed } = parts::finish(result, &sort_by_keys(result, merged)?)?;
+    let FinishedFrame { frame, overflowed } =
+        parts::finish(result, &sort_by_keys(result, merged)?)?;
     let grouped = Grouped::new(Arc::clone(result), frame);
     Ok(Merged { grouped, overflowed, facts: batches.into_facts() })
 }
@@ -260,7 +261,7 @@ fn sort_by_keys(schema: &Schema, mut frame: DataFrame) -> PolarsResult<DataFrame
 /// The batches that there are, of each stream.
 #[derive(Default)]
 struct Batches {
-    streams: BTreeMap<Stream, BTreeMap<u32, Batch>>,
+    streams: BTreeMap<PartialStream, BTreeMap<u32, Batch>>,
     facts: MergedFacts,
 }
 

@@ -1,10 +1,11 @@
 //! Merging of files against plain Rust over the records that they were made of.
 
-use super::super::partial_file::{BatchFacts, Origin, write_facts, write_groups};
 use super::*;
-use crate::engine::latency::{Latency, summary};
-use crate::wire::schema::{Aggregate, Endian, Framing, Function, Padding, Schema};
+use crate::engine::aggregate::partial_file::{BatchFacts, Origin, write_facts, write_groups};
+use crate::engine::stream::latency::{Latency, summary};
+use crate::wire::schema::{Aggregate, Endian, Framing, Function, Schema};
 use crate::wire::text::Escaped;
+use crate::wire::text::Padding;
 use proptest::prelude::*;
 use std::fs;
 use std::time::Duration;

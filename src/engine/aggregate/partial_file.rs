@@ -2,7 +2,7 @@
 //! one row about itself. Chooses no name, opens no file and merges nothing.
 
 use super::parts::part_type;
-use crate::engine::latency::Latency;
+use crate::engine::stream::latency::Latency;
 use crate::wire::schema::Schema;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use polars::prelude::*;
@@ -29,7 +29,7 @@ impl From<PartialFileError> for io::Error {
 }
 
 /// Columns that say which batch a row is of, in order.
-pub const ORIGIN_COLUMNS: [&str; 4] = ["node", "connection", "batch", "time_us"];
+pub(crate) const ORIGIN_COLUMNS: [&str; 4] = ["node", "connection", "batch", "time_us"];
 
 /// Which batch of which stream. Whoever merges keeps one copy of rows that agree in all but the
 /// time, and in the keys.
@@ -47,7 +47,7 @@ pub struct Origin {
 
 /// What is said about a batch beside its groups.
 #[derive(Clone, Debug)]
-pub struct BatchFacts {
+pub(crate) struct BatchFacts {
     /// How the stream ended, where it ended with this batch: `complete`, `incomplete`, `rejected`.
     pub status: Option<&'static str>,
     /// Why it was not complete.
@@ -82,7 +82,7 @@ fn origin_columns(origin: &Origin, rows: usize) -> [Column; 4] {
 ///
 /// # Errors
 /// Those of the writer, or a defect.
-pub fn write_groups(
+pub(crate) fn write_groups(
     schema: &Schema,
     frame: &DataFrame,
     origin: &Origin,
@@ -104,7 +104,7 @@ pub fn write_groups(
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_facts(
+pub(crate) fn write_facts(
     origin: &Origin,
     facts: &BatchFacts,
     out: &mut impl Write,
@@ -141,9 +141,10 @@ fn write(mut frame: DataFrame, out: &mut impl Write) -> Result<(), PartialFileEr
 
 #[cfg(test)]
 mod tests {
-    use super::super::parts;
     use super::*;
-    use crate::wire::schema::{Aggregate, Endian, Framing, Function, Kind, Padding};
+    use crate::engine::aggregate::parts;
+    use crate::wire::schema::{Aggregate, Endian, Framing, Function, Kind};
+    use crate::wire::text::Padding;
     use hdrhistogram::Histogram;
     use hdrhistogram::serialization::Deserializer;
     use polars_io::SerReader;

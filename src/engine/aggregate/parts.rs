@@ -18,7 +18,7 @@ const SIGNED_HALF: i64 = 1 << 32;
 
 /// A result's columns.
 #[derive(Clone, Debug)]
-pub struct Finished {
+pub(crate) struct FinishedFrame {
     /// The columns in the order of the schema, with their final types. Rows are as they came.
     pub frame: DataFrame,
     /// The columns with a sum, or a mean of one, that does not fit 64 bits and is null.
@@ -32,7 +32,7 @@ pub struct Finished {
 ///
 /// # Errors
 /// Where a column is missing or of another type.
-pub fn merged(
+pub(crate) fn merged(
     schema: &Schema,
     frame: &DataFrame,
     keys: impl IntoIterator<Item: AsRef<str>>,
@@ -72,7 +72,7 @@ pub fn merged(
 ///
 /// # Errors
 /// Where a column is missing or of another type.
-pub fn gathered(
+pub(crate) fn gathered(
     schema: &Schema,
     frame: &DataFrame,
     keys: impl IntoIterator<Item: AsRef<str>>,
@@ -214,7 +214,7 @@ fn merged_m2(
 /// # Errors
 /// Where a column is missing, or has values that its field cannot have: a defect, or partials
 /// that something else has written.
-pub fn finish(schema: &Schema, frame: &DataFrame) -> PolarsResult<Finished> {
+pub(crate) fn finish(schema: &Schema, frame: &DataFrame) -> PolarsResult<FinishedFrame> {
     let count = frame.column("count")?.strict_cast(&DataType::UInt64)?;
     let mut columns: Vec<Column> =
         schema.keys().map(|key| frame.column(&key.name).cloned()).collect::<Result<_, _>>()?;
@@ -224,7 +224,7 @@ pub fn finish(schema: &Schema, frame: &DataFrame) -> PolarsResult<Finished> {
         let column = match aggregate {
             Aggregate::Count => count.clone(),
             Aggregate::Of { field, function } => {
-                let group = Parts { schema, frame, field, count: count.u64()? };
+                let group = FieldParts { schema, frame, field, count: count.u64()? };
                 let column = group.column(function)?;
                 if matches!(function, Function::Sum | Function::Mean) && column.has_nulls() {
                     overflowed.push(name.clone());
@@ -235,18 +235,18 @@ pub fn finish(schema: &Schema, frame: &DataFrame) -> PolarsResult<Finished> {
         columns.push(column.with_name(name.into()));
     }
     let frame = DataFrame::new(frame.height(), columns)?;
-    Ok(Finished { frame, overflowed })
+    Ok(FinishedFrame { frame, overflowed })
 }
 
 /// The parts of one field.
-struct Parts<'a> {
+struct FieldParts<'a> {
     schema: &'a Schema,
     frame: &'a DataFrame,
     field: usize,
     count: &'a UInt64Chunked,
 }
 
-impl Parts<'_> {
+impl FieldParts<'_> {
     fn kind(&self) -> Kind {
         self.schema.fields()[self.field].kind
     }
@@ -334,7 +334,7 @@ impl Parts<'_> {
 }
 
 /// The type of a field's column in results and of its values in partials.
-pub fn type_of(kind: Kind) -> DataType {
+pub(crate) fn type_of(kind: Kind) -> DataType {
     match kind {
         Kind::U8 => DataType::UInt8,
         Kind::U16 => DataType::UInt16,
@@ -362,7 +362,7 @@ pub(super) fn sum_type(kind: Kind) -> DataType {
 }
 
 /// The type that a part has in partials.
-pub fn part_type(kind: Kind, part: Part) -> DataType {
+pub(crate) fn part_type(kind: Kind, part: Part) -> DataType {
     match part {
         Part::Sum => sum_type(kind),
         Part::SumLow => DataType::UInt64,

@@ -1,7 +1,8 @@
 //! Parts against plain Rust over the same rows: shares no code with what it checks.
 
 use super::*;
-use crate::wire::schema::{Endian, Framing, Padding};
+use crate::wire::schema::{Endian, Framing};
+use crate::wire::text::Padding;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -21,22 +22,22 @@ const KINDS: [Kind; 11] = [
 
 /// A value of a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Value {
+enum PartsValue {
     Integer(i128),
     Float(f64),
 }
 
-impl Value {
+impl PartsValue {
     fn float(self) -> f64 {
         match self {
-            Value::Integer(value) => value as f64,
-            Value::Float(value) => value,
+            PartsValue::Integer(value) => value as f64,
+            PartsValue::Float(value) => value,
         }
     }
 }
 
 /// Any bits as a value of a kind: integers from their whole range, floats tame but for a few.
-fn value(kind: Kind, bits: u64) -> Value {
+fn value(kind: Kind, bits: u64) -> PartsValue {
     let float = match bits % 67 {
         0 => f64::NAN,
         1 => f64::INFINITY,
@@ -45,16 +46,16 @@ fn value(kind: Kind, bits: u64) -> Value {
         _ => (bits % 20_001) as f64 / 8.0 - 1000.0,
     };
     match kind {
-        Kind::U8 => Value::Integer((bits as u8).into()),
-        Kind::U16 => Value::Integer((bits as u16).into()),
-        Kind::U32 => Value::Integer((bits as u32).into()),
-        Kind::U64 => Value::Integer(bits.into()),
-        Kind::I8 => Value::Integer((bits as i8).into()),
-        Kind::I16 => Value::Integer((bits as i16).into()),
-        Kind::I32 => Value::Integer((bits as i32).into()),
-        Kind::I64 => Value::Integer((bits as i64).into()),
-        Kind::Bool => Value::Integer((bits % 2).into()),
-        _ => Value::Float(float),
+        Kind::U8 => PartsValue::Integer((bits as u8).into()),
+        Kind::U16 => PartsValue::Integer((bits as u16).into()),
+        Kind::U32 => PartsValue::Integer((bits as u32).into()),
+        Kind::U64 => PartsValue::Integer(bits.into()),
+        Kind::I8 => PartsValue::Integer((bits as i8).into()),
+        Kind::I16 => PartsValue::Integer((bits as i16).into()),
+        Kind::I32 => PartsValue::Integer((bits as i32).into()),
+        Kind::I64 => PartsValue::Integer((bits as i64).into()),
+        Kind::Bool => PartsValue::Integer((bits % 2).into()),
+        _ => PartsValue::Float(float),
     }
 }
 
@@ -73,17 +74,17 @@ fn schema(kinds: &[Kind], functions: &[(usize, Function)]) -> Schema {
     Schema::new("test".to_owned(), Endian::Big, framing, fields, vec![0], aggregates).unwrap()
 }
 
-type Row = (u32, Vec<u64>);
+type PartsRow = (u32, Vec<u64>);
 
 /// The rows as `gathered` wants them.
-fn rows_frame(schema: &Schema, rows: &[Row]) -> DataFrame {
+fn rows_frame(schema: &Schema, rows: &[PartsRow]) -> DataFrame {
     let keys: Vec<u32> = rows.iter().map(|(key, _)| *key).collect();
     let mut columns = vec![UInt32Chunked::from_vec("key".into(), keys).into_column()];
     for (i, Field { name, kind, .. }) in schema.fields().iter().enumerate().skip(1) {
         let integers = || {
             rows.iter().map(|(_, bits)| match value(*kind, bits[i - 1]) {
-                Value::Integer(value) => value,
-                Value::Float(_) => unreachable!("an integer"),
+                PartsValue::Integer(value) => value,
+                PartsValue::Float(_) => unreachable!("an integer"),
             })
         };
         let unsigned = |name: String, values: Vec<u64>| {
@@ -111,7 +112,7 @@ fn rows_frame(schema: &Schema, rows: &[Row]) -> DataFrame {
     DataFrame::new(rows.len(), columns).unwrap()
 }
 
-fn gather(schema: &Schema, rows: &[Row]) -> DataFrame {
+fn gather(schema: &Schema, rows: &[PartsRow]) -> DataFrame {
     gathered(schema, &rows_frame(schema, rows), ["key"]).unwrap()
 }
 
@@ -140,17 +141,18 @@ fn stacked(frames: impl IntoIterator<Item = DataFrame>) -> DataFrame {
     })
 }
 
-fn finished(schema: &Schema, parts: DataFrame) -> Finished {
+fn finished(schema: &Schema, parts: DataFrame) -> FinishedFrame {
     let sorted = parts.sort(["key"], SortMultipleOptions::default()).unwrap();
     finish(schema, &sorted).unwrap()
 }
 
 /// What a function must give; `None` is null. The second value is how far off it may be.
-fn expected(kind: Kind, function: Function, values: &[Value]) -> (Option<f64>, f64) {
+fn expected(kind: Kind, function: Function, values: &[PartsValue]) -> (Option<f64>, f64) {
     let floats: Vec<f64> = values.iter().map(|value| value.float()).collect();
     let magnitude: f64 = floats.iter().map(|value| value.abs()).sum();
     let n = floats.len() as f64;
-    let exact: i128 = values.iter().map(|v| if let Value::Integer(v) = v { *v } else { 0 }).sum();
+    let exact: i128 =
+        values.iter().map(|v| if let PartsValue::Integer(v) = v { *v } else { 0 }).sum();
     let fits = match kind {
         _ if kind.is_float() => true,
         _ if kind.is_signed() => i64::try_from(exact).is_ok(),
@@ -178,8 +180,12 @@ fn expected(kind: Kind, function: Function, values: &[Value]) -> (Option<f64>, f
     }
 }
 
-fn assert_expected(schema: &Schema, Finished { frame, overflowed }: &Finished, rows: &[Row]) {
-    let mut groups: BTreeMap<u32, Vec<&Row>> = BTreeMap::new();
+fn assert_expected(
+    schema: &Schema,
+    FinishedFrame { frame, overflowed }: &FinishedFrame,
+    rows: &[PartsRow],
+) {
+    let mut groups: BTreeMap<u32, Vec<&PartsRow>> = BTreeMap::new();
     rows.iter().for_each(|row| groups.entry(row.0).or_default().push(row));
     let names: Vec<&str> = frame.get_column_names().iter().map(|name| name.as_str()).collect();
     assert_eq!(names, schema.column_names());
@@ -193,7 +199,8 @@ fn assert_expected(schema: &Schema, Finished { frame, overflowed }: &Finished, r
         let found = column.cast(&DataType::Float64).unwrap();
         let mut nulls = false;
         for (found, rows) in found.f64().unwrap().iter().zip(groups.values()) {
-            let values: Vec<Value> = rows.iter().map(|r| value(kind, r.1[field - 1])).collect();
+            let values: Vec<PartsValue> =
+                rows.iter().map(|r| value(kind, r.1[field - 1])).collect();
             let (expected, off) = expected(kind, function, &values);
             nulls |= expected.is_none();
             let same = match (found, expected) {
@@ -244,7 +251,7 @@ fn rest() -> Schema {
 }
 
 /// The rows at once, and in pieces whose parts are merged, as wide and as narrow as may be.
-fn check(schema: &Schema, rows: &[Row], pieces: &[usize]) {
+fn check(schema: &Schema, rows: &[PartsRow], pieces: &[usize]) {
     let whole = gather(schema, rows);
     assert_expected(schema, &finished(schema, whole.clone()), rows);
     let mut rest = rows;
@@ -289,7 +296,7 @@ proptest! {
 #[test]
 fn every_function_of_every_kind_over_many_rows() {
     let mut random = fastrand::Rng::with_seed(7);
-    let rows: Vec<Row> = (0..20_000)
+    let rows: Vec<PartsRow> = (0..20_000)
         .map(|_| (random.u32(0..2000), KINDS.map(|_| random.u64(..)).to_vec()))
         .collect();
     for schema in [everything(), rest()] {
@@ -304,11 +311,12 @@ fn minimum_and_maximum_leave_nan_out_unless_there_is_nothing_else() {
     let nan = 67; // see `value`
     let (number, another) = (40, 41);
     let schema = schema(&[Kind::F64], &[(0, Function::Min), (0, Function::Max)]);
-    let rows: Vec<Row> = [(1, nan), (1, nan), (2, nan), (2, number), (2, another), (3, number)]
-        .map(|(key, bits)| (key, vec![bits]))
-        .to_vec();
+    let rows: Vec<PartsRow> =
+        [(1, nan), (1, nan), (2, nan), (2, number), (2, another), (3, number)]
+            .map(|(key, bits)| (key, vec![bits]))
+            .to_vec();
     check(&schema, &rows, &[2, 1]);
-    let Finished { frame, .. } = finished(&schema, gather(&schema, &rows));
+    let FinishedFrame { frame, .. } = finished(&schema, gather(&schema, &rows));
     let least = frame.column("f0_min").unwrap().f64().unwrap();
     assert!(least.get(0).unwrap().is_nan() && least.get(1) == Some(40.0 / 8.0 - 1000.0));
 }
@@ -318,9 +326,10 @@ fn minimum_and_maximum_leave_nan_out_unless_there_is_nothing_else() {
 fn sums_of_64_bits_are_exact_beyond_64_bits_on_the_way() {
     let schema = schema(&[Kind::I64, Kind::U64], &[(0, Function::Sum), (1, Function::Mean)]);
     let (least, most) = (i64::MIN as u64, i64::MAX as u64);
-    let rows: Vec<Row> = [(1, least), (1, least), (2, most), (2, most), (2, least), (3, u64::MAX)]
-        .map(|(key, bits)| (key, vec![bits, bits]))
-        .to_vec();
+    let rows: Vec<PartsRow> =
+        [(1, least), (1, least), (2, most), (2, most), (2, least), (3, u64::MAX)]
+            .map(|(key, bits)| (key, vec![bits, bits]))
+            .to_vec();
     check(&schema, &rows, &[1, 1, 1, 1]);
 }
 
@@ -365,7 +374,7 @@ fn a_sum_that_leaves_64_bits_is_null_for_good_and_named() {
     for (merged_frame, kept) in
         [(merged_once, vec![Some(-1)]), (merge(&schema, again), vec![Some(-1), Some(1)])]
     {
-        let Finished { frame, overflowed } = finished(&schema, merged_frame);
+        let FinishedFrame { frame, overflowed } = finished(&schema, merged_frame);
         assert_eq!(overflowed, ["f0_sum", "f1_mean", "f1_sum"]);
         let unsigned: Vec<Option<u64>> =
             frame.column("f0_sum").unwrap().u64().unwrap().iter().collect();
@@ -384,7 +393,7 @@ fn a_sum_that_leaves_64_bits_is_null_for_good_and_named() {
 fn a_variance_far_from_zero_keeps_its_digits() {
     let schema = schema(&[Kind::U64], &[(0, Function::Var), (0, Function::Std)]);
     let begin = 1_795_000_000_000_000_u64;
-    let rows: Vec<Row> = (0..10_000).map(|n| (1, vec![begin + n % 10])).collect();
+    let rows: Vec<PartsRow> = (0..10_000).map(|n| (1, vec![begin + n % 10])).collect();
     for pieces in [&[][..], &[1, 2, 3, 500, 700]] {
         let mut rest = &rows[..];
         let mut frames = Vec::new();
@@ -394,7 +403,7 @@ fn a_variance_far_from_zero_keeps_its_digits() {
             rest = later;
         }
         let merged = merge(&schema, stacked(frames));
-        let Finished { frame, .. } = finished(&schema, merged);
+        let FinishedFrame { frame, .. } = finished(&schema, merged);
         let variance = frame.column("f0_var").unwrap().f64().unwrap().get(0).unwrap();
         assert!((variance - 8.25 * 10_000.0 / 9999.0).abs() < 1e-9, "{variance}");
     }
@@ -403,7 +412,7 @@ fn a_variance_far_from_zero_keeps_its_digits() {
 #[test]
 fn parts_that_cannot_be_are_an_error() {
     let schema = schema(&[Kind::I8, Kind::U64], &[(0, Function::Min), (1, Function::Sum)]);
-    let rows: Vec<Row> = vec![(1, vec![1, 1])];
+    let rows: Vec<PartsRow> = vec![(1, vec![1, 1])];
     let good = gather(&schema, &rows);
     let mut wide = good.clone();
     wide.with_column(Int64Chunked::from_vec("min_f0".into(), vec![128]).into_column()).unwrap();

@@ -2,14 +2,13 @@
 //! groups, and among them the ends of every type.
 
 use super::streams::Path;
-use crate::wire::schema::{
-    Aggregate, End, Endian, Field, Framing, Function, Kind, Length, Padding, Schema,
-};
+use crate::wire::schema::{Aggregate, End, Endian, Field, Framing, Function, Kind, Length, Schema};
+use crate::wire::text::Padding;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 /// Every type of a number.
-pub const NUMBERS: [Kind; 11] = [
+pub(crate) const NUMBERS: [Kind; 11] = [
     Kind::U8,
     Kind::U16,
     Kind::U32,
@@ -24,7 +23,7 @@ pub const NUMBERS: [Kind; 11] = [
 ];
 
 /// Every way to pad a text.
-pub const PADDINGS: [Padding; 4] = [
+pub(crate) const PADDINGS: [Padding; 4] = [
     Padding::BOTH,
     Padding::NONE,
     Padding { nul: true, space: false },
@@ -50,7 +49,7 @@ fn endian() -> impl Strategy<Value = Endian> {
 }
 
 /// Every way to frame records.
-pub fn framing() -> impl Strategy<Value = Framing> {
+pub(crate) fn framing() -> impl Strategy<Value = Framing> {
     let length = select(&[Length::U32, Length::U16, Length::None][..]);
     let end = select(&[End::ZeroRecord, End::Close][..]);
     (length, any::<bool>(), endian(), end).prop_map(|(length, includes_itself, endian, end)| {
@@ -61,7 +60,7 @@ pub fn framing() -> impl Strategy<Value = Framing> {
 
 /// A schema of so many fields that its names are `f0`, `f1`, …: the first rules-keeping one of
 /// what is asked for.
-pub fn schema_of(
+pub(crate) fn schema_of(
     endian: Endian,
     framing: Framing,
     mut kinds: Vec<Kind>,
@@ -104,7 +103,7 @@ pub fn schema_of(
 }
 
 /// Any schema of up to sixteen fields.
-pub fn schema() -> impl Strategy<Value = Schema> {
+pub(crate) fn schema() -> impl Strategy<Value = Schema> {
     let keys = prop::collection::vec(any::<Index>(), 1..=KEYS_MAX);
     let function = select(&Function::ALL[..]);
     let aggregates = prop::collection::vec((any::<Index>(), function), 0..40);
@@ -118,15 +117,15 @@ pub fn schema() -> impl Strategy<Value = Schema> {
 }
 
 /// What a record is made of: a choice for each field.
-pub type Choices = [u16; FIELDS_MAX];
+pub(crate) type Choices = [u16; FIELDS_MAX];
 
 /// Up to so many of them.
-pub fn choices(records_max: usize) -> impl Strategy<Value = Vec<Choices>> {
+pub(crate) fn choices(records_max: usize) -> impl Strategy<Value = Vec<Choices>> {
     prop::collection::vec(prop::array::uniform16(any::<u16>()), 0..records_max)
 }
 
 /// Any way of a stream through the engine that there can be for a schema.
-pub fn path() -> impl Strategy<Value = (Vec<Index>, Path)> {
+pub(crate) fn path() -> impl Strategy<Value = (Vec<Index>, Path)> {
     let cuts = prop::collection::vec(any::<Index>(), 0..12);
     let window_bytes = prop_oneof![Just(0usize), 0usize..200, 0usize..20_000];
     (cuts, window_bytes, 1usize..40, 1usize..20).prop_map(|(cuts, window_bytes, rows, set_rows)| {
@@ -135,7 +134,7 @@ pub fn path() -> impl Strategy<Value = (Vec<Index>, Path)> {
 }
 
 /// The records that choices are, without the one that would end the stream.
-pub fn records_of(schema: &Schema, choices: &[Choices]) -> Vec<Vec<u8>> {
+pub(crate) fn records_of(schema: &Schema, choices: &[Choices]) -> Vec<Vec<u8>> {
     let is_key = |field: &Field| schema.keys().any(|key| key.offset == field.offset);
     let record = |choices: &Choices| -> Vec<u8> {
         let fields = schema.fields().iter().zip(choices.iter().cycle());
@@ -152,7 +151,7 @@ pub fn records_of(schema: &Schema, choices: &[Choices]) -> Vec<Vec<u8>> {
 }
 
 /// The bytes of a field, the same for each choice.
-pub fn bytes_of(kind: Kind, endian: Endian, choice: u16) -> Vec<u8> {
+pub(crate) fn bytes_of(kind: Kind, endian: Endian, choice: u16) -> Vec<u8> {
     let width = kind.width();
     match kind {
         Kind::F32 => ordered((float(choice) as f32).to_be_bytes().to_vec(), endian),

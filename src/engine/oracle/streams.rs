@@ -2,16 +2,16 @@
 //! tests: reads no field and judges nothing.
 
 use crate::config::Config;
-use crate::engine::aggregate::{Aggregate, Finished};
-use crate::engine::columns::{ColumnSet, PartialSet};
-use crate::engine::groups::GroupTable;
-use crate::engine::intake::{Counts, Next, RecordIntake, Refused};
-use crate::engine::plan::Plan;
+use crate::engine::aggregate::{FinishedGroups, GroupAggregate};
+use crate::engine::groups::columns::{ColumnSet, PartialSet};
+use crate::engine::groups::plan::Plan;
+use crate::engine::groups::table::GroupTable;
+use crate::engine::stream::intake::{Counts, NextStep, RecordIntake, Refused};
 use crate::wire::schema::{End, Endian, Length, Schema};
 use std::sync::Arc;
 
 /// A packet of records, or the records alone.
-pub fn packet(schema: &Schema, records: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn packet(schema: &Schema, records: &[Vec<u8>]) -> Vec<u8> {
     let framing = schema.framing();
     let own = match framing.length {
         Length::U32 => 4,
@@ -31,16 +31,16 @@ pub fn packet(schema: &Schema, records: &[Vec<u8>]) -> Vec<u8> {
 
 /// A whole stream.
 #[derive(Clone, Debug)]
-pub struct Stream {
+pub(crate) struct NaiveStream {
     /// All of its bytes.
     pub bytes: Vec<u8>,
     /// What an intake must have counted at its end.
     pub counts: Counts,
 }
 
-impl Stream {
+impl NaiveStream {
     /// Packets of the given sizes, over and over, until all records are sent; then what ends it.
-    pub fn new(schema: &Schema, records: &[Vec<u8>], sizes: &[usize]) -> Self {
+    pub(crate) fn new(schema: &Schema, records: &[Vec<u8>], sizes: &[usize]) -> Self {
         let end = vec![0; schema.record_bytes()];
         let ends_by_record = schema.framing().end == End::ZeroRecord;
         let mut sent: Vec<Vec<u8>> = records.to_vec();
@@ -62,13 +62,13 @@ impl Stream {
             bytes: bytes.len() as u64,
             bytes_after_end: 0,
         };
-        Stream { bytes, counts }
+        NaiveStream { bytes, counts }
     }
 }
 
 /// How a stream goes through the engine.
 #[derive(Clone, Debug)]
-pub struct Path {
+pub(crate) struct Path {
     /// Where reads end, beside the ends of the window.
     pub cuts: Vec<usize>,
     /// Bytes of the window.
@@ -80,15 +80,13 @@ pub struct Path {
 }
 
 /// What came of a stream.
-pub struct Outcome {
+pub(crate) struct StreamOutcome {
     /// The result.
-    pub finished: Finished,
+    pub finished: FinishedGroups,
     /// What was counted.
     pub counts: Counts,
     /// Whether the stream was whole when it ended.
     pub is_complete: bool,
-    /// Why it was refused.
-    pub refused: Option<Refused>,
 }
 
 /// Gives pieces of a stream to an intake until it ends or is refused.
@@ -96,7 +94,7 @@ fn feed(
     bytes: &[u8],
     path: &Path,
     intake: &mut RecordIntake,
-    mut poll: impl FnMut(&mut RecordIntake, &[u8]) -> Result<Next, Refused>,
+    mut poll: impl FnMut(&mut RecordIntake, &[u8]) -> Result<NextStep, Refused>,
 ) -> Result<(), Refused> {
     let mut buffer = vec![0xaa; path.window_bytes];
     let mut at = 0;
@@ -108,7 +106,7 @@ fn feed(
             buffer[free.start..free.start + read].copy_from_slice(&bytes[at..at + read]);
             at += read;
             intake.handle_read(read);
-            while poll(intake, &buffer)? == Next::Rows {}
+            while poll(intake, &buffer)? == NextStep::Rows {}
             intake.compact(&mut buffer);
         }
     }
@@ -116,9 +114,14 @@ fn feed(
 }
 
 /// A stream whose columns Polars aggregates.
-pub fn through_columns(plan: &Arc<Plan>, config: &Config, bytes: &[u8], path: &Path) -> Outcome {
+pub(crate) fn through_columns(
+    plan: &Arc<Plan>,
+    config: &Config,
+    bytes: &[u8],
+    path: &Path,
+) -> StreamOutcome {
     let mut intake = RecordIntake::new(plan, config, path.window_bytes);
-    let mut aggregate = Aggregate::new(plan);
+    let mut aggregate = GroupAggregate::new(plan);
     let mut set = ColumnSet::with_rows(plan, path.rows);
     let fed = feed(bytes, path, &mut intake, |intake, buffer| {
         let next = intake.poll_rows(buffer, &mut set)?;
@@ -133,9 +136,14 @@ pub fn through_columns(plan: &Arc<Plan>, config: &Config, bytes: &[u8], path: &P
 }
 
 /// A stream whose records are folded into groups, which Polars puts together.
-pub fn through_groups(plan: &Arc<Plan>, config: &Config, bytes: &[u8], path: &Path) -> Outcome {
+pub(crate) fn through_groups(
+    plan: &Arc<Plan>,
+    config: &Config,
+    bytes: &[u8],
+    path: &Path,
+) -> StreamOutcome {
     let mut intake = RecordIntake::new(plan, config, path.window_bytes);
-    let mut aggregate = Aggregate::new(plan);
+    let mut aggregate = GroupAggregate::new(plan);
     let mut set = PartialSet::with_rows(plan, path.set_rows);
     let table = || GroupTable::with_limits(plan, config.groups_limit, path.rows as u64);
     let mut groups = table();
@@ -151,9 +159,14 @@ pub fn through_groups(plan: &Arc<Plan>, config: &Config, bytes: &[u8], path: &Pa
     outcome(intake, aggregate, fed)
 }
 
-fn outcome(intake: RecordIntake, aggregate: Aggregate, fed: Result<(), Refused>) -> Outcome {
+fn outcome(
+    intake: RecordIntake,
+    aggregate: GroupAggregate,
+    fed: Result<(), Refused>,
+) -> StreamOutcome {
+    fed.expect("the streams of these tests keep every rule");
     let (counts, is_complete) = (intake.counts(), intake.cut().is_none());
     let texts = intake.into_texts();
     let finished = aggregate.finish(&texts).expect("Polars takes any partials");
-    Outcome { finished, counts, is_complete, refused: fed.err() }
+    StreamOutcome { finished, counts, is_complete }
 }

@@ -1,14 +1,11 @@
 //! What is wrong in a text that a person wrote, and where: shows the line with carets below it.
 //! Judges nothing.
 
-use crate::wire::text::Escaped;
 use std::fmt;
 use std::ops::Range;
 
 /// Columns of a line that are shown at most; of a longer one, those around the place.
 const SHOWN_COLUMNS: usize = 96;
-/// Bytes of a word that are quoted at most.
-const QUOTED_BYTES: usize = 64;
 
 /// What is wrong in a text, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,18 +116,6 @@ fn floor(text: &str, byte: usize) -> usize {
     byte
 }
 
-/// A word as it is quoted: in printable ASCII, and not longer than a line.
-pub fn quoted(word: &str) -> String {
-    format!("\"{}\"", printable(word))
-}
-
-/// A word in printable ASCII, and not longer than a line.
-pub fn printable(word: &str) -> String {
-    let bytes = word.as_bytes();
-    let end = if bytes.len() > QUOTED_BYTES { "..." } else { "" };
-    format!("{}{end}", Escaped(&bytes[..bytes.len().min(QUOTED_BYTES)]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,8 +153,6 @@ mod tests {
         let shown = Complaint::new(text, 4..14, "no").in_file("a");
         assert!(shown.bytes().all(|byte| byte == b'\n' || (0x20..0x7f).contains(&byte)), "{shown}");
         assert!(shown.contains("\\u{1b}[31m\\u{202e}\\u{e9}"), "{shown}");
-        assert_eq!(quoted("a\u{1b}\"é"), "\"a\\x1b\"\\xc3\\xa9\"");
-        assert!(quoted(&"x".repeat(1000)).len() < 80);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //! character it is wrong. Reads no option by itself.
 
 use super::complaint::Complaint;
-use super::{At, Broken, Endian, Framing, Kind, Padding, Schema, words};
+use super::{At, Broken, Endian, Framing, Kind, Schema, words};
 use crate::config::limits::{RECORD_BYTES_MAX, SCHEMA_FIELDS_MAX};
+use crate::wire::text::Padding;
 use std::ops::Range;
 
 /// A schema as four options say it.
@@ -22,7 +23,7 @@ pub struct Notation<'a> {
 /// The name of a schema that was made of options.
 pub const NAME: &str = "struct";
 
-type Fault = (&'static str, Range<usize>, String);
+type NotationFault = (&'static str, Range<usize>, String);
 
 const STRUCT: &str = "--struct";
 const FIELDS: &str = "--fields";
@@ -47,7 +48,7 @@ impl Notation<'_> {
         })
     }
 
-    fn read(&self) -> Result<Schema, Fault> {
+    fn read(&self) -> Result<Schema, NotationFault> {
         let (endian, items) = items(self.format).map_err(|(span, why)| (STRUCT, span, why))?;
         let names = list(FIELDS, self.fields)?;
         let named = items.iter().filter(|item| !matches!(item.kind, Kind::Skip { .. }));
@@ -88,7 +89,7 @@ impl Notation<'_> {
     }
 
     /// Where a rule is broken, in the lists of `--fields`, `--by` and `--agg`.
-    fn place(&self, broken: Broken, items: &[Item], lists: &[&Names<'_>; 3]) -> Fault {
+    fn place(&self, broken: Broken, items: &[Item], lists: &[&Names<'_>; 3]) -> NotationFault {
         let [names, by, listed] = lists;
         let Broken { at, rule } = broken;
         match at {
@@ -112,7 +113,7 @@ impl Notation<'_> {
 type Names<'a> = Vec<(&'a str, Range<usize>)>;
 
 /// What stands between commas, without spaces around it.
-fn list<'a>(option: &'static str, text: &'a str) -> Result<Names<'a>, Fault> {
+fn list<'a>(option: &'static str, text: &'a str) -> Result<Names<'a>, NotationFault> {
     let mut names = Vec::new();
     let mut start = 0;
     for piece in text.split(',') {
@@ -133,7 +134,7 @@ fn each<T>(
     option: &'static str,
     names: &Names<'_>,
     read: impl Fn(&str) -> Result<T, String>,
-) -> Result<Vec<T>, Fault> {
+) -> Result<Vec<T>, NotationFault> {
     let read = |(name, span): &(&str, Range<usize>)| {
         read(name).map_err(|problem| (option, span.clone(), problem))
     };
@@ -223,7 +224,7 @@ fn kind_of(code: char, count: Option<usize>) -> Result<(Kind, usize), String> {
         _ => {
             return Err(format!(
                 "{} is no type; types are x c b B ? h H i I l L q Q f d s",
-                super::complaint::quoted(code.encode_utf8(&mut [0; 4]))
+                crate::wire::text::quoted(code.encode_utf8(&mut [0; 4]))
             ));
         }
     };

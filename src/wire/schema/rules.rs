@@ -1,12 +1,12 @@
 //! The rules that a schema keeps: finds the first that is broken, and mends nothing.
 
-use super::complaint::quoted;
-use super::partial::parts_of;
-use super::{Aggregate, Field, Kind, Length, RESERVED_NAMES, Schema};
+use super::model::partial::parts_of;
+use super::model::{Aggregate, Endian, Field, Framing, Kind, Length, RESERVED_NAMES, Schema};
 use crate::config::limits::{
     NAME_BYTES_MAX, RECORD_BYTES_MAX, SCHEMA_AGGREGATES_MAX, SCHEMA_FIELDS_MAX, SCHEMA_KEYS_MAX,
     TEXT_KEY_BYTES_MAX,
 };
+use crate::wire::text::quoted;
 use std::collections::HashSet;
 
 /// Which part of a schema.
@@ -52,7 +52,47 @@ fn is_field_name(name: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-pub(super) fn check(
+impl Schema {
+    /// A schema of fields that lie end to end, of which some are keys.
+    ///
+    /// `fields` are names and types, `keys` and `aggregates` name them by their index. Where the
+    /// count is not among the aggregates it becomes the last.
+    ///
+    /// # Errors
+    /// The first rule that is broken, and where.
+    pub fn new(
+        name: String,
+        endian: Endian,
+        mut framing: Framing,
+        fields: Vec<(String, Kind)>,
+        keys: Vec<usize>,
+        mut aggregates: Vec<Aggregate>,
+    ) -> Result<Self, Broken> {
+        if framing.length == Length::None {
+            // What says nothing has one value, so that schemas that mean the same are equal.
+            framing = Framing { includes_itself: false, endian, ..framing };
+        }
+        let mut record_bytes = 0;
+        let fields: Vec<Field> = fields
+            .into_iter()
+            .map(|(name, kind)| {
+                let offset = record_bytes;
+                record_bytes = usize::saturating_add(record_bytes, kind.width());
+                Field { name, kind, offset }
+            })
+            .collect();
+        check(&name, &fields, record_bytes, &keys, &aggregates)?;
+        if !aggregates.contains(&Aggregate::Count) {
+            aggregates.push(Aggregate::Count);
+        }
+        let schema = Schema { name, endian, framing, fields, record_bytes, keys, aggregates };
+        check_columns(&schema)?;
+        check_framing(&schema)?;
+        Ok(schema)
+    }
+}
+
+fn check(
     name: &str,
     fields: &[Field],
     record_bytes: usize,
@@ -177,7 +217,7 @@ fn check_aggregates(fields: &[Field], aggregates: &[Aggregate]) -> Result<(), Br
 }
 
 /// Whether the columns of results and of partials have names of their own.
-pub(super) fn check_columns(schema: &Schema) -> Result<(), Broken> {
+fn check_columns(schema: &Schema) -> Result<(), Broken> {
     let keys = schema.keys.len();
     if let Some((name, place)) = first_twice(&schema.column_names()) {
         let at = listed(schema, place - keys);
@@ -222,7 +262,7 @@ fn listed(schema: &Schema, place: usize) -> At {
 }
 
 /// Whether a packet of one record can say its length.
-pub(super) fn check_framing(schema: &Schema) -> Result<(), Broken> {
+fn check_framing(schema: &Schema) -> Result<(), Broken> {
     let (packet_bytes, most) = (schema.packet_bytes_min() as u64, schema.packet_bytes_max());
     if schema.framing.length == Length::U16 && packet_bytes > most {
         let rule = format!(

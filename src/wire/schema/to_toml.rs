@@ -2,7 +2,8 @@
 //! Writes no file.
 
 use super::words::{ENDIANS, ENDS, LENGTHS, word_of};
-use super::{Aggregate, Field, Framing, Kind, Length, Padding, Schema};
+use super::{Aggregate, Field, Framing, Kind, Length, Schema};
+use crate::wire::text::Padding;
 use std::fmt::{self, Write};
 
 /// Characters of a list that stands in one line.

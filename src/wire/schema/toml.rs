@@ -1,11 +1,13 @@
 //! A schema from its TOML form: reads the text, and says of what it does not understand, and of
 //! the rules that are broken, where it stands. Opens no file.
 
-use super::complaint::{Complaint, quoted};
+use super::complaint::Complaint;
 use super::words::{ENDIANS, ENDS, LENGTHS, PADDINGS, TYPES_WITH_BYTES, word_of};
-use super::{At, Broken, End, Endian, Framing, Kind, Length, Padding, Schema, words};
+use super::{At, Broken, End, Endian, Framing, Kind, Length, Schema, words};
 use crate::config::limits::RECORD_BYTES_MAX;
 use crate::wire::text::Escaped;
+use crate::wire::text::Padding;
+use crate::wire::text::quoted;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 use toml::Spanned;
@@ -45,21 +47,21 @@ impl Schema {
             Complaint::new(text, span, problem)
         })?;
         read(document.get_ref())
-            .map_err(|Fault { span, problem }| Complaint::new(text, span, problem))
+            .map_err(|TomlFault { span, problem }| Complaint::new(text, span, problem))
     }
 }
 
 /// What is wrong, and with which bytes.
-struct Fault {
+struct TomlFault {
     span: Range<usize>,
     problem: String,
 }
 
-fn fault<T>(span: Range<usize>, problem: impl Into<String>) -> Result<T, Fault> {
-    Err(Fault { span, problem: problem.into() })
+fn fault<T>(span: Range<usize>, problem: impl Into<String>) -> Result<T, TomlFault> {
+    Err(TomlFault { span, problem: problem.into() })
 }
 
-type Value<'a> = Spanned<DeValue<'a>>;
+type TomlValue<'a> = Spanned<DeValue<'a>>;
 
 /// A table with the keys that it may have.
 struct Section<'a> {
@@ -72,7 +74,7 @@ struct Section<'a> {
 impl<'a> Section<'a> {
     /// # Errors
     /// The first key that it may not have.
-    fn new(index: usize, span: Range<usize>, entries: &'a DeTable<'a>) -> Result<Self, Fault> {
+    fn new(index: usize, span: Range<usize>, entries: &'a DeTable<'a>) -> Result<Self, TomlFault> {
         let (_, known) = KEYS[index];
         let what = ["a schema", "[packet]", "a [[field]]", "[result]"][index];
         let unknown = entries.keys().filter(|key| !known.contains(&&**key.get_ref()));
@@ -86,12 +88,12 @@ impl<'a> Section<'a> {
         Ok(Section { what, span, entries })
     }
 
-    fn get(&self, key: &str) -> Option<&'a Value<'a>> {
+    fn get(&self, key: &str) -> Option<&'a TomlValue<'a>> {
         self.entries.get(key)
     }
 
     /// A value that must be there.
-    fn need(&self, key: &str, example: &str) -> Result<&'a Value<'a>, Fault> {
+    fn need(&self, key: &str, example: &str) -> Result<&'a TomlValue<'a>, TomlFault> {
         match self.get(key) {
             Some(value) => Ok(value),
             None => {
@@ -101,7 +103,11 @@ impl<'a> Section<'a> {
     }
 
     /// A word out of a list.
-    fn word<T: Copy>(&self, key: &str, words: &[(&'static str, T)]) -> Result<Option<T>, Fault> {
+    fn word<T: Copy>(
+        &self,
+        key: &str,
+        words: &[(&'static str, T)],
+    ) -> Result<Option<T>, TomlFault> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let text = string(key, value)?;
         match words.iter().find(|(word, _)| *word == text) {
@@ -121,7 +127,7 @@ impl<'a> Section<'a> {
 }
 
 /// What a value is, for those who wrote another.
-fn wrong_type<T>(key: &str, value: &Value<'_>, wanted: &str) -> Result<T, Fault> {
+fn wrong_type<T>(key: &str, value: &TomlValue<'_>, wanted: &str) -> Result<T, TomlFault> {
     let found = match value.get_ref() {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a whole number",
@@ -134,7 +140,7 @@ fn wrong_type<T>(key: &str, value: &Value<'_>, wanted: &str) -> Result<T, Fault>
     fault(value.span(), format!("`{key}` is {wanted}; this is {found}"))
 }
 
-fn string<'a>(key: &str, value: &'a Value<'_>) -> Result<&'a str, Fault> {
+fn string<'a>(key: &str, value: &'a TomlValue<'_>) -> Result<&'a str, TomlFault> {
     match value.get_ref() {
         DeValue::String(text) => Ok(text),
         _ => wrong_type(key, value, "a string, in double quotes"),
@@ -144,7 +150,11 @@ fn string<'a>(key: &str, value: &'a Value<'_>) -> Result<&'a str, Fault> {
 /// Strings with where they stand.
 type Strings<'a> = Vec<(&'a str, Range<usize>)>;
 
-fn strings<'a>(key: &str, value: &'a Value<'_>, example: &str) -> Result<Strings<'a>, Fault> {
+fn strings<'a>(
+    key: &str,
+    value: &'a TomlValue<'_>,
+    example: &str,
+) -> Result<Strings<'a>, TomlFault> {
     let DeValue::Array(values) = value.get_ref() else {
         return wrong_type(key, value, &format!("a list, such as {example}"));
     };
@@ -163,7 +173,7 @@ struct FieldText {
     name_span: Option<Range<usize>>,
 }
 
-fn read(document: &DeTable<'_>) -> Result<Schema, Fault> {
+fn read(document: &DeTable<'_>) -> Result<Schema, TomlFault> {
     let top = Section::new(0, 0..0, document)?;
     let name = top.get("name").map(|value| string("name", value)).transpose()?;
     let endian = top.word("endian", &ENDIANS)?;
@@ -199,26 +209,33 @@ fn read(document: &DeTable<'_>) -> Result<Schema, Fault> {
     };
     let name = name.unwrap_or(NAME_BY_DEFAULT).to_owned();
     Schema::new(name, endian, framing, fields, keys, aggregates)
-        .map_err(|Broken { at, rule }| Fault { span: place(at), problem: rule })
+        .map_err(|Broken { at, rule }| TomlFault { span: place(at), problem: rule })
 }
 
 /// What each word stands for.
-fn each<T>(words: &Strings<'_>, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, Fault> {
+fn each<T>(
+    words: &Strings<'_>,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, TomlFault> {
     let read = |(word, span): &(&str, Range<usize>)| {
-        read(word).map_err(|problem| Fault { span: span.clone(), problem })
+        read(word).map_err(|problem| TomlFault { span: span.clone(), problem })
     };
     words.iter().map(read).collect()
 }
 
 /// A table that stands under a name.
-fn section<'a>(index: usize, key: &str, value: &'a Value<'a>) -> Result<Section<'a>, Fault> {
+fn section<'a>(
+    index: usize,
+    key: &str,
+    value: &'a TomlValue<'a>,
+) -> Result<Section<'a>, TomlFault> {
     match value.get_ref() {
         DeValue::Table(entries) => Section::new(index, value.span(), entries),
         _ => wrong_type(key, value, &format!("a table: write [{key}], and its keys below it")),
     }
 }
 
-fn read_fields(top: &Section<'_>) -> Result<Vec<FieldText>, Fault> {
+fn read_fields(top: &Section<'_>) -> Result<Vec<FieldText>, TomlFault> {
     const RULE: &str = "for each field write [[field]], in double brackets, and its keys below it";
     let value = top.need("field", "a line [[field]], and below it name and type")?;
     let DeValue::Array(fields) = value.get_ref() else {
@@ -231,7 +248,7 @@ fn read_fields(top: &Section<'_>) -> Result<Vec<FieldText>, Fault> {
     each.collect()
 }
 
-fn read_field(field: &Section<'_>) -> Result<FieldText, Fault> {
+fn read_field(field: &Section<'_>) -> Result<FieldText, TomlFault> {
     let type_value = field.need("type", "type = \"u32\"")?;
     let type_name = string("type", type_value)?;
     let padding = field.get("padding").map(read_padding).transpose()?.unwrap_or(Padding::BOTH);
@@ -261,7 +278,7 @@ fn read_field(field: &Section<'_>) -> Result<FieldText, Fault> {
 }
 
 /// The `bytes` of a field whose type needs them; 0 for the others, which may not have any.
-fn read_bytes(field: &Section<'_>, type_name: &str) -> Result<usize, Fault> {
+fn read_bytes(field: &Section<'_>, type_name: &str) -> Result<usize, TomlFault> {
     let value = field.get("bytes");
     if !TYPES_WITH_BYTES.contains(&type_name) {
         return match value {
@@ -291,7 +308,7 @@ fn read_bytes(field: &Section<'_>, type_name: &str) -> Result<usize, Fault> {
     }
 }
 
-fn read_padding(value: &Value<'_>) -> Result<Padding, Fault> {
+fn read_padding(value: &TomlValue<'_>) -> Result<Padding, TomlFault> {
     let mut padding = Padding::NONE;
     for (word, span) in strings("padding", value, "[\"nul\", \"space\"]")? {
         let there = match word {
@@ -315,7 +332,7 @@ fn read_padding(value: &Value<'_>) -> Result<Padding, Fault> {
 }
 
 /// How records come, where `endian` is that of the record, if it says one.
-fn read_framing(top: &Section<'_>, endian: Option<Endian>) -> Result<Framing, Fault> {
+fn read_framing(top: &Section<'_>, endian: Option<Endian>) -> Result<Framing, TomlFault> {
     const LENGTH_ENDIAN: &str = "length_endian";
     let packet = top.get("packet").map(|value| section(1, "packet", value)).transpose()?;
     let Some(packet) = packet else {
@@ -351,7 +368,7 @@ fn read_framing(top: &Section<'_>, endian: Option<Endian>) -> Result<Framing, Fa
 }
 
 /// The order of bytes, which must be said where a field has a number of more than one.
-fn needed_endian(endian: Option<Endian>, fields: &[FieldText]) -> Result<Endian, Fault> {
+fn needed_endian(endian: Option<Endian>, fields: &[FieldText]) -> Result<Endian, TomlFault> {
     let is_wide = |field: &&FieldText| {
         !TYPES_WITH_BYTES.contains(&field.kind.name()) && field.kind.width() > 1
     };
@@ -371,7 +388,7 @@ fn needed_endian(endian: Option<Endian>, fields: &[FieldText]) -> Result<Endian,
     }
 }
 
-fn packet_span(packet: &Value<'_>) -> Range<usize> {
+fn packet_span(packet: &TomlValue<'_>) -> Range<usize> {
     let length = packet.get_ref().as_table().and_then(|table| table.get("length"));
     length.map_or(packet.span(), Spanned::span)
 }

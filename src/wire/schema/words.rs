@@ -1,8 +1,9 @@
 //! The words that the forms on paper share: types, functions, names of fields, and what was
 //! probably meant by a wrong one. Reads no text.
 
-use super::complaint::{printable, quoted};
-use super::{Aggregate, End, Endian, Function, Kind, Length, Padding};
+use super::{Aggregate, End, Endian, Function, Kind, Length};
+use crate::wire::text::Padding;
+use crate::wire::text::{printable, quoted};
 
 /// The types of fields, in the order of the documents.
 pub const TYPES: [&str; 14] = [

@@ -1,0 +1,75 @@
+//! CPU lists as `taskset -c` takes them: knows nothing of the cores that are there.
+
+/// Highest core number that is taken: what the kernel's masks hold here (`CPU_SETSIZE`).
+pub(crate) const CORE_MAX: usize = 1023;
+
+/// Cores that were asked for; none means all that are allowed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CpuList(pub Vec<usize>);
+
+/// Reads `all`, or numbers and ranges, `0,2-5,8-14:2`; each core once, ascending.
+///
+/// # Errors
+/// A sentence that names the part that is wrong.
+pub(crate) fn parse(text: &str) -> Result<CpuList, String> {
+    if text.trim() == "all" {
+        return Ok(CpuList::default());
+    }
+    let mut cores = Vec::new();
+    for part in text.split(',') {
+        let (range, step) = match part.split_once(':') {
+            Some((range, step)) => (range, number(step)?),
+            None => (part, 1),
+        };
+        let (first, last) = match range.split_once('-') {
+            Some((first, last)) => (number(first)?, number(last)?),
+            None => (number(range)?, number(range)?),
+        };
+        if first > last {
+            return Err(format!("range {range} runs backwards"));
+        }
+        if step == 0 {
+            return Err(format!("the step in {part} is 0"));
+        }
+        cores.extend((first..=last).step_by(step));
+    }
+    cores.sort_unstable();
+    cores.dedup();
+    Ok(CpuList(cores))
+}
+
+fn number(text: &str) -> Result<usize, String> {
+    let number = text.trim().parse::<usize>().ok().filter(|&core| core <= CORE_MAX);
+    number.ok_or_else(|| {
+        let text = text.escape_default();
+        format!("\"{text}\" is no core number of 0 to {CORE_MAX}; write e.g. 0,2-5 or all")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_as_taskset_takes_them() {
+        for (text, cores) in [
+            ("0", vec![0]),
+            ("0,2-5", vec![0, 2, 3, 4, 5]),
+            ("5-6,0,5", vec![0, 5, 6]),
+            ("0-10:4", vec![0, 4, 8]),
+            (" 1 , 3 ", vec![1, 3]),
+            ("1023", vec![1023]),
+            ("all", vec![]),
+        ] {
+            assert_eq!(parse(text), Ok(CpuList(cores)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_is_refused() {
+        for text in ["", ",", "a", "1-", "-1", "3-1", "0-4:0", "1024", "0-9999999999", "0x1", "1;2"]
+        {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `ringest demo`: an engine, senders and a comparison in one process, over real TCP. Everything
+//! it does can be done with `serve` and `send`.
+
+use super::serve::{start, to_stdout};
+use crate::cli::args::DemoOptions;
+use crate::cli::exit::{EXIT_FAILED, EXIT_OK};
+use crate::cli::terminal::status_line::say;
+use crate::client::records::block::PacketBlock;
+use crate::client::records::generate::{SentPadding, StreamSpec};
+use crate::client::records::sender::{SendSettings, Sent, send_stream};
+use crate::client::verify::expected::{self, ReportedGroup};
+use crate::config::Config;
+use crate::engine::aggregate::Value;
+use crate::runtime::results::report::Report;
+use crate::runtime::results::reporter::Sink;
+use crate::wire::schema::Schema;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// Records in a packet, and bytes in a write, as senders in the field have them (four records)
+/// but without their system call for each packet: the default of `send`.
+const PACKET_RECORDS: usize = 4;
+const WRITE_BYTES: usize = 60 << 10;
+/// Groups of each connection, as senders in the field have them.
+const GROUPS: u32 = 125;
+
+/// What is kept of a report for the comparison.
+struct Kept {
+    status: &'static str,
+    records: u64,
+    groups: Vec<ReportedGroup>,
+}
+
+type KeptResults = Arc<Mutex<HashMap<SocketAddr, Kept>>>;
+
+/// Runs the command and returns its exit code.
+pub(crate) fn run(options: &DemoOptions) -> u8 {
+    let results = KeptResults::default();
+    let config = Config {
+        exit_after: Some(u64::from(options.connections)),
+        host: "127.0.0.1".to_owned(),
+        records_port: Some(0),
+        port: None,
+        admin_port: Some(0),
+        ..options.limits.config()
+    };
+    let engine =
+        match start(&config, &Schema::built_in(), keeping(&results, to_stdout(options.format))) {
+            Ok(engine) => engine,
+            Err(code) => return code,
+        };
+    let address = engine.records_address().expect("a record listener was asked for");
+    let stopper = engine.stopper();
+    say(format_args!(
+        "engine on {address} with {} workers; sending {} connections of {} records",
+        engine.workers(),
+        options.connections,
+        options.records,
+    ));
+    let spec = StreamSpec {
+        schema: Schema::built_in(),
+        records: options.records,
+        packet_records: PACKET_RECORDS,
+        padding: SentPadding::Mixed,
+        seed: 0,
+        groups: GROUPS,
+    };
+    let block = PacketBlock::new(&spec).expect("packets of a few records, of a few groups");
+    let senders: Vec<_> = (0..options.connections)
+        .map(|number| {
+            let block = Arc::clone(&block);
+            let settings = SendSettings {
+                number,
+                write_bytes: WRITE_BYTES,
+                pace: None,
+                tally: true,
+                ..SendSettings::default()
+            };
+            thread::spawn(move || send_stream(address, &block, &settings, &AtomicU64::new(0)))
+        })
+        .collect();
+    let mut sent = Vec::new();
+    let mut differences = Vec::new();
+    for sender in senders {
+        match sender.join() {
+            Ok(Ok(stream)) => sent.push(stream),
+            Ok(Err(error)) => differences.push(error.to_string()),
+            Err(_) => differences.push("a sender panicked".to_owned()),
+        }
+    }
+    if !differences.is_empty() {
+        // Fewer connections came than the engine waits for.
+        stopper.stop(std::time::Duration::ZERO);
+    }
+    if let Some(error) = engine.wait().output_error {
+        say(format_args!("cannot write results to stdout: {error}; nothing was compared"));
+        return EXIT_FAILED;
+    }
+    differences.extend(compare(&sent, &results));
+    conclude(&differences, &sent)
+}
+
+/// Keeps each report for the comparison before it goes on to `sink`.
+fn keeping(results: &KeptResults, mut sink: Sink) -> Sink {
+    let results = Arc::clone(results);
+    Box::new(move |report: &Report, tally| {
+        let columns = report.grouped.columns();
+        let groups = (0..report.grouped.len()).map(|row| {
+            let values = columns.iter().map(|column| reported(column.value(row)));
+            ReportedGroup::new(report.grouped.schema(), values.collect())
+        });
+        let groups = groups.collect();
+        let received = &report.received;
+        let kept =
+            Kept { status: received.status().as_str(), records: received.counts.records, groups };
+        results.lock().expect("no holder panics").insert(received.peer, kept);
+        sink(report, tally)
+    })
+}
+
+/// A cell, as the comparison takes it.
+fn reported(value: Value<'_>) -> expected::ExpectedValue {
+    match value {
+        Value::Null => expected::ExpectedValue::Null,
+        Value::Unsigned(integer) => expected::ExpectedValue::Integer(integer.into()),
+        Value::Signed(integer) => expected::ExpectedValue::Integer(integer.into()),
+        Value::Float(float) => expected::ExpectedValue::Float(float),
+        Value::Bool(bool) => expected::ExpectedValue::Bool(bool),
+        Value::Text(_) | Value::Bytes(_) => expected::ExpectedValue::Text(value.to_string()),
+    }
+}
+
+fn compare(sent: &[Sent], results: &KeptResults) -> Vec<String> {
+    let results = results.lock().expect("no holder panics");
+    let mut found = Vec::new();
+    for stream in sent {
+        let peer = stream.local;
+        match (&stream.expected, results.get(&peer)) {
+            (Some(expected), Some(kept)) => {
+                let differences = expected.differences(kept.status, kept.records, &kept.groups);
+                found.extend(differences.into_iter().map(|text| format!("{peer}: {text}")));
+            }
+            _ => found.push(format!("{peer}: no result")),
+        }
+    }
+    found
+}
+
+fn conclude(differences: &[String], sent: &[Sent]) -> u8 {
+    if differences.is_empty() {
+        let records: u64 = sent.iter().map(|stream| stream.records).sum();
+        let connections = sent.len();
+        say(format_args!(
+            "{connections} results of {records} records agree with what was sent: counts and \
+             minima exactly, means and sums to 1e-9"
+        ));
+        return EXIT_OK;
+    }
+    for difference in differences.iter().take(20) {
+        say(difference);
+    }
+    say(format_args!("{} differences; this is a defect, please report it", differences.len()));
+    EXIT_FAILED
+}

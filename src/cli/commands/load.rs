@@ -1,0 +1,207 @@
+//! `ringest load`: load on a message server, and what came of it. Neither starts nor stops a
+//! server, and sends nothing itself.
+
+use crate::cli::args::load::{LoadFormat, LoadOptions};
+use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
+use crate::cli::output::hgrm::write_percentiles;
+use crate::cli::output::load_report::{write_json, write_table};
+use crate::cli::terminal::status_line::say;
+use crate::client::load::{self, LoadError, LoadOutcome, LoadProgress, Login, Settings};
+use crate::client::messages::tls::{Identity, Trust, client_config};
+use crate::client::messages::transport::{ClientTls, resolve};
+use crate::engine::stream::latency::summary;
+use crate::runtime::host::signals;
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use rustls::pki_types::ServerName;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often progress is shown.
+const POLL: Duration = Duration::from_millis(100);
+/// How long an address may take to accept where a host has several.
+const PROBE: Duration = Duration::from_secs(2);
+/// Sending so much later than planned is worth a word: it is part of the latencies.
+const LATE_US: f64 = 1000.0;
+
+/// Runs the command and returns its exit code.
+pub(crate) fn run(options: &LoadOptions) -> u8 {
+    let prepared = settings(options).and_then(|settings| {
+        // Opened before anything is sent, so that a wrong name costs nothing.
+        let percentiles = options.hgrm.as_deref().map(create).transpose()?;
+        Ok((settings, percentiles))
+    });
+    let (settings, percentiles) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            say(error);
+            return EXIT_USAGE;
+        }
+    };
+    let outcome = match run_with_progress(&settings) {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            say(&error);
+            return match error {
+                LoadError::Settings(_) => EXIT_USAGE,
+                LoadError::OpenFiles { .. } | LoadError::System { .. } => EXIT_HOST,
+                LoadError::NoConnection { .. } | LoadError::Refused { .. } => EXIT_FAILED,
+            };
+        }
+    };
+    warn_of_lateness(&outcome);
+    let written = write_outcome(options.format, &settings, &outcome).and_then(|()| {
+        percentiles.map_or(Ok(()), |mut file| write_percentiles(&outcome.tally.latency, &mut file))
+    });
+    if let Err(error) = written {
+        say(format_args!("cannot write the result: {error}"));
+        return EXIT_FAILED;
+    }
+    if outcome.tally.is_clean() { EXIT_OK } else { EXIT_FAILED }
+}
+
+// ---- options ----
+
+fn settings(options: &LoadOptions) -> Result<Settings, String> {
+    let tls = tls(options)?;
+    let login = login(options)?;
+    Ok(Settings {
+        address: first_that_accepts(resolve(&options.host, options.port)?),
+        tls,
+        login,
+        connections: options.connections as usize,
+        threads: options.threads as usize,
+        traffic: options.traffic.into(),
+        payload_bytes: options.payload_bytes as usize,
+        pipeline: options.pipeline as usize,
+        rate: options.rate,
+        senders: options.senders as usize,
+        warm_up: options.warm_up,
+        duration: options.duration,
+        ..Settings::new(SocketAddr::from(([0, 0, 0, 0], 0)))
+    })
+}
+
+/// A name such as `localhost` may stand for addresses that nobody listens on.
+fn first_that_accepts(addresses: Vec<SocketAddr>) -> SocketAddr {
+    let accepts = |address: &&SocketAddr| TcpStream::connect_timeout(address, PROBE).is_ok();
+    match addresses[..] {
+        [only] => only,
+        _ => *addresses.iter().find(accepts).unwrap_or(&addresses[0]),
+    }
+}
+
+fn tls(options: &LoadOptions) -> Result<Option<ClientTls>, String> {
+    if !options.tls {
+        return Ok(None);
+    }
+    let trust = match &options.ca {
+        Some(path) => Trust::Authorities(path.clone()),
+        None if options.insecure => Trust::Anybody,
+        None => {
+            return Err(
+                "--tls needs --ca FILE with the authority of the server's certificate; for \
+                        a trial, --insecure believes any"
+                    .to_owned(),
+            );
+        }
+    };
+    let identity = match (&options.client_cert, &options.client_key) {
+        (Some(certificates), Some(key)) => {
+            Some(Identity { certificates: certificates.clone(), key: key.clone() })
+        }
+        _ => None,
+    };
+    let config = client_config(&trust, identity.as_ref()).map_err(|error| error.to_string())?;
+    let server_name = ServerName::try_from(options.host.clone()).map_err(|error| {
+        format!("--host {} is no name for TLS: {error}", options.host.escape_default())
+    })?;
+    Ok(Some(ClientTls { config, server_name }))
+}
+
+fn login(options: &LoadOptions) -> Result<Option<Login>, String> {
+    let Some(user) = options.user.clone() else { return Ok(None) };
+    let token = match &options.token_file {
+        Some(path) => fs::read_to_string(path)
+            .map_err(|error| format!("cannot read --token-file {}: {error}", path.display()))?,
+        None => std::env::var("RINGEST_TOKEN")
+            .map_err(|_| "--user needs its token, in RINGEST_TOKEN or in --token-file FILE")?,
+    };
+    // Editors and `echo` end a file with a line break, which is no part of the token.
+    let token = token.trim_end_matches(['\r', '\n']).to_owned();
+    if token.is_empty() {
+        return Err("the token is empty; RINGEST_TOKEN or --token-file must hold one".to_owned());
+    }
+    Ok(Some(Login { user, token }))
+}
+
+fn create(path: &Path) -> Result<BufWriter<File>, String> {
+    let file = File::create(path);
+    file.map(BufWriter::new).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+// ---- the run ----
+
+/// Runs in a thread of its own, while this one shows how far it is.
+fn run_with_progress(settings: &Settings) -> Result<LoadOutcome, LoadError> {
+    let progress = Arc::new(LoadProgress::default());
+    let (stopped, hung_up) = (Arc::clone(&progress), Arc::clone(&progress));
+    let watching = signals::watch(move |_| stopped.stop(), move || hung_up.stop(), || {});
+    watching.map_err(|source| LoadError::System { what: "catch signals", source })?;
+    thread::scope(|scope| {
+        let running = scope.spawn(|| load::run(settings, &progress));
+        show(settings, &progress, &|| running.is_finished());
+        running.join().expect("a run that panics is a defect; please report it")
+    })
+}
+
+/// A bar on stderr until the run is done; hidden where stderr is no terminal.
+fn show(settings: &Settings, progress: &LoadProgress, is_finished: &dyn Fn() -> bool) {
+    let time = settings.warm_up + settings.duration;
+    let bar = ProgressBar::new(time.as_millis() as u64);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {msg}") {
+        bar.set_style(style);
+    }
+    let (mut begun, mut before) = (None, 0);
+    while !is_finished() {
+        thread::sleep(if bar.is_hidden() { Duration::from_millis(5) } else { POLL });
+        if !progress.running() {
+            let (made, all) = (progress.connected(), settings.connections);
+            bar.set_message(format!("{made} of {all} connections"));
+            continue;
+        }
+        let begun = *begun.get_or_insert_with(Instant::now);
+        bar.set_position(begun.elapsed().min(time).as_millis() as u64);
+        let answers = progress.answers();
+        let rate = (answers - before) as f64 / POLL.as_secs_f64();
+        before = answers;
+        bar.set_message(format!("{} answers, {}/s", HumanCount(answers), HumanCount(rate as u64)));
+    }
+    bar.finish_and_clear();
+}
+
+/// Says where the schedule was not kept by this side's own doing: the latencies count it.
+fn warn_of_lateness(outcome: &LoadOutcome) {
+    let late = summary(&outcome.tally.lateness);
+    if late.p99 > LATE_US {
+        say(format_args!(
+            "messages were sent late by this side itself: p99 {:.1} ms, max {:.1} ms; latencies \
+             include it. A core of its own, more --threads or a lower --rate help",
+            late.p99 / 1000.0,
+            late.max / 1000.0,
+        ));
+    }
+}
+
+fn write_outcome(format: LoadFormat, settings: &Settings, outcome: &LoadOutcome) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match format {
+        LoadFormat::Table => write_table(settings, outcome, &mut out)?,
+        LoadFormat::Json => write_json(settings, outcome, &mut out)?,
+    }
+    out.flush()
+}

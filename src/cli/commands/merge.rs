@@ -1,0 +1,239 @@
+//! `ringest merge`: finds the partials of directories, has them merged, and prints the result.
+//! Receives nothing, merges nothing itself, and changes no file of theirs.
+
+use crate::cli::args::merge::MergeOptions;
+use crate::cli::args::output::FileFormatOption;
+use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
+use crate::cli::output::merge_render::write_merged;
+use crate::cli::terminal::status_line::say;
+use crate::config::limits::SCHEMA_FILE_BYTES_MAX;
+use crate::engine::aggregate::merge::{Merged, merge};
+use crate::runtime::results::partial_files::{
+    GROUPS_ENDING, SCHEMA_FILE, STREAM_ENDING, difference,
+};
+use crate::runtime::results::whole_file::FileDirectory;
+use crate::wire::schema::Schema;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Names that are listed before the rest of them is counted.
+const NAMES_LISTED: usize = 10;
+
+/// Runs the command and returns its exit code.
+pub(crate) fn run(options: &MergeOptions) -> u8 {
+    let found = match FoundPartials::of(&options.directories) {
+        Ok(found) => found,
+        Err(error) => return complain(error, EXIT_USAGE),
+    };
+    let result = match result_schema(&found.schema, options.by.as_deref()) {
+        Ok(result) => Arc::new(result),
+        Err(error) => return complain(error, EXIT_USAGE),
+    };
+    found.warnings.iter().for_each(say);
+    let merged = match merge(&found.schema, &result, &found.groups, &found.streams) {
+        Ok(merged) => merged,
+        Err(error) => return complain(error, EXIT_FAILED),
+    };
+    if let Some(path) = &options.output
+        && let Err(error) = write_file(path, options.output_format, &merged)
+    {
+        return complain(error, EXIT_FAILED);
+    }
+    let mut out = BufWriter::with_capacity(64 << 10, io::stdout());
+    if let Err(error) = write_merged(options.format, &merged, &mut out) {
+        return complain(format_args!("cannot write the result to stdout: {error}"), EXIT_FAILED);
+    }
+    say_what_is_missing(&merged)
+}
+
+/// Writes the result to a file, which is whole or not there.
+fn write_file(path: &Path, format: FileFormatOption, merged: &Merged) -> Result<(), String> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name
+        .ok_or_else(|| format!("--output {}: the file needs a name, in UTF-8", path.display()))?;
+    let probe = format!("{name}.{}", std::process::id());
+    let directory = FileDirectory::open("--output", parent, &probe)?;
+    let facts = &merged.facts;
+    let metadata = [
+        ("records", facts.records.to_string()),
+        ("schema", merged.grouped.schema().name().to_owned()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+    ]
+    .map(|(key, value)| (format!("ringest.{key}"), value));
+    directory
+        .write(name, |out| merged.grouped.write_to(format.into(), out, &metadata))
+        .map(drop)
+        .map_err(|error| format!("cannot write --output {}: {error}", path.display()))
+}
+
+fn complain(error: impl std::fmt::Display, code: u8) -> u8 {
+    say(error);
+    code
+}
+
+/// What lies in the directories.
+struct FoundPartials {
+    schema: Schema,
+    groups: Vec<PathBuf>,
+    streams: Vec<PathBuf>,
+    warnings: Vec<String>,
+}
+
+impl FoundPartials {
+    fn of(directories: &[PathBuf]) -> Result<Self, String> {
+        let mut schema: Option<(&Path, Schema)> = None;
+        let (mut groups, mut streams, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+        for directory in directories {
+            let own = read_schema(directory)?;
+            match &schema {
+                None => schema = Some((directory, own)),
+                Some((first, known)) => {
+                    if let Some(difference) = difference(&own, known) {
+                        let (here, there) = (first.display(), directory.display());
+                        return Err(format!(
+                            "{there} has partials of another schema than {here}: {difference}; \
+                             merge each schema by itself"
+                        ));
+                    }
+                }
+            }
+            let files = PartialDirectory::of(directory)?;
+            if files.groups.is_empty() && files.streams.is_empty() {
+                warnings.push(format!("{} has no partials so far", directory.display()));
+            }
+            warnings.extend(files.foreign(directory));
+            groups.extend(files.groups);
+            streams.extend(files.streams);
+        }
+        let schema = schema.map(|(_, schema)| schema).ok_or("no directory is given")?;
+        // By name, so that a result does not depend on the order of directories.
+        groups
+            .sort_by(|left, right| left.file_name().cmp(&right.file_name()).then(left.cmp(right)));
+        Ok(FoundPartials { schema, groups, streams, warnings })
+    }
+}
+
+fn read_schema(directory: &Path) -> Result<Schema, String> {
+    let path = directory.join(SCHEMA_FILE);
+    let mut text = String::new();
+    let read = File::open(&path)
+        .and_then(|file| file.take(SCHEMA_FILE_BYTES_MAX as u64).read_to_string(&mut text));
+    read.map_err(|error| {
+        format!(
+            "cannot read {}: {error}; a directory of partials is one that `ringest serve \
+             --partials` was given, which writes {SCHEMA_FILE} at its start",
+            path.display()
+        )
+    })?;
+    Schema::from_toml(&text).map_err(|complaint| complaint.in_file(path.display()))
+}
+
+/// The files of one directory.
+#[derive(Default)]
+struct PartialDirectory {
+    groups: Vec<PathBuf>,
+    streams: Vec<PathBuf>,
+    others: Vec<OsString>,
+}
+
+impl PartialDirectory {
+    fn of(directory: &Path) -> Result<Self, String> {
+        let unreadable = |error: io::Error| format!("cannot read {}: {error}", directory.display());
+        let mut files = PartialDirectory::default();
+        for entry in fs::read_dir(directory).map_err(unreadable)? {
+            let name = entry.map_err(unreadable)?.file_name();
+            let shown = name.to_string_lossy();
+            // What is hidden is on its way, or what a killed process has left.
+            if shown.starts_with('.') || shown == SCHEMA_FILE {
+                continue;
+            }
+            if shown.ends_with(GROUPS_ENDING) {
+                files.groups.push(directory.join(&name));
+            } else if shown.ends_with(STREAM_ENDING) {
+                files.streams.push(directory.join(&name));
+            } else {
+                files.others.push(name);
+            }
+        }
+        files.others.sort();
+        Ok(files)
+    }
+
+    fn foreign(&self, directory: &Path) -> Option<String> {
+        let first = self.others.first()?.to_string_lossy();
+        let (count, directory) = (self.others.len(), directory.display());
+        Some(format!("{count} other files in {directory} are no partials, such as {first}"))
+    }
+}
+
+/// The schema of a result with these keys only.
+fn result_schema(schema: &Schema, by: Option<&[String]>) -> Result<Schema, String> {
+    let Some(by) = by else { return Ok(schema.clone()) };
+    let mut keys = Vec::new();
+    for name in by {
+        if !schema.keys().any(|key| key.name == *name) {
+            let all: Vec<&str> = schema.keys().map(|key| key.name.as_str()).collect();
+            return Err(format!(
+                "--by {name}: these partials have the keys {}; others are not in them any more",
+                all.join(", ")
+            ));
+        }
+        keys.extend(schema.fields().iter().position(|field| field.name == *name));
+    }
+    let fields = schema.fields().iter().map(|field| (field.name.clone(), field.kind)).collect();
+    Schema::new(
+        schema.name().to_owned(),
+        schema.endian(),
+        schema.framing(),
+        fields,
+        keys,
+        schema.aggregates().to_vec(),
+    )
+    .map_err(|broken| format!("--by: {broken}"))
+}
+
+/// What is not as it should be, on stderr, and the exit code that follows from it.
+fn say_what_is_missing(merged: &Merged) -> u8 {
+    let facts = &merged.facts;
+    say_list("is not finished", "are not finished", "stream", &facts.unfinished);
+    say_list(
+        "has groups and no .stream.parquet",
+        "have groups and no .stream.parquet",
+        "batch",
+        &facts.unsaid,
+    );
+    if !merged.overflowed.is_empty() {
+        let columns = merged.overflowed.join(", ");
+        say(format_args!("sums of {columns} do not all fit 64 bits; those that do not are null"));
+    }
+    for fault in facts.faults.iter().take(NAMES_LISTED) {
+        say(fault);
+    }
+    if facts.faults.len() > NAMES_LISTED {
+        say(format_args!("and {} more of this kind", facts.faults.len() - NAMES_LISTED));
+    }
+    if !facts.faults.is_empty() {
+        say("the result is not all that was received: look for the files where they were written");
+        return EXIT_FAILED;
+    }
+    EXIT_OK
+}
+
+fn say_list(is: &str, are: &str, what: &str, names: &[String]) {
+    match names {
+        [] => {}
+        [name] => say(format_args!("one {what} {is}: {name}")),
+        names => {
+            let listed = names.iter().take(NAMES_LISTED).cloned().collect::<Vec<_>>().join(", ");
+            let rest = names.len().saturating_sub(NAMES_LISTED);
+            let rest = if rest == 0 { String::new() } else { format!(" and {rest} more") };
+            let whats = if what == "batch" { "batches" } else { "streams" };
+            say(format_args!("{} {whats} {are}: {listed}{rest}", names.len()));
+        }
+    }
+}

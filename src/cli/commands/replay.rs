@@ -1,0 +1,66 @@
+//! `ringest replay`: captured streams to an engine. Makes no stream and judges no result.
+
+use super::send::resolve;
+use crate::cli::args::replay::ReplayOptions;
+use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
+use crate::cli::terminal::progress::{self, Unit};
+use crate::cli::terminal::status_line::say;
+use crate::client::records::replay::{CaptureFile, ReplaySettings, Replayed, replay_all};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+/// Runs the command and returns its exit code.
+pub(crate) fn run(options: &ReplayOptions) -> u8 {
+    // All files are looked at before the first is sent, so that a wrong name costs nothing.
+    let looked_at = options.files.iter().map(|path| CaptureFile::look_at(path, options.allow_cut));
+    let (captures, errors): (Vec<_>, Vec<_>) = looked_at.partition(Result::is_ok);
+    for error in errors.iter().filter_map(|error| error.as_ref().err()) {
+        say(error);
+    }
+    let address = match resolve(&options.host, options.records_port) {
+        Ok(address) if errors.is_empty() => address,
+        Ok(_) => return EXIT_USAGE,
+        Err(error) => {
+            say(error);
+            return EXIT_USAGE;
+        }
+    };
+    let captures: Vec<CaptureFile> = captures.into_iter().flatten().collect();
+    let settings = ReplaySettings {
+        connections: options.connections as usize,
+        write_bytes: options.write_bytes,
+        rate: options.rate,
+        congestion: options.congestion.clone(),
+    };
+    let sent_bytes = AtomicU64::new(0);
+    let results = thread::scope(|scope| {
+        let replay = scope.spawn(|| replay_all(address, &captures, &settings, &sent_bytes));
+        let total = captures.iter().map(CaptureFile::bytes).sum();
+        let so_far = || sent_bytes.load(Ordering::Relaxed);
+        progress::show(Unit::Bytes, total, so_far, || replay.is_finished());
+        replay.join()
+    });
+    let Ok(results) = results else {
+        say("a sender panicked; this is a defect, please report it");
+        return EXIT_FAILED;
+    };
+    let (sent, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    let sent: Vec<Replayed> = sent.into_iter().flatten().collect();
+    summarise(&sent);
+    for error in failed.iter().filter_map(|error| error.as_ref().err()) {
+        say(error);
+    }
+    if failed.is_empty() { EXIT_OK } else { EXIT_FAILED }
+}
+
+fn summarise(sent: &[Replayed]) {
+    let bytes: u64 = sent.iter().map(|file| file.bytes).sum();
+    let begun = sent.iter().map(|file| file.begun).min();
+    let closed = sent.iter().map(|file| file.closed).max();
+    let seconds = closed.zip(begun).map_or(0.0, |(closed, begun)| (closed - begun).as_secs_f64());
+    say(format_args!(
+        "sent {} files, {bytes} bytes in {seconds:.3} s: {:.1} MB/s",
+        sent.len(),
+        bytes as f64 / seconds.max(f64::MIN_POSITIVE) / 1e6,
+    ));
+}

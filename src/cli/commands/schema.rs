@@ -1,0 +1,347 @@
+//! `ringest schema`: says what a schema comes to, or prints it as TOML. Receives no record.
+
+use crate::cli::args::schema::{SchemaAction, SchemaCommandOptions};
+use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
+use crate::cli::terminal::status_line::say;
+use crate::config::limits::TEXT_OVERHEAD_BYTES;
+use crate::engine::groups::plan::Plan;
+use crate::wire::schema::partial::Part;
+use crate::wire::schema::toml::DEFAULT_TOML;
+use crate::wire::schema::words::{ENDIANS, word_of};
+use crate::wire::schema::{Aggregate, End, Field, Framing, Function, Kind, Length, Schema};
+use bytesize::ByteSize;
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
+use std::sync::Arc;
+
+/// Runs the command and returns its exit code.
+pub(crate) fn run(options: &SchemaCommandOptions) -> u8 {
+    let (SchemaAction::Check(chosen) | SchemaAction::Show(chosen)) = &options.action;
+    let schema = match chosen.load() {
+        Ok(schema) => schema,
+        Err(error) => {
+            say(error);
+            return EXIT_USAGE;
+        }
+    };
+    let text = match options.action {
+        SchemaAction::Check(_) => Description(&schema).to_string(),
+        SchemaAction::Show(_) if schema == Schema::built_in() => DEFAULT_TOML.to_owned(),
+        SchemaAction::Show(_) => schema.to_toml(),
+    };
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => EXIT_OK,
+        Err(error) => {
+            say(format_args!("cannot write to stdout: {error}"));
+            EXIT_FAILED
+        }
+    }
+}
+
+/// What a schema comes to, for people.
+struct Description<'a>(&'a Schema);
+
+impl fmt::Display for Description<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let schema = self.0;
+        writeln!(
+            out,
+            "schema {}: records of {} bytes, {}-endian",
+            schema.name(),
+            schema.record_bytes(),
+            word_of(&ENDIANS, &schema.endian())
+        )?;
+        writeln!(out)?;
+        table(out, ["field", "type", "offset", "bytes", "role"], &field_rows(schema))?;
+        writeln!(out)?;
+        writeln!(out, "packet: {}", packet(schema))?;
+        writeln!(out, "end of stream: {}", end(schema))?;
+        writeln!(out)?;
+        table(out, ["result", "type"], &result_rows(schema))?;
+        writeln!(out)?;
+        table(out, ["partials", "type"], &partial_rows(schema))?;
+        writeln!(out)?;
+        let memory = group_memory(schema);
+        let million = |bytes: usize| ByteSize(bytes as u64 * 1_000_000).display().si();
+        writeln!(
+            out,
+            "memory of a million groups: {} while records come, {} at worst{}",
+            million(memory.typical),
+            million(memory.worst),
+            if schema.keys().any(|key| key.kind.is_text()) {
+                format!(
+                    " (texts of {TYPICAL_TEXT_BYTES} bytes; at worst each is new in each group and \
+                     fills its field)"
+                )
+            } else {
+                String::new()
+            }
+        )
+    }
+}
+
+fn field_rows(schema: &Schema) -> Vec<[String; 5]> {
+    let row = |(index, field): (usize, &Field)| {
+        let name = if field.name.is_empty() { "-" } else { &field.name };
+        [
+            name.to_owned(),
+            field.kind.name().to_owned(),
+            field.offset.to_string(),
+            field.kind.width().to_string(),
+            role(schema, index, field),
+        ]
+    };
+    schema.fields().iter().enumerate().map(row).collect()
+}
+
+/// What a field is there for.
+fn role(schema: &Schema, index: usize, field: &Field) -> String {
+    if matches!(field.kind, Kind::Skip { .. }) {
+        return "skipped".to_owned();
+    }
+    let mut roles = Vec::new();
+    if let Some(place) = schema.keys().position(|key| key.offset == field.offset) {
+        roles.push(format!("key {}", place + 1));
+    }
+    for aggregate in schema.aggregates() {
+        match aggregate {
+            Aggregate::Of { field, function } if *field == index => {
+                roles.push(function.name().to_owned());
+            }
+            Aggregate::Of { .. } | Aggregate::Count => {}
+        }
+    }
+    if roles.is_empty() { "not used".to_owned() } else { roles.join(", ") }
+}
+
+fn packet(schema: &Schema) -> String {
+    let Framing { length, includes_itself, endian, .. } = schema.framing();
+    let word = match length {
+        Length::U32 => "u32",
+        Length::U16 => "u16",
+        Length::None => {
+            return format!("none; records of {} bytes follow each other", schema.record_bytes());
+        }
+    };
+    let (own, record) = (length.bytes() as u64, schema.record_bytes() as u64);
+    let records = (schema.packet_bytes_max() - own) / record;
+    let said = |records: u64| records * record + if includes_itself { own } else { 0 };
+    format!(
+        "a {word} length, {}-endian, that {}, then records; with 1 record it says {}, \
+         with {records} at most {}{}",
+        word_of(&ENDIANS, &endian),
+        if includes_itself { "counts itself" } else { "does not count itself" },
+        said(1),
+        said(records),
+        if length == Length::U32 { ", if --packet-bytes-limit allows" } else { "" }
+    )
+}
+
+fn end(schema: &Schema) -> String {
+    match schema.framing().end {
+        End::ZeroRecord => format!("a record of {} zero bytes", schema.record_bytes()),
+        End::Close if schema.framing().length == Length::None => {
+            "the sender closes after a whole record".to_owned()
+        }
+        End::Close => "the sender closes after a whole packet".to_owned(),
+    }
+}
+
+fn result_rows(schema: &Schema) -> Vec<[String; 2]> {
+    let keys = schema.keys().map(|key| [key.name.clone(), key.kind.name().to_owned()]);
+    let others = schema.aggregates().iter().map(|&aggregate| {
+        let kind = match aggregate {
+            Aggregate::Count => "u64",
+            Aggregate::Of { field, function } => {
+                type_of_column(function, schema.fields()[field].kind)
+            }
+        };
+        [schema.column_name(aggregate), kind.to_owned()]
+    });
+    keys.chain(others).collect()
+}
+
+/// The type of a result's column.
+fn type_of_column(function: Function, kind: Kind) -> &'static str {
+    match function {
+        Function::Sum => type_of_sum(kind),
+        Function::Mean | Function::Var | Function::Std => "f64",
+        Function::Min | Function::Max | Function::First | Function::Last => kind.name(),
+    }
+}
+
+fn type_of_sum(kind: Kind) -> &'static str {
+    match kind {
+        _ if kind.is_float() => "f64",
+        _ if kind.is_signed() => "i64",
+        _ => "u64",
+    }
+}
+
+fn partial_rows(schema: &Schema) -> Vec<[String; 2]> {
+    let own = [("node", "string"), ("connection", "string"), ("batch", "u32"), ("time_us", "i64")];
+    let own = own.map(|(name, kind)| [name, kind].map(str::to_owned));
+    let keys = schema.keys().map(|key| [key.name.clone(), key.kind.name().to_owned()]);
+    let parts = schema.parts().into_iter().map(|(field, part)| {
+        let kind = schema.fields()[field].kind;
+        let kind = match part {
+            Part::Sum => type_of_sum(kind),
+            Part::SumLow => "u64",
+            Part::Min | Part::Max | Part::First | Part::Last => kind.name(),
+            Part::Mean | Part::M2 => "f64",
+        };
+        [schema.part_name(field, part), kind.to_owned()]
+    });
+    let count = [["count", "u64"].map(str::to_owned)];
+    own.into_iter().chain(keys).chain(count).chain(parts).collect()
+}
+
+/// Columns below their names, numbers at the right of theirs.
+fn table<const N: usize>(
+    out: &mut impl fmt::Write,
+    head: [&str; N],
+    rows: &[[String; N]],
+) -> fmt::Result {
+    let rows: Vec<[&str; N]> = std::iter::once(head)
+        .chain(rows.iter().map(|row| std::array::from_fn(|column| row[column].as_str())))
+        .collect();
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        rows.iter().map(|row| row[column].len()).max().unwrap_or_default()
+    });
+    for row in &rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = widths[column];
+            let is_number = matches!(head[column], "offset" | "bytes");
+            match is_number {
+                true => write!(line, "{cell:>width$}  ")?,
+                false => write!(line, "{cell:<width$}  ")?,
+            }
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Bytes of memory that one group costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct GroupMemory {
+    /// While its stream sends, with texts of a usual length.
+    typical: usize,
+    /// At the worst moment, when the result is made, with texts that fill their fields.
+    worst: usize,
+}
+
+/// Bytes that a text of a usual length has.
+const TYPICAL_TEXT_BYTES: usize = 16;
+
+/// What a group costs, as the memory sum counts it; while records come, its slot in a table that is
+/// as full as they mostly are.
+fn group_memory(schema: &Schema) -> GroupMemory {
+    let sizes = Plan::new(Arc::new(schema.clone())).sizes();
+    let texts = schema.keys().map(|key| key.kind).filter(|kind| kind.is_text());
+    let texts = texts.map(|kind| TEXT_OVERHEAD_BYTES + kind.width().min(TYPICAL_TEXT_BYTES));
+    GroupMemory {
+        typical: sizes.slot_bytes * 22 / 10 + texts.sum::<usize>(),
+        worst: sizes.folded_group_bytes() + sizes.group_text_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::limits::TEXT_COPIES;
+
+    const METER: &str = "name = 'meter'\nendian = 'little'\n[packet]\nlength = 'u16'\n\
+        length_includes_itself = false\nend = 'close'\n\
+        [[field]]\nname = 'station'\ntype = 'u16'\n\
+        [[field]]\ntype = 'skip'\nbytes = 6\n\
+        [[field]]\nname = 'energy'\ntype = 'u64'\n\
+        [[field]]\nname = 'power'\ntype = 'f32'\n\
+        [[field]]\nname = 'ok'\ntype = 'bool'\n\
+        [[field]]\nname = 'spare'\ntype = 'bytes'\nbytes = 3\n\
+        [result]\nby = ['station', 'ok']\n\
+        aggregates = ['energy:sum', 'power:max', 'power:std', 'ok:sum']\n";
+
+    fn describe(text: &str) -> String {
+        let schema =
+            Schema::from_toml(text).unwrap_or_else(|error| panic!("{}", error.in_file("")));
+        Description(&schema).to_string()
+    }
+
+    #[test]
+    fn a_schema_is_described() {
+        let expected = "\
+schema meter: records of 24 bytes, little-endian
+
+field    type   offset  bytes  role
+station  u16         0      2  key 1
+-        skip        2      6  skipped
+energy   u64         8      8  sum
+power    f32        16      4  max, std
+ok       bool       20      1  key 2, sum
+spare    bytes      21      3  not used
+
+packet: a u16 length, little-endian, that does not count itself, then records; with 1 record it \
+says 24, with 2730 at most 65520
+end of stream: the sender closes after a whole packet
+
+result      type
+station     u16
+ok          bool
+energy_sum  u64
+power_max   f32
+power_std   f64
+ok_sum      u64
+count       u64
+
+partials        type
+node            string
+connection      string
+batch           u32
+time_us         i64
+station         u16
+ok              bool
+count           u64
+sum_energy      u64
+sum_low_energy  u64
+max_power       f32
+mean_power      f64
+m2_power        f64
+sum_ok          u64
+
+memory of a million groups: 140.0 MB while records come, 525.0 MB at worst
+";
+        assert_eq!(describe(METER), expected);
+    }
+
+    #[test]
+    fn framings_are_described() {
+        let of = |packet: &str| {
+            let text = "field = [{ name = 'A', type = 'u8' }]\nresult.by = ['A']";
+            describe(&format!("packet = {{ {packet} }}\n{text}"))
+        };
+        let bare = of("length = 'none', end = 'close'");
+        assert!(bare.contains("packet: none; records of 1 bytes follow each other\n"), "{bare}");
+        assert!(bare.contains("end of stream: the sender closes after a whole record\n"), "{bare}");
+        let largest = of("");
+        let said = "with 1 record it says 5, with 4294967291 at most 4294967295, if --packet-bytes";
+        assert!(largest.contains(said), "{largest}");
+        assert!(largest.contains("end of stream: a record of 1 zero bytes\n"), "{largest}");
+        let said = "it says 3, with 65533 at most 65535\n";
+        assert!(of("length = 'u16'").contains(said), "{}", of("length = 'u16'"));
+    }
+
+    #[test]
+    fn what_a_group_costs_follows_keys_parts_and_texts() {
+        // Slot: a word of keys, the count, two sums and a minimum of 1 byte, 32 bytes in all. Row:
+        // the word, the count and three parts.
+        let text_bytes = |bytes| TEXT_OVERHEAD_BYTES + bytes;
+        let built_in = GroupMemory {
+            typical: 70 + text_bytes(16),
+            worst: 103 + 40 * 5 + text_bytes(256 * TEXT_COPIES),
+        };
+        assert_eq!(group_memory(&Schema::built_in()), built_in);
+    }
+}

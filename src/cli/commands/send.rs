@@ -1,0 +1,229 @@
+//! `ringest send`: record streams to an engine, and on demand a comparison with its results.
+//! Neither starts nor stops an engine.
+
+use crate::cli::args::send::SendOptions;
+use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
+use crate::cli::terminal::progress::{self, Unit};
+use crate::cli::terminal::status_line::say;
+use crate::client::records::block::PacketBlock;
+use crate::client::records::generate::StreamSpec;
+use crate::client::records::pace::Pace;
+use crate::client::records::sender::{SendError, SendSettings, Sent, send_stream};
+use crate::client::verify::results::{ResultLine, finished_lines, parse_line};
+use crate::wire::schema::Schema;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How often the file of results is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Runs the command and returns its exit code.
+pub(crate) fn run(options: &SendOptions) -> u8 {
+    let address = match resolve(&options.host, options.records_port) {
+        Ok(address) => address,
+        Err(error) => {
+            say(error);
+            return EXIT_USAGE;
+        }
+    };
+    // Opened before anything is sent, so that a wrong name costs nothing and old results are
+    // passed over.
+    let results = match options.verify.as_deref().map(ResultReader::open_at_end).transpose() {
+        Ok(results) => results,
+        Err(error) => {
+            say(error);
+            return EXIT_USAGE;
+        }
+    };
+    let block = match block(options) {
+        Ok(block) => block,
+        Err(error) => {
+            say(error);
+            return EXIT_USAGE;
+        }
+    };
+    let (sent, errors) = send_all(options, address, &block);
+    summarise(&sent, options.rate);
+    for error in &errors {
+        say(error);
+    }
+    let mut differences = 0;
+    if let Some(results) = results {
+        differences = verify(results, &block.spec().schema, &sent, options.verify_timeout);
+    }
+    if errors.is_empty() && differences == 0 { EXIT_OK } else { EXIT_FAILED }
+}
+
+fn block(options: &SendOptions) -> Result<Arc<PacketBlock>, String> {
+    let spec = StreamSpec {
+        schema: options.schema.load()?,
+        records: options.records,
+        packet_records: options.packet_records as usize,
+        padding: options.padding.into(),
+        seed: options.seed,
+        groups: options.groups,
+    };
+    PacketBlock::new(&spec).map_err(|error| error.to_string())
+}
+
+/// The address of the engine.
+pub(crate) fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
+    let name = host.escape_default();
+    let resolved = (host, port).to_socket_addrs();
+    let mut addresses =
+        resolved.map_err(|error| format!("cannot resolve --host {name}: {error}"))?;
+    addresses.next().ok_or_else(|| format!("--host {name} has no address"))
+}
+
+type Sender = JoinHandle<Result<Sent, SendError>>;
+
+fn send_all(
+    options: &SendOptions,
+    address: SocketAddr,
+    block: &Arc<PacketBlock>,
+) -> (Vec<Sent>, Vec<String>) {
+    let pace = (options.rate > 0).then(|| Pace::new(options.rate, options.connections));
+    let mut senders: Vec<(Sender, Arc<AtomicU64>)> = Vec::new();
+    for number in 0..options.connections {
+        let settings = SendSettings {
+            number,
+            write_bytes: options.write_bytes,
+            pace: pace.clone(),
+            tally: options.verify.is_some(),
+            congestion: options.congestion.clone(),
+        };
+        let progress = Arc::new(AtomicU64::new(0));
+        let (block, counter) = (Arc::clone(block), Arc::clone(&progress));
+        let send = move || send_stream(address, &block, &settings, &counter);
+        senders.push((thread::spawn(send), progress));
+    }
+    let total = u64::from(options.connections).saturating_mul(options.records);
+    let so_far = || senders.iter().map(|(_, n)| n.load(Ordering::Relaxed)).sum();
+    let is_done = || senders.iter().all(|(sender, _)| sender.is_finished());
+    progress::show(Unit::Records, total, so_far, is_done);
+    let mut sent = Vec::new();
+    let mut errors = Vec::new();
+    for (sender, _) in senders {
+        match sender.join() {
+            Ok(Ok(stream)) => sent.push(stream),
+            Ok(Err(error)) => errors.push(error.to_string()),
+            Err(_) => errors.push("a sender panicked; this is a defect, please report it".into()),
+        }
+    }
+    (sent, errors)
+}
+
+fn summarise(sent: &[Sent], rate: u64) {
+    let total = |of: fn(&Sent) -> u64| sent.iter().map(of).sum::<u64>();
+    let (records, packets, bytes) =
+        (total(|s| s.records), total(|s| s.packets), total(|s| s.bytes));
+    let begun = sent.iter().map(|stream| stream.begun).min();
+    let closed = sent.iter().map(|stream| stream.closed).max();
+    let seconds = closed.zip(begun).map_or(0.0, |(closed, begun)| (closed - begun).as_secs_f64());
+    let seconds = seconds.max(f64::MIN_POSITIVE);
+    say(format_args!(
+        "sent {records} records in {packets} packets, {bytes} bytes over {} connections \
+         in {seconds:.3} s: {:.0} records/s, {:.1} MB/s",
+        sent.len(),
+        records as f64 / seconds,
+        bytes as f64 / seconds / 1e6,
+    ));
+    if let Some(delay) = sent.iter().filter_map(|stream| stream.delay_max).max() {
+        let delay_ms = delay.as_secs_f64() * 1e3;
+        say(format_args!("asked for {rate} records/s: largest delay {delay_ms:.1} ms"));
+    }
+}
+
+/// The engine's results, as they are written.
+struct ResultReader {
+    file: File,
+    unread: Vec<u8>,
+}
+
+impl ResultReader {
+    fn open_at_end(path: &Path) -> Result<Self, String> {
+        let open = || -> io::Result<File> {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::End(0))?;
+            Ok(file)
+        };
+        let file = open().map_err(|error| {
+            let path = path.display();
+            format!(
+                "cannot read --verify {path}: {error}; \
+                 start `ringest serve --format ndjson > {path}` first"
+            )
+        })?;
+        Ok(ResultReader { file, unread: Vec::new() })
+    }
+
+    /// The lines that were finished since the last call.
+    fn new_lines(&mut self, schema: &Schema) -> Result<Vec<ResultLine>, String> {
+        self.file.read_to_end(&mut self.unread).map_err(|error| format!("--verify: {error}"))?;
+        let (lines, bytes) = finished_lines(&self.unread);
+        let parsed: Result<Vec<ResultLine>, String> = lines
+            .map(|line| {
+                parse_line(line, schema).map_err(|error| {
+                    format!(
+                        "--verify: no ndjson result of schema {}: {error}; is it \
+                         `serve --format ndjson` with the same schema?",
+                        schema.name()
+                    )
+                })
+            })
+            .collect();
+        self.unread.drain(..bytes);
+        parsed
+    }
+}
+
+/// Waits for the results of what was sent, compares, and returns how many streams differ.
+fn verify(mut results: ResultReader, schema: &Schema, sent: &[Sent], timeout: Duration) -> usize {
+    let deadline = Instant::now() + timeout;
+    let mut waiting: HashMap<String, &Sent> =
+        sent.iter().map(|stream| (stream.local.to_string(), stream)).collect();
+    let mut differing = 0;
+    while !waiting.is_empty() && Instant::now() < deadline {
+        let lines = match results.new_lines(schema) {
+            Ok(lines) => lines,
+            Err(error) => {
+                say(error);
+                return waiting.len() + differing;
+            }
+        };
+        if lines.is_empty() {
+            thread::sleep(POLL);
+        }
+        for line in lines {
+            if let Some(stream) = waiting.remove(&line.peer) {
+                differing += usize::from(!agrees(stream, &line));
+            }
+        }
+    }
+    for peer in waiting.keys() {
+        say(format_args!(
+            "no result for {peer} within {}; results are matched by the sender's address, which \
+             address translation hides",
+            humantime::format_duration(timeout)
+        ));
+    }
+    let agreeing = sent.len() - waiting.len() - differing;
+    say(format_args!("{agreeing} of {} results agree with what was sent", sent.len()));
+    waiting.len() + differing
+}
+
+fn agrees(stream: &Sent, line: &ResultLine) -> bool {
+    let Some(expected) = &stream.expected else { return false };
+    let differences = expected.differences(&line.status, line.records, &line.groups);
+    for difference in differences.iter().take(10) {
+        say(format_args!("{}: {difference}", line.peer));
+    }
+    differences.is_empty()
+}

@@ -1,0 +1,272 @@
+//! `ringest serve`: starts the engine, prints its results, waits for its end. Receives nothing
+//! itself.
+
+use crate::cli::args::ServeOptions;
+use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
+use crate::cli::output::format::Format;
+use crate::cli::output::latency_files::{self, LatencyFiles};
+use crate::cli::output::output_files::{self, OutputFiles};
+use crate::cli::output::render::{StreamFiles, write_report};
+use crate::cli::terminal::live::{Listeners, Live};
+use crate::cli::terminal::status_line;
+use crate::cli::terminal::status_line::say;
+use crate::config::{Config, DRAIN_TIMEOUT};
+use crate::engine::aggregate;
+use crate::engine::groups::plan::Plan;
+use crate::engine::observe::counters::{Counters, Protocol};
+use crate::engine::observe::snapshot::messages;
+use crate::runtime::host::findings;
+use crate::runtime::host::findings::Verdict;
+use crate::runtime::host::signals;
+use crate::runtime::results::capture::CaptureError;
+use crate::runtime::results::partial_files;
+use crate::runtime::results::report::Report;
+use crate::runtime::results::reporter::{ReporterOutcome, Sink};
+use crate::runtime::results::whole_file::node_name;
+use crate::runtime::server::engine::{Engine, StartError};
+use crate::wire::schema::Schema;
+use std::io::{self, BufWriter, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+/// Runs the command and returns its exit code.
+pub(crate) fn run(options: &ServeOptions) -> u8 {
+    // Whoever reads stderr must not be able to hold up results, nor the end.
+    status_line::limit_waits();
+    let config = options.config();
+    let schema = match options.engine.schema.load() {
+        Ok(schema) => schema,
+        Err(error) => {
+            say(error);
+            return EXIT_USAGE;
+        }
+    };
+    // Before the engine starts, so that a wrong name costs nothing.
+    let directories = match Directories::open(&config) {
+        Ok(directories) => directories,
+        Err(error) => {
+            say(error);
+            return EXIT_USAGE;
+        }
+    };
+    let missing = directories.missing();
+    let sink = to_stdout_and_files(options.format, &config, directories);
+    let engine = match start(&config, &schema, sink) {
+        Ok(engine) => engine,
+        Err(code) => return code,
+    };
+    let stopper = engine.stopper();
+    let signalled = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&signalled);
+    let stop = move |signal| {
+        seen.store(true, Ordering::Relaxed);
+        tracing::info!(
+            "{signal}: no more connections are taken, running streams have {} s; a second signal \
+             exits at once",
+            DRAIN_TIMEOUT.as_secs()
+        );
+        stopper.stop(DRAIN_TIMEOUT);
+    };
+    let reloader = engine.reloader();
+    let watching = signals::watch(stop, move || reloader.reload(), status_line::remove);
+    if let Err(error) = watching {
+        say(format_args!("cannot catch signals: {error}"));
+        return EXIT_HOST;
+    }
+    announce(&engine);
+    let live = match start_live(&config, &engine) {
+        Ok(live) => live,
+        Err(error) => {
+            say(StartError::Thread(error));
+            return EXIT_HOST;
+        }
+    };
+    let counters = Arc::clone(engine.counters());
+    let missing_partials = engine.missing_partials();
+    let outcome = engine.wait();
+    if let Some(live) = live {
+        live.stop();
+    }
+    sum_up(&counters);
+    // Whoever stops the engine knows that connections may be cut.
+    let must_be_complete = options.exit_after.is_some() && !signalled.load(Ordering::Relaxed);
+    let missing_partials = missing_partials.and_then(|missing| partial_files::summary(&missing));
+    let missing = missing().into_iter().chain(missing_partials).collect();
+    exit_code(&outcome, must_be_complete, missing)
+}
+
+/// Where files go beside what is printed, as far as they are asked for.
+struct Directories {
+    output: Option<OutputFiles>,
+    latency: Option<LatencyFiles>,
+}
+
+impl Directories {
+    fn open(config: &Config) -> Result<Self, String> {
+        config.check().map_err(|error| error.to_string())?;
+        let open = |path| LatencyFiles::open(path, &node_name(config), SystemTime::now());
+        let latency = config.hgrm.as_deref().map(open).transpose()?;
+        Ok(Directories { output: OutputFiles::open(config)?, latency })
+    }
+
+    /// What is to be said of missing files once the run is over.
+    fn missing(&self) -> impl FnOnce() -> Vec<String> + use<> {
+        let results = self.output.as_ref().map(|files| Arc::clone(files.missing()));
+        let latencies = self.latency.as_ref().map(|files| Arc::clone(files.missing()));
+        move || {
+            let results = results.and_then(|missing| output_files::summary(&missing));
+            let latencies = latencies.and_then(|missing| latency_files::summary(&missing));
+            results.into_iter().chain(latencies).collect()
+        }
+    }
+}
+
+/// Starts the live line where one is asked for.
+fn start_live(config: &Config, engine: &Engine) -> io::Result<Option<Live>> {
+    let Some(interval) = config.interval else { return Ok(None) };
+    let listeners = Listeners {
+        records: engine.records_address().is_some(),
+        messages: engine.messages_address().is_some(),
+    };
+    Live::start(Arc::clone(engine.counters()), interval, listeners).map(Some)
+}
+
+/// Says where to connect to; port 0 has become a real one.
+fn announce(engine: &Engine) {
+    let workers = engine.workers();
+    say(format_args!("ready for admin on http://{}/", engine.admin_address()));
+    let listeners =
+        [("messages", engine.messages_address()), ("records", engine.records_address())];
+    for (what, address) in listeners {
+        if let Some(address) = address {
+            say(format_args!("ready for {what} on {address} with {workers} workers"));
+        }
+    }
+}
+
+/// What the message server did, once it is over.
+fn sum_up(counters: &Counters) {
+    let opened = counters.sum(|tally| &tally.opened[Protocol::Messages as usize]);
+    if opened == 0 {
+        return;
+    }
+    let messages = messages(counters).sum();
+    let latency = counters.message_latency().summary();
+    say(format_args!(
+        "{opened} message connections, {messages} messages; latency of {} replies: p50 {:.1} µs, \
+         p90 {:.1} µs, p99 {:.1} µs, p99.9 {:.1} µs, max {:.1} µs",
+        latency.count, latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max
+    ));
+}
+
+/// Prepares the process and starts the engine; where that fails, says why and what to do.
+pub(crate) fn start(config: &Config, schema: &Arc<Schema>, sink: Sink) -> Result<Engine, u8> {
+    let config = &Config { record: Plan::new(Arc::clone(schema)).sizes(), ..config.clone() };
+    if let Err(error) = config.check() {
+        say(error);
+        return Err(EXIT_USAGE);
+    }
+    // SAFETY: commands run in `main` before it has made a thread.
+    unsafe { aggregate::create_pool(findings::workers(config)) };
+    if let Err(error) = findings::raise_open_files(config) {
+        say(error);
+        return Err(EXIT_HOST);
+    }
+    let mut fitted = config.clone();
+    let locked_memory = findings::fit_locked_memory(&mut fitted);
+    if locked_memory.verdict != Verdict::Pass {
+        tracing::warn!("{}", locked_memory.found);
+    }
+    Engine::start(fitted, schema, sink).map_err(|error| {
+        say(&error);
+        match error {
+            StartError::Config(_)
+            | StartError::Cores(_)
+            | StartError::Auth(_)
+            | StartError::Partials(_)
+            | StartError::Tls(_) => EXIT_USAGE,
+            StartError::Capture(CaptureError::Directory(_)) => EXIT_USAGE,
+            StartError::Capture(CaptureError::Thread(_)) => EXIT_HOST,
+            StartError::Listen(_) | StartError::Worker(_) | StartError::Thread(_) => {
+                explain(config);
+                EXIT_HOST
+            }
+        }
+    })
+}
+
+/// What `ringest doctor` finds wrong, on stderr.
+fn explain(config: &Config) {
+    for finding in findings::examine(config) {
+        if finding.verdict == Verdict::Fail {
+            say(finding);
+        }
+    }
+    say("`ringest doctor` examines this host, with the same options");
+}
+
+/// Prints each report to stdout, whole, and flushes it.
+pub(crate) fn to_stdout(format: Format) -> Sink {
+    let mut print = printer(format);
+    Box::new(move |report, _| print(report, &StreamFiles::default()))
+}
+
+fn printer(format: Format) -> impl FnMut(&Report, &StreamFiles) -> io::Result<()> + Send {
+    let mut out = BufWriter::with_capacity(64 << 10, io::stdout());
+    move |report, files| {
+        let written = write_report(format, report, files, &mut out);
+        if written.is_err() {
+            // What is buffered cannot be written; dropping the writer must not try again.
+            let broken = std::mem::replace(&mut out, BufWriter::new(io::stdout()));
+            let _ = broken.into_parts();
+        }
+        written
+    }
+}
+
+/// The same, out of the live line's way. Before it the result is written to its file, so that who
+/// reads where that is finds it there; after it the latencies, which do not count as printing.
+fn to_stdout_and_files(format: Format, config: &Config, directories: Directories) -> Sink {
+    let mut print = printer(format);
+    let on_terminal = io::stdout().is_terminal();
+    let captures = config.capture.is_some();
+    let Directories { mut output, mut latency } = directories;
+    Box::new(move |report, tally| {
+        let result = output.as_mut().map(|files| files.add(report, tally));
+        let held = on_terminal.then(status_line::hold);
+        let printed = print(report, &StreamFiles { result, captures });
+        drop(held);
+        if let Some(files) = &mut latency {
+            files.add(report);
+        }
+        printed
+    })
+}
+
+fn exit_code(outcome: &ReporterOutcome, must_be_complete: bool, missing_files: Vec<String>) -> u8 {
+    let ReporterOutcome { reported, complete, lost, output_error, acceptor_error, .. } = outcome;
+    let failed_captures = outcome.capture_error.as_ref().map(|cause| {
+        let count = outcome.captures_failed;
+        format!(
+            "{count} captures could not be written (--capture), the first: {cause}; the results \
+             are not affected. The directory must stay, with space left"
+        )
+    });
+    let files_missing = !missing_files.is_empty() || failed_captures.is_some();
+    missing_files.into_iter().chain(failed_captures).for_each(say);
+    if let Some(error) = output_error {
+        say(format_args!(
+            "cannot write results to stdout: {error}; {lost} results are lost. Whatever reads \
+             stdout must stay, and a file needs space"
+        ));
+        return EXIT_FAILED;
+    }
+    if let Some(error) = acceptor_error {
+        say(format_args!("stopped, since no more connections could be accepted: {error}"));
+        return EXIT_FAILED;
+    }
+    tracing::info!("stopped: {reported} connections reported, {complete} of them complete");
+    let failed = files_missing || must_be_complete && complete < reported;
+    if failed { EXIT_FAILED } else { EXIT_OK }
+}

@@ -1,0 +1,290 @@
+//! `ringest token`: makes a token for a user, and the line by which an engine knows it. Keeps no
+//! token: who loses one gets another.
+
+use crate::cli::args::token::TokenOptions;
+use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
+use crate::cli::terminal::status_line::say;
+use crate::config::AUTH_FILE_BYTES_MAX;
+use crate::engine::messages::token::{NoRandomness, line_for, new_token};
+use crate::engine::messages::users::{AuthError, AuthRule, AuthTable, check_user};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+/// Mode of a new file of users.
+const NEW_FILE_MODE: u32 = 0o600;
+
+#[derive(Debug, thiserror::Error)]
+enum TokenError {
+    #[error("{0}; choose another name")]
+    User(AuthRule),
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+    #[error(
+        "the user stands in {} already and its token stays valid; remove the line that begins \
+         with its name, and ask again for a new one",
+        .0.display()
+    )]
+    Known(PathBuf),
+    #[error("{}, {source}; it was not changed", path.display())]
+    File { path: PathBuf, source: AuthError },
+    #[error("cannot add to {}: {source}; {}", path.display(), remedy(.source))]
+    Io { path: PathBuf, source: io::Error },
+    #[error("cannot write to stdout: {0}; nobody has the token now, {1}")]
+    Stdout(#[source] io::Error, &'static str),
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "its directory must be there",
+        io::ErrorKind::PermissionDenied => "run this as the owner of the file and its directory",
+        io::ErrorKind::ResourceBusy => {
+            "a file that is mounted by itself cannot be replaced: mount its directory"
+        }
+        io::ErrorKind::InvalidData => "it must be a file that this command or an editor wrote",
+        _ => "it was not changed",
+    }
+}
+
+/// Runs the command and returns its exit code.
+pub(crate) fn run(options: &TokenOptions) -> u8 {
+    match make(options) {
+        Ok(()) => EXIT_OK,
+        Err(error) => {
+            say(&error);
+            exit_code(&error)
+        }
+    }
+}
+
+fn exit_code(error: &TokenError) -> u8 {
+    match error {
+        TokenError::User(_) => EXIT_USAGE,
+        _ => EXIT_FAILED,
+    }
+}
+
+fn make(options: &TokenOptions) -> Result<(), TokenError> {
+    let user = &options.user;
+    check_user(user).map_err(TokenError::User)?;
+    let token = new_token()?;
+    let line = line_for(user, &token).map_err(TokenError::User)?;
+    let unused = match &options.auth_file {
+        Some(path) => {
+            add_line(path, user, &line)?;
+            "so remove the user's line from the file and ask again"
+        }
+        None => "so ask again",
+    };
+    print(&token).map_err(|error| TokenError::Stdout(error, unused))?;
+    match &options.auth_file {
+        Some(path) => say(format_args!(
+            "{} lets the user in; a running engine reads it again at SIGHUP",
+            path.display()
+        )),
+        None => {
+            say("this line in the engine's --auth-file lets the user in:");
+            // As it is, to be copied.
+            let _ = writeln!(io::stderr(), "{line}");
+        }
+    }
+    say("the token on stdout is kept nowhere: hand it over safely");
+    Ok(())
+}
+
+fn print(token: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{token}")?;
+    out.flush()
+}
+
+/// Adds a line to a file of users, so that a crash leaves the old file or the new one.
+fn add_line(path: &Path, user: &str, line: &str) -> Result<(), TokenError> {
+    let failed = |source| TokenError::Io { path: path.to_owned(), source };
+    // What a link points to is replaced, not the link.
+    let target = match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        resolved => resolved.map_err(failed)?,
+    };
+    let directory = match target.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let directory = File::open(directory).map_err(failed)?;
+    // Two of these commands at once would lose a line. The lock ends with the descriptor.
+    directory.lock().map_err(failed)?;
+
+    let (old, metadata) = read_old(&target).map_err(failed)?;
+    let text = extended(&old, user, line).map_err(|refused| match refused {
+        Some(source) => TokenError::File { path: path.to_owned(), source },
+        None => TokenError::Known(path.to_owned()),
+    })?;
+    replace(&target, &text, metadata.as_ref()).map_err(failed)?;
+    directory.sync_all().map_err(failed)
+}
+
+/// The file as it is; nothing where there is none yet.
+fn read_old(target: &Path) -> io::Result<(String, Option<Metadata>)> {
+    let file = match File::open(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((String::new(), None)),
+        opened => opened?,
+    };
+    let metadata = file.metadata()?;
+    let mut text = String::new();
+    file.take(AUTH_FILE_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
+    if !metadata.is_file() || text.len() > AUTH_FILE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file of users"));
+    }
+    Ok((text, Some(metadata)))
+}
+
+/// The text with one line more.
+///
+/// # Errors
+/// None where the user is there already, or what is wrong with the text, which the line would not
+/// mend.
+fn extended(old: &str, user: &str, line: &str) -> Result<String, Option<AuthError>> {
+    if AuthTable::parse(old).map_err(Some)?.contains(user) {
+        return Err(None);
+    }
+    let mut text = old.to_owned();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(line);
+    text.push('\n');
+    AuthTable::parse(&text).map_err(Some)?;
+    Ok(text)
+}
+
+/// Writes a new file beside the target, with its mode and owner, and puts it in its place.
+fn replace(target: &Path, text: &str, old: Option<&Metadata>) -> io::Result<()> {
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let beside = target.with_file_name(name);
+    let written = write_new(&beside, text, old).and_then(|()| fs::rename(&beside, target));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+fn write_new(path: &Path, text: &str, old: Option<&Metadata>) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(NEW_FILE_MODE).open(path)?;
+    if let Some(old) = old {
+        // The engine may run as another user than whoever makes tokens.
+        let new = file.metadata()?;
+        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+            fchown(&file, Some(old.uid()), Some(old.gid()))?;
+        }
+        file.set_permissions(Permissions::from_mode(old.mode() & 0o7777))?;
+    }
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(user: &str, file: &Path) -> Result<(), TokenError> {
+        let token = new_token().unwrap();
+        add_line(file, user, &line_for(user, &token).unwrap())
+    }
+
+    fn mode(file: &Path) -> u32 {
+        file.metadata().unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_file_is_begun_and_grows_by_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("users");
+        for user in ["ann", "bob", "Zoë"] {
+            ask(user, &file).unwrap();
+        }
+        let table = AuthTable::load(&file).unwrap();
+        assert!(["ann", "bob", "Zoë"].iter().all(|user| table.contains(user)));
+        assert_eq!(mode(&file), 0o600);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside");
+    }
+
+    #[test]
+    fn what_is_in_the_file_stays_with_its_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("users");
+        let begin = format!("# ours\n\n{}", line_for("ann", "abc").unwrap());
+        fs::write(&file, &begin).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+        ask("bob", &file).unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with(&format!("{begin}\nbob:sha256:")), "{text}");
+        assert!(text.ends_with('\n'));
+        assert_eq!(mode(&file), 0o640);
+        assert!(AuthTable::load(&file).unwrap().verify("ann", b"abc"));
+    }
+
+    #[test]
+    fn a_known_user_is_refused_with_the_next_step() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("users");
+        ask("ann", &file).unwrap();
+        let before = fs::read_to_string(&file).unwrap();
+        let error = ask("ann", &file).unwrap_err().to_string();
+        assert!(error.contains("already") && error.contains("remove the line"), "{error}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), before);
+    }
+
+    #[test]
+    fn a_broken_file_is_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("users");
+        fs::write(&file, "ann:plain:secret\n").unwrap();
+        let error = ask("bob", &file).unwrap_err().to_string();
+        assert!(error.contains("line 1") && error.contains("not changed"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "ann:plain:secret\n");
+    }
+
+    #[test]
+    fn what_a_link_points_to_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("users"), directory.path().join("link"));
+        fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink("users", &link).unwrap();
+        ask("ann", &link).unwrap();
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        assert!(AuthTable::load(&file).unwrap().contains("ann"));
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("none/users");
+        let error = ask("ann", &missing).unwrap_err().to_string();
+        assert!(error.contains("its directory must be there"), "{error}");
+        assert!(ask("ann", directory.path()).is_err());
+        assert!(ask("ann", Path::new("/dev/null")).is_err());
+    }
+
+    #[test]
+    fn commands_at_the_same_time_lose_no_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("users");
+        std::thread::scope(|scope| {
+            for user in 0..16 {
+                let file = &file;
+                scope.spawn(move || ask(&user.to_string(), file).unwrap());
+            }
+        });
+        assert_eq!(AuthTable::load(&file).unwrap().len(), 16);
+    }
+
+    #[test]
+    fn a_bad_name_is_wrong_usage() {
+        let options = TokenOptions { user: "a:b".to_owned(), auth_file: None };
+        assert_eq!(exit_code(&make(&options).unwrap_err()), EXIT_USAGE);
+    }
+}

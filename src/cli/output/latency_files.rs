@@ -1,0 +1,133 @@
+//! A directory that gets a file for each record stream: how long its packets took, as percentiles.
+//! Measures nothing; a file that cannot be written holds nothing up and is counted.
+
+use super::hgrm::write_percentiles;
+use crate::runtime::results::report::Report;
+use crate::runtime::results::whole_file::{FileDirectory, MissingFiles};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+/// The files of one run.
+#[derive(Debug)]
+pub(crate) struct LatencyFiles {
+    directory: FileDirectory,
+    /// What the name of each begins with: no other run has it.
+    run: String,
+    missing: Arc<MissingFiles>,
+}
+
+impl LatencyFiles {
+    /// Files in `directory`, of a run of `node` that begins at `started`.
+    ///
+    /// # Errors
+    /// Where nothing can be written there: why, and what must be so.
+    pub(crate) fn open(directory: &Path, node: &str, started: SystemTime) -> Result<Self, String> {
+        let run = run_name(started, node, std::process::id());
+        let directory = FileDirectory::open("--hgrm", directory, &run)?;
+        Ok(LatencyFiles { directory, run, missing: Arc::default() })
+    }
+
+    /// What will be known of files that could not be written.
+    pub(crate) fn missing(&self) -> &Arc<MissingFiles> {
+        &self.missing
+    }
+
+    /// Writes the file of a stream; none for one without packets.
+    pub(crate) fn add(&mut self, report: &Report) {
+        let (connection, latency) = (report.received.connection, &report.received.latency);
+        if latency.is_empty() {
+            return;
+        }
+        let name = format!("{}-{connection}.hgrm", self.run);
+        let written =
+            self.directory.write(&name, |out| write_percentiles(latency.histogram(), out));
+        let Err(error) = written else { return };
+        let directory = self.directory.path().display();
+        let cause = format_args!("{error} of {directory}");
+        if let Some(unlisted) = self.missing.add(cause, Instant::now()) {
+            tracing::error!(connection, unlisted, %directory, "cannot write latencies: {error}");
+        }
+    }
+}
+
+/// What is to be said of missing files once the run is over; nothing where there are none.
+pub(crate) fn summary(missing: &MissingFiles) -> Option<String> {
+    let (count, cause) = missing.summary()?;
+    Some(format!(
+        "{count} latency files could not be written (--hgrm), the first: {cause}; the results are \
+         not affected. The directory must stay, with space left"
+    ))
+}
+
+/// Moment, node and process: two runs that write to one directory differ in one of them.
+fn run_name(started: SystemTime, node: &str, process: u32) -> String {
+    let moment = humantime::format_rfc3339_seconds(started).to_string().replace(['-', ':'], "");
+    format!("{moment}-{node}-{process}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::aggregate::Grouped;
+    use crate::engine::stream::received::Received;
+    use crate::wire::schema::Schema;
+    use std::fs;
+    use std::time::Duration;
+
+    fn report(connection: u64, packets: u64) -> Report {
+        let now = Instant::now();
+        let mut received = Received::nothing(connection, "[::1]:9".parse().unwrap(), now);
+        received.latency.record(Duration::from_micros(10), packets);
+        Report { received, grouped: Grouped::empty(Schema::built_in()), aggregated: now }
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_run_is_named_by_moment_node_and_process() {
+        let moment = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_169_700);
+        assert_eq!(run_name(moment, "node-1.lan", 42), "20261120T101500Z-node-1.lan-42");
+    }
+
+    #[test]
+    fn each_stream_with_packets_gets_a_file_and_nothing_else_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut files = LatencyFiles::open(directory.path(), "n", SystemTime::now()).unwrap();
+        assert!(names(directory.path()).is_empty(), "the probe is gone");
+        [report(1, 5), report(2, 0), report(30, 7)].iter().for_each(|report| files.add(report));
+        let found = names(directory.path());
+        let ends = ["-1.hgrm", "-30.hgrm"];
+        assert!(found.iter().zip(ends).all(|(name, end)| name.ends_with(end)), "{found:?}");
+        assert_eq!(found.len(), 2);
+        assert_eq!(summary(files.missing()), None);
+        let text = fs::read_to_string(directory.path().join(&found[1])).unwrap();
+        assert!(text.contains("Total count    =            7]"), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_and_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let inside = directory.path().join("inside");
+        fs::create_dir(&inside).unwrap();
+        let mut files = LatencyFiles::open(&inside, "n", SystemTime::now()).unwrap();
+        // Its name is taken by a directory: the file can be written and not be renamed.
+        fs::create_dir(inside.join(format!("{}-4.hgrm", files.run))).unwrap();
+        files.add(&report(4, 1));
+        assert_eq!(names(&inside).len(), 1, "no half file");
+        fs::remove_dir_all(&inside).unwrap();
+        (5..8).for_each(|connection| files.add(&report(connection, 1)));
+        let summary = summary(files.missing()).unwrap();
+        assert!(summary.starts_with("4 latency files ") && summary.contains("directory"));
+        // It is not given up: the directory may come back.
+        fs::create_dir(&inside).unwrap();
+        files.add(&report(9, 1));
+        assert_eq!(names(&inside).len(), 1);
+    }
+}

@@ -1,0 +1,9 @@
+//! Forms of results: tables, JSON, CSV, latency files.
+
+pub(crate) mod format;
+pub(crate) mod hgrm;
+pub(crate) mod latency_files;
+pub(crate) mod load_report;
+pub(crate) mod merge_render;
+pub(crate) mod output_files;
+pub(crate) mod render;

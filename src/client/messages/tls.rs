@@ -1,0 +1,141 @@
+//! What a client needs to speak TLS, from files: opens no connection.
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Which servers are believed to be who they say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Those with a certificate of an authority in this PEM file.
+    Authorities(PathBuf),
+    /// All of them: for trials only, since anybody on the way can read and change everything.
+    Anybody,
+}
+
+/// The client's own certificate, where the server asks for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// PEM file of the certificate and those between it and its authority.
+    pub certificates: PathBuf,
+    /// PEM file of its key.
+    pub key: PathBuf,
+}
+
+/// Why TLS cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientTlsError {
+    /// A file cannot be read, or is not PEM.
+    #[error("cannot read {what} from {path}: {source}; it must be a PEM file")]
+    File {
+        /// What it was to hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: pem::Error,
+    },
+    /// A file without a certificate.
+    #[error("{path} holds no certificate; it must be a PEM file with BEGIN CERTIFICATE")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What the files hold does not serve.
+    #[error("the certificate or key cannot be used: {0}")]
+    Unusable(#[from] rustls::Error),
+}
+
+/// Prepares TLS 1.2 and 1.3. One configuration serves any number of connections.
+///
+/// # Errors
+/// [`ClientTlsError`].
+pub fn client_config(
+    trust: &Trust,
+    identity: Option<&Identity>,
+) -> Result<Arc<ClientConfig>, ClientTlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    let builder = match trust {
+        Trust::Authorities(path) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(path)? {
+                roots.add(certificate)?;
+            }
+            builder.with_root_certificates(roots)
+        }
+        Trust::Anybody => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(BelieveAnybody { provider })),
+    };
+    Ok(Arc::new(match identity {
+        Some(Identity { certificates: path, key }) => {
+            let key_read = PrivateKeyDer::from_pem_file(key);
+            let key = key_read.map_err(|source| file_error("a key", key, source))?;
+            builder.with_client_auth_cert(certificates(path)?, key)?
+        }
+        None => builder.with_no_client_auth(),
+    }))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientTlsError> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let found: Vec<_> = read.map_err(|source| file_error("certificates", path, source))?;
+    if found.is_empty() {
+        return Err(ClientTlsError::Empty { path: path.to_owned() });
+    }
+    Ok(found)
+}
+
+fn file_error(what: &'static str, path: &Path, source: pem::Error) -> ClientTlsError {
+    ClientTlsError::File { what, path: path.to_owned(), source }
+}
+
+/// Takes any certificate. The handshake's signatures are checked all the same: a server without
+/// the key of the certificate that it shows is broken.
+#[derive(Debug)]
+struct BelieveAnybody {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for BelieveAnybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

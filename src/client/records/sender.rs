@@ -1,0 +1,259 @@
+//! One connection that sends a stream of records with blocking writes: makes none and checks
+//! nothing that comes of them.
+
+use super::block::{PacketBlock, WriteContents, Writes};
+use super::pace::{Pace, Pacer};
+use crate::client::verify::expected::ExpectedGroups;
+use rustix::net::sockopt::set_tcp_congestion;
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How one of a block's streams is sent.
+#[derive(Clone, Debug, Default)]
+pub struct SendSettings {
+    /// Which of the block's streams: each begins one packet further on.
+    pub number: u32,
+    /// Packets are collected until they fill so many bytes, then written at once; 0 writes each
+    /// packet by itself. At most [`SEND_WRITE_BYTES`](crate::config::limits::SEND_WRITE_BYTES).
+    pub write_bytes: usize,
+    /// The rate of all connections, and that they share it. `None`: as fast as it can.
+    pub pace: Option<Arc<Pace>>,
+    /// Whether to say what the records add up to.
+    pub tally: bool,
+    /// The kernel's congestion control for the connection, by its name; `None`: the system's own.
+    pub congestion: Option<String>,
+}
+
+/// What was sent over one connection.
+#[derive(Debug)]
+pub struct Sent {
+    /// The sender's own address, by which the engine's result is found.
+    pub local: SocketAddr,
+    /// Data records.
+    pub records: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// When it could have sent its first byte: it was connected, and with a pace all others, too.
+    pub begun: Instant,
+    /// When the socket was closed.
+    pub closed: Instant,
+    /// With a pace, the largest delay: from when a write was due until the system had taken it.
+    pub delay_max: Option<Duration>,
+    /// What the records add up to, if that was asked for.
+    pub expected: Option<ExpectedGroups>,
+}
+
+/// Why a stream could not be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// No connection.
+    #[error("cannot connect to {address}: {source}; is an engine listening there?")]
+    Connect {
+        /// Where to.
+        address: SocketAddr,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The kernel does not have this congestion control.
+    #[error(
+        "cannot use --congestion {name}: {source}; \
+         /proc/sys/net/ipv4/tcp_available_congestion_control has those of this kernel"
+    )]
+    Congestion {
+        /// The name that was asked for.
+        name: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The engine closed the connection.
+    #[error(
+        "the connection to {address} broke after {records} records: {source}; \
+         the engine's result and log name the reason"
+    )]
+    Write {
+        /// Where to.
+        address: SocketAddr,
+        /// Records of the writes before.
+        records: u64,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+/// Sends one stream of a block over a connection of its own. Each record sent is counted in
+/// `progress`. With a pace it begins when all its connections have been made or have failed, so
+/// there must be as many calls as it has connections, on a thread each.
+///
+/// # Errors
+/// [`SendError`].
+pub fn send_stream(
+    address: SocketAddr,
+    block: &PacketBlock,
+    settings: &SendSettings,
+    progress: &AtomicU64,
+) -> Result<Sent, SendError> {
+    let connected = connect(address, settings.congestion.as_deref());
+    let start = settings.pace.as_deref().map(Pace::begin);
+    let (mut stream, local) = connected?;
+
+    let mut writes = block.writes(settings.number, settings.write_bytes);
+    let mut pacer = settings.pace.as_ref().zip(start).map(|(pace, start)| {
+        Pacer::new(pace.times(settings.number, writes.records_at_once()), start)
+    });
+    let begun = start.unwrap_or_else(Instant::now);
+    let mut held = WriteContents::default();
+    write_stream(&mut stream, &mut writes, pacer.as_mut(), &mut held, progress)
+        .map_err(|source| SendError::Write { address, records: held.records, source })?;
+    drop(stream);
+    let closed = Instant::now();
+    let WriteContents { records, packets, bytes } = held;
+    let delay_max = pacer.map(|pacer| pacer.delay_max());
+    let expected = settings.tally.then(|| block.expected(settings.number));
+    Ok(Sent { local, records, packets, bytes, begun, closed, delay_max, expected })
+}
+
+/// A connection whose writes wait for nothing, and its own address.
+pub(crate) fn connect(
+    address: SocketAddr,
+    congestion: Option<&str>,
+) -> Result<(TcpStream, SocketAddr), SendError> {
+    let refused = |source| SendError::Connect { address, source };
+    let (stream, local) = connect_plain(address).map_err(refused)?;
+    if let Some(name) = congestion {
+        set_tcp_congestion(&stream, name).map_err(|error| SendError::Congestion {
+            name: name.escape_default().to_string(),
+            source: error.into(),
+        })?;
+    }
+    Ok((stream, local))
+}
+
+fn connect_plain(address: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
+    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
+    stream.set_nodelay(true)?;
+    let local = stream.local_addr()?;
+    Ok((stream, local))
+}
+
+/// Makes all writes, each when it is due. `held` is what the finished ones held.
+fn write_stream(
+    out: &mut impl Write,
+    writes: &mut Writes<'_>,
+    mut pacer: Option<&mut Pacer>,
+    held: &mut WriteContents,
+    progress: &AtomicU64,
+) -> io::Result<()> {
+    while let Some((this, pieces)) = writes.next_write() {
+        let due_ns = pacer.as_mut().map(|pacer| pacer.wait(this.records));
+        write_pieces(out, pieces)?;
+        if let Some((pacer, due_ns)) = pacer.as_mut().zip(due_ns) {
+            pacer.written(due_ns);
+        }
+        held.packets += this.packets;
+        held.records += this.records;
+        held.bytes += this.bytes;
+        progress.store(held.records, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Writes all pieces, whatever the socket takes at a time.
+fn write_pieces(out: &mut impl Write, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !pieces.is_empty() {
+        let written = match pieces {
+            // A plain send has less to look at than a list of one.
+            [piece] => out.write(piece),
+            _ => out.write_vectored(pieces),
+        };
+        match written {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(bytes) => IoSlice::advance_slices(&mut pieces, bytes),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::records::generate::{SentPadding, StreamSpec};
+    use crate::wire::schema::Schema;
+
+    fn block(records: u64) -> Arc<PacketBlock> {
+        let (padding, seed, groups) = (SentPadding::Space, 1, 125);
+        let (schema, packet_records) = (Schema::built_in(), 4);
+        let spec = StreamSpec { schema, records, packet_records, padding, seed, groups };
+        PacketBlock::new(&spec).unwrap()
+    }
+
+    /// Takes a few bytes at a time and is interrupted in between, as a socket may be.
+    struct Dribble {
+        taken: Vec<u8>,
+        calls: usize,
+        bytes_max: usize,
+    }
+
+    impl Write for Dribble {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.calls += 1;
+            if self.calls.is_multiple_of(3) {
+                return Err(ErrorKind::Interrupted.into());
+            }
+            let fits = bytes.len().min(1 + self.calls * 37 % 5000);
+            if self.taken.len() + fits > self.bytes_max {
+                return Err(ErrorKind::ConnectionReset.into());
+            }
+            self.taken.extend_from_slice(&bytes[..fits]);
+            Ok(fits)
+        }
+
+        /// Over the end of the first piece, too.
+        fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+            let all: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+            self.write(&all)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn dribble(block: &PacketBlock, bytes_max: usize) -> (Dribble, WriteContents, io::Result<()>) {
+        let mut out = Dribble { taken: Vec::new(), calls: 0, bytes_max };
+        let (mut held, progress) = (WriteContents::default(), AtomicU64::new(0));
+        let mut writes = block.writes(1, 3000);
+        let done = write_stream(&mut out, &mut writes, None, &mut held, &progress);
+        assert_eq!(progress.into_inner(), held.records);
+        (out, held, done)
+    }
+
+    #[test]
+    fn nothing_is_lost_where_the_socket_takes_little_at_a_time() {
+        let block = block(1003);
+        let (out, held, done) = dribble(&block, usize::MAX);
+        done.unwrap();
+        let mut writes = block.writes(1, 0);
+        let mut expected = Vec::new();
+        while let Some((_, pieces)) = writes.next_write() {
+            pieces.iter().for_each(|piece| expected.extend_from_slice(piece));
+        }
+        assert!(out.taken == expected);
+        let bytes = expected.len() as u64;
+        assert_eq!(held, WriteContents { packets: 251, records: 1003, bytes });
+    }
+
+    #[test]
+    fn an_error_says_how_many_records_were_written_before() {
+        // Writes of three packets; the third of them does not fit.
+        let (_, held, done) = dribble(&block(1003), 9 * 1072 - 1);
+        assert_eq!(done.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(held, WriteContents { packets: 6, records: 24, bytes: 6 * 1072 });
+    }
+}

@@ -1,0 +1,292 @@
+//! Runs of records into groups or columns, one tight loop a field: finds no records, decides no
+//! limit and touches no byte of what it reads.
+
+use super::intern::Interner;
+use super::texts::{TextLimit, Texts};
+use crate::config::Config;
+use crate::engine::blocks::block::{BLOCK_RECORDS, Block, BlockRecords, Rows};
+use crate::engine::blocks::number::{Number, Wide, with_number};
+use crate::engine::groups::columns::{Column, ColumnSet};
+use crate::engine::groups::lanes::{high, low};
+use crate::engine::groups::plan::{Half, KeyBits, NumberKey, Plan, Source};
+use crate::engine::groups::table::GroupTable;
+use crate::wire::records::packets::Run;
+use crate::wire::schema::Kind;
+use std::sync::Arc;
+
+/// What a call of [`Decoder::decode`] or [`Decoder::fold`] took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// Records, each one row.
+    pub records: usize,
+    /// Why the rest of the runs was left out, if it was.
+    pub limit: Option<RowLimit>,
+}
+
+/// Which limit a record would have gone beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowLimit {
+    /// One of the texts.
+    Text(TextLimit),
+    /// That of the groups.
+    Groups,
+}
+
+/// Reads the records of one stream, and keeps the texts of its keys.
+pub struct Decoder {
+    plan: Arc<Plan>,
+    /// One for each key that is text.
+    interners: Vec<Interner>,
+    strings_bytes_limit: usize,
+    /// The keys of a block, one behind the other.
+    keys: Vec<u64>,
+    codes: Vec<u32>,
+}
+
+impl Decoder {
+    /// For a stream at its start.
+    pub fn new(plan: &Arc<Plan>, config: &Config) -> Self {
+        let (groups_limit, bytes_limit) = (config.groups_limit, config.strings_bytes_limit);
+        let interner = |text: &crate::engine::groups::plan::TextKey| {
+            Interner::with_limits(text.form, groups_limit, bytes_limit)
+        };
+        Decoder {
+            plan: Arc::clone(plan),
+            interners: plan.texts().iter().map(interner).collect(),
+            strings_bytes_limit: bytes_limit,
+            keys: vec![0; BLOCK_RECORDS * plan.key_words()],
+            codes: vec![0; BLOCK_RECORDS],
+        }
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The distinct values of each key that is text, in the order of the keys.
+    pub fn texts(&self) -> impl Iterator<Item = &Texts> {
+        self.interners.iter().map(Interner::texts)
+    }
+
+    /// The same, once the stream is over.
+    pub fn into_texts(self) -> Vec<Texts> {
+        self.interners.into_iter().map(Interner::into_texts).collect()
+    }
+
+    /// Appends the records of `runs` to `set`, straight from where they landed in `received`.
+    ///
+    /// The set must have room for them: [`PacketParser::parse`](crate::wire::records::packets::PacketParser)
+    /// takes the number of free rows as its limit. Where a text goes beyond a limit, the records
+    /// before it are in the columns, and it and those after it are not.
+    pub fn decode(&mut self, received: &[u8], runs: &[Run], set: &mut ColumnSet) -> Decoded {
+        let mut records = BlockRecords::of(runs, received, self.plan.form().record_bytes);
+        let mut block = Block::new();
+        let mut decoded = Decoded { records: 0, limit: None };
+        while decoded.limit.is_none() && block.fill(&mut records) {
+            let (rows, limit) = self.make_keys(&block);
+            self.append(&block, rows, set);
+            decoded.records += rows;
+            decoded.limit = limit.map(RowLimit::Text);
+        }
+        decoded
+    }
+
+    /// Folds the records of `runs` into their groups. Where a text or a group goes beyond a limit,
+    /// the records before it are there, and it and those after it are not.
+    pub fn fold(&mut self, received: &[u8], runs: &[Run], groups: &mut GroupTable) -> Decoded {
+        #[cfg(target_arch = "x86_64")]
+        if wide_registers() {
+            // SAFETY: the processor has what the function is compiled for.
+            return unsafe { self.fold_avx2(received, runs, groups) };
+        }
+        self.fold_anywhere(received, runs, groups)
+    }
+
+    /// The same code with wider registers: texts are looked at 32 bytes at a time and not 16.
+    ///
+    /// # Safety
+    /// The processor must have AVX2, and LZCNT, BMI1 and BMI2, which came with it.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    fn fold_avx2(&mut self, received: &[u8], runs: &[Run], groups: &mut GroupTable) -> Decoded {
+        self.fold_anywhere(received, runs, groups)
+    }
+
+    #[inline(always)]
+    fn fold_anywhere(&mut self, received: &[u8], runs: &[Run], groups: &mut GroupTable) -> Decoded {
+        let mut records = BlockRecords::of(runs, received, self.plan.form().record_bytes);
+        let mut block = Block::new();
+        let mut decoded = Decoded { records: 0, limit: None };
+        while decoded.limit.is_none() && block.fill(&mut records) {
+            let (rows, limit) = self.make_keys(&block);
+            let folded = groups.fold(&block, rows, &self.keys);
+            decoded.records += folded;
+            decoded.limit = match limit {
+                _ if folded < rows => Some(RowLimit::Groups),
+                limit => limit.map(RowLimit::Text),
+            };
+        }
+        decoded
+    }
+
+    /// The keys of a block: gives how many there are, and which limit kept the next from it.
+    #[inline(always)]
+    fn make_keys(&mut self, block: &Block<'_>) -> (usize, Option<TextLimit>) {
+        let plan = &*self.plan;
+        let key_words = plan.key_words();
+        let keys = &mut self.keys[..block.len() * key_words];
+        keys.fill(0);
+        for number in plan.numbers() {
+            add_number(number, plan.is_big_endian(), block, keys, key_words);
+        }
+        if !self.has_room_for_texts(block.len()) {
+            return self.code_texts_by_row(block);
+        }
+        let (mut to, mut limit) = (block.len(), None);
+        for i in 0..self.interners.len() {
+            let text = &self.plan.texts()[i];
+            let fields = block.texts(Rows { from: 0, to }, text.offset, text.form.width());
+            let (coded, beyond) = self.interners[i].code_fields(fields, &mut self.codes[..to]);
+            limit = beyond.map(|limit| self.whole_limit(limit)).or(limit);
+            to = coded;
+            add_codes(&text.bits, &self.codes[..to], &mut self.keys, key_words);
+        }
+        (to, limit)
+    }
+
+    /// Whether no text of so many records can go beyond the bytes that all texts of a stream share.
+    /// A single interner keeps that limit by itself.
+    #[inline(always)]
+    fn has_room_for_texts(&self, rows: usize) -> bool {
+        let texts = self.plan.texts();
+        if texts.len() < 2 {
+            return true;
+        }
+        let widths: usize = texts.iter().map(|text| text.form.width()).sum();
+        self.text_bytes() + rows * widths <= self.strings_bytes_limit
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.interners.iter().map(Interner::text_bytes).sum()
+    }
+
+    /// Texts in the order of their records, where the limit of their bytes is near: which record
+    /// goes beyond it must not depend on how the stream was cut.
+    #[cold]
+    fn code_texts_by_row(&mut self, block: &Block<'_>) -> (usize, Option<TextLimit>) {
+        let key_words = self.plan.key_words();
+        for row in 0..block.len() {
+            for i in 0..self.interners.len() {
+                let others = self.text_bytes() - self.interners[i].text_bytes();
+                self.interners[i].limit_bytes(self.strings_bytes_limit - others);
+                let text = &self.plan.texts()[i];
+                let rows = Rows { from: row, to: row + 1 };
+                let field = block.texts(rows, text.offset, text.form.width()).get(0);
+                match self.interners[i].code(field) {
+                    Ok(code) => self.codes[0] = code,
+                    Err(limit) => return (row, Some(self.whole_limit(limit))),
+                }
+                let key = &mut self.keys[row * key_words..];
+                add_codes(&text.bits, &self.codes[..1], key, key_words);
+            }
+        }
+        (block.len(), None)
+    }
+
+    /// The limit of all texts together, in the place of an interner's part of it.
+    fn whole_limit(&self, limit: TextLimit) -> TextLimit {
+        match limit {
+            TextLimit::Bytes { .. } => TextLimit::Bytes { limit: self.strings_bytes_limit },
+            groups => groups,
+        }
+    }
+
+    fn append(&self, block: &Block<'_>, rows: usize, set: &mut ColumnSet) {
+        let key_words = self.plan.key_words();
+        for (i, words) in set.keys.iter_mut().enumerate() {
+            words.extend(self.keys[i..].iter().step_by(key_words).take(rows));
+        }
+        let rows = Rows { from: 0, to: rows };
+        for (source, column) in self.plan.sources().iter().zip(&mut set.values) {
+            append_values(source, self.plan.is_big_endian(), block, rows, column);
+        }
+    }
+}
+
+/// Whether the processor has what [`Decoder::fold_avx2`] is compiled for.
+#[cfg(target_arch = "x86_64")]
+fn wide_registers() -> bool {
+    std::is_x86_feature_detected!("avx2")
+        && std::is_x86_feature_detected!("bmi1")
+        && std::is_x86_feature_detected!("bmi2")
+        && std::is_x86_feature_detected!("lzcnt")
+}
+
+/// A number's bits into the keys of a block.
+#[inline(always)]
+fn add_number(key: &NumberKey, big: bool, block: &Block<'_>, keys: &mut [u64], key_words: usize) {
+    // The sign of a signed number, turned: so that they compare by value.
+    let sign = if key.kind.is_signed() { 1 << (key.bits.bits - 1) } else { 0 };
+    let rows = Rows { from: 0, to: block.len() };
+    with_number!(key.kind, T => {
+        let fields = block.fields::<<T as Number>::Bytes>(rows, key.offset);
+        match big {
+            true => add_bits(&key.bits, fields.map(T::read::<true>), sign, keys, key_words),
+            false => add_bits(&key.bits, fields.map(T::read::<false>), sign, keys, key_words),
+        }
+    });
+}
+
+#[inline(always)]
+fn add_bits<T: Number>(
+    bits: &KeyBits,
+    numbers: impl Iterator<Item = T>,
+    sign: u64,
+    keys: &mut [u64],
+    key_words: usize,
+) {
+    let add = |word: &mut u64, number: T| *word |= (number.to_lane() ^ sign) << bits.shift;
+    match key_words {
+        1 => keys.iter_mut().zip(numbers).for_each(|(word, number)| add(word, number)),
+        _ => {
+            let words = keys[bits.word..].iter_mut().step_by(key_words);
+            words.zip(numbers).for_each(|(word, number)| add(word, number));
+        }
+    }
+}
+
+/// The codes of a text into the keys of a block.
+#[inline(always)]
+fn add_codes(bits: &KeyBits, codes: &[u32], keys: &mut [u64], key_words: usize) {
+    let add = |word: &mut u64, &code: &u32| *word |= u64::from(code) << bits.shift;
+    match key_words {
+        1 => keys.iter_mut().zip(codes).for_each(|(word, code)| add(word, code)),
+        _ => {
+            let words = keys[bits.word..].iter_mut().step_by(key_words);
+            words.zip(codes).for_each(|(word, code)| add(word, code));
+        }
+    }
+}
+
+/// A field of each record, as a column of aggregates is made of it.
+fn append_values(source: &Source, big: bool, block: &Block<'_>, rows: Rows, column: &mut Column) {
+    with_number!(source.kind, T => {
+        for bytes in block.fields::<<T as Number>::Bytes>(rows, source.offset) {
+            let number = if big { T::read::<true>(bytes) } else { T::read::<false>(bytes) };
+            let value = match (source.bits, number.widened()) {
+                (Half::Whole, whole) => whole,
+                (Half::Low, _) => Wide::Unsigned(low(number.to_lane())),
+                (Half::High, Wide::Signed(value)) => {
+                    Wide::Signed(high(value as u64, true) as i64)
+                }
+                (Half::High, _) => Wide::Unsigned(high(number.to_lane(), false)),
+            };
+            column.push(value);
+        }
+    });
+}
+
+#[cfg(test)]
+#[path = "decoder_tests.rs"]
+mod tests;

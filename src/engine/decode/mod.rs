@@ -1,0 +1,6 @@
+//! Runs of records to keys and values, one loop a field. Keeps no groups.
+
+pub(crate) mod decoder;
+pub(crate) mod intern;
+pub(crate) mod text_cache;
+pub(crate) mod texts;

@@ -1,0 +1,218 @@
+//! Preallocated columns of one batch, of records or of group partials: decodes nothing and
+//! aggregates nothing.
+
+use super::plan::{COUNT_BITS, Half, Plan, Source};
+use crate::engine::blocks::number::{Class, Wide};
+use crate::engine::blocks::paged::SlotWords;
+use std::sync::Arc;
+
+/// One column of numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Column {
+    /// Unsigned numbers, and bools.
+    Unsigned(Vec<u64>),
+    /// Signed numbers.
+    Signed(Vec<i64>),
+    /// Numbers with a fraction, widened so that Polars sums them in f64.
+    Float(Vec<f64>),
+}
+
+impl Column {
+    /// An empty column with memory for `rows` numbers.
+    pub fn with_rows(class: Class, rows: usize) -> Self {
+        match class {
+            Class::Unsigned => Column::Unsigned(Vec::with_capacity(rows)),
+            Class::Signed => Column::Signed(Vec::with_capacity(rows)),
+            Class::Float => Column::Float(Vec::with_capacity(rows)),
+        }
+    }
+
+    /// Numbers in it.
+    pub fn len(&self) -> usize {
+        match self {
+            Column::Unsigned(column) => column.len(),
+            Column::Signed(column) => column.len(),
+            Column::Float(column) => column.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends a number of the column's class.
+    ///
+    /// # Panics
+    /// Where it is of another.
+    #[inline]
+    pub fn push(&mut self, value: Wide) {
+        match (self, value) {
+            (Column::Unsigned(column), Wide::Unsigned(value)) => column.push(value),
+            (Column::Signed(column), Wide::Signed(value)) => column.push(value),
+            (Column::Float(column), Wide::Float(value)) => column.push(value),
+            (column, value) => panic!("{value:?} is no number of {column:?}"),
+        }
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        match self {
+            Column::Unsigned(column) => column.truncate(rows),
+            Column::Signed(column) => column.truncate(rows),
+            Column::Float(column) => column.truncate(rows),
+        }
+    }
+
+    /// Removes the numbers. Memory that was lost on the way is allocated again.
+    fn clear(&mut self, rows_limit: usize) {
+        self.truncate(0);
+        match self {
+            Column::Unsigned(column) => column.reserve_exact(rows_limit),
+            Column::Signed(column) => column.reserve_exact(rows_limit),
+            Column::Float(column) => column.reserve_exact(rows_limit),
+        }
+    }
+}
+
+impl Source {
+    /// The class of its column.
+    pub fn class(&self) -> Class {
+        match self.bits {
+            Half::Low => Class::Unsigned,
+            Half::Whole | Half::High => Class::of(self.kind),
+        }
+    }
+}
+
+/// One batch of records, column by column. All columns have the same length, at most the number
+/// of rows that the set was made for; the memory is taken once and used again.
+#[derive(Debug)]
+pub struct ColumnSet {
+    /// The words of the keys: few integers in the place of many fields, because Polars groups one
+    /// integer column several times faster than two columns.
+    pub keys: Vec<Vec<u64>>,
+    /// The values that the plan's aggregates are made of.
+    pub values: Vec<Column>,
+    rows_limit: usize,
+}
+
+impl ColumnSet {
+    /// An empty set with memory for `rows_limit` rows.
+    pub fn with_rows(plan: &Plan, rows_limit: usize) -> Self {
+        let column = |source: &Source| Column::with_rows(source.class(), rows_limit);
+        ColumnSet {
+            keys: vec_of_words(plan.key_words(), rows_limit),
+            values: plan.sources().iter().map(column).collect(),
+            rows_limit,
+        }
+    }
+
+    /// Rows in the set.
+    pub fn rows(&self) -> usize {
+        self.keys[0].len()
+    }
+
+    /// Rows that still fit.
+    pub fn rows_free(&self) -> usize {
+        self.rows_limit - self.rows()
+    }
+
+    /// Whether there is no row in it.
+    pub fn is_empty(&self) -> bool {
+        self.keys[0].is_empty()
+    }
+
+    /// Keeps the first `rows` rows.
+    pub fn truncate(&mut self, rows: usize) {
+        self.keys.iter_mut().for_each(|words| words.truncate(rows));
+        self.values.iter_mut().for_each(|column| column.truncate(rows));
+    }
+
+    /// Removes the rows and keeps the memory. Columns that were lost on the way (see
+    /// `aggregate`) are allocated again.
+    pub fn clear(&mut self) {
+        clear_words(&mut self.keys, self.rows_limit);
+        self.values.iter_mut().for_each(|column| column.clear(self.rows_limit));
+    }
+}
+
+/// One vector for each word of a key.
+fn vec_of_words(words: usize, rows_limit: usize) -> Vec<Vec<u64>> {
+    (0..words).map(|_| Vec::with_capacity(rows_limit)).collect()
+}
+
+fn clear_words(keys: &mut [Vec<u64>], rows_limit: usize) {
+    for words in keys {
+        words.clear();
+        words.reserve_exact(rows_limit);
+    }
+}
+
+/// Group partials column by column: keys, the records of each, and its lanes.
+#[derive(Debug)]
+pub struct PartialSet {
+    plan: Arc<Plan>,
+    /// The words of the keys.
+    pub keys: Vec<Vec<u64>>,
+    /// Records of each.
+    pub counts: Vec<u64>,
+    /// What the plan's lanes hold.
+    pub parts: Vec<Column>,
+    rows_limit: usize,
+}
+
+impl PartialSet {
+    /// An empty set with memory for `rows_limit` partials.
+    pub fn with_rows(plan: &Arc<Plan>, rows_limit: usize) -> Self {
+        let lanes = plan.lanes().iter();
+        PartialSet {
+            plan: Arc::clone(plan),
+            keys: vec_of_words(plan.key_words(), rows_limit),
+            counts: Vec::with_capacity(rows_limit),
+            parts: lanes.map(|lane| Column::with_rows(lane.class(), rows_limit)).collect(),
+            rows_limit,
+        }
+    }
+
+    /// Partials that still fit.
+    pub fn rows_free(&self) -> usize {
+        self.rows_limit - self.counts.len()
+    }
+
+    /// Appends what stands in a group's slot.
+    pub fn push(&mut self, slot: &SlotWords) {
+        for (words, word) in self.keys.iter_mut().zip(slot) {
+            words.push(word.get());
+        }
+        let count = slot[self.plan.count_word()].get();
+        self.counts.push(count & (u64::MAX >> (u64::BITS - COUNT_BITS)));
+        for (lane, column) in self.plan.lanes().iter().zip(&mut self.parts) {
+            lane.push_to(slot, column);
+        }
+    }
+
+    /// Removes the partials and keeps the memory, as [`ColumnSet::clear`] does.
+    pub fn clear(&mut self) {
+        clear_words(&mut self.keys, self.rows_limit);
+        self.counts.clear();
+        self.counts.reserve_exact(self.rows_limit);
+        self.parts.iter_mut().for_each(|column| column.clear(self.rows_limit));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clearing_keeps_the_memory() {
+        let plan = Plan::new(crate::wire::schema::Schema::built_in());
+        let mut set = ColumnSet::with_rows(&plan, 100);
+        set.keys[0].extend(0..100);
+        let (address, capacity) = (set.keys[0].as_ptr(), set.keys[0].capacity());
+        assert_eq!((set.rows(), set.rows_free()), (100, 0));
+        set.clear();
+        assert_eq!((set.rows(), set.rows_free()), (0, 100));
+        assert_eq!((set.keys[0].as_ptr(), set.keys[0].capacity()), (address, capacity));
+    }
+}

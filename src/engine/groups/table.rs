@@ -1,0 +1,313 @@
+//! Records to the groups of one connection, on the worker, while they are in its cache: the first
+//! of the two phases of aggregation. Reads no text, makes no result, and names no Polars: what it
+//! gives are partials, which `aggregate` groups on another thread.
+
+use super::plan::{GroupSlots, Plan};
+use crate::config::FOLD_ROWS;
+use crate::engine::blocks::block::{BLOCK_RECORDS, Block, BlockSlots, Rows};
+use crate::engine::blocks::paged::{PagedTable, SlotForm, SlotPlace, SlotWords};
+use foldhash::fast::RandomState;
+use std::cell::Cell;
+use std::hash::{BuildHasher, Hasher};
+use std::hint::select_unpredictable;
+use std::sync::Arc;
+
+/// The groups of one connection so far.
+pub struct GroupTable {
+    plan: Arc<Plan>,
+    table: PagedTable<GroupSlots>,
+    /// Keyed anew for each table: a peer must not be able to choose colliding keys.
+    hash: RandomState,
+    /// A new group on its way into the table.
+    group: Cell<Vec<u64>>,
+    rows: u64,
+    groups_limit: usize,
+    rows_limit: u64,
+}
+
+impl GroupTable {
+    /// An empty table for at most `groups_limit` groups of `rows_limit` rows together.
+    ///
+    /// # Panics
+    /// Where a group could have more rows than it can count.
+    pub fn with_limits(plan: &Arc<Plan>, groups_limit: usize, rows_limit: u64) -> Self {
+        assert!(rows_limit <= u64::from(u32::MAX), "a partial counts in 32 bits");
+        GroupTable {
+            plan: Arc::clone(plan),
+            table: PagedTable::new(plan.slots()),
+            hash: RandomState::default(),
+            group: Cell::new(Vec::with_capacity(plan.slots().words())),
+            rows: 0,
+            groups_limit,
+            rows_limit,
+        }
+    }
+
+    /// How many groups there are.
+    pub fn groups(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Rows that were folded in.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Rows that may still be folded in, as many at most as one pass takes.
+    pub fn rows_free(&self) -> usize {
+        (self.rows_limit - self.rows).min(FOLD_ROWS as u64) as usize
+    }
+
+    /// How many there may be.
+    pub fn groups_limit(&self) -> usize {
+        self.groups_limit
+    }
+
+    /// The slots of the groups, in no particular order.
+    pub fn partials(&self) -> impl Iterator<Item = &SlotWords> {
+        self.table.iter()
+    }
+
+    /// Folds the first `rows` records of a block in, whose keys stand in `keys`, one behind the
+    /// other, as far as their groups are allowed: gives how many that were.
+    ///
+    /// # Panics
+    /// Where there are not so many, or more than [`rows_free`](Self::rows_free).
+    #[inline(always)]
+    pub fn fold(&mut self, block: &Block<'_>, rows: usize, keys: &[u64]) -> usize {
+        assert!(rows <= self.rows_free(), "{rows} rows, {} are free", self.rows_free());
+        let mut places = Places::none();
+        let (mut from, mut pages) = (0, 1);
+        loop {
+            // Few groups, which is what most streams have, are in one page.
+            if self.table.pages() != pages {
+                self.look_up(rows, keys, &mut places);
+                pages = self.table.pages();
+            }
+            // As far as there is room for new groups; to make more may move those that are there.
+            let to = self.fold_into_room(block, Rows { from, to: rows }, keys, &places);
+            self.rows += (to - from) as u64;
+            if to == rows || self.table.len() == self.groups_limit {
+                return to;
+            }
+            let key_words = self.plan.key_words();
+            self.make_room(&keys[to * key_words..][..key_words]);
+            from = to;
+        }
+    }
+
+    /// Folds records in as long as there is room for their groups: gives the first whose has none.
+    #[inline(always)]
+    fn fold_into_room(
+        &self,
+        block: &Block<'_>,
+        rows: Rows,
+        keys: &[u64],
+        places: &Places,
+    ) -> usize {
+        let mut slots = BlockSlots::of(self.table.any());
+        let to = match self.plan.key_words() {
+            1 => self.count_narrow(block, rows, keys, places, &mut slots),
+            _ => self.count(block, rows, keys, &mut slots),
+        };
+        self.fold_lanes(block, &slots, Rows { to, ..rows });
+        to
+    }
+
+    #[inline(always)]
+    fn fold_lanes(&self, block: &Block<'_>, slots: &BlockSlots<'_>, rows: Rows) {
+        let big = self.plan.is_big_endian();
+        for lane in self.plan.lanes() {
+            lane.fold(big, block, slots, rows);
+        }
+    }
+
+    #[inline(always)]
+    fn hash_of(&self, key: &[u64]) -> u64 {
+        match key {
+            [word] => self.hash.hash_one(word),
+            words => {
+                let mut hasher = self.hash.build_hasher();
+                words.iter().for_each(|&word| hasher.write_u64(word));
+                hasher.finish()
+            }
+        }
+    }
+
+    /// Where keys are looked for first. Brings these slots into the core's cache, all waits at
+    /// once.
+    #[inline(never)]
+    fn look_up(&self, rows: usize, keys: &[u64], places: &mut Places) {
+        let keys = keys.chunks_exact(self.plan.key_words());
+        let all = keys.zip(&mut places.0[..rows]).fold(0, |all, (key, place)| {
+            *place = self.table.place(self.hash_of(key));
+            all ^ self.table.at(*place)[0].get()
+        });
+        // Nothing is made of them; the loads must not be left out.
+        std::hint::black_box(all);
+    }
+
+    /// Counts each record in its group and says where that is, of keys of one word, as long as
+    /// there is room for new groups: gives the first whose has none.
+    #[inline(always)]
+    fn count_narrow<'a>(
+        &'a self,
+        block: &Block<'_>,
+        rows: Rows,
+        keys: &[u64],
+        places: &Places,
+        slots: &mut BlockSlots<'a>,
+    ) -> usize {
+        let mut from = rows.from;
+        loop {
+            let rows = Rows { from, ..rows };
+            let to = match self.table.pages() {
+                1 => {
+                    let (hasher, page) = (self.hash.clone(), self.table.first_page());
+                    count_in(rows, keys, slots, |_, key| page.pair(hasher.hash_one(key)))
+                }
+                _ => count_in(rows, keys, slots, |row, _| self.table.pair_at(places.0[row])),
+            };
+            if to == rows.to {
+                return to;
+            }
+            // One that is not where it is looked for first, or new.
+            let found = self.find_narrow(keys[to]);
+            match self.counted(found, block, to, &keys[to..=to]) {
+                Some(slot) => slots.setter().set(to, slot),
+                None => return to,
+            }
+            from = to + 1;
+        }
+    }
+
+    /// The same for keys of any number of words.
+    #[inline(never)]
+    fn count<'a>(
+        &'a self,
+        block: &Block<'_>,
+        rows: Rows,
+        keys: &[u64],
+        slots: &mut BlockSlots<'a>,
+    ) -> usize {
+        let keys = keys.chunks_exact(self.plan.key_words()).skip(rows.from);
+        for (row, key) in (rows.from..rows.to).zip(keys) {
+            match self.counted(self.find(key), block, row, key) {
+                Some(slot) => slots.setter().set(row, slot),
+                None => return row,
+            }
+        }
+        rows.to
+    }
+
+    /// Counts a record in the group that was found, or in a new one.
+    #[inline(always)]
+    fn counted<'a>(
+        &'a self,
+        found: Option<&'a SlotWords>,
+        block: &Block<'_>,
+        row: usize,
+        key: &[u64],
+    ) -> Option<&'a SlotWords> {
+        let Some(slot) = found else { return self.add(block, row, key) };
+        let count = &slot[self.plan.count_word()];
+        count.set(count.get() + 1);
+        Some(slot)
+    }
+
+    #[inline(always)]
+    fn find(&self, key: &[u64]) -> Option<&SlotWords> {
+        self.table.find(self.hash_of(key), |slot| is_of(slot, key))
+    }
+
+    /// The same for a key of one word.
+    #[inline(never)]
+    fn find_narrow(&self, key: u64) -> Option<&SlotWords> {
+        self.table.find(self.hash.hash_one(key), |slot| slot[0].get() == key)
+    }
+
+    /// Adds the group of a record, which is its first, and counts it; `None` where there is no room
+    /// for it, or where it would be one too many.
+    #[cold]
+    #[inline(never)]
+    fn add(&self, block: &Block<'_>, row: usize, key: &[u64]) -> Option<&SlotWords> {
+        if self.table.len() == self.groups_limit {
+            return None;
+        }
+        let rows = Rows { from: row, to: row + 1 };
+        let record = block.texts(rows, 0, self.plan.form().record_bytes).get(0);
+        let mut group = self.group.take();
+        group.clear();
+        group.extend(key);
+        group.resize(self.plan.slots().words(), 0);
+        group[self.plan.count_word()] = 1;
+        let big = self.plan.is_big_endian();
+        for lane in self.plan.lanes() {
+            lane.begin(big, record, &mut group);
+        }
+        let slot = self.table.insert_into_room(self.hash_of(key), &group);
+        self.group.set(group);
+        slot
+    }
+
+    /// Sees to it that there is room for the group of a key.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, key: &[u64]) {
+        let hash = self.hash_of(key);
+        let (hasher, key_words) = (&self.hash, self.plan.key_words());
+        self.table.make_room(hash, |slot| match key_words {
+            1 => hasher.hash_one(slot[0].get()),
+            _ => {
+                let mut hasher = hasher.build_hasher();
+                slot[..key_words].iter().for_each(|word| hasher.write_u64(word.get()));
+                hasher.finish()
+            }
+        });
+    }
+}
+
+/// Where the keys of a block are looked for first, once a table has more than one page. Holds as
+/// long as the table has no more pages.
+struct Places([SlotPlace; BLOCK_RECORDS]);
+
+impl Places {
+    #[inline(always)]
+    fn none() -> Self {
+        Places([SlotPlace::default(); BLOCK_RECORDS])
+    }
+}
+
+/// Counts each record in its group and says where that is, of keys of one word, as long as groups
+/// are in one of the two slots that `pair_of` gives for a row and its key: gives the first that is
+/// not.
+#[inline(always)]
+fn count_in<'a>(
+    rows: Rows,
+    keys: &[u64],
+    slots: &mut BlockSlots<'a>,
+    pair_of: impl Fn(usize, u64) -> (&'a SlotWords, &'a SlotWords),
+) -> usize {
+    let mut slots = slots.setter();
+    for (row, &key) in (rows.from..rows.to).zip(&keys[rows.from..rows.to]) {
+        let (first, second) = pair_of(row, key);
+        // Without a branch, since which groups had to give way depends on nothing but chance.
+        let slot = select_unpredictable(first[0].get() == key, first, second);
+        // The count stands behind the key. A free slot has none, and may have any key.
+        if slot[0].get() != key || slot[1].get() == 0 {
+            return row;
+        }
+        slot[1].set(slot[1].get() + 1);
+        slots.set(row, slot);
+    }
+    rows.to
+}
+
+#[inline(always)]
+fn is_of(slot: &SlotWords, key: &[u64]) -> bool {
+    slot.iter().map(Cell::get).zip(key).all(|(word, &key)| word == key)
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+pub(in crate::engine) mod tests;

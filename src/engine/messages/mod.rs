@@ -1,0 +1,6 @@
+//! The pure parts of the message server: users, tokens, rate limits by user, outboxes.
+
+pub(crate) mod outbox;
+pub(crate) mod token;
+pub(crate) mod user_buckets;
+pub(crate) mod users;

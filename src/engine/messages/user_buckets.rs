@@ -1,0 +1,159 @@
+//! One token bucket a user, whichever worker the user's connections are on: to connect anew does
+//! not fill it. Decides nothing about messages (the bucket does) and reads no clock.
+
+use crate::config::SWEEP_PAUSE_NS;
+use crate::wire::messages::limiter::TokenBucket;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Buckets of users, shared by all workers.
+pub(crate) struct UserBuckets {
+    rate: u32,
+    limit: usize,
+    users: Mutex<Users>,
+}
+
+#[derive(Default)]
+struct Users {
+    buckets: HashMap<Box<str>, Arc<TokenBucket>>,
+    /// No search before this.
+    sweep_at_ns: u64,
+}
+
+impl UserBuckets {
+    /// Buckets of `rate` messages a second, and as many at once, for at most `limit` users at a
+    /// time. A rate of 0 limits nobody and keeps nothing.
+    pub(crate) fn new(rate: u32, limit: usize) -> Self {
+        UserBuckets { rate, limit, users: Mutex::default() }
+    }
+
+    /// The bucket of `user`. It is the same for all who hold it at a time, and for whoever asks
+    /// before it has filled up again. None where there are `limit` others that cannot be forgotten
+    /// yet: the connection then has to make do with a bucket of its own.
+    pub(crate) fn take(&self, user: &str, now_ns: u64) -> Option<Arc<TokenBucket>> {
+        if self.rate == 0 {
+            return Some(self.new_bucket());
+        }
+        // A thread that panicked in here has left a table that is whole.
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = users.buckets.get(user) {
+            return Some(Arc::clone(bucket));
+        }
+        if users.buckets.len() >= self.limit {
+            users.sweep(now_ns);
+        }
+        if users.buckets.len() >= self.limit {
+            return None;
+        }
+        let bucket = self.new_bucket();
+        users.buckets.insert(user.into(), Arc::clone(&bucket));
+        Some(bucket)
+    }
+
+    /// Users that are remembered.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).buckets.len()
+    }
+
+    fn new_bucket(&self) -> Arc<TokenBucket> {
+        Arc::new(TokenBucket::new(self.rate, self.rate))
+    }
+}
+
+impl Users {
+    /// Forgets the buckets that nobody would miss: full, and held by no connection. A bucket is
+    /// handed out under the lock only, so one that the table alone holds cannot be taken meanwhile.
+    fn sweep(&mut self, now_ns: u64) {
+        if now_ns < self.sweep_at_ns {
+            return;
+        }
+        self.buckets.retain(|_, bucket| Arc::strong_count(bucket) > 1 || !bucket.is_full(now_ns));
+        self.sweep_at_ns = now_ns.saturating_add(SWEEP_PAUSE_NS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn connecting_anew_does_not_fill_the_bucket() {
+        let users = UserBuckets::new(3, 10);
+        let first = users.take("ann", 0).unwrap();
+        assert!((0..3).all(|_| first.try_take(0)));
+        drop(first);
+        let again = users.take("ann", 1).unwrap();
+        assert!(!again.try_take(1));
+        assert!(users.take("bob", 1).unwrap().try_take(1), "others have their own");
+    }
+
+    #[test]
+    fn connections_of_one_user_share_a_bucket() {
+        let users = UserBuckets::new(3, 10);
+        let (one, two) = (users.take("ann", 0).unwrap(), users.take("ann", 0).unwrap());
+        assert!(Arc::ptr_eq(&one, &two));
+        assert_eq!(users.len(), 1);
+    }
+
+    #[test]
+    fn at_the_limit_only_what_nobody_would_miss_is_forgotten() {
+        let users = UserBuckets::new(1, 3);
+        let held = users.take("held", 0).unwrap();
+        assert!(users.take("used", 0).unwrap().try_take(0));
+        users.take("idle", 0).unwrap();
+        assert!(users.take("new", 0).is_some(), "in the place of `idle`");
+        assert_eq!(users.len(), 3);
+        assert!(!users.take("used", 1).unwrap().try_take(1), "still remembered");
+        assert!(Arc::ptr_eq(&held, &users.take("held", 1).unwrap()));
+    }
+
+    #[test]
+    fn where_all_are_held_there_is_none_until_one_is_let_go() {
+        let users = UserBuckets::new(1, 2);
+        let held: Vec<_> = ["a", "b"].map(|user| users.take(user, 0).unwrap()).into();
+        assert!(users.take("c", 0).is_none());
+        assert!(users.take("a", 0).is_some(), "known users are served");
+        drop(held);
+        assert!(users.take("c", SWEEP_PAUSE_NS - 1).is_none(), "not searched again so soon");
+        assert!(users.take("c", SWEEP_PAUSE_NS).is_some());
+    }
+
+    #[test]
+    fn an_empty_bucket_keeps_its_place_until_it_is_full() {
+        let users = UserBuckets::new(1, 1);
+        assert!(users.take("ann", 0).unwrap().try_take(0));
+        assert!(users.take("bob", SECOND - 1).is_none());
+        assert!(users.take("bob", SECOND + SWEEP_PAUSE_NS).is_some());
+    }
+
+    #[test]
+    fn without_a_rate_nothing_is_kept() {
+        let users = UserBuckets::new(0, 0);
+        let bucket = users.take("ann", 0).unwrap();
+        assert!((0..1000).all(|_| bucket.try_take(0)));
+        assert_eq!(users.len(), 0);
+    }
+
+    /// The protocol core names no threads, so this tests its bucket too.
+    #[test]
+    fn workers_together_take_exactly_what_there_is() {
+        const RATE: u32 = 20_000;
+        let users = UserBuckets::new(RATE, 8);
+        let passed = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let bucket = users.take("ann", SECOND).expect("there is room");
+                    for _ in 0..RATE {
+                        passed.fetch_add(u32::from(bucket.try_take(SECOND)), Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert_eq!(passed.into_inner(), RATE);
+    }
+}

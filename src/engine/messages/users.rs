@@ -1,0 +1,255 @@
+//! Who may speak to the message server: a table of users and the SHA-256 of their tokens. Keeps no
+//! token, makes none (`token` does) and knows nothing of sessions.
+//!
+//! The file has a line for each user, `user:sha256:<64 lowercase hexadecimal digits>`; blank lines
+//! and lines that begin with `#` say nothing. Tokens have 256 random bits, so a fast hash is
+//! enough: there is nothing to guess that a slow one would have to protect.
+
+use crate::config::{AUTH_FILE_BYTES_MAX, AUTH_USERS_MAX, USER_BYTES_MAX};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use subtle::{Choice, ConstantTimeEq};
+
+/// What stands between a name and its hash.
+pub(crate) const SCHEME: &str = "sha256";
+const HASH_BYTES: usize = 32;
+const HASH_DIGITS: usize = 2 * HASH_BYTES;
+const LINE_BYTES_MAX: usize = USER_BYTES_MAX + 1 + SCHEME.len() + 1 + HASH_DIGITS + 1;
+
+const _: () = assert!(AUTH_USERS_MAX * LINE_BYTES_MAX <= AUTH_FILE_BYTES_MAX);
+
+type Hash = [u8; HASH_BYTES];
+
+/// The rule that a name or a line breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthRule {
+    /// Not three parts.
+    #[error("this is not a user, a scheme and a hash with `:` between them")]
+    Parts,
+    /// A scheme other than `sha256`.
+    #[error("the only scheme is {SCHEME}")]
+    Scheme,
+    /// Not 64 lowercase hexadecimal digits.
+    #[error("a hash has {HASH_DIGITS} lowercase hexadecimal digits")]
+    Hash,
+    /// A name that is empty or too long.
+    #[error("a user's name has 1 to {USER_BYTES_MAX} bytes, not {bytes}")]
+    NameLength {
+        /// Bytes that it has.
+        bytes: usize,
+    },
+    /// A name with a character that would be hard to see or would split the line.
+    #[error("a user's name may neither contain `:` or control characters nor begin with `#`")]
+    NameCharacters,
+    /// The name stands in an earlier line.
+    #[error("the user stands in line {first} already")]
+    Duplicate {
+        /// Where it stood first.
+        first: usize,
+    },
+    /// More users than [`AUTH_USERS_MAX`].
+    #[error("a file has at most {AUTH_USERS_MAX} users")]
+    Users,
+    /// Bytes that are no text.
+    #[error("this is not UTF-8")]
+    Utf8,
+}
+
+/// A line that cannot be taken. It is not shown: somebody may have put a token there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {rule}; `ringest token USER` makes a valid line")]
+pub struct AuthError {
+    /// Number of the line, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub rule: AuthRule,
+}
+
+/// Why a file gives no table.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthFileError {
+    /// The file cannot be read.
+    #[error(
+        "cannot read users from {}: {source}; `ringest token USER --auth-file {}` begins such \
+         a file",
+        path.display(), path.display()
+    )]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The file is larger than [`AUTH_FILE_BYTES_MAX`].
+    #[error(
+        "{} has more than {AUTH_FILE_BYTES_MAX} bytes; remove comments or users",
+        path.display()
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line of it cannot be taken.
+    #[error("{}, {source}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Which, and why.
+        source: AuthError,
+    },
+}
+
+/// Whether `user` can be a name.
+///
+/// # Errors
+/// [`AuthRule::NameLength`] or [`AuthRule::NameCharacters`].
+pub(crate) fn check_user(user: &str) -> Result<(), AuthRule> {
+    if user.is_empty() || user.len() > USER_BYTES_MAX {
+        return Err(AuthRule::NameLength { bytes: user.len() });
+    }
+    if user.starts_with('#') || user.contains(|c: char| c == ':' || c.is_control()) {
+        return Err(AuthRule::NameCharacters);
+    }
+    Ok(())
+}
+
+/// The hash by which a token is kept.
+pub(crate) fn hash(token: &[u8]) -> Hash {
+    Sha256::digest(token).into()
+}
+
+/// Users and the hashes of their tokens.
+#[derive(Default)]
+pub(crate) struct AuthTable {
+    users: HashMap<Box<str>, Hash>,
+}
+
+impl AuthTable {
+    /// Reads a table from the text of a file.
+    ///
+    /// # Errors
+    /// [`AuthError`] for the first line that cannot be taken.
+    pub(crate) fn parse(text: &str) -> Result<Self, AuthError> {
+        let mut users = HashMap::new();
+        for (line, entry) in (1..).zip(text.lines()) {
+            if entry.trim().is_empty() || entry.starts_with('#') {
+                continue;
+            }
+            let (user, hash) = parse_line(entry).map_err(|rule| AuthError { line, rule })?;
+            if users.contains_key(user) {
+                let first = first_line_of(user, text);
+                return Err(AuthError { line, rule: AuthRule::Duplicate { first } });
+            }
+            if users.len() == AUTH_USERS_MAX {
+                return Err(AuthError { line, rule: AuthRule::Users });
+            }
+            users.insert(user.into(), hash);
+        }
+        Ok(AuthTable { users })
+    }
+
+    /// Reads a table from a file.
+    ///
+    /// # Errors
+    /// [`AuthFileError`], with the path and the next step.
+    pub(crate) fn load(path: &Path) -> Result<Self, AuthFileError> {
+        let bytes = read_bounded(path)?;
+        let parsed = match std::str::from_utf8(&bytes) {
+            Ok(text) => AuthTable::parse(text),
+            Err(error) => {
+                let before = &bytes[..error.valid_up_to()];
+                let line = 1 + memchr::memchr_iter(b'\n', before).count();
+                Err(AuthError { line, rule: AuthRule::Utf8 })
+            }
+        };
+        parsed.map_err(|source| AuthFileError::Line { path: path.to_owned(), source })
+    }
+
+    /// Whether `token` is the one of `user`. Takes the same steps for a user that is not there, and
+    /// its time does not depend on where two hashes differ.
+    pub(crate) fn verify(&self, user: &str, token: &[u8]) -> bool {
+        const NOBODY: Hash = [0; HASH_BYTES];
+        let given = hash(token);
+        let kept = self.users.get(user);
+        let known = Choice::from(u8::from(kept.is_some()));
+        (kept.unwrap_or(&NOBODY).ct_eq(&given) & known).into()
+    }
+
+    /// Whether `user` stands in the table.
+    pub(crate) fn contains(&self, user: &str) -> bool {
+        self.users.contains_key(user)
+    }
+
+    /// Number of users.
+    pub(crate) fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Whether nobody stands in the table, so that nobody can be let in.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+}
+
+impl fmt::Debug for AuthTable {
+    /// Names and hashes stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthTable").field("users", &self.len()).finish_non_exhaustive()
+    }
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, AuthFileError> {
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells a file that is too large from one that just fits.
+    let read = File::open(path)
+        .and_then(|file| file.take(AUTH_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
+    match read {
+        Err(source) => Err(AuthFileError::Read { path: path.to_owned(), source }),
+        Ok(_) if bytes.len() > AUTH_FILE_BYTES_MAX => {
+            Err(AuthFileError::TooLarge { path: path.to_owned() })
+        }
+        Ok(_) => Ok(bytes),
+    }
+}
+
+fn parse_line(line: &str) -> Result<(&str, Hash), AuthRule> {
+    let (user, rest) = line.split_once(':').ok_or(AuthRule::Parts)?;
+    let (scheme, digits) = rest.split_once(':').ok_or(AuthRule::Parts)?;
+    check_user(user)?;
+    if scheme != SCHEME {
+        return Err(AuthRule::Scheme);
+    }
+    Ok((user, parse_hash(digits.as_bytes()).ok_or(AuthRule::Hash)?))
+}
+
+fn parse_hash(digits: &[u8]) -> Option<Hash> {
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
+    let pairs: &[[u8; 2]; HASH_BYTES] = pairs.try_into().ok()?;
+    let mut hash = [0; HASH_BYTES];
+    for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
+        *byte = nibble(*high)? << 4 | nibble(*low)?;
+    }
+    Some(hash)
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+/// Only an error asks for it, so the table need not remember lines.
+fn first_line_of(user: &str, text: &str) -> usize {
+    let is_user = |line: &str| line.split_once(':').is_some_and(|(name, _)| name == user);
+    1 + text.lines().position(is_user).expect("the user was seen before")
+}
+
+#[cfg(test)]
+#[path = "users_tests.rs"]
+mod tests;

@@ -1,0 +1,172 @@
+//! The text of the metrics, read by a naive checker and, where it is installed, by promtool; does
+//! not test who counts.
+
+use super::*;
+use crate::engine::observe::counters::{Counters, Protocol};
+use crate::engine::observe::snapshot::{CLIENT_TYPES, Facts, Rates};
+use crate::engine::stream::received::Reason;
+use crate::wire::messages::fault::Fault;
+use crate::wire::messages::frame::FrameType;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+fn text_of(counters: &Counters) -> String {
+    let facts = Facts {
+        state: EngineState::Ready,
+        uptime: Duration::from_secs(10),
+        started: Duration::from_secs(1_700_000_000),
+        resident_bytes: Some(123_456_789),
+        cores: &[0, 5],
+    };
+    exposition(Snapshot::take(counters, &facts, &Rates::default())).unwrap()
+}
+
+/// Counters of an engine that has had something of everything.
+fn busy() -> Arc<Counters> {
+    let counters = Counters::new(2);
+    let worker = &counters.workers[1];
+    worker.opened[Protocol::Messages as usize].add(12_345_678_901);
+    worker.bytes_received[Protocol::Records as usize].add(1 << 60);
+    CLIENT_TYPES.iter().for_each(|&(kind, _)| worker.messages[kind.index()].add(3));
+    Fault::ALL.iter().for_each(|&fault| worker.count_fault(fault));
+    Reason::ALL.iter().for_each(|&reason| counters.reporter.count_stream(Some(reason)));
+    worker.cpu_ns.set(1_234_567_891);
+    let mut latency = Latency::default();
+    for (microseconds, messages) in [(1, 5), (30, 100), (2_000, 20), (20_000_000, 1)] {
+        latency.record(Duration::from_micros(microseconds), messages);
+    }
+    worker.merge_message_latency(&mut latency);
+    latency.record(Duration::from_micros(400), 7);
+    worker.merge_packet_latency(&mut latency);
+    counters
+}
+
+/// Samples by name with labels; panics where the text breaks a rule of the format or of names.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let (mut families, mut samples) = (BTreeSet::new(), BTreeMap::new());
+    let (mut helped, mut family) = (String::new(), (String::new(), String::new()));
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, words) = help.split_once(' ').expect("help of a name");
+            assert!(words.ends_with('.') && words.len() > 10, "{line}");
+            helped = name.to_owned();
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').expect("type of a name");
+            assert_eq!(helped, name, "HELP comes before TYPE");
+            assert!(families.insert(name.to_owned()), "{name} comes twice");
+            assert!(name.starts_with("ringest_"), "{name}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name} {kind}");
+            family = (name.to_owned(), kind.to_owned());
+        } else {
+            let (series, value) = line.rsplit_once(' ').expect("a value behind each name");
+            let name = series.split('{').next().unwrap();
+            let of_family = match family.1.as_str() {
+                "histogram" => ["_sum", "_count", "_bucket"].map(|end| family.0.clone() + end),
+                "counter" | "gauge" => [(); 3].map(|()| family.0.clone()),
+                kind => panic!("{kind} is no type of the classic form"),
+            };
+            assert!(of_family.iter().any(|of| of == name), "{line} stands below {family:?}");
+            let value = value.parse().unwrap_or_else(|_| panic!("{line}"));
+            assert!(samples.insert(series.to_owned(), value).is_none(), "{series} comes twice");
+        }
+    }
+    assert_eq!(helped, family.0, "a family without a type");
+    samples
+}
+
+#[test]
+fn the_text_keeps_the_rules_of_its_format() {
+    for counters in [Counters::new(2), busy()] {
+        let samples = samples(&text_of(&counters));
+        assert!(samples.len() > 80, "{samples:?}");
+        assert!(samples.values().all(|value| value.is_finite() && *value >= 0.0), "{samples:?}");
+    }
+}
+
+#[test]
+fn every_error_is_there_from_the_start_with_zero() {
+    let samples = samples(&text_of(&Counters::new(2)));
+    let series = |listener, reason| {
+        format!("ringest_errors_total{{listener=\"{listener}\",reason=\"{reason}\"}}")
+    };
+    for reason in Reason::ALL {
+        assert_eq!(samples[&series("records", reason.as_str())], 0.0);
+    }
+    for fault in Fault::ALL {
+        assert_eq!(samples[&series("messages", fault.as_str())], 0.0);
+    }
+    let errors = samples.keys().filter(|series| series.starts_with("ringest_errors_total")).count();
+    assert_eq!(errors, Reason::ALL.len() + Fault::ALL.len());
+}
+
+#[test]
+fn counts_stand_under_their_names() {
+    let counters = busy();
+    counters.workers[0].messages[FrameType::Pong.index()].add(1);
+    let samples = samples(&text_of(&counters));
+    assert_eq!(samples["ringest_connections_total{listener=\"messages\"}"], 12_345_678_901.0);
+    assert_eq!(samples["ringest_connections_active{listener=\"records\"}"], 0.0);
+    assert_eq!(samples["ringest_core_connections_active{core=\"5\"}"], 12_345_678_901.0);
+    assert_eq!(samples["ringest_core_cpu_seconds_total{core=\"5\"}"], 1.234567891);
+    assert_eq!(samples["ringest_messages_total{type=\"broadcast\"}"], 3.0);
+    assert!(samples.keys().all(|series| !series.contains("pong")), "a server's type");
+    assert_eq!(samples["ringest_process_resident_memory_bytes"], 123_456_789.0);
+    assert_eq!(samples["ringest_ready"], 1.0);
+    // Whole numbers stay whole, however large.
+    let text = text_of(&counters);
+    assert!(text.contains(&format!("{{listener=\"records\"}} {}\n", 1_u64 << 60)), "{text}");
+}
+
+#[test]
+fn buckets_grow_up_to_the_count() {
+    let samples = samples(&text_of(&busy()));
+    let bucket = "ringest_message_latency_seconds_bucket{le=\"";
+    let mut buckets: Vec<(f64, f64)> = samples
+        .iter()
+        .filter_map(|(series, &count)| {
+            let bound = series.strip_prefix(bucket)?.strip_suffix("\"}")?;
+            Some((bound.parse().unwrap(), count))
+        })
+        .collect();
+    buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
+    assert_eq!(buckets.len(), LATENCY_BOUNDS_NS.len() + 1);
+    assert!(buckets.is_sorted_by_key(|&(_, count)| count), "{buckets:?}");
+    assert_eq!(buckets.last(), Some(&(f64::INFINITY, 126.0)));
+    assert_eq!(samples["ringest_message_latency_seconds_count"], 126.0);
+    let within = |bound: f64| buckets.iter().find(|bucket| bucket.0 == bound).unwrap().1;
+    assert_eq!(
+        (within(5e-6), within(5e-5), within(1e-2), within(10.0)),
+        (5.0, 105.0, 125.0, 125.0)
+    );
+    let sum = samples["ringest_message_latency_seconds_sum"];
+    assert!((sum - 20.043_005).abs() < 1e-9, "{sum}");
+    let of_packets = |rest: &str| samples[&format!("ringest_packet_latency_seconds_{rest}")];
+    assert_eq!(
+        (of_packets("bucket{le=\"0.00025\"}"), of_packets("bucket{le=\"0.0005\"}")),
+        (0.0, 7.0)
+    );
+    assert_eq!((of_packets("count"), of_packets("sum")), (7.0, 0.0028));
+}
+
+#[test]
+fn promtool_has_nothing_to_complain_about() {
+    for counters in [Counters::new(2), busy()] {
+        let promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let Ok(mut promtool) = promtool else {
+            println!("skipped: promtool is not installed (Debian package prometheus)");
+            return;
+        };
+        let text = text_of(&counters);
+        promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = promtool.wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    }
+}

@@ -1,0 +1,358 @@
+//! What a result must be, for tests: each record read byte by byte as its schema says, groups in a
+//! map, sums in 128 bits. Shares no decoding and no aggregation with what it checks.
+
+use crate::engine::aggregate::{FinishedGroups, GroupColumn, Grouped, Value};
+use crate::wire::schema::{Aggregate, Endian, Field, Function, Kind, Schema};
+use std::collections::BTreeMap;
+
+/// What stands in a field.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum NaiveCell {
+    /// An integer, or a bool as 0 and 1.
+    Integer(i128),
+    /// A number with a fraction.
+    Float(f64),
+    /// The value of a text, or bytes.
+    Bytes(Vec<u8>),
+}
+
+impl NaiveCell {
+    fn integer(&self) -> i128 {
+        match self {
+            NaiveCell::Integer(value) => *value,
+            other => panic!("{other:?} is no integer"),
+        }
+    }
+
+    fn float(&self) -> f64 {
+        match self {
+            NaiveCell::Integer(value) => *value as f64,
+            NaiveCell::Float(value) => *value,
+            NaiveCell::Bytes(bytes) => panic!("{bytes:?} is no number"),
+        }
+    }
+}
+
+/// Reads a field of a record.
+pub(crate) fn read(field: &Field, endian: Endian, record: &[u8]) -> NaiveCell {
+    let bytes = &record[field.offset..field.offset + field.kind.width()];
+    let mut number = 0u64;
+    for i in 0..bytes.len().min(8) {
+        let next = match endian {
+            Endian::Big => bytes[i],
+            Endian::Little => bytes[bytes.len() - 1 - i],
+        };
+        number = number << 8 | u64::from(next);
+    }
+    let unsigned = i128::from(number);
+    let bits = 8 * bytes.len();
+    match field.kind {
+        Kind::U8 | Kind::U16 | Kind::U32 | Kind::U64 => NaiveCell::Integer(unsigned),
+        Kind::I8 | Kind::I16 | Kind::I32 | Kind::I64 => {
+            let is_negative = number >> (bits - 1) == 1;
+            NaiveCell::Integer(if is_negative { unsigned - (1 << bits) } else { unsigned })
+        }
+        Kind::F32 => NaiveCell::Float(f64::from(f32::from_bits(number as u32))),
+        Kind::F64 => NaiveCell::Float(f64::from_bits(number)),
+        Kind::Bool => NaiveCell::Integer(i128::from(number != 0)),
+        Kind::Bytes { .. } => NaiveCell::Bytes(bytes.to_vec()),
+        Kind::Text { padding, .. } => {
+            let mut value = bytes.to_vec();
+            while matches!(
+                (value.last(), padding.nul, padding.space),
+                (Some(0), true, _) | (Some(b' '), _, true)
+            ) {
+                value.pop();
+            }
+            NaiveCell::Bytes(value)
+        }
+        Kind::Skip { .. } => panic!("skipped bytes are nothing"),
+    }
+}
+
+/// Keys in the order of results: numbers by value, texts by their bytes.
+type Key = Vec<(i128, Vec<u8>)>;
+
+/// The records of each group, in the order of the groups and in that of their arrival.
+fn groups<'a>(schema: &Schema, records: &'a [Vec<u8>]) -> BTreeMap<Key, Vec<&'a [u8]>> {
+    let mut groups: BTreeMap<Key, Vec<&[u8]>> = BTreeMap::new();
+    for record in records {
+        let key = schema.keys().map(|field| match read(field, schema.endian(), record) {
+            NaiveCell::Integer(value) => (value, Vec::new()),
+            NaiveCell::Bytes(bytes) => (0, bytes),
+            NaiveCell::Float(_) => panic!("no key has a fraction"),
+        });
+        groups.entry(key.collect()).or_default().push(record);
+    }
+    groups
+}
+
+/// What a cell of a result must be.
+#[derive(Debug)]
+enum NaiveExpectation {
+    /// Exactly this.
+    Exact(NaiveCell),
+    /// A number as near to this.
+    Near { value: f64, tolerance: f64 },
+    /// A number whose square is as near to this.
+    SquareNear { value: f64, tolerance: f64 },
+    /// Nothing.
+    Null,
+    /// It depends on the order of adding, or goes beyond binary64.
+    Any,
+}
+
+/// Compares a result with what the records make.
+///
+/// # Errors
+/// The first difference.
+pub(crate) fn compare(
+    schema: &Schema,
+    records: &[Vec<u8>],
+    finished: &FinishedGroups,
+) -> Result<(), String> {
+    let grouped = &finished.grouped;
+    let groups = groups(schema, records);
+    let columns = grouped.columns();
+    compare_columns(schema, grouped, &columns)?;
+    if grouped.len() != groups.len() {
+        return Err(format!("{} groups, expected {}", grouped.len(), groups.len()));
+    }
+    let mut overflowed = vec![false; columns.len()];
+    for (row, records) in groups.values().enumerate() {
+        let first = records[0];
+        let keys = schema.keys().map(|field| {
+            (field.kind, NaiveExpectation::Exact(read(field, schema.endian(), first)))
+        });
+        let made = schema.aggregates().iter().map(|&aggregate| expect(schema, aggregate, records));
+        for (i, (kind, expected)) in keys.chain(made).enumerate() {
+            let (column, value) = (columns[i], columns[i].value(row));
+            if !is_as_expected(kind, &expected, value) {
+                let name = column.name();
+                return Err(format!(
+                    "{name} of group {row} ({} records) is {value:?}, expected {expected:?}",
+                    records.len()
+                ));
+            }
+            let is_sum = column.name().ends_with("_sum");
+            overflowed[i] |= is_sum && matches!(expected, NaiveExpectation::Null);
+        }
+    }
+    let names = columns.iter().zip(overflowed).filter(|(_, over)| *over);
+    let names: Vec<String> = names.map(|(column, _)| column.name().to_owned()).collect();
+    if names != finished.overflowed {
+        return Err(format!("overflowed are {:?}, expected {names:?}", finished.overflowed));
+    }
+    Ok(())
+}
+
+/// The same, where a difference is the end of a test.
+pub(crate) fn assert_same(schema: &Schema, records: &[Vec<u8>], finished: &FinishedGroups) {
+    if let Err(difference) = compare(schema, records, finished) {
+        panic!("{difference}\n{schema:#?}");
+    }
+}
+
+/// The names and types of a result's columns, as the protocol's document says them.
+fn compare_columns(
+    schema: &Schema,
+    grouped: &Grouped,
+    columns: &[GroupColumn<'_>],
+) -> Result<(), String> {
+    let mut expected: Vec<(String, &str)> =
+        schema.keys().map(|key| (key.name.clone(), key.kind.name())).collect();
+    for &aggregate in schema.aggregates() {
+        expected.push(match aggregate {
+            Aggregate::Count => ("count".to_owned(), "u64"),
+            Aggregate::Of { field, function } => {
+                let Field { name, kind, .. } = &schema.fields()[field];
+                (format!("{name}_{}", function.name()), type_of(function, *kind))
+            }
+        });
+    }
+    let found: Vec<(String, &str)> =
+        columns.iter().map(|column| (column.name().to_owned(), column.type_name())).collect();
+    if found != expected {
+        return Err(format!("columns are {found:?}, expected {expected:?}"));
+    }
+    // One chunk a column, as those who read it are promised.
+    match grouped.frame().columns().iter().all(|column| column.n_chunks() == 1) {
+        true => Ok(()),
+        false => Err("a column has several chunks".to_owned()),
+    }
+}
+
+fn type_of(function: Function, kind: Kind) -> &'static str {
+    match (function, kind) {
+        (Function::Mean | Function::Var | Function::Std, _) => "f64",
+        (Function::Sum, Kind::F32 | Kind::F64) => "f64",
+        (Function::Sum, Kind::I8 | Kind::I16 | Kind::I32 | Kind::I64) => "i64",
+        (Function::Sum, _) => "u64",
+        _ => kind.name(),
+    }
+}
+
+/// What an aggregate of a group must be, and of which type its cell is.
+fn expect(schema: &Schema, aggregate: Aggregate, records: &[&[u8]]) -> (Kind, NaiveExpectation) {
+    let Aggregate::Of { field, function } = aggregate else {
+        return (Kind::U64, NaiveExpectation::Exact(NaiveCell::Integer(records.len() as i128)));
+    };
+    let field = &schema.fields()[field];
+    let values: Vec<NaiveCell> =
+        records.iter().map(|record| read(field, schema.endian(), record)).collect();
+    let kind = field.kind;
+    match function {
+        Function::First => (kind, NaiveExpectation::Exact(values[0].clone())),
+        Function::Last => (kind, NaiveExpectation::Exact(values[values.len() - 1].clone())),
+        Function::Min => (kind, NaiveExpectation::Exact(extreme(kind, &values, |a, b| a < b))),
+        Function::Max => (kind, NaiveExpectation::Exact(extreme(kind, &values, |a, b| a > b))),
+        Function::Sum => sum(kind, &values),
+        Function::Mean => (Kind::F64, mean(kind, &values)),
+        Function::Var => (Kind::F64, variance(&values)),
+        Function::Std => (
+            Kind::F64,
+            match variance(&values) {
+                NaiveExpectation::Near { value, tolerance } => {
+                    NaiveExpectation::SquareNear { value, tolerance }
+                }
+                other => other,
+            },
+        ),
+    }
+}
+
+/// The value that is beyond all others; NaN is none where there is a number.
+fn extreme(kind: Kind, values: &[NaiveCell], is_beyond: impl Fn(f64, f64) -> bool) -> NaiveCell {
+    if !kind.is_float() {
+        let integers = || values.iter().map(NaiveCell::integer);
+        // Which of the two is asked for.
+        let value = if is_beyond(0.0, 1.0) { integers().min() } else { integers().max() };
+        return NaiveCell::Integer(value.expect("a group has a record"));
+    }
+    let mut found = f64::NAN;
+    for value in values.iter().map(NaiveCell::float).filter(|value| !value.is_nan()) {
+        if found.is_nan() || is_beyond(value, found) {
+            found = value;
+        }
+    }
+    NaiveCell::Float(found)
+}
+
+fn exact_sum(values: &[NaiveCell]) -> i128 {
+    values.iter().map(NaiveCell::integer).sum()
+}
+
+fn sum(kind: Kind, values: &[NaiveCell]) -> (Kind, NaiveExpectation) {
+    if kind.is_float() {
+        return (Kind::F64, float_sum(values));
+    }
+    let sum = exact_sum(values);
+    let (kind, fits) = match kind.is_signed() {
+        true => (Kind::I64, i64::try_from(sum).is_ok()),
+        false => (Kind::U64, u64::try_from(sum).is_ok()),
+    };
+    (
+        kind,
+        if fits {
+            NaiveExpectation::Exact(NaiveCell::Integer(sum))
+        } else {
+            NaiveExpectation::Null
+        },
+    )
+}
+
+/// As IEEE 754 says, whatever the order; near where that matters.
+fn float_sum(values: &[NaiveCell]) -> NaiveExpectation {
+    let values = || values.iter().map(NaiveCell::float);
+    let has = |special: f64| values().any(|value| value == special);
+    let size: f64 = values().filter(|value| value.is_finite()).map(f64::abs).sum();
+    if values().any(f64::is_nan) || has(f64::INFINITY) && has(f64::NEG_INFINITY) {
+        NaiveExpectation::Exact(NaiveCell::Float(f64::NAN))
+    } else if !size.is_finite() {
+        NaiveExpectation::Any
+    } else if values().any(f64::is_infinite) {
+        NaiveExpectation::Exact(NaiveCell::Float(values().sum()))
+    } else {
+        NaiveExpectation::Near { value: values().sum(), tolerance: 1e-9 * size }
+    }
+}
+
+fn mean(kind: Kind, values: &[NaiveCell]) -> NaiveExpectation {
+    let count = values.len() as f64;
+    if !kind.is_float() {
+        return NaiveExpectation::Exact(NaiveCell::Float(exact_sum(values) as f64 / count));
+    }
+    match float_sum(values) {
+        NaiveExpectation::Near { value, tolerance } => {
+            NaiveExpectation::Near { value: value / count, tolerance: tolerance / count }
+        }
+        other => other,
+    }
+}
+
+/// In two passes: the mean, and the squared distances from it.
+fn variance(values: &[NaiveCell]) -> NaiveExpectation {
+    let values: Vec<f64> = values.iter().map(NaiveCell::float).collect();
+    let count = values.len() as f64;
+    let largest = values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+    if values.len() < 2 {
+        return NaiveExpectation::Null;
+    }
+    if values.iter().any(|value| !value.is_finite()) {
+        return NaiveExpectation::Exact(NaiveCell::Float(f64::NAN));
+    }
+    if !(largest * largest * 4.0 * count).is_finite() {
+        return NaiveExpectation::Any;
+    }
+    let mean = values.iter().map(|value| value / count).sum::<f64>();
+    let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
+    let value = squares / (count - 1.0);
+    // One pass loses some digits of the distances where they are small beside the values: Chan,
+    // Golub and LeVeque 1983 say n times epsilon times the condition, which is this.
+    let lost = 4.0 * count * f64::EPSILON * largest;
+    NaiveExpectation::Near { value, tolerance: 1e-9 * value + lost * value.sqrt() + lost * lost }
+}
+
+fn is_as_expected(kind: Kind, expected: &NaiveExpectation, value: Value<'_>) -> bool {
+    match (expected, value) {
+        (NaiveExpectation::Null, value) => value == Value::Null,
+        (NaiveExpectation::Exact(cell), value) => is_cell(kind, cell, value),
+        (NaiveExpectation::Any, Value::Float(_)) => true,
+        (NaiveExpectation::Near { value, tolerance }, Value::Float(found)) => {
+            (found - value).abs() <= *tolerance
+        }
+        (NaiveExpectation::SquareNear { value, tolerance }, Value::Float(found)) => {
+            found >= 0.0 && (found * found - value).abs() <= *tolerance + 1e-12 * value
+        }
+        _ => false,
+    }
+}
+
+/// Whether a cell of a type holds exactly this.
+fn is_cell(kind: Kind, cell: &NaiveCell, value: Value<'_>) -> bool {
+    match (kind, cell, value) {
+        (Kind::Text { .. }, NaiveCell::Bytes(bytes), Value::Text(found)) => shown(bytes) == found,
+        (Kind::Bytes { .. }, NaiveCell::Bytes(bytes), Value::Bytes(found)) => bytes == found,
+        (Kind::Bool, &NaiveCell::Integer(value), Value::Bool(found)) => (value == 1) == found,
+        (_, &NaiveCell::Integer(value), Value::Signed(found)) => {
+            kind.is_signed() && i128::from(found) == value
+        }
+        (_, &NaiveCell::Integer(value), Value::Unsigned(found)) => {
+            !kind.is_signed() && i128::from(found) == value
+        }
+        (_, &NaiveCell::Float(value), Value::Float(found)) => {
+            value == found || value.is_nan() && found.is_nan()
+        }
+        _ => false,
+    }
+}
+
+/// Text as results show it.
+fn shown(bytes: &[u8]) -> String {
+    let shown = bytes.iter().map(|&byte| match byte {
+        b'\\' => "\\\\".to_owned(),
+        b' '..=b'~' => char::from(byte).to_string(),
+        _ => format!("\\x{:x}{:x}", byte / 16, byte % 16),
+    });
+    shown.collect()
+}

@@ -1,0 +1,263 @@
+//! A stream in any pieces gives the rows of the stream in one piece: the oracle reads the whole
+//! stream byte by byte and shares no code with what it checks.
+
+use super::*;
+use crate::engine::groups::columns::{Column, PartialSet};
+use crate::wire::schema::Schema;
+use proptest::prelude::*;
+
+const RECORD: usize = 267;
+
+fn plan() -> Arc<Plan> {
+    Plan::new(Schema::built_in())
+}
+
+/// Key, B, bits of C, D, text: comparable, NaN included.
+type IntakeRow = (u32, u64, u64, i8, Vec<u8>);
+
+/// Reads a whole, right stream.
+fn naive(stream: &[u8]) -> (Vec<IntakeRow>, Counts) {
+    let mut rows = Vec::new();
+    let mut counts = Counts { bytes: stream.len() as u64, ..Counts::default() };
+    let mut at = 0;
+    while at < stream.len() {
+        let length = stream[at..at + 4].iter().fold(0, |n, &byte| n * 256 + usize::from(byte));
+        counts.packets += 1;
+        for record in stream[at + 4..at + length].chunks(RECORD) {
+            if record.iter().all(|&byte| byte == 0) {
+                counts.bytes_after_end = (stream.len() - at - length) as u64;
+                return (rows, counts);
+            }
+            let number = |range: Range<usize>| {
+                record[range].iter().fold(0u32, |n, &byte| n << 8 | u32::from(byte))
+            };
+            let c = f64::from(f32::from_bits(number(6..10)));
+            let c = if c.is_nan() { f64::NAN } else { c };
+            let mut text = record[11..].to_vec();
+            while text.last().is_some_and(|&byte| byte == 0 || byte == 32) {
+                text.pop();
+            }
+            let d = number(10..11) as u8 as i8;
+            rows.push((number(0..4), u64::from(number(4..6)), c.to_bits(), d, text));
+            counts.records += 1;
+        }
+        at += length;
+    }
+    (rows, counts)
+}
+
+/// Feeds a stream in pieces that end at `cuts`, through a buffer and column sets of the given
+/// sizes, as a connection does.
+fn feed(
+    stream: &[u8],
+    cuts: &[usize],
+    buffer_bytes: usize,
+    batch_rows: usize,
+) -> (Vec<IntakeRow>, Counts) {
+    let mut intake = RecordIntake::new(&plan(), &Config::default(), buffer_bytes);
+    let mut buffer = vec![0xaa; buffer_bytes];
+    let mut set = ColumnSet::with_rows(&plan(), batch_rows);
+    let mut all = Vec::new();
+    let mut at = 0;
+    for &end in cuts.iter().chain([&stream.len()]) {
+        while at < end {
+            let free = intake.free();
+            let bytes = free.len().min(end - at);
+            buffer[free.start..free.start + bytes].copy_from_slice(&stream[at..at + bytes]);
+            at += bytes;
+            intake.handle_read(bytes);
+            while intake.poll_rows(&buffer, &mut set).expect("a right stream") == NextStep::Rows {
+                append(&mut all, &mut set);
+            }
+            append(&mut all, &mut set);
+            intake.compact(&mut buffer);
+            assert!(intake.waiting_bytes() < RECORD && !intake.free().is_empty());
+        }
+    }
+    let counts = intake.counts();
+    let texts = intake.into_texts();
+    let rows = all.into_iter().map(|(key, b, c, d)| {
+        let c = if c.is_nan() { f64::NAN } else { c };
+        ((key >> 32) as u32, b, c.to_bits(), d, text_of(&texts, key))
+    });
+    (rows.collect(), counts)
+}
+
+fn text_of(texts: &[Texts], key: u64) -> Vec<u8> {
+    texts[0].get((key & 0xffff_ffff) as usize).to_vec()
+}
+
+fn append(all: &mut Vec<(u64, u64, f64, i8)>, set: &mut ColumnSet) {
+    let [Column::Unsigned(b), Column::Float(c), Column::Signed(d)] = &set.values[..] else {
+        panic!("B, C and D: {:?}", set.values);
+    };
+    for row in 0..set.rows() {
+        all.push((set.keys[0][row], b[row], c[row], i8::try_from(d[row]).unwrap()));
+    }
+    set.clear();
+}
+
+/// A record whose bytes depend on its number, with one of several texts and paddings.
+fn record(number: u32) -> Vec<u8> {
+    let mut record: Vec<u8> = number.wrapping_mul(2_654_435_761).to_be_bytes().to_vec();
+    record.extend((number as u16).to_be_bytes());
+    record.extend((number as f32 * 1.5e30).to_be_bytes());
+    record.push(number as u8);
+    record.extend(format!("text {}", number % 7).bytes());
+    let nul_end = RECORD - (number as usize * 31) % 240;
+    record.resize(record.len().max(nul_end), 0);
+    record.resize(RECORD, b' ');
+    record
+}
+
+fn packet(records: &[Vec<u8>]) -> Vec<u8> {
+    let length = (4 + records.len() * RECORD) as u32;
+    [&length.to_be_bytes()[..], &records.concat()].concat()
+}
+
+/// Packets of the given sizes; the last gets the end record on top.
+fn stream(sizes: &[usize]) -> Vec<u8> {
+    let mut number = 0;
+    let mut packets: Vec<Vec<Vec<u8>>> = Vec::new();
+    for &size in sizes {
+        packets.push(
+            (0..size)
+                .map(|_| {
+                    number += 1;
+                    record(number)
+                })
+                .collect(),
+        );
+    }
+    packets.last_mut().unwrap().push(vec![0; RECORD]);
+    packets.iter().flat_map(|records| packet(records)).collect()
+}
+
+#[test]
+fn every_two_way_split_and_byte_by_byte() {
+    let stream = stream(&[3]);
+    assert_eq!(stream.len(), 1072);
+    let whole = naive(&stream);
+    for cut in 0..=stream.len() {
+        assert_eq!(feed(&stream, &[cut], 4096, 100), whole, "cut at {cut}");
+    }
+    let every: Vec<usize> = (0..stream.len()).collect();
+    assert_eq!(feed(&stream, &every, 4096, 100), whole);
+}
+
+#[test]
+fn ten_thousand_random_three_way_splits() {
+    let stream = stream(&[4, 1, 2, 3]);
+    let whole = naive(&stream);
+    let mut random = fastrand::Rng::with_seed(3);
+    for _ in 0..10_000 {
+        let mut cuts = [random.usize(..stream.len()), random.usize(..stream.len())];
+        cuts.sort_unstable();
+        assert_eq!(feed(&stream, &cuts, 4096, 1 + random.usize(..8)), whole, "{cuts:?}");
+    }
+}
+
+#[test]
+fn a_thousand_packets_in_one_read() {
+    let stream = stream(&[4; 1000]);
+    let whole = naive(&stream);
+    assert_eq!(whole.1.packets, 1000);
+    for batch_rows in [1, 1000, 4000] {
+        assert_eq!(feed(&stream, &[], 2 << 20, batch_rows), whole);
+    }
+}
+
+#[test]
+fn what_follows_the_end_is_counted_in_any_pieces() {
+    let stream = [stream(&[2]), vec![0xee; 300]].concat();
+    let whole = naive(&stream);
+    assert_eq!((whole.1.packets, whole.1.bytes_after_end), (1, 300));
+    for cut in 0..=stream.len() {
+        assert_eq!(feed(&stream, &[cut], 4096, 100), whole, "cut at {cut}");
+    }
+}
+
+#[test]
+fn rows_before_a_refusal_are_kept() {
+    let config = Config::default();
+    let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes);
+    let mut buffer = [packet(&[record(1), record(2)]), vec![0, 0, 0, 5]].concat();
+    let bytes = buffer.len();
+    buffer.resize(config.buffer_bytes, 0);
+    intake.handle_read(bytes);
+    let mut set = ColumnSet::with_rows(&plan(), 10);
+    let violation = Violation::LengthBelowMinimum { length: 5, min: 271 };
+    let refused = Err(Refused::Packet(violation));
+    assert_eq!(intake.poll_rows(&buffer, &mut set), refused);
+    assert_eq!((set.rows(), intake.counts().records, intake.counts().packets), (2, 2, 1));
+}
+
+proptest! {
+    #[test]
+    fn any_packets_in_any_pieces_through_any_buffer(
+        sizes in proptest::collection::vec(1usize..40, 1..12),
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..20),
+        buffer_bytes in 4096usize..9000,
+        batch_rows in 1usize..50,
+    ) {
+        let stream = stream(&sizes);
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len())).collect();
+        cuts.sort_unstable();
+        prop_assert_eq!(feed(&stream, &cuts, buffer_bytes, batch_rows), naive(&stream));
+    }
+}
+
+/// A stream through the fold gives the sums of its rows, and `Counts` as the rows do.
+#[test]
+fn groups_are_those_of_the_rows_in_any_pieces() {
+    let stream = stream(&[40, 1, 700, 3]);
+    let (rows, counts) = naive(&stream);
+    let mut expected = std::collections::BTreeMap::new();
+    for (a, b, c, d, text) in rows {
+        let sum = expected.entry((a, text)).or_insert((0, 0.0, i64::MAX, 0));
+        *sum = (sum.0 + b, sum.1 + f64::from_bits(c), sum.2.min(d.into()), sum.3 + 1);
+    }
+    for piece_bytes in [1, 300, 4096, 1 << 20] {
+        let config = Config::default();
+        let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes);
+        let mut buffer = vec![0xaa; config.buffer_bytes];
+        let mut groups = GroupTable::with_limits(&plan(), 1000, 1 << 20);
+        let mut rest = &stream[..];
+        while !rest.is_empty() {
+            let free = intake.free();
+            let bytes = free.len().min(piece_bytes).min(rest.len());
+            buffer[free.start..free.start + bytes].copy_from_slice(&rest[..bytes]);
+            rest = &rest[bytes..];
+            intake.handle_read(bytes);
+            while intake.poll_groups(&buffer, &mut groups).unwrap() == NextStep::Rows {}
+            intake.compact(&mut buffer);
+        }
+        assert_eq!((intake.counts(), groups.rows()), (counts, counts.records));
+        let texts = intake.into_texts();
+        let mut set = PartialSet::with_rows(&plan(), groups.groups());
+        groups.partials().for_each(|partial| set.push(partial));
+        let [Column::Unsigned(b), Column::Float(c), Column::Signed(d)] = &set.parts[..] else {
+            panic!("sum of B, sum of C, minimum of D: {:?}", set.parts);
+        };
+        let found = set.keys[0].iter().enumerate().map(|(i, &key)| {
+            (((key >> 32) as u32, text_of(&texts, key)), (b[i], c[i], d[i], set.counts[i]))
+        });
+        assert_eq!(found.collect::<std::collections::BTreeMap<_, _>>(), expected);
+    }
+}
+
+/// Packets of two, ten groups, five allowed: the sixth record is the first that is not received.
+#[test]
+fn a_group_too_many_stops_the_stream_before_its_record() {
+    let config = Config { groups_limit: 5, ..Config::default() };
+    let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes);
+    let record = |a: u32| [&a.to_be_bytes()[..], &[1; 7], &[b' '; 256]].concat();
+    let mut buffer: Vec<u8> =
+        (0..5).flat_map(|n| packet(&[record(2 * n), record(2 * n + 1)])).collect();
+    intake.handle_read(buffer.len());
+    buffer.resize(config.buffer_bytes, 0);
+    let mut groups = GroupTable::with_limits(&plan(), config.groups_limit, 1 << 20);
+    let refused = Err(Refused::Groups { limit: 5 });
+    assert_eq!(intake.poll_groups(&buffer, &mut groups), refused);
+    assert_eq!((intake.counts().records, intake.counts().packets, groups.groups()), (5, 2, 5));
+}

@@ -1,0 +1,28 @@
+//! What the project's own tests and benchmarks reach of the engine. Not an interface: any release
+//! may change it.
+
+pub use crate::config::{
+    AggregateMode, Config, FOLD_ROWS, FOLD_ROWS_MAX, SCHEMA_FILE_BYTES_MAX, TlsOptions, limits,
+};
+pub use crate::engine::aggregate::{GroupAggregate, Grouped, Value, create_pool};
+pub use crate::engine::decode::decoder::Decoder;
+pub use crate::engine::decode::texts::Texts;
+pub use crate::engine::groups::columns::{Column, ColumnSet, PartialSet};
+pub use crate::engine::groups::plan::Plan;
+pub use crate::engine::groups::table::GroupTable;
+pub use crate::engine::observe::counters::{Counters, WorkerTally};
+pub use crate::engine::observe::metrics::exposition;
+pub use crate::engine::observe::snapshot::{EngineState, Facts, Rates, Snapshot};
+pub use crate::engine::stream::received::{BufferKind, Reason};
+pub use crate::runtime::admin::listener::{AdminState, start as start_admin};
+pub use crate::runtime::host::listener::{RECORDS, listen};
+pub use crate::runtime::results::report::Report;
+pub use crate::runtime::results::reporter::Sink;
+pub use crate::runtime::ring::{Buffers, read, runtime as ring_runtime};
+pub use crate::runtime::server::engine::Engine;
+pub use crate::runtime::tls::certs::{
+    CertSpec, Generated, Pair, generate as generate_certificates,
+};
+pub use crate::wire::messages::fault::Fault;
+pub use crate::wire::records::packets::{Ends, Run};
+pub use crate::wire::text::Padding;

@@ -1,0 +1,222 @@
+//! One admin connection: HTTP by hyper, and a deadline at every moment of its life. Knows nothing
+//! of what is shown.
+//!
+//! ```text
+//!   accepted ──▶ Head ──head is there──▶ Reply ──reply is written──▶ Idle ──first byte──▶ Head …
+//!                  └──────────no request, or the last reply─────────┴──▶ Linger ──▶ closed
+//! ```
+//!
+//! Each phase has a time after which the connection is closed as it is.
+
+use super::site::Site;
+use crate::config::{
+    ADMIN_CONNECTIONS, ADMIN_HEAD_BYTES, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE_TIMEOUT, ADMIN_LINGER,
+    ADMIN_LINGER_BYTES, ADMIN_REPLY_TIMEOUT,
+};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn, ready};
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+
+/// hyper takes no smaller limit.
+const _: () = assert!(ADMIN_HEAD_BYTES >= 8 << 10);
+
+/// Limits of the admin listener; the defaults are the constants of `config`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Connections at one time.
+    pub connections: usize,
+    /// Longest time for the head of a request.
+    pub head: Duration,
+    /// Longest time for its reply.
+    pub reply: Duration,
+    /// Longest silence between two requests.
+    pub idle: Duration,
+    /// How long a client may go on sending after the last reply.
+    pub linger: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: ADMIN_CONNECTIONS,
+            head: ADMIN_HEAD_TIMEOUT,
+            reply: ADMIN_REPLY_TIMEOUT,
+            idle: ADMIN_IDLE_TIMEOUT,
+            linger: ADMIN_LINGER,
+        }
+    }
+}
+
+/// Serves one connection until it ends or a deadline of its phase has passed.
+pub(crate) async fn serve(stream: TcpStream, site: Rc<Site>, limits: Limits) {
+    // Without it the end of a long reply could wait for the client's acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let progress = Rc::new(RequestProgress::new());
+    let socket = Watched {
+        stream: TokioIo::new(stream),
+        progress: Rc::clone(&progress),
+        discarded_bytes: 0,
+    };
+    let service = service_fn(|request: Request<Incoming>| {
+        progress.enter(RequestPhase::Reply);
+        ready(Ok::<_, Infallible>(site.reply(&request)))
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .max_buf_size(ADMIN_HEAD_BYTES)
+            .max_header_size(ADMIN_HEAD_BYTES)
+            .header_read_timeout(None)
+            .serve_connection(socket, service)
+    );
+    let mut deadline = pin!(sleep_until(progress.deadline(&limits)));
+    poll_fn(|context| {
+        // What a client did wrong, it was told, or it is gone: nothing is left to be done.
+        if connection.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        let until = progress.deadline(&limits);
+        if deadline.deadline() != until {
+            deadline.as_mut().reset(until);
+        }
+        deadline.as_mut().poll(context)
+    })
+    .await;
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RequestPhase {
+    /// The rest of a request's head.
+    Head,
+    /// The client taking the reply.
+    Reply,
+    /// The next request, or none.
+    Idle,
+    /// The client closing its side.
+    Linger,
+}
+
+/// Where a connection stands, seen by its socket and by its deadline.
+struct RequestProgress {
+    phase: Cell<RequestPhase>,
+    since: Cell<Instant>,
+}
+
+impl RequestProgress {
+    fn new() -> Self {
+        RequestProgress { phase: Cell::new(RequestPhase::Head), since: Cell::new(Instant::now()) }
+    }
+
+    fn enter(&self, phase: RequestPhase) {
+        self.phase.set(phase);
+        self.since.set(Instant::now());
+    }
+
+    /// Enters `to` where `from` is what was waited for.
+    fn advance(&self, from: RequestPhase, to: RequestPhase) {
+        if self.phase.get() == from {
+            self.enter(to);
+        }
+    }
+
+    fn deadline(&self, limits: &Limits) -> Instant {
+        let limit = match self.phase.get() {
+            RequestPhase::Head => limits.head,
+            RequestPhase::Reply => limits.reply,
+            RequestPhase::Idle => limits.idle,
+            RequestPhase::Linger => limits.linger,
+        };
+        self.since.get() + limit
+    }
+}
+
+/// A socket that notes what happens on it.
+struct Watched {
+    stream: TokioIo<TcpStream>,
+    progress: Rc<RequestProgress>,
+    discarded_bytes: usize,
+}
+
+impl Watched {
+    /// Reads and throws away what still comes: closing a socket with unread bytes would reset the
+    /// connection, and the last reply could be lost with it.
+    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [MaybeUninit::uninit(); 1024];
+        while self.discarded_bytes < ADMIN_LINGER_BYTES {
+            let mut buffer = ReadBuf::uninit(&mut scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(context, buffer.unfilled()))?;
+            if buffer.filled().is_empty() {
+                break;
+            }
+            self.discarded_bytes += buffer.filled().len();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Read for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.progress.advance(RequestPhase::Idle, RequestPhase::Head);
+        }
+        read
+    }
+}
+
+impl Write for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// hyper calls it when it has nothing left to write.
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() {
+            self.progress.advance(RequestPhase::Reply, RequestPhase::Idle);
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.progress.phase.get() != RequestPhase::Linger {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+            self.progress.enter(RequestPhase::Linger);
+        }
+        self.poll_discard(context)
+    }
+}

@@ -1,0 +1,165 @@
+//! What the admin listener shows at each path, and how it refuses: reads counters, knows no
+//! socket and no deadline.
+
+use crate::engine::observe::counters::Counters;
+use crate::engine::observe::metrics;
+use crate::engine::observe::snapshot::{EngineState, Facts, Rates, Sample, Snapshot};
+use crate::runtime::host::findings;
+use http_body_util::Full;
+use hyper::body::{Body, Bytes};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::watch;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+const INDEX: &str = "ringest, admin listener\n\n\
+    /metrics      counts, for Prometheus\n\
+    /stats.json   the same state with rates and percentiles, for people and scripts\n\
+    /healthz      200 while the process serves\n\
+    /readyz       200 while it takes connections, 503 while it stops\n";
+
+/// What is shown.
+pub struct AdminState {
+    /// Everything that is counted.
+    pub counters: Arc<Counters>,
+    /// Core of each worker, in the order of the counters.
+    pub cores: Vec<usize>,
+    /// Holds a moment once the engine is to stop.
+    pub drain: watch::Receiver<Option<Instant>>,
+    /// When the engine was started.
+    pub started: Instant,
+}
+
+/// The state that is shown, and the rates of the last second.
+pub(crate) struct Site {
+    state: AdminState,
+    started: Duration,
+    last: RefCell<(Sample, Rates)>,
+}
+
+impl Site {
+    /// Shows `state`.
+    pub(crate) fn new(state: AdminState) -> Self {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let started = since_1970.unwrap_or_default().saturating_sub(state.started.elapsed());
+        let sample = Sample::take(&state.counters, Instant::now());
+        Site { state, started, last: RefCell::new((sample, Rates::default())) }
+    }
+
+    /// Rates are from now on those since the call before.
+    pub(crate) fn sample(&self, now: Instant) {
+        let sample = Sample::take(&self.state.counters, now);
+        self.last.replace_with(|(earlier, _)| {
+            let rates = sample.since(earlier);
+            (sample, rates)
+        });
+    }
+
+    /// The reply to a request. No body is read: a request that has one is refused.
+    pub(crate) fn reply<B: Body>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        if !matches!(path, "/" | "/metrics" | "/stats.json" | "/healthz" | "/readyz") {
+            return refused(
+                request,
+                StatusCode::NOT_FOUND,
+                "no such path; / names those there are",
+            );
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response =
+                refused(request, StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        if has_body(request) {
+            let message = "nothing here takes a body";
+            return refused(request, StatusCode::PAYLOAD_TOO_LARGE, message);
+        }
+        match path {
+            "/metrics" => self.metrics(),
+            "/stats.json" => self.stats(),
+            "/healthz" => response(StatusCode::OK, TEXT, "ok\n"),
+            "/readyz" => self.readiness(),
+            _ => response(StatusCode::OK, TEXT, INDEX),
+        }
+    }
+
+    fn engine_state(&self) -> EngineState {
+        if self.state.drain.borrow().is_some() { EngineState::Draining } else { EngineState::Ready }
+    }
+
+    fn readiness(&self) -> Response<Full<Bytes>> {
+        match self.engine_state() {
+            EngineState::Ready => response(StatusCode::OK, TEXT, "ready\n"),
+            EngineState::Draining => {
+                let message = "draining: no more connections are taken\n";
+                response(StatusCode::SERVICE_UNAVAILABLE, TEXT, message)
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let facts = Facts {
+            state: self.engine_state(),
+            uptime: self.state.started.elapsed(),
+            started: self.started,
+            resident_bytes: findings::resident_bytes(),
+            cores: &self.state.cores,
+        };
+        Snapshot::take(&self.state.counters, &facts, &self.last.borrow().1)
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        match metrics::exposition(self.snapshot()) {
+            Ok(text) => response(StatusCode::OK, metrics::CONTENT_TYPE, text),
+            Err(error) => defect(&error),
+        }
+    }
+
+    fn stats(&self) -> Response<Full<Bytes>> {
+        match serde_json::to_string_pretty(&self.snapshot()) {
+            Ok(json) => response(StatusCode::OK, JSON, json + "\n"),
+            Err(error) => defect(&error),
+        }
+    }
+}
+
+fn has_body<B: Body>(request: &Request<B>) -> bool {
+    !request.body().is_end_stream()
+}
+
+fn response(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A refusal. A body that will not be read is in the way of the next request: the connection ends.
+fn refused<B: Body>(
+    request: &Request<B>,
+    status: StatusCode,
+    message: &str,
+) -> Response<Full<Bytes>> {
+    let mut response = response(status, TEXT, format!("{message}\n"));
+    if has_body(request) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn defect(error: &dyn std::error::Error) -> Response<Full<Bytes>> {
+    tracing::error!("cannot show the state: {error}; this is a defect, please report it");
+    response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the log of the engine says why\n")
+}

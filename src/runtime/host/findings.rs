@@ -1,0 +1,487 @@
+//! What the host allows, finding by finding, each with its remedy: changes nothing but the
+//! process's own limit of open files.
+
+use super::cores;
+use super::listener::{self, ADMIN, MESSAGES, RECORDS};
+use crate::config::{ADMIN_CONNECTIONS, Config, REFUSED_LINGERING};
+use crate::engine::messages::users::AuthTable;
+use crate::runtime::ring::{self, Buffers, RingError};
+use crate::runtime::tls::config::{Validity, load_certificates};
+use bytesize::ByteSize;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::thread;
+use std::time::SystemTime;
+
+/// Oldest kernel that has everything the rings use (IORING_SETUP_SINGLE_ISSUER, io_uring_setup(2)).
+const KERNEL_MIN: (u32, u32) = (6, 0);
+/// Locked bytes of one ring of `RING_ENTRIES`: 16 KiB of entries and two queues, in whole pages.
+/// Seen with `ulimit -l`: a ring can be made with 32 KiB and not with 24.
+const RING_BYTES: usize = 32 << 10;
+/// Descriptors beside connections and captures: standard streams, listeners, signals, files that
+/// are read again, one that is written; those of admin connections and of refused clients; and for
+/// each worker its ring, its epoll and its wake-ups.
+const FILES_FIXED: usize = 48 + ADMIN_CONNECTIONS + REFUSED_LINGERING;
+const FILES_PER_WORKER: usize = 8;
+/// Bit of CAP_IPC_LOCK in a mask of capabilities (linux/capability.h).
+const CAP_IPC_LOCK: u32 = 14;
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// As it should be.
+    Pass,
+    /// It will run, not as well as it could.
+    Warn,
+    /// It will not run.
+    Fail,
+}
+
+impl Verdict {
+    /// The word that is printed.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Pass => "PASS",
+            Verdict::Warn => "WARN",
+            Verdict::Fail => "FAIL",
+        }
+    }
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// What was examined, one snake_case word.
+    pub check: &'static str,
+    /// How it came out.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do about it; always there unless the verdict is [`Verdict::Pass`].
+    pub remedy: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}  {:<15} {}", self.verdict.as_str(), self.check, self.found)?;
+        if let Some(remedy) = &self.remedy {
+            write!(f, "\n      {:<15} remedy: {remedy}", "")?;
+        }
+        Ok(())
+    }
+}
+
+fn pass(check: &'static str, found: String) -> Finding {
+    Finding { check, verdict: Verdict::Pass, found, remedy: None }
+}
+
+fn warn(check: &'static str, found: String, remedy: impl Into<String>) -> Finding {
+    Finding { check, verdict: Verdict::Warn, found, remedy: Some(remedy.into()) }
+}
+
+fn fail(check: &'static str, found: String, remedy: impl Into<String>) -> Finding {
+    Finding { check, verdict: Verdict::Fail, found, remedy: Some(remedy.into()) }
+}
+
+/// A failure whose message gives the remedy behind its last semicolon, as messages here do.
+fn fail_with_remedy(check: &'static str, message: &str) -> Finding {
+    let (found, remedy) = message.rsplit_once("; ").unwrap_or((message, "see the log"));
+    fail(check, found.to_owned(), remedy)
+}
+
+/// Examines everything that an engine with `config` needs.
+pub(crate) fn examine(config: &Config) -> Vec<Finding> {
+    let (cores, workers) = cores(config);
+    let mut fitted = config.clone();
+    let locked_memory = fit_locked_memory(&mut fitted);
+    vec![
+        kernel(),
+        io_uring(&fitted),
+        locked_memory,
+        open_files(config, workers),
+        cores,
+        cpu_quota(workers),
+        port(config),
+        memory(config, workers),
+    ]
+    .into_iter()
+    .chain(certificates(config))
+    .chain(auth_file(config))
+    .collect()
+}
+
+fn kernel() -> Finding {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    kernel_finding(&release)
+}
+
+fn kernel_finding(release: &str) -> Finding {
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>());
+    let (min_major, min_minor) = KERNEL_MIN;
+    let remedy = format!("run Linux {min_major}.{min_minor} or later");
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= KERNEL_MIN => {
+            pass("kernel", format!("Linux {release}"))
+        }
+        (Some(Ok(_)), Some(Ok(_))) => fail("kernel", format!("Linux {release} is too old"), remedy),
+        _ => warn("kernel", format!("release \"{release}\" is not understood"), remedy),
+    }
+}
+
+/// Really makes a ring, on a thread of its own, with the flags and windows that a worker uses.
+fn io_uring(config: &Config) -> Finding {
+    let (count, bytes) = (config.registered_buffers, config.buffer_bytes);
+    let attempt = thread::spawn(move || -> Result<(), RingError> {
+        let runtime = ring::runtime()?;
+        runtime.block_on(async {
+            let _buffers = Buffers::register(count, bytes)?;
+            tokio_uring::no_op().await.map_err(RingError::Create)
+        })
+    });
+    match attempt.join() {
+        Ok(Ok(())) => pass("io_uring", format!("a ring with {count} registered windows works")),
+        Ok(Err(RingError::Create(error))) => ring_refused(
+            &error,
+            &Refusal { disabled: io_uring_disabled(), seccomp: under_seccomp() },
+        ),
+        Ok(Err(RingError::Register { bytes, source })) if ring::out_of_memory(&source) => warn(
+            "io_uring",
+            format!("a ring works; {bytes} bytes of windows cannot be locked, plain memory can"),
+            "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), which counts all \
+             processes of a user, or start with --registered-buffers 0",
+        ),
+        Ok(Err(error @ RingError::Register { .. })) => fail(
+            "io_uring",
+            error.to_string(),
+            "start with --registered-buffers 0, which uses plain memory",
+        ),
+        Err(_) => fail("io_uring", "the attempt panicked".to_owned(), "please report this defect"),
+    }
+}
+
+/// What tells one refusal from another.
+struct Refusal {
+    /// Value of the sysctl `kernel.io_uring_disabled`, where there is one.
+    disabled: Option<u32>,
+    /// Whether a seccomp filter is on this process.
+    seccomp: bool,
+}
+
+fn ring_refused(error: &io::Error, refusal: &Refusal) -> Finding {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    let found = format!("io_uring_setup fails: {error}");
+    let disabled = refusal.disabled.unwrap_or(0);
+    if errno == Some(Errno::PERM) && disabled == 2 {
+        let remedy = "kernel.io_uring_disabled is 2, which forbids io_uring to everybody: \
+                      `sysctl kernel.io_uring_disabled=0` on the host";
+        return fail("io_uring", found, remedy);
+    }
+    if errno == Some(Errno::PERM) && disabled == 1 {
+        let remedy = "kernel.io_uring_disabled is 1, which leaves io_uring to CAP_SYS_ADMIN and \
+                      the group kernel.io_uring_group: join that group, or \
+                      `sysctl kernel.io_uring_disabled=0` on the host";
+        return fail("io_uring", found, remedy);
+    }
+    let seccomp = "a seccomp profile forbids io_uring (Docker's default does since engine 25): \
+                   start the container with --security-opt seccomp=deploy/seccomp-ringest.json";
+    let remedy = match errno {
+        Some(Errno::PERM) if refusal.seccomp => seccomp.to_owned(),
+        Some(Errno::PERM) => format!("a security module forbids it, or {seccomp}"),
+        Some(Errno::NOSYS) if refusal.seccomp => {
+            format!("{seccomp}; podman's profile answers so, too, and so does a kernel without it")
+        }
+        Some(Errno::NOSYS) => "this kernel has no io_uring: run Linux 6.0 or later, built with \
+                               CONFIG_IO_URING"
+            .to_owned(),
+        Some(Errno::NOMEM) => "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit \
+                               memlock=): rings and registered windows of all workers count"
+            .to_owned(),
+        Some(Errno::INVAL) => "this kernel does not know the flags SINGLE_ISSUER and \
+                               COOP_TASKRUN: run Linux 6.0 or later"
+            .to_owned(),
+        _ => "see io_uring_setup(2) for this error".to_owned(),
+    };
+    fail("io_uring", found, remedy)
+}
+
+fn io_uring_disabled() -> Option<u32> {
+    fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+}
+
+fn under_seccomp() -> bool {
+    process_status("Seccomp:").is_some_and(|mode| mode != "0")
+}
+
+/// A field of /proc/self/status, by its name with the colon.
+fn process_status(name: &str) -> Option<String> {
+    proc_field(&fs::read("/proc/self/status").ok()?, name)
+}
+
+/// The rest of the line that begins with `name`, without white space around it.
+fn proc_field(file: &[u8], name: &str) -> Option<String> {
+    let at = memchr::memmem::find_iter(file, name.as_bytes())
+        .find(|&at| at == 0 || file[at - 1] == b'\n')?;
+    let rest = &file[at + name.len()..];
+    let line = &rest[..memchr::memchr(b'\n', rest).unwrap_or(rest.len())];
+    Some(String::from_utf8_lossy(line).trim().to_owned())
+}
+
+/// Memory of this process that is really there; `None` where the kernel does not say.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    kib(&process_status("VmRSS:")?)
+}
+
+/// Bytes of a size as files of /proc write it: `1234 kB`.
+fn kib(size: &str) -> Option<u64> {
+    Some(size.strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
+/// Locked memory that this process may have; `None` where there is no limit for it.
+fn locked_bytes_allowed() -> Option<u64> {
+    let mask = process_status("CapEff:").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
+    let exempt = mask.is_some_and(|mask| mask >> CAP_IPC_LOCK & 1 == 1);
+    getrlimit(Resource::Memlock).current.filter(|_| !exempt)
+}
+
+/// Registers fewer windows where RLIMIT_MEMLOCK does not allow as many, so that an engine starts
+/// on a host with more cores than its limit was made for; what is not registered is plain memory.
+/// Says so in a finding that is no [`Verdict::Pass`].
+pub(crate) fn fit_locked_memory(config: &mut Config) -> Finding {
+    let workers = workers(config);
+    let (windows, finding) = locked_memory(config, workers, locked_bytes_allowed());
+    config.registered_buffers = windows;
+    finding
+}
+
+/// How many windows each worker can register, and what is said about it.
+fn locked_memory(config: &Config, workers: usize, allowed: Option<u64>) -> (usize, Finding) {
+    const REMEDY: &str = "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), or \
+                          lower --registered-buffers: 0 uses plain memory";
+    let asked = config.registered_buffers;
+    let rings = (workers * RING_BYTES) as u64;
+    let needed = config.memory(workers).registered as u64 + rings;
+    let Some(allowed) = allowed else {
+        return (asked, pass("memlock", format!("no limit, {} are needed", ByteSize(needed))));
+    };
+    let found = format!("{} are allowed, {} are needed", ByteSize(allowed), ByteSize(needed));
+    if allowed >= needed {
+        return (asked, pass("memlock", found));
+    }
+    let Some(left) = allowed.checked_sub(rings) else {
+        return (
+            0,
+            fail("memlock", format!("{found}, {} for rings alone", ByteSize(rings)), REMEDY),
+        );
+    };
+    let windows = left as usize / (workers * config.buffer_bytes);
+    let found = format!("{found}: each worker registers {windows} windows instead of {asked}");
+    (windows, warn("memlock", found, REMEDY))
+}
+
+/// Descriptors that an engine with `config` may need.
+fn files_needed(config: &Config, workers: usize) -> u64 {
+    let captures = match config.capture {
+        Some(_) => config.max_streams,
+        None => 0,
+    };
+    (config.max_connections + captures + FILES_FIXED + workers * FILES_PER_WORKER) as u64
+}
+
+fn open_files(config: &Config, workers: usize) -> Finding {
+    let need = files_needed(config, workers);
+    match getrlimit(Resource::Nofile).maximum {
+        Some(limit) if limit < need => {
+            let error = TooFewFiles { need, limit, max_connections: config.max_connections };
+            fail_with_remedy("nofile", &error.to_string())
+        }
+        limit => {
+            let limit = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+            pass("nofile", format!("{limit} descriptors, {need} are needed"))
+        }
+    }
+}
+
+/// The process may not have as many descriptors as it needs.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{max_connections} connections need {need} file descriptors, allowed are {limit}; raise the \
+     hard limit (ulimit -Hn, LimitNOFILE=, --ulimit nofile=) or lower --max-connections"
+)]
+pub(crate) struct TooFewFiles {
+    need: u64,
+    limit: u64,
+    max_connections: usize,
+}
+
+/// Raises the soft limit of open files to what the connections may need, within the hard one.
+///
+/// # Errors
+/// [`TooFewFiles`] where the hard limit is too low.
+pub(crate) fn raise_open_files(config: &Config) -> Result<(), TooFewFiles> {
+    let workers = workers(config);
+    let need = files_needed(config, workers);
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= need) {
+        return Ok(());
+    }
+    let refused = |limit| TooFewFiles { need, limit, max_connections: config.max_connections };
+    if let Some(maximum) = maximum.filter(|&maximum| maximum < need) {
+        return Err(refused(maximum));
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(need), maximum })
+        .map_err(|_| refused(current.unwrap_or(0)))
+}
+
+/// How many workers an engine with `config` has; as many as were asked for where that is an error.
+pub(crate) fn workers(config: &Config) -> usize {
+    cores(config).1
+}
+
+/// The finding about cores, and how many workers there would be.
+fn cores(config: &Config) -> (Finding, usize) {
+    let chosen = cores::allowed().and_then(|allowed| {
+        let chosen = cores::choose(&config.cores, &allowed)?;
+        Ok((chosen.len(), cores::cpu_list(&allowed)))
+    });
+    match chosen {
+        Ok((workers, allowed)) => {
+            (pass("cores", format!("{workers} workers; allowed cores: {allowed}")), workers)
+        }
+        Err(error) => {
+            let remedy = "choose from the allowed cores, or leave --cores out to use them all";
+            (fail("cores", error.to_string(), remedy), config.cores.len().max(1))
+        }
+    }
+}
+
+fn cpu_quota(workers: usize) -> Finding {
+    // Within a container the process's own group is the root of what it sees.
+    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
+    let read = |group: &str| fs::read_to_string(format!("/sys/fs/cgroup{group}/cpu.max")).ok();
+    cpu_quota_finding(read(&group).or_else(|| read("")).as_deref(), workers)
+}
+
+/// `cpu_max` is the text of the control group's file: `max 100000` or `150000 100000`.
+fn cpu_quota_finding(cpu_max: Option<&str>, workers: usize) -> Finding {
+    let mut words = cpu_max.unwrap_or("max").split_whitespace();
+    let quota: Option<f64> = words.next().and_then(|word| word.parse().ok());
+    let period: Option<f64> = words.next().and_then(|word| word.parse().ok());
+    match (quota, period) {
+        (Some(quota), Some(period)) if quota / period < workers as f64 => warn(
+            "cpu_quota",
+            format!("{:.2} cores' worth of time for {workers} workers", quota / period),
+            "the kernel stops all workers when the quota is used up: raise it (--cpus), or name \
+             fewer cores with --cores",
+        ),
+        (Some(quota), Some(period)) => {
+            pass("cpu_quota", format!("{:.2} cores' worth of time", quota / period))
+        }
+        _ => pass("cpu_quota", "none".to_owned()),
+    }
+}
+
+/// The ports that are to be listened on, all at once: two may be the same by mistake.
+fn port(config: &Config) -> Finding {
+    let wanted = [
+        (RECORDS, &config.host, config.records_port, "records"),
+        (MESSAGES, &config.host, config.port, "messages"),
+        (ADMIN, &config.admin_host, Some(config.admin_port()), "admin"),
+    ];
+    let (mut found, mut held) = (Vec::new(), Vec::new());
+    for (place, host, port, what) in wanted {
+        let Some(port) = port else { continue };
+        match listener::listen(place, host, port) {
+            Ok(listener) => held.push(listener),
+            Err(error) => return fail_with_remedy("port", &error.to_string()),
+        }
+        found.push(match port {
+            0 => format!("a free one will be taken for {what}"),
+            port => format!("{port} is free for {what}"),
+        });
+    }
+    pass("port", found.join(", "))
+}
+
+/// Only where TLS is asked for.
+fn certificates(config: &Config) -> Option<Finding> {
+    let loaded = load_certificates(config).transpose()?;
+    Some(match loaded.map(|certificates| certificates.validity(SystemTime::now())) {
+        Ok(Validity::Valid) => pass("certificates", "key and certificate can be used".to_owned()),
+        Ok(validity) => Finding {
+            verdict: Verdict::Warn,
+            ..fail_with_remedy("certificates", &validity.to_string())
+        },
+        Err(error) => fail_with_remedy("certificates", &error.to_string()),
+    })
+}
+
+/// Only where there is to be one.
+fn auth_file(config: &Config) -> Option<Finding> {
+    Some(match AuthTable::load(config.auth_file.as_ref()?) {
+        Ok(table) if table.is_empty() => {
+            let remedy = "add one with `ringest token USER --auth-file FILE`";
+            warn("auth_file", "no user stands in it".to_owned(), remedy)
+        }
+        Ok(table) => pass("auth_file", format!("{} users", table.len())),
+        Err(error) => fail_with_remedy("auth_file", &error.to_string()),
+    })
+}
+
+fn memory(config: &Config, workers: usize) -> Finding {
+    let memory = config.memory(workers);
+    let total = fs::read("/proc/meminfo").ok();
+    let total = total.and_then(|file| kib(&proc_field(&file, "MemTotal:")?));
+    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let group = group.and_then(|text| text.trim().parse::<u64>().ok());
+    let available = total.into_iter().chain(group).min().unwrap_or(u64::MAX);
+    let bytes = |bytes: usize| ByteSize(bytes as u64);
+    let found = format!(
+        "{} at start; {} with {} streams sending and {} clients waiting; {} if each stream also \
+         reaches --groups-limit and --strings-bytes-limit and each client is busy; the host has {}",
+        bytes(memory.at_start()),
+        bytes(memory.all_receiving()),
+        memory.streams,
+        memory.connections,
+        bytes(memory.worst()),
+        ByteSize(available),
+    );
+    if memory.all_receiving() as u64 > available {
+        return fail("memory", found, "lower --max-streams, --batch-rows or --buffer-bytes");
+    }
+    if memory.worst() as u64 > available {
+        let remedy = "peers that are not trusted could use up this host: lower --groups-limit, \
+                      --strings-bytes-limit or --max-streams";
+        return warn("memory", found, remedy);
+    }
+    pass("memory", found)
+}
+
+/// Whether a TCP socket listens on `port` in this network namespace, from the kernel's tables.
+///
+/// # Errors
+/// Where neither table can be read.
+pub(crate) fn is_listening(port: u16) -> io::Result<bool> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
+    if let [Err(error), Err(_)] = tables {
+        return Err(error);
+    }
+    Ok(tables.iter().flatten().any(|table| table_has_listener(table, port)))
+}
+
+/// Lines of the table: number, local address:port in hexadecimal, remote, state (0A listens).
+fn table_has_listener(table: &str, port: u16) -> bool {
+    let port = format!("{port:04X}");
+    table.lines().skip(1).any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, _remote, state) = (words.next(), words.next(), words.next());
+        state == Some("0A") && local.and_then(|local| local.rsplit(':').next()) == Some(&port)
+    })
+}
+
+#[cfg(test)]
+#[path = "findings_tests.rs"]
+mod tests;

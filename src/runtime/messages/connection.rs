@@ -1,0 +1,506 @@
+//! One socket that speaks the message protocol: a short list of calls. Understands no byte itself
+//! (`wire::session` does), writes nothing itself (`peer` does) and delivers no broadcast (`hub`
+//! does).
+
+use super::input::Input;
+use super::peer::Peer;
+use super::shared::MessageShared;
+use crate::config::{
+    AUTH_FAILURE_DELAY, DataMode, END_LINGER, REPLIES_WAITING_BYTES, SMALL_WINDOW_BYTES,
+    TLS_HANDSHAKE_TIMEOUT,
+};
+use crate::engine::messages::outbox::Broadcasts;
+use crate::engine::messages::token;
+use crate::engine::observe::counters::{Protocol, WorkerTally};
+use crate::engine::stream::received::{BufferKind, Reason};
+use crate::runtime::connection::accepted::Accepted;
+use crate::runtime::connection::deadlines::DeadlineCut;
+use crate::runtime::connection::presence::Presence;
+use crate::runtime::connection::slots::{Slot, StreamHold, StreamSlot};
+use crate::runtime::records::stream as record_stream;
+use crate::runtime::records::stream::{Failure, RecordStream};
+use crate::runtime::records::transport::ReadError;
+use crate::runtime::results::aggregator::Job;
+use crate::runtime::ring::{self, ReadBuffer};
+use crate::runtime::tls::session::{Tls, TlsError};
+use crate::wire::messages::fault::Fault;
+use crate::wire::messages::frame::PAYLOAD_BYTES_MAX;
+use crate::wire::messages::limiter::TokenBucket;
+use crate::wire::messages::payload::Credentials;
+use crate::wire::messages::session::{NextEvent, Session, SessionEnd};
+use crate::wire::records::packets::is_whole_packets;
+use crate::wire::text::Escaped;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc;
+use tokio_uring::net::TcpStream;
+
+/// A message connection on its worker.
+pub(crate) struct MessageConnection {
+    shared: Rc<MessageShared>,
+    address: SocketAddr,
+    _presence: Presence,
+    stream: Rc<TcpStream>,
+    peer: Rc<Peer>,
+    input: Input,
+    session: Session,
+    /// The record stream that DATA carries, while there is one.
+    records: Option<Box<Carried>>,
+    begun: Instant,
+    messages: u64,
+    slot: Slot,
+}
+
+/// A record stream within a message connection, and what it holds: large, and rare.
+struct Carried {
+    stream: RecordStream,
+    slot: StreamSlot,
+}
+
+impl Carried {
+    /// Ends the stream and has its result made.
+    async fn end(self, ended: Result<(), Failure>, jobs: &mpsc::Sender<Job>) {
+        let received = self.stream.finish(ended).await;
+        record_stream::report(jobs, received, StreamHold::Stream(self.slot)).await;
+    }
+}
+
+/// How a connection is over.
+#[derive(Debug)]
+enum Over {
+    /// As the session said.
+    Session(SessionEnd),
+    /// The client closed between two frames.
+    Closed,
+    /// The engine ended it.
+    Cut(DeadlineCut),
+    /// Reading failed; the client is told nothing.
+    Failed(Fault),
+}
+
+impl MessageConnection {
+    /// Takes a socket over. Must run on the worker's runtime.
+    ///
+    /// # Errors
+    /// Where TLS cannot be begun.
+    pub(crate) fn start(accepted: Accepted, shared: Rc<MessageShared>) -> Result<Self, TlsError> {
+        let Accepted { number, stream, peer: address, slot, tls, .. } = accepted;
+        let tls = tls.map(Tls::accept).transpose()?;
+        // A read of a socket that does not block fails at once instead of waiting in the ring; a
+        // reply that is held back for the next would wait for the client's acknowledgement. Where
+        // this fails, so does the first read, with its own error.
+        let _ = stream.set_nonblocking(false).and_then(|()| stream.set_nodelay(true));
+        let stream = Rc::new(TcpStream::from_std(stream));
+        let now = Instant::now();
+        let control = shared.deadlines.add(number, &stream);
+        control.set_dispensable(true);
+        let encrypted = tls.is_some();
+        let peer = Peer::new(number, Rc::clone(&stream), control, tls, Rc::clone(&shared.peers));
+        let counted = (&shared.streams.counters, shared.streams.worker);
+        let presence = Presence::new(Protocol::Messages, number, counted, &shared.deadlines);
+        tracing::debug!(connection = number, peer = %address, "connected");
+        let rate = shared.streams.config.rate_limit;
+        let bucket = Arc::new(TokenBucket::new(rate, rate));
+        let connection = MessageConnection {
+            address,
+            _presence: presence,
+            input: Input::new(Rc::clone(&stream), encrypted),
+            session: Session::new(Arc::clone(&shared.policy), bucket, now),
+            stream,
+            peer,
+            records: None,
+            begun: now,
+            messages: 0,
+            slot,
+            shared,
+        };
+        connection.note_standing();
+        Ok(connection)
+    }
+
+    fn tally(&self) -> &WorkerTally {
+        self.shared.streams.tally()
+    }
+
+    /// Serves until the connection is over.
+    pub(crate) async fn run(&mut self) {
+        let over = self.converse().await;
+        Box::pin(self.end_records(&over)).await;
+        self.say_goodbye(&over).await;
+        self.log(&over);
+    }
+
+    async fn converse(&mut self) -> Over {
+        loop {
+            self.arm_deadline();
+            let read = self.input.read(&self.shared.buffers, &self.peer).await;
+            let taken_over = Instant::now();
+            self.peer.control.disarm();
+            if let Some(cut) = self.peer.control.cut() {
+                return Over::Cut(cut);
+            }
+            match read {
+                Ok(0) => return self.end_of_stream(),
+                Ok(bytes) => {
+                    self.tally().bytes_received[Protocol::Messages as usize].add(bytes as u64);
+                }
+                Err(error) => return self.read_failed(&error),
+            }
+            self.note_standing();
+            if let Some(end) = self.digest(taken_over).await {
+                return Over::Session(end);
+            }
+            if self.peer.waiting_bytes() > REPLIES_WAITING_BYTES {
+                let begun = Instant::now();
+                if let Some(at) = self.session.auth_deadline() {
+                    self.peer.control.arm(at, DeadlineCut::Unauthenticated);
+                }
+                self.peer.wait_for_room(REPLIES_WAITING_BYTES).await;
+                self.session.forgive(begun.elapsed());
+            }
+        }
+    }
+
+    /// Answers what a read brought, with one write.
+    async fn digest(&mut self, taken_over: Instant) -> Option<SessionEnd> {
+        let mut out = self.shared.peers.take_scratch();
+        // Most reads are answered without waiting for anybody: they need no look at the clock.
+        let mut waited = false;
+        let end = loop {
+            let pass = self.session.poll(self.input.bytes(), taken_over, &mut out);
+            let bytes = pass.bytes;
+            waited |= !matches!(pass.next, NextEvent::Read | NextEvent::End(_));
+            match pass.next {
+                NextEvent::Read => {
+                    self.input.consume(bytes);
+                    break None;
+                }
+                NextEvent::End(end) => break Some(end),
+                NextEvent::Broadcast { frames, messages } => {
+                    let from = self.peer.number();
+                    let piece = Broadcasts { from, frames: Arc::from(frames), messages };
+                    self.shared.hub.publish(piece).await;
+                }
+                NextEvent::Authenticate(credentials) => {
+                    let user = Judged::new(&self.shared, credentials, taken_over);
+                    self.tell_judgement(user, taken_over, &mut out).await;
+                }
+                NextEvent::Data { sequence, body } => {
+                    let mut carrier = Carrier {
+                        shared: &self.shared,
+                        slot: &self.slot,
+                        address: self.address,
+                        records: &mut self.records,
+                    };
+                    match carrier.take_in(body, taken_over).await {
+                        Taken::In => self.session.acknowledge(sequence, &mut out),
+                        Taken::Rejected => self.session.reject(&mut out),
+                        Taken::NoStream => self.session.fail(Fault::StreamsLimit, &mut out),
+                    }
+                    self.peer.control.set_dispensable(self.records.is_none());
+                }
+            }
+            self.input.consume(bytes);
+        };
+        self.flush(&mut out, taken_over);
+        self.shared.peers.put_scratch(out);
+        if waited {
+            self.session.forgive(taken_over.elapsed());
+        }
+        end
+    }
+
+    /// Counts what the session did and sends what it wrote.
+    fn flush(&mut self, out: &mut Vec<u8>, taken_over: Instant) {
+        let counts = self.session.take_counts();
+        let tally = self.tally();
+        for (count, &frames) in tally.messages.iter().zip(&counts.frames) {
+            if frames > 0 {
+                count.add(u64::from(frames));
+            }
+        }
+        if counts.rate_limited > 0 {
+            tally.rate_limited.add(u64::from(counts.rate_limited));
+        }
+        if counts.auth_failures > 0 {
+            tally.auth_failures.add(u64::from(counts.auth_failures));
+        }
+        self.messages += counts.frames.iter().map(|&frames| u64::from(frames)).sum::<u64>();
+        self.peer.send(out, taken_over, counts.replies);
+        out.clear();
+    }
+
+    /// Answers an AUTH; where it was wrong, after a while, so that guessing takes time.
+    async fn tell_judgement(&mut self, judged: Judged, taken_over: Instant, out: &mut Vec<u8>) {
+        match judged {
+            Judged::Believed { id, bucket } => {
+                self.session.believed(&id, bucket, out);
+                self.note_standing();
+            }
+            Judged::Refused => {
+                self.flush(out, taken_over);
+                tokio::time::sleep(AUTH_FAILURE_DELAY).await;
+                self.session.refused(out);
+                // The time that was let pass is not a latency.
+                self.flush(out, Instant::now());
+            }
+            Judged::Defect => self.session.fail(Fault::InternalError, out),
+        }
+    }
+
+    /// Whether broadcasts are passed on to this client.
+    fn note_standing(&self) {
+        self.peer.set_receives(self.session.may_receive() && !self.handshaking());
+    }
+
+    fn handshaking(&self) -> bool {
+        self.peer.tls.as_ref().is_some_and(|tls| tls.borrow().handshaking())
+    }
+
+    fn arm_deadline(&self) {
+        let (at, fault) = self.session.deadline();
+        let cut = match fault {
+            Fault::FrameTimeout => DeadlineCut::Unfinished,
+            Fault::AuthTimeout => DeadlineCut::Unauthenticated,
+            _ => DeadlineCut::Idle,
+        };
+        match self.handshaking() {
+            true => {
+                self.peer.control.arm(self.begun + TLS_HANDSHAKE_TIMEOUT, DeadlineCut::Handshake)
+            }
+            false => self.peer.control.arm(at, cut),
+        }
+    }
+
+    fn end_of_stream(&self) -> Over {
+        if self.handshaking() {
+            Over::Failed(Fault::TlsFailed)
+        } else if self.session.in_frame() {
+            Over::Failed(Fault::ClosedInFrame)
+        } else {
+            Over::Closed
+        }
+    }
+
+    fn read_failed(&self, error: &ReadError) -> Over {
+        tracing::debug!(connection = self.peer.number(), %error, "cannot read");
+        Over::Failed(match error {
+            ReadError::Tls(_) => Fault::TlsFailed,
+            ReadError::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => Fault::Reset,
+            ReadError::Io(_) => Fault::IoFailed,
+        })
+    }
+
+    /// Reports the record stream that is not at its end: CLOSE ends it well.
+    async fn end_records(&mut self, over: &Over) {
+        let Some(carried) = self.records.take() else { return };
+        let reason = match over {
+            Over::Session(SessionEnd::Closed) => None,
+            Over::Cut(DeadlineCut::Idle) => Some(Reason::IdleTimeout),
+            Over::Cut(DeadlineCut::Unfinished) => Some(Reason::PacketTimeout),
+            Over::Cut(DeadlineCut::Shutdown) => Some(Reason::Shutdown),
+            Over::Cut(DeadlineCut::Broken) | Over::Failed(Fault::Reset) => Some(Reason::Reset),
+            Over::Failed(Fault::IoFailed) => Some(Reason::ReadFailed),
+            _ => Some(Reason::ClosedBeforeEnd),
+        };
+        let ended = match reason {
+            None => Ok(()),
+            Some(reason) => Err(Failure::of(reason, "its message connection ended before CLOSE")),
+        };
+        carried.end(ended, &self.shared.streams.jobs).await;
+    }
+
+    /// Tells the client why, flushes what it is owed, and waits a moment for it to close: closing
+    /// first with its bytes unread would reset the connection and might take the last word away.
+    async fn say_goodbye(&mut self, over: &Over) {
+        self.peer.set_receives(false);
+        let fault = over.fault();
+        if let Some(fault) = fault {
+            self.tally().count_fault(fault);
+        }
+        match over {
+            Over::Cut(DeadlineCut::SlowConsumer) => return self.tally().slow_consumers.add(1),
+            Over::Cut(DeadlineCut::Broken) | Over::Failed(Fault::Reset | Fault::IoFailed) => return,
+            Over::Cut(_) | Over::Session(_) | Over::Failed(_) | Over::Closed => {}
+        }
+        let mut out = self.shared.peers.take_scratch();
+        if let (Some(fault), false) = (fault, self.handshaking()) {
+            // Nothing where the session has said so itself.
+            self.session.fail(fault, &mut out);
+            self.flush(&mut out, Instant::now());
+        }
+        if let Some(tls) = &self.peer.tls {
+            tls.borrow_mut().close_notify(&mut out);
+            self.peer.send_sealed(&out);
+        }
+        self.shared.peers.put_scratch(out);
+        self.peer.finish_writing().await;
+        if self.peer.control.cut() == Some(DeadlineCut::SlowConsumer) {
+            if fault.is_none() {
+                self.tally().slow_consumers.add(1);
+            }
+            return;
+        }
+        let _ = self.stream.shutdown(Shutdown::Write);
+        if !matches!(over, Over::Closed) {
+            self.wait_for_close().await;
+        }
+    }
+
+    /// Reads and drops until the client closes, or for a moment: one who goes on sending is not
+    /// stopped by a socket that is shut down.
+    async fn wait_for_close(&mut self) {
+        let end = Instant::now() + END_LINGER;
+        self.peer.control.arm(end, DeadlineCut::Linger);
+        let mut dropped = ReadBuffer::Plain(vec![0; SMALL_WINDOW_BYTES]);
+        let mut read = Ok(1);
+        while read.is_ok_and(|bytes| bytes > 0) && Instant::now() < end {
+            (read, dropped) = ring::read(&self.stream, dropped, 0..SMALL_WINDOW_BYTES).await;
+        }
+    }
+
+    fn log(&self, over: &Over) {
+        let (connection, peer, messages) = (self.peer.number(), self.address, self.messages);
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let latency = self.peer.latency().summary();
+        let end = over.as_str();
+        let tls = self.peer.tls.as_ref().map(|tls| tls.borrow().peer());
+        let tls = tls.as_ref().map(tracing::field::debug);
+        tracing::debug!(
+            connection, %peer, messages, seconds, end, tls,
+            "closed; latency of {} replies: p50 {:.1} µs, p90 {:.1} µs, p99 {:.1} µs, \
+             p99.9 {:.1} µs, max {:.1} µs",
+            latency.count, latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max,
+        );
+    }
+}
+
+impl Drop for MessageConnection {
+    /// Also where a defect ended the connection's task.
+    fn drop(&mut self) {
+        self.shared.peers.forget(&self.peer);
+    }
+}
+
+impl Over {
+    /// What is counted as an error; slow consumers and failures to authenticate are counted by
+    /// themselves.
+    fn fault(&self) -> Option<Fault> {
+        match self {
+            Over::Session(SessionEnd::Fault(fault)) | Over::Failed(fault) => Some(*fault),
+            Over::Cut(DeadlineCut::Idle) => Some(Fault::IdleTimeout),
+            Over::Cut(DeadlineCut::Unfinished) => Some(Fault::FrameTimeout),
+            Over::Cut(DeadlineCut::Unauthenticated) => Some(Fault::AuthTimeout),
+            Over::Cut(DeadlineCut::Handshake) => Some(Fault::TlsTimeout),
+            Over::Cut(DeadlineCut::Broken) => Some(Fault::Reset),
+            Over::Cut(DeadlineCut::Linger | DeadlineCut::Shutdown | DeadlineCut::SlowConsumer)
+            | Over::Session(
+                SessionEnd::Closed | SessionEnd::Unauthenticated | SessionEnd::StreamRejected,
+            )
+            | Over::Closed => None,
+        }
+    }
+
+    fn as_str(&self) -> &'static str {
+        match self {
+            Over::Session(SessionEnd::Closed) => "close",
+            Over::Session(SessionEnd::Unauthenticated) => "unauthenticated",
+            Over::Session(SessionEnd::StreamRejected) => "stream_rejected",
+            Over::Closed => "closed_by_peer",
+            Over::Cut(DeadlineCut::SlowConsumer) => "slow_consumer",
+            Over::Cut(DeadlineCut::Shutdown) => "shutdown",
+            over => over.fault().map_or("linger", Fault::as_str),
+        }
+    }
+}
+
+/// What became of credentials.
+enum Judged {
+    Believed { id: String, bucket: Option<Arc<TokenBucket>> },
+    Refused,
+    Defect,
+}
+
+impl Judged {
+    fn new(shared: &MessageShared, credentials: Credentials<'_>, now: Instant) -> Self {
+        let user = Escaped(credentials.user.as_bytes());
+        if !shared.gate.judge(credentials) {
+            tracing::debug!(%user, "credentials refused");
+            return Judged::Refused;
+        }
+        match token::session_id() {
+            Ok(id) => {
+                let bucket = shared.gate.bucket(credentials.user, shared.policy.ns(now));
+                tracing::debug!(%user, "authenticated");
+                Judged::Believed { id, bucket }
+            }
+            Err(error) => {
+                tracing::error!("{error}");
+                Judged::Defect
+            }
+        }
+    }
+}
+
+/// What became of DATA.
+enum Taken {
+    In,
+    /// Its records were refused by their stream, which is reported.
+    Rejected,
+    /// It carries records, and no stream is free.
+    NoStream,
+}
+
+/// Takes DATA in for one connection.
+struct Carrier<'a> {
+    shared: &'a Rc<MessageShared>,
+    slot: &'a Slot,
+    address: SocketAddr,
+    records: &'a mut Option<Box<Carried>>,
+}
+
+impl Carrier<'_> {
+    /// Puts records into columns; anything else is counted. Waits only for the aggregation.
+    async fn take_in(&mut self, body: &[u8], taken_over: Instant) -> Taken {
+        let streams = &self.shared.streams;
+        let form = streams.plan.form();
+        if streams.config.data == DataMode::Opaque || !is_whole_packets(form, body) {
+            streams.tally().opaque_data.add(1);
+            return Taken::In;
+        }
+        if self.records.is_none() {
+            *self.records = self.start_stream(taken_over);
+        }
+        let Some(Carried { stream, .. }) = self.records.as_deref_mut() else {
+            return Taken::NoStream;
+        };
+        let digested = stream.digest(body, body.len(), taken_over).await;
+        if digested.is_ok() && !stream.intake().ended() {
+            stream.forget_window();
+            return Taken::In;
+        }
+        let carried = self.records.take().expect("a stream is there");
+        let rejected = digested.is_err();
+        // Its state is large, and most connections never carry data.
+        Box::pin(carried.end(digested, &streams.jobs)).await;
+        if rejected { Taken::Rejected } else { Taken::In }
+    }
+
+    fn start_stream(&self, now: Instant) -> Option<Box<Carried>> {
+        let slots = self.slot.slots();
+        let slot = slots.take_stream()?;
+        let stream = RecordStream::start(
+            Rc::clone(&self.shared.streams),
+            slots.next_number(),
+            self.address,
+            BufferKind::Plain,
+            PAYLOAD_BYTES_MAX,
+            now,
+        );
+        tracing::debug!(stream = stream.number(), peer = %self.address, "DATA carries records");
+        Some(Box::new(Carried { stream, slot }))
+    }
+}

@@ -1,0 +1,160 @@
+//! The receiving side of one message connection: reads, decrypts, and keeps what is not understood
+//! yet. Understands nothing itself.
+//!
+//! A client that is quiet costs a small window. One that fills it gets a large one, registered
+//! where one is free, for as long as its bytes are under way: between reads it holds none, and
+//! waits until there is something to read before it takes one again.
+
+use super::peer::Peer;
+use crate::config::SMALL_WINDOW_BYTES;
+use crate::runtime::records::transport::ReadError;
+use crate::runtime::ring::{self, Buffers, ReadBuffer};
+use crate::wire::messages::frame::FRAME_BYTES_MAX;
+use crate::wire::records::window::Window;
+use std::io;
+use std::rc::Rc;
+use tokio_uring::net::TcpStream;
+
+/// Reads in a row that a small window would have held before the large one is given up.
+const QUIET_READS: u8 = 8;
+
+/// Received bytes that wait to be understood.
+pub(crate) struct Input {
+    stream: Rc<TcpStream>,
+    buffer: ReadBuffer,
+    window: Window,
+    large: bool,
+    quiet_reads: u8,
+    /// Decrypted bytes, where the connection is encrypted; the window is not used then.
+    plain: Vec<u8>,
+    plain_done: usize,
+    /// Whether the peer has said, by TLS, that it closes.
+    peer_closed: bool,
+}
+
+impl Input {
+    /// Nothing received so far.
+    pub(crate) fn new(stream: Rc<TcpStream>, encrypted: bool) -> Self {
+        let window_bytes = if encrypted { 0 } else { SMALL_WINDOW_BYTES };
+        Input {
+            stream,
+            buffer: ReadBuffer::Plain(vec![0; window_bytes]),
+            window: Window::new(window_bytes),
+            large: false,
+            quiet_reads: 0,
+            plain: Vec::new(),
+            plain_done: 0,
+            peer_closed: false,
+        }
+    }
+
+    /// What was received and not [consumed](Self::consume).
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self.plain.is_empty() {
+            true => &self.buffer[self.window.unparsed()],
+            false => &self.plain[self.plain_done..],
+        }
+    }
+
+    /// The first `bytes` of [`bytes`](Self::bytes) are done with.
+    pub(crate) fn consume(&mut self, bytes: usize) {
+        if !self.plain.is_empty() {
+            self.plain_done += bytes;
+        } else {
+            self.window.parse(bytes);
+            self.window.consume_parsed();
+        }
+    }
+
+    /// Waits for more; gives how many bytes came from the socket, 0 at its end.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub(crate) async fn read(
+        &mut self,
+        buffers: &Buffers,
+        peer: &Rc<Peer>,
+    ) -> Result<usize, ReadError> {
+        if peer.tls.is_some() {
+            return self.read_encrypted(peer).await;
+        }
+        self.make_room(buffers).await?;
+        let buffer = std::mem::take(&mut self.buffer);
+        let free = self.window.free();
+        let room = free.len();
+        let (read, buffer) = ring::read(&self.stream, buffer, free).await;
+        self.buffer = buffer;
+        let bytes = read?;
+        self.window.fill(bytes);
+        self.choose_size(bytes, room);
+        Ok(bytes)
+    }
+
+    /// Whether the next window is to be large.
+    fn choose_size(&mut self, bytes: usize, room: usize) {
+        if !self.large {
+            self.large = bytes == room;
+        } else if bytes <= SMALL_WINDOW_BYTES / 2 {
+            self.quiet_reads = self.quiet_reads.saturating_add(1);
+            self.large = self.quiet_reads < QUIET_READS;
+        } else {
+            self.quiet_reads = 0;
+        }
+    }
+
+    /// Sees to it that there is a window with room, of the size that the client's last reads ask
+    /// for.
+    async fn make_room(&mut self, buffers: &Buffers) -> io::Result<()> {
+        self.window.compact(&mut self.buffer);
+        let waiting = self.window.unparsed().len();
+        if waiting == 0 && self.large {
+            // Nothing is kept for a client that sent much and has gone quiet.
+            self.replace(ReadBuffer::default());
+            ring::readable(&self.stream).await?;
+            self.replace(buffers.take_at_least(FRAME_BYTES_MAX));
+        } else if self.large && self.buffer.len() <= SMALL_WINDOW_BYTES {
+            self.replace(buffers.take_at_least(FRAME_BYTES_MAX));
+        } else if waiting == 0 && self.buffer.len() != SMALL_WINDOW_BYTES {
+            self.quiet_reads = 0;
+            self.replace(ReadBuffer::Plain(vec![0; SMALL_WINDOW_BYTES]));
+        }
+        Ok(())
+    }
+
+    /// Takes another window and what waits with it.
+    fn replace(&mut self, mut buffer: ReadBuffer) {
+        let waiting = self.bytes().len();
+        buffer[..waiting].copy_from_slice(self.bytes());
+        self.window = Window::new(buffer.len());
+        self.window.fill(waiting);
+        self.buffer = buffer;
+    }
+
+    /// Reads what TLS needs and decrypts what that gives; what TLS itself has to say is sent.
+    async fn read_encrypted(&mut self, peer: &Rc<Peer>) -> Result<usize, ReadError> {
+        let tls = peer.tls.as_ref().expect("an encrypted connection");
+        if self.peer_closed {
+            // Whatever else its socket brings or does not.
+            return Ok(0);
+        }
+        self.plain.drain(..self.plain_done);
+        self.plain_done = 0;
+        if self.plain.is_empty() {
+            self.plain = Vec::new();
+        }
+        let (incoming, free) = tls.borrow_mut().take_incoming();
+        let (read, incoming) = ring::read(&self.stream, ReadBuffer::Plain(incoming), free).await;
+        let ReadBuffer::Plain(incoming) = incoming else { unreachable!("plain memory was given") };
+        let bytes = *read.as_ref().unwrap_or(&0);
+        tls.borrow_mut().give_back(incoming, bytes);
+        read?;
+        let mut out = peer.peers().take_scratch();
+        let processed =
+            tls.borrow_mut().process(&mut out, &mut |plain| self.plain.extend_from_slice(plain));
+        peer.send_sealed(&out);
+        peer.peers().put_scratch(out);
+        self.peer_closed = processed?.peer_closed;
+        // What came before that is still to be answered.
+        Ok(if self.peer_closed && self.plain.is_empty() { 0 } else { bytes })
+    }
+}

@@ -1,0 +1,409 @@
+//! The sending side of one message connection: hands bytes to the kernel at once where it takes
+//! them, and lets the rest wait. Reads nothing and understands nothing.
+//!
+//! Whoever sends never waits for the receiver: what the kernel does not take goes to the outbox,
+//! and a task that lives as long as something waits there writes it on. A receiver that does not
+//! read is cut, by the outbox's cap or by a write that makes no progress.
+
+use crate::config::{RECEIVER_QUEUE_BYTES, WRITE_STALL_TIMEOUT};
+use crate::engine::messages::outbox::{Broadcasts, Outbox, Overflow};
+use crate::engine::observe::counters::WorkerTally;
+use crate::engine::stream::latency::{Latency, SmallLatency};
+use crate::runtime::connection::deadlines::{Control, DeadlineCut};
+use crate::runtime::records::stream::Streams;
+use crate::runtime::ring::{send_now, writable};
+use crate::runtime::tls::session::Tls;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::Notify;
+use tokio_uring::net::TcpStream;
+
+/// Pieces that one system call hands over at most.
+const SLICES: usize = 64;
+
+/// Memory for replies that is kept for the next, and the largest that is.
+const SPARE_SCRATCHES: usize = 8;
+const SPARE_SCRATCH_BYTES: usize = 256 << 10;
+
+/// The clients of one worker, and what sending to them needs.
+pub(crate) struct Peers {
+    streams: Rc<Streams>,
+    /// In no order.
+    peers: RefCell<Vec<Rc<Peer>>>,
+    /// Latencies since the last tick.
+    latency: RefCell<Latency>,
+    scratches: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Peers {
+    /// None so far, with a place for every client that there may be.
+    pub(crate) fn new(streams: Rc<Streams>) -> Rc<Self> {
+        let connections = streams.config.max_connections;
+        Rc::new(Peers {
+            streams,
+            peers: RefCell::new(Vec::with_capacity(connections)),
+            latency: RefCell::new(Latency::default()),
+            scratches: RefCell::new(Vec::with_capacity(SPARE_SCRATCHES)),
+        })
+    }
+
+    /// Memory for bytes to be sent, empty, used before where there is some.
+    pub(crate) fn take_scratch(&self) -> Vec<u8> {
+        self.scratches.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives it back.
+    pub(crate) fn put_scratch(&self, mut scratch: Vec<u8>) {
+        let mut spare = self.scratches.borrow_mut();
+        if spare.len() < SPARE_SCRATCHES && scratch.capacity() <= SPARE_SCRATCH_BYTES {
+            scratch.clear();
+            spare.push(scratch);
+        }
+    }
+
+    /// Appends all clients to `list`.
+    pub(crate) fn list(&self, list: &mut Vec<Rc<Peer>>) {
+        list.extend(self.peers.borrow().iter().cloned());
+    }
+
+    fn remember(&self, peer: &Rc<Peer>) {
+        let mut peers = self.peers.borrow_mut();
+        peer.place.set(peers.len());
+        peers.push(Rc::clone(peer));
+    }
+
+    /// A client that is not there any more.
+    pub(crate) fn forget(&self, peer: &Peer) {
+        let mut peers = self.peers.borrow_mut();
+        let place = peer.place.get();
+        peers.swap_remove(place);
+        if let Some(moved) = peers.get(place) {
+            moved.place.set(place);
+        }
+    }
+
+    /// Cuts the client for whom the most waits, where that is more than `bytes`; false where none
+    /// is so slow.
+    fn cut_slowest(&self, bytes: usize) -> bool {
+        let peers = self.peers.borrow();
+        let slowest = peers.iter().max_by_key(|peer| peer.waiting_bytes());
+        let Some(slowest) = slowest.filter(|peer| peer.waiting_bytes() > bytes) else {
+            return false;
+        };
+        tracing::debug!(connection = slowest.number, "cut: the most bytes wait for it");
+        slowest.give_up_as(DeadlineCut::SlowConsumer);
+        true
+    }
+
+    /// What the worker's timer does at each tick.
+    pub(crate) fn each_tick(&self) {
+        self.streams.tally().merge_message_latency(&mut self.latency.borrow_mut());
+    }
+}
+
+/// Replies that wait, and when their messages were whole.
+struct Owed {
+    /// Bytes written to this connection, ever, once the replies are on their way.
+    at: u64,
+    taken_over: Instant,
+    replies: u32,
+}
+
+/// One connected client, as those see it who send to it.
+pub(crate) struct Peer {
+    number: u64,
+    /// Where it stands among the worker's clients.
+    place: Cell<usize>,
+    stream: Rc<TcpStream>,
+    /// When the engine ends the connection.
+    pub control: Rc<Control>,
+    /// The connection's TLS, where it has one: large, so not within.
+    pub tls: Option<Box<RefCell<Tls>>>,
+    outbox: RefCell<Outbox>,
+    /// Whether a task writes the outbox.
+    writing: Cell<bool>,
+    /// Whether nothing more can be written.
+    broken: Cell<bool>,
+    receives: Cell<bool>,
+    bytes_sent: Cell<u64>,
+    owed: RefCell<VecDeque<Owed>>,
+    latency: RefCell<SmallLatency>,
+    /// Told of bytes that the kernel has taken, and of the end of that.
+    progress: Notify,
+    shared: Rc<Peers>,
+}
+
+impl Peer {
+    /// The sending side of connection `number`, there until it is
+    /// [forgotten](Peers::forget).
+    pub(crate) fn new(
+        number: u64,
+        stream: Rc<TcpStream>,
+        control: Rc<Control>,
+        tls: Option<Tls>,
+        shared: Rc<Peers>,
+    ) -> Rc<Self> {
+        let streams = &shared.streams;
+        let budget = Arc::clone(&streams.counters.queued[streams.worker]);
+        let peer = Rc::new(Peer {
+            number,
+            place: Cell::new(usize::MAX),
+            stream,
+            control,
+            tls: tls.map(|tls| Box::new(RefCell::new(tls))),
+            outbox: RefCell::new(Outbox::new(RECEIVER_QUEUE_BYTES, budget)),
+            writing: Cell::new(false),
+            broken: Cell::new(false),
+            receives: Cell::new(false),
+            bytes_sent: Cell::new(0),
+            owed: RefCell::new(VecDeque::new()),
+            latency: RefCell::new(SmallLatency::default()),
+            progress: Notify::new(),
+            shared,
+        });
+        peer.shared.remember(&peer);
+        peer
+    }
+
+    /// The clients that it is one of.
+    pub(crate) fn peers(&self) -> &Rc<Peers> {
+        &self.shared
+    }
+
+    /// Number of the connection.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// From now on broadcasts of others are passed on to it, or not.
+    pub(crate) fn set_receives(&self, receives: bool) {
+        self.receives.set(receives);
+    }
+
+    /// Latency of the messages that were answered.
+    pub(crate) fn latency(&self) -> SmallLatency {
+        self.latency.borrow().clone()
+    }
+
+    /// Bytes that the kernel has not taken.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.outbox.borrow().waiting_bytes()
+    }
+
+    fn tally(&self) -> &WorkerTally {
+        self.shared.streams.tally()
+    }
+
+    /// Sends `replies` replies to messages that were whole at `taken_over`.
+    pub(crate) fn send(self: &Rc<Self>, bytes: &[u8], taken_over: Instant, replies: u32) {
+        if bytes.is_empty() || self.broken.get() {
+            return;
+        }
+        self.seal(bytes);
+        if replies == 0 {
+            return;
+        }
+        let waiting = self.waiting_bytes();
+        if waiting == 0 {
+            self.record(taken_over, replies);
+        } else {
+            let at = self.bytes_sent.get() + waiting as u64;
+            self.owed.borrow_mut().push_back(Owed { at, taken_over, replies });
+        }
+    }
+
+    /// Encrypts where the connection is encrypted, and sends.
+    fn seal(self: &Rc<Self>, bytes: &[u8]) {
+        let Some(tls) = &self.tls else { return self.send_sealed(bytes) };
+        let mut sealed = self.shared.take_scratch();
+        match tls.borrow_mut().encrypt(bytes, &mut sealed) {
+            Ok(()) => self.send_sealed(&sealed),
+            Err(error) => {
+                tracing::debug!(connection = self.number, %error, "cannot encrypt");
+                self.give_up();
+            }
+        }
+        self.shared.put_scratch(sealed);
+    }
+
+    /// Sends bytes as they are: TLS's own, too.
+    pub(crate) fn send_sealed(self: &Rc<Self>, bytes: &[u8]) {
+        if bytes.is_empty() || self.broken.get() {
+            return;
+        }
+        let sent = match self.outbox.borrow().is_empty() {
+            true => send_now(&self.stream, &[IoSlice::new(bytes)]),
+            false => Ok(0),
+        };
+        match sent {
+            Ok(sent) => {
+                self.count_sent(sent);
+                self.let_wait(|outbox| outbox.push(&bytes[sent..]));
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Passes broadcasts of others on.
+    pub(crate) fn deliver(self: &Rc<Self>, pieces: &[Broadcasts]) {
+        if !self.receives.get() || self.broken.get() {
+            return;
+        }
+        let others = || pieces.iter().filter(|piece| piece.from != self.number);
+        let messages: u64 = others().map(|piece| u64::from(piece.messages)).sum();
+        if messages == 0 {
+            return;
+        }
+        self.tally().deliveries.add(messages);
+        if self.tls.is_some() {
+            return others().for_each(|piece| self.seal(&piece.frames));
+        }
+        let mut sent = 0;
+        if self.outbox.borrow().is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let mut count = 0;
+            for (slice, piece) in slices.iter_mut().zip(others()) {
+                *slice = IoSlice::new(&piece.frames);
+                count += 1;
+            }
+            sent = match send_now(&self.stream, &slices[..count]) {
+                Ok(sent) => sent,
+                Err(error) => return self.fail(&error),
+            };
+            self.count_sent(sent);
+        }
+        for piece in others() {
+            let skip = sent.min(piece.frames.len());
+            sent -= skip;
+            if skip < piece.frames.len() {
+                self.let_wait(|outbox| outbox.push_shared(&piece.frames, skip));
+            }
+        }
+    }
+
+    fn count_sent(&self, bytes: usize) {
+        self.tally().bytes_sent.add(bytes as u64);
+        self.bytes_sent.set(self.bytes_sent.get() + bytes as u64);
+    }
+
+    fn record(&self, taken_over: Instant, replies: u32) {
+        let latency = taken_over.elapsed();
+        self.latency.borrow_mut().record(latency, replies);
+        self.shared.latency.borrow_mut().record(latency, u64::from(replies));
+    }
+
+    /// Lets bytes wait, and sees to it that they are written.
+    fn let_wait(self: &Rc<Self>, push: impl Fn(&mut Outbox) -> Result<(), Overflow>) {
+        while !self.broken.get() {
+            let pushed = push(&mut self.outbox.borrow_mut());
+            match pushed {
+                Ok(()) => break,
+                // Those who read must not pay for those who do not.
+                Err(Overflow::All { .. }) if self.shared.cut_slowest(self.waiting_bytes()) => {}
+                Err(overflow) => {
+                    tracing::debug!(connection = self.number, "does not read: {overflow}");
+                    return self.give_up_as(DeadlineCut::SlowConsumer);
+                }
+            }
+        }
+        if !self.outbox.borrow().is_empty() && !self.writing.replace(true) {
+            self.control.arm_write(Some(Instant::now() + WRITE_STALL_TIMEOUT));
+            tokio_uring::spawn(Rc::clone(self).write_on());
+        }
+    }
+
+    /// Writes what waits, as the receiver takes it.
+    async fn write_on(self: Rc<Self>) {
+        while !self.broken.get() && !self.outbox.borrow().is_empty() {
+            if let Err(error) = writable(&self.stream).await {
+                self.fail(&error);
+                break;
+            }
+            self.write_some();
+        }
+        self.control.arm_write(None);
+        self.writing.set(false);
+        self.progress.notify_waiters();
+    }
+
+    fn write_some(&self) {
+        loop {
+            let mut outbox = self.outbox.borrow_mut();
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = outbox.slices(&mut slices);
+            if count == 0 || self.broken.get() {
+                return;
+            }
+            let sent = match send_now(&self.stream, &slices[..count]) {
+                Ok(0) => return,
+                Ok(sent) => sent,
+                Err(error) => {
+                    drop(outbox);
+                    return self.fail(&error);
+                }
+            };
+            outbox.advance(sent);
+            drop(outbox);
+            self.count_sent(sent);
+            self.control.arm_write(Some(Instant::now() + WRITE_STALL_TIMEOUT));
+            self.settle_owed();
+            self.progress.notify_waiters();
+        }
+    }
+
+    /// Records the latency of the replies that are on their way by now.
+    fn settle_owed(&self) {
+        let mut owed = self.owed.borrow_mut();
+        while let Some(first) = owed.pop_front_if(|first| first.at <= self.bytes_sent.get()) {
+            self.record(first.taken_over, first.replies);
+        }
+    }
+
+    /// Waits until at most `bytes` bytes wait, nothing more can be written, or the connection is
+    /// cut.
+    pub(crate) async fn wait_for_room(&self, bytes: usize) {
+        while self.waiting_bytes() > bytes && !self.broken.get() && self.control.cut().is_none() {
+            tokio::select! {
+                () = self.progress.notified() => {}
+                () = self.control.ended() => {}
+            }
+        }
+    }
+
+    /// Waits until everything is written or cannot be. A receiver that takes longer than
+    /// [`WRITE_STALL_TIMEOUT`] for its last words is cut, however it goes on.
+    pub(crate) async fn finish_writing(&self) {
+        let written = async {
+            while self.waiting_bytes() > 0 && !self.broken.get() {
+                self.progress.notified().await;
+            }
+        };
+        if tokio::time::timeout(WRITE_STALL_TIMEOUT, written).await.is_err() {
+            self.give_up_as(DeadlineCut::SlowConsumer);
+        }
+    }
+
+    fn fail(&self, error: &io::Error) {
+        tracing::debug!(connection = self.number, %error, "cannot write");
+        self.give_up();
+    }
+
+    /// Nothing more is written. Whoever reads from the connection will see it end.
+    fn give_up(&self) {
+        self.give_up_as(DeadlineCut::Broken);
+    }
+
+    fn give_up_as(&self, cut: DeadlineCut) {
+        self.broken.set(true);
+        self.outbox.borrow_mut().clear();
+        self.owed.borrow_mut().clear();
+        // Why it was cut first is what counts, unless it was merely waiting for its last words.
+        self.control
+            .abort(self.control.cut().filter(|_| cut == DeadlineCut::Broken).unwrap_or(cut));
+        self.progress.notify_waiters();
+    }
+}

@@ -1,0 +1,365 @@
+//! The aggregation thread of a worker: turns batches into results, one connection beside the
+//! other. A plain thread, since Polars must not run in an async runtime; reads no socket.
+
+use super::column_pool::PooledSet;
+use super::partial_files::PartialFiles;
+use super::report::Report;
+use super::reporter::FinishedConnection;
+use crate::config::{AggregateMode, Config};
+use crate::engine::aggregate::partial_file::BatchFacts;
+use crate::engine::aggregate::{self, AggregateError, BatchGroups, GroupAggregate, Grouped};
+use crate::engine::decode::texts::Texts;
+use crate::engine::groups::columns::PartialSet;
+use crate::engine::groups::plan::Plan;
+use crate::engine::groups::table::GroupTable;
+use crate::engine::stream::intake::Counts;
+use crate::engine::stream::latency::Latency;
+use crate::engine::stream::received::{ClosedBatch, Reason, Received, Status};
+use crate::runtime::connection::slots::StreamHold;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// What a worker asks of its aggregation thread.
+pub(crate) enum Job {
+    /// Fold rows into their connection's groups.
+    Add {
+        /// Number of the connection.
+        connection: u64,
+        /// The rows.
+        rows: StreamRows,
+        /// To be set where the connection has too many groups.
+        over_groups: Arc<AtomicBool>,
+    },
+    /// The rows since the last of these are a batch: leave it for a merge.
+    Close {
+        /// Number of the connection.
+        connection: u64,
+        /// What is known of it.
+        batch: Box<ClosedBatch>,
+        /// To be set where the connection has too many groups.
+        over_groups: Arc<AtomicBool>,
+    },
+    /// Make the result of a connection; all its batches came before.
+    Finish {
+        /// What was received.
+        received: Box<Received>,
+        /// What it holds, to be given back when the result is printed.
+        held: StreamHold,
+    },
+}
+
+/// Records of one connection, as its worker hands them over.
+pub(crate) enum StreamRows {
+    /// A batch. The set goes back to its pool.
+    Columns(PooledSet),
+    /// The groups that the worker has folded them into, mostly those of all records. Their memory
+    /// is given up here and not on the worker.
+    Groups(Box<GroupTable>),
+}
+
+/// The connections of one aggregation thread.
+struct Aggregator {
+    plan: Arc<Plan>,
+    groups_limit: usize,
+    running: HashMap<u64, Result<Running, String>>,
+    /// Where partials become columns.
+    partials: PartialSet,
+    /// Where batches are left for a merge, if they are.
+    files: Option<Arc<PartialFiles>>,
+}
+
+/// A connection that goes on.
+struct Running {
+    /// Its groups; without those of the batch that is open.
+    total: GroupAggregate,
+    /// Where partials are kept.
+    open: Option<Open>,
+}
+
+/// The batch of a connection that is not closed, and what is known of those before.
+struct Open {
+    groups: GroupAggregate,
+    texts: Vec<Texts>,
+    latency: Latency,
+}
+
+impl Running {
+    fn new(plan: &Arc<Plan>, partials: bool) -> Self {
+        let open = partials.then(|| Open {
+            groups: GroupAggregate::new(plan),
+            texts: Vec::new(),
+            latency: Latency::default(),
+        });
+        Running { total: GroupAggregate::new(plan), open }
+    }
+
+    /// Where rows go.
+    fn groups(&mut self) -> &mut GroupAggregate {
+        match &mut self.open {
+            Some(open) => &mut open.groups,
+            None => &mut self.total,
+        }
+    }
+
+    /// At least so many groups there are.
+    fn groups_known(&self) -> usize {
+        let open = self.open.as_ref().map_or(0, |open| open.groups.groups_known());
+        self.total.groups_known().max(open)
+    }
+}
+
+/// Runs until every sender of jobs is gone.
+pub(crate) fn run(
+    mut jobs: mpsc::Receiver<Job>,
+    finished: mpsc::Sender<FinishedConnection>,
+    plan: &Arc<Plan>,
+    config: &Config,
+    files: Option<Arc<PartialFiles>>,
+) {
+    let partials_rows = match config.aggregate {
+        AggregateMode::Columns => 0,
+        AggregateMode::TwoPhase => config.batch_rows,
+    };
+    let mut aggregator = Aggregator {
+        plan: Arc::clone(plan),
+        groups_limit: config.groups_limit,
+        running: HashMap::new(),
+        partials: PartialSet::with_rows(plan, partials_rows),
+        files,
+    };
+    while let Some(job) = jobs.blocking_recv() {
+        match job {
+            Job::Add { connection, rows, over_groups } => {
+                if aggregator.add(connection, rows) {
+                    over_groups.store(true, Ordering::Relaxed);
+                }
+            }
+            Job::Close { connection, batch, over_groups } => {
+                if aggregator.close(connection, *batch) {
+                    over_groups.store(true, Ordering::Relaxed);
+                }
+            }
+            Job::Finish { received, held } => {
+                let report = aggregator.finish(*received);
+                if finished.blocking_send(FinishedConnection { report, _held: Some(held) }).is_err()
+                {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Aggregator {
+    /// Folds rows in; true where the connection has too many groups by now.
+    fn add(&mut self, connection: u64, rows: StreamRows) -> bool {
+        let partials = self.files.is_some();
+        let entry = self.running.entry(connection);
+        let entry = entry.or_insert_with(|| Ok(Running::new(&self.plan, partials)));
+        let Ok(running) = entry else { return false };
+        let aggregate = running.groups();
+        let added = guarded(|| match rows {
+            StreamRows::Columns(mut set) => aggregate.add(&mut set),
+            StreamRows::Groups(groups) => {
+                aggregate.add_partials(groups.partials(), &mut self.partials)
+            }
+        });
+        match added {
+            Ok(()) => running.groups_known() > self.groups_limit,
+            Err(defect) => {
+                *entry = Err(defect);
+                false
+            }
+        }
+    }
+
+    /// Closes a batch after which others come; true where the connection has too many groups.
+    fn close(&mut self, connection: u64, batch: ClosedBatch) -> bool {
+        let Some(files) = self.files.clone() else { return false };
+        let (limit, number) = (self.groups_limit, batch.number);
+        let entry = self.running.entry(connection);
+        let entry = entry.or_insert_with(|| Ok(Running::new(&self.plan, true)));
+        let closed = match entry {
+            Ok(running) => guarded(|| running.close(connection, batch, &files)),
+            Err(defect) => Err(defect.clone()),
+        };
+        match (closed, &*entry) {
+            (Ok(()), Ok(running)) => running.groups_known() > limit,
+            (Ok(()), Err(_)) => false,
+            (Err(defect), _) => {
+                files.give_up(connection, number, &defect);
+                *entry = Err(defect);
+                false
+            }
+        }
+    }
+
+    fn finish(&mut self, mut received: Received) -> Report {
+        let connection = received.connection;
+        let mut last = received.batch.take();
+        let running = match self.running.remove(&connection) {
+            None if last.is_some() => Some(Ok(Running::new(&self.plan, self.files.is_some()))),
+            running => running,
+        };
+        let mut groups = None;
+        let result = match running {
+            None => Ok(aggregate::FinishedGroups::empty(&self.plan)),
+            Some(Ok(mut running)) => {
+                if let (Some(open), Some(last)) = (&mut running.open, &last) {
+                    open.latency.merge(&last.latency);
+                    std::mem::swap(&mut received.latency, &mut open.latency);
+                }
+                guarded(|| {
+                    groups = running.take_last()?;
+                    running.total.finish(&received.texts)
+                })
+            }
+            Some(Err(defect)) => Err(defect),
+        };
+        let grouped = self.judge(&mut received, result);
+        let aggregated = Instant::now();
+        if let (Some(files), Some(last)) = (&self.files, last.take()) {
+            write_last(files, &received, *last, groups);
+        }
+        received.texts = Vec::new();
+        Report { received, grouped, aggregated }
+    }
+
+    /// What a result says about its stream.
+    fn judge(
+        &self,
+        received: &mut Received,
+        result: Result<aggregate::FinishedGroups, String>,
+    ) -> Grouped {
+        let aggregate::FinishedGroups { grouped, overflowed } = result.unwrap_or_else(|defect| {
+            received.reason = Some(Reason::InternalError);
+            received.detail = Some(format!("{defect}; this is a defect, please report it"));
+            aggregate::FinishedGroups::empty(&self.plan)
+        });
+        if !overflowed.is_empty() && received.reason.is_none() {
+            received.reason = Some(Reason::SumOverflow);
+            received.detail = Some(format!(
+                "sums of {} do not fit 64 bits and are null; their means are right",
+                overflowed.join(", ")
+            ));
+        }
+        if grouped.len() > self.groups_limit && received.status() != Status::Rejected {
+            let (groups, limit) = (grouped.len(), self.groups_limit);
+            received.reason = Some(Reason::GroupsLimit);
+            received.detail =
+                Some(format!("{groups} groups, allowed are {limit} (--groups-limit)"));
+        }
+        grouped
+    }
+}
+
+impl Running {
+    /// Writes the batch that is open and opens the next.
+    fn close(
+        &mut self,
+        connection: u64,
+        batch: ClosedBatch,
+        files: &PartialFiles,
+    ) -> Result<(), AggregateError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        open.texts.resize_with(batch.texts.len(), Texts::default);
+        for (texts, new) in open.texts.iter_mut().zip(&batch.texts) {
+            texts.append(new);
+        }
+        open.latency.merge(&batch.latency);
+        let groups = open.groups.take_batch()?;
+        let origin = files.origin(connection, batch.number, batch.began);
+        let facts = facts(batch, None, None);
+        files.write(connection, &origin, &facts, |out| groups.write(&open.texts, &origin, out));
+        self.total.add_batch(groups)
+    }
+
+    /// The groups of the last batch, which become part of all; nothing where no partials are kept.
+    fn take_last(&mut self) -> Result<Option<BatchGroups>, AggregateError> {
+        let Some(open) = &mut self.open else { return Ok(None) };
+        let groups = open.groups.take_batch()?;
+        self.total.add_batch(groups.clone())?;
+        Ok(Some(groups))
+    }
+}
+
+/// Writes the last batch of a stream, of which it is known by now how it ended.
+fn write_last(
+    files: &PartialFiles,
+    received: &Received,
+    batch: ClosedBatch,
+    groups: Option<BatchGroups>,
+) {
+    let (connection, number) = (received.connection, batch.number);
+    let origin = files.origin(connection, number, batch.began);
+    let reason = received.reason.map(Reason::as_str);
+    let facts = facts(batch, Some(received.status()), reason);
+    let written = guarded(|| {
+        let Some(groups) = groups else { return Ok(false) };
+        files.write(connection, &origin, &facts, |out| groups.write(&received.texts, &origin, out));
+        Ok(true)
+    });
+    match written {
+        Ok(true) => {}
+        Ok(false) => files.give_up(connection, number, "its groups are lost"),
+        Err(defect) => files.give_up(connection, number, &defect),
+    }
+}
+
+fn facts(batch: ClosedBatch, status: Option<Status>, reason: Option<&'static str>) -> BatchFacts {
+    let Counts { records, packets, bytes, .. } = batch.counts;
+    let (status, latency) = (status.map(Status::as_str), batch.latency);
+    BatchFacts { status, reason, records, packets, bytes, latency }
+}
+
+/// Runs Polars so that a defect in it costs one connection its result and not the process.
+fn guarded<T>(work: impl FnOnce() -> Result<T, AggregateError>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the aggregation panicked, see the log".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::FOLD_ROWS_MAX;
+    use crate::engine::blocks::block::{Block, BlockRecords};
+    use crate::wire::records::packets::Run;
+    use crate::wire::schema::Schema;
+
+    fn table(plan: &Arc<Plan>, keys: std::ops::Range<u64>) -> StreamRows {
+        let mut groups = GroupTable::with_limits(plan, 10, FOLD_ROWS_MAX);
+        let keys: Vec<u64> = keys.collect();
+        let run = [Run { records: keys.len(), ..Run::default() }];
+        let records = vec![1; 267 * keys.len()];
+        let mut block = Block::new();
+        block.fill(&mut BlockRecords::of(&run, &records, 267));
+        groups.fold(&block, keys.len(), &keys);
+        StreamRows::Groups(Box::new(groups))
+    }
+
+    /// A stream so long that it hands several tables over has the groups of all of them.
+    #[test]
+    fn the_groups_of_several_tables_count_together() {
+        let plan = &Plan::new(Schema::built_in());
+        let mut aggregator = Aggregator {
+            plan: Arc::clone(plan),
+            groups_limit: 10,
+            running: HashMap::new(),
+            partials: PartialSet::with_rows(plan, 3),
+            files: None,
+        };
+        for keys in [0..10, 0..10, 5..10] {
+            assert!(!aggregator.add(1, table(plan, keys)));
+        }
+        assert!(!aggregator.add(2, table(plan, 0..10)));
+        assert!(aggregator.add(1, table(plan, 10..11)));
+        assert!(!aggregator.add(2, table(plan, 3..7)));
+    }
+}

@@ -1,0 +1,320 @@
+//! The raw bytes of record streams to files, so that every result can be made again: understands
+//! no byte, and no worker waits for a disk.
+//!
+//! A worker copies what a read brought into chunks and hands them to the capture thread, which
+//! writes them. There are only so many chunks: where the disk is slower than the senders, their
+//! streams wait for a chunk, and with them their senders. At the end of a stream a second thread
+//! has its file written out and named, so that the others need not wait for that.
+
+use super::whole_file::{FileDirectory, MissingFiles, UnfinishedFile, moment, node_name};
+use crate::config::{CAPTURE_CHUNK_BYTES, CAPTURE_CHUNKS, Config};
+use crate::engine::stream::received::{CaptureLack, Captured};
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Instant, SystemTime};
+use tokio::sync::{mpsc, oneshot};
+
+/// The way from the workers to the capture thread, and what all captures have in common.
+#[derive(Debug)]
+pub(crate) struct Captures {
+    orders: mpsc::Sender<Order>,
+    /// Chunks that were written and can be filled again.
+    free: Arc<Mutex<Vec<Vec<u8>>>>,
+    budget: Budget,
+    /// Node and process, as names of files have them.
+    run: String,
+}
+
+/// What the capture thread is to do for the stream with this number.
+#[derive(Debug)]
+struct Order {
+    stream: u64,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// Begin a file of this name without its ending. Sets the flag where that or a later write
+    /// fails.
+    Begin { name: String, failed: Arc<AtomicBool> },
+    /// Write a chunk.
+    Write(Vec<u8>),
+    /// Finish the file and say what became of it.
+    End { lack: Option<CaptureLack>, reply: Option<oneshot::Sender<Captured>> },
+}
+
+/// How many bytes may still be captured.
+#[derive(Debug)]
+struct Budget {
+    limit: u64,
+    left: AtomicU64,
+    /// Whether it was said that none are left.
+    said: AtomicBool,
+}
+
+impl Budget {
+    /// Takes `wanted` bytes, or as many as are left.
+    fn take(&self, wanted: u64) -> u64 {
+        let take = |left: u64| Some(left - left.min(wanted));
+        let before = self.left.try_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        let taken = before.map_or(0, |before| before.min(wanted));
+        if taken < wanted && !self.said.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                limit = self.limit,
+                "captures have as many bytes as they may (--capture-bytes-limit): no more is \
+                 captured by this process. Results are not affected"
+            );
+        }
+        taken
+    }
+}
+
+/// The threads that write captures.
+#[derive(Debug)]
+pub(crate) struct CaptureThreads {
+    /// To be given to the workers. The threads end when all of them have dropped it.
+    pub captures: Arc<Captures>,
+    /// To be joined after that.
+    pub threads: Vec<JoinHandle<()>>,
+}
+
+/// Starts the threads where captures are asked for.
+///
+/// # Errors
+/// Where nothing can be written to the directory, and where a thread cannot be made.
+pub(crate) fn start(config: &Config) -> Result<Option<CaptureThreads>, CaptureError> {
+    let Some(path) = &config.capture else { return Ok(None) };
+    let run = format!("{}-{}", node_name(config), std::process::id());
+    let directory = open(path, &run).map_err(CaptureError::Directory)?;
+    let (orders, queue) = mpsc::channel(CAPTURE_CHUNKS);
+    let free = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+    let limit = config.capture_bytes_limit;
+    let budget = Budget { limit, left: AtomicU64::new(limit), said: AtomicBool::new(false) };
+    let captures = Arc::new(Captures { orders, free: Arc::clone(&free), budget, run });
+    let (endings, ended) = std::sync::mpsc::channel();
+    let missing = Arc::<MissingFiles>::default();
+    let writer =
+        Writer { directory, open: HashMap::new(), free, endings, missing: Arc::clone(&missing) };
+    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+        thread::Builder::new().name(name.to_owned()).spawn(run)
+    };
+    let threads = vec![
+        spawn("capture", Box::new(move || writer.run(queue)))?,
+        spawn("capture-end", Box::new(move || ended.into_iter().for_each(|e| end(e, &missing))))?,
+    ];
+    Ok(Some(CaptureThreads { captures, threads }))
+}
+
+fn open(path: &Path, run: &str) -> Result<FileDirectory, String> {
+    FileDirectory::open("--capture", path, &format!("{}-{run}", moment(SystemTime::now())))
+}
+
+/// Why captures could not be begun.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The directory cannot be used.
+    #[error("{0}")]
+    Directory(String),
+    /// A thread could not be made.
+    #[error(transparent)]
+    Thread(#[from] io::Error),
+}
+
+impl Captures {
+    /// The capture of a stream that has not begun.
+    pub(crate) fn stream(self: &Arc<Self>, number: u64) -> Capture {
+        Capture {
+            captures: Arc::clone(self),
+            number,
+            begun: false,
+            lack: None,
+            failed: Arc::default(),
+            ended: false,
+        }
+    }
+
+    /// An empty chunk: one that was used before, where there is one.
+    fn chunk(&self) -> Vec<u8> {
+        let used = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        used.unwrap_or_else(|| Vec::with_capacity(CAPTURE_CHUNK_BYTES))
+    }
+}
+
+/// The capture of one stream. Dropping it ends its file.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    captures: Arc<Captures>,
+    number: u64,
+    /// Whether the thread knows of it.
+    begun: bool,
+    /// Why no more is captured.
+    lack: Option<CaptureLack>,
+    /// Set by the thread where it could not write.
+    failed: Arc<AtomicBool>,
+    ended: bool,
+}
+
+impl Capture {
+    /// Hands bytes over, of a stream that began at `started`. Waits while there is no room.
+    pub(crate) async fn add(&mut self, bytes: &[u8], started: SystemTime) {
+        if bytes.is_empty() || self.lack.is_some() || self.failed.load(Ordering::Relaxed) {
+            return;
+        }
+        let allowed = self.captures.budget.take(bytes.len() as u64) as usize;
+        if allowed < bytes.len() {
+            self.lack = Some(CaptureLack::Limit(self.captures.budget.limit));
+        }
+        if allowed > 0 && !self.begun {
+            self.begun = true;
+            let name = format!("{}-{}-{}", moment(started), self.captures.run, self.number);
+            self.order(What::Begin { name, failed: Arc::clone(&self.failed) }).await;
+        }
+        for piece in bytes[..allowed].chunks(CAPTURE_CHUNK_BYTES) {
+            // Room first: there are no more chunks than places in the queue, but for one that is
+            // being written.
+            let Ok(room) = self.captures.orders.reserve().await else { return };
+            let mut chunk = self.captures.chunk();
+            chunk.extend_from_slice(piece);
+            room.send(Order { stream: self.number, what: What::Write(chunk) });
+        }
+    }
+
+    /// Ends the capture; says what became of it once its file is on the disk.
+    pub(crate) async fn finish(mut self) -> Captured {
+        self.ended = true;
+        let lack = self.lack.take();
+        if !self.begun {
+            return Captured { lack, ..Captured::default() };
+        }
+        let (reply, said) = oneshot::channel();
+        self.order(What::End { lack, reply: Some(reply) }).await;
+        said.await.unwrap_or_else(|_| Captured {
+            lack: Some(CaptureLack::Failed("the capture thread is gone, see the log".to_owned())),
+            ..Captured::default()
+        })
+    }
+
+    async fn order(&self, what: What) {
+        // Where the thread is gone, waiting for its reply will say so.
+        let _ = self.captures.orders.send(Order { stream: self.number, what }).await;
+    }
+}
+
+impl Drop for Capture {
+    /// A stream whose task ended by a defect is the one whose bytes are wanted most. Where the
+    /// queue is full its file keeps its hidden name.
+    fn drop(&mut self) {
+        if self.begun && !self.ended {
+            let what = What::End { lack: self.lack.take(), reply: None };
+            let _ = self.captures.orders.try_send(Order { stream: self.number, what });
+        }
+    }
+}
+
+/// What the capture thread has.
+struct Writer {
+    directory: FileDirectory,
+    open: HashMap<u64, OpenCapture>,
+    free: Arc<Mutex<Vec<Vec<u8>>>>,
+    endings: std::sync::mpsc::Sender<Ending>,
+    missing: Arc<MissingFiles>,
+}
+
+/// A capture that is being written.
+struct OpenCapture {
+    name: String,
+    /// Gone where it could not be made or written.
+    file: Result<UnfinishedFile, String>,
+    bytes: u64,
+    failed: Arc<AtomicBool>,
+}
+
+impl OpenCapture {
+    /// Gives the capture up. What was written of it is removed, since others need the room.
+    fn fail(&mut self, stream: u64, error: &io::Error, missing: &MissingFiles) {
+        self.failed.store(true, Ordering::Relaxed);
+        self.file = Err(complain(stream, error, missing));
+    }
+}
+
+/// Counts a capture that failed, says so where the log may, and gives the cause.
+fn complain(stream: u64, error: &io::Error, missing: &MissingFiles) -> String {
+    if let Some(unlisted) = missing.add(error, Instant::now()) {
+        tracing::error!(connection = stream, unlisted, "cannot write a capture: {error}");
+    }
+    error.to_string()
+}
+
+/// A capture whose stream is over.
+struct Ending {
+    stream: u64,
+    capture: OpenCapture,
+    lack: Option<CaptureLack>,
+    reply: Option<oneshot::Sender<Captured>>,
+}
+
+impl Writer {
+    /// Runs until every sender of orders is gone.
+    fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        while let Some(Order { stream, what }) = orders.blocking_recv() {
+            match what {
+                What::Begin { name, failed } => self.begin(stream, name, failed),
+                What::Write(chunk) => self.write(stream, chunk),
+                What::End { lack, reply } => {
+                    if let Some(capture) = self.open.remove(&stream) {
+                        // The other thread outlives this one.
+                        let _ = self.endings.send(Ending { stream, capture, lack, reply });
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, stream: u64, name: String, failed: Arc<AtomicBool>) {
+        let file = self.directory.begin(&format!("{name}.capture")).map_err(|error| {
+            failed.store(true, Ordering::Relaxed);
+            complain(stream, &error, &self.missing)
+        });
+        self.open.insert(stream, OpenCapture { name, file, bytes: 0, failed });
+    }
+
+    fn write(&mut self, stream: u64, mut chunk: Vec<u8>) {
+        if let Some(capture) = self.open.get_mut(&stream)
+            && let Ok(file) = &mut capture.file
+        {
+            match file.write_all(&chunk) {
+                Ok(()) => capture.bytes += chunk.len() as u64,
+                Err(error) => capture.fail(stream, &error, &self.missing),
+            }
+        }
+        chunk.clear();
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(chunk);
+    }
+}
+
+/// Has a file written out and named, and tells its stream.
+fn end(ending: Ending, missing: &MissingFiles) {
+    let Ending { stream, capture, lack, reply } = ending;
+    let OpenCapture { name, file, bytes, .. } = capture;
+    let cut = if lack.is_some() { ".cut" } else { "" };
+    let finished = file.and_then(|file| {
+        file.finish(&format!("{name}{cut}.capture"))
+            .map_err(|error| complain(stream, &error, missing))
+    });
+    let captured = match finished {
+        Ok(path) => Captured { path: Some(path), bytes, lack },
+        Err(cause) => Captured { path: None, bytes: 0, lack: Some(CaptureLack::Failed(cause)) },
+    };
+    if let Some(reply) = reply {
+        // A stream that no longer waits has been told to end.
+        let _ = reply.send(captured);
+    }
+}
+
+#[cfg(test)]
+#[path = "capture_tests.rs"]
+mod tests;

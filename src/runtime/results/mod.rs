@@ -1,0 +1,9 @@
+//! What happens after the socket: aggregation threads, reports, files.
+
+pub(crate) mod aggregator;
+pub(crate) mod capture;
+pub(crate) mod column_pool;
+pub(crate) mod partial_files;
+pub(crate) mod report;
+pub(crate) mod reporter;
+pub(crate) mod whole_file;

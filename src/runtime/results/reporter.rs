@@ -1,0 +1,166 @@
+//! The thread that hands results out, one after the other, so that no two interleave: makes no
+//! result and formats none.
+
+use super::report::Report;
+use crate::config::LOG_LINES_PER_SECOND;
+use crate::engine::aggregate::Grouped;
+use crate::engine::observe::counters::WorkerTally;
+use crate::engine::stream::received::{CaptureLack, Received, Status};
+use crate::runtime::connection::slots::StreamHold;
+use crate::wire::schema::Schema;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+/// A report on its way out, with what its stream still holds.
+#[derive(Debug)]
+pub(crate) struct FinishedConnection {
+    /// The report.
+    pub report: Report,
+    /// Given back when the report is out.
+    pub _held: Option<StreamHold>,
+}
+
+impl FinishedConnection {
+    /// The report of a connection that never got a slot.
+    pub(crate) fn refused(received: Received, schema: &Arc<Schema>) -> Self {
+        let grouped = Grouped::empty(Arc::clone(schema));
+        let report = Report { received, grouped, aggregated: Instant::now() };
+        FinishedConnection { report, _held: None }
+    }
+}
+
+/// Where reports go: printed, written, compared. Called from one thread, the one that the tally
+/// is of.
+pub type Sink = Box<dyn FnMut(&Report, &WorkerTally) -> io::Result<()> + Send>;
+
+/// What the reporter did until the engine stopped.
+#[derive(Debug, Default)]
+pub struct ReporterOutcome {
+    /// Connections reported.
+    pub reported: u64,
+    /// Connections among them that were complete.
+    pub complete: u64,
+    /// Reports that could not be handed out.
+    pub lost: u64,
+    /// Captures that failed.
+    pub captures_failed: u64,
+    /// Why the first of them did.
+    pub capture_error: Option<String>,
+    /// Why reports could not be handed out.
+    pub output_error: Option<io::Error>,
+    /// Why no more connections could be accepted, if that is how the engine ended.
+    pub acceptor_error: Option<io::Error>,
+}
+
+impl ReporterOutcome {
+    fn count_capture(&mut self, received: &Received, tally: &WorkerTally) {
+        let Some(capture) = &received.capture else { return };
+        tally.captured_bytes.add(capture.bytes);
+        tally.captures_incomplete.add(u64::from(capture.lack.is_some()));
+        if let Some(CaptureLack::Failed(cause)) = &capture.lack {
+            self.captures_failed += 1;
+            self.capture_error.get_or_insert_with(|| cause.clone());
+        }
+    }
+}
+
+/// Runs until everybody who may finish a connection is gone. Where the sink fails, the engine is
+/// told to stop through `drain`, and that report and those after it are counted as lost.
+pub(crate) fn run(
+    mut finished: mpsc::Receiver<FinishedConnection>,
+    mut sink: Sink,
+    drain: &watch::Sender<Option<Instant>>,
+    tally: &WorkerTally,
+) -> ReporterOutcome {
+    let mut outcome = ReporterOutcome::default();
+    let mut lines = LineBudget::default();
+    while let Some(FinishedConnection { report, _held }) = finished.blocking_recv() {
+        lines.log(&report);
+        tally.count_stream(report.received.reason);
+        outcome.count_capture(&report.received, tally);
+        if outcome.output_error.is_some() {
+            outcome.lost += 1;
+            continue;
+        }
+        match sink(&report, tally) {
+            Ok(()) => {
+                outcome.reported += 1;
+                outcome.complete += u64::from(report.received.status() == Status::Complete);
+            }
+            Err(error) => {
+                outcome.output_error = Some(error);
+                outcome.lost += 1;
+                drain.send_replace(Some(Instant::now()));
+            }
+        }
+    }
+    lines.count_suppressed();
+    outcome
+}
+
+/// So many lines a second about single connections, then one that counts the rest: peers decide
+/// how often connections fail, and they must not fill a disk.
+#[derive(Default)]
+struct LineBudget {
+    second: Option<Instant>,
+    written: u32,
+    suppressed: u64,
+}
+
+impl LineBudget {
+    fn log(&mut self, report: &Report) {
+        let received = &report.received;
+        let (connection, peer, status) =
+            (received.connection, received.peer, received.status().as_str());
+        let Some(reason) = received.reason else {
+            tracing::debug!(connection, %peer, status, records = received.counts.records);
+            return;
+        };
+        if self.allow(Instant::now()) {
+            let (reason, records) = (reason.as_str(), received.counts.records);
+            let detail = received.detail.as_deref().unwrap_or_default();
+            tracing::warn!(connection, %peer, status, reason, records, "{detail}");
+        }
+    }
+
+    fn count_suppressed(&self) {
+        if self.suppressed > 0 {
+            tracing::warn!(connections = self.suppressed, "more failed, not listed");
+        }
+    }
+
+    fn allow(&mut self, now: Instant) -> bool {
+        let fresh = self.second.is_none_or(|start| now - start >= Duration::from_secs(1));
+        if fresh {
+            self.count_suppressed();
+            *self = LineBudget { second: Some(now), written: 0, suppressed: 0 };
+        }
+        let allowed = self.written < LOG_LINES_PER_SECOND;
+        self.written += u32::from(allowed);
+        self.suppressed += u64::from(!allowed);
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_limited_by_the_second() {
+        let mut budget = LineBudget::default();
+        let start = Instant::now();
+        let allowed = |budget: &mut LineBudget, at: Duration| {
+            (0..100).filter(|_| budget.allow(start + at)).count()
+        };
+        assert_eq!(allowed(&mut budget, Duration::ZERO), LOG_LINES_PER_SECOND as usize);
+        assert_eq!(budget.suppressed, 100 - u64::from(LOG_LINES_PER_SECOND));
+        assert_eq!(allowed(&mut budget, Duration::from_millis(999)), 0);
+        assert_eq!(
+            allowed(&mut budget, Duration::from_millis(1000)),
+            LOG_LINES_PER_SECOND as usize
+        );
+    }
+}

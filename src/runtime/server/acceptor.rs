@@ -1,0 +1,168 @@
+//! One acceptor deals each new connection to the worker with the fewest: reads no byte of those.
+
+use super::refusal::Refusals;
+use crate::config::ACCEPT_PAUSE;
+use crate::engine::observe::counters::{Counters, Protocol};
+use crate::engine::stream::received::{Reason, Received};
+use crate::runtime::connection::accepted::Accepted;
+use crate::runtime::connection::slots::Slots;
+use crate::runtime::results::reporter::FinishedConnection;
+use crate::runtime::tls::config::Certificates;
+use crate::wire::messages::fault::Fault;
+use crate::wire::schema::Schema;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// How long running streams may go on after `--exit-after`: as long as they like. A century.
+const NO_END: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// What is spoken at a listener.
+pub(crate) struct Door {
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// The certificates, where TLS is spoken.
+    pub certificates: Option<Arc<Certificates>>,
+    /// Stop the engine after so many.
+    pub exit_after: Option<u64>,
+}
+
+/// What the acceptor needs.
+pub(crate) struct Acceptor {
+    /// Where connections find their place.
+    pub slots: Arc<Slots>,
+    /// One inbox a worker, in the order of the slots.
+    pub inboxes: Vec<mpsc::Sender<Accepted>>,
+    /// Where refused record connections are reported.
+    pub finished: mpsc::Sender<FinishedConnection>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// Tells the engine to stop.
+    pub drain: watch::Sender<Option<Instant>>,
+    /// What the results of refused connections have no rows of.
+    pub schema: Arc<Schema>,
+}
+
+impl Acceptor {
+    /// Accepts at every door until the engine drains, which `exit_after` connections make it do.
+    /// Then the listeners are closed and so, by and by, is everything behind the inboxes.
+    ///
+    /// # Errors
+    /// Where the runtime of this thread cannot be made; no connection was accepted then.
+    pub(crate) fn run(self, doors: Vec<(std::net::TcpListener, Door)>) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let acceptor = Arc::new(self);
+            let refusals = Arc::new(Refusals::default());
+            let mut tasks: JoinSet<io::Result<()>> = doors
+                .into_iter()
+                .map(|(listener, door)| {
+                    Arc::clone(&acceptor).accept_all(listener, door, Arc::clone(&refusals))
+                })
+                .collect();
+            while let Some(task) = tasks.join_next().await {
+                task.map_err(io::Error::other)??;
+            }
+            Ok(())
+        })
+    }
+
+    async fn accept_all(
+        self: Arc<Self>,
+        listener: std::net::TcpListener,
+        door: Door,
+        refusals: Arc<Refusals>,
+    ) -> io::Result<()> {
+        let mut drain = self.drain.subscribe();
+        let listener = TcpListener::from_std(listener)?;
+        let mut accepted_here = 0;
+        while drain.borrow_and_update().is_none() {
+            let accepted = tokio::select! {
+                _ = drain.changed() => continue,
+                accepted = listener.accept() => accepted,
+            };
+            // Back to a plain socket: a worker makes its own of it.
+            match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
+                Ok((stream, peer)) => {
+                    self.deal(&door, stream, peer, &refusals).await;
+                    accepted_here += 1;
+                    if door.exit_after == Some(accepted_here) {
+                        self.drain.send_if_modified(|end| {
+                            let first = end.is_none();
+                            end.get_or_insert(Instant::now() + NO_END);
+                            first
+                        });
+                    }
+                }
+                Err(error) => pause_after(&error).await,
+            }
+        }
+        Ok(())
+    }
+
+    async fn deal(&self, door: &Door, stream: TcpStream, peer: SocketAddr, refusals: &Refusals) {
+        let number = self.slots.next_number();
+        let Some(slot) = self.slots.take(door.protocol) else {
+            return self.refuse(door, number, stream, peer, refusals).await;
+        };
+        let worker = slot.worker();
+        let tls = door.certificates.as_ref().map(|certificates| match door.protocol {
+            Protocol::Records => certificates.current_for_senders(),
+            Protocol::Messages => certificates.current(),
+        });
+        let accepted = Accepted { protocol: door.protocol, number, stream, peer, slot, tls };
+        if self.inboxes[worker].send(accepted).await.is_err() {
+            tracing::error!(worker, "a worker is gone: this is a defect, please report it");
+        }
+    }
+
+    async fn refuse(
+        &self,
+        door: &Door,
+        number: u64,
+        stream: TcpStream,
+        peer: SocketAddr,
+        refusals: &Refusals,
+    ) {
+        match door.protocol {
+            Protocol::Records => {
+                let mut received = Received::nothing(number, peer, Instant::now());
+                received.reason = Some(Reason::ConnectionsLimit);
+                received.detail = Some(
+                    "every slot is taken (--max-connections, --max-streams); refused unread"
+                        .to_owned(),
+                );
+                let _ =
+                    self.finished.send(FinishedConnection::refused(received, &self.schema)).await;
+            }
+            Protocol::Messages => {
+                self.counters.acceptor.count_fault(Fault::ConnectionsLimit);
+                tracing::debug!(connection = number, %peer, "refused: every slot is taken");
+                // One who speaks TLS could not read it.
+                if door.certificates.is_none() {
+                    refusals.tell(stream);
+                }
+            }
+        }
+    }
+}
+
+/// An accept that failed concerns one connection, unless descriptors or memory ran out: then
+/// trying again at once would spin.
+async fn pause_after(error: &io::Error) {
+    match error.kind() {
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+        _ => {
+            tracing::warn!(
+                %error,
+                "cannot accept: if descriptors ran out, raise the limit (ulimit -n) or lower \
+                 --max-connections"
+            );
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}

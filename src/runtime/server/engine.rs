@@ -1,0 +1,356 @@
+//! Starts the threads of the engine and waits for their end: serves nothing itself.
+//!
+//! The end comes by closing, from the outside in: the acceptor leaves and with it the inboxes
+//! close; each worker finishes its connections and leaves, its jobs close; each aggregation thread
+//! finishes and leaves; the reporter, last, sees that nobody can finish a connection any more.
+
+use super::acceptor::{Acceptor, Door};
+use super::worker::{Common, Worker, WorkerError};
+use crate::config::{
+    AGGREGATION_QUEUE, AUTH_TIMEOUT, AggregateMode, BATCHES_IN_FLIGHT, Config, ConfigError,
+    FRAME_TIMEOUT, INBOX, REPORT_QUEUE,
+};
+use crate::engine::groups::plan::Plan;
+use crate::engine::messages::users::AuthFileError;
+use crate::engine::observe::counters::{Counters, Protocol};
+use crate::runtime::admin::listener as admin;
+use crate::runtime::admin::listener::{AdminHandle, AdminState};
+use crate::runtime::connection::slots::Slots;
+use crate::runtime::host::cores::{self, CoresError};
+use crate::runtime::host::listener::{self, ADMIN, ListenError, MESSAGES, RECORDS};
+use crate::runtime::messages::gate::Gate;
+use crate::runtime::messages::hub::Hub;
+use crate::runtime::results::aggregator;
+use crate::runtime::results::capture::{self, CaptureError};
+use crate::runtime::results::column_pool::ColumnPool;
+use crate::runtime::results::partial_files::{PartialFiles, PartialFilesError};
+use crate::runtime::results::reporter::{self, ReporterOutcome, Sink};
+use crate::runtime::results::whole_file::MissingFiles;
+use crate::runtime::tls::config::{Certificates, TlsConfigError, Validity, load_certificates};
+use crate::wire::messages::limiter::TokenBucket;
+use crate::wire::messages::session::Policy;
+use crate::wire::schema::Schema;
+use core_affinity::CoreId;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::{mpsc, watch};
+
+/// Why the engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A limit is out of its range, or options do not go together.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A core may not be used.
+    #[error(transparent)]
+    Cores(#[from] CoresError),
+    /// The auth file cannot be used.
+    #[error(transparent)]
+    Auth(#[from] AuthFileError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsConfigError),
+    /// Partials cannot be kept where they should be.
+    #[error(transparent)]
+    Partials(#[from] PartialFilesError),
+    /// Raw bytes cannot be captured.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// There is no listener.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A worker has no ring or no core.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// A thread could not be made.
+    #[error("cannot start a thread: {0}; raise the limit of processes (ulimit -u)")]
+    Thread(#[from] io::Error),
+}
+
+/// A running engine. Dropping the handle does not stop it: [`Stopper::stop`] does.
+pub struct Engine {
+    records_address: Option<SocketAddr>,
+    messages_address: Option<SocketAddr>,
+    counters: Arc<Counters>,
+    drain: watch::Sender<Option<Instant>>,
+    threads: Vec<JoinHandle<()>>,
+    acceptor: Option<JoinHandle<io::Result<()>>>,
+    reporter: JoinHandle<ReporterOutcome>,
+    admin: AdminHandle,
+    reloader: Reloader,
+    partials: Option<Arc<PartialFiles>>,
+}
+
+/// Lets an engine stop from another thread.
+#[derive(Clone)]
+pub struct Stopper {
+    drain: watch::Sender<Option<Instant>>,
+}
+
+impl Stopper {
+    /// Accepts no more and lets running record streams go on for `grace`, then ends them as
+    /// `incomplete`, `shutdown`. Message connections that carry no records end at once.
+    pub fn stop(&self, grace: Duration) {
+        self.drain.send_replace(Some(Instant::now() + grace));
+    }
+}
+
+/// Lets an engine read its certificates and users again, from another thread.
+#[derive(Clone)]
+pub struct Reloader {
+    certificates: Option<Arc<Certificates>>,
+    gate: Arc<Gate>,
+}
+
+impl Reloader {
+    /// Reads certificates and auth file again, and says in the log what came of it. What cannot be
+    /// read stays as it was. Connections that are there keep what they began with.
+    pub fn reload(&self) {
+        if let Some(certificates) = &self.certificates {
+            match certificates.reload() {
+                Ok(()) => tracing::info!("certificates read again"),
+                Err(error) => tracing::error!("the old certificates stay: {error}"),
+            }
+            warn_of_validity(certificates);
+        }
+        match self.gate.reload() {
+            Ok(Some(users)) => tracing::info!(users, "auth file read again"),
+            Ok(None) => {}
+            Err(error) => tracing::error!("the old users stay: {error}"),
+        }
+    }
+}
+
+impl Engine {
+    /// Starts listeners, workers and aggregation, for records of `schema`. When this returns,
+    /// connections are taken.
+    ///
+    /// # Errors
+    /// [`StartError`]; what had been started is stopped again.
+    pub fn start(mut config: Config, schema: &Arc<Schema>, sink: Sink) -> Result<Self, StartError> {
+        let plan = Plan::new(Arc::clone(schema));
+        config.record = plan.sizes();
+        config.check()?;
+        let cores = cores::choose(&config.cores, &cores::allowed()?)?;
+        let gate = Arc::new(Gate::new(&config)?);
+        let certificates = load_certificates(&config)?.map(Arc::new);
+        certificates.iter().for_each(|certificates| warn_of_validity(certificates));
+        let partials = PartialFiles::start(&config, schema)?;
+        let (captures, capture_threads) = match capture::start(&config)? {
+            Some(started) => (Some(started.captures), started.threads),
+            None => (None, Vec::new()),
+        };
+        let doors = open_doors(&config, certificates.as_ref())?;
+        let address_of = |protocol| {
+            let door = doors.iter().find(|(_, door)| door.protocol == protocol);
+            door.map(|(listener, _)| listener.local_addr()).transpose()
+        };
+        let (records_address, messages_address) =
+            (address_of(Protocol::Records)?, address_of(Protocol::Messages)?);
+        let counters = Counters::new(cores.len());
+        let (drain, drained) = watch::channel(None);
+        let admin = admin::start(
+            listener::listen(ADMIN, &config.admin_host, config.admin_port())?,
+            AdminState {
+                counters: Arc::clone(&counters),
+                cores: cores.iter().map(|core| core.id).collect(),
+                drain: drained.clone(),
+                started: Instant::now(),
+            },
+        )?;
+        let (finished, results) = mpsc::channel(REPORT_QUEUE);
+        let reporter = spawn("reporter", {
+            let (drain, counters) = (drain.clone(), Arc::clone(&counters));
+            move || reporter::run(results, sink, &drain, &counters.reporter)
+        })?;
+        let mut engine = Engine {
+            records_address,
+            messages_address,
+            counters: Arc::clone(&counters),
+            drain: drain.clone(),
+            threads: capture_threads,
+            acceptor: None,
+            reporter,
+            admin,
+            reloader: Reloader { certificates, gate: Arc::clone(&gate) },
+            partials,
+        };
+        let slots = Slots::new(config.max_connections, config.max_streams, cores.len());
+        let (hub, pieces) = Hub::new(cores.len());
+        let pool = new_pool(&plan, &config, cores.len());
+        let policy = new_policy(&config);
+        let config = Arc::new(config);
+        let common = Common {
+            config,
+            plan,
+            pool,
+            counters: Arc::clone(&counters),
+            policy,
+            gate,
+            hub,
+            captures,
+            drain: drained,
+        };
+        let mut inboxes = Vec::new();
+        let (ready, starting) = std::sync::mpsc::channel();
+        for ((index, core), pieces) in cores.into_iter().enumerate().zip(pieces) {
+            let (jobs, work) = mpsc::channel(AGGREGATION_QUEUE);
+            let (inbox, accepted) = mpsc::channel(INBOX);
+            inboxes.push(inbox);
+            engine.start_aggregator(core, work, finished.clone(), &common)?;
+            let common = common.clone();
+            let worker = Worker { core, index, common, inbox: accepted, jobs, pieces };
+            let ready = ready.clone();
+            let name = format!("worker-{}", core.id);
+            engine.threads.push(spawn(&name, move || worker.run(ready))?);
+        }
+        drop(ready);
+        for started in starting {
+            started?;
+        }
+        let schema = Arc::clone(schema);
+        let acceptor = Acceptor { slots, inboxes, finished, counters, drain, schema };
+        engine.acceptor = Some(spawn("acceptor", move || acceptor.run(doors))?);
+        Ok(engine)
+    }
+
+    fn start_aggregator(
+        &mut self,
+        core: CoreId,
+        work: mpsc::Receiver<aggregator::Job>,
+        finished: mpsc::Sender<reporter::FinishedConnection>,
+        common: &Common,
+    ) -> io::Result<()> {
+        let (plan, config) = (Arc::clone(&common.plan), Arc::clone(&common.config));
+        let files = self.partials.clone();
+        let run = move || aggregator::run(work, finished, &plan, &config, files);
+        let thread = spawn(&format!("aggregate-{}", core.id), run)?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// The address that the record listener got, if there is one.
+    pub fn records_address(&self) -> Option<SocketAddr> {
+        self.records_address
+    }
+
+    /// The address that the message listener got, if there is one.
+    pub fn messages_address(&self) -> Option<SocketAddr> {
+        self.messages_address
+    }
+
+    /// The address that the admin listener got.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// What will be known of batches of partials that could not be written; nothing where none are
+    /// kept.
+    pub fn missing_partials(&self) -> Option<Arc<MissingFiles>> {
+        self.partials.as_ref().map(|files| Arc::clone(files.missing()))
+    }
+
+    /// What has been counted so far.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.counters.workers.len()
+    }
+
+    /// A handle to stop the engine from elsewhere.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { drain: self.drain.clone() }
+    }
+
+    /// A handle to have it read certificates and users again.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
+    /// Waits until the engine has stopped: by [`Stopper::stop`], after `exit_after` connections,
+    /// or because its sink failed.
+    ///
+    /// # Panics
+    /// Where a thread of the engine panicked, which is a defect.
+    pub fn wait(self) -> ReporterOutcome {
+        const PANICKED: &str = "a thread of the engine panicked";
+        let accepted = self.acceptor.map(|acceptor| acceptor.join().expect(PANICKED));
+        for thread in self.threads {
+            thread.join().expect(PANICKED);
+        }
+        let outcome = self.reporter.join().expect(PANICKED);
+        self.admin.stop();
+        ReporterOutcome { acceptor_error: accepted.and_then(Result::err), ..outcome }
+    }
+}
+
+/// A certificate that is not valid is served all the same: its clients know best what they accept.
+fn warn_of_validity(certificates: &Certificates) {
+    let validity = certificates.validity(SystemTime::now());
+    if validity != Validity::Valid {
+        tracing::warn!("{validity}");
+    }
+}
+
+/// Binds the listeners that are asked for.
+fn open_doors(
+    config: &Config,
+    certificates: Option<&Arc<Certificates>>,
+) -> Result<Vec<(TcpListener, Door)>, ListenError> {
+    let encrypted = |tls: bool| certificates.filter(|_| tls).cloned();
+    let mut doors = Vec::new();
+    if let Some(port) = config.records_port {
+        let door = Door {
+            protocol: Protocol::Records,
+            certificates: encrypted(config.tls.records),
+            exit_after: config.exit_after,
+        };
+        doors.push((listener::listen(RECORDS, &config.host, port)?, door));
+    }
+    if let Some(port) = config.port {
+        let door = Door {
+            protocol: Protocol::Messages,
+            certificates: encrypted(config.tls.messages),
+            exit_after: None,
+        };
+        doors.push((listener::listen(MESSAGES, &config.host, port)?, door));
+    }
+    Ok(doors)
+}
+
+/// The rules of every message session.
+fn new_policy(config: &Config) -> Arc<Policy> {
+    let rate = config.global_rate_limit;
+    Arc::new(Policy {
+        require_auth: config.require_auth,
+        idle_timeout: config.idle_timeout,
+        frame_timeout: FRAME_TIMEOUT,
+        auth_timeout: AUTH_TIMEOUT,
+        all: TokenBucket::new(rate, rate),
+        epoch: Instant::now(),
+    })
+}
+
+/// Each stream may hold a set, and each worker have some more under way.
+fn new_pool(plan: &Arc<Plan>, config: &Config, workers: usize) -> Arc<ColumnPool> {
+    let in_flight = workers * BATCHES_IN_FLIGHT;
+    let ready = match config.aggregate {
+        AggregateMode::Columns => in_flight,
+        // Workers fold into groups and take none.
+        AggregateMode::TwoPhase => 0,
+    };
+    ColumnPool::new(plan, config.max_streams + in_flight, ready, config.batch_rows)
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    thread::Builder::new().name(name.to_owned()).spawn(run)
+}

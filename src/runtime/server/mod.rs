@@ -1,0 +1,6 @@
+//! Starts the engine, accepts connections and deals them to workers.
+
+pub(crate) mod acceptor;
+pub(crate) mod engine;
+pub(crate) mod refusal;
+pub(crate) mod worker;

@@ -1,0 +1,384 @@
+//! Certificate, key and client authorities from files to a configuration of rustls, at start and
+//! again on request. Speaks no TLS itself (`tls` does) and watches no file.
+
+use crate::config::{CERTIFICATE_ENDS_SOON, Config, PEM_FILE_BYTES_MAX, TLS_SESSIONS_MAX};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    NoClientAuth, ParsedCertificate, ServerSessionMemoryCache, VerifierBuilderError,
+    WebPkiClientVerifier,
+};
+use rustls::{CertificateError, InconsistentKeys, RootCertStore, ServerConfig};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+/// The files that TLS is served from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TlsSource {
+    /// The server's certificate and those between it and its authority, in PEM.
+    pub cert: PathBuf,
+    /// The server's private key, in PEM.
+    pub key: PathBuf,
+    /// Authorities whose clients are let in, in PEM; none lets in clients without a certificate.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Why there is no configuration. Each names the file and the next step.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {option} {}: {source}; {}", path.display(), read_remedy(.source))]
+    Read {
+        /// The option that named the file.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A file is larger than [`PEM_FILE_BYTES_MAX`].
+    #[error(
+        "{option} {} has more than {PEM_FILE_BYTES_MAX} bytes; is it the right file?",
+        path.display()
+    )]
+    TooLarge {
+        /// The option that named the file.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file has a section that is cut off or garbled.
+    #[error(
+        "{option} {} is not sound PEM: {source}; copy the file again, from BEGIN to END",
+        path.display()
+    )]
+    Pem {
+        /// The option that named the file.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: pem::Error,
+    },
+    /// A file has no certificate in it.
+    #[error(
+        "{option} {} has no certificate in it; it must be PEM with BEGIN CERTIFICATE (DER can be \
+         converted: `openssl x509 -inform der`)",
+        path.display()
+    )]
+    NoCertificate {
+        /// The option that named the file.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file has no private key in it.
+    #[error(
+        "--key {} has no private key in it; it must be PEM with BEGIN PRIVATE KEY, without a \
+         password (`openssl pkey` removes one)",
+        path.display()
+    )]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The key cannot be used.
+    #[error(
+        "the private key in --key {} cannot be used: {source}; use RSA, ECDSA (P-256, P-384) or \
+         Ed25519",
+        path.display()
+    )]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What rustls says.
+        source: rustls::Error,
+    },
+    /// A certificate cannot be used.
+    #[error(
+        "a certificate in {option} {} cannot be used: {source}; it must be X.509 version 3",
+        path.display()
+    )]
+    Certificate {
+        /// The option that named the file.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What rustls says.
+        source: rustls::Error,
+    },
+    /// The key belongs to another certificate.
+    #[error(
+        "the private key in --key {} does not belong to the first certificate in --cert {}; give \
+         both from the same issue, the server's own certificate first",
+        key.display(), cert.display()
+    )]
+    Mismatch {
+        /// The file of the key.
+        key: PathBuf,
+        /// The file of the certificate.
+        cert: PathBuf,
+    },
+    /// The client authorities cannot be used.
+    #[error("--client-ca {} cannot be used: {source}; give CA certificates", path.display())]
+    ClientCa {
+        /// The file.
+        path: PathBuf,
+        /// What rustls says.
+        source: VerifierBuilderError,
+    },
+    /// The provider of cryptography refuses.
+    #[error("TLS cannot be set up: {0}; this is a defect of ringest, please report it")]
+    Provider(#[source] rustls::Error),
+}
+
+fn read_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "`ringest gen-cert --dir DIR` makes certificates for trials",
+        io::ErrorKind::PermissionDenied => "let the user that runs ringest read it",
+        _ => "give a file in PEM",
+    }
+}
+
+/// How the server's certificate stands at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Validity {
+    /// It is valid, and will be for a while.
+    Valid,
+    /// It is valid, for less than [`CERTIFICATE_ENDS_SOON`].
+    EndsSoon,
+    /// Clients refuse it since then.
+    Expired {
+        /// For how long.
+        since: Duration,
+    },
+    /// Clients refuse it until then.
+    NotYet {
+        /// For how long.
+        starts_in: Duration,
+    },
+}
+
+impl fmt::Display for Validity {
+    /// The finding and, where something is to be done, what.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole =
+            |time: Duration| humantime::format_duration(Duration::from_secs(time.as_secs()));
+        match *self {
+            Validity::Valid => write!(f, "the server's certificate is valid"),
+            Validity::EndsSoon => {
+                let within = whole(CERTIFICATE_ENDS_SOON);
+                write!(f, "the server's certificate ends within {within}; ")?;
+                write!(f, "renew it and send SIGHUP")
+            }
+            Validity::Expired { since } => {
+                write!(f, "the server's certificate expired {} ago and clients ", whole(since))?;
+                write!(f, "refuse it; renew it and send SIGHUP")
+            }
+            Validity::NotYet { starts_in } => {
+                write!(f, "the server's certificate becomes valid in {} only ", whole(starts_in))?;
+                write!(f, "and clients refuse it; check this host's clock, or wait")
+            }
+        }
+    }
+}
+
+/// What was read at one time.
+struct Loaded {
+    config: Arc<ServerConfig>,
+    /// The same without session tickets.
+    for_senders: Arc<ServerConfig>,
+    own: CertificateDer<'static>,
+}
+
+/// The configuration for new connections, which may be exchanged while old ones go on.
+///
+/// Each load has its own ticket keys and session memory, so no client resumes a session across a
+/// reload: whoever a new `--client-ca` does not let in has to show its certificate again.
+pub(crate) struct Certificates {
+    source: TlsSource,
+    loaded: RwLock<Loaded>,
+}
+
+impl Certificates {
+    /// Reads the files and checks that they belong together.
+    ///
+    /// # Errors
+    /// [`TlsConfigError`].
+    pub(crate) fn load(source: TlsSource) -> Result<Self, TlsConfigError> {
+        let loaded = RwLock::new(read(&source)?);
+        Ok(Certificates { source, loaded })
+    }
+
+    /// Reads the files again. Connections that are accepted from then on get what they say; after
+    /// an error all stays as it was.
+    ///
+    /// # Errors
+    /// [`TlsConfigError`].
+    pub(crate) fn reload(&self) -> Result<(), TlsConfigError> {
+        let loaded = read(&self.source)?;
+        *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+        Ok(())
+    }
+
+    /// The configuration for a connection that is accepted now.
+    pub(crate) fn current(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).config)
+    }
+
+    /// The same for a connection whose client only sends. It gets no session tickets: a client that
+    /// closes with bytes unread resets the connection, and what it sent last may be lost.
+    pub(crate) fn current_for_senders(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).for_senders)
+    }
+
+    /// How the server's certificate stands at `now`.
+    pub(crate) fn validity(&self, now: SystemTime) -> Validity {
+        validity(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).own, now)
+    }
+}
+
+/// The certificates that `config` asks for; `None` where it asks for no TLS.
+///
+/// # Errors
+/// [`TlsConfigError`].
+pub(crate) fn load_certificates(config: &Config) -> Result<Option<Certificates>, TlsConfigError> {
+    let tls = &config.tls;
+    let (true, Some(cert), Some(key)) = (tls.messages || tls.records, &tls.cert, &tls.key) else {
+        return Ok(None);
+    };
+    let client_ca = tls.client_ca.clone();
+    Certificates::load(TlsSource { cert: cert.clone(), key: key.clone(), client_ca }).map(Some)
+}
+
+fn read(source: &TlsSource) -> Result<Loaded, TlsConfigError> {
+    let provider = Arc::new(ring::default_provider());
+    let chain = read_certificates("--cert", &source.cert)?;
+    let key = read_key(&source.key)?;
+    let own = chain[0].clone();
+    let clients = match &source.client_ca {
+        Some(path) => client_verifier(path, &provider)?,
+        None => Arc::new(NoClientAuth),
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TlsConfigError::Provider)?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain, key)
+        .map_err(|error| pair_error(source, error))?;
+    config.session_storage = ServerSessionMemoryCache::new(TLS_SESSIONS_MAX);
+    config.ticketer = ring::Ticketer::new().map_err(TlsConfigError::Provider)?;
+    let mut for_senders = config.clone();
+    for_senders.send_tls13_tickets = 0;
+    Ok(Loaded { config: Arc::new(config), for_senders: Arc::new(for_senders), own })
+}
+
+fn pair_error(source: &TlsSource, error: rustls::Error) -> TlsConfigError {
+    let TlsSource { cert, key, .. } = source.clone();
+    match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            TlsConfigError::Mismatch { key, cert }
+        }
+        source @ rustls::Error::InvalidCertificate(_) => {
+            TlsConfigError::Certificate { option: "--cert", path: cert, source }
+        }
+        source => TlsConfigError::Key { path: key, source },
+    }
+}
+
+fn client_verifier(
+    path: &Path,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsConfigError> {
+    const OPTION: &str = "--client-ca";
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates(OPTION, path)? {
+        roots.add(certificate).map_err(|source| TlsConfigError::Certificate {
+            option: OPTION,
+            path: path.to_owned(),
+            source,
+        })?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|source| TlsConfigError::ClientCa { path: path.to_owned(), source })
+}
+
+/// At least one certificate.
+fn read_certificates(
+    option: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
+    let text = read_bounded(option, path)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match certificates {
+        Err(source) => Err(TlsConfigError::Pem { option, path: path.to_owned(), source }),
+        Ok(none) if none.is_empty() => {
+            Err(TlsConfigError::NoCertificate { option, path: path.to_owned() })
+        }
+        Ok(certificates) => Ok(certificates),
+    }
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsConfigError> {
+    const OPTION: &str = "--key";
+    let text = read_bounded(OPTION, path)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        pem::Error::NoItemsFound => TlsConfigError::NoKey { path: path.to_owned() },
+        source => TlsConfigError::Pem { option: OPTION, path: path.to_owned(), source },
+    })
+}
+
+fn read_bounded(option: &'static str, path: &Path) -> Result<Vec<u8>, TlsConfigError> {
+    let mut text = Vec::new();
+    // One byte more than allowed tells a file that is too large from one that just fits.
+    let read = File::open(path)
+        .and_then(|file| file.take(PEM_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut text));
+    match read {
+        Err(source) => Err(TlsConfigError::Read { option, path: path.to_owned(), source }),
+        Ok(_) if text.len() > PEM_FILE_BYTES_MAX => {
+            Err(TlsConfigError::TooLarge { option, path: path.to_owned() })
+        }
+        Ok(_) => Ok(text),
+    }
+}
+
+fn validity(own: &CertificateDer<'_>, now: SystemTime) -> Validity {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let judged_at = |moment: Duration| {
+        // Without a trust anchor no certificate is trusted, but its dates are looked at first.
+        let moment = UnixTime::since_unix_epoch(moment);
+        let algorithms = ring::default_provider().signature_verification_algorithms.all;
+        let certificate = ParsedCertificate::try_from(own)?;
+        let nobody = RootCertStore::empty();
+        verify_server_cert_signed_by_trust_anchor(&certificate, &nobody, &[], moment, algorithms)
+    };
+    let seconds = |time: UnixTime| Duration::from_secs(time.as_secs());
+    match judged_at(now) {
+        Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+            not_after,
+            ..
+        })) => Validity::Expired { since: now.saturating_sub(seconds(not_after)) },
+        Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
+            not_before,
+            ..
+        })) => Validity::NotYet { starts_in: seconds(not_before).saturating_sub(now) },
+        _ => match judged_at(now + CERTIFICATE_ENDS_SOON) {
+            Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { .. })) => {
+                Validity::EndsSoon
+            }
+            _ => Validity::Valid,
+        },
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

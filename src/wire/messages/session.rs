@@ -1,0 +1,404 @@
+//! One peer of the message protocol: performs no I/O, reads no clock, keeps no received byte and
+//! knows no other peer. Bytes and `now` come in; replies are appended to an outbox that is lent,
+//! and what needs somebody else comes out as [`NextEvent`].
+//!
+//! ```text
+//!   bytes ──poll──▶ frame ▶ may it be sent now? ▶ is there a token? ▶ reply in the outbox
+//!                                                                 └▶ Next: others must act
+//! ```
+
+use super::fault::Fault;
+use super::frame::{self, Frame, FrameError, FrameType, Header};
+use super::limiter::TokenBucket;
+use super::payload;
+use super::payload::{Credentials, ErrorCode, Request};
+use crate::config::{AUTH_FAILURES_MAX, PAYLOAD_BYTES_BEFORE_AUTH};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What all sessions of a server have in common.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    /// Whether a client must authenticate before it may do anything but PING.
+    pub require_auth: bool,
+    /// Longest time without a whole frame.
+    pub idle_timeout: Duration,
+    /// Longest time from a frame's first byte to its last.
+    pub frame_timeout: Duration,
+    /// Longest time from the beginning to authentication, where that is required.
+    pub auth_timeout: Duration,
+    /// Messages of all clients.
+    pub all: TokenBucket,
+    /// The moment that the buckets count from.
+    pub epoch: Instant,
+}
+
+impl Policy {
+    /// Nanoseconds from the epoch to `now`, as the buckets want them.
+    pub(crate) fn ns(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What [`Session::poll`] understood.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SessionPass<'a> {
+    /// Bytes that are done with, from the start of what was given.
+    pub bytes: usize,
+    /// What is to be done before the next call.
+    pub next: NextEvent<'a>,
+}
+
+/// What a session needs from whoever drives it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NextEvent<'a> {
+    /// More bytes.
+    Read,
+    /// These frames, whole and end to end, are to be passed on to the others as they are.
+    Broadcast {
+        /// Their bytes.
+        frames: &'a [u8],
+        /// How many there are.
+        messages: u32,
+    },
+    /// To be judged; then [`Session::believed`] or [`Session::refused`].
+    Authenticate(Credentials<'a>),
+    /// To be taken in; then [`Session::acknowledge`].
+    Data {
+        /// The client's number.
+        sequence: u32,
+        /// The data.
+        body: &'a [u8],
+    },
+    /// The replies so far are to be flushed and the connection closed.
+    End(SessionEnd),
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SessionEnd {
+    /// The client said CLOSE.
+    Closed,
+    /// The client failed to authenticate too often.
+    Unauthenticated,
+    /// DATA carried records that their stream refused. The stream says why; it is counted there.
+    StreamRejected,
+    /// Something went wrong. The client has been told, if it is told at all.
+    Fault(Fault),
+}
+
+/// What a session counted since it was asked last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FrameCounts {
+    /// Whole frames, in the order of [`FrameType::ALL`].
+    pub frames: [u32; FrameType::ALL.len()],
+    /// Replies written, refusals by a rate limit included.
+    pub replies: u32,
+    /// Messages refused by a rate limit.
+    pub rate_limited: u32,
+    /// Refused credentials, and messages that needed authentication.
+    pub auth_failures: u32,
+}
+
+/// One peer's state.
+#[derive(Debug)]
+pub(crate) struct Session {
+    policy: Arc<Policy>,
+    /// Messages of this client: the connection's own, after authentication the user's.
+    bucket: Arc<TokenBucket>,
+    authenticated: bool,
+    auth_failures: u8,
+    ended: Option<SessionEnd>,
+    begun: Instant,
+    last_frame: Instant,
+    /// Since when an unfinished frame waits.
+    frame_begun: Option<Instant>,
+    counts: FrameCounts,
+}
+
+impl Session {
+    /// A session that begins `now`, with its own bucket.
+    pub(crate) fn new(policy: Arc<Policy>, bucket: Arc<TokenBucket>, now: Instant) -> Self {
+        Session {
+            policy,
+            bucket,
+            authenticated: false,
+            auth_failures: 0,
+            ended: None,
+            begun: now,
+            last_frame: now,
+            frame_begun: None,
+            counts: FrameCounts::default(),
+        }
+    }
+
+    /// Understands `received` as far as it can alone. What is left over after [`NextEvent::Read`] is
+    /// the beginning of a frame and is to be given again, with more behind it.
+    pub(crate) fn poll<'a>(
+        &mut self,
+        received: &'a [u8],
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> SessionPass<'a> {
+        let now_ns = self.policy.ns(now);
+        // Broadcasts that follow each other are passed on in one piece.
+        let mut run = BroadcastRun::default();
+        let mut at = 0;
+        let next = loop {
+            if let Some(end) = self.ended {
+                break NextEvent::End(end);
+            }
+            let frame = match self.next_frame(&received[at..]) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break NextEvent::Read,
+                // Found again by the next call.
+                Err(_) if run.messages > 0 => break NextEvent::Read,
+                Err(fault) => {
+                    self.fail(fault, out);
+                    continue;
+                }
+            };
+            if run.messages > 0 && frame.kind != FrameType::Broadcast {
+                break NextEvent::Read;
+            }
+            let begin = at;
+            at += frame.bytes.len();
+            self.counts.frames[frame.kind.index()] += 1;
+            match self.handle(frame, now_ns, out) {
+                Ok(None) if run.messages > 0 && frame.kind == FrameType::Broadcast => {
+                    break NextEvent::Read;
+                }
+                Ok(None) => {}
+                Ok(Some(NextEvent::Broadcast { .. })) => run.extend(begin, at),
+                Ok(Some(next)) => break next,
+                Err(fault) => self.fail(fault, out),
+            }
+        };
+        self.note_progress(at, received.len(), now);
+        let next = match run.messages {
+            0 => next,
+            messages => NextEvent::Broadcast { frames: &received[run.begin..run.end], messages },
+        };
+        SessionPass { bytes: at, next }
+    }
+
+    /// The whole frame that `received` begins with, judged as early as it can be.
+    #[inline]
+    fn next_frame<'a>(&self, received: &'a [u8]) -> Result<Option<Frame<'a>>, Fault> {
+        let Some(header) = Header::parse(received)? else { return Ok(None) };
+        if !payload::from_client(header.kind) {
+            return Err(Fault::InvalidMessageType);
+        }
+        if header.payload_bytes > PAYLOAD_BYTES_BEFORE_AUTH && self.must_authenticate() {
+            // An ERROR is never answered with one.
+            return Err(match header.kind {
+                FrameType::Error => Fault::ClientError,
+                _ => Fault::PayloadTooLarge,
+            });
+        }
+        header.frame(received).map_err(|error: FrameError| error.into())
+    }
+
+    #[inline]
+    fn must_authenticate(&self) -> bool {
+        self.policy.require_auth && !self.authenticated
+    }
+
+    /// Answers a frame, or says what it needs.
+    #[inline]
+    fn handle<'a>(
+        &mut self,
+        frame: Frame<'a>,
+        now_ns: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<NextEvent<'a>>, Fault> {
+        let request = Request::parse(frame)?;
+        match request {
+            Request::Close => {
+                self.ended = Some(SessionEnd::Closed);
+                return Ok(None);
+            }
+            Request::Error => return Err(Fault::ClientError),
+            _ => {}
+        }
+        // Strangers take nothing from what all users share.
+        let all = (!self.must_authenticate()).then_some(&self.policy.all);
+        if !self.bucket.try_take(now_ns) || all.is_some_and(|all| !all.try_take(now_ns)) {
+            self.refuse_for_rate(frame.kind, out);
+            return Ok(None);
+        }
+        if self.must_authenticate() && !matches!(request, Request::Auth(_) | Request::Ping(_)) {
+            self.counts.replies += 1;
+            payload::encode_error(ErrorCode::AuthenticationFailed, "authenticate first", out);
+            self.count_auth_failure(None);
+            return Ok(None);
+        }
+        match request {
+            Request::Ping(timestamp) => {
+                self.reply(FrameType::Pong, timestamp, out);
+                Ok(None)
+            }
+            Request::Echo(payload) => {
+                self.reply(FrameType::EchoReply, payload, out);
+                Ok(None)
+            }
+            Request::Broadcast(_) => {
+                Ok(Some(NextEvent::Broadcast { frames: frame.bytes, messages: 1 }))
+            }
+            Request::Auth(_) if self.authenticated => Err(Fault::RepeatedAuth),
+            Request::Auth(credentials) => Ok(Some(NextEvent::Authenticate(credentials))),
+            Request::Data { sequence, body } => Ok(Some(NextEvent::Data { sequence, body })),
+            Request::Close | Request::Error => Ok(None),
+        }
+    }
+
+    #[inline]
+    fn reply(&mut self, kind: FrameType, payload: &[u8], out: &mut Vec<u8>) {
+        self.counts.replies += 1;
+        frame::encode(kind, &[payload], out);
+    }
+
+    /// The message names the type that was refused: a BROADCAST has no other answer, and a client
+    /// must be able to tell its refusal from that of a message that has one.
+    fn refuse_for_rate(&mut self, kind: FrameType, out: &mut Vec<u8>) {
+        self.counts.rate_limited += 1;
+        self.counts.replies += 1;
+        let code = [ErrorCode::RateLimitExceeded as u8];
+        let parts = [&code[..], b"rate limit exceeded for ", kind.name().as_bytes()];
+        frame::encode(FrameType::Error, &parts, out);
+    }
+
+    /// One failure more; after the last, what is said and the end.
+    fn count_auth_failure(&mut self, last_word: Option<&mut Vec<u8>>) {
+        self.counts.auth_failures += 1;
+        self.auth_failures += 1;
+        if self.auth_failures >= AUTH_FAILURES_MAX {
+            if let Some(out) = last_word {
+                let message = "too many failed attempts";
+                payload::encode_error(ErrorCode::AuthenticationFailed, message, out);
+            }
+            self.ended = Some(SessionEnd::Unauthenticated);
+        }
+    }
+
+    fn note_progress(&mut self, done: usize, received: usize, now: Instant) {
+        if done > 0 {
+            self.last_frame = now;
+            self.frame_begun = None;
+        }
+        if done < received && self.frame_begun.is_none() {
+            self.frame_begun = Some(now);
+        }
+    }
+
+    /// Ends the session for `fault`; the client is told what it is told.
+    pub(crate) fn fail(&mut self, fault: Fault, out: &mut Vec<u8>) {
+        if self.ended.is_none() {
+            self.ended = Some(SessionEnd::Fault(fault));
+            if let Some(code) = fault.code() {
+                payload::encode_error(code, fault.message(), out);
+            }
+        }
+    }
+
+    /// The credentials were right: from now on `bucket` limits this client, and `id` names the
+    /// session.
+    pub(crate) fn believed(
+        &mut self,
+        id: &str,
+        bucket: Option<Arc<TokenBucket>>,
+        out: &mut Vec<u8>,
+    ) {
+        self.authenticated = true;
+        self.counts.replies += 1;
+        if let Some(bucket) = bucket {
+            self.bucket = bucket;
+        }
+        frame::encode(FrameType::AuthReply, &[&[1], id.as_bytes()], out);
+    }
+
+    /// The credentials were wrong, of whatever kind.
+    pub(crate) fn refused(&mut self, out: &mut Vec<u8>) {
+        self.reply(FrameType::AuthReply, &[0], out);
+        self.count_auth_failure(Some(out));
+    }
+
+    /// The data has been taken in.
+    pub(crate) fn acknowledge(&mut self, sequence: u32, out: &mut Vec<u8>) {
+        self.reply(FrameType::DataAck, &sequence.to_be_bytes(), out);
+    }
+
+    /// The data carried records that their stream refused.
+    pub(crate) fn reject(&mut self, out: &mut Vec<u8>) {
+        let message = "records rejected, see the result of their stream";
+        payload::encode_error(ErrorCode::Unknown, message, out);
+        self.ended = Some(SessionEnd::StreamRejected);
+    }
+
+    /// Whether broadcasts of others may be passed on to this client.
+    pub(crate) fn may_receive(&self) -> bool {
+        !self.must_authenticate()
+    }
+
+    /// Whether credentials were believed.
+    #[cfg(test)]
+    pub(crate) fn authenticated(&self) -> bool {
+        self.authenticated
+    }
+
+    /// Whether a frame has begun and is not complete.
+    pub(crate) fn in_frame(&self) -> bool {
+        self.frame_begun.is_some()
+    }
+
+    /// When the session fails unless bytes come, and for what.
+    pub(crate) fn deadline(&self) -> (Instant, Fault) {
+        let policy = &self.policy;
+        let waiting = match self.frame_begun {
+            Some(begun) => (begun + policy.frame_timeout, Fault::FrameTimeout),
+            None => (self.last_frame + policy.idle_timeout, Fault::IdleTimeout),
+        };
+        match self.auth_deadline() {
+            Some(at) if at < waiting.0 => (at, Fault::AuthTimeout),
+            _ => waiting,
+        }
+    }
+
+    /// When the session fails unless the client authenticates, where it must.
+    pub(crate) fn auth_deadline(&self) -> Option<Instant> {
+        self.must_authenticate().then(|| self.begun + self.policy.auth_timeout)
+    }
+
+    /// The client is not held to account for time that was spent on this side.
+    pub(crate) fn forgive(&mut self, spent: Duration) {
+        self.last_frame += spent;
+        self.frame_begun = self.frame_begun.map(|begun| begun + spent);
+    }
+
+    /// What was counted since the last call.
+    pub(crate) fn take_counts(&mut self) -> FrameCounts {
+        std::mem::take(&mut self.counts)
+    }
+}
+
+/// Broadcasts that stand end to end.
+#[derive(Default)]
+struct BroadcastRun {
+    begin: usize,
+    end: usize,
+    messages: u32,
+}
+
+impl BroadcastRun {
+    fn extend(&mut self, begin: usize, end: usize) {
+        if self.messages == 0 {
+            self.begin = begin;
+        }
+        self.end = end;
+        self.messages += 1;
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

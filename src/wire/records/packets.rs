@@ -1,0 +1,406 @@
+//! Packets of records, as a schema frames them: finds runs of whole records in received bytes, the
+//! end record, and reasons for refusal. Decodes no field, keeps no byte and knows no socket.
+
+use crate::wire::schema::{End, Endian, Framing, Length, Schema};
+
+/// What of a schema decides where records begin and end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordForm {
+    /// Bytes of a record.
+    pub record_bytes: usize,
+    /// How records are framed.
+    pub framing: Framing,
+}
+
+impl RecordForm {
+    /// That of a schema's records.
+    pub fn of(schema: &Schema) -> Self {
+        RecordForm { record_bytes: schema.record_bytes(), framing: schema.framing() }
+    }
+
+    /// Bytes of a packet's length; 0 where there is none.
+    pub fn header_bytes(&self) -> usize {
+        self.framing.length.bytes()
+    }
+
+    /// Whether each record is a packet of its own.
+    pub fn is_bare(&self) -> bool {
+        self.framing.length == Length::None
+    }
+
+    /// The length at the beginning of `bytes`, as it was sent; `None` where it is not all there.
+    #[inline]
+    fn length(&self, bytes: &[u8]) -> Option<u32> {
+        let Framing { length, endian, .. } = self.framing;
+        match (length, endian) {
+            (Length::U32, Endian::Big) => bytes.first_chunk().map(|b| u32::from_be_bytes(*b)),
+            (Length::U32, Endian::Little) => bytes.first_chunk().map(|b| u32::from_le_bytes(*b)),
+            (Length::U16, Endian::Big) => {
+                bytes.first_chunk().map(|b| u32::from(u16::from_be_bytes(*b)))
+            }
+            (Length::U16, Endian::Little) => {
+                bytes.first_chunk().map(|b| u32::from(u16::from_le_bytes(*b)))
+            }
+            (Length::None, _) => None,
+        }
+    }
+
+    /// Bytes of the body that a length announces.
+    ///
+    /// # Errors
+    /// [`Violation`] where it leaves no whole number of records, or is above the limit.
+    #[inline]
+    fn body_bytes(&self, length: u32, packet_bytes_limit: u64) -> Result<usize, Violation> {
+        let (record_bytes, own) = (self.record_bytes as u64, self.header_bytes() as u64);
+        let counted = if self.framing.includes_itself { own } else { 0 };
+        let sent = u64::from(length);
+        if sent < counted + record_bytes {
+            return Err(Violation::LengthBelowMinimum { length, min: counted + record_bytes });
+        }
+        let body = sent - counted;
+        if body + own > packet_bytes_limit {
+            return Err(Violation::LengthAboveLimit { length, limit: packet_bytes_limit });
+        }
+        match body % record_bytes {
+            0 => Ok(body as usize),
+            remainder => Err(Violation::LengthNotWholeRecords { length, remainder, record_bytes }),
+        }
+    }
+}
+
+/// Whole data records that lie end to end in the received bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// First byte of the first record.
+    pub offset: usize,
+    /// How many records follow each other from there; at least one.
+    pub records: usize,
+    /// Packets whose last record is among them: the last of the run where there is a length before
+    /// each packet, else every record.
+    pub ends: Ends,
+}
+
+/// Which records of a run end a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ends {
+    /// None: the packet goes on behind the run.
+    #[default]
+    None,
+    /// The last one.
+    Last,
+    /// Each.
+    Each,
+}
+
+const _: () = assert!(size_of::<Run>() == crate::config::RUN_BYTES);
+
+impl Run {
+    /// The bytes of the run within those that it was found in.
+    pub fn bytes<'a>(&self, received: &'a [u8], record_bytes: usize) -> &'a [u8] {
+        &received[self.offset..self.offset + self.records * record_bytes]
+    }
+
+    /// Packets that end within its first `records` records.
+    pub fn packets(&self, records: usize) -> usize {
+        match self.ends {
+            Ends::None => 0,
+            Ends::Last => usize::from(records >= self.records),
+            Ends::Each => records.min(self.records),
+        }
+    }
+}
+
+/// The runs of one pass, in memory that is allocated once.
+#[derive(Debug)]
+pub(crate) struct RunList {
+    runs: Vec<Run>,
+    limit: usize,
+    records: usize,
+}
+
+impl RunList {
+    /// A list of at most `limit` runs.
+    pub(crate) fn with_limit(limit: usize) -> Self {
+        RunList { runs: Vec::with_capacity(limit), limit, records: 0 }
+    }
+
+    /// The runs that were found, in the order of their bytes.
+    pub(crate) fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// Data records in all runs together.
+    #[cfg(test)]
+    pub(crate) fn records(&self) -> usize {
+        self.records
+    }
+
+    /// Packets that end within the first `records` records.
+    pub(crate) fn packets(&self, records: usize) -> usize {
+        let mut left = records;
+        let mut packets = 0;
+        for run in &self.runs {
+            packets += run.packets(left);
+            if run.records >= left {
+                break;
+            }
+            left -= run.records;
+        }
+        packets
+    }
+
+    fn clear(&mut self) {
+        self.runs.clear();
+        self.records = 0;
+    }
+
+    fn push(&mut self, run: Run) {
+        self.records += run.records;
+        self.runs.push(run);
+    }
+}
+
+/// How a peer broke the protocol. Each is refused from the header alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// The length is smaller than one of a packet of one record.
+    #[error("packet length {length} is below {min}, that of a packet of one record")]
+    LengthBelowMinimum {
+        /// The length that the peer sent.
+        length: u32,
+        /// The smallest that there can be.
+        min: u64,
+    },
+    /// The length does not leave a whole number of records.
+    #[error(
+        "packet length {length} leaves {remainder} bytes beside whole records of {record_bytes}"
+    )]
+    LengthNotWholeRecords {
+        /// The length that the peer sent.
+        length: u32,
+        /// Bytes beyond the last whole record.
+        remainder: u64,
+        /// Bytes of a record.
+        record_bytes: u64,
+    },
+    /// The length is above the configured limit.
+    #[error("packet length {length} is above the limit of {limit} (--packet-bytes-limit)")]
+    LengthAboveLimit {
+        /// The length that the peer sent.
+        length: u32,
+        /// The limit in force.
+        limit: u64,
+    },
+}
+
+/// Where in the stream the bytes stopped when it had no end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamCut {
+    /// Before the first byte.
+    BeforeData,
+    /// After a whole packet.
+    BetweenPackets,
+    /// Within a packet's length.
+    InHeader,
+    /// Within a packet, after a whole record or right after the length.
+    InPacket,
+    /// Within a record.
+    InRecord,
+}
+
+/// Why a pass stopped where it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The rest, if any, is the beginning of a length or a record.
+    NeedMore,
+    /// The list of runs is full, or holds as many records as were asked for; call again after
+    /// digesting them.
+    RunsFull,
+    /// The end record was the last thing understood. What follows it is not data.
+    End,
+    /// The next bytes are a length that is refused.
+    Refused(Violation),
+}
+
+/// What one pass understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ParsePass {
+    /// Bytes that were understood, from the start of what was given.
+    pub bytes: usize,
+    /// Why there was no more.
+    pub stop: Stop,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ParserState {
+    Header,
+    /// Bytes of the packet's body that have not been seen: a multiple of the record, not zero.
+    Body {
+        bytes_left: usize,
+    },
+    /// Records without packets.
+    Bare,
+    Ended,
+}
+
+/// Follows one stream of packets. Remembers where in a packet it is, nothing else.
+#[derive(Clone, Debug)]
+pub(crate) struct PacketParser {
+    form: RecordForm,
+    state: ParserState,
+    packet_bytes_limit: u64,
+}
+
+impl PacketParser {
+    /// A parser at the start of a stream, refusing packets of more than `packet_bytes_limit`.
+    pub(crate) fn new(form: RecordForm, packet_bytes_limit: u64) -> Self {
+        let state = if form.is_bare() { ParserState::Bare } else { ParserState::Header };
+        PacketParser { form, state, packet_bytes_limit }
+    }
+
+    /// Reads on in `received[from..]`, replacing `list` by the runs found there, of at most
+    /// `records_limit` records together. A run's offset counts from the start of `received`.
+    pub(crate) fn parse(
+        &mut self,
+        received: &[u8],
+        from: usize,
+        records_limit: usize,
+        list: &mut RunList,
+    ) -> ParsePass {
+        list.clear();
+        let mut at = from;
+        let stop = loop {
+            let rest = &received[at..];
+            let bytes_left = match self.state {
+                ParserState::Ended => break Stop::End,
+                ParserState::Header => {
+                    let Some(length) = self.form.length(rest) else {
+                        break Stop::NeedMore;
+                    };
+                    match self.form.body_bytes(length, self.packet_bytes_limit) {
+                        Ok(bytes_left) => self.state = ParserState::Body { bytes_left },
+                        Err(violation) => break Stop::Refused(violation),
+                    }
+                    at += self.form.header_bytes();
+                    continue;
+                }
+                ParserState::Body { bytes_left } => bytes_left,
+                ParserState::Bare => rest.len(),
+            };
+            let here = rest.len().min(bytes_left) / self.form.record_bytes;
+            if here == 0 {
+                break Stop::NeedMore;
+            }
+            let here = here.min(records_limit - list.records);
+            if here == 0 || list.runs.len() == list.limit {
+                break Stop::RunsFull;
+            }
+            at += self.take_records(&rest[..here * self.form.record_bytes], here, at, list);
+        };
+        ParsePass { bytes: at - from, stop }
+    }
+
+    /// Takes whole records, up to and including an end record, and returns their bytes.
+    fn take_records(
+        &mut self,
+        whole: &[u8],
+        count: usize,
+        offset: usize,
+        list: &mut RunList,
+    ) -> usize {
+        let record_bytes = self.form.record_bytes;
+        let end = match self.form.framing.end {
+            End::ZeroRecord => find_end_record(whole, record_bytes),
+            End::Close => None,
+        };
+        let records = end.unwrap_or(count);
+        let ends = match self.state {
+            ParserState::Bare => Ends::Each,
+            ParserState::Body { bytes_left } if bytes_left == whole.len() && end.is_none() => {
+                Ends::Last
+            }
+            _ => Ends::None,
+        };
+        if records > 0 {
+            list.push(Run { offset, records, ends });
+        }
+        if end.is_some() {
+            self.state = ParserState::Ended;
+            return (records + 1) * record_bytes;
+        }
+        if let ParserState::Body { bytes_left } = &mut self.state {
+            *bytes_left -= whole.len();
+            if *bytes_left == 0 {
+                self.state = ParserState::Header;
+            }
+        }
+        whole.len()
+    }
+
+    /// Whether the end record has come.
+    pub(crate) fn ended(&self) -> bool {
+        self.state == ParserState::Ended
+    }
+
+    /// Whether a packet has begun and is not complete, when `unparsed_bytes` wait for more.
+    pub(crate) fn in_packet(&self, unparsed_bytes: usize) -> bool {
+        match self.state {
+            ParserState::Header | ParserState::Bare => unparsed_bytes > 0,
+            ParserState::Body { .. } => true,
+            ParserState::Ended => false,
+        }
+    }
+
+    /// Where the stream stands if it stops here with `unparsed_bytes` not understood, or `None`
+    /// where that is its end: after the end record, or after a whole packet where closing is what
+    /// ends it. `any_bytes` tells an empty stream from one between packets.
+    pub(crate) fn cut(&self, unparsed_bytes: usize, any_bytes: bool) -> Option<StreamCut> {
+        let ends_by_closing = self.form.framing.end == End::Close;
+        match (self.state, unparsed_bytes) {
+            (ParserState::Ended, _) => None,
+            (ParserState::Header | ParserState::Bare, 0) if !any_bytes => {
+                Some(StreamCut::BeforeData)
+            }
+            (ParserState::Header | ParserState::Bare, 0) if ends_by_closing => None,
+            (ParserState::Header | ParserState::Bare, 0) => Some(StreamCut::BetweenPackets),
+            (ParserState::Header, _) => Some(StreamCut::InHeader),
+            (ParserState::Body { .. }, 0) => Some(StreamCut::InPacket),
+            (ParserState::Body { .. } | ParserState::Bare, _) => Some(StreamCut::InRecord),
+        }
+    }
+}
+
+/// Whether `bytes` are packets of this form from the first byte to the last. Larger ones than are
+/// allowed count, too: they are to be refused, not taken for something else.
+pub(crate) fn is_whole_packets(form: &RecordForm, bytes: &[u8]) -> bool {
+    if form.is_bare() {
+        return !bytes.is_empty() && bytes.len().is_multiple_of(form.record_bytes);
+    }
+    let mut rest = bytes;
+    while let Some(length) = form.length(rest) {
+        let after = form
+            .body_bytes(length, u64::MAX)
+            .ok()
+            .and_then(|body| rest.get(form.header_bytes() + body..));
+        match after {
+            Some(after) => rest = after,
+            None => return false,
+        }
+    }
+    rest.is_empty() && !bytes.is_empty()
+}
+
+/// Index of the first record of `whole` that is all zero.
+fn find_end_record(whole: &[u8], record_bytes: usize) -> Option<usize> {
+    let is_zero = |record: &[u8]| record.iter().all(|&byte| byte == 0);
+    let mut records = whole.chunks_exact(record_bytes);
+    match record_bytes {
+        0..8 => records.position(is_zero),
+        // One load tells nearly every data record apart from it.
+        8.. => records.position(|record| record.first_chunk() == Some(&[0; 8]) && is_zero(record)),
+    }
+}
+
+#[cfg(test)]
+#[path = "packets_tests.rs"]
+mod tests;

@@ -1,0 +1,7 @@
+//! The program as a process: start, signals, exit codes, health.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod health;
+mod process;
+mod python_client;

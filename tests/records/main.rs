@@ -1,0 +1,10 @@
+//! Record streams end to end: right ones, wrong ones, senders, schemas.
+
+mod bad_input;
+mod coalescing;
+#[path = "../common/mod.rs"]
+mod common;
+mod replay;
+mod schemas;
+mod sender;
+mod streams;

@@ -1,0 +1,349 @@
+//! Partials that engines leave, merged by `ringest merge`, are what one engine would have made of
+//! all records; and what is missing is said.
+
+use crate::common::oracle::{Record, assert_result, packet, packets, records};
+use crate::common::{Engine, ringest, run, stderr_of, until};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+const INTERVAL: [&str; 2] = ["--partials-interval", "100ms"];
+
+fn options<'a>(directory: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    [&INTERVAL[..], &["--partials", directory.to_str().unwrap()], more].concat()
+}
+
+fn files_of(directory: &Path, ending: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        entries.filter(|path| path.to_str().unwrap().ends_with(ending)).collect();
+    files.sort();
+    files
+}
+
+fn groups_files(directory: &Path) -> Vec<PathBuf> {
+    files_of(directory, ".groups.parquet")
+}
+
+/// Sends packets of one record until the directory has so many files of groups, then the rest.
+fn send_in_batches(stream: &mut TcpStream, records: &[Record], directory: &Path, batches: usize) {
+    let mut rest = records.iter();
+    until("batches", || {
+        let record = rest.next().expect("enough records for these batches");
+        stream.write_all(&packet(&[record.bytes()])).unwrap();
+        thread::sleep(Duration::from_millis(10));
+        groups_files(directory).len() >= batches
+    });
+    stream.write_all(&packets(rest.as_slice(), 7)).unwrap();
+}
+
+fn end(mut stream: TcpStream) {
+    stream.write_all(&packet(&[crate::common::oracle::end_record()])).unwrap();
+}
+
+/// Merges; gives exit code, the printed object if there is one, and stderr.
+fn merge(directories: &[&Path], options: &[&str]) -> (i32, Value, String) {
+    let output =
+        run(ringest().arg("merge").args(["--format", "ndjson"]).args(options).args(directories));
+    let line = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (output.status.code().unwrap(), line, stderr_of(&output))
+}
+
+fn stop(engine: Engine) -> (Option<i32>, Vec<Value>, String) {
+    engine.signal(Signal::TERM);
+    let (status, results, log) = engine.wait();
+    (status.code(), results, log)
+}
+
+/// Two engines, a stream each, the groups of which overlap.
+#[test]
+fn partials_of_two_engines_merge_into_what_one_would_have_made() {
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let all = records(6000, 7);
+    let mut results = Vec::new();
+    for ((directory, half), mode) in
+        directories.iter().zip(all.chunks(3000)).zip(["two-phase", "columns"])
+    {
+        let node = format!("node-{mode}");
+        let more = ["--node", &node, "--aggregate", mode, "--batch-rows", "100"];
+        let engine = Engine::start(&options(directory.path(), &more));
+        let mut stream = engine.connect();
+        send_in_batches(&mut stream, half, directory.path(), 3);
+        end(stream);
+        let result = engine.wait_for_results(1).remove(0);
+        assert_result(&result, half);
+        results.push(result);
+        let (code, _, log) = stop(engine);
+        assert_eq!(code, Some(0), "{log}");
+    }
+    let [one, other] = directories.each_ref().map(|directory| directory.path());
+    let (code, merged, log) = merge(&[one, other], &[]);
+    assert_eq!((code, log.as_str()), (0, ""), "{merged}");
+    assert_result(&merged, &all);
+    let sum = |key: &str| results.iter().map(|result| result[key].as_u64().unwrap()).sum::<u64>();
+    for key in ["packets", "bytes"] {
+        assert_eq!(merged[key], sum(key), "{key}");
+    }
+    assert_eq!(merged["latency_us"]["count"], sum("packets"));
+    let slowest = results.iter().map(|result| result["latency_us"]["max"].as_f64().unwrap());
+    assert_eq!(merged["latency_us"]["max"], slowest.fold(0.0, f64::max));
+    for (key, number) in [("nodes", 2), ("connections", 2), ("complete", 2), ("rejected", 0)] {
+        assert_eq!(merged[key], number, "{key}");
+    }
+    let batches = groups_files(one).len() + groups_files(other).len();
+    assert!(batches >= 6 && merged["batches"] == batches, "{merged}");
+
+    // The same files again, under other names and in another order.
+    let copies = tempfile::tempdir().unwrap();
+    for (i, file) in groups_files(one).iter().chain(&groups_files(other)).enumerate() {
+        fs::copy(file, copies.path().join(format!("{i}.groups.parquet"))).unwrap();
+    }
+    fs::copy(one.join("schema.toml"), copies.path().join("schema.toml")).unwrap();
+    let (code, again, _) = merge(&[copies.path(), other, one], &[]);
+    assert_eq!(code, 0);
+    assert_result(&again, &all);
+    let without_groups = |line: &Value| {
+        let mut line = line.clone();
+        line["groups"] = Value::Null;
+        line
+    };
+    assert_eq!(without_groups(&again), without_groups(&merged));
+
+    // By one key, and to a file.
+    let file = copies.path().join("result.csv");
+    let to_file = ["--output", file.to_str().unwrap(), "--output-format", "csv"];
+    let (code, by_a, log) = merge(&[one, other], &[&["--by", "A"], &to_file[..]].concat());
+    assert_eq!(code, 0, "{log}");
+    let counts = by_a["groups"].as_array().unwrap().iter().map(|group| {
+        assert_eq!(group.as_object().unwrap().len(), 5, "{group}");
+        let a = group["A"].as_u64().unwrap();
+        assert_eq!(group["count"], all.iter().filter(|r| u64::from(r.a) == a).count());
+        a
+    });
+    assert!(counts.eq([1, 2, 3]));
+    let csv = fs::read_to_string(&file).unwrap();
+    assert!(csv.starts_with("A,B_mean,C_sum,D_min,count\n") && csv.lines().count() == 4, "{csv}");
+    let table = run(ringest().args(["merge", "--by", "E"]).args([one, other]));
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.contains("2 streams from 2 nodes: 2 complete"), "{table}");
+    assert!(table.contains("│ pump 0 "), "{table}");
+}
+
+const READINGS: &str = r#"
+name = "readings"
+endian = "little"
+[packet]
+length = "none"
+end = "close"
+[[field]]
+name = "KIND"
+type = "bytes"
+bytes = 2
+[[field]]
+name = "SEEN"
+type = "bool"
+[[field]]
+name = "TICKS"
+type = "i64"
+[[field]]
+name = "LEVEL"
+type = "f64"
+[result]
+by = ["SEEN", "KIND"]
+aggregates = [
+    "TICKS:sum", "TICKS:mean", "TICKS:max", "TICKS:first", "TICKS:last", "SEEN:sum",
+    "LEVEL:min", "LEVEL:var", "LEVEL:std", "count",
+]
+"#;
+
+/// Every kind of part, over batches of a schema of its own: the merge says what the engine said.
+#[test]
+fn batches_of_any_schema_merge_into_what_the_engine_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let (schema, partials) = (directory.path().join("s.toml"), directory.path().join("partials"));
+    fs::write(&schema, READINGS).unwrap();
+    for mode in ["two-phase", "columns"] {
+        fs::create_dir(&partials).unwrap();
+        let more = ["--schema", schema.to_str().unwrap(), "--aggregate", mode];
+        let engine = Engine::start(&options(&partials, &more));
+        let mut stream = engine.connect();
+        let mut random = fastrand::Rng::with_seed(5);
+        until("batches", || {
+            let kind = [[0xff, 0], *b"ab", *b"\\c"][random.usize(..3)];
+            let (seen, ticks) = (random.u8(..2), random.i64(..) / 64);
+            let level = random.f64() * 1e6;
+            let record = [&kind[..], &[seen], &ticks.to_le_bytes(), &level.to_le_bytes()].concat();
+            stream.write_all(&record).unwrap();
+            thread::sleep(Duration::from_millis(2));
+            groups_files(&partials).len() >= 4
+        });
+        drop(stream);
+        let result = engine.wait_for_results(1).remove(0);
+        assert_eq!(result["status"], "complete", "{result}");
+        let (code, merged, log) = merge(&[&partials], &[]);
+        assert_eq!((code, log.as_str()), (0, ""), "{merged}");
+        assert_eq!(merged["records"], result["records"]);
+        let groups = |line: &Value| line["groups"].as_array().unwrap().clone();
+        let (ours, theirs) = (groups(&merged), groups(&result));
+        assert_eq!(ours.len(), theirs.len());
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            for (name, theirs) in theirs.as_object().unwrap() {
+                let near = match (ours[name].as_f64(), theirs.as_f64()) {
+                    (Some(ours), Some(theirs)) if name.starts_with("LEVEL") => {
+                        (ours - theirs).abs() <= 1e-9 * theirs.abs()
+                    }
+                    _ => ours[name] == *theirs,
+                };
+                assert!(near, "{name}: {ours}, not {theirs}");
+            }
+        }
+        stop(engine);
+        fs::remove_dir_all(&partials).unwrap();
+    }
+}
+
+/// What a killed engine leaves is the beginning of its stream, a whole number of batches.
+#[test]
+fn partials_of_a_killed_engine_are_whole_batches() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let all = records(5000, 11);
+    let mut engine = Engine::start(&options(directory, &[]));
+    let mut stream = engine.connect();
+    send_in_batches(&mut stream, &all, directory, 3);
+    engine.signal(Signal::KILL);
+    engine.wait_for_end();
+    let (code, merged, log) = merge(&[directory, directory], &[]);
+    assert_eq!(code, 0, "{log}");
+    let records = usize::try_from(merged["records"].as_u64().unwrap()).unwrap();
+    assert!(records > 0 && records < all.len(), "{merged}");
+    assert_result(&merged, &all[..records]);
+    assert_eq!(merged["batches"], groups_files(directory).len());
+    assert_eq!(merged["unfinished"].as_array().unwrap().len(), 1, "{merged}");
+    assert!(log.contains("one stream is not finished: 2"), "{log}");
+    // The next engine goes on beside it.
+    let engine = Engine::start(&options(directory, &[]));
+    crate::common::send(&engine, &crate::common::oracle::stream(&all, 50));
+    engine.wait_for_results(1);
+    stop(engine);
+    let (code, merged, _) = merge(&[directory], &[]);
+    assert_result(&merged, &[&all[..records], &all].concat());
+    assert_eq!((code, &merged["complete"], &merged["connections"]), (0, &1.into(), &2.into()));
+}
+
+/// A stream that falls silent has all it brought in its partials an interval later, in one batch
+/// and no empty ones behind it; and the next batch begins with what comes then.
+#[test]
+fn a_quiet_stream_keeps_no_batch_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let all = records(120, 5);
+    let mut engine = Engine::start(&options(directory, &[]));
+    let mut stream = engine.connect();
+    for (said, part) in [(1, &all[..50]), (2, &all[50..])] {
+        stream.write_all(&packets(part, 10)).unwrap();
+        until("the batch", || groups_files(directory).len() >= said);
+        thread::sleep(Duration::from_millis(450));
+        assert_eq!(groups_files(directory).len(), said, "nothing came meanwhile");
+    }
+    engine.signal(Signal::KILL);
+    engine.wait_for_end();
+    let (code, merged, log) = merge(&[directory], &[]);
+    assert_eq!(code, 0, "{log}");
+    assert_result(&merged, &all);
+    assert_eq!((&merged["batches"], &merged["records"]), (&2.into(), &120.into()), "{merged}");
+}
+
+#[test]
+fn streams_that_end_otherwise_say_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = Engine::start(&options(directory.path(), &[]));
+    let all = records(10, 3);
+    crate::common::send(&engine, &packets(&all, 5));
+    crate::common::send(&engine, &[&packets(&all, 5)[..], &[0xff; 4]].concat());
+    crate::common::send(&engine, &[1]);
+    // One that sends nothing leaves nothing.
+    drop(engine.connect());
+    engine.wait_for_results(4);
+    stop(engine);
+    let (code, merged, log) = merge(&[directory.path()], &[]);
+    assert_eq!((code, log.as_str()), (0, ""));
+    assert_result(&merged, &[&all[..], &all].concat());
+    let keys = ["connections", "complete", "incomplete", "rejected"];
+    assert_eq!(keys.map(|key| merged[key].as_u64().unwrap()), [3, 0, 2, 1], "{merged}");
+}
+
+#[test]
+fn what_is_wrong_with_a_directory_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let engine = Engine::start(&options(path, &[]));
+    let (code, merged, log) = merge(&[path], &[]);
+    assert_eq!((code, merged["groups"].as_array().map(Vec::len)), (0, Some(0)), "{log}");
+    assert!(log.contains("has no partials so far"), "{log}");
+    let mut stream = engine.connect();
+    send_in_batches(&mut stream, &records(2000, 5), path, 2);
+    end(stream);
+    engine.wait_for_results(1);
+    stop(engine);
+
+    fs::write(path.join("notes.txt"), "").unwrap();
+    let (code, _, log) = merge(&[path], &[]);
+    assert!(code == 0 && log.contains("1 other files") && log.contains("notes.txt"), "{log}");
+    let (code, merged, log) = merge(&[path], &["--by", "A,B"]);
+    assert!(code == 2 && merged.is_null() && log.contains("--by B: these partials have"), "{log}");
+    let empty = tempfile::tempdir().unwrap();
+    let (code, _, log) = merge(&[path, empty.path()], &[]);
+    assert!(code == 2 && log.contains("serve --partials"), "{log}");
+    let (code, _, log) = merge(&[&path.join("gone")], &[]);
+    assert!(code == 2 && log.contains("gone/schema.toml: No such file"), "{log}");
+
+    let other = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(path.join("schema.toml")).unwrap();
+    fs::write(other.path().join("schema.toml"), text.replace("D:min", "D:max")).unwrap();
+    let (code, _, log) = merge(&[path, other.path()], &[]);
+    let both = [path, other.path()].map(|path| log.contains(path.to_str().unwrap()));
+    assert!(code == 2 && both == [true; 2] && log.contains("D:max"), "{log}");
+    let serve = ["serve", "--no-messages", "--records-port", "0", "--admin-port", "0"];
+    let refused = run(ringest().args(serve).arg("--partials").arg(other.path()));
+    let log = stderr_of(&refused);
+    assert!(refused.status.code() == Some(2) && log.contains("another schema"), "{log}");
+
+    // A row about a batch is gone, then its groups are cut off, then gone.
+    fs::remove_file(files_of(path, "000001.stream.parquet").remove(0)).unwrap();
+    let (code, _, log) = merge(&[path], &[]);
+    assert!(code == 0 && log.contains("one batch has groups and no .stream.parquet"), "{log}");
+    let first = groups_files(path).remove(0);
+    let bytes = fs::read(&first).unwrap();
+    fs::write(&first, &bytes[..bytes.len() / 2]).unwrap();
+    let (code, merged, log) = merge(&[path], &[]);
+    assert!(code == 1 && merged.is_null() && log.contains(first.to_str().unwrap()), "{log}");
+    fs::remove_file(&first).unwrap();
+    let (code, merged, log) = merge(&[path], &[]);
+    assert!(code == 1 && log.contains("has groups of 0 records, it had "), "{log}");
+    assert_eq!(merged["faults"].as_array().map(Vec::len), Some(1), "{merged}");
+    fs::remove_file(files_of(path, "000000.stream.parquet").remove(0)).unwrap();
+    let (code, _, log) = merge(&[path], &[]);
+    assert!(code == 1 && log.contains(" batches, the first: 0"), "{log}");
+}
+
+/// A directory that goes away costs the partials, and no result.
+#[test]
+fn partials_that_cannot_be_written_are_counted_and_cost_no_result() {
+    let directory = tempfile::tempdir().unwrap();
+    let inside = directory.path().join("inside");
+    fs::create_dir(&inside).unwrap();
+    let engine = Engine::start(&options(&inside, &[]));
+    fs::remove_dir_all(&inside).unwrap();
+    let all = records(100, 2);
+    crate::common::send(&engine, &crate::common::oracle::stream(&all, 10));
+    assert_result(&engine.wait_for_results(1)[0], &all);
+    let (code, _, log) = stop(engine);
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("1 batches of partials could not be written (--partials)"), "{log}");
+}
