@@ -1,4 +1,4 @@
-"""Runs the real program as a receiver of records, and collects what it says."""
+"""Runs the real engine for record streams and collects its results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ READY = re.compile(r"ringest: ready for records on 127\.0\.0\.1:(\d+)\b")
 
 
 class Engine:
-    """A running program: its port, and its results once it has ended."""
+    """A running engine: its port, and its results after it has ended."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.port = 0
@@ -46,14 +46,14 @@ class Engine:
         self.results.extend(json.loads(line) for line in self._process.stdout)
 
     def wait(self) -> list[dict[str, Any]]:
-        """Its results, when it has ended by itself, in the order of its connections."""
+        """Waits until it ends by itself; returns its results in the order of the connections."""
         self._process.wait(PATIENCE_S)
         for reader in self._readers:
             reader.join()
         return sorted(self.results, key=lambda one: int(one["connection"]))
 
     def stop(self) -> None:
-        """Ends it, however it stands."""
+        """Stops it if it is still running."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -61,13 +61,13 @@ class Engine:
         finally:
             self._process.kill()
             self.wait()
-            # Shown by pytest where a test failed.
+            # pytest shows this if the test failed.
             print("".join(self._log))
 
 
 @contextmanager
 def engine(streams: int, *options: str) -> Iterator[Engine]:
-    """An engine that ends when it has reported so many streams."""
+    """An engine that exits after this many streams."""
     command = [BINARY, "serve", "--no-messages", "--host", "127.0.0.1", "--records-port", "0"]
     command += ["--admin-port", "0", "--format", "ndjson", "--exit-after", str(streams), *options]
     with subprocess.Popen(

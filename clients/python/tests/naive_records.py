@@ -1,4 +1,4 @@
-"""Schemas, records and packets made and read the slow way; shares no code with what it tests."""
+"""Random schemas and values, and a slow, simple decoder that shares no code with the package."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PADDINGS: list[tuple[Any, ...]] = [(), ("nul",), ("space",), ("nul", "space"), (
 
 
 def random_schema(rng: random.Random) -> Schema:
-    """A schema that keeps the rules, of any types and framing."""
+    """A random valid schema, with any types and framing."""
     kinds: list[FieldType] = [*WIDTHS, "text", "bytes", "skip"]
     fields: list[Field] = [Field("key_0", rng.choice(["u8", "u32", "i64", "bool"]))]
     for i in range(rng.randrange(12)):
@@ -55,7 +55,7 @@ def random_schema(rng: random.Random) -> Schema:
 
 
 def random_packet(rng: random.Random) -> Packet:
-    """Any framing."""
+    """Random framing."""
     return Packet(
         rng.choice(["u32", "u16", "none"]),
         rng.random() < 0.5,
@@ -65,7 +65,7 @@ def random_packet(rng: random.Random) -> Packet:
 
 
 def random_value(rng: random.Random, field: Field) -> Any:
-    """A value of a field, such that reading it again gives the same."""
+    """A random value of a field that survives packing and unpacking."""
     if field.type in ("f32", "f64"):
         value = rng.choice([rng.uniform(-1e6, 1e6), 0.0, -0.0, math.inf])
         mark = "f" if field.type == "f32" else "d"
@@ -76,7 +76,7 @@ def random_value(rng: random.Random, field: Field) -> Any:
         return rng.randbytes(field.bytes)
     if field.type == "text":
         width = field.bytes if not field.padding else rng.randint(0, field.bytes)
-        # Nothing at the end that is padding.
+        # It must not end with padding.
         data = bytes(rng.choice(b"abc \\\x00\xe9") for _ in range(max(width - 1, 0)))
         return (data + b"z" * min(width, 1)).decode("utf-8", "surrogateescape")
     low = -(1 << (8 * field.bytes - 1)) if field.type.startswith("i") else 0
@@ -85,7 +85,7 @@ def random_value(rng: random.Random, field: Field) -> Any:
 
 
 def naive_values(schema: Schema, record: bytes) -> dict[str, Any]:
-    """The values of a record, field by field, by arithmetic."""
+    """Decodes a record, field by field."""
     values: dict[str, Any] = {}
     place = 0
     for field in schema.fields:
@@ -115,7 +115,7 @@ def naive_values(schema: Schema, record: bytes) -> dict[str, Any]:
 
 
 def naive_packets(schema: Schema, stream: bytes) -> tuple[list[list[bytes]], bool]:
-    """The records of each packet of a stream, and whether an end record was its last."""
+    """The records of each packet of a stream, and whether the last one was an end record."""
     packets: list[list[bytes]] = []
     framing, size, place = schema.packet, schema.record_bytes, 0
     while place < len(stream):
@@ -141,7 +141,7 @@ def naive_packets(schema: Schema, stream: bytes) -> tuple[list[list[bytes]], boo
 
 
 class Listener:
-    """The other end of streams: keeps what came, and how it ended."""
+    """Receives one stream: keeps its bytes, and whether it was reset."""
 
     def __init__(self, sock: socket.socket, answer: bytes) -> None:
         self.port: int = sock.getsockname()[1]
@@ -165,7 +165,7 @@ class Listener:
                 self.was_reset = True
 
     def wait(self) -> bytes:
-        """What came, once the stream has ended."""
+        """Waits until the stream ends; returns its bytes."""
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
         return self.received
@@ -173,7 +173,7 @@ class Listener:
 
 @contextmanager
 def listener(answer: bytes = b"") -> Iterator[Listener]:
-    """A port of this machine that takes one stream."""
+    """A local port that receives one stream."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         sock.settimeout(PATIENCE_S)
         taken = Listener(sock, answer)

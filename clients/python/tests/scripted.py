@@ -1,4 +1,4 @@
-"""A server that says what a test tells it to. It shares no code with the client it is to test."""
+"""A server scripted by a test. It shares no code with the client under test."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import struct
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 PING, PONG, ECHO, ECHO_REPLY, BROADCAST, AUTH, AUTH_REPLY, DATA, DATA_ACK, CLOSE = range(1, 11)
 ERROR = 0xFF
 UNAUTHENTICATED, RATE_LIMITED, CONNECTION_LIMIT, TIMEOUT = 6, 7, 8, 9
 
-# No test waits for this long unless something is wrong.
+# A test that waits this long has failed.
 PATIENCE_S = 30.0
 
 T = TypeVar("T")
 
 
 def run(scenario: Coroutine[Any, Any, T]) -> T:
-    """Runs a test's coroutine, with an end to it."""
+    """Runs a test's coroutine with a time limit."""
 
     async def bounded() -> T:
         async with asyncio.timeout(PATIENCE_S):
@@ -44,7 +45,7 @@ def error_frame(code: int, message: str) -> bytes:
 
 
 def answer_to(kind: int, payload: bytes) -> bytes:
-    """What a server that refuses nothing answers; nothing to a BROADCAST."""
+    """The answer of a server that refuses nothing; empty for a BROADCAST."""
     match kind:
         case 0x01 | 0x03:
             return frame(kind + 1, payload)
@@ -63,7 +64,7 @@ class Peer:
         self._writer = writer
 
     async def read(self) -> tuple[int, bytes]:
-        """The next message of the client; IncompleteReadError after its last."""
+        """The client's next message; IncompleteReadError after the last one."""
         header = await self._reader.readexactly(8)
         magic, version, kind, payload_bytes = struct.unpack(">IBBH", header)
         assert (magic, version) == (0xDEADBEEF, 1)
@@ -73,7 +74,7 @@ class Peer:
         return kind, payload
 
     async def expect(self, kind: int) -> bytes:
-        """The payload of the next message, which has to be of this type."""
+        """The payload of the next message, which must be of this type."""
         found, payload = await self.read()
         assert found == kind
         return payload
@@ -84,19 +85,19 @@ class Peer:
         await self._writer.drain()
 
     async def serve(self) -> None:
-        """Answers everything until the client says CLOSE or is gone."""
+        """Answers everything until the client sends CLOSE or disconnects."""
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while (message := await self.read())[0] != CLOSE:
                 await self.write(answer_to(*message))
 
     async def until_gone(self) -> None:
-        """Reads, and answers nothing, until the client is gone."""
+        """Reads without answering until the client disconnects."""
         with contextlib.suppress(ConnectionError):
             while await self._reader.read(65_536):
                 pass
 
     def reset(self) -> None:
-        """Drops the connection at once."""
+        """Resets the connection."""
         sock = self._writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
@@ -106,20 +107,27 @@ Handler: TypeAlias = Callable[[Peer], Awaitable[None]]
 
 
 async def serve(peer: Peer) -> None:
-    """The handler of a server that does as it should."""
+    """The handler of a correct server."""
     await peer.serve()
 
 
 async def silent(peer: Peer) -> None:
-    """The handler of a server that never says anything."""
+    """The handler of a server that never answers."""
     await peer.until_gone()
+
+
+def server_context(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    """The TLS settings of a server with this certificate and key."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    return context
 
 
 @asynccontextmanager
 async def scripted(
     *handlers: Handler, tls: ssl.SSLContext | None = None, port: int = 0
 ) -> AsyncIterator[int]:
-    """Gives the port of a server whose connections get the handlers in turn, then the last again.
+    """Yields the port of a server whose connections get the handlers in turn, then the last one.
 
     A connection is closed when its handler is done. A failed assertion in a handler fails the test.
     """
@@ -136,7 +144,7 @@ async def scripted(
             await handler(Peer(reader, writer))
         except asyncio.CancelledError:
             pass
-        # What pytest raises is no Exception.
+        # The failures of pytest are not an Exception.
         except BaseException as error:
             errors.append(error)
         finally:

@@ -1,4 +1,4 @@
-"""The example of docs/examples, against a stand-in for the engine: it groups a stream by itself.
+"""The example in docs/examples, against a stand-in for the engine that groups one stream.
 
 With the real program it is run by .ci/python.sh and tests/python_client.rs of the repository.
 """
@@ -11,12 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import ROOT, in_repository_only
 
-EXAMPLE = Path(__file__).parents[3] / "docs/examples/accelerometer.py"
+EXAMPLE = ROOT / "docs/examples/accelerometer.py"
 
-pytestmark = pytest.mark.skipif(not EXAMPLE.exists(), reason="docs/examples is not beside this")
+pytestmark = in_repository_only
 
-# Takes the options of `ringest serve` that the example gives, one stream, and writes its result.
+# Accepts the options of `ringest serve` that the example uses, and writes the result of one stream.
 STAND_IN = """
 import argparse, socket, statistics, sys
 import pyarrow, pyarrow.parquet

@@ -1,4 +1,4 @@
-"""Frames byte by byte: golden ones, every way to cut them, and everything that is no frame."""
+"""Frames: golden bytes, every way to split them, and bytes that are not frames."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ FRAMES = [Frame(kind, payload) for kind, payload, _text in FROM_SERVER.values()]
 
 
 def frames_of(*pieces: bytes) -> list[Frame]:
-    """What a parser makes of the pieces."""
+    """The frames that a parser finds in the pieces."""
     parser = FrameParser()
     frames = []
     for piece in pieces:
@@ -132,7 +132,7 @@ def test_a_parser_knows_whether_it_is_within_a_frame() -> None:
 def test_every_flipped_bit_is_noticed(bit: int) -> None:
     damaged = bytearray.fromhex(FROM_SERVER["PONG"][2])
     damaged[bit // 8] ^= 1 << bit % 8
-    # With zeros behind it, for a length that has become larger.
+    # Followed by zeros, in case the flipped bit makes the length larger.
     with pytest.raises(ProtocolError):
         frames_of(bytes(damaged) + bytes(65_536))
 
@@ -201,7 +201,7 @@ def test_what_a_server_wrote_is_shown_without_control_characters() -> None:
 
 def test_credentials_count_bytes_and_not_characters() -> None:
     assert Credentials("ü" * 127, "").payload()[:3] == b"\xfe\xc3\xbc"
-    with pytest.raises(ValueError, match="more than 255 bytes"):
+    with pytest.raises(ValueError, match="longer than 255 bytes"):
         Credentials("ü" * 128, "")
     Credentials("", "x" * 65_534)
     with pytest.raises(ValueError, match="do not fit into one message"):
@@ -215,5 +215,5 @@ def test_secrets_are_not_shown() -> None:
     with pytest.raises(ValueError, match="lone surrogate") as caught:
         Credentials("alice", "s3cret\ud800")
     assert "s3cret" not in repr(caught.value)
-    # An encoding error would bring the whole text along.
+    # An encoding error would contain the whole text.
     assert caught.value.__context__ is None

@@ -1,4 +1,4 @@
-"""The sender of records against the real program and its built-in schema.
+"""The record sender against the real engine, with its built-in schema.
 
 RINGEST_BIN=target/release/ringest python -m pytest tests/test_record_engine.py
 """
@@ -67,11 +67,11 @@ def test_a_stream_over_tls(tmp_path: Path) -> None:
     with engine(3, *options) as running:
         with RecordSender(SCHEMA, "localhost", running.port, tls=context) as sender:
             sender.send_many((1, 2, 0.5, -3, "pump") for _ in range(1000))
-        with pytest.raises(ConnectError, match=r"certificate of .* refused"):
+        with pytest.raises(ConnectError, match=r"certificate of .* rejected"):
             RecordSender(SCHEMA, "localhost", running.port, tls=True).connect()
         plain = RecordSender(SCHEMA, HOST, running.port)
         plain.connect()
-        with pytest.raises(ProtocolError, match="give tls="):
+        with pytest.raises(ProtocolError, match="pass tls="):
             plain.finish()
         result = running.wait()[0]
     assert (result["status"], result["records"]) == ("complete", 1000)

@@ -1,4 +1,4 @@
-"""Result files: those that pyarrow, csv and json make read as they were written."""
+"""Result files: what pyarrow, csv and json write is read back."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COLUMNS = {name: [row[i] for row in ROWS] for i, name in enumerate(NAMES)}
 
 
 def shown(value: Any) -> str:
-    """A value as the engine writes it into CSV."""
+    """A value in the form in which the engine writes it to CSV."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -102,7 +102,7 @@ WRITERS = {
 def test_every_format_gives_the_same_typed_columns(extension: str, tmp_path: Path) -> None:
     path = WRITERS[extension](tmp_path / f"{NAME}.{extension}")
     result = read_result(path, SCHEMA)
-    # repr, since NaN equals nothing.
+    # repr, because NaN is not equal to itself.
     assert repr(result.columns) == repr(COLUMNS)
     assert [type(one) for one in result["level"]] == [int] * 3
     assert len(result) == 3
@@ -128,6 +128,31 @@ def test_every_format_becomes_a_table(extension: str, tmp_path: Path) -> None:
     assert list(frame["count"]) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("front", [True, False])
+def test_columns_of_the_stream_may_be_added_to_those_of_the_schema(
+    front: bool, tmp_path: Path
+) -> None:
+    schema = Schema.from_struct(">HI", fields="meter,n", by="meter", agg="n:sum")
+    own = {"meter": [7, 8], "n_sum": [1, 2], "count": [1, 1]}
+    added = {
+        "connection": [3, 3],
+        "peer": ["127.0.0.1:9", "127.0.0.1:9"],
+        "status": ["complete"] * 2,
+    }
+    columns = {**added, **own} if front else {**own, **added}
+    rows = list(zip(*columns.values(), strict=True))
+    lines = [",".join(map(str, row)) + "\n" for row in [tuple(columns), *rows]]
+    (tmp_path / "a.csv").write_text("".join(lines))
+    lines = [json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows]
+    (tmp_path / "a.ndjson").write_text("".join(lines))
+    for name in ("a.csv", "a.ndjson"):
+        assert read_result(tmp_path / name, schema).columns == columns
+    pyarrow: Any = pytest.importorskip("pyarrow")
+    made = read_result(tmp_path / "a.csv", schema).to_arrow()
+    assert made.to_pydict() == columns
+    assert made.schema.field("connection").type == pyarrow.uint64()
+
+
 def test_without_a_schema_values_are_what_the_format_says(tmp_path: Path) -> None:
     result = read_result(write_csv(tmp_path / "a.csv"))
     assert {name: values[0] for name, values in result.columns.items()} == {
@@ -147,13 +172,17 @@ def test_status_and_origin_are_of_the_name_and_else_of_the_metadata(tmp_path: Pa
         assert read_result(write_csv(tmp_path / f"{NAME}.{status}.csv")).status == status
     result = read_result(write_csv(tmp_path / "mine.csv"))
     assert (result.status, result.node, result.connection, result.started) == (None,) * 4
-    # No moment: a name that only looks like one.
+    # A name with an invalid date.
     name = "20269920T200201.123456Z-n-1-2.csv"
     assert read_result(write_csv(tmp_path / name)).started is None
     metadata = {"status": "incomplete", "node": "n7", "connection": "3", "reason": "reset"}
     result = read_result(write_parquet(tmp_path / "mine.parquet", metadata))
     assert (result.status, result.node, result.connection) == ("incomplete", "n7", 3)
     assert result.metadata == metadata
+    assert result.peer is None
+    metadata = {"ringest.status": "complete", "ringest.connection": "4", "ringest.peer": "[::1]:9"}
+    result = read_result(write_parquet(tmp_path / "mine.parquet", metadata))
+    assert (result.status, result.connection, result.peer) == ("complete", 4, "[::1]:9")
     result = read_result(write_arrow(tmp_path / "mine.arrow"))
     assert (result.status, result.node, result.connection) == ("rejected", "n", 9)
 
@@ -177,15 +206,15 @@ def test_a_key_alone_can_be_empty_text(tmp_path: Path) -> None:
     assert read_result(path).columns == {"t": ["", "x"]}
 
 
-def test_files_that_are_no_result_are_told_why(tmp_path: Path) -> None:
+def test_errors_say_why_a_file_is_not_a_result(tmp_path: Path) -> None:
     cases = [
-        ("a.txt", b"", "'.txt' is no result file; known are .parquet, .arrow, .csv, .ndjson"),
-        ("a.csv", b"", "without even a line of names"),
-        ("a.csv", b"a,b\n1\n", "is it a whole file"),
-        ("a.csv", b"\xff\n", "is it a whole file"),
+        ("a.txt", b"", "unknown extension '.txt'; expected one of .parquet, .arrow, .csv, .ndjson"),
+        ("a.csv", b"", "expected a line of column names"),
+        ("a.csv", b"a,b\n1\n", "check that the file is complete"),
+        ("a.csv", b"\xff\n", "check that the file is complete"),
         ("a.ndjson", b'{"a":1}\n{"b":1}\n', "line 2 has b, not a"),
-        ("a.ndjson", b'{"a":1', "is it a whole file"),
-        ("a.ndjson", b"3\n", "is it a whole file"),
+        ("a.ndjson", b'{"a":1', "check that the file is complete"),
+        ("a.ndjson", b"3\n", "check that the file is complete"),
     ]
     for name, data, why in cases:
         path = tmp_path / name
@@ -202,18 +231,18 @@ def test_files_that_are_no_result_are_told_why(tmp_path: Path) -> None:
         for data in (b"", b"PAR1", whole[:-20]):
             path = tmp_path / f"cut.{extension}"
             path.write_bytes(data)
-            with pytest.raises(ResultError, match="is it a whole file"):
+            with pytest.raises(ResultError, match="check that the file is complete"):
                 read_result(path)
 
 
 def test_columns_have_to_be_those_of_the_schema(tmp_path: Path) -> None:
     for extension in ("csv", "ndjson", "parquet"):
         path = WRITERS[extension](tmp_path / f"a.{extension}")
-        with pytest.raises(ResultError, match="give the schema that the engine had"):
+        with pytest.raises(ResultError, match="pass the schema that the engine used"):
             read_result(path, Schema.default())
     path = write_csv(tmp_path / "a.csv")
     path.write_text(path.read_text().replace("-3", "x"))
-    with pytest.raises(ResultError, match="is it a whole file"):
+    with pytest.raises(ResultError, match="check that the file is complete"):
         read_result(path, SCHEMA)
 
 

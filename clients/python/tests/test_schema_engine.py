@@ -1,24 +1,23 @@
-"""Schemas, result files and test_head.py against the real program: `serve --schema --output`.
+"""Schemas, result files and `python3 -m ringest send` against the real engine.
 
-The same stream goes through two decoders of other authors, the engine's and a naive one of these
-tests, and through two senders; all have to agree.
+The engine and the naive decoder of these tests have to agree on the same stream, whether it comes
+from `RecordSender` or from the command.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import random
 import struct
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engine_process import BINARY, engine
 from naive_records import random_schema
-from test_head_schemas import TEST_HEAD, grouped
+from naive_result import assert_groups_match, naive_groups
+from test_send_command import run_send
 
 from ringest import (
     Field,
@@ -36,7 +35,7 @@ pytestmark = pytest.mark.skipif(not BINARY, reason="RINGEST_BIN does not name th
 HOST = "127.0.0.1"
 FORMATS = ("parquet", "arrow", "csv", "ndjson")
 
-# Every type, little-endian with a big-endian u16 in front, as no C program would have it.
+# Every type, little-endian, behind a big-endian length: unlike anything a C program writes.
 EVERY = Schema(
     [
         Field("unit", "text", 6, ("space",)),
@@ -59,20 +58,12 @@ EVERY = Schema(
 
 
 def assert_same(wanted: list[dict[str, Any]], got: list[dict[str, Any]]) -> None:
-    """Equal, but for the order of additions."""
-    assert len(wanted) == len(got)
-    for one, other in zip(wanted, got, strict=True):
-        assert list(one) == list(other)
-        for name, value in one.items():
-            if isinstance(value, float):
-                close = math.isclose(value, other[name], rel_tol=1e-9, abs_tol=1e-6)
-                assert close, (name, value, other[name])
-            else:
-                assert value == other[name], (name, value, other[name])
+    """Asserts that groups are equal; the engine may add in another order."""
+    assert_groups_match(wanted, got, relative=1e-9, absolute=1e-6)
 
 
 def in_json(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows as results on stdout and `--expect` have them: bytes in hexadecimal."""
+    """Rows in the form of results on stdout and of `--expect`: bytes in hexadecimal."""
     return [
         {name: value.hex() if isinstance(value, bytes) else value for name, value in row.items()}
         for row in rows
@@ -80,7 +71,7 @@ def in_json(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def every_records(count: int) -> list[dict[str, Any]]:
-    """Records of all types: few groups, and numbers from the whole of their range."""
+    """Records of all types, in few groups, with numbers from the full range."""
     rng = random.Random(3)
     records = []
     for _ in range(count):
@@ -95,7 +86,7 @@ def every_records(count: int) -> list[dict[str, Any]]:
             if field.name[:1] in ("u", "i") and field.type == field.name:
                 low = -(1 << (8 * field.bytes - 1)) if field.type.startswith("i") else 0
                 record[field.name] = rng.randint(low, low + (1 << (8 * field.bytes)) - 1)
-        # Some sums fit into 64 bits, those of other groups do not.
+        # The sums of some groups fit into 64 bits; others do not.
         if record["flag"]:
             record["u64"] >>= 20
             record["i64"] >>= 20
@@ -104,7 +95,7 @@ def every_records(count: int) -> list[dict[str, Any]]:
 
 
 def receive(schema: Schema, folder: Path, file_format: str, send: Any) -> tuple[Any, Path]:
-    """Lets an engine with a schema take one stream; its result on stdout, and its file."""
+    """Sends one stream to an engine with a schema; returns its result on stdout and its file."""
     path = folder / "schema.toml"
     path.write_text(schema.to_toml(), encoding="utf-8")
     output = folder / file_format
@@ -131,7 +122,7 @@ def test_every_type_goes_through_to_every_format(file_format: str, tmp_path: Pat
 
     result, path = receive(EVERY, tmp_path, file_format, send)
     assert sender is not None
-    wanted = grouped(EVERY, records)
+    wanted = naive_groups(EVERY, records)
     assert any(row["u64_sum"] is None for row in wanted)
     assert any(row["u64_sum"] is not None for row in wanted)
     assert (result["status"], result["records"]) == ("complete", 2000)
@@ -148,7 +139,7 @@ def test_every_type_goes_through_to_every_format(file_format: str, tmp_path: Pat
 
 
 def assert_types(result: Result) -> None:
-    """The columns of a file have the types that the schema says."""
+    """Asserts that the columns of a file have the types of the schema."""
     names = {"bool": "bool", "f32": "float", "f64": "double"}
     for column, kind in zip(EVERY.result_columns, result.to_arrow().schema.types, strict=True):
         if column.type in ("text", "bytes"):
@@ -159,7 +150,7 @@ def assert_types(result: Result) -> None:
             assert str(kind) == names.get(column.type, integer), (column, kind)
 
 
-def test_a_stream_that_is_cut_off_has_it_in_the_name_of_its_file(tmp_path: Path) -> None:
+def test_the_file_of_an_aborted_stream_says_so_in_its_name(tmp_path: Path) -> None:
     def send(port: int) -> None:
         record = every_records(1)[0]
         sender = RecordSender(EVERY, HOST, port, packet_records=1)
@@ -187,19 +178,19 @@ def test_a_stream_without_records_gives_columns_without_rows(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_what_test_head_expects_of_random_schemas_comes_out(seed: int, tmp_path: Path) -> None:
+def test_the_engine_gives_the_result_that_the_command_expects(seed: int, tmp_path: Path) -> None:
     schema = random_schema(random.Random(1000 + seed))
     expected_path = tmp_path / "expected.json"
 
     def send(port: int) -> None:
-        command = [sys.executable, str(TEST_HEAD), HOST, "5000", "--port", str(port)]
-        command += ["--connections", "1", "--schema", str(tmp_path / "schema.toml")]
-        command += ["--seed", str(seed), "--padding", "mixed", "--expect", str(expected_path)]
-        subprocess.run(command, check=True, capture_output=True)
+        options = ["--port", str(port), "--connections", "1", "--records", "5000"]
+        options += ["--schema", str(tmp_path / "schema.toml"), "--seed", str(seed)]
+        done = run_send(*options, "--padding", "mixed", "--expect", str(expected_path))
+        assert done.returncode == 0, done.stderr
 
     result, path = receive(schema, tmp_path, "ndjson", send)
     expected = json.loads(expected_path.read_text())["connections"][0]
-    # Sums of random 64-bit numbers need not fit 64 bits; such a stream is complete all the same.
+    # Sums of random 64-bit numbers may not fit into 64 bits; the stream is complete nevertheless.
     assert (result["status"], result["reason"] in (None, "sum_overflow")) == ("complete", True)
     for name in ("records", "packets", "bytes"):
         assert result[name] == expected[name], name
@@ -216,7 +207,7 @@ def test_the_struct_notation_means_the_same_to_the_engine() -> None:
             sender.send_many(records)
         (result,) = running.wait()
     assert result["status"] == "complete"
-    assert_same(grouped(schema, records), result["groups"])
+    assert_same(naive_groups(schema, records), result["groups"])
 
 
 @pytest.mark.parametrize(
@@ -231,7 +222,7 @@ def test_the_struct_notation_means_the_same_to_the_engine() -> None:
         '[[field]]\nname = "a"\ntype = "text"\nbytes = 4096\n[result]\nby = ["a"]\n',
     ],
 )
-def test_what_this_package_refuses_the_engine_refuses(text: str, tmp_path: Path) -> None:
+def test_the_engine_rejects_what_this_package_rejects(text: str, tmp_path: Path) -> None:
     with pytest.raises(SchemaError):
         Schema.from_toml(text)
     path = tmp_path / "schema.toml"

@@ -1,4 +1,4 @@
-"""The client against the real server. It needs the program, and builds none.
+"""The message client against the real server, which must have been built.
 
 RINGEST_BIN=target/release/ringest python -m pytest tests/test_server.py
 """
@@ -46,7 +46,7 @@ QUICK = ReconnectPolicy(delay_min_s=0.01, delay_max_s=0.2)
 
 @contextmanager
 def server(*options: str, port: int = 0) -> Iterator[int]:
-    """Runs a server; gives the port it takes messages on."""
+    """Runs a server; yields its port for messages."""
     command = [BINARY, "serve", "--no-records", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--admin-port", "0", *options]
     process = subprocess.Popen(
@@ -73,13 +73,13 @@ def server(*options: str, port: int = 0) -> Iterator[int]:
             process.wait()
             reader.join()
             process.stderr.close()
-            # Shown by pytest where a test failed.
+            # pytest shows this if the test failed.
             print("".join(lines))
     assert process.returncode == 0
 
 
 def read_log(log: IO[str], lines: list[str], ports: queue.SimpleQueue[int | None]) -> None:
-    """Collects the lines, and says which port is in them; None if the log ended without."""
+    """Collects the lines and reports the port in them; None if the log ends without one."""
     for line in log:
         lines.append(line)
         if match := READY.search(line):
@@ -91,7 +91,7 @@ def read_log(log: IO[str], lines: list[str], ports: queue.SimpleQueue[int | None
 async def two_clients(
     port: int,
 ) -> AsyncIterator[tuple[BinaryProtocolClient, BinaryProtocolClient]]:
-    """Two clients that the server has taken in, so that each hears what the other says."""
+    """Two clients that the server has accepted, so that each gets the other's broadcasts."""
     async with (
         BinaryProtocolClient("127.0.0.1", port) as one,
         BinaryProtocolClient("127.0.0.1", port) as other,
@@ -215,7 +215,7 @@ def test_the_rate_limit_refuses_broadcasts(option: str) -> None:
         async with client:
             for _ in range(500):
                 await client.broadcast(b"hi")
-            # Refused or not, this has its own answer, and all refusals come before it.
+            # Refused or not, this is answered, and all refusals arrive before its answer.
             with contextlib.suppress(RateLimitExceeded):
                 await client.ping()
             assert client.broadcasts_refused == len(refused) > 0
@@ -225,7 +225,7 @@ def test_the_rate_limit_refuses_broadcasts(option: str) -> None:
         run(scenario(port))
 
 
-def test_a_silent_client_is_told_and_closed() -> None:
+def test_a_silent_client_gets_an_error_and_is_closed() -> None:
     async def scenario(port: int) -> None:
         client = BinaryProtocolClient("127.0.0.1", port, heartbeat_interval_s=None)
         async with client:
@@ -240,10 +240,14 @@ def test_a_silent_client_is_told_and_closed() -> None:
 
 def test_heartbeats_keep_an_idle_connection() -> None:
     async def scenario(port: int) -> None:
-        async with BinaryProtocolClient("127.0.0.1", port, heartbeat_interval_s=0.1) as client:
-            # Several times the silence that the server allows.
-            await asyncio.sleep(5.0)
-            assert await client.echo(b"still there") == b"still there"
+        async with (
+            BinaryProtocolClient("127.0.0.1", port, heartbeat_interval_s=0.1) as beating,
+            BinaryProtocolClient("127.0.0.1", port, heartbeat_interval_s=None) as silent,
+        ):
+            with pytest.raises(ServerTimeout):
+                await anext(silent.broadcasts())
+            # This connection is the older one.
+            assert await beating.echo(b"still there") == b"still there"
 
     with server("--idle-timeout", "2s") as port:
         run(scenario(port))
@@ -258,7 +262,7 @@ def test_a_server_without_a_free_place() -> None:
             with pytest.raises(ConnectionLimitExceeded):
                 await second.ping()
             await second.close()
-        # The place of the first is free again, soon.
+        # The server soon notices that the first connection is gone.
         for _ in range(1000):
             async with second:
                 try:
@@ -266,7 +270,7 @@ def test_a_server_without_a_free_place() -> None:
                     return
                 except ConnectionLimitExceeded:
                     await asyncio.sleep(0.01)
-        pytest.fail("the place did not become free")
+        pytest.fail("the connection limit was never free again")
 
     with server("--max-connections", "1") as port:
         run(scenario(port))
@@ -338,7 +342,7 @@ def test_where_authentication_is_required(tmp_path: Path) -> None:
             await client.authenticate("alice", token)
             assert await client.echo(b"3") == b"3"
         async with client:
-            # The third refusal of whatever kind is the last.
+            # The server closes after the third refusal of any kind.
             results = await asyncio.gather(
                 client.echo(b"1"),
                 client.send_data(b"2"),
@@ -387,7 +391,7 @@ def test_a_server_that_is_started_again(tmp_path: Path) -> None:
             session_id = await client.authenticate("alice", token)
         with server(*options, port=port):
             while True:
-                # Lost at the latest when it is used; a request is never repeated by itself.
+                # The client may notice the loss only now; it does not repeat a request by itself.
                 try:
                     assert await client.echo(b"again") == b"again"
                 except ConnectionError:
@@ -405,7 +409,7 @@ def test_a_server_that_stops() -> None:
             client = BinaryProtocolClient("127.0.0.1", port)
             await client.connect()
             await client.ping()
-        # Where the server gave a reason, that is the error.
+        # If the server gave a reason, that is the error.
         for request in (anext(client.broadcasts()), client.ping()):
             with pytest.raises((NotConnected, ServerError)):
                 await request

@@ -1,7 +1,8 @@
-"""Client of ringest: messages on asyncio, record streams, and result files.
+"""Python client of ringest: messages on asyncio, record streams, and result files.
 
-It exports the clients, what they return, and their errors; frames and connections are internal.
-It needs the standard library alone, but for result files in Parquet and Arrow.
+This module exports the whole public interface; all other modules are internal. Only result files in
+Parquet and Arrow need more than the standard library. `python3 -m ringest send` sends random
+records of a schema.
 """
 
 from ringest.broadcasts import Broadcasts

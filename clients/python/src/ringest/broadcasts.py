@@ -1,7 +1,7 @@
-"""Received broadcasts on their way to whoever reads them. It knows neither frames nor connections.
+"""Buffers received broadcasts for their readers. It does not handle frames or connections.
 
-The buffer is bounded. When it is full, the oldest payload is dropped and counted: a reader that
-was late goes on with the newest, and the connection never waits for it.
+The buffer is bounded. When it is full, the oldest payload is dropped and counted, so a slow reader
+misses payloads but never holds up the connection.
 """
 
 from __future__ import annotations
@@ -14,35 +14,38 @@ from ringest.errors import RingestError
 
 
 class BroadcastBuffer:
-    """Keeps up to `payloads_max` payloads; several readers share them, each gets its own."""
+    """Holds up to `payloads_max` payloads; each goes to one of the readers.
 
-    def __init__(self, payloads_max: int, never_begun: RingestError) -> None:
+    Until `begin` is called, readers get `not_begun` raised.
+    """
+
+    def __init__(self, payloads_max: int, not_begun: RingestError) -> None:
         self._payloads: deque[bytes] = deque()
         self._payloads_max = payloads_max
         self._dropped = 0
         self._ended = True
-        self._reason: RingestError | None = never_begun
-        # Set while there is something to take or nothing to wait for.
+        self._reason: RingestError | None = not_begun
+        # Set while there is a payload to take, and after the end.
         self._readable = asyncio.Event()
         self._readable.set()
 
     @property
     def dropped(self) -> int:
-        """Payloads that were dropped because nobody read them in time, ever."""
+        """All payloads dropped so far because they were not read in time."""
         return self._dropped
 
     def begin(self) -> None:
-        """There is a connection: readers wait for what comes."""
+        """Marks the start of a connection: from now on, readers wait for payloads."""
         self._ended, self._reason = False, None
         self._update()
 
     def end(self, reason: RingestError | None) -> None:
-        """No more will come. Readers get the rest, and then the reason; with None they just end."""
+        """Marks the end: readers get the remaining payloads and then `reason`, if any."""
         self._ended, self._reason = True, reason
         self._update()
 
     def put(self, payload: bytes) -> None:
-        """Takes in a payload; the oldest one has to go if there is no room."""
+        """Adds a payload; drops the oldest one if the buffer is full."""
         if len(self._payloads) >= self._payloads_max:
             self._payloads.popleft()
             self._dropped += 1
@@ -50,7 +53,7 @@ class BroadcastBuffer:
         self._update()
 
     async def take(self) -> bytes:
-        """The oldest payload; waits for one. StopAsyncIteration or the reason after the end."""
+        """Waits for a payload and takes it; after the end, StopAsyncIteration or the reason."""
         while not self._payloads:
             if self._reason is not None:
                 raise copy.copy(self._reason) from self._reason.__cause__
@@ -69,7 +72,7 @@ class BroadcastBuffer:
 
 
 class Broadcasts:
-    """The iterator over a buffer. It outlives a cancelled wait, so that `wait_for` can be used."""
+    """An async iterator over a buffer. A wait may be cancelled, e.g. by `asyncio.wait_for`."""
 
     def __init__(self, buffer: BroadcastBuffer) -> None:
         self._buffer = buffer

@@ -1,8 +1,8 @@
-"""One TCP or TLS connection, from its opening to its end. It never opens another one.
+"""One TCP or TLS connection, from opening to end. It never reconnects; the client does that.
 
-Requests take turns: each waits until there is room in flight and in the transport, and is then
-written and noted in one go, so that the order of the frames is the order of the notes. A heartbeat
-PING is outside the turns. Callbacks tell of broadcasts and, once, of the end.
+Requests take turns. Each waits until there is room in flight and in the transport. It is then
+written and recorded in one step, so requests are recorded in the order in which they were sent.
+A heartbeat PING does not wait for its turn. Callbacks report broadcasts and, once, the end.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from ringest.errors import (
 )
 from ringest.in_flight import Answer, Ending, InFlight, Received, Refused
 from ringest.protocol import TIMESTAMP, Credentials, Frame, FrameParser, MessageType, encode
+from ringest.target import Target, explain_connect, explain_refused
 
 log: Final = logging.getLogger("ringest")
 
@@ -37,21 +37,8 @@ RECEIVE_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where to connect to; shown as host and port."""
-
-    host: str
-    port: int
-    ssl: ssl.SSLContext | bool | None
-    server_hostname: str | None
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
 class Limits:
-    """What a connection keeps to."""
+    """The limits of a connection."""
 
     in_flight_max: int
     # None: no heartbeat.
@@ -61,24 +48,24 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """Whom a connection tells what happens; all are called from the event loop."""
+    """The functions that a connection reports to, all called from the event loop."""
 
-    # Another client's broadcast came.
+    # Another client's broadcast arrived.
     broadcast_received: Callable[[bytes], None]
-    # A BROADCAST of this client was not passed on.
+    # The server refused to forward a BROADCAST of this client.
     broadcast_refused: Callable[[ServerError], None]
-    # The connection is over, also if `close` or `abort` ended it.
+    # The connection has ended, whether by itself or by `close` or `abort`.
     ended: Callable[[Connection, RingestError], None]
 
 
 class NotSent(Exception):
-    """The connection was over before it was the request's turn; the request can go elsewhere."""
+    """The connection ended before the request was sent; it can be sent over another one."""
 
 
 async def open_connection(
     target: Target, limits: Limits, callbacks: Callbacks, timeout_s: float | None
 ) -> Connection:
-    """Connects, TLS handshake included. ConnectError if it fails, ConnectTimeout if it is slow."""
+    """Connects, including the TLS handshake; ConnectError or ConnectTimeout if that fails."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout_s) as limit:
@@ -90,10 +77,10 @@ async def open_connection(
                 server_hostname=target.server_hostname,
             )
     except (OSError, UnicodeError) as error:
-        # A time limit of the system's own is a TimeoutError, too.
+        # The operating system's own timeout is a TimeoutError, too.
         if isinstance(error, TimeoutError):
             waited = f" within {timeout_s} s" if limit.expired() else ""
-            advice = "check the address, the firewall on the way, and whether both use TLS"
+            advice = "check the address, firewalls, and that both sides use TLS or neither does"
             raise ConnectTimeout(f"no connection to {target}{waited}: {advice}") from error
         raise ConnectError(explain_connect(error, target)) from error
     if isinstance(connection.ended, ConnectError):
@@ -102,7 +89,7 @@ async def open_connection(
 
 
 class Connection(asyncio.Protocol):
-    """A connection that was opened; see the module."""
+    """An open connection; see the module."""
 
     def __init__(self, target: Target, limits: Limits, callbacks: Callbacks) -> None:
         self._target: Final = target
@@ -112,15 +99,15 @@ class Connection(asyncio.Protocol):
         self._parser: Final = FrameParser()
         self._in_flight: Final = InFlight()
         self._turn: Final = asyncio.Lock()
-        # Set while the next frame may be written, and when none ever will be.
+        # Set while the next frame may be written, and once no frame ever will be.
         self._may_send: Final = asyncio.Event()
         self._may_send.set()
         self._transport_full = False
         self._closing = False
         self._ended: RingestError | None = None
         self._transport_gone: Final = asyncio.Event()
-        # An ERROR after which the server may close, or not.
-        self._last_word: ServerError | None = None
+        # The latest ERROR after which the server may or may not close.
+        self._last_error: ServerError | None = None
         self._last_request_s = time.monotonic()
         self._heartbeat: asyncio.Task[None] | None = None
         self._auth_turn: Final = asyncio.Lock()
@@ -129,35 +116,35 @@ class Connection(asyncio.Protocol):
 
     @property
     def ended(self) -> RingestError | None:
-        """Why the connection is over; None while it is not."""
+        """Why the connection ended; None while it is open."""
         return self._ended
 
     @property
     def session_id(self) -> str | None:
-        """The server's name for this session, once AUTH was accepted."""
+        """The session id that the server assigned; None until AUTH was accepted."""
         if self._auth is None or not self._auth.done() or self._auth.exception() is not None:
             return None
         return self._auth.result().payload.decode("ascii")
 
     @property
     def credentials(self) -> Credentials | None:
-        """What the connection was authenticated with; None if it was not."""
+        """The credentials of an authenticated connection; None if it is not authenticated."""
         return None if self.session_id is None else self._credentials
 
     async def request(
         self, kind: MessageType, payload: bytes, repeated: bytes
     ) -> asyncio.Future[Answer]:
-        """Sends a request when it is its turn; its answer has to repeat `repeated`.
+        """Waits for its turn and sends a request, whose answer has to repeat `repeated`.
 
-        Once this returns the request was sent. Whoever awaits the future may be cancelled; the
-        answer is then dropped when it comes. NotSent if the connection ends before.
+        Once this returns, the request has been sent. A task that awaits the future may be
+        cancelled; the answer is then discarded. NotSent if the connection ends before the send.
         """
         async with self._turn:
             await self._wait_until_sendable()
             return self._write_request(kind, payload, repeated)
 
     async def broadcast(self, payload: bytes) -> None:
-        """Sends a BROADCAST when it is its turn. NotSent if the connection ends before."""
+        """Waits for its turn and sends a BROADCAST. NotSent if the connection ends before that."""
         async with self._turn:
             await self._wait_until_sendable()
             self._transport.write(encode(MessageType.BROADCAST, payload))
@@ -169,10 +156,10 @@ class Connection(asyncio.Protocol):
         return await (await self.request(MessageType.PING, payload, payload))
 
     async def authenticate(self, credentials: Credentials) -> str:
-        """Sends AUTH and waits for the session id; once accepted, only that is given.
+        """Sends AUTH and returns the session id; once accepted, returns it without sending.
 
-        A second AUTH after success would end the connection. So the answer to the first counts
-        even if its caller did not wait for it.
+        The server closes the connection on a second AUTH after success. So the answer to the first
+        counts even if its caller was cancelled.
         """
         async with self._auth_turn:
             if self._auth is not None:
@@ -181,19 +168,19 @@ class Connection(asyncio.Protocol):
                     raise NotSent
                 if self.session_id is not None and self._credentials != credentials:
                     raise AlreadyAuthenticated(
-                        "the connection is authenticated as another user or with another token:"
-                        " use a client of its own for each user"
+                        "the connection is already authenticated with other credentials: use a"
+                        " separate client for each user"
                     )
             if self.session_id is None:
                 self._auth = await self.request(MessageType.AUTH, credentials.payload(), b"")
                 self._credentials = credentials
-                # Unlike the wait, the future must not be cancelled together with the caller.
+                # If the caller is cancelled, this wait is, but the future must not be.
                 await asyncio.wait([self._auth])
             assert self._auth is not None
             return self._auth.result().payload.decode("ascii")
 
     async def close(self, timeout_s: float) -> None:
-        """Says CLOSE and takes what the server still owes until it closes, or time is over."""
+        """Sends CLOSE and takes outstanding answers until the server closes or time runs out."""
         self._closing = True
         self._stop_heartbeat()
         self._update_may_send()
@@ -203,15 +190,15 @@ class Connection(asyncio.Protocol):
             async with asyncio.timeout(timeout_s):
                 await self._transport_gone.wait()
         except TimeoutError:
-            log.warning("%s did not close within %s s: cut off", self._target, timeout_s)
+            log.warning("%s did not close within %s s: aborted", self._target, timeout_s)
         finally:
             self.abort()
 
     def abort(self) -> None:
-        """Cuts the connection off."""
+        """Ends the connection at once."""
         self._end(NotConnected("this client closed the connection: call connect() for another"))
 
-    # What the transport calls.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -234,14 +221,16 @@ class Connection(asyncio.Protocol):
         self._update_may_send()
 
     def eof_received(self) -> None:
-        where = " within a frame" if self._parser.in_frame else ""
-        self._end(self._last_word or _lost(self._target, f"the server closed{where}"))
+        where = " in the middle of a frame" if self._parser.in_frame else ""
+        self._end(
+            self._last_error or _connection_lost(self._target, f"the server closed it{where}")
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None and self._ended is None:
             self._read_rest()
         cause = "it was closed" if exc is None else str(exc)
-        self._end(self._last_word or _lost(self._target, cause))
+        self._end(self._last_error or _connection_lost(self._target, cause))
         self._transport_gone.set()
 
     def pause_writing(self) -> None:
@@ -252,25 +241,25 @@ class Connection(asyncio.Protocol):
         self._transport_full = False
         self._update_may_send()
 
-    # What happens in between.
+    # Internal.
 
     def _handle(self, frame: Frame) -> None:
-        self._last_word = None
+        self._last_error = None
         match self._in_flight.handle(frame, time.monotonic()):
             case Received(payload):
                 self._callbacks.broadcast_received(payload)
             case Refused(error):
                 self._callbacks.broadcast_refused(error)
-                self._note_last_word(error)
+                self._keep_auth_error(error)
             case Ending(error) if isinstance(error, AuthenticationError):
-                # The server closes by itself, and may have answers for us until then.
-                self._note_last_word(error)
+                # The server closes the connection, and may send more answers until then.
+                self._keep_auth_error(error)
             case Ending(error):
                 self._end(error)
 
-    def _note_last_word(self, error: ServerError) -> None:
+    def _keep_auth_error(self, error: ServerError) -> None:
         if isinstance(error, AuthenticationError):
-            self._last_word = error
+            self._last_error = error
 
     def _write_request(
         self, kind: MessageType, payload: bytes, repeated: bytes, *, internal: bool = False
@@ -294,7 +283,7 @@ class Connection(asyncio.Protocol):
             self._may_send.clear()
 
     def _end(self, reason: RingestError) -> None:
-        """The end, whoever brings it about; only the first reason counts."""
+        """Ends the connection; only the first reason counts."""
         if self._ended is not None:
             return
         self._ended = reason
@@ -307,8 +296,8 @@ class Connection(asyncio.Protocol):
     async def _beat(self, interval_s: float, timeout_s: float) -> None:
         """Sends a PING after each interval without a request, and ends a dead connection.
 
-        A BROADCAST is no sign of life, for it has no answer. The PONG waits behind the answers to
-        earlier requests, so the server has time for as long as answers keep coming.
+        BROADCASTs do not count as requests because they have no answer. The PONG queues behind the
+        answers to earlier requests, so the timeout restarts whenever one of those arrives.
         """
         while True:
             wait_s = self._last_request_s + interval_s - time.monotonic()
@@ -321,7 +310,8 @@ class Connection(asyncio.Protocol):
                 answered = self._in_flight.answered
                 await asyncio.wait([pong], timeout=timeout_s)
                 if not pong.done() and self._in_flight.answered == answered:
-                    self._end(_lost(self._target, f"no answer to a PING within {timeout_s} s"))
+                    cause = f"no answer to a PING within {timeout_s} s"
+                    self._end(_connection_lost(self._target, cause))
                     return
 
     def _stop_heartbeat(self) -> None:
@@ -329,10 +319,10 @@ class Connection(asyncio.Protocol):
             self._heartbeat.cancel()
 
     def _read_rest(self) -> None:
-        """Reads what came before a write failed: it may be the ERROR that says why.
+        """Reads what arrived before a write failed: it may be the ERROR that says why.
 
-        The transport gives up without another read then. What TLS has decrypted is not within
-        reach, so there the reason is lost.
+        After a failed write, the transport does not read again. Under TLS the decrypted bytes are
+        out of reach, so the reason is lost.
         """
         sock = self._transport.get_extra_info("socket")
         if sock is None or self._transport.get_extra_info("ssl_object") is not None:
@@ -343,20 +333,24 @@ class Connection(asyncio.Protocol):
                 self.data_received(received)
 
     def _met_itself(self) -> bool:
-        """Whether both ends are one: it happens on local ports from which clients are served."""
+        """Whether the socket is connected to itself.
+
+        That can happen when nobody listens on a local port of the ephemeral range: the kernel may
+        assign that same port to the client.
+        """
         own = self._transport.get_extra_info("sockname")
         return own is not None and own == self._transport.get_extra_info("peername")
 
 
 async def prove(connection: Connection, credentials: Credentials | None) -> None:
-    """Finds out that the server has a place for this connection: AUTH if it can, else a PING."""
+    """Checks that the server has accepted the connection, with AUTH if possible, else a PING."""
     try:
         if credentials is not None:
             await connection.authenticate(credentials)
         else:
             await connection.ping(now_ms())
     except RateLimitExceeded:
-        # Only who has a place can send too much. But without AUTH the connection is of no use.
+        # Only an accepted connection is rate limited. But one that needs AUTH is useless without.
         if credentials is not None:
             raise
     except NotSent:
@@ -365,28 +359,11 @@ async def prove(connection: Connection, credentials: Credentials | None) -> None
 
 
 def now_ms() -> int:
-    """The time of a PING, for people who look at the frames: the client measures by another."""
+    """The wall-clock time, which a PING carries for readers of traces; latency is not from it."""
     return max(time.time_ns() // 1_000_000, 0)
 
 
-def _lost(target: Target, cause: str) -> ConnectionLostError:
+def _connection_lost(target: Target, cause: str) -> ConnectionLostError:
     return ConnectionLostError(
         f"connection to {target} lost ({cause}): check the network and the server's log"
     )
-
-
-def explain_connect(error: OSError | UnicodeError, target: Target) -> str:
-    """Cause and next step for a connection that could not be opened."""
-    if isinstance(error, ConnectionRefusedError):
-        return explain_refused(target)
-    if isinstance(error, ssl.SSLCertVerificationError):
-        why = error.verify_message
-        return f"certificate of {target} refused ({why}): check the CA file and server_hostname"
-    if isinstance(error, ssl.SSLError):
-        why = error.reason or str(error)
-        return f"no TLS with {target} ({why}): check that server and client both use TLS"
-    return f"cannot connect to {target} ({error}): is the server running, are host and port right?"
-
-
-def explain_refused(target: Target) -> str:
-    return f"connection refused: is the server running on {target}?"

@@ -1,25 +1,25 @@
-"""Every error that the package raises, and the codes that a server gives; it raises none of them.
+"""The package's own errors, and the error codes of the server. Raises none of them itself.
 
-All are a `RingestError`. Each text names the cause and, after it, the next step. No text contains
-a token or a payload, and what a server wrote is shown without control characters.
+All of them derive from `RingestError`. Each text gives the cause and then the next step. No text
+contains a token or a payload, and the server's messages are shown without control characters.
 
     RingestError
-    ├── ServerError              the server said ERROR: `code`, `message`
-    │   ├── RateLimitExceeded        the message was not processed, the connection stays
-    │   ├── AuthenticationError      user and token were refused, or are needed first
-    │   ├── ConnectionLimitExceeded  the server has no free place
+    ├── ServerError              the server sent an ERROR: `code`, `message`
+    │   ├── RateLimitExceeded        the message was not processed; the connection stays open
+    │   ├── AuthenticationError      credentials were rejected, or are required first
+    │   ├── ConnectionLimitExceeded  the server has reached its connection limit
     │   └── ServerTimeout            the server waited too long for this client
-    ├── ProtocolError            the server sent what the protocol does not allow
-    ├── AlreadyAuthenticated     this connection belongs to another user
+    ├── ProtocolError            the server violated the protocol
+    ├── AlreadyAuthenticated     the connection is authenticated as another user
     ├── ConnectError             the connection could not be opened
-    │   └── ConnectTimeout           not in time
+    │   └── ConnectTimeout           ... in time
     ├── NotConnected             there is no connection; the request was not sent
     ├── ConnectionLostError      the connection broke after the request was sent
     ├── RequestTimeout           no answer in time
-    ├── SendTimeout              the engine took no records for too long
+    ├── SendTimeout              the engine read no records for too long
     ├── SchemaError              a schema breaks a rule
     ├── RecordError              a record does not fit its schema
-    └── ResultError              a file is no result, or not one of this schema
+    └── ResultError              a file is not a result, or not one of the given schema
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-# How much of a server's own words is shown; `ServerError.message` has them whole.
+# How much of the server's message is shown; `ServerError.message` has all of it.
 SHOWN_CHARACTERS_MAX: Final = 200
 
 
@@ -48,11 +48,11 @@ class ErrorCode(IntEnum):
 
 
 class RingestError(Exception):
-    """The base of all errors of this package."""
+    """The base class of this package's errors."""
 
 
 class ServerError(RingestError):
-    """The server said ERROR, or refused credentials. `message` is in the server's own words."""
+    """The server sent an ERROR or rejected credentials. `message` is the server's own text."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(code, message)
@@ -64,27 +64,27 @@ class ServerError(RingestError):
 
 
 class RateLimitExceeded(ServerError):
-    """Too many messages: this one was not processed, the connection stays open."""
+    """Too many messages. This one was not processed; the connection stays open."""
 
 
 class AuthenticationError(ServerError):
-    """User and token were refused, or the server wants them before anything else."""
+    """The server rejected user and token, or requires them before other messages."""
 
 
 class ConnectionLimitExceeded(ServerError):
-    """The server has no free place: nothing was processed, the connection is closed."""
+    """The server has reached its connection limit: nothing was processed, and it has closed."""
 
 
 class ServerTimeout(ServerError):
-    """The server closed because this client was silent, or too slow, for too long."""
+    """The server closed the connection because this client was idle or slow for too long."""
 
 
 class ProtocolError(RingestError):
-    """The server sent bytes that the protocol does not allow; the connection is given up."""
+    """The server sent bytes that the protocol does not allow; the connection was aborted."""
 
 
 class AlreadyAuthenticated(RingestError):
-    """This connection was authenticated with other credentials; nothing was sent."""
+    """The connection is authenticated with other credentials; nothing was sent."""
 
 
 class ConnectError(RingestError, ConnectionError):
@@ -96,11 +96,11 @@ class ConnectTimeout(ConnectError, TimeoutError):
 
 
 class NotConnected(RingestError, ConnectionError):
-    """There is no connection. The request was not sent, so repeating it later does no harm."""
+    """There is no connection. The request was not sent, so it is safe to repeat it later."""
 
 
 class ConnectionLostError(RingestError, ConnectionError):
-    """The connection broke while the request was under way. Whether it was processed is unknown."""
+    """The connection broke before the answer. Whether the request was processed is unknown."""
 
 
 class RequestTimeout(RingestError, TimeoutError):
@@ -108,19 +108,19 @@ class RequestTimeout(RingestError, TimeoutError):
 
 
 class SendTimeout(RingestError, TimeoutError):
-    """The engine took no records for too long. The stream is given up, and is incomplete."""
+    """The engine read no records for too long. The stream was aborted and is incomplete."""
 
 
 class SchemaError(RingestError, ValueError):
-    """A schema breaks a rule, which the text names; of a file, the line as well."""
+    """A schema breaks a rule. The text states the rule and, for a file, the line."""
 
 
 class RecordError(RingestError, ValueError):
-    """A record does not fit its schema. Nothing of it was sent; the stream goes on without it."""
+    """A record does not fit its schema. It was not sent; the stream can continue without it."""
 
 
 class ResultError(RingestError, ValueError):
-    """A file is no result of `ringest serve --output`, or not one of the schema given."""
+    """A file is not a result of `ringest serve --output`, or not one of the given schema."""
 
 
 ERROR_CLASSES: Final[dict[ErrorCode, type[ServerError]]] = {
@@ -132,23 +132,23 @@ ERROR_CLASSES: Final[dict[ErrorCode, type[ServerError]]] = {
 
 _OTHER_VERSION: Final = "use a client and a server of the same release"
 NEXT_STEPS: Final[dict[ErrorCode, str]] = {
-    ErrorCode.UNKNOWN: "the server's log has the reason",
+    ErrorCode.UNKNOWN: "see the server's log for the reason",
     ErrorCode.INVALID_MAGIC: _OTHER_VERSION,
     ErrorCode.INVALID_VERSION: _OTHER_VERSION,
     ErrorCode.INVALID_MESSAGE_TYPE: _OTHER_VERSION,
     ErrorCode.PAYLOAD_TOO_LARGE: "authenticate first or send smaller payloads",
-    ErrorCode.CRC_MISMATCH: "bytes changed on the way: check the network, then repeat",
+    ErrorCode.CRC_MISMATCH: "bytes were corrupted in transit: check the network, then retry",
     ErrorCode.AUTHENTICATION_FAILED: "call authenticate() with a user and token of this server",
     ErrorCode.RATE_LIMIT_EXCEEDED: "send more slowly, or raise the server's limits",
     ErrorCode.CONNECTION_LIMIT_EXCEEDED: "try again later, or raise the server's --max-connections",
-    ErrorCode.TIMEOUT: "connect again, and leave the heartbeat on",
-    ErrorCode.INTERNAL_ERROR: "a defect of the server: its log has the details",
+    ErrorCode.TIMEOUT: "connect again, and keep the heartbeat on",
+    ErrorCode.INTERNAL_ERROR: "this is a bug in the server: see its log for details",
 }
 assert NEXT_STEPS.keys() == set(ErrorCode)
 
 
 def server_error(code: int, message: str) -> ServerError:
-    """The error of the class that belongs to `code`; a code of a later release is UNKNOWN."""
+    """The error for a code, of the matching class; a code of a later release is UNKNOWN."""
     try:
         known = ErrorCode(code)
     except ValueError:
@@ -157,6 +157,6 @@ def server_error(code: int, message: str) -> ServerError:
 
 
 def show_text(text: str) -> str:
-    """`text` on one line, fit for a terminal: what cannot be printed is escaped, a long end cut."""
+    """`text` on one line: unprintable characters are escaped, and a long text is cut."""
     shown = text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "..."
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in shown)

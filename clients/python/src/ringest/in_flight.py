@@ -1,10 +1,10 @@
-"""Which answer belongs to which request of one connection. It does no I/O and reads no clock.
+"""Matches answers to the requests of one connection. No I/O; the caller supplies the time.
 
-The server answers strictly in the order of the requests, so the oldest one waits for the next
-answer. A request that nobody waits for any more keeps its place: its answer is taken and dropped.
+The server answers in the order of the requests, so the next answer belongs to the oldest request.
+A request whose caller was cancelled stays in the queue: its answer is taken and discarded.
 
-A BROADCAST has no answer, but it can be refused. For that each request remembers how many
-BROADCASTs went out between it and the request before it.
+A BROADCAST has no answer, but the server may refuse it. To match such a refusal, each request
+remembers how many BROADCASTs were sent between it and the request before it.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ ANSWERS: Final = {
     MessageType.DATA: MessageType.DATA_ACK,
 }
 
-# Every message counts against the limit, so an ERROR for one can come where no answer is due.
+# Messages without an answer are rate limited too, so such an ERROR need not answer a request.
 RATE_LIMIT_MESSAGE: Final = re.compile(r"rate limit exceeded for (PING|ECHO|BROADCAST|AUTH|DATA)")
 
 NEEDS_AUTHENTICATION: Final = frozenset({MessageType.ECHO, MessageType.DATA})
 
-_ADVICE: Final = "connect again, and use the same release of client and server"
+_SAME_RELEASE: Final = "connect again, and use the same release of client and server"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request is told: the payload of the answer, and how long it took."""
+    """The payload of an answer, and the time from request to answer."""
 
     payload: bytes
     latency_s: float
@@ -54,21 +54,21 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """Another client's broadcast."""
+    """Another client's broadcast arrived."""
 
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A BROADCAST of this client was not passed on."""
+    """The server refused to forward a BROADCAST of this client."""
 
     error: ServerError
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The server closes after this. After AUTHENTICATION_FAILED it may also go on."""
+    """An error after which the server closes; after AUTHENTICATION_FAILED it may stay open."""
 
     error: ServerError
 
@@ -81,18 +81,18 @@ class Request:
     """A request that was sent."""
 
     type: MessageType
-    # What the answer has to repeat.
+    # The bytes that the answer has to repeat.
     repeated: bytes
     sent_s: float
-    # The client's own, so that no caller would learn why the connection ended.
+    # A heartbeat: no caller waits for it, so none would learn why the connection ended.
     internal: bool
-    # Sent since the request before; those known to be refused are taken off.
+    # BROADCASTs sent since the previous request, without those known to be refused.
     broadcasts_before: int
     answer: asyncio.Future[Answer]
 
 
 class InFlight:
-    """The requests of one connection that have no answer yet, oldest first."""
+    """The unanswered requests of one connection, oldest first."""
 
     def __init__(self) -> None:
         self._requests: deque[Request] = deque()
@@ -104,26 +104,26 @@ class InFlight:
 
     @property
     def answered(self) -> int:
-        """Requests that got their answer or their refusal, ever."""
+        """All requests so far that were answered or refused."""
         return self._answered
 
     def push(
         self, kind: MessageType, repeated: bytes, now_s: float, *, internal: bool = False
     ) -> asyncio.Future[Answer]:
-        """Notes a request that was just sent; the future gets its answer or an error."""
+        """Records a request that was just sent; the future gets its answer or an error."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         before, self._broadcasts_last = self._broadcasts_last, 0
         self._requests.append(Request(kind, repeated, now_s, internal, before, answer))
         return answer
 
     def push_broadcast(self) -> None:
-        """Notes a BROADCAST that was just sent."""
+        """Records a BROADCAST that was just sent."""
         self._broadcasts_last += 1
 
     def handle(self, frame: Frame, now_s: float) -> Event | None:
-        """Gives a frame of the server to the request it answers, or says what else it means.
+        """Gives a frame to the request that it answers, or returns the event that it stands for.
 
-        ProtocolError if it fits no request; then nothing that follows can be matched either.
+        ProtocolError if it answers no request; then later frames cannot be matched either.
         """
         if frame.type is MessageType.BROADCAST:
             return Received(frame.payload)
@@ -131,40 +131,40 @@ class InFlight:
             return self._handle_error(frame.payload)
         request = self._requests[0] if self._requests else None
         if request is None or ANSWERS[request.type] is not frame.type:
-            raise ProtocolError(f"{frame.type.name} came {_due(request)}: {_ADVICE}")
+            raise ProtocolError(f"got {frame.type.name}, {_expected(request)}: {_SAME_RELEASE}")
         if request.type is MessageType.AUTH:
             self._settle(_judge_auth(frame.payload, now_s - request.sent_s))
             return None
         if frame.payload != request.repeated:
             raise ProtocolError(
-                f"{frame.type.name} does not repeat its {request.type.name}: the answers are in"
-                f" another order than the requests; {_ADVICE}"
+                f"{frame.type.name} does not match its {request.type.name}: the answers are out of"
+                f" order; {_SAME_RELEASE}"
             )
         self._settle(Answer(frame.payload, now_s - request.sent_s))
         return None
 
     def fail(self, reason: RingestError) -> None:
-        """The connection is over: every request gets an error, and none keeps its place.
+        """Ends all requests with an error, because the connection has ended.
 
-        The oldest one is told the reason itself, if the server gave one or broke the protocol. The
-        others are told that the connection was lost. Where the server had no free place, all are
-        told that.
+        If the server gave a reason or violated the protocol, the oldest request that somebody waits
+        for gets that error, and the others a ConnectionLostError. If the server had reached its
+        connection limit, all of them get that error.
         """
-        told = isinstance(reason, ServerError | ProtocolError)
+        reason_pending = isinstance(reason, ServerError | ProtocolError)
         while self._requests:
             request = self._requests[0]
             waited_for = not request.internal and not request.answer.done()
             if isinstance(reason, ConnectionLimitExceeded):
                 self._settle(copy.copy(reason))
-            elif told and waited_for:
+            elif reason_pending and waited_for:
                 self._settle(copy.copy(reason))
-                told = False
+                reason_pending = False
             else:
-                self._settle(_lost(request, reason))
+                self._settle(_request_lost(request, reason))
 
     def _handle_error(self, payload: bytes) -> Event | None:
         if not payload:
-            raise ProtocolError(f"the server sent an ERROR without a code: {_ADVICE}")
+            raise ProtocolError(f"the server sent an ERROR without a code: {_SAME_RELEASE}")
         error = server_error(payload[0], payload[1:].decode("utf-8", "replace"))
         if error.code is ErrorCode.RATE_LIMIT_EXCEEDED:
             return self._handle_rate_limit(error)
@@ -176,22 +176,23 @@ class InFlight:
         match = RATE_LIMIT_MESSAGE.fullmatch(error.message)
         if match is None:
             what = show_text(error.message)
-            raise ProtocolError(f"a rate limit refused an unknown message ({what}): {_ADVICE}")
+            raise ProtocolError(f"unknown message refused by rate limit ({what}): {_SAME_RELEASE}")
         kind = MessageType[match[1]]
         if kind is MessageType.BROADCAST:
             self._take_broadcast()
             return Refused(error)
         request = self._requests[0] if self._requests else None
         if request is None or request.type is not kind:
-            raise ProtocolError(f"a refused {kind.name} came {_due(request)}: {_ADVICE}")
+            refusal = f"got the refusal of a {kind.name}, {_expected(request)}"
+            raise ProtocolError(f"{refusal}: {_SAME_RELEASE}")
         self._settle(error)
         return None
 
     def _handle_unauthenticated(self, error: ServerError) -> Event | None:
-        """Finds out what was refused: the oldest message that needs authentication.
+        """Finds the refused message: the oldest one that needs authentication.
 
         A server that refuses one refuses all, so a BROADCAST sent before the oldest request was
-        refused before it. If nothing is left that could be meant, too many attempts failed.
+        refused before it. If no message is left, the error is about too many failed attempts.
         """
         request = self._requests[0] if self._requests else None
         before = request.broadcasts_before if request is not None else self._broadcasts_last
@@ -203,7 +204,7 @@ class InFlight:
         return Ending(error)
 
     def _take_broadcast(self) -> None:
-        """Takes off the oldest BROADCAST; those that went through before it need no place."""
+        """Removes the oldest BROADCAST from the counts; those forwarded before it do not matter."""
         for request in self._requests:
             if request.broadcasts_before > 0:
                 request.broadcasts_before -= 1
@@ -219,27 +220,27 @@ class InFlight:
             request.answer.set_result(outcome)
         else:
             request.answer.set_exception(outcome)
-            # Counts as seen: whoever waited may have been cancelled at this very moment.
+            # Marks it as retrieved: the caller may have been cancelled at this very moment.
             request.answer.exception()
 
 
 def _judge_auth(payload: bytes, latency_s: float) -> Answer | AuthenticationError:
-    """The answer with the session id alone, or the refusal."""
+    """The session id as the answer, or the rejection as an error."""
     if payload == b"\x00":
-        return AuthenticationError(ErrorCode.AUTHENTICATION_FAILED, "user or token refused")
+        return AuthenticationError(ErrorCode.AUTHENTICATION_FAILED, "user or token rejected")
     if len(payload) < 2 or payload[0] != 1 or not payload.isascii():
-        raise ProtocolError(f"the server sent an AUTH_REPLY that is none: {_ADVICE}")
+        raise ProtocolError(f"the server sent a malformed AUTH_REPLY: {_SAME_RELEASE}")
     return Answer(payload[1:], latency_s)
 
 
-def _due(request: Request | None) -> str:
-    return "unasked" if request is None else f"where {ANSWERS[request.type].name} was due"
+def _expected(request: Request | None) -> str:
+    return f"expected {'no answer' if request is None else ANSWERS[request.type].name}"
 
 
-def _lost(request: Request, reason: RingestError) -> ConnectionLostError:
+def _request_lost(request: Request, reason: RingestError) -> ConnectionLostError:
     error = ConnectionLostError(
-        f"{reason}; the {request.type.name} had been sent and may have been processed: repeat it"
-        " only if that does no harm"
+        f"{reason}; the {request.type.name} was sent and may have been processed: repeat it only"
+        " if that is safe"
     )
     error.__cause__ = reason
     return error

@@ -1,7 +1,8 @@
-"""The bytes of the message protocol: frames and payloads. It does no I/O and knows no connection.
+"""Encodes and decodes the frames of the message protocol. No I/O.
 
-A frame is magic u32, version u8, type u8, payload length u16, the payload, and a CRC-32 over all
-before it; integers are big-endian. docs/PROTOCOL.md of the server describes the protocol.
+A frame is magic u32, version u8, type u8, payload length u16, the payload, and a CRC-32 of
+everything before it; integers are big-endian. docs/reference/protocol.md of the repository
+describes the protocol.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SEQUENCE: Final = struct.Struct(">I")
 assert HEADER.size == 8
 assert CRC.size == SEQUENCE.size == 4
 
-# What the length field can say.
+# The maximum of the length field.
 PAYLOAD_BYTES_MAX: Final = 0xFFFF
 DATA_BYTES_MAX: Final = PAYLOAD_BYTES_MAX - SEQUENCE.size
 SEQUENCE_MAX: Final = 0xFFFF_FFFF
@@ -32,7 +33,7 @@ USER_BYTES_MAX: Final = 0xFF
 # Every frame of this version begins with these bytes.
 PREFIX: Final = HEADER.pack(MAGIC, VERSION, 0, 0)[:5]
 
-_ADVICE: Final = "check that host and port are those of a ringest message server"
+_CHECK_ADDRESS: Final = "check that host and port are those of a ringest message server"
 
 
 class MessageType(IntEnum):
@@ -65,7 +66,7 @@ FROM_SERVER: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A whole frame whose checksum was right. Its payload can be a secret, and is not shown."""
+    """A frame with a valid checksum. `repr` omits the payload, which may be a secret."""
 
     type: MessageType
     payload: bytes = field(repr=False)
@@ -73,18 +74,18 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """User and token; the token is never shown. ValueError if they do not fit into an AUTH."""
+    """User and token; `repr` omits the token. ValueError if they do not fit into an AUTH."""
 
     user: str
     token: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        # Encoding errors carry the text that they are about, so none is allowed to happen.
+        # An encoding error would contain the text, so it must not occur.
         for name, text in (("user", self.user), ("token", self.token)):
             if any("\ud800" <= character <= "\udfff" for character in text):
-                raise ValueError(f"the {name} holds a lone surrogate: give it as proper Unicode")
+                raise ValueError(f"the {name} contains a lone surrogate: use valid Unicode")
         if len(self.user.encode()) > USER_BYTES_MAX:
-            raise ValueError(f"the user takes more than {USER_BYTES_MAX} bytes: shorten it")
+            raise ValueError(f"the user is longer than {USER_BYTES_MAX} bytes: shorten it")
         if len(self.payload()) > PAYLOAD_BYTES_MAX:
             raise ValueError("user and token do not fit into one message: shorten the token")
 
@@ -95,36 +96,36 @@ class Credentials:
 
 
 def encode(kind: MessageType, payload: bytes = b"") -> bytes:
-    """The frame of one message. The payload must be no longer than PAYLOAD_BYTES_MAX."""
+    """The frame of a message. The payload must not be longer than PAYLOAD_BYTES_MAX."""
     header = HEADER.pack(MAGIC, VERSION, kind, len(payload))
     crc = zlib.crc32(payload, zlib.crc32(header))
     return b"".join((header, payload, CRC.pack(crc)))
 
 
 class FrameParser:
-    """Cuts received bytes into frames, wherever the network has cut them.
+    """Splits received bytes into frames; they may arrive in pieces of any size.
 
-    It holds less than one frame, and what the last `feed` brought.
+    It buffers less than one frame, plus the bytes of the last `feed`.
     """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        # Bytes of the buffer that earlier frames have used up.
+        # Bytes at the start of the buffer that belong to earlier frames.
         self._begin = 0
 
     @property
     def in_frame(self) -> bool:
-        """Whether a frame has begun and is not complete."""
+        """Whether part of a frame is buffered."""
         return self._begin < len(self._buffer)
 
     def feed(self, received: bytes) -> None:
-        """Takes in bytes; then `next_frame` gives what is whole."""
+        """Adds received bytes; call `next_frame` afterwards."""
         del self._buffer[: self._begin]
         self._begin = 0
         self._buffer += received
 
     def next_frame(self) -> Frame | None:
-        """The next whole frame, or None. ProtocolError as soon as the bytes are no frame."""
+        """The next complete frame, or None. ProtocolError at the first invalid byte."""
         begin = self._begin
         prefix = bytes(self._buffer[begin : begin + len(PREFIX)])
         if not PREFIX.startswith(prefix):
@@ -133,7 +134,9 @@ class FrameParser:
             return None
         _magic, _version, kind, payload_bytes = HEADER.unpack_from(self._buffer, begin)
         if kind not in FROM_SERVER:
-            raise ProtocolError(f"the server sent type 0x{kind:02X}, no server does: {_ADVICE}")
+            raise ProtocolError(
+                f"the server sent type 0x{kind:02X}, which no server sends: {_CHECK_ADDRESS}"
+            )
         payload_end = begin + HEADER.size + payload_bytes
         if len(self._buffer) < payload_end + CRC.size:
             return None
@@ -144,7 +147,7 @@ class FrameParser:
         if crc_found != crc_sent:
             raise ProtocolError(
                 f"CRC 0x{crc_sent:08X} of a {MessageType(kind).name} from the server should be"
-                f" 0x{crc_found:08X}: bytes changed on the way, check the network"
+                f" 0x{crc_found:08X}: bytes were corrupted in transit, check the network"
             )
         self._begin = payload_end + CRC.size
         return Frame(MessageType(kind), payload)
@@ -153,5 +156,6 @@ class FrameParser:
 def _explain_prefix(prefix: bytes) -> str:
     magic = PREFIX[:4]
     if prefix.startswith(magic):
-        return f"the server speaks version {prefix[4]}, not {VERSION}: use the same release of both"
-    return f"the server sent {prefix[:4].hex(' ')}, not the magic {magic.hex(' ')}: {_ADVICE}"
+        return f"the server uses version {prefix[4]}, not {VERSION}: use the same release of both"
+    found = prefix[:4].hex(" ")
+    return f"the server sent {found}, not the magic {magic.hex(' ')}: {_CHECK_ADDRESS}"

@@ -1,4 +1,4 @@
-"""Makes bytes of values and values of bytes, one record at a time. It frames and sends nothing."""
+"""Packs values into the bytes of a record and unpacks them again. No framing, no I/O."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Any, Final, NoReturn
 from ringest.errors import RecordError
 from ringest.schema_types import FLOATS, INTEGERS, PADDING_BYTES, SIGNED, Endian, Field, FieldType
 
-_CODES: Final[dict[FieldType, str]] = {
+STRUCT_CODES: Final[dict[FieldType, str]] = {
     "u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i8": "b", "i16": "h", "i32": "i", "i64": "q",
     "f32": "f", "f64": "d", "bool": "?",
 }  # fmt: skip
-_MARKS: Final[dict[Endian, str]] = {"big": ">", "little": "<"}
+STRUCT_ORDERS: Final[dict[Endian, str]] = {"big": ">", "little": "<"}
 
 
 class RecordCodec:
-    """Packs and unpacks the records of a schema whose rules have been checked."""
+    """Packs and unpacks the records of a valid schema."""
 
     __slots__ = ("_fields", "_getter", "_packers", "_struct", "_unpackers", "names")
 
     def __init__(self, fields: Sequence[Field], endian: Endian) -> None:
         self._fields: Final = [field for field in fields if field.type != "skip"]
         self.names: Final = tuple(field.name for field in self._fields)
-        self._struct: Final = struct.Struct(_MARKS[endian] + "".join(map(_code, fields)))
-        # itemgetter of one name gives no tuple.
+        self._struct: Final = struct.Struct(STRUCT_ORDERS[endian] + "".join(map(_code, fields)))
+        # itemgetter with one name returns the value itself, not a tuple.
         get = itemgetter(*self.names)
         self._getter: Final = get if len(self.names) > 1 else lambda record: (get(record),)
-        # The fields that struct alone would take too much or too little for.
+        # The fields whose values need more checks or conversions than struct's own.
         self._packers: Final = [
             (i, _packer(field)) for i, field in enumerate(self._fields) if _needs_packer(field)
         ]
@@ -39,7 +39,7 @@ class RecordCodec:
         ]
 
     def pack(self, record: Mapping[str, Any] | Sequence[Any]) -> bytes:
-        """The bytes of a record; RecordError names the field that does not fit."""
+        """The bytes of a record; RecordError names the field whose value does not fit."""
         values = self._values(record)
         for i, packer in self._packers:
             values[i] = packer(values[i])
@@ -52,23 +52,23 @@ class RecordCodec:
         """The values of one record's bytes."""
         size = memoryview(data).nbytes
         if size != self._struct.size:
-            rule = f"a record has {self._struct.size} bytes, these are {size}"
-            raise RecordError(f"{rule}; give the bytes of one record")
+            rule = f"a record has {self._struct.size} bytes, not {size}"
+            raise RecordError(f"{rule}; pass the bytes of exactly one record")
         values = list(self._struct.unpack(data))
         for i, unpacker in self._unpackers:
             values[i] = unpacker(values[i])
         return dict(zip(self.names, values, strict=True))
 
     def numpy_dtype(self) -> Any:
-        """The numpy type of one record."""
+        """The numpy dtype of one record."""
         try:
             numpy: Any = importlib.import_module("numpy")
         except ImportError as error:
             raise ImportError("numpy is not installed: pip install numpy") from error
-        mark = self._struct.format[0]
+        order = self._struct.format[0]
         formats = [
             {"text": f"S{field.bytes}", "bytes": f"V{field.bytes}"}.get(field.type)
-            or f"{mark}{_NUMPY_KINDS[field.type]}{field.bytes}"
+            or f"{order}{_NUMPY_KINDS[field.type]}{field.bytes}"
             for field in self._fields
         ]
         return numpy.dtype(
@@ -81,41 +81,43 @@ class RecordCodec:
         )
 
     def _values(self, record: Mapping[str, Any] | Sequence[Any]) -> list[Any]:
-        """The values in the order of the fields, in a list of their own."""
-        # A tuple first: whether it is a Mapping takes longer to find out than all the rest.
+        """The values in the order of the fields, in a new list."""
+        # Tuples first: the check for a Mapping takes longer than everything else.
         if not isinstance(record, tuple) and isinstance(record, Mapping):
             try:
                 values = list(self._getter(record))
             except KeyError as error:
                 missing = [name for name in self.names if name not in record]
-                raise RecordError(f"no value for {', '.join(missing)}: give each field") from error
+                raise RecordError(
+                    f"no value for {', '.join(missing)}: every field needs one"
+                ) from error
             if len(record) != len(values):
                 unknown = [str(name) for name in record if name not in self.names]
-                rule = f"no field is called {', '.join(unknown)}"
+                rule = f"unknown field {', '.join(unknown)}"
                 raise RecordError(f"{rule}; the fields are {', '.join(self.names)}")
             return values
         if isinstance(record, str | bytes | bytearray | memoryview):
             rule = f"a record is a mapping or a sequence of values, not {type(record).__name__}"
-            raise RecordError(f"{rule}; records that are packed already go through send_array")
+            raise RecordError(f"{rule}; send packed records with send_array")
         values = list(record)
         if len(values) != len(self.names):
-            rule = f"{len(values)} values; a record has {len(self.names)}: {', '.join(self.names)}"
-            raise RecordError(rule)
+            rule = f"a record has {len(self.names)} values ({', '.join(self.names)})"
+            raise RecordError(f"{rule}, not {len(values)}")
         return values
 
     def _explain(self, values: list[Any], cause: Exception) -> NoReturn:
-        """Finds the value that struct refused, and says what its field can hold."""
+        """Raises an error that names the value that struct rejected and its field's range."""
         for field, value in zip(self._fields, values, strict=True):
             try:
                 struct.pack(self._struct.format[0] + _code(field), value)
             except (struct.error, OverflowError, TypeError, ValueError) as error:
-                said = f"{field.name}: {_short(value)} does not fit; {_holds(field)}"
-                raise RecordError(said) from error
+                text = f"{field.name}: {_short(value)} does not fit; {_range(field)}"
+                raise RecordError(text) from error
         raise RecordError(f"the record cannot be packed: {cause}") from cause
 
 
 _NUMPY_KINDS: Final[dict[FieldType, str]] = {
-    **{kind: "i" if kind in SIGNED else "u" for kind in _CODES if kind in INTEGERS},
+    **{kind: "i" if kind in SIGNED else "u" for kind in STRUCT_CODES if kind in INTEGERS},
     "f32": "f",
     "f64": "f",
     "bool": "b",
@@ -125,13 +127,13 @@ _NUMPY_KINDS: Final[dict[FieldType, str]] = {
 def _code(field: Field) -> str:
     if field.type == "skip":
         return f"{field.bytes}x"
-    return _CODES.get(field.type) or f"{field.bytes}s"
+    return STRUCT_CODES.get(field.type) or f"{field.bytes}s"
 
 
-def _holds(field: Field) -> str:
-    """What a number's field can hold."""
+def _range(field: Field) -> str:
+    """The values that a number's field can hold."""
     if field.type in FLOATS:
-        return f"{field.type} holds a number of IEEE 754 binary{8 * field.bytes}"
+        return f"{field.type} holds an IEEE 754 binary{8 * field.bytes} number"
     low = -(1 << (8 * field.bytes - 1)) if field.type in SIGNED else 0
     return f"{field.type} holds integers from {low} to {low + (1 << (8 * field.bytes)) - 1}"
 
@@ -141,7 +143,7 @@ def _needs_packer(field: Field) -> bool:
 
 
 def _packer(field: Field) -> Callable[[Any], Any]:
-    """What makes a value that struct takes; RecordError where there is none."""
+    """A function that checks a value and converts it for struct."""
     if field.type == "text":
         return _text_packer(field)
     return _bool_packer(field.name) if field.type == "bool" else _bytes_packer(field)
@@ -149,7 +151,7 @@ def _packer(field: Field) -> Callable[[Any], Any]:
 
 def _text_packer(field: Field) -> Callable[[Any], bytes]:
     name, width = field.name, field.bytes
-    # struct itself fills up with NUL.
+    # struct itself pads with NUL.
     filler = b" " if field.padding == ("space",) else None
     exact = not field.padding
 
@@ -158,16 +160,16 @@ def _text_packer(field: Field) -> Callable[[Any], bytes]:
             try:
                 data = value.encode("utf-8", "surrogateescape")
             except UnicodeEncodeError as error:
-                said = f"{name}: {_short(value)} is no Unicode text; give bytes instead"
-                raise RecordError(said) from error
+                rule = f"{name}: {_short(value)} cannot be encoded as UTF-8; pass bytes instead"
+                raise RecordError(rule) from error
         elif isinstance(value, bytes | bytearray | memoryview):
             data = bytes(value)
         else:
             raise RecordError(f"{name}: {_short(value)} is neither str nor bytes")
         if len(data) > width or (exact and len(data) < width):
-            needs = "exactly" if exact else "at most"
-            said = f"{name}: the text has {len(data)} bytes; it holds {needs} {width}"
-            raise RecordError(f"{said} (in UTF-8): shorten it, or change the schema")
+            limit = "exactly" if exact else "at most"
+            rule = f"{name}: the text has {len(data)} bytes in UTF-8, the field {limit} {width}"
+            raise RecordError(f"{rule}: change the text or the schema")
         return data if filler is None else data.ljust(width, filler)
 
     return pack
@@ -181,7 +183,7 @@ def _bytes_packer(field: Field) -> Callable[[Any], bytes]:
             raise RecordError(f"{name}: {_short(value)} is not bytes")
         data = bytes(value)
         if len(data) != width:
-            raise RecordError(f"{name}: {len(data)} bytes; it holds exactly {width}, fill it up")
+            raise RecordError(f"{name}: {len(data)} bytes; the field holds exactly {width}")
         return data
 
     return pack
@@ -189,7 +191,7 @@ def _bytes_packer(field: Field) -> Callable[[Any], bytes]:
 
 def _bool_packer(name: str) -> Callable[[Any], bool]:
     def pack(value: Any) -> bool:
-        # Also those of numpy; but no text, which would be true whatever it says.
+        # Accepts numpy's booleans too, but not text, which would always be true.
         if value in (0, 1):
             return bool(value)
         raise RecordError(f"{name}: {_short(value)} is neither True nor False")
@@ -207,6 +209,6 @@ def _unpacker(field: Field) -> Callable[[bytes], str]:
 
 
 def _short(value: object) -> str:
-    """A value as it is shown in an error: not longer than a line."""
+    """A value as shown in an error, at most a line long."""
     text = ascii(value)
     return text if len(text) <= 80 else text[:77] + "..."

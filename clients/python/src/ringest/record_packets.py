@@ -1,4 +1,4 @@
-"""Collects records into packets, as a schema frames them. It packs no value and sends nothing."""
+"""Collects packed records into packets with the framing of a schema. No I/O."""
 
 from __future__ import annotations
 
@@ -8,37 +8,40 @@ from typing import Any, Final
 from ringest.errors import RecordError
 from ringest.schema import Schema
 
-# What a packet has by default, its length included, where records are not longer: the kernel takes
-# such writes best, as docs/PROTOCOL.md says to senders.
+# The default size of a packet, including its length: writes of this size are the fastest, as
+# docs/reference/protocol.md explains. A longer record still gets a packet.
 PACKET_BYTES: Final = 60 << 10
 
 
+def packet_records_limit(schema: Schema) -> int:
+    """The most records that a packet may have; without a length, that are returned at once."""
+    return PACKET_BYTES if schema.packet.length == "none" else schema.packet_records_max
+
+
 class RecordPackets:
-    """Whole packets of records; ready bytes are handed out as soon as a packet is full."""
+    """Builds packets of up to `packet_records` records, and returns each when it is full."""
 
     __slots__ = ("_end_record", "_header", "_limit", "_pending", "packets", "records", "schema")
 
     def __init__(self, schema: Schema, packet_records: int | None) -> None:
-        bare = schema.packet.length == "none"
         fit = (PACKET_BYTES - schema.packet.length_bytes) // schema.record_bytes
-        # Bare records are packets of their own, and merely written so many at a time.
-        most = PACKET_BYTES if bare else schema.packet_records_max
+        limit = packet_records_limit(schema)
         if packet_records is None:
-            packet_records = max(1, min(fit, most))
-        if not 1 <= packet_records <= most:
-            raise ValueError(f"packet_records {packet_records} is not from 1 to {most}")
+            packet_records = max(1, min(fit, limit))
+        if not 1 <= packet_records <= limit:
+            raise ValueError(f"packet_records {packet_records} is not from 1 to {limit}")
         self.schema: Final = schema
         self._limit: Final = packet_records
         self._header: Final = self._length(packet_records)
         ends = schema.packet.end == "zero-record"
         self._end_record: Final = bytes(schema.record_bytes) if ends else None
         self._pending: Final[list[bytes]] = []
-        # Of all bytes that were handed out, and of those still pending: records without the end.
+        # All records added so far, without the end record, and all packets returned so far.
         self.records = 0
         self.packets = 0
 
     def add(self, record: bytes) -> bytes | None:
-        """Takes one packed record; gives the packet that it filled."""
+        """Adds a packed record; returns the packet if that filled it."""
         if record == self._end_record:
             raise RecordError(_ALL_ZERO)
         self._pending.append(record)
@@ -46,7 +49,7 @@ class RecordPackets:
         return self.flush() if len(self._pending) == self._limit else None
 
     def flush(self) -> bytes:
-        """The packet of what is pending; nothing where nothing is."""
+        """The packet of the pending records; empty if there are none."""
         count = len(self._pending)
         if count == 0:
             return b""
@@ -57,13 +60,13 @@ class RecordPackets:
         return packet
 
     def end(self) -> bytes:
-        """The last bytes of the stream: what is pending, and the end record if there is one."""
+        """The last bytes of the stream: the pending records, and the end record if there is one."""
         if self._end_record is not None:
             self._pending.append(self._end_record)
         return self.flush()
 
     def whole(self, data: Any) -> Iterator[bytes]:
-        """The packets of a buffer of whole records, after what is pending."""
+        """The packet of the pending records, then the packets of a buffer of whole records."""
         view, records = self._whole_records(memoryview(data))
         if self._pending and records > 0:
             yield self.flush()
@@ -77,26 +80,26 @@ class RecordPackets:
             yield (self._header if count == self._limit else self._length(count)) + packed
 
     def _whole_records(self, view: memoryview) -> tuple[memoryview, int]:
-        """The buffer in one dimension, and how many records are in it."""
+        """The buffer in one dimension, and the number of records in it."""
         size = self.schema.record_bytes
-        # Those of numpy that have fields are one record an item, or of another schema.
+        # Each item of a structured numpy array is a record: of this schema, or of another.
         structured = view.format.startswith("T{") and view.itemsize != size
         if structured or view.nbytes % size != 0:
-            rule = f"{view.nbytes} bytes in items of {view.itemsize} are no records of {size} bytes"
-            raise RecordError(f"{rule}; Schema.numpy_dtype() gives the type of an array")
+            rule = f"the buffer ({view.nbytes} bytes, items of {view.itemsize}) does not consist of"
+            raise RecordError(f"{rule} records of {size} bytes; use an array of numpy_dtype()")
         if view.ndim != 1 or view.itemsize not in (1, size):
             view = memoryview(view.tobytes())
         return view, view.nbytes // size
 
     def _refuse_end(self, packed: bytes, first: int) -> None:
-        """Refuses records that would end the stream; `first` is the index of the first of these."""
+        """Rejects records that would end the stream; `first` is the index of the first record."""
         if self._end_record is None:
             return
         size, place = len(self._end_record), 0
         while (place := packed.find(self._end_record, place)) >= 0:
             if place % size == 0:
                 raise RecordError(f"record {first + place // size} of the array: {_ALL_ZERO}")
-            # Zeros over the border of two records: the next one may begin there.
+            # Zeros that straddle two records: continue at the start of the second one.
             place += size - place % size
 
     def _length(self, records: int) -> bytes:
@@ -112,6 +115,6 @@ class RecordPackets:
 
 
 _ALL_ZERO: Final = (
-    "a record of nothing but zero bytes would end the stream; pad a text with a space, or choose "
+    "an all-zero record would end the stream; pad a text with a space, or use "
     'end = "close" in the schema'
 )

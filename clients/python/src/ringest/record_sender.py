@@ -1,7 +1,7 @@
-"""Sends records of a schema to an engine, over one blocking socket. It reads no result.
+"""Sends records of a schema to an engine over one blocking socket. It does not read results.
 
-A stream is complete only when `finish` was called: leaving the with-block by an exception, and
-`close`, cut it off so that the engine reports it as incomplete.
+Only `finish` completes a stream. `close`, and leaving the with-block by an exception, abort it, and
+the engine reports it as incomplete.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Final
 
-from ringest.connection import Target, explain_connect
 from ringest.errors import (
     ConnectError,
     ConnectionLostError,
@@ -27,20 +26,20 @@ from ringest.errors import (
 )
 from ringest.record_packets import RecordPackets
 from ringest.schema import Record, Schema
+from ringest.target import Target, explain_connect
 
-PORT_MAX: Final = 65_535
-# SO_LINGER switched on with a time of 0: close() then resets the connection.
-_RESET: Final = struct.pack("ii", 1, 0)
-# More than the server says: it never says a word.
+# SO_LINGER with a timeout of 0: close() resets the connection.
+_LINGER_RESET: Final = struct.pack("ii", 1, 0)
+# The engine never answers. What another kind of server sends is only looked at, so this suffices.
 _ANSWER_BYTES: Final = 64
 
 
 class RecordSender:
-    """One stream of records: a context manager that connects, and finishes when all went well.
+    """One stream of records: a context manager that connects, and finishes if nothing was raised.
 
-    `packet_records` is how many records are collected before they are sent; by default so many
-    that a packet has 60 KiB. Times are in seconds, None is no limit; `timeout_s` is for each
-    packet and for the end. It is not thread-safe.
+    `packet_records` is the number of records per packet; by default, a packet has up to 60 KiB.
+    Times are in seconds, None means no limit; `timeout_s` applies to each packet and to the end.
+    A sender is not thread-safe.
     """
 
     def __init__(
@@ -55,24 +54,20 @@ class RecordSender:
         connect_timeout_s: float | None = 10.0,
         timeout_s: float | None = 60.0,
     ) -> None:
-        if not host or not 1 <= port <= PORT_MAX:
-            raise ValueError(f"{host!r}, port {port}: give a host, and a port from 1 to {PORT_MAX}")
         for name, time_s in (("connect_timeout_s", connect_timeout_s), ("timeout_s", timeout_s)):
             if time_s is not None and not time_s > 0.0:
-                raise ValueError(f"{name} must be above 0, or None for no limit")
-        if server_hostname is not None and not tls:
-            raise ValueError("server_hostname is for TLS alone: give tls= as well")
+                raise ValueError(f"{name} must be greater than 0, or None for no limit")
         self._target: Final = Target(host, port, tls or None, server_hostname)
         self._connect_timeout_s: Final = connect_timeout_s
         self._timeout_s: Final = timeout_s
         self._packets: Final = RecordPackets(schema, packet_records)
         self._pack: Final = schema.pack
         self._bytes_sent: int = 0
-        self._begun = False
+        self._local_address: tuple[str, int] | None = None
         self._finished = False
         self._socket: socket.socket | None = None
-        # Why there is none.
-        self._reason: RingestError = NotConnected("not connected yet: use `with`, or connect()")
+        # Why there is no socket.
+        self._reason: RingestError = NotConnected("not connected: use `with`, or call connect()")
 
     def __repr__(self) -> str:
         state = "connected" if self._socket is not None else "not connected"
@@ -100,43 +95,48 @@ class RecordSender:
 
     @property
     def records(self) -> int:
-        """Records that were taken; those of the last packet may not have been sent yet."""
+        """Records accepted so far; those of the current packet may not have been sent yet."""
         return self._packets.records
 
     @property
     def packets(self) -> int:
-        """Packets that were made, that of the end record included."""
+        """Packets completed so far, including that of the end record."""
         return self._packets.packets
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes that were handed to the network, below TLS."""
+        """Bytes passed to the network so far, before encryption by TLS."""
         return self._bytes_sent
 
     @property
     def local_address(self) -> tuple[str, int]:
-        """The own end of the connection: the `peer` of its result."""
-        host, port = self._connected().getsockname()[:2]
-        return host, port
+        """This end of the connection, which is `peer` in the result; still known after the end."""
+        if self._local_address is None:
+            raise NotConnected("there is no local address before connect()")
+        return self._local_address
 
     def connect(self) -> None:
-        """Opens the connection, once; ConnectError or ConnectTimeout if it fails."""
-        if self._begun:
-            raise NotConnected("a sender is one stream, and this one has begun: make another")
+        """Opens the connection; ConnectError or ConnectTimeout if that fails.
+
+        A sender is one stream, so it connects only once.
+        """
+        if self._local_address is not None:
+            raise NotConnected("this sender has already sent its stream: create another one")
         try:
             self._socket = self._open()
         except (OSError, UnicodeError) as error:
-            # Also one of TLS, and that of the system itself.
+            # The timeout of the TLS handshake and that of the operating system included.
             if isinstance(error, TimeoutError):
-                advice = "check the address, the firewall on the way, and whether both use TLS"
+                advice = "check the address, firewalls, and that both sides use TLS or neither does"
                 raise ConnectTimeout(f"no connection to {self._target}: {advice}") from error
             raise ConnectError(explain_connect(error, self._target)) from error
-        self._begun = True
+        host, port = self._socket.getsockname()[:2]
+        self._local_address = host, port
 
     def send(self, record: Record) -> None:
-        """Takes one record, a mapping by name or a sequence in the order of the schema's names.
+        """Sends one record: a mapping by name, or a sequence in the order of `schema.names`.
 
-        RecordError says what does not fit; then nothing was taken, and the stream can go on.
+        A RecordError says what does not fit; the record is not sent, and the stream can continue.
         """
         if self._socket is None:
             self._connected()
@@ -145,7 +145,7 @@ class RecordSender:
             self._write(packet)
 
     def send_many(self, records: Iterable[Record]) -> None:
-        """Takes each record of an iterable; those before one that does not fit have been taken."""
+        """Sends each record of an iterable; after a RecordError, those before it have been sent."""
         self._connected()
         pack, add = self._pack, self._packets.add
         for record in records:
@@ -153,53 +153,53 @@ class RecordSender:
                 self._write(packet)
 
     def send_array(self, data: Any) -> None:
-        """Sends a buffer of whole records as they are: bytes, or an array of `numpy_dtype()`."""
+        """Sends a buffer of packed records unchanged: bytes, or an array of `numpy_dtype()`."""
         self._connected()
         for packet in self._packets.whole(data):
             self._write(packet)
 
     def flush(self) -> None:
-        """Sends what has been collected, as a packet that is not full."""
+        """Sends the records collected so far, as a packet that is not full."""
         self._write(self._packets.flush())
 
     def finish(self) -> None:
-        """Sends the rest and the end, and waits until the engine has read all of it.
+        """Sends the remaining records and the end, and waits until the engine has read everything.
 
-        Whether the stream was taken is in its result; a ConnectionLostError here means that it was
-        not. Does nothing when called again.
+        A ConnectionLostError means that the stream is incomplete. Otherwise its result says whether
+        it is complete. Calling it again does nothing.
         """
         if self._finished:
             return
         self._write(self._packets.end())
         if self._bytes_sent == 0:
             self.close()
-            rule = "no record was sent, and a stream that ends by closing needs one"
-            raise RecordError(f"{rule}: the engine reports it as incomplete")
+            rule = 'no record was sent, but with end = "close" a stream needs at least one'
+            raise RecordError(f"{rule}: the engine reports this one as incomplete")
         try:
-            self._close_politely(self._connected())
+            self._shut_down(self._connected())
         except OSError as error:
             raise self._break(error) from error
         self._finished = True
-        self._forget("the stream is finished: make another sender for another one")
+        self._drop_socket("the stream is finished: create another sender for another stream")
 
     def close(self) -> None:
-        """Cuts the stream off, so that it is incomplete; does nothing after `finish`."""
+        """Aborts the stream, which is then incomplete; does nothing after `finish`."""
         if self._socket is None:
             return
         if self.schema.packet.end == "close":
-            # An ordinary close would say that this was all.
+            # A regular close would end the stream as complete.
             with contextlib.suppress(OSError):
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._forget("the stream was closed before its end: make another sender to send it again")
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        self._drop_socket("the stream was aborted: create another sender to send it again")
 
     def _open(self) -> socket.socket:
         target = self._target
         plain = socket.create_connection((target.host, target.port), self._connect_timeout_s)
         try:
-            # Where nobody listens on a port that clients are given, a client can meet itself.
+            # Without a listener, the kernel may assign the target port to this client.
             if plain.getsockname() == plain.getpeername():
-                plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                raise ConnectionRefusedError("the connection met itself")
+                plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+                raise ConnectionRefusedError("the socket connected to itself")
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             own = plain
             if target.ssl is not None:
@@ -228,10 +228,10 @@ class RecordSender:
             raise self._break(error) from error
         self._bytes_sent += len(packet)
 
-    def _close_politely(self, own: socket.socket) -> None:
-        """Says that this was all, and waits for the end of the other side."""
+    def _shut_down(self, own: socket.socket) -> None:
+        """Shuts down the sending side, and waits until the engine closes."""
         if isinstance(own, ssl.SSLSocket):
-            # An engine that closes without a word of TLS has closed all the same.
+            # An engine may close without a TLS close_notify.
             with contextlib.suppress(ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 own.unwrap()
             return
@@ -239,27 +239,28 @@ class RecordSender:
         if answer := own.recv(_ANSWER_BYTES):
             # The first byte of a TLS alert.
             tls = answer[0] == 0x15
-            why = "it speaks TLS, so give tls=" if tls else "is that the port of records?"
+            why = "it uses TLS: pass tls=" if tls else "check that this is its port for records"
             self.close()
             raise ProtocolError(f"{self._target} answered, which an engine never does; {why}")
 
     def _break(self, error: OSError) -> RingestError:
-        """The connection is of no use any more: closes it, and gives the error to raise."""
+        """Aborts the stream after a socket error; returns the error to raise."""
         progress = f"after {self._bytes_sent} bytes to {self._target}"
         reason: RingestError
         if isinstance(error, TimeoutError):
-            advice = "it is behind or stuck: see its log, or raise timeout_s"
-            reason = SendTimeout(f"nothing was taken for {self._timeout_s} s {progress}: {advice}")
+            advice = "the engine is overloaded or stuck: see its log, or raise timeout_s"
+            reason = SendTimeout(f"no progress for {self._timeout_s} s {progress}: {advice}")
         elif isinstance(error, ConnectionResetError | BrokenPipeError):
-            advice = "the engine closed the stream, its result and its log have the reason"
-            reason = ConnectionLostError(f"cut off {progress}: {advice}")
+            advice = "the engine closed the stream; its result and its log say why"
+            reason = ConnectionLostError(f"connection lost {progress}: {advice}")
         else:
-            reason = ConnectionLostError(f"sending stopped {progress} ({error}): see its log")
+            advice = "check the network and the engine's log"
+            reason = ConnectionLostError(f"connection lost {progress} ({error}): {advice}")
         self.close()
         self._reason = reason
         return type(reason)(str(reason))
 
-    def _forget(self, why: str) -> None:
+    def _drop_socket(self, why: str) -> None:
         if self._socket is not None:
             self._socket.close()
         self._socket = None

@@ -1,7 +1,7 @@
-"""Reads the result files of `ringest serve --output`. It groups nothing and talks to no engine.
+"""Reads the result files of `ringest serve --output`. It does not connect to an engine.
 
-CSV and ndjson are read with the standard library. Parquet and Arrow need pyarrow, which
-`pip install ./clients/python[results]` brings.
+CSV and ndjson need only the standard library. Parquet and Arrow need pyarrow, which
+`pip install './clients/python[results]'` installs.
 """
 
 from __future__ import annotations
@@ -24,26 +24,33 @@ from ringest.schema_types import INTEGERS, FieldType
 
 Status: TypeAlias = Literal["complete", "incomplete", "rejected"]
 
-# {moment}-{node}-{pid}-{connection}, with the status where it is not complete.
+# {moment}-{node}-{pid}-{connection}, followed by the status unless it is complete.
 _NAME: Final = re.compile(
     r"(?P<moment>\d{8}T\d{6}\.\d{6}Z)-(?P<node>[A-Za-z0-9._-]{1,64})-(?P<pid>\d+)"
     r"-(?P<connection>\d+)(?:\.(?P<status>incomplete|rejected))?\.[a-z]+"
 )
 _MOMENT: Final = "%Y%m%dT%H%M%S.%fZ"
-# What a number that JSON has no digits for stands as.
+# The columns that `ringest serve --output-columns` adds to those of the schema.
+_STREAM_COLUMNS: Final[dict[str, FieldType]] = {
+    "connection": "u64",
+    "peer": "text",
+    "status": "text",
+}
+# The JSON form of numbers that are not finite.
 _NOT_FINITE: Final = {"NaN": math.nan, "inf": math.inf, "-inf": -math.inf}
 _PYARROW_MISSING: Final = (
-    "pyarrow is not installed, and {} needs it: pip install './clients/python[results]', or let "
+    "{} needs pyarrow, which is not installed: pip install './clients/python[results]', or let "
     "the engine write --output-format csv or ndjson"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The groups of one stream: `columns` are lists of one length, by name, in their order.
+    """The groups of one stream: `columns` are lists of equal length by name, in order.
 
-    Text is in its shown form, see `text_bytes`. What the name of the file and its metadata do not
-    say is None. Bytes are bytes where their type is known: in Parquet and Arrow, and with a schema.
+    Text is in its shown form, see `text_bytes`. Attributes are None if neither the file's name nor
+    its metadata gives them. Values of type bytes are `bytes` in Parquet and Arrow, and in the other
+    formats if there is a schema.
     """
 
     path: Path
@@ -52,8 +59,10 @@ class Result:
     node: str | None = None
     pid: int | None = None
     connection: int | None = None
+    # The sender's address, as in RecordSender.local_address: host:port.
+    peer: str | None = None
     started: datetime | None = None
-    # What the engine wrote into the file beside the columns.
+    # The metadata that the engine wrote into the file.
     metadata: dict[str, str] = field(default_factory=dict)
     schema: Schema | None = None
     _table: Any = field(default=None, repr=False, compare=False)
@@ -68,7 +77,7 @@ class Result:
         return self.columns[name]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The groups, one after another, each with its values by name."""
+        """The groups, each as a dict of its values by name."""
         names = tuple(self.columns)
         for values in zip(*self.columns.values(), strict=True):
             yield dict(zip(names, values, strict=True))
@@ -77,13 +86,14 @@ class Result:
         """The groups as a pyarrow.Table."""
         if self._table is not None:
             return self._table
-        pyarrow = _pyarrow("pyarrow", "to_arrow()")
-        types: Any = None
+        pyarrow = _import_pyarrow("pyarrow", "to_arrow()")
+        arrow_schema: Any = None
         if self.schema is not None:
-            types = pyarrow.schema(
-                [(one.name, _arrow_type(pyarrow, one.type)) for one in self.schema.result_columns]
+            types = _column_types(self.schema)
+            arrow_schema = pyarrow.schema(
+                [(name, _arrow_type(pyarrow, types[name])) for name in self.columns]
             )
-        return pyarrow.table(self.columns, schema=types)
+        return pyarrow.table(self.columns, schema=arrow_schema)
 
     def to_pandas(self) -> Any:
         """The groups as a pandas.DataFrame."""
@@ -97,29 +107,34 @@ class Result:
 
 
 def read_result(path: str | PathLike[str], schema: Schema | None = None) -> Result:
-    """Reads one result file, its format being that of its extension.
+    """Reads one result file, whose extension gives its format.
 
-    CSV has no types, so that without a `schema` its values are text; ndjson has text for bytes and
-    for numbers that are not finite. With one, the columns are checked and get their types.
+    Without a `schema`, all values of CSV are text, and so are bytes and non-finite numbers of
+    ndjson. With a schema, the columns are checked and converted to their types.
+
+    Raises ResultError if the file is not a result, OSError if it cannot be opened, and ImportError
+    if it is Parquet or Arrow and pyarrow is missing.
     """
     path = Path(path)
     read = _READERS.get(path.suffix)
     if read is None:
         known = ", ".join(_READERS)
-        raise ResultError(f"{path}: {path.suffix!a} is no result file; known are {known}")
+        raise ResultError(f"{path}: unknown extension {path.suffix!a}; expected one of {known}")
     try:
         columns, table, metadata = read(path, schema)
     except (OSError, ImportError, ResultError):
         raise
-    # Those of pyarrow are a ValueError as well, and so are those of UTF-8 and JSON.
+    # Errors of pyarrow, UTF-8 and JSON derive from ValueError.
     except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise ResultError(f"{path}: {error}; is it a whole file of this format?") from error
+        rule = f"cannot be read as {path.suffix[1:]} ({error})"
+        raise ResultError(f"{path}: {rule}; check that the file is complete") from error
     if schema is not None:
         names = [one.name for one in schema.result_columns]
-        if list(columns) != names:
-            rule = f"its columns are {', '.join(columns)}, those of the schema {', '.join(names)}"
-            raise ResultError(f"{path}: {rule}; give the schema that the engine had")
-    facts = _told(metadata) | _named(path)
+        added = _STREAM_COLUMNS.keys() - names
+        if [name for name in columns if name not in added] != names:
+            rule = f"the columns are {', '.join(columns)}, those of the schema {', '.join(names)}"
+            raise ResultError(f"{path}: {rule}; pass the schema that the engine used")
+    facts = _facts_of_metadata(metadata) | _facts_of_name(path)
     return Result(path, columns, metadata=metadata, schema=schema, _table=table, **facts)
 
 
@@ -134,7 +149,7 @@ def text_bytes(shown: str) -> bytes:
 
 
 def shown_text(value: str | bytes) -> str:
-    r"""A text as results show it: printable ASCII, `\\` for a backslash, else `\xNN`."""
+    r"""A text in the form that results show: printable ASCII, `\\` for a backslash, else `\xNN`."""
     data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
     return "".join(
         r"\\" if byte == ord("\\") else chr(byte) if 0x20 <= byte <= 0x7E else f"\\x{byte:02x}"
@@ -142,21 +157,22 @@ def shown_text(value: str | bytes) -> str:
     )
 
 
-def _told(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What the metadata says, which stays with the file when it gets another name."""
-    told = {key.removeprefix("ringest."): value for key, value in metadata.items()}
+def _facts_of_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The attributes in the metadata, which survive a renaming of the file."""
+    values = {key.removeprefix("ringest."): value for key, value in metadata.items()}
     facts: dict[str, Any] = {}
-    if told.get("status") in get_args(Status):
-        facts["status"] = told["status"]
-    if told.get("node"):
-        facts["node"] = told["node"]
-    if told.get("connection", "").isdecimal():
-        facts["connection"] = int(told["connection"])
+    if values.get("status") in get_args(Status):
+        facts["status"] = values["status"]
+    for name in ("node", "peer"):
+        if values.get(name):
+            facts[name] = values[name]
+    if values.get("connection", "").isdecimal():
+        facts["connection"] = int(values["connection"])
     return facts
 
 
-def _named(path: Path) -> dict[str, Any]:
-    """What the name of a file says."""
+def _facts_of_name(path: Path) -> dict[str, Any]:
+    """The attributes in the name of the file."""
     match = _NAME.fullmatch(path.name)
     if match is None:
         return {}
@@ -177,7 +193,7 @@ _Columns: TypeAlias = dict[str, list[Any]]
 _Read: TypeAlias = tuple[_Columns, Any, dict[str, str]]
 
 
-def _pyarrow(module: str, what: str) -> Any:
+def _import_pyarrow(module: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -185,13 +201,13 @@ def _pyarrow(module: str, what: str) -> Any:
 
 
 def _read_parquet(path: Path, _schema: Schema | None) -> _Read:
-    parquet = _pyarrow("pyarrow.parquet", path.name)
-    # One file, whatever the names of the folders that it lies in seem to say.
+    parquet = _import_pyarrow("pyarrow.parquet", path.name)
+    # read_table would take folders named like key=value for partitions.
     return _from_table(parquet.ParquetFile(path).read())
 
 
 def _read_arrow(path: Path, _schema: Schema | None) -> _Read:
-    pyarrow = _pyarrow("pyarrow", path.name)
+    pyarrow = _import_pyarrow("pyarrow", path.name)
     with pyarrow.OSFile(str(path), "rb") as file, pyarrow.ipc.open_file(file) as reader:
         return _from_table(reader.read_all())
 
@@ -201,7 +217,7 @@ def _from_table(table: Any) -> _Read:
     shown = {
         key.decode(errors="replace"): value.decode(errors="replace")
         for key, value in metadata.items()
-        # A copy of the types, for Arrow alone.
+        # Arrow's own copy of the types.
         if key != b"ARROW:schema"
     }
     columns = dict(zip(table.column_names, (one.to_pylist() for one in table.columns), strict=True))
@@ -213,28 +229,28 @@ def _read_csv(path: Path, schema: Schema | None) -> _Read:
         lines = csv.reader(file, strict=True)
         names = next(lines, None)
         if names is None:
-            raise ResultError(f"{path}: it is empty, without even a line of names")
+            raise ResultError(f"{path}: the file is empty; expected a line of column names")
         columns: _Columns = {name: [] for name in names}
         lists = list(columns.values())
         for values in lines:
-            # A single column without a value is an empty line.
+            # An empty line is an empty value of a single column.
             for column, value in zip(lists, values or [""], strict=True):
                 column.append(value)
     return _typed(columns, schema, _csv_value), None, {}
 
 
 def _read_ndjson(path: Path, schema: Schema | None) -> _Read:
-    columns: _Columns = {}
-    if schema is not None:
-        columns = {one.name: [] for one in schema.result_columns}
+    # The columns of a file without groups.
+    names = () if schema is None else (one.name for one in schema.result_columns)
+    columns: _Columns = {name: [] for name in names}
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             group = json.loads(line)
-            if number == 1 and schema is None:
+            if number == 1:
                 columns = {name: [] for name in group}
             if list(group) != list(columns):
                 rule = f"line {number} has {', '.join(group)}, not {', '.join(columns)}"
-                raise ResultError(f"{path}: {rule}; give the schema that the engine had")
+                raise ResultError(f"{path}: {rule}; pass the schema that the engine used")
             for name, value in group.items():
                 columns[name].append(value)
     return _typed(columns, schema, _json_value), None, {}
@@ -251,15 +267,20 @@ _READERS: Final[dict[str, Callable[[Path, Schema | None], _Read]]] = {
 def _typed(
     columns: _Columns, schema: Schema | None, value_of: Callable[[FieldType, Any], Any]
 ) -> _Columns:
-    """The columns with the types of the schema; without one as they are."""
+    """The columns converted to the types of the schema; unchanged without one."""
     if schema is None:
         return columns
-    types = {one.name: one.type for one in schema.result_columns}
-    # A column that is not in the schema is complained about later, with all the names.
+    types = _column_types(schema)
+    # A column that is not in the schema is reported later, with all names.
     return {
         name: [value_of(types.get(name, "text"), value) for value in values]
         for name, values in columns.items()
     }
+
+
+def _column_types(schema: Schema) -> dict[str, FieldType]:
+    """The types of the columns that a result of a schema can have."""
+    return _STREAM_COLUMNS | {one.name: one.type for one in schema.result_columns}
 
 
 def _csv_value(kind: FieldType, text: str) -> Any:

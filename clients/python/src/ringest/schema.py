@@ -1,8 +1,8 @@
-"""What a record consists of, how records are framed, and what is made of them. It opens no socket.
+"""Schemas: the fields of a record, its framing, and the aggregates of its result. No network I/O.
 
-A `Schema` is a value that keeps the rules of the engine. It is read from the TOML form that
-`ringest serve --schema` takes, or from Python's own struct notation, and it makes records of
-values and values of records.
+A `Schema` is an immutable value that satisfies the engine's rules. It is read from the TOML form
+that `ringest serve --schema` takes, or from the notation of Python's struct module. It packs values
+into records and unpacks them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from ringest.errors import SchemaError
 from ringest.record_codec import RecordCodec
+from ringest.schema_notation import parse_aggregate, parse_notation, split_names
 from ringest.schema_rules import check_columns, check_record, packet_bytes_max
 from ringest.schema_types import (
     FLOATS,
@@ -27,10 +28,9 @@ from ringest.schema_types import (
     Function,
     Packet,
 )
-from ringest.schema_words import parse_aggregate, parse_notation, split_names
-from ringest.toml_schema import format_toml, parse_toml
+from ringest.toml_schema import add_lines_to_errors, format_toml, parse_toml
 
-# What a file with a schema may have: 256 fields, with comments.
+# Enough for 256 fields with comments.
 FILE_BYTES_MAX: Final = 1 << 20
 
 Record: TypeAlias = Mapping[str, Any] | Sequence[Any]
@@ -38,17 +38,17 @@ Record: TypeAlias = Mapping[str, Any] | Sequence[Any]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a result; `type` is a type of fields, `text` being text in its shown form."""
+    """A column of a result. Its type is a field type; text is in its shown form."""
 
     name: str
     type: FieldType
 
 
 class Schema:
-    """Fields in the order of their bytes, how they are framed, and what is made of them.
+    """The fields of a record in the order of their bytes, its framing, keys and aggregates.
 
-    `by` names the keys. `aggregates` are "FIELD:FUNCTION" or "count"; where the count is not among
-    them, it becomes the last. Raises SchemaError, whose text names the rule that is broken.
+    `by` names the keys. Each aggregate is "FIELD:FUNCTION" or "count"; the count is appended if it
+    is not listed. Raises SchemaError, whose text states the rule that is broken.
     """
 
     __slots__ = ("_codec", "aggregates", "by", "endian", "fields", "name", "packet", "record_bytes")
@@ -84,7 +84,7 @@ class Schema:
 
     @classmethod
     def default(cls) -> Schema:
-        """The schema that is built into the engine."""
+        """The engine's built-in schema."""
         return cls.from_struct(
             ">IHfb256s",
             fields=("A", "B", "C", "D", "E"),
@@ -95,22 +95,34 @@ class Schema:
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Schema:
-        """Reads the TOML form; SchemaError names the file, the line and the rule."""
+        """Reads the TOML form from a file.
+
+        SchemaError states the file, the line and the rule; OSError if the file cannot be opened.
+        """
         with Path(path).open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
         if len(data) > FILE_BYTES_MAX:
-            raise SchemaError(f"{path}: above 1 MiB; is this the schema?")
+            raise SchemaError(f"{path}: larger than 1 MiB; check that this is a schema")
         try:
             return cls.from_toml(data.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise SchemaError(f"{path}: {error}; a schema is UTF-8") from error
+            raise SchemaError(f"{path}: {error}; a schema is encoded in UTF-8") from error
         except SchemaError as error:
             raise SchemaError(f"{path}: {error}") from error
 
     @classmethod
     def from_toml(cls, text: str) -> Schema:
-        """As from_file, of a text."""
-        return parse_toml(text, cls)
+        """Reads the TOML form from a text."""
+        with add_lines_to_errors(text):
+            parts = parse_toml(text)
+            return cls(
+                parts.fields,
+                by=parts.by,
+                aggregates=parts.aggregates,
+                endian=parts.endian,
+                packet=parts.packet,
+                name=parts.name,
+            )
 
     @classmethod
     def from_struct(
@@ -122,10 +134,10 @@ class Schema:
         agg: str | Iterable[str] = (),
         name: str = "record",
     ) -> Schema:
-        """Reads Python's struct notation, such as '>IHfb256s'. Lists may be one text, 'A,B,C'.
+        """Reads the notation of Python's struct module, e.g. '>IHfb256s'. A list may be 'A,B,C'.
 
-        `fields` names each item of the notation but x. Packets have a u32 length in front, in the
-        order of the record's bytes, that counts itself; the all-zero record ends the stream.
+        `fields` names every item of the notation except x. A packet starts with a u32 length that
+        includes itself, in the byte order of the record; an all-zero record ends the stream.
         """
         endian, parsed = parse_notation(notation, split_names(fields))
         return cls(
@@ -133,7 +145,7 @@ class Schema:
         )
 
     def to_toml(self) -> str:
-        """The TOML form, for `ringest serve --schema`; from_toml of it is equal to this."""
+        """The TOML form, for `ringest serve --schema`; from_toml reads it back."""
         return format_toml(
             self.name, self.endian, self.packet, self.fields, self.by, self.aggregates
         )
@@ -153,12 +165,12 @@ class Schema:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the values of a record, in order: of all fields but skipped ones."""
+        """The names of all fields except skipped ones, in order."""
         return self._codec.names
 
     @property
     def packet_records_max(self) -> int:
-        """Records of the largest packet; 1 where records are bare."""
+        """The number of records in the largest packet; 1 if packets have no length."""
         room = packet_bytes_max(self.packet, self.record_bytes) - self.packet.length_bytes
         return room // self.record_bytes
 
@@ -176,27 +188,27 @@ class Schema:
         )
 
     def pack(self, record: Record) -> bytes:
-        """The bytes of a record, from a mapping by name or a sequence in the order of `names`.
+        """The bytes of a record, given as a mapping by name or a sequence in the order of `names`.
 
-        RecordError names the field and what it can hold.
+        RecordError names the field whose value does not fit, and its range.
         """
         return self._codec.pack(record)
 
     def unpack(self, data: bytes | bytearray | memoryview) -> dict[str, Any]:
-        """The values of one record's bytes, by name.
+        """The values of a record, by name.
 
-        Text is without its padding; bytes that are no UTF-8 stand in it as surrogates, so that
-        `pack` makes the same bytes of it again.
+        Padding is removed from text. Bytes that are not UTF-8 become surrogates, from which `pack`
+        restores the same bytes.
         """
         return self._codec.unpack(data)
 
     def numpy_dtype(self) -> Any:
-        """The numpy type of one record, for arrays that are sent whole; it needs numpy."""
+        """The numpy dtype of one record, for arrays to send; ImportError without numpy."""
         return self._codec.numpy_dtype()
 
 
 def aggregate_type(field: FieldType, function: Function) -> FieldType:
-    """The type of a column that is made of a field's values."""
+    """The type of the column of an aggregate."""
     match function:
         case "count":
             return "u64"

@@ -1,6 +1,6 @@
-"""The rules that a schema keeps, those of the engine: finds the first that is broken, mends none.
+"""Checks a schema against the engine's rules and reports the first one that is broken.
 
-Each error says where (`At`), what is wrong, the rule, and what would be right.
+Each error gives the place (`At`), what is wrong, the rule, and what to write instead.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ TEXT_KEY_BYTES_MAX: Final = 4095
 NAME_CHARACTERS_MAX: Final = 64
 RESERVED_NAMES: Final = ("node", "connection", "batch", "time_us", "count")
 
-# Where a rule is broken: a part of the schema, and the index within it, or -1 for the whole.
+# The place of a broken rule: a part of the schema, and the index within it, or -1 for all of it.
 At: TypeAlias = tuple[
     Literal["schema", "name", "endian", "packet", "field", "result", "by", "aggregates"], int
 ]
 
-# The columns of the mergeable form that each function needs; 64-bit sums need one more.
+# The columns of partials that each function needs; 64-bit sums need one more.
 _PARTS: Final[dict[Function, tuple[str, ...]]] = {
     "sum": ("sum",),
     "mean": ("sum",),
@@ -53,7 +53,7 @@ _PARTS: Final[dict[Function, tuple[str, ...]]] = {
 
 
 class BrokenRule(SchemaError):
-    """A rule that is broken, and where, for those who can show the line."""
+    """A broken rule with its place, from which a reader of files finds the line."""
 
     def __init__(self, at: At, key: str, rule: str) -> None:
         super().__init__(rule)
@@ -62,9 +62,9 @@ class BrokenRule(SchemaError):
 
 
 def broken(at: At, rule: str, key: str = "") -> NoReturn:
-    """Raises the error of a rule that is broken, with the place in front of it.
+    """Raises BrokenRule, whose text starts with the place.
 
-    `key` is the key within the part, as it is called in TOML, where that is known.
+    `key` is the TOML key within that part of the schema, if known.
     """
     part, index = at
     place = part if index < 0 else f"{part} {index + 1}"
@@ -80,12 +80,12 @@ def check_record(
     by: Sequence[str],
     aggregates: Sequence[Aggregate],
 ) -> None:
-    """Checks all but the names of columns."""
+    """Checks everything except the names of columns."""
     if not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{NAME_CHARACTERS_MAX}}}", name):
-        rule = f"a name has 1 to {NAME_CHARACTERS_MAX} letters, digits, `-` and `_`"
-        broken(("name", -1), f'{rule}, as in "meter-2"')
+        rule = f"a name consists of 1 to {NAME_CHARACTERS_MAX} letters, digits, `-` and `_`"
+        broken(("name", -1), f'{rule}, e.g. "meter-2"')
     if endian not in ENDIANS:
-        broken(("endian", -1), f'{endian!r} is neither "big" nor "little"')
+        broken(("endian", -1), f'unknown byte order {endian!r}; use "big" or "little"')
     _check_fields(fields, record_bytes)
     _check_packet(packet, record_bytes)
     by_name = {field.name: field for field in fields if field.type != "skip"}
@@ -96,14 +96,14 @@ def check_record(
 def check_columns(
     fields: Sequence[Field], by: Sequence[str], aggregates: Sequence[Aggregate]
 ) -> None:
-    """Checks that the columns of results and of partials have names of their own."""
+    """Checks that the names of columns are unique, in results and in partials."""
     result = [*by, *(one.column_name for one in aggregates)]
     partials = [*RESERVED_NAMES[:4], *by, "count", *_part_names(fields, aggregates)]
     for what, names in (("result", result), ("partials", partials)):
         twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
         if twice is not None:
-            rule = f'two columns of the {what} would be called "{twice}": a key, and one that is'
-            broken(("aggregates", -1), f"{rule} made of a field; rename one of the two fields")
+            rule = f'two columns of the {what} would be named "{twice}": a key and an aggregate'
+            broken(("aggregates", -1), f"{rule}; rename one of the fields")
 
 
 def _part_names(fields: Sequence[Field], aggregates: Sequence[Aggregate]) -> list[str]:
@@ -114,7 +114,7 @@ def _part_names(fields: Sequence[Field], aggregates: Sequence[Aggregate]) -> lis
             parts[part, one.field] = None
             if part == "sum" and types[one.field] in ("u64", "i64"):
                 parts["sum_low", one.field] = None
-    # Of two fields they can be the same: sum_low_x is made of x, and of low_x.
+    # Two fields can lead to the same name: sum_low_x belongs to x and to low_x.
     return [f"{part}_{field}" for part, field in parts]
 
 
@@ -126,57 +126,59 @@ def _check_fields(fields: Sequence[Field], record_bytes: int) -> None:
         _check_field(("field", i), field, names)
         names.add(field.name)
     if record_bytes > RECORD_BYTES_MAX:
-        rule = f"records of {record_bytes} bytes; at most {RECORD_BYTES_MAX} are allowed"
+        rule = f"the record has {record_bytes} bytes; the maximum is {RECORD_BYTES_MAX}"
         broken(("field", -1), rule)
 
 
 def _check_field(at: At, field: Field, names: set[str]) -> None:
     name = field.name
     if field.type not in FIELD_TYPES:
-        broken(at, f"{field.type!r} is no type. Types: {', '.join(FIELD_TYPES)}", "type")
+        known = ", ".join(FIELD_TYPES)
+        broken(at, f"unknown type {field.type!r}; expected one of {known}", "type")
     if field.bytes != WIDTHS.get(field.type, field.bytes):
-        broken(at, f"`bytes` is for text, bytes and skip; {field.type} has its own. Leave it out")
+        rule = f"{field.type} has a fixed width; remove `bytes`, which is for text, bytes and skip"
+        broken(at, rule)
     if not 1 <= field.bytes <= RECORD_BYTES_MAX:
         broken(at, f"{field.bytes} bytes; a field has 1 to {RECORD_BYTES_MAX}", "bytes")
     if field.padding and field.type != "text":
-        broken(at, f"`padding` is for text, not for {field.type}; leave it out")
+        broken(at, f"`padding` applies only to text, not to {field.type}; remove it")
     if unknown := [one for one in field.padding if one not in PADDING_BYTES]:
-        broken(at, f'{unknown[0]!r} is no padding; a text has any of "nul" and "space"', "padding")
+        broken(at, f'unknown padding {unknown[0]!r}; use "nul", "space" or both', "padding")
     if len(set(field.padding)) < len(field.padding):
-        broken(at, "a padding stands there twice; leave one out", "padding")
+        broken(at, "duplicate padding; remove one", "padding")
     if field.type == "skip":
         if name:
-            broken(at, "skipped bytes have no name; leave it out")
+            broken(at, "skipped bytes have no name; remove it")
         return
     if not re.fullmatch(rf"[A-Za-z_][A-Za-z0-9_]{{0,{NAME_CHARACTERS_MAX - 1}}}", name):
-        rule = "the name of a field is a letter or `_`, then letters, digits and `_`"
-        broken(at, f"{rule}, {NAME_CHARACTERS_MAX} at most; {name!a} is none", "name")
+        rule = "a name is a letter or `_`, followed by letters, digits and `_`"
+        broken(at, f"invalid name {name!a}: {rule}, {NAME_CHARACTERS_MAX} at most", "name")
     if name in RESERVED_NAMES:
-        rule = f'"{name}" is a column of its own in results or partials; call the field otherwise'
-        broken(at, f'{rule}, such as "{name}_"', "name")
+        rule = f'"{name}" is reserved for a column of results or partials'
+        broken(at, f'{rule}; use another name, e.g. "{name}_"', "name")
     if name in names:
-        broken(at, f'two fields are called "{name}"; each needs a name of its own', "name")
+        broken(at, f'two fields are named "{name}"; names must be unique', "name")
 
 
 def packet_bytes_max(packet: Packet, record_bytes: int) -> int:
-    """Bytes of the largest packet, the length included, whether that counts itself or not."""
+    """Bytes of the largest packet with its length, whether or not that counts itself."""
     return record_bytes if packet.length == "none" else int(256**packet.length_bytes) - 1
 
 
 def _check_packet(packet: Packet, record_bytes: int) -> None:
     at: At = ("packet", -1)
     if packet.length not in LENGTH_BYTES:
-        broken(at, f'{packet.length!r} is no length; it is "u32", "u16" or "none"', "length")
+        broken(at, f'unknown length {packet.length!r}; use "u32", "u16" or "none"', "length")
     if packet.length_endian not in ENDIANS:
-        rule = f'length_endian {packet.length_endian!r} is neither "big" nor "little"'
+        rule = f'unknown length_endian {packet.length_endian!r}; use "big" or "little"'
         broken(at, rule, "length_endian")
     if packet.end not in ENDS:
-        broken(at, f'end {packet.end!r} is neither "zero-record" nor "close"', "end")
+        broken(at, f'unknown end {packet.end!r}; use "zero-record" or "close"', "end")
     largest = packet_bytes_max(packet, record_bytes)
     if packet.length_bytes + record_bytes > largest:
-        rule = f"with a {packet.length} length a packet has {largest} bytes at most, and one record"
         own = packet.length_bytes + record_bytes
-        broken(at, f'{rule} with its length has {own}; use length = "u32"', "length")
+        rule = f"a packet of one record has {own} bytes, but a {packet.length} length allows"
+        broken(at, f'{rule} {largest} at most; use length = "u32"', "length")
 
 
 def _check_keys(fields: dict[str, Field], by: Sequence[str]) -> None:
@@ -186,32 +188,33 @@ def _check_keys(fields: dict[str, Field], by: Sequence[str]) -> None:
         at: At = ("by", i)
         field = fields.get(key) or _no_field(at, key, fields)
         if key in by[:i]:
-            broken(at, f'"{key}" is a key twice; leave one out')
+            broken(at, f'"{key}" is listed twice; remove one')
         if field.type in FLOATS:
-            rule = f'"{key}" is {field.type}; a key is an integer, bool, text or bytes, since equal'
-            broken(at, f"{rule} measurements need not be equal bits")
+            rule = (
+                f'"{key}" is {field.type}; a key must be an integer, bool, text or bytes, because'
+            )
+            broken(at, f"{rule} equal measurements can differ in their last bits")
         if field.bytes > TEXT_KEY_BYTES_MAX:
-            rule = f'"{key}" has {field.bytes} bytes; a key has {TEXT_KEY_BYTES_MAX} at most'
+            rule = f'"{key}" has {field.bytes} bytes; a key has at most {TEXT_KEY_BYTES_MAX}'
             broken(at, rule)
 
 
 def _check_aggregates(fields: dict[str, Field], aggregates: Sequence[Aggregate]) -> None:
-    # The count is always there, whether it is listed or not.
+    # The count does not use up the limit, since it is always part of the result.
     listed = sum(one != Aggregate.COUNT for one in aggregates)
     if listed > AGGREGATES_MAX:
-        rule = f"{listed} aggregates; at most {AGGREGATES_MAX} are allowed"
-        broken(("aggregates", -1), rule)
+        broken(("aggregates", -1), f"{listed} aggregates; the maximum is {AGGREGATES_MAX}")
     for i, one in enumerate(aggregates):
         at: At = ("aggregates", i)
         if one in aggregates[:i]:
-            broken(at, f'"{one}" stands there twice; leave one out')
+            broken(at, f'"{one}" is listed twice; remove one')
         if one == Aggregate.COUNT:
             continue
         field = fields.get(one.field) or _no_field(at, one.field, fields)
         if field.type not in FLOATS | INTEGERS | {"bool"}:
-            rule = f'"{one.field}" is {field.type}, which has no {one.function}'
-            broken(at, f"{rule}; functions are of numbers and bool")
+            rule = f'no {one.function} of "{one.field}", which is {field.type}'
+            broken(at, f"{rule}; functions apply to numbers and bool")
 
 
 def _no_field(at: At, name: str, fields: dict[str, Field]) -> NoReturn:
-    broken(at, f"there is no field {name!a}. Fields: {', '.join(fields)}")
+    broken(at, f"unknown field {name!a}; the fields are {', '.join(fields)}")

@@ -1,4 +1,4 @@
-"""The parts of a schema, as values: fields, packets and aggregates. They check nothing."""
+"""The parts of a schema: fields, packets and aggregates. They are not validated here."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ENDIANS: Final[tuple[Endian, ...]] = get_args(Endian)
 ENDS: Final[tuple[End, ...]] = get_args(End)
 PADDING_BYTES: Final[dict[PaddingByte, bytes]] = {"nul": b"\x00", "space": b" "}
 LENGTH_BYTES: Final[dict[Length, int]] = {"u32": 4, "u16": 2, "none": 0}
-# Those of a field: the count is of the whole record.
+# The functions of a field; the count is that of records.
 FUNCTIONS: Final[tuple[Function, ...]] = get_args(Function)[:-1]
 
-# The types whose width is part of the type.
+# The types of fixed width.
 WIDTHS: Final[dict[FieldType, int]] = {
     "u8": 1, "u16": 2, "u32": 4, "u64": 8, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "f32": 4,
     "f64": 8, "bool": 1,
@@ -35,10 +35,11 @@ INTEGERS: Final = SIGNED | {"u8", "u16", "u32", "u64"}
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of the record; skipped bytes have no name.
+    """A field of a record; skipped bytes have no name.
 
-    `bytes` is given for text, bytes and skip alone, and filled in for the others. `padding` is of
-    text alone. `offset` is the first byte within the record; the schema sets it.
+    `bytes` is the width: required for text, bytes and skip, and set automatically for other types.
+    `padding` applies only to text. `offset` is the first byte within the record; the schema sets
+    it.
     """
 
     name: str
@@ -48,21 +49,21 @@ class Field:
     offset: int = 0
 
     def __post_init__(self) -> None:
-        # A wrong type or width stays as it is: the rules find it.
+        # A wrong type or width is kept, for the rules to report.
         if self.bytes == 0 and self.type in WIDTHS:
             object.__setattr__(self, "bytes", WIDTHS[self.type])
 
     @staticmethod
     def text(name: str, width: int, padding: tuple[PaddingByte, ...] = ("nul", "space")) -> Field:
-        """A text of so many bytes, its value ending before its trailing run of padding."""
+        """A text of `width` bytes, whose value ends before the trailing padding."""
         return Field(name, "text", width, padding)
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """What stands before the records of a packet, and what ends a stream.
+    """The framing of records: the length in front of each packet, and the end of a stream.
 
-    With `length` none there are bare records, each a packet of its own.
+    With `length` "none", each record is a packet by itself.
     """
 
     length: Length = "u32"
@@ -71,20 +72,20 @@ class Packet:
     end: End = "zero-record"
 
     def __post_init__(self) -> None:
-        # Without a length its two properties mean nothing, so that equal framings are equal.
+        # Without a length these have no meaning; with fixed values, equal framings compare equal.
         if self.length == "none":
             object.__setattr__(self, "length_includes_itself", True)
             object.__setattr__(self, "length_endian", "big")
 
     @property
     def length_bytes(self) -> int:
-        """Bytes of the length itself."""
+        """The width of the length field."""
         return LENGTH_BYTES[self.length]
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """A column of the result that is no key: a function of a field's values, or the count."""
+    """A function of a field's values, or the count: a column of the result that is not a key."""
 
     COUNT: ClassVar[Aggregate]
 
@@ -96,7 +97,7 @@ class Aggregate:
 
     @property
     def column_name(self) -> str:
-        """The name of its column, such as B_mean."""
+        """The name of its column, e.g. B_mean."""
         return f"{self.field}_{self.function}" if self.field else self.function
 
 

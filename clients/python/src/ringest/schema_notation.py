@@ -1,6 +1,6 @@
-"""Reads the short forms of a schema: lists of names, FIELD:FUNCTION, and Python's struct notation.
+"""Parses the short forms of a schema: lists of names, FIELD:FUNCTION, and struct notation.
 
-It judges the words alone; whether fields and rules fit together is for the schema.
+Only the syntax is checked here; the schema checks its rules.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from ringest.errors import SchemaError
 from ringest.schema_rules import At, broken
 from ringest.schema_types import FUNCTIONS, Aggregate, Endian, Field, FieldType, Function
 
-_ORDERS: Final[dict[str, Endian]] = {">": "big", "!": "big", "<": "little"}
-_NUMBERS: Final[dict[str, FieldType]] = {
+_BYTE_ORDERS: Final[dict[str, Endian]] = {">": "big", "!": "big", "<": "little"}
+_NUMBER_CODES: Final[dict[str, FieldType]] = {
     "b": "i8", "B": "u8", "h": "i16", "H": "u16", "i": "i32", "I": "u32", "l": "i32", "L": "u32",
     "q": "i64", "Q": "u64", "f": "f32", "d": "f64", "?": "bool",
 }  # fmt: skip
 _FUNCTIONS: Final[dict[str, Function]] = {name: name for name in FUNCTIONS}
-_CODES: Final = re.compile(r"\s*(\d*)(\S)")
-# Codes of struct that have no type here.
+_COUNT_AND_CODE: Final = re.compile(r"\s*(\d*)(\S)")
+# The codes of struct without a field type.
 _UNSUPPORTED: Final = {
     "e": "binary16",
     "p": "a Pascal string",
@@ -28,37 +28,37 @@ _UNSUPPORTED: Final = {
     "N": "a native size",
     "P": "a pointer",
 }
-# So that a typing error cannot make a list of a billion fields; the rules say 256.
+# Keeps a typo from creating a list of a billion fields; the rules allow 256.
 _REPEATS_MAX: Final = 65_535
 
 
 def split_names(names: str | Iterable[str]) -> list[str]:
-    """The names of a list, which may be one text with commas."""
+    """The names of a list, which may be a single text with commas."""
     if isinstance(names, str):
         return [name.strip() for name in names.split(",")] if names.strip() else []
     return list(names)
 
 
 def parse_aggregate(text: str, index: int) -> Aggregate:
-    """FIELD:FUNCTION or count; `index` is its place among the aggregates."""
+    """Parses FIELD:FUNCTION or count; `index` is its place among the aggregates."""
     at: At = ("aggregates", index)
     if text == "count":
         return Aggregate.COUNT
     field, colon, function = text.partition(":")
     if not colon or not field:
-        rule = 'write FIELD:FUNCTION, such as "B:mean", or "count"'
-        broken(at, f"{text!a} is no aggregate; {rule}")
+        rule = 'write FIELD:FUNCTION, e.g. "B:mean", or "count"'
+        broken(at, f"invalid aggregate {text!a}; {rule}")
     if function not in _FUNCTIONS:
         known = ", ".join(FUNCTIONS)
-        broken(at, f"{function!a} is no function. Functions: {known}")
+        broken(at, f"unknown function {function!a}; expected one of {known}")
     return Aggregate(field, _FUNCTIONS[function])
 
 
 def parse_notation(notation: str, names: list[str]) -> tuple[Endian, list[Field]]:
-    """The order of bytes and the fields of Python's struct notation."""
+    """Parses struct notation into the byte order and the fields."""
     order = notation[:1]
-    if order not in _ORDERS:
-        rule = "it has to begin with `>`, `<` or `!`, since native sizes differ between machines"
+    if order not in _BYTE_ORDERS:
+        rule = "it must begin with `>`, `<` or `!`, because native sizes differ between machines"
         raise SchemaError(f"struct {notation!a}: {rule}")
     fields: list[Field] = []
     left = iter(names)
@@ -71,35 +71,35 @@ def parse_notation(notation: str, names: list[str]) -> tuple[Endian, list[Field]
             name = next(left, None)
             if name is None:
                 raise SchemaError(_miscount(notation, names))
-            fields.append(_field(name, code, count))
+            fields.append(_field_of_code(name, code, count))
     if next(left, None) is not None:
         raise SchemaError(_miscount(notation, names))
-    return _ORDERS[order], fields
+    return _BYTE_ORDERS[order], fields
 
 
-def _field(name: str, code: str, count: int) -> Field:
+def _field_of_code(name: str, code: str, count: int) -> Field:
     if code == "s":
         return Field.text(name, count)
-    return Field(name, "bytes", 1) if code == "c" else Field(name, _NUMBERS[code])
+    return Field(name, "bytes", 1) if code == "c" else Field(name, _NUMBER_CODES[code])
 
 
 def _split_codes(notation: str) -> Iterator[tuple[str, int]]:
-    """Each code with its count, 1 where there is none."""
+    """Yields each code with its count, which is 1 by default."""
     place, end = 1, len(notation.rstrip())
     while place < end:
-        match = _CODES.match(notation, place)
+        match = _COUNT_AND_CODE.match(notation, place)
         if match is None or match[2].isdigit():
-            raise SchemaError(f"struct {notation!a}: a count without a code at its end")
+            raise SchemaError(f"struct {notation!a}: it ends with a count that has no code")
         digits, code = match[1], match[2]
-        said = f"struct {notation!a}, character {match.start(2) + 1}"
+        at = f"struct {notation!a}, character {match.start(2) + 1}"
         if code in _UNSUPPORTED:
-            raise SchemaError(f"{said}: `{code}` is {_UNSUPPORTED[code]}, which is not supported")
-        if code not in _NUMBERS and code not in "xcs":
-            codes = " ".join([*"xcs", *_NUMBERS])
-            raise SchemaError(f"{said}: {code!a} is no code. Codes: {codes}")
+            raise SchemaError(f"{at}: `{code}` is {_UNSUPPORTED[code]}, which is not supported")
+        if code not in _NUMBER_CODES and code not in "xcs":
+            codes = " ".join([*"xcs", *_NUMBER_CODES])
+            raise SchemaError(f"{at}: unknown code {code!a}; expected one of {codes}")
         count = int(digits[:6]) if digits else 1
         if not 1 <= count <= _REPEATS_MAX:
-            raise SchemaError(f"{said}: the count {digits[:6]} is not from 1 to {_REPEATS_MAX}")
+            raise SchemaError(f"{at}: the count {digits[:6]} is not from 1 to {_REPEATS_MAX}")
         yield code, count
         place = match.end()
 
@@ -108,5 +108,5 @@ def _miscount(notation: str, names: list[str]) -> str:
     items = sum(
         0 if code == "x" else 1 if code == "s" else count for code, count in _split_codes(notation)
     )
-    rule = f"it has {items} items beside x, and `fields` names {len(names)}"
-    return f"struct {notation!a}: {rule}; name each once"
+    rule = f"it has {items} items besides x, but `fields` has {len(names)} names"
+    return f"struct {notation!a}: {rule}; name each item once"

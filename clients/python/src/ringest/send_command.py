@@ -1,0 +1,168 @@
+"""The command `python3 -m ringest send`: sends seeded records of any schema to an engine.
+
+It reads the command line and prints the outcome; `send_processes` does the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, TextIO
+
+from ringest.errors import SchemaError
+from ringest.record_packets import packet_records_limit
+from ringest.schema import Schema
+from ringest.send_processes import (
+    SendPlan,
+    StreamFailed,
+    StreamOutcome,
+    StreamSent,
+    exit_on_signals,
+    send_streams,
+)
+from ringest.target import PORT_MAX
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit code: 0 if every stream was sent to its end, else 1; 2 for wrong usage."""
+    options = _parse_arguments(arguments)
+    plan = _plan_of(options)
+    exit_on_signals()
+    print(f"seed {plan.seed} (repeat this run with --seed {plan.seed})", flush=True)
+    started_s = time.monotonic()
+    sent: list[StreamSent] = []
+    for outcome in send_streams(plan):
+        _print_outcome(outcome)
+        if isinstance(outcome, StreamSent):
+            sent.append(outcome)
+    duration_s, records = time.monotonic() - started_s, sum(one.records for one in sent)
+    total = f"{records} records in {duration_s:.3f} s, {records / duration_s:.0f} records/s"
+    print(f"total of {len(sent)} of {plan.connections} connections: {total}", flush=True)
+    if options.expect is not None:
+        with options.expect as file:
+            _write_expected(file, plan.seed, sent)
+    return 0 if len(sent) == plan.connections else 1
+
+
+def _print_outcome(outcome: StreamOutcome) -> None:
+    if isinstance(outcome, StreamFailed):
+        text = f"connection {outcome.connection}: {outcome.reason}"
+        print(text, file=sys.stderr, flush=True)
+        return
+    amounts = f"{outcome.records} records, {outcome.packets} packets, {outcome.bytes} bytes"
+    print(f"connection {outcome.connection} from {outcome.local}: {amounts}", flush=True)
+
+
+def _write_expected(file: TextIO, seed: int, sent: list[StreamSent]) -> None:
+    """Writes the expected results; failed connections have none."""
+    sent.sort(key=lambda one: one.connection)
+    json.dump({"seed": seed, "connections": [asdict(one) for one in sent]}, file, indent=1)
+    file.write("\n")
+
+
+def _plan_of(options: argparse.Namespace) -> SendPlan:
+    schema: Schema = options.schema
+    seed: int | None = options.seed
+    return SendPlan(
+        host=options.host,
+        port=options.port,
+        connections=options.connections,
+        records=options.records,
+        packet_records=min(options.packet_records, packet_records_limit(schema)),
+        padding=options.padding,
+        seed=random.SystemRandom().getrandbits(32) if seed is None else seed,
+        connect_timeout_s=options.connect_timeout,
+        expects=options.expect is not None,
+        schema_toml=schema.to_toml(),
+    )
+
+
+def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python3 -m ringest", allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    about = "send random records of a schema to an engine"
+    send = commands.add_parser(
+        "send",
+        help=about,
+        description=f"{about.capitalize()}.",
+        allow_abbrev=False,
+    )
+    _add_options(send)
+    options = parser.parse_args(arguments)
+    if options.schema is None:
+        options.schema = Schema.default()
+    if options.records == 0 and options.schema.packet.end == "close":
+        send.error('--records 0, but with end = "close" a stream needs at least one record')
+    return options
+
+
+def _add_options(send: argparse.ArgumentParser) -> None:
+    def add(name: str, text: str, **options: Any) -> None:
+        shown = "" if options.get("default") is None else " (default: %(default)s)"
+        send.add_argument(name, help=text + shown, **options)
+
+    schema_help = "TOML file with the schema that the engine uses (default: the built-in record)"
+    add("--schema", schema_help, type=_schema, metavar="FILE")
+    add("--host", "address or name of the engine", type=_host, default="127.0.0.1")
+    add("--port", "the engine's port for records", type=_integer(1, PORT_MAX), default=9000)
+    connections_help = "connections, each from its own process"
+    add("--connections", connections_help, type=_integer(1), default=10, metavar="N")
+    records_help = "records for each connection"
+    add("--records", records_help, type=_integer(0), default=1_000_000, metavar="N")
+    packet_help = "records per packet, or as many as the schema allows; each packet is one write"
+    add("--packet-records", packet_help, type=_integer(1), default=4, metavar="N")
+    padding_help = "padding of texts that the schema allows to end with NUL or space"
+    add("--padding", padding_help, choices=("space", "nul", "mixed"), default="space")
+    add("--seed", "repeats an earlier run (default: random)", type=int, metavar="N")
+    add("--expect", "write the expected results to a JSON file", type=_writable, metavar="FILE")
+    timeout_help = "how long to retry while the engine refuses connections"
+    add("--connect-timeout", timeout_help, type=_seconds, default=10.0, metavar="SECONDS")
+
+
+def _schema(path: str) -> Schema:
+    try:
+        return Schema.from_file(path)
+    except (OSError, SchemaError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _host(text: str) -> str:
+    """A host without the brackets of an IPv6 address."""
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if not host:
+        raise argparse.ArgumentTypeError("the host is empty")
+    return host
+
+
+def _integer(low: int, high: int | None = None) -> Callable[[str], int]:
+    """A parser of integers from `low` to `high`, both included."""
+
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < low or (high is not None and value > high):
+            limits = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"{value} is not {limits}")
+        return value
+
+    return integer
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    # NaN is not in the range either.
+    if not 0.0 <= value <= 86_400.0:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 86400")
+    return value
+
+
+def _writable(path: str) -> TextIO:
+    """Opens a file now, so that a path that cannot be written is found before the run."""
+    try:
+        return open(path, "w", encoding="ascii")
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write {path}: {error.strerror}") from error

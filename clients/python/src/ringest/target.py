@@ -1,0 +1,47 @@
+"""Where to connect to, and why connecting failed, in words. Opens no connection."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import Final
+
+PORT_MAX: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The server's address; `str` gives host and port. ValueError if they make no sense."""
+
+    host: str
+    port: int
+    ssl: ssl.SSLContext | bool | None
+    server_hostname: str | None
+
+    def __post_init__(self) -> None:
+        if not self.host or not 1 <= self.port <= PORT_MAX:
+            given = f"host {self.host!r}, port {self.port}"
+            raise ValueError(f"{given}: give a host and a port from 1 to {PORT_MAX}")
+        if self.server_hostname is not None and not self.ssl:
+            raise ValueError("server_hostname only applies to TLS: also enable TLS")
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def explain_connect(error: OSError | UnicodeError, target: Target) -> str:
+    """Cause and next step for a connection that could not be opened."""
+    if isinstance(error, ConnectionRefusedError):
+        return explain_refused(target)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = error.verify_message
+        return f"certificate of {target} rejected ({why}): check the CA file and server_hostname"
+    if isinstance(error, ssl.SSLError):
+        why = error.reason or str(error)
+        return f"TLS with {target} failed ({why}): check that both server and client use TLS"
+    return f"cannot connect to {target} ({error}): check host and port, and that the server runs"
+
+
+def explain_refused(target: Target) -> str:
+    """Cause and next step when nobody listens on the port."""
+    return f"connection refused: is the server running on {target}?"
