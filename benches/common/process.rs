@@ -70,28 +70,13 @@ impl Drop for Process {
 /// The clock of a process's processor time. Not /proc/PID/stat, which counts hundredths of a second,
 /// and not the threads' schedstat, which forgets threads that have ended.
 #[derive(Clone, Copy)]
-struct ClockOfProcess(i32);
-
-/// `struct timespec` of 64-bit Linux.
-#[repr(C)]
-struct Timespec {
-    s: i64,
-    ns: i64,
-}
-
-const _: () = assert!(size_of::<usize>() == 8, "timespec is that of 64-bit Linux");
-
-unsafe extern "C" {
-    fn clock_getcpuclockid(pid: i32, clock: *mut i32) -> i32;
-    #[link_name = "clock_gettime"]
-    fn clock_gettime_of(clock: i32, time: *mut Timespec) -> i32;
-}
+struct ClockOfProcess(libc::clockid_t);
 
 impl ClockOfProcess {
     fn of(pid: u32) -> io::Result<Self> {
         let mut clock = 0;
-        // SAFETY: the pointer is valid for the write of one clockid_t, an int.
-        let error = unsafe { clock_getcpuclockid(pid.cast_signed(), &raw mut clock) };
+        // SAFETY: the pointer is valid for the write of one clockid_t.
+        let error = unsafe { libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) };
         match error {
             0 => Ok(ClockOfProcess(clock)),
             error => Err(io::Error::from_raw_os_error(error)),
@@ -99,10 +84,10 @@ impl ClockOfProcess {
     }
 
     fn now(self) -> io::Result<Duration> {
-        let mut time = Timespec { s: 0, ns: 0 };
-        // SAFETY: the pointer is valid for the write of one timespec, whose layout is that above.
-        match unsafe { clock_gettime_of(self.0, &raw mut time) } {
-            0 => Ok(Duration::new(time.s.cast_unsigned(), time.ns as u32)),
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the pointer is valid for the write of one timespec.
+        match unsafe { libc::clock_gettime(self.0, &raw mut time) } {
+            0 => Ok(Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)),
             _ => Err(io::Error::last_os_error()),
         }
     }

@@ -127,7 +127,7 @@ fn a_taken_port_exits_3_with_the_next_step() {
     let output = serve_records_on(&port);
     assert_eq!(output.status.code(), Some(3));
     let stderr = stderr_of(&output);
-    assert!(stderr.contains("another process listens there"), "{stderr}");
+    assert!(stderr.contains("another process is listening there"), "{stderr}");
     assert!(stderr.contains("FAIL  port"), "{stderr}");
     // Nor may two engines share a port.
     let engine = Engine::start(&[]);
@@ -336,7 +336,7 @@ fn too_few_descriptors_exit_3_with_the_next_step() {
     let output = run(Command::new("sh").args(["-c", &script]).stdin(Stdio::null()));
     assert_eq!(output.status.code(), Some(3));
     let stderr = stderr_of(&output);
-    assert!(stderr.contains("allowed are 100; raise the hard limit"), "{stderr}");
+    assert!(stderr.contains("but 100 are allowed; raise the hard limit"), "{stderr}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod file;
 mod tokens;
 mod tree;
+mod unsafe_code;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

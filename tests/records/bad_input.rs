@@ -285,7 +285,7 @@ fn records_of_a_flood(aggregate: &str) -> u64 {
     assert_eq!(results[0]["reason"], "groups_limit");
     assert_eq!(sent.status.code(), Some(1), "{}", crate::common::stderr_of(&sent));
     assert!(
-        crate::common::stderr_of(&sent).contains("the engine's result and log name the reason")
+        crate::common::stderr_of(&sent).contains("the engine's result and log give the reason")
     );
     results[0]["records"].as_u64().unwrap()
 }

@@ -149,7 +149,7 @@ fn wrong_files_are_told_before_anything_is_sent() {
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), 4, "{said}");
     assert!(lines[0].contains("missing: No such file or directory"), "{said}");
-    assert!(lines[1].contains("is no file; name the captures themselves"), "{said}");
+    assert!(lines[1].contains("is not a regular file; name the captures"), "{said}");
     assert!(lines[2].contains("stream-1.capture is empty"), "{said}");
     assert!(lines[3].contains("c.cut.capture is not a whole stream"), "{said}");
     assert!(lines[3].contains("--allow-cut"), "{said}");

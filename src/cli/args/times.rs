@@ -53,7 +53,8 @@ pub(crate) struct TimeOptions {
         value_parser = humantime::parse_duration
     )]
     pub linger: Duration,
-    /// The same for a message client that was refused because no connection was free [0 to 1min]
+    /// The same for a message client that was refused because no connection was free
+    /// [0 to 1min]
     #[arg(
         long,
         env = "RINGEST_REFUSED_LINGER",

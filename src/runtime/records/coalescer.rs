@@ -14,7 +14,7 @@ use crate::engine::stream::latency::SmallLatency;
 use crate::runtime::ring;
 use crate::runtime::ring::low_water::set_receive_low_water;
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -40,8 +40,7 @@ struct Mark {
 
 impl Mark {
     fn socket(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open as long as the stream, which `self` holds a share of.
-        unsafe { BorrowedFd::borrow_raw(self.stream.as_raw_fd()) }
+        ring::socket(&self.stream)
     }
 
     /// Makes the socket readable at the first byte.

@@ -105,7 +105,7 @@ fn wrong_usage_is_exit_code_2_with_the_next_step() {
         (&["--threads", "11"], "11 threads for 10 connections"),
         (&["--hgrm", "/no/such/directory/file"], "cannot write /no/such"),
         (&["--host", "no.such.host.invalid"], "cannot resolve"),
-        (&["--type", "data", "--payload-bytes", "65532"], "at most 65531 fit"),
+        (&["--type", "data", "--payload-bytes", "65532"], "the limit is 65531"),
     ] {
         let (stdout, stderr) = finish(load(&server, arguments), 2);
         assert!(stderr.contains(said) && stdout.is_empty(), "{arguments:?}: {stderr}");
