@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""docs/schema.json against the schemas of tests/schemas: `python .ci/schema_json.py`.
+"""docs/reference/schema.json against the schemas of tests/schemas: `python .ci/schema_json.py`.
 
 It must accept the built-in schema and the valid ones, and reject the invalid ones. Those under
 broken/ break rules that no JSON Schema can express. Needs the package jsonschema.
@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def main() -> int:
-    schema = json.loads((ROOT / "docs/schema.json").read_text())
+    schema = json.loads((ROOT / "docs/reference/schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     examples = ROOT / "tests/schemas"
@@ -25,7 +25,7 @@ def main() -> int:
     wrong = [f"{path}: {error.message}" for path in valid for error in errors(validator, path)]
     wrong += [f"{path}: is accepted" for path in invalid if not errors(validator, path)]
     print(*wrong, sep="\n", end="\n" if wrong else "")
-    print(f"docs/schema.json: {len(valid)} valid and {len(invalid)} invalid schemas checked")
+    print(f"docs/reference/schema.json: {len(valid)} valid and {len(invalid)} invalid schemas checked")
     return 1 if wrong or len(valid) < 5 or len(invalid) < 20 else 0
 
 

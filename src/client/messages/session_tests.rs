@@ -339,7 +339,8 @@ proptest! {
             }
             for (tag, payload) in pair.iter().enumerate() {
                 session.receive(&frame_of(FrameType::EchoReply, payload));
-                let answer = ReceivedMessage::Answer { tag: tag as u64, reply: Reply::EchoReply(payload) };
+                let reply = Reply::EchoReply(payload);
+                let answer = ReceivedMessage::Answer { tag: tag as u64, reply };
                 prop_assert_eq!(session.poll(), Ok(Some(answer)));
             }
         }

@@ -8,6 +8,8 @@ use crate::wire::schema::{Aggregate, Field, Framing, Function, Kind, Length};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
+const PADDINGS: [SentPadding; 3] = [SentPadding::Space, SentPadding::Nul, SentPadding::Mixed];
+
 fn schema(
     endian: Endian,
     framing: Framing,
@@ -416,7 +418,7 @@ proptest! {
         schema in any_schema(),
         records in 0_u64..1500,
         packet_records in prop::sample::select(vec![1, 3, 4, 7, 100]),
-        padding in prop::sample::select(vec![SentPadding::Space, SentPadding::Nul, SentPadding::Mixed]),
+        padding in prop::sample::select(PADDINGS.to_vec()),
         seed: u64,
         groups in prop_oneof![1_u32..20, 1_u32..2000],
         number in 0_u32..500,

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 const PACKET_SIZES: [usize; 5] = [1, 3, 4, 7, 960];
+const PADDINGS: [SentPadding; 3] = [SentPadding::Space, SentPadding::Nul, SentPadding::Mixed];
 
 fn spec(records: u64, packet_records: usize) -> StreamSpec {
     let (schema, padding, seed, groups) = (Schema::built_in(), SentPadding::Mixed, 7, 125);
@@ -235,7 +236,7 @@ proptest! {
         records in 0_u64..3000,
         packet_records in prop::sample::select(PACKET_SIZES.to_vec()),
         groups in prop_oneof![1_u32..200, 1_u32..4000],
-        padding in prop::sample::select(vec![SentPadding::Space, SentPadding::Nul, SentPadding::Mixed]),
+        padding in prop::sample::select(PADDINGS.to_vec()),
         seed: u64,
         number in 0_u32..2000,
         block_bytes in 1_usize..200_000,

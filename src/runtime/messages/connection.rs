@@ -6,8 +6,7 @@ use super::input::Input;
 use super::peer::Peer;
 use super::shared::MessageShared;
 use crate::config::{
-    AUTH_FAILURE_DELAY, DataMode, END_LINGER, REPLIES_WAITING_BYTES, SMALL_WINDOW_BYTES,
-    TLS_HANDSHAKE_TIMEOUT,
+    AUTH_FAILURE_DELAY, Config, DataMode, REPLIES_WAITING_BYTES, SMALL_WINDOW_BYTES,
 };
 use crate::engine::messages::outbox::Broadcasts;
 use crate::engine::messages::token;
@@ -123,6 +122,10 @@ impl MessageConnection {
 
     fn tally(&self) -> &WorkerTally {
         self.shared.streams.tally()
+    }
+
+    fn config(&self) -> &Config {
+        &self.shared.streams.config
     }
 
     /// Serves until the connection is over.
@@ -267,12 +270,11 @@ impl MessageConnection {
             Fault::AuthTimeout => DeadlineCut::Unauthenticated,
             _ => DeadlineCut::Idle,
         };
-        match self.handshaking() {
-            true => {
-                self.peer.control.arm(self.begun + TLS_HANDSHAKE_TIMEOUT, DeadlineCut::Handshake)
-            }
-            false => self.peer.control.arm(at, cut),
-        }
+        let (at, cut) = match self.handshaking() {
+            true => (self.begun + self.config().handshake_timeout, DeadlineCut::Handshake),
+            false => (at, cut),
+        };
+        self.peer.control.arm(at, cut);
     }
 
     fn end_of_stream(&self) -> Over {
@@ -353,7 +355,7 @@ impl MessageConnection {
     /// Reads and drops until the client closes, or for a moment: one who goes on sending is not
     /// stopped by a socket that is shut down.
     async fn wait_for_close(&mut self) {
-        let end = Instant::now() + END_LINGER;
+        let end = Instant::now() + self.config().linger;
         self.peer.control.arm(end, DeadlineCut::Linger);
         let mut dropped = ReadBuffer::Plain(vec![0; SMALL_WINDOW_BYTES]);
         let mut read = Ok(1);

@@ -4,7 +4,6 @@
 use super::coalescer::{Coalescer, Coalescing};
 use super::stream::{Failure, RecordStream, Streams};
 use super::transport::{ReadError, RecordTransport};
-use crate::config::{END_LINGER, TLS_HANDSHAKE_TIMEOUT};
 use crate::engine::observe::counters::Protocol;
 use crate::engine::stream::intake::Counts;
 use crate::engine::stream::received::{BufferKind, Reason, Received};
@@ -191,9 +190,9 @@ impl RecordConnection {
         let intake = self.stream.intake();
         let (at, reason) = if intake.ended() {
             // Nothing fails then; the engine closes for the peer.
-            (self.packet_begun + END_LINGER, DeadlineCut::Linger)
+            (self.packet_begun + config.linger, DeadlineCut::Linger)
         } else if self.transport.handshaking() {
-            (self.begun + TLS_HANDSHAKE_TIMEOUT, DeadlineCut::Handshake)
+            (self.begun + config.handshake_timeout, DeadlineCut::Handshake)
         } else if intake.in_packet() {
             (self.packet_begun + config.packet_timeout, DeadlineCut::Unfinished)
         } else {
@@ -225,8 +224,8 @@ impl RecordConnection {
                 Failure::of(Reason::PacketTimeout, detail)
             }
             Some(DeadlineCut::Handshake) => {
-                let limit = time(TLS_HANDSHAKE_TIMEOUT);
-                let detail = format!("TLS handshake not finished in {limit}");
+                let limit = time(config.handshake_timeout);
+                let detail = format!("TLS handshake not finished in {limit} (--handshake-timeout)");
                 Failure::of(Reason::TlsTimeout, detail)
             }
             Some(DeadlineCut::Shutdown) => {
