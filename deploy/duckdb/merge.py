@@ -209,7 +209,7 @@ def indented(text: str) -> str:
 
 
 def refuse_case(schema: Schema) -> None:
-    """Refuses columns that differ only in case: DuckDB's names are case-insensitive, even quoted."""
+    """Refuses columns that differ only in case, which DuckDB ignores even in quoted names."""
     result = [key.name for key in schema.keys] + [one.name for one in schema.aggregates]
     for columns in (schema.partial_names, result):
         for name, uses in Counter(name.casefold() for name in columns).items():
