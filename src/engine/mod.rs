@@ -1,5 +1,5 @@
-//! Decoding, grouping and aggregation of record streams, and the state of the message server. Opens
-//! no socket and runs no async code.
+//! Decoding, grouping and aggregation of record streams, and the pure parts of the message server.
+//! Opens no socket and runs no async code.
 //!
 //! * [`observe`]: counters, their snapshots and the Prometheus text
 //! * [`stream`]: one stream: intake, latency, status

@@ -75,9 +75,9 @@ pub struct TextKey {
 pub struct Lane {
     /// Index of the field.
     pub field: usize,
-    /// The part of the aggregate.
+    /// What is made of it.
     pub part: Part,
-    /// Offset of the field within the record.
+    /// First byte of the field within the record.
     pub offset: usize,
     /// Type of the field.
     pub kind: Kind,

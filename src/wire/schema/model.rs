@@ -288,7 +288,7 @@ impl Schema {
         keys.chain(self.aggregates.iter().map(|&aggregate| self.column_name(aggregate))).collect()
     }
 
-    /// Size of the smallest packet: the length and one record.
+    /// Bytes of the smallest packet: its length and one record.
     pub fn packet_bytes_min(&self) -> usize {
         self.framing.length.bytes() + self.record_bytes
     }
