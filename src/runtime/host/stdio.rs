@@ -1,8 +1,8 @@
 //! Finds out whether the process was started with its stdout closed. Writes nothing.
 //!
 //! Before `main`, Rust's runtime opens /dev/null in place of a closed standard stream. That is
-//! safe, since no socket can then get the descriptor of stdout, but results would vanish without a
-//! word. So this file looks before the runtime does.
+//! safe, since no socket can then get the descriptor of stdout, but results would be lost silently.
+//! So this file checks before the runtime does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
