@@ -1,5 +1,6 @@
-"""Results of `ringest serve --output` in every format, read with pyarrow, csv and json, and compared
-with what a few lines of Python make of the same records. Called by outputs.sh with the program."""
+"""Reads the result files of `ringest serve --output` in every format with pyarrow, csv and json, and
+compares them with what a few lines of Python compute from the same records. Called by outputs.sh
+with the program."""
 
 import csv
 import json
@@ -28,7 +29,7 @@ TYPES = {
 
 
 def make_records(count: int) -> list[tuple]:
-    """Records whose sums are exact in any order; some sums that are no numbers."""
+    """Records whose sums are exact in any order, and some whose sums are NaN or infinite."""
     chance = random.Random(count)
     records = []
     for _ in range(count):
@@ -69,7 +70,7 @@ def stream(records: list[tuple], complete: bool) -> bytes:
 
 
 def read(path: Path) -> tuple[pa.Schema | None, dict, list[dict]]:
-    """Schema, metadata and rows of a file; the formats without types have only rows."""
+    """Schema, metadata and rows of a file; formats without types have rows only."""
     if path.suffix == ".parquet":
         table = pa.parquet.read_table(path)
         metadata = pa.parquet.read_metadata(path).metadata
@@ -104,7 +105,7 @@ def check(path: Path, result: dict, records: list[tuple]) -> None:
     if schema is None:
         return
     types = {field.name: field.type for field in schema}
-    # Readers differ in which of their two kinds of text a Parquet file has.
+    # pyarrow versions differ in the string type they give a Parquet column.
     texts = (pa.string(), pa.large_string(), pa.string_view())
     assert types.pop("E") in texts and types == {k: v for k, v in TYPES.items() if k != "E"}, schema
     said = {key.decode(): value.decode() for key, value in metadata.items()}
@@ -135,7 +136,7 @@ def main() -> None:
             engine.communicate(timeout=60)
             # One of the three was not complete.
             assert engine.returncode == 1, engine.returncode
-            print(f"{file_format}: {len(streams)} files are as they should be")
+            print(f"{file_format}: {len(streams)} files are as expected")
 
 
 if __name__ == "__main__":

@@ -24,5 +24,7 @@ pub use crate::runtime::results::reporter::Sink;
 pub use crate::runtime::ring::{Buffers, read, runtime as ring_runtime};
 pub use crate::runtime::server::engine::Engine;
 pub use crate::wire::messages::fault::Fault;
-pub use crate::wire::records::packets::{Ends, Run};
-pub use crate::wire::text::Padding;
+pub use crate::wire::records::packets::{
+    Ends, PacketParser, RecordForm, Run, RunList, Stop, is_whole_packets,
+};
+pub use crate::wire::text::{Escaped, Padding, trim_padding};

@@ -1,13 +1,13 @@
-//! Column sets to mergeable partials, partials to one result: receives no bytes and decodes
-//! nothing. The files of this directory are the ones that name Polars.
+//! Aggregates the column sets of one connection into mergeable partials, and partials into a
+//! result.
 //!
 //! Each batch is grouped by its packed keys into partials: the count, and the parts that the
-//! schema's aggregates are made of. A batch is of rows, or of partials that a worker has folded its
-//! records into (`groups`). Partials are kept side by side until they outweigh the groups known so
-//! far, then merged into one. So memory follows the number of groups, never the number of records,
-//! and each row is merged a bounded number of times.
+//! schema's aggregates need. A batch consists of rows, or of partials into which a worker has
+//! folded its records (`groups`). Partials are collected until they outnumber the groups known so
+//! far, then merged into one. So memory depends on the number of groups, not on the number of
+//! records, and each row is merged a bounded number of times.
 //!
-//! Polars blocks, and shares work out to threads of its own. Call this from a plain thread, never
+//! Polars blocks and distributes work to its own threads, so call this from a plain thread, never
 //! from a worker.
 
 use super::grouped::Grouped;
@@ -24,29 +24,29 @@ use polars::prelude::*;
 use std::io::Write;
 use std::sync::Arc;
 
-/// Partials that are kept before they are merged, however small they are.
+/// Partials that are collected before they are merged, however small they are.
 const PENDING_PARTIALS_LIMIT: usize = 256;
 
-/// Polars refused to do its part. Nothing a peer sends leads here; it would be a defect.
+/// Polars failed. Nothing that a peer sends can cause this; it would be a bug.
 #[derive(Debug, thiserror::Error)]
 #[error("aggregation failed: {0}")]
 pub struct AggregateError(#[from] PolarsError);
 
-/// Sets the size of Polars' thread pool and creates it, so that its threads inherit the affinity
-/// of the caller: call it before any thread is pinned.
+/// Sets the size of Polars' thread pool and creates it. Its threads inherit the affinity of the
+/// caller, so call it before any thread is pinned.
 ///
-/// Polars does about half of a query's work on the caller and half in its pool, so a pool of one
-/// thread would be shared by all aggregation threads: give it one for each of them.
+/// Polars does about half of its work on the calling thread and half in the pool, so aggregation
+/// threads would contend for a pool of one thread: give it one per aggregation thread.
 ///
 /// # Safety
-/// Sets an environment variable: no other thread may run yet.
+/// It sets an environment variable, so no other thread may be running yet.
 pub unsafe fn create_pool(threads: usize) {
     const NAME: &str = "POLARS_MAX_THREADS";
     if std::env::var_os(NAME).is_none() {
-        // SAFETY: the caller vouches that this is the only thread.
+        // SAFETY: the caller guarantees that this is the only thread.
         unsafe { std::env::set_var(NAME, threads.max(1).to_string()) };
     }
-    // Whatever Polars makes on first use, it makes for this one row.
+    // Aggregates one row, so that Polars initialises whatever it creates on first use.
     let row = DataFrame::new_infer_height(vec![Column::new("key".into(), [0u64])]);
     let _ = row.and_then(|row| Ok(RowGroups::of(&row, ["key"])?.sum(row.column("key")?)));
 }
@@ -60,16 +60,16 @@ pub struct GroupAggregate {
 }
 
 impl GroupAggregate {
-    /// No group.
+    /// An aggregate without groups.
     pub fn new(plan: &Arc<Plan>) -> Self {
         let plan = Arc::clone(plan);
         GroupAggregate { plan, merged: None, pending: Vec::new(), pending_rows: 0 }
     }
 
-    /// Folds a batch in and empties the set, keeping its memory.
+    /// Adds a batch and clears the set, keeping its memory.
     ///
     /// # Errors
-    /// [`AggregateError`]; the set is empty then, too, and its rows are lost.
+    /// [`AggregateError`]; the set is cleared and its rows are lost.
     pub fn add(&mut self, set: &mut ColumnSet) -> Result<(), AggregateError> {
         if set.is_empty() {
             return Ok(());
@@ -80,12 +80,12 @@ impl GroupAggregate {
         self.merge_if_due()
     }
 
-    /// Folds the partials of one table in, each group of which stands there once, a set at a time.
-    /// Empties the set and keeps its memory. Groups are known exactly after a second table: those
-    /// of a stream so long would otherwise grow until they were merged.
+    /// Adds the partials of one table, which has each group once, one set at a time. Clears the
+    /// set and keeps its memory. From the second table on, merges at once, so that the number of
+    /// groups is exact: on a long stream unmerged partials would keep growing.
     ///
     /// # Errors
-    /// [`AggregateError`]; the set is empty then, too.
+    /// [`AggregateError`]; the set is cleared.
     pub fn add_partials<'a>(
         &mut self,
         partials: impl Iterator<Item = &'a SlotWords>,
@@ -100,7 +100,7 @@ impl GroupAggregate {
             set.clear();
             self.keep(grouped?)?;
         }
-        // What comes from one table cannot shrink.
+        // The groups of one table are distinct, so merging would not shrink them.
         if first { Ok(()) } else { self.merge() }
     }
 
@@ -121,7 +121,7 @@ impl GroupAggregate {
         }
     }
 
-    /// Groups as of the last merge: a lower bound, exact after [`finish`](Self::finish) merged.
+    /// Number of groups as of the last merge: a lower bound.
     pub fn groups_known(&self) -> usize {
         self.merged.as_ref().map_or(0, DataFrame::height)
     }
@@ -142,30 +142,29 @@ impl GroupAggregate {
         Ok(())
     }
 
-    /// Takes everything so far out, merged into one.
+    /// Takes out all groups so far, merged.
     ///
     /// # Errors
-    /// [`AggregateError`].
+    /// [`AggregateError`] if Polars fails.
     pub fn take_batch(&mut self) -> Result<BatchGroups, AggregateError> {
         self.merge()?;
         Ok(BatchGroups { plan: Arc::clone(&self.plan), frame: self.merged.take() })
     }
 
-    /// Adds the groups of a batch that came after those that are here. They are known exactly
-    /// then.
+    /// Adds the groups of a later batch and merges, so that the number of groups is exact.
     ///
     /// # Errors
-    /// [`AggregateError`].
+    /// [`AggregateError`] if Polars fails.
     pub fn add_batch(&mut self, batch: BatchGroups) -> Result<(), AggregateError> {
         let Some(frame) = batch.frame else { return Ok(()) };
         self.keep(frame)?;
         self.merge()
     }
 
-    /// The result, sorted by the keys. `texts` are the values of each key that is text, by code.
+    /// The result, sorted by the keys. `texts` are the values of each text key, by code.
     ///
     /// # Errors
-    /// [`AggregateError`].
+    /// [`AggregateError`] if Polars fails.
     pub fn finish(mut self, texts: &[Texts]) -> Result<FinishedGroups, AggregateError> {
         self.merge()?;
         let schema = self.plan.schema();
@@ -176,20 +175,19 @@ impl GroupAggregate {
     }
 }
 
-/// The groups of a batch, their texts still codes. A clone shares them.
+/// The groups of a batch, with text keys as codes. Cloning is cheap.
 #[derive(Clone)]
 pub struct BatchGroups {
     plan: Arc<Plan>,
-    /// Nothing where there is no group.
+    /// `None` if there are no groups.
     frame: Option<DataFrame>,
 }
 
 impl BatchGroups {
-    /// Writes them as a file for a merge. `texts` are those that they have, by code, for each key
-    /// that is text.
+    /// Writes them as a file of partials. `texts` are the values of each text key, by code.
     ///
     /// # Errors
-    /// Those of the writer, or a defect.
+    /// Returns the errors of the writer, or reports a bug.
     pub fn write(
         &self,
         texts: &[Texts],
@@ -205,7 +203,7 @@ impl BatchGroups {
     }
 }
 
-/// Partials of no group, with their columns.
+/// Partials without groups, with all columns.
 fn no_partials(plan: &Plan) -> PolarsResult<DataFrame> {
     let schema = plan.schema();
     let words = (0..plan.key_words()).map(|word| (key_name(word), DataType::UInt64));
@@ -218,17 +216,17 @@ fn no_partials(plan: &Plan) -> PolarsResult<DataFrame> {
     DataFrame::new(0, columns.collect())
 }
 
-/// A result, and what is missing in it.
+/// A result, and the columns in which values are missing.
 #[derive(Debug)]
 pub struct FinishedGroups {
     /// The groups.
     pub grouped: Grouped,
-    /// Columns of sums that do not all fit 64 bits: those that do not are null.
+    /// Columns with sums that do not fit into 64 bits; those cells are null.
     pub overflowed: Vec<String>,
 }
 
 impl FinishedGroups {
-    /// That of no record.
+    /// The result without records.
     pub fn empty(plan: &Plan) -> Self {
         FinishedGroups {
             grouped: Grouped::empty(Arc::clone(plan.schema())),
@@ -237,7 +235,7 @@ impl FinishedGroups {
     }
 }
 
-/// Groups rows, each of which counts once.
+/// Groups rows, each of which counts as one record.
 fn group_rows(plan: &Plan, set: &mut ColumnSet) -> Result<DataFrame, AggregateError> {
     let keys = set.keys.iter_mut().enumerate().map(|(word, keys)| lend_word(word, keys));
     let mut lent: Vec<Lent<'_>> = keys.collect();
@@ -247,7 +245,7 @@ fn group_rows(plan: &Plan, set: &mut ColumnSet) -> Result<DataFrame, AggregateEr
     group(lent, |rows| parts::gathered(plan.schema(), rows, key_names(plan)))
 }
 
-/// Groups partials, each of which counts for as many records as it stands for.
+/// Groups partials, each of which counts as many records as it covers.
 fn group_partials(plan: &Plan, set: &mut PartialSet) -> Result<DataFrame, AggregateError> {
     let schema = plan.schema();
     let keys = set.keys.iter_mut().enumerate().map(|(word, keys)| lend_word(word, keys));
@@ -259,7 +257,7 @@ fn group_partials(plan: &Plan, set: &mut PartialSet) -> Result<DataFrame, Aggreg
     group(lent, |rows| parts::merged(schema, rows, key_names(plan)))
 }
 
-/// A column that Polars uses, and a way to have its memory back.
+/// A column lent to Polars, and a closure that takes its memory back.
 struct Lent<'a> {
     column: Column,
     give_back: Box<dyn FnOnce() + 'a>,
@@ -287,7 +285,7 @@ where
     Lent { column, give_back: Box::new(move || *numbers = take_back(lent)) }
 }
 
-/// Groups one batch. The columns are lent without copying, and given back.
+/// Groups one batch. The columns are lent without copying and taken back.
 fn group(
     lent: Vec<Lent<'_>>,
     group: impl FnOnce(&DataFrame) -> PolarsResult<DataFrame>,
@@ -299,7 +297,7 @@ fn group(
     Ok(grouped?)
 }
 
-/// The memory of a column that Polars no longer uses; an empty vector where it still does.
+/// The memory of a column that Polars no longer uses; an empty vector if it still does.
 fn take_back<T: PolarsNumericType>(column: ChunkedArray<T>) -> Vec<T::Native> {
     let mut chunks = column.downcast_into_iter();
     match (chunks.next(), chunks.next()) {

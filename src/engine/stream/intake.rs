@@ -19,27 +19,27 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What a stream has brought so far.
+/// The counts of a stream so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Data records that became rows.
     pub records: u64,
-    /// Whole packets, that of the end record included.
+    /// Whole packets, including the one with the end record.
     pub packets: u64,
-    /// Bytes, all of them.
+    /// All bytes received.
     pub bytes: u64,
-    /// Bytes among them that came after the end record.
+    /// Bytes received after the end record.
     pub bytes_after_end: u64,
 }
 
-/// What [`RecordIntake::poll_rows`] wants next.
+/// What the caller must do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextStep {
-    /// Another call, with room for at least one row: the bytes hold more records.
+    /// Call again with room for at least one row: the bytes hold more records.
     Rows,
-    /// Another read.
+    /// Read more bytes.
     Read,
-    /// Nothing: the end record has come. Further reads are counted and their bytes dropped.
+    /// Nothing: the end record has arrived. Further bytes are counted and dropped.
     Ended,
 }
 
@@ -54,16 +54,16 @@ pub(crate) enum Awaited {
     Close,
 }
 
-/// Why a stream is refused. The records before that point are rows.
+/// Why a stream was rejected. The records before that point have become rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// A packet length breaks the protocol.
     #[error(transparent)]
     Packet(#[from] Violation),
-    /// A text goes beyond a limit.
+    /// A text exceeds a limit.
     #[error(transparent)]
     Text(#[from] TextLimit),
-    /// A record's group is one too many.
+    /// A record would exceed the limit of groups.
     #[error("more than {limit} groups (--groups-limit)")]
     Groups {
         /// The limit in force.
@@ -71,7 +71,7 @@ pub enum Refused {
     },
 }
 
-/// One stream's place in its protocol, its texts and its counts.
+/// The state of one stream: window, parser, texts and counts.
 pub(crate) struct RecordIntake {
     window: Window,
     parser: PacketParser,
@@ -118,13 +118,13 @@ impl RecordIntake {
         }
     }
 
-    /// Where in the buffer the next read may put bytes; never empty between reads.
+    /// The part of the buffer for the next read; never empty between reads.
     pub(crate) fn free(&self) -> Range<usize> {
         self.window.free()
     }
 
-    /// A read that was over `now` put `bytes` bytes at the start of [`free`](Self::free). After the
-    /// end record they are counted and dropped.
+    /// Handles a read that ended `now` and put `bytes` bytes at the start of [`free`](Self::free).
+    /// After the end record they are counted and dropped.
     pub(crate) fn handle_read(&mut self, bytes: usize, now: Instant) {
         if !self.in_packet() && !self.ended() {
             self.begun = now;
@@ -137,10 +137,10 @@ impl RecordIntake {
         }
     }
 
-    /// Decodes records that have come in, as many as there is room for in `set`.
+    /// Decodes received records, as many as fit into `set`.
     ///
     /// # Errors
-    /// [`Refused`]; the stream is over then.
+    /// [`Refused`], which ends the stream.
     pub(crate) fn poll_rows(
         &mut self,
         buffer: &[u8],
@@ -152,26 +152,27 @@ impl RecordIntake {
         })
     }
 
-    /// The same, and folds them into `groups` at once.
+    /// Decodes received records and folds them into `groups`.
     ///
     /// # Errors
-    /// [`Refused`]; the stream is over then.
+    /// [`Refused`], which ends the stream.
     ///
     /// # Panics
-    /// Where `groups` takes no more rows.
+    /// Panics if `groups` takes no more rows.
     pub(crate) fn poll_groups(
         &mut self,
         buffer: &[u8],
         groups: &mut GroupTable,
     ) -> Result<NextStep, Refused> {
         let rows_limit = groups.rows_free();
-        assert!(rows_limit > 0, "the groups hold as many rows as they can count");
+        assert!(rows_limit > 0, "the groups take no more rows");
         self.poll(buffer, rows_limit, |decoder, received, runs| {
             decoder.fold(received, runs.runs(), groups)
         })
     }
 
-    /// One pass. `use_runs` may stop at a record, and says why; those after it were never received.
+    /// One pass. `use_runs` may stop at a record and returns the reason; later records count as not
+    /// received.
     fn poll(
         &mut self,
         buffer: &[u8],
@@ -202,7 +203,7 @@ impl RecordIntake {
             Stop::RunsFull => Ok(NextStep::Rows),
             Stop::Refused(violation) => Err(violation.into()),
             Stop::End => {
-                // The packet that the end record stands in ends with it.
+                // The end record ends its packet.
                 self.count_packets(1);
                 self.drop_unparsed();
                 Ok(NextStep::Ended)
@@ -210,7 +211,7 @@ impl RecordIntake {
         }
     }
 
-    /// Whatever follows a whole packet begins with the read that completed it.
+    /// Counts packets. Time for the next one runs from the read that completed them.
     fn count_packets(&mut self, packets: u64) {
         self.counts.packets += packets;
         if packets > 0 {
@@ -218,7 +219,7 @@ impl RecordIntake {
         }
     }
 
-    /// What came after the end record.
+    /// Counts and drops bytes after the end record.
     fn drop_unparsed(&mut self) {
         let bytes = self.window.unparsed().len();
         self.counts.bytes_after_end += bytes as u64;
@@ -226,42 +227,41 @@ impl RecordIntake {
         self.window.consume_parsed();
     }
 
-    /// Moves the beginning of an unfinished record to the front of the buffer, so that the next
-    /// read has the most room.
+    /// Moves an incomplete record to the front of the buffer to make room for the next read.
     pub(crate) fn compact(&mut self, buffer: &mut [u8]) {
         self.window.compact(buffer);
     }
 
-    /// Forgets a window of which nothing is left over: the next bytes stand in another.
+    /// Gives up a window without leftover bytes; the next bytes will be in another one.
     ///
     /// # Panics
-    /// Where something is left over.
+    /// Panics if bytes are left over.
     pub(crate) fn forget_window(&mut self) {
-        assert_eq!(self.waiting_bytes(), 0, "bytes of an unfinished record are left");
+        assert_eq!(self.waiting_bytes(), 0, "bytes of an incomplete record are left");
         self.window.compact(&mut []);
     }
 
-    /// What the stream has brought so far.
+    /// The counts so far.
     pub(crate) fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Bytes of an unfinished record or length.
+    /// Bytes of an incomplete record or length.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.window.unparsed().len()
     }
 
-    /// Whether the end record has come.
+    /// Whether the end record has arrived.
     pub(crate) fn ended(&self) -> bool {
         self.parser.ended()
     }
 
-    /// Whether a packet has begun and is not complete.
+    /// Whether a packet has begun and is incomplete.
     pub(crate) fn in_packet(&self) -> bool {
         self.parser.in_packet(self.waiting_bytes())
     }
 
-    /// Until when the peer has time, and for what.
+    /// The time by which the peer must act, and what is awaited.
     pub(crate) fn deadline(&self) -> (Instant, Awaited) {
         if self.ended() {
             (self.begun + self.patience.linger, Awaited::Close)
@@ -272,8 +272,8 @@ impl RecordIntake {
         }
     }
 
-    /// The peer is not held to account for the time that was spent on this side since the last
-    /// read. One that goes on sending after its end record gains nothing by it.
+    /// Extends the deadlines by time that this side spent since the last read. A peer that keeps
+    /// sending after its end record gains nothing by it.
     pub(crate) fn forgive(&mut self, spent: Duration) {
         if !self.ended() || self.begun == self.last_read {
             self.begun += spent;
@@ -281,17 +281,17 @@ impl RecordIntake {
         self.last_read += spent;
     }
 
-    /// Where the stream stands if it stops here; `None` after the end record.
+    /// Where the stream is cut off if it stops now; `None` if it is complete.
     pub(crate) fn cut(&self) -> Option<StreamCut> {
         self.parser.cut(self.waiting_bytes(), self.counts.bytes > 0)
     }
 
-    /// The distinct values so far of each key that is text, in the order of the keys, by code.
+    /// The distinct values so far of each text key, by code, in the order of the keys.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &Texts> {
         self.decoder.texts()
     }
 
-    /// The same, of all rows.
+    /// The same, at the end of the stream.
     pub(crate) fn into_texts(self) -> Vec<Texts> {
         self.decoder.into_texts()
     }

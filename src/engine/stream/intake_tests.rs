@@ -1,5 +1,5 @@
-//! A stream in any pieces gives the rows of the stream in one piece: the oracle reads the whole
-//! stream byte by byte and shares no code with what it checks.
+//! Checks that splitting a stream does not change its rows. The oracle reads the whole stream byte
+//! by byte and shares no code with the intake.
 
 use super::*;
 use crate::engine::groups::columns::{Column, PartialSet};
@@ -12,10 +12,10 @@ fn plan() -> Arc<Plan> {
     Plan::new(Schema::built_in())
 }
 
-/// Key, B, bits of C, D, text: comparable, NaN included.
+/// Key, B, bits of C, D, text: comparable even with NaN.
 type IntakeRow = (u32, u64, u64, i8, Vec<u8>);
 
-/// Reads a whole, right stream.
+/// Reads a whole, valid stream.
 fn naive(stream: &[u8]) -> (Vec<IntakeRow>, Counts) {
     let mut rows = Vec::new();
     let mut counts = Counts { bytes: stream.len() as u64, ..Counts::default() };
@@ -46,8 +46,8 @@ fn naive(stream: &[u8]) -> (Vec<IntakeRow>, Counts) {
     (rows, counts)
 }
 
-/// Feeds a stream in pieces that end at `cuts`, through a buffer and column sets of the given
-/// sizes, as a connection does.
+/// Feeds a stream split at `cuts`, through a buffer and column sets of the given sizes, as a
+/// connection does.
 fn feed(
     stream: &[u8],
     cuts: &[usize],
@@ -66,7 +66,7 @@ fn feed(
             buffer[free.start..free.start + bytes].copy_from_slice(&stream[at..at + bytes]);
             at += bytes;
             intake.handle_read(bytes, Instant::now());
-            while intake.poll_rows(&buffer, &mut set).expect("a right stream") == NextStep::Rows {
+            while intake.poll_rows(&buffer, &mut set).expect("a valid stream") == NextStep::Rows {
                 append(&mut all, &mut set);
             }
             append(&mut all, &mut set);
@@ -97,7 +97,7 @@ fn append(all: &mut Vec<(u64, u64, f64, i8)>, set: &mut ColumnSet) {
     set.clear();
 }
 
-/// A record whose bytes depend on its number, with one of several texts and paddings.
+/// A record determined by its number, with one of several texts and paddings.
 fn record(number: u32) -> Vec<u8> {
     let mut record: Vec<u8> = number.wrapping_mul(2_654_435_761).to_be_bytes().to_vec();
     record.extend((number as u16).to_be_bytes());
@@ -115,7 +115,7 @@ fn packet(records: &[Vec<u8>]) -> Vec<u8> {
     [&length.to_be_bytes()[..], &records.concat()].concat()
 }
 
-/// Packets of the given sizes; the last gets the end record on top.
+/// Packets with these numbers of records; the last one also gets the end record.
 fn stream(sizes: &[usize]) -> Vec<u8> {
     let mut number = 0;
     let mut packets: Vec<Vec<Vec<u8>>> = Vec::new();
@@ -134,7 +134,7 @@ fn stream(sizes: &[usize]) -> Vec<u8> {
 }
 
 #[test]
-fn every_two_way_split_and_byte_by_byte() {
+fn every_two_way_split_and_byte_by_byte_give_the_same_rows() {
     let stream = stream(&[3]);
     assert_eq!(stream.len(), 1072);
     let whole = naive(&stream);
@@ -146,7 +146,7 @@ fn every_two_way_split_and_byte_by_byte() {
 }
 
 #[test]
-fn ten_thousand_random_three_way_splits() {
+fn ten_thousand_random_three_way_splits_give_the_same_rows() {
     let stream = stream(&[4, 1, 2, 3]);
     let whole = naive(&stream);
     let mut random = fastrand::Rng::with_seed(3);
@@ -168,7 +168,7 @@ fn a_thousand_packets_in_one_read() {
 }
 
 #[test]
-fn what_follows_the_end_is_counted_in_any_pieces() {
+fn bytes_after_the_end_are_counted() {
     let stream = [stream(&[2]), vec![0xee; 300]].concat();
     let whole = naive(&stream);
     assert_eq!((whole.1.packets, whole.1.bytes_after_end), (1, 300));
@@ -178,7 +178,7 @@ fn what_follows_the_end_is_counted_in_any_pieces() {
 }
 
 #[test]
-fn rows_before_a_refusal_are_kept() {
+fn rows_before_a_rejection_are_kept() {
     let config = Config::default();
     let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes, Instant::now());
     let mut buffer = [packet(&[record(1), record(2)]), vec![0, 0, 0, 5]].concat();
@@ -194,7 +194,7 @@ fn rows_before_a_refusal_are_kept() {
 
 proptest! {
     #[test]
-    fn any_packets_in_any_pieces_through_any_buffer(
+    fn any_split_through_any_buffer_gives_the_same_rows(
         sizes in proptest::collection::vec(1usize..40, 1..12),
         cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..20),
         buffer_bytes in 4096usize..9000,
@@ -207,9 +207,9 @@ proptest! {
     }
 }
 
-/// A stream through the fold gives the sums of its rows, and `Counts` as the rows do.
+/// Folding a stream gives the sums of its rows, and the same `Counts`.
 #[test]
-fn groups_are_those_of_the_rows_in_any_pieces() {
+fn folding_a_split_stream_gives_the_sums_of_its_rows() {
     let stream = stream(&[40, 1, 700, 3]);
     let (rows, counts) = naive(&stream);
     let mut expected = std::collections::BTreeMap::new();
@@ -246,7 +246,7 @@ fn groups_are_those_of_the_rows_in_any_pieces() {
     }
 }
 
-/// Packets of two, ten groups, five allowed: the sixth record is the first that is not received.
+/// Packets of two records, ten groups, five allowed: the sixth record is not received.
 #[test]
 fn a_group_too_many_stops_the_stream_before_its_record() {
     let config = Config { groups_limit: 5, ..Config::default() };
