@@ -4,6 +4,7 @@
 //! * [`server`]: starts everything, accepts and deals out
 //! * [`messages`]: message connections
 //! * [`records`], [`admin`]: record connections; HTTP
+//! * [`worker`]: what the connections of one worker share
 //! * [`results`], [`host`]: the path after the socket; what the host allows
 //! * [`connection`], [`tls`], [`ring`]: slots and deadlines; encryption; the io_uring
 
@@ -16,3 +17,4 @@ pub(crate) mod results;
 pub(crate) mod ring;
 pub(crate) mod server;
 pub(crate) mod tls;
+pub(crate) mod worker;
