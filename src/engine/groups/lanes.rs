@@ -1,5 +1,5 @@
-//! The lanes of a group, and the folding of values into them, one tight loop per lane. The groups are
-//! looked up, and limits enforced, elsewhere.
+//! Where a group keeps a part, and how values of records fold into it, one tight loop a lane: finds
+//! no group and decides no limit.
 
 use crate::engine::blocks::block::{Block, BlockSlots, Rows};
 use crate::engine::blocks::number::{Class, Number, Wide, with_number};
@@ -11,10 +11,10 @@ use std::cell::Cell;
 /// Bits in each half of a 64-bit number.
 const HALF_BITS: u32 = 32;
 
-/// The place in a group's slot that holds one part of an aggregate.
+/// Where a group keeps a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lane {
-    /// Index of the field.
+    /// Index of the field that it is made of.
     pub field: usize,
     /// What is made of it.
     pub part: Part,
@@ -22,9 +22,9 @@ pub struct Lane {
     pub offset: usize,
     /// Type of the field.
     pub kind: Kind,
-    /// Index of its word in the slot.
+    /// The word of the slot.
     pub word: usize,
-    /// Its lowest bit within the word.
+    /// The lowest of its bits there.
     pub shift: u32,
 }
 
@@ -114,7 +114,7 @@ impl Lane {
         }
     }
 
-    /// The contents of a group's lane.
+    /// What a group's lane holds.
     #[inline]
     pub fn value(&self, slot: &SlotWords) -> Wide {
         let lane = slot[self.word].get() >> self.shift;

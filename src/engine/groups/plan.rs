@@ -72,7 +72,7 @@ pub struct TextKey {
     pub bits: KeyBits,
 }
 
-/// A column of values, used if whole columns are aggregated.
+/// A column of values that parts are made of where whole columns are aggregated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Name of the field, or of one half of it.
@@ -95,7 +95,7 @@ impl Source {
     }
 }
 
-/// A number, or one half of it.
+/// Which part of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Half {
     /// The number itself.

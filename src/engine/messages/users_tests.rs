@@ -88,7 +88,7 @@ fn one_user_too_many_is_rejected() {
 }
 
 #[test]
-fn invalid_utf8_is_reported_with_its_line() {
+fn messages_name_file_line_rule_and_next_step_but_not_the_text() {
     let error = AuthTable::parse_bytes(b"# \n# \xff").unwrap_err();
     assert_eq!((error.line, error.rule), (2, AuthRule::Utf8));
     assert_eq!(AuthTable::parse_bytes(line("ann").as_bytes()).unwrap().len(), 1);

@@ -228,7 +228,7 @@ fn a_client_certificate_is_required_and_verified() {
         assert!(right.server.peer().certificate);
 
         let wrong = [(None, "no certificates"), (Some(&foreign.client), "invalid peer")];
-        // A server's certificate is not valid for a client.
+        // A server's certificate is not for clients.
         let wrong = wrong.into_iter().chain([(Some(&made.server), "invalid peer")]);
         for (pair, cause) in wrong {
             let mut talk = talk(pair);
