@@ -1,4 +1,4 @@
-//! What the message connections of one worker share: serves none of them.
+//! What the message connections of one worker share.
 
 use super::gate::Gate;
 use super::hub::Hub;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// What the message connections of one worker share.
 pub(crate) struct MessageShared {
-    /// What record streams share, those within DATA among them.
+    /// What record streams share, including those within DATA.
     pub streams: Rc<Streams>,
     /// The worker's registered windows.
     pub buffers: Rc<Buffers>,
@@ -20,9 +20,9 @@ pub(crate) struct MessageShared {
     pub deadlines: Rc<Deadlines>,
     /// The rules of every session.
     pub policy: Arc<Policy>,
-    /// Who is let in.
+    /// Checks credentials.
     pub gate: Arc<Gate>,
-    /// The way to the clients of all workers.
+    /// Passes broadcasts to the clients of all workers.
     pub hub: Hub,
     /// The clients of this worker.
     pub peers: Rc<Peers>,
