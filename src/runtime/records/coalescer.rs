@@ -175,8 +175,8 @@ impl Coalescing {
         if self.rule.gathers() { self.shared.delay } else { Duration::ZERO }
     }
 
-    /// If reads are gathered, waits until the next one is worthwhile; otherwise returns at once. The
-    /// future must run to completion.
+    /// If reads are gathered, waits until the next one is worthwhile; otherwise returns at once.
+    /// The future must run to completion.
     pub(crate) async fn wait(&mut self) {
         if self.rule.gathers() {
             self.shared.begin_wait(&self.mark);

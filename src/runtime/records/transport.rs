@@ -29,7 +29,7 @@ pub(crate) struct RecordTransport {
 
 struct Encrypted {
     tls: Tls,
-    /// Decrypted bytes that did not fit into the reader's buffer, and how many of them it has taken.
+    /// Decrypted bytes that did not fit into the reader's buffer, and how many it has taken since.
     plain: Vec<u8>,
     taken: usize,
     peer_closed: bool,
