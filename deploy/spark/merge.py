@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Merges partials with Apache Spark; it plans the query and leaves every row to the executors.
+"""Merges partials with Apache Spark: plans the query and leaves all rows to the executors.
 
     spark-submit deploy/spark/merge.py DIR… --output s3a://bucket/result
     python3 deploy/spark/merge.py DIR… --master 'local[2]'                # without a cluster
     python3 deploy/spark/merge.py DIR… --format ndjson                    # one object on one line
 
-A DIR is whatever Spark can list: a local path, nfs, hdfs://, s3a://, gs://. Needs pyspark 4 and
-Java 17 or 21; Python 3.11 or later on the driver and on the executors. partials.py must lie in the
-directory above, or come with `--py-files`. Exit codes are those of `ringest merge`.
+A DIR is anything Spark can list: a local path, NFS, hdfs://, s3a://, gs://. Needs pyspark 4 and
+Java 17 or 21; Python 3.11 or later on the driver and on the executors. partials.py must be in the
+parent directory or passed with `--py-files`. Exit codes are those of `ringest merge`.
 docs/operating/partials.md says what partials are.
 """
 
@@ -24,12 +24,12 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-# With --py-files it is found as it is.
+# With --py-files Python finds it without this.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 import partials
 from partials import Aggregate, DamagedPartialsError, Field, PartialsError, Schema
 
-# As Spark reads the same types from Parquet. It has no unsigned ones: each is the next wider.
+# The types with which Spark reads Parquet. It has no unsigned types and uses the next wider one.
 TYPES = {
     "u8": "smallint",
     "u16": "int",
@@ -52,7 +52,7 @@ SUM_LIMITS = {"u64": (0, partials.U64_MAX), "i64": (partials.I64_MIN, partials.I
 
 
 def merged(rows: DataFrame, schema: Schema, by: Sequence[Field]) -> DataFrame:
-    """The result of these rows, sorted: keys, then aggregates in the schema's order."""
+    """The sorted result of these rows: keys, then aggregates in the schema's order."""
     keys = [quoted(key.name) for key in by]
     rows = with_means(rows, schema, keys)
     grouped = rows.groupBy(*keys).agg(
@@ -66,7 +66,7 @@ def merged(rows: DataFrame, schema: Schema, by: Sequence[Field]) -> DataFrame:
 
 
 def with_means(rows: DataFrame, schema: Schema, keys: Sequence[str]) -> DataFrame:
-    """Beside each row the means of its group, around which squared distances are added up."""
+    """Adds to each row the means of its group, from which squared distances are measured."""
     spreads = [one for one, part in schema.parts if part == "m2"]
     if not spreads:
         return rows
@@ -80,12 +80,12 @@ def with_means(rows: DataFrame, schema: Schema, keys: Sequence[str]) -> DataFram
 
 
 def moments(schema: Schema) -> list[Any]:
-    """The first and the last row of each group, where an aggregate asks for them."""
+    """The first and the last row of each group, if an aggregate needs them."""
     found = []
     for function, extreme in (("first", "min"), ("last", "max")):
         parts = [f"{function}_{one.name}" for one, part in schema.parts if part == function]
         if parts:
-            # Within a batch only keys that were merged away tell rows apart.
+            # Within a batch, rows of one group differ only in the keys that are merged away.
             order = (*partials.TIME_ORDER, *(key.name for key in schema.keys), *parts)
             row = f"struct({', '.join(map(quoted, order))})"
             found.append(F.expr(f"{extreme}({row})").alias(f"{function} row"))
@@ -93,7 +93,7 @@ def moments(schema: Schema) -> list[Any]:
 
 
 def merged_column(aggregate: Aggregate) -> str:
-    """What is aggregated over a group's rows for one column of the result."""
+    """The aggregate of a group's rows that one column of the result needs."""
     one = aggregate.field
     if one is None or aggregate.function in ("first", "last"):
         return "max(1)"
@@ -106,12 +106,12 @@ def merged_column(aggregate: Aggregate) -> str:
             return extreme_of(function, one)
         case _:
             distance = f"(`mean_{one.name}` - `mean of {one.name}`)"
-            # Chan, Golub, LeVeque: squared distances add up, together with those of the means.
+            # Chan, Golub, LeVeque: the sum of squared distances, plus those of the means.
             return f"sum(`m2_{one.name}`) + sum(`count` * {distance} * {distance})"
 
 
 def exact_sum(one: Field) -> str:
-    # Decimals of 38 digits: exact, and wider than any sum of 64-bit numbers can be.
+    # Decimals of 38 digits are exact, and wide enough for any sum of 64-bit numbers.
     def total(part: str) -> str:
         return f"sum(cast(`{part}_{one.name}` as decimal(20,0)))"
 
@@ -122,13 +122,13 @@ def extreme_of(function: str, one: Field) -> str:
     value = f"`{function}_{one.name}`"
     if one.type not in partials.FLOAT_TYPES:
         return f"{function}({value})"
-    # Spark takes NaN for the greatest of all numbers; here it counts only where it is alone.
+    # Spark orders NaN above all numbers; here it counts only if there is nothing else.
     numbers = f"{function}(case when not isnan({value}) then {value} end)"
     return f"coalesce({numbers}, double('NaN'))"
 
 
 def result_column(aggregate: Aggregate) -> str:
-    """A column of the result, of what was aggregated."""
+    """A column of the result, computed from the aggregates."""
     one, value, to = aggregate.field, quoted(f"all {aggregate.name}"), TYPES[aggregate.type]
     if one is None:
         return f"cast(`all records` as {to})"
@@ -152,8 +152,8 @@ def sort_key(key: Field) -> str:
     name = quoted(key.name)
     if key.type != "text":
         return name
-    # Text stands in its shown form, and the order is that of its bytes. As a string of JSON, each
-    # byte becomes the character of its number, and those are ordered as the bytes are.
+    # Text is escaped, but sorted by its bytes. Parsed as a JSON string, each byte becomes the
+    # character with its number, and these sort like the bytes.
     as_json = (
         rf"replace(replace(replace({name}, r'\\', r'\u005c'), r'\x', r'\u00'), '\"', r'\u0022')"
     )
@@ -169,7 +169,7 @@ def quoted(name: str) -> str:
 
 
 def read_files(spark: SparkSession, directories: Sequence[str], pattern: str) -> DataFrame | None:
-    """All files that match; `None` where there are none."""
+    """All files that match; `None` if there are none."""
     try:
         return spark.read.option("pathGlobFilter", pattern).parquet(*directories)
     except AnalysisException as error:
@@ -179,7 +179,7 @@ def read_files(spark: SparkSession, directories: Sequence[str], pattern: str) ->
 
 
 def read_schema(spark: SparkSession, options: argparse.Namespace) -> Schema:
-    """From wherever the partials are; Spark reads it, so that every file system will do."""
+    """Reads the schema with Spark, so that it can be on any file system, like the partials."""
     paths = (
         [options.schema]
         if options.schema
@@ -210,7 +210,7 @@ def rows_once(rows: DataFrame, schema: Schema) -> DataFrame:
 
 
 def complete(streams: DataFrame) -> DataFrame:
-    """Streams whose every batch is there, and whose last says that the stream was complete."""
+    """Streams of which all batches exist and the last one says that the stream was complete."""
     ended = streams.groupBy("node", "connection").agg(
         F.expr("bool_or(final and status = 'complete')").alias("ended well"),
         F.expr("count(distinct batch) = max(batch) + 1").alias("whole"),
@@ -219,7 +219,7 @@ def complete(streams: DataFrame) -> DataFrame:
 
 
 def latency_of(streams: DataFrame) -> partials.Histogram | None:
-    """The combined histogram. Each partition gives one, so that little reaches the driver."""
+    """The combined histogram. Each partition returns one, so the driver receives little data."""
 
     def decode(rows: Iterable[Row]) -> Iterator[partials.Histogram]:
         one = partials.merged_latency(row.latency_v2 for row in rows)
@@ -238,13 +238,13 @@ def latency_of(streams: DataFrame) -> partials.Histogram | None:
 
 
 def main() -> int:
-    """Merges what the command line names."""
+    """Merges what the command line asks for."""
     options = parse_arguments()
     builder = SparkSession.builder.appName("ringest merge")
     if options.master:
         builder = builder.master(options.master)
     spark = builder.getOrCreate()
-    # Names of fields have case.
+    # Field names are case-sensitive.
     spark.conf.set("spark.sql.caseSensitive", True)
     spark.sparkContext.addPyFile(partials.__file__)
     try:
@@ -253,7 +253,7 @@ def main() -> int:
         print(f"merge.py: {error}", file=sys.stderr)
         return error.exit_code
     except (PySparkException, Py4JJavaError) as error:
-        # Where Java says it, the first line is the cause, and the rest is where it happened.
+        # In a Java error the first line is the cause, and the rest a stack trace.
         java = isinstance(error, Py4JJavaError)
         said = str(error.java_exception.getMessage() if java else error)
         print(f"merge.py: Spark: {said.splitlines()[0]}", file=sys.stderr)
@@ -269,18 +269,18 @@ def parse_arguments() -> argparse.Namespace:
         "directories", nargs="+", metavar="DIR", help="directories of partials, of one node or many"
     )
     add("--schema", help="default: schema.toml in each DIR")
-    add("--by", help="keys to group by, with commas between; default: all of the schema's")
-    add("--complete-only", action="store_true", help="leave out streams that did not end well")
-    add("--format", choices=["table", "ndjson"], default="table", help="what is printed")
-    add("--rows", type=int, default=1000, help="rows of the table at most (default: 1000)")
-    add("--output", help="write the groups to this directory, which may not exist yet")
+    add("--by", help="comma-separated keys to group by; default: all keys of the schema")
+    add("--complete-only", action="store_true", help="leave out streams that are not complete")
+    add("--format", choices=["table", "ndjson"], default="table", help="format of the output")
+    add("--rows", type=int, default=1000, help="maximum rows of the table (default: 1000)")
+    add("--output", help="write the groups to this directory, which must not exist yet")
     add("--output-format", choices=["parquet", "csv"], default="parquet")
-    add("--files", type=int, help="files of the output; default: as Spark likes")
-    add("--master", help="where to run; default: what spark-submit says, else this machine")
+    add("--files", type=int, help="number of output files; default: Spark's choice")
+    add("--master", help="where to run; default: that of spark-submit, else this machine")
     return parser.parse_args()
 
 
-# Tables without rows, where there are no files of their kind.
+# Columns of empty tables, used if there are no files of their kind.
 ROW_COLUMNS = "node string, connection string, batch bigint, `count` bigint"
 STREAM_COLUMNS = (
     "node string, connection string, batch bigint, final boolean, status string, records bigint, "
@@ -308,7 +308,7 @@ def run(spark: SparkSession, options: argparse.Namespace) -> int:
     else:
         rows = rows_once(files, schema)
         result = merged(rows, schema, by)
-    # It is looked at twice: for its records, and for itself.
+    # It is read twice: for its record count, and for the output.
     result.persist()
     batches = batches_of(files, streams.persist()).persist()
     summary, agree = summarize(result, batches, streams)
@@ -328,7 +328,7 @@ def empty_result(spark: SparkSession, schema: Schema, by: Sequence[Field]) -> Da
 
 
 def batches_of(files: DataFrame, streams: DataFrame) -> DataFrame:
-    """Every batch of which there is a file of either kind; `records` is null without its row."""
+    """Every batch with a file of either kind; `records` is null if it has no row."""
     identity = list(partials.IDENTITY)
     said = streams.select(*identity, "records")
     return files.select(*identity).distinct().join(said, identity, "full")
@@ -337,7 +337,7 @@ def batches_of(files: DataFrame, streams: DataFrame) -> DataFrame:
 def summarize(
     result: DataFrame, batches: DataFrame, streams: DataFrame
 ) -> tuple[dict[str, Any], bool]:
-    """What was merged with the latency of all its packets, and whether its rows tell the same."""
+    """A summary with the latency of all packets, and whether groups and rows agree."""
     nodes, connections, count, said, unsaid = batches.agg(
         F.expr("count(distinct node)"),
         F.expr("count(distinct node, connection)"),
@@ -351,7 +351,7 @@ def summarize(
 
 
 def find_missing(rows: DataFrame, batches: DataFrame, agree: bool) -> partials.MissingFiles:
-    """Batches of which a file is missing. Rows are added up by batch only where sums differ."""
+    """Batches with a missing file. Rows are summed by batch only if the totals differ."""
     identity = list(partials.IDENTITY)
     by_stream = batches.groupBy("node", "connection").agg(
         F.expr("max(batch) + 1 - count(*)").alias("missing"), F.expr("max(batch) + 1").alias("all")
@@ -370,7 +370,7 @@ def find_missing(rows: DataFrame, batches: DataFrame, agree: bool) -> partials.M
 
 def write(result: DataFrame, by: Sequence[Field], options: argparse.Namespace) -> None:
     if options.files:
-        # Neighbouring partitions are joined, so the files in order of their names stay sorted.
+        # Joins neighbouring partitions, so the files stay sorted in the order of their names.
         result = result.coalesce(options.files)
     if options.output_format == "csv":
         for key in by:

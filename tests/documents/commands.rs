@@ -258,7 +258,7 @@ wait_for() {
     for ((tenth = 0; tenth < 1200 && running; tenth++)); do
         # What has ended may have printed the words just before.
         kill -0 "$background" 2>/dev/null || running=0
-        if grep --quiet --fixed-strings --regexp="$1" "$background_prints"{,.stderr}; then return; fi
+        if grep -q --fixed-strings --regexp="$1" "$background_prints"{,.stderr}; then return; fi
         sleep 0.1
     done
     echo "waited in vain for: $1" >>"$background_prints.stderr"

@@ -1,5 +1,5 @@
-//! Thousands of clients at once, each of which PINGs every now and then: no error, and little memory
-//! for each.
+//! Thousands of clients at once, each of which PINGs every now and then: no error, and little
+//! memory for each.
 
 use crate::common::beside::{stats, wrongs};
 use crate::common::wire::{CLOSE, PING, PONG, frame};

@@ -44,7 +44,8 @@ pub(crate) struct TimeOptions {
         value_parser = humantime::parse_duration
     )]
     pub write_timeout: Duration,
-    /// How long a peer may take to close once everything is said; then the engine closes [0 to 1min]
+    /// How long a peer may take to close once everything is said; then the engine closes
+    /// [0 to 1min]
     #[arg(
         long,
         env = "RINGEST_LINGER",

@@ -1,5 +1,5 @@
-//! The text of the metrics, read by a naive checker; promtool reads it in `.ci/metrics.sh`. Does not
-//! test who counts.
+//! The text of the metrics, read by a naive checker; promtool reads it in `.ci/metrics.sh`. Does
+//! not test who counts.
 
 use super::*;
 use crate::engine::observe::counters::{Counters, Protocol};

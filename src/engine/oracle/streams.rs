@@ -9,6 +9,7 @@ use crate::engine::groups::table::GroupTable;
 use crate::engine::stream::intake::{Counts, NextStep, RecordIntake, Refused};
 use crate::wire::schema::{End, Endian, Length, Schema};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A packet of records, or bare records if packets have no length.
 pub(crate) fn packet(schema: &Schema, records: &[Vec<u8>]) -> Vec<u8> {
@@ -105,7 +106,7 @@ fn feed(
             assert!(read > 0, "a window is never full between reads");
             buffer[free.start..free.start + read].copy_from_slice(&bytes[at..at + read]);
             at += read;
-            intake.handle_read(read);
+            intake.handle_read(read, Instant::now());
             while poll(intake, &buffer)? == NextStep::Rows {}
             intake.compact(&mut buffer);
         }
@@ -120,7 +121,7 @@ pub(crate) fn through_columns(
     bytes: &[u8],
     path: &Path,
 ) -> StreamOutcome {
-    let mut intake = RecordIntake::new(plan, config, path.window_bytes);
+    let mut intake = RecordIntake::new(plan, config, path.window_bytes, Instant::now());
     let mut aggregate = GroupAggregate::new(plan);
     let mut set = ColumnSet::with_rows(plan, path.rows);
     let fed = feed(bytes, path, &mut intake, |intake, buffer| {
@@ -142,7 +143,7 @@ pub(crate) fn through_groups(
     bytes: &[u8],
     path: &Path,
 ) -> StreamOutcome {
-    let mut intake = RecordIntake::new(plan, config, path.window_bytes);
+    let mut intake = RecordIntake::new(plan, config, path.window_bytes, Instant::now());
     let mut aggregate = GroupAggregate::new(plan);
     let mut set = PartialSet::with_rows(plan, path.set_rows);
     let table = || GroupTable::with_limits(plan, config.groups_limit, path.rows as u64);

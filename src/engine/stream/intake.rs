@@ -1,9 +1,11 @@
-//! Processes one record stream from received bytes to rows or groups. Reads no socket and no clock,
-//! and never waits. The caller owns the receive buffer and the column set and lends both.
+//! One record stream from received bytes to rows or groups: reads no socket, owns no buffer, reads
+//! no clock and waits for nothing. What drives it owns the buffer that reads land in and the column
+//! set that rows go to, and lends both.
 //!
 //! After each read: [`handle_read`](RecordIntake::handle_read), then
 //! [`poll_rows`](RecordIntake::poll_rows) or [`poll_groups`](RecordIntake::poll_groups) with room
-//! for rows until it stops asking for more, then [`compact`](RecordIntake::compact).
+//! for rows until it does not ask for more, then [`compact`](RecordIntake::compact). Until when the
+//! next read must come is said by [`deadline`](RecordIntake::deadline).
 
 use crate::config::{Config, RUNS_LIMIT};
 use crate::engine::decode::decoder::{Decoded, Decoder, RowLimit};
@@ -15,6 +17,7 @@ use crate::wire::records::packets::{PacketParser, RunList, Stop, StreamCut, Viol
 use crate::wire::records::window::Window;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The counts of a stream so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +41,17 @@ pub(crate) enum NextStep {
     Read,
     /// Nothing: the end record has arrived. Further bytes are counted and dropped.
     Ended,
+}
+
+/// What a stream waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// The first byte of a packet.
+    Packet,
+    /// The rest of a packet that has begun.
+    RestOfPacket,
+    /// The peer's close, after the end record.
+    Close,
 }
 
 /// Why a stream was rejected. The records before that point have become rows.
@@ -65,11 +79,28 @@ pub(crate) struct RecordIntake {
     decoder: Decoder,
     groups_limit: usize,
     counts: Counts,
+    patience: Patience,
+    /// When bytes came last.
+    last_read: Instant,
+    /// When the packet that has begun was begun; after the end record, when that came.
+    begun: Instant,
+}
+
+/// How long a stream waits for its peer.
+struct Patience {
+    idle: Duration,
+    packet: Duration,
+    linger: Duration,
 }
 
 impl RecordIntake {
-    /// A stream at its start, with a receive window of `window_bytes`.
-    pub(crate) fn new(plan: &Arc<Plan>, config: &Config, window_bytes: usize) -> Self {
+    /// A stream that starts `now`, read into a window of `window_bytes`.
+    pub(crate) fn new(
+        plan: &Arc<Plan>,
+        config: &Config,
+        window_bytes: usize,
+        now: Instant,
+    ) -> Self {
         RecordIntake {
             window: Window::new(window_bytes),
             parser: PacketParser::new(*plan.form(), config.packet_bytes_limit),
@@ -77,6 +108,13 @@ impl RecordIntake {
             decoder: Decoder::new(plan, config),
             groups_limit: config.groups_limit,
             counts: Counts::default(),
+            patience: Patience {
+                idle: config.idle_timeout,
+                packet: config.packet_timeout,
+                linger: config.linger,
+            },
+            last_read: now,
+            begun: now,
         }
     }
 
@@ -85,9 +123,13 @@ impl RecordIntake {
         self.window.free()
     }
 
-    /// Handles a read that put `bytes` bytes at the start of [`free`](Self::free). After the end
-    /// record they are counted and dropped.
-    pub(crate) fn handle_read(&mut self, bytes: usize) {
+    /// Handles a read that ended `now` and put `bytes` bytes at the start of [`free`](Self::free).
+    /// After the end record they are counted and dropped.
+    pub(crate) fn handle_read(&mut self, bytes: usize, now: Instant) {
+        if !self.in_packet() && !self.ended() {
+            self.begun = now;
+        }
+        self.last_read = now;
         self.counts.bytes += bytes as u64;
         self.window.fill(bytes);
         if self.ended() {
@@ -151,7 +193,8 @@ impl RecordIntake {
         self.window.parse(pass.bytes);
         self.window.consume_parsed();
         self.counts.records += decoded.records as u64;
-        self.counts.packets += self.runs.packets(decoded.records) as u64;
+        let packets = self.runs.packets(decoded.records) as u64;
+        self.count_packets(packets);
         if let Some(refused) = refused {
             return Err(refused);
         }
@@ -161,10 +204,18 @@ impl RecordIntake {
             Stop::Refused(violation) => Err(violation.into()),
             Stop::End => {
                 // The end record ends its packet.
-                self.counts.packets += 1;
+                self.count_packets(1);
                 self.drop_unparsed();
                 Ok(NextStep::Ended)
             }
+        }
+    }
+
+    /// Counts packets. Time for the next one runs from the read that completed them.
+    fn count_packets(&mut self, packets: u64) {
+        self.counts.packets += packets;
+        if packets > 0 {
+            self.begun = self.last_read;
         }
     }
 
@@ -208,6 +259,26 @@ impl RecordIntake {
     /// Whether a packet has begun and is incomplete.
     pub(crate) fn in_packet(&self) -> bool {
         self.parser.in_packet(self.waiting_bytes())
+    }
+
+    /// The time by which the peer must act, and what is awaited.
+    pub(crate) fn deadline(&self) -> (Instant, Awaited) {
+        if self.ended() {
+            (self.begun + self.patience.linger, Awaited::Close)
+        } else if self.in_packet() {
+            (self.begun + self.patience.packet, Awaited::RestOfPacket)
+        } else {
+            (self.last_read + self.patience.idle, Awaited::Packet)
+        }
+    }
+
+    /// Extends the deadlines by time that this side spent since the last read. A peer that keeps
+    /// sending after its end record gains nothing by it.
+    pub(crate) fn forgive(&mut self, spent: Duration) {
+        if !self.ended() || self.begun == self.last_read {
+            self.begun += spent;
+        }
+        self.last_read += spent;
     }
 
     /// Where the stream is cut off if it stops now; `None` if it is complete.

@@ -54,7 +54,7 @@ fn feed(
     buffer_bytes: usize,
     batch_rows: usize,
 ) -> (Vec<IntakeRow>, Counts) {
-    let mut intake = RecordIntake::new(&plan(), &Config::default(), buffer_bytes);
+    let mut intake = RecordIntake::new(&plan(), &Config::default(), buffer_bytes, Instant::now());
     let mut buffer = vec![0xaa; buffer_bytes];
     let mut set = ColumnSet::with_rows(&plan(), batch_rows);
     let mut all = Vec::new();
@@ -65,7 +65,7 @@ fn feed(
             let bytes = free.len().min(end - at);
             buffer[free.start..free.start + bytes].copy_from_slice(&stream[at..at + bytes]);
             at += bytes;
-            intake.handle_read(bytes);
+            intake.handle_read(bytes, Instant::now());
             while intake.poll_rows(&buffer, &mut set).expect("a valid stream") == NextStep::Rows {
                 append(&mut all, &mut set);
             }
@@ -180,11 +180,11 @@ fn bytes_after_the_end_are_counted() {
 #[test]
 fn rows_before_a_rejection_are_kept() {
     let config = Config::default();
-    let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes);
+    let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes, Instant::now());
     let mut buffer = [packet(&[record(1), record(2)]), vec![0, 0, 0, 5]].concat();
     let bytes = buffer.len();
     buffer.resize(config.buffer_bytes, 0);
-    intake.handle_read(bytes);
+    intake.handle_read(bytes, Instant::now());
     let mut set = ColumnSet::with_rows(&plan(), 10);
     let violation = Violation::LengthBelowMinimum { length: 5, min: 271 };
     let refused = Err(Refused::Packet(violation));
@@ -219,7 +219,7 @@ fn folding_a_split_stream_gives_the_sums_of_its_rows() {
     }
     for piece_bytes in [1, 300, 4096, 1 << 20] {
         let config = Config::default();
-        let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes);
+        let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes, Instant::now());
         let mut buffer = vec![0xaa; config.buffer_bytes];
         let mut groups = GroupTable::with_limits(&plan(), 1000, 1 << 20);
         let mut rest = &stream[..];
@@ -228,7 +228,7 @@ fn folding_a_split_stream_gives_the_sums_of_its_rows() {
             let bytes = free.len().min(piece_bytes).min(rest.len());
             buffer[free.start..free.start + bytes].copy_from_slice(&rest[..bytes]);
             rest = &rest[bytes..];
-            intake.handle_read(bytes);
+            intake.handle_read(bytes, Instant::now());
             while intake.poll_groups(&buffer, &mut groups).unwrap() == NextStep::Rows {}
             intake.compact(&mut buffer);
         }
@@ -250,14 +250,100 @@ fn folding_a_split_stream_gives_the_sums_of_its_rows() {
 #[test]
 fn a_group_too_many_stops_the_stream_before_its_record() {
     let config = Config { groups_limit: 5, ..Config::default() };
-    let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes);
+    let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes, Instant::now());
     let record = |a: u32| [&a.to_be_bytes()[..], &[1; 7], &[b' '; 256]].concat();
     let mut buffer: Vec<u8> =
         (0..5).flat_map(|n| packet(&[record(2 * n), record(2 * n + 1)])).collect();
-    intake.handle_read(buffer.len());
+    intake.handle_read(buffer.len(), Instant::now());
     buffer.resize(config.buffer_bytes, 0);
     let mut groups = GroupTable::with_limits(&plan(), config.groups_limit, 1 << 20);
     let refused = Err(Refused::Groups { limit: 5 });
     assert_eq!(intake.poll_groups(&buffer, &mut groups), refused);
     assert_eq!((intake.counts().records, intake.counts().packets, groups.groups()), (5, 2, 5));
+}
+
+/// A stream whose three limits are easy to tell apart. Times are in seconds since it began.
+struct Timed {
+    intake: RecordIntake,
+    begun: Instant,
+    buffer: Vec<u8>,
+    set: ColumnSet,
+}
+
+impl Timed {
+    fn new() -> Self {
+        let config = Config {
+            idle_timeout: Duration::from_secs(1000),
+            packet_timeout: Duration::from_secs(100),
+            linger: Duration::from_secs(10),
+            ..Config::default()
+        };
+        let begun = Instant::now();
+        Timed {
+            intake: RecordIntake::new(&plan(), &config, config.buffer_bytes, begun),
+            begun,
+            buffer: vec![0; config.buffer_bytes],
+            set: ColumnSet::with_rows(&plan(), 100),
+        }
+    }
+
+    /// Bytes come `at` seconds, and it takes `spent` to understand them.
+    fn read(&mut self, bytes: &[u8], at: u64, spent: u64) {
+        let free = self.intake.free();
+        self.buffer[free.start..free.start + bytes.len()].copy_from_slice(bytes);
+        self.intake.handle_read(bytes.len(), self.begun + Duration::from_secs(at));
+        while self.intake.poll_rows(&self.buffer, &mut self.set).unwrap() == NextStep::Rows {}
+        self.intake.compact(&mut self.buffer);
+        self.intake.forgive(Duration::from_secs(spent));
+    }
+
+    fn deadline(&self) -> (u64, Awaited) {
+        let (at, awaited) = self.intake.deadline();
+        ((at - self.begun).as_secs(), awaited)
+    }
+}
+
+#[test]
+fn silence_is_timed_from_the_last_byte() {
+    let mut timed = Timed::new();
+    assert_eq!(timed.deadline(), (1000, Awaited::Packet));
+    timed.read(&packet(&[record(1)]), 5, 0);
+    assert_eq!(timed.deadline(), (1005, Awaited::Packet));
+    timed.read(&packet(&[record(2)]), 7, 2);
+    assert_eq!(timed.deadline(), (1009, Awaited::Packet), "two seconds were the engine's");
+}
+
+/// More bytes of a packet win no time; only the engine's own time is given back.
+#[test]
+fn a_packet_is_timed_from_its_first_byte() {
+    let mut timed = Timed::new();
+    let bytes = packet(&[record(1), record(2)]);
+    timed.read(&bytes[..1], 5, 0);
+    assert_eq!(timed.deadline(), (105, Awaited::RestOfPacket));
+    timed.read(&bytes[1..300], 50, 0);
+    assert_eq!(timed.deadline(), (105, Awaited::RestOfPacket));
+    timed.read(&bytes[300..400], 60, 3);
+    assert_eq!(timed.deadline(), (108, Awaited::RestOfPacket));
+    timed.read(&bytes[400..], 70, 0);
+    assert_eq!(timed.deadline(), (1070, Awaited::Packet));
+}
+
+/// The read that completes a packet begins the next one, where it brings some of it.
+#[test]
+fn the_rest_of_a_read_begins_a_packet_anew() {
+    let mut timed = Timed::new();
+    let bytes = packet(&[record(1)]);
+    timed.read(&bytes[..100], 5, 0);
+    timed.read(&[&bytes[100..], &bytes[..7]].concat(), 20, 4);
+    assert_eq!(timed.deadline(), (124, Awaited::RestOfPacket));
+}
+
+/// Whoever sends on after the end record wins no time, however long the engine takes to drop it.
+#[test]
+fn the_close_is_timed_from_the_end_record() {
+    let mut timed = Timed::new();
+    timed.read(&packet(&[record(1), vec![0; RECORD]]), 5, 2);
+    assert_eq!(timed.deadline(), (17, Awaited::Close));
+    timed.read(b"more", 9, 3);
+    assert_eq!(timed.deadline(), (17, Awaited::Close));
 }
