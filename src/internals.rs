@@ -1,6 +1,9 @@
 //! What the project's own tests and benchmarks reach of the engine. Not an interface: any release
 //! may change it.
 
+pub use crate::cli::commands::certs::{
+    CertSpec, Generated, Pair, generate as generate_certificates,
+};
 pub use crate::config::{
     AggregateMode, Config, FOLD_ROWS, FOLD_ROWS_MAX, SCHEMA_FILE_BYTES_MAX, TlsOptions, limits,
 };
@@ -20,9 +23,6 @@ pub use crate::runtime::results::report::Report;
 pub use crate::runtime::results::reporter::Sink;
 pub use crate::runtime::ring::{Buffers, read, runtime as ring_runtime};
 pub use crate::runtime::server::engine::Engine;
-pub use crate::runtime::tls::certs::{
-    CertSpec, Generated, Pair, generate as generate_certificates,
-};
 pub use crate::wire::messages::fault::Fault;
 pub use crate::wire::records::packets::{
     Ends, PacketParser, RecordForm, Run, RunList, Stop, is_whole_packets,

@@ -42,7 +42,8 @@ const FLOORS: [(&str, &[&[&str]]); 5] = [
         &[
             &["ring", "tls", "connection"],
             &["host", "results"],
-            &["records", "admin"],
+            &["worker", "admin"],
+            &["records"],
             &["messages"],
             &["server"],
         ],

@@ -36,3 +36,35 @@ fn the_list_of_unsafe_code_is_complete_and_current() {
     let safe: Vec<_> = listed.difference(&code).collect();
     assert!(safe.is_empty(), "listed, but without unsafe code: {safe:?}");
 }
+
+/// The entries of an array in .ci/miri.sh, without their comments.
+fn array_of_miri(name: &str) -> Vec<String> {
+    let script = fs::read_to_string(root().join(".ci/miri.sh")).unwrap();
+    let begin = format!("\nreadonly {name}=(\n");
+    let (_, rest) = script.split_once(&begin).unwrap_or_else(|| panic!("no {name}"));
+    let (entries, _) = rest.split_once("\n)\n").expect("an end");
+    let words = entries.lines().filter_map(|line| line.split_whitespace().next());
+    words.map(str::to_owned).collect()
+}
+
+/// Miri runs where a nightly toolchain has it; what it would run is right everywhere.
+#[test]
+fn miri_runs_all_unsafe_code_that_it_can() {
+    let modules = array_of_miri("MODULES");
+    let folders: Vec<String> =
+        modules.iter().map(|module| format!("src/{}/", module.replace("::", "/"))).collect();
+    let code = with_unsafe_code();
+    let of_src = || code.iter().filter(|file| file.starts_with("src/"));
+    for (module, folder) in modules.iter().zip(&folders) {
+        let files = files_below(folder);
+        assert!(files.values().any(|text| text.contains("#[test]")), "{module} has no tests");
+    }
+    let left_out = array_of_miri("LEFT_OUT");
+    for file in &left_out {
+        assert!(code.contains(file), "{file} in .ci/miri.sh has no unsafe code");
+    }
+    for file in of_src() {
+        let runs = folders.iter().any(|folder| file.starts_with(folder));
+        assert!(runs != left_out.contains(file), "{file}: run by Miri, or left out, and not both");
+    }
+}

@@ -1,10 +1,10 @@
-//! `ringest gen-cert`: writes certificates for trials. Makes none itself (`runtime::certs` does),
+//! `ringest gen-cert`: writes certificates for trials. Makes none itself (`certs` does),
 //! and never writes over a file.
 
+use super::certs::{CertError, CertSpec, Generated, Pair, generate};
 use crate::cli::args::gen_cert::GenCertOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::cli::terminal::status_line::say;
-use crate::runtime::tls::certs::{CertError, CertSpec, Generated, Pair, generate};
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};

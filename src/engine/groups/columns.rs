@@ -1,7 +1,7 @@
 //! Preallocated columns for one batch of records or of group partials. Decoding and aggregation
 //! happen elsewhere.
 
-use super::plan::{COUNT_BITS, Half, Plan, Source};
+use super::plan::{COUNT_BITS, Plan, Source};
 use crate::engine::blocks::number::{Class, Wide};
 use crate::engine::blocks::paged::SlotWords;
 use std::sync::Arc;
@@ -70,16 +70,6 @@ impl Column {
             Column::Unsigned(column) => column.reserve_exact(rows_limit),
             Column::Signed(column) => column.reserve_exact(rows_limit),
             Column::Float(column) => column.reserve_exact(rows_limit),
-        }
-    }
-}
-
-impl Source {
-    /// The class of its column.
-    pub fn class(&self) -> Class {
-        match self.bits {
-            Half::Low => Class::Unsigned,
-            Half::Whole | Half::High => Class::of(self.kind),
         }
     }
 }
@@ -187,7 +177,7 @@ impl PartialSet {
         let count = slot[self.plan.count_word()].get();
         self.counts.push(count & (u64::MAX >> (u64::BITS - COUNT_BITS)));
         for (lane, column) in self.plan.lanes().iter().zip(&mut self.parts) {
-            lane.push_to(slot, column);
+            column.push(lane.value(slot));
         }
     }
 

@@ -1,8 +1,6 @@
-//! Folds the values of records into the lanes of their groups, one tight loop per lane. The groups
-//! are looked up, and limits enforced, elsewhere.
+//! Where a group keeps a part, and how values of records fold into it, one tight loop a lane: finds
+//! no group and decides no limit.
 
-use super::columns::Column;
-use super::plan::Lane;
 use crate::engine::blocks::block::{Block, BlockSlots, Rows};
 use crate::engine::blocks::number::{Class, Number, Wide, with_number};
 use crate::engine::blocks::paged::SlotWords;
@@ -12,6 +10,23 @@ use std::cell::Cell;
 
 /// Bits in each half of a 64-bit number.
 const HALF_BITS: u32 = 32;
+
+/// Where a group keeps a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// Index of the field that it is made of.
+    pub field: usize,
+    /// What is made of it.
+    pub part: Part,
+    /// First byte of the field within the record.
+    pub offset: usize,
+    /// Type of the field.
+    pub kind: Kind,
+    /// The word of the slot.
+    pub word: usize,
+    /// The lowest of its bits there.
+    pub shift: u32,
+}
 
 impl Lane {
     /// Folds this lane's field of these records into the slots of their groups. The value of
@@ -99,18 +114,18 @@ impl Lane {
         }
     }
 
-    /// Appends the contents of a group's lane to a column.
-    pub fn push_to(&self, slot: &SlotWords, column: &mut Column) {
+    /// What a group's lane holds.
+    #[inline]
+    pub fn value(&self, slot: &SlotWords) -> Wide {
         let lane = slot[self.word].get() >> self.shift;
-        let value = match self.part {
+        match self.part {
             Part::Sum | Part::SumLow | Part::Mean | Part::M2 => match self.class() {
                 Class::Unsigned => Wide::Unsigned(lane),
                 Class::Signed => Wide::Signed(lane as i64),
                 Class::Float => Wide::Float(f64::from_bits(lane)),
             },
             _ => with_number!(self.kind, T => T::from_lane(lane).widened()),
-        };
-        column.push(value);
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! The memory layout that a schema implies: which bits of a key each field takes, and where a group
 //! keeps the parts of its aggregates. Computed once per schema.
 
+use super::lanes::Lane;
 use crate::config::RecordSizes;
+use crate::engine::blocks::number::Class;
 use crate::engine::blocks::paged::SlotForm;
 use crate::engine::blocks::text_tag::TextForm;
 use crate::wire::records::packets::RecordForm;
@@ -70,24 +72,7 @@ pub struct TextKey {
     pub bits: KeyBits,
 }
 
-/// The place in a group's slot that holds one part of an aggregate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lane {
-    /// Index of the field.
-    pub field: usize,
-    /// What is made of it.
-    pub part: Part,
-    /// First byte of the field within the record.
-    pub offset: usize,
-    /// Type of the field.
-    pub kind: Kind,
-    /// Index of its word in the slot.
-    pub word: usize,
-    /// Its lowest bit within the word.
-    pub shift: u32,
-}
-
-/// A column of values, used if whole columns are aggregated.
+/// A column of values that parts are made of where whole columns are aggregated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Name of the field, or of one half of it.
@@ -100,7 +85,17 @@ pub struct Source {
     pub bits: Half,
 }
 
-/// A number, or one half of it.
+impl Source {
+    /// The class of its column.
+    pub fn class(&self) -> Class {
+        match self.bits {
+            Half::Low => Class::Unsigned,
+            Half::Whole | Half::High => Class::of(self.kind),
+        }
+    }
+}
+
+/// Which part of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Half {
     /// The number itself.

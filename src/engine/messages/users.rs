@@ -1,5 +1,5 @@
-//! The users of the message server, with the SHA-256 of their tokens. Tokens themselves are not
-//! stored; `token` generates them.
+//! Who may speak to the message server: a table of users and the SHA-256 of their tokens. Keeps no
+//! token, makes none (`token` does), reads no file and knows nothing of sessions.
 //!
 //! The file has one line per user, `user:sha256:<64 lowercase hexadecimal digits>`; blank lines and
 //! lines that begin with `#` are ignored. Tokens have 256 random bits, so they cannot be guessed,
@@ -9,9 +9,6 @@ use crate::config::{AUTH_FILE_BYTES_MAX, AUTH_USERS_MAX, USER_BYTES_MAX};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
 use subtle::{Choice, ConstantTimeEq};
 
 /// The hash scheme, between the name and the hash.
@@ -69,41 +66,7 @@ pub struct AuthError {
     pub rule: AuthRule,
 }
 
-/// Why an auth file was rejected.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthFileError {
-    /// The file cannot be read.
-    #[error(
-        "cannot read users from {}: {source}; `ringest token USER --auth-file {}` creates such a \
-         file",
-        path.display(), path.display()
-    )]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// The file is larger than [`AUTH_FILE_BYTES_MAX`].
-    #[error(
-        "{} has more than {AUTH_FILE_BYTES_MAX} bytes; remove comments or users",
-        path.display()
-    )]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A line is invalid.
-    #[error("{}, {source}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// The line and the rule that it breaks.
-        source: AuthError,
-    },
-}
-
-/// Checks that `user` is a valid name.
+/// Whether `user` can be a name.
 ///
 /// # Errors
 /// [`AuthRule::NameLength`] or [`AuthRule::NameCharacters`].
@@ -152,21 +115,19 @@ impl AuthTable {
         Ok(AuthTable { users })
     }
 
-    /// Reads a table from a file.
+    /// The same from bytes that should be text.
     ///
     /// # Errors
-    /// [`AuthFileError`], with the path and the next step.
-    pub(crate) fn load(path: &Path) -> Result<Self, AuthFileError> {
-        let bytes = read_bounded(path)?;
-        let parsed = match std::str::from_utf8(&bytes) {
+    /// [`AuthError`] for the first line that cannot be taken.
+    pub(crate) fn parse_bytes(bytes: &[u8]) -> Result<Self, AuthError> {
+        match std::str::from_utf8(bytes) {
             Ok(text) => AuthTable::parse(text),
             Err(error) => {
                 let before = &bytes[..error.valid_up_to()];
                 let line = 1 + memchr::memchr_iter(b'\n', before).count();
                 Err(AuthError { line, rule: AuthRule::Utf8 })
             }
-        };
-        parsed.map_err(|source| AuthFileError::Line { path: path.to_owned(), source })
+        }
     }
 
     /// Whether `token` is the token of `user`. Takes the same steps for an unknown user, and
@@ -199,20 +160,6 @@ impl fmt::Debug for AuthTable {
     /// Leaves out names and hashes, to keep them out of logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthTable").field("users", &self.len()).finish_non_exhaustive()
-    }
-}
-
-fn read_bounded(path: &Path) -> Result<Vec<u8>, AuthFileError> {
-    let mut bytes = Vec::new();
-    // One byte more than allowed, to distinguish a file that is too large from one that just fits.
-    let read = File::open(path)
-        .and_then(|file| file.take(AUTH_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
-    match read {
-        Err(source) => Err(AuthFileError::Read { path: path.to_owned(), source }),
-        Ok(_) if bytes.len() > AUTH_FILE_BYTES_MAX => {
-            Err(AuthFileError::TooLarge { path: path.to_owned() })
-        }
-        Ok(_) => Ok(bytes),
     }
 }
 

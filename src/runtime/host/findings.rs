@@ -1,10 +1,10 @@
 //! Checks what the host allows and gives each problem a remedy. Changes nothing but this process's
 //! limit on open files.
 
+use super::auth_file;
 use super::cores;
 use super::listener::{self, ADMIN, MESSAGES, RECORDS};
 use crate::config::{ADMIN_CONNECTIONS, Config, REFUSED_LINGERING};
-use crate::engine::messages::users::AuthTable;
 use crate::runtime::ring::{self, Buffers, RingError};
 use crate::runtime::tls::config::{Validity, load_certificates};
 use bytesize::ByteSize;
@@ -109,7 +109,7 @@ pub(crate) fn examine(config: &Config) -> Vec<Finding> {
     ]
     .into_iter()
     .chain(certificates(config))
-    .chain(auth_file(config))
+    .chain(users(config))
     .collect()
 }
 
@@ -421,8 +421,8 @@ fn certificates(config: &Config) -> Option<Finding> {
 }
 
 /// Only with --auth-file.
-fn auth_file(config: &Config) -> Option<Finding> {
-    Some(match AuthTable::load(config.auth_file.as_ref()?) {
+fn users(config: &Config) -> Option<Finding> {
+    Some(match auth_file::load(config.auth_file.as_ref()?) {
         Ok(table) if table.is_empty() => {
             let remedy = "add one with `ringest token USER --auth-file FILE`";
             warn("auth_file", "it lists no user".to_owned(), remedy)

@@ -15,7 +15,8 @@ use crate::config::DataMode;
 use crate::engine::stream::received::BufferKind;
 use crate::runtime::connection::slots::{Slots, StreamHold, StreamSlot};
 use crate::runtime::records::stream as record_stream;
-use crate::runtime::records::stream::{Failure, RecordStream, Streams};
+use crate::runtime::records::stream::{Failure, RecordStream};
+use crate::runtime::worker::Worker;
 use crate::wire::messages::frame::PAYLOAD_BYTES_MAX;
 use crate::wire::records::packets::is_whole_packets;
 use std::net::SocketAddr;
@@ -36,7 +37,7 @@ pub(crate) enum DataTaken {
 
 /// The record stream within a message connection, while there is one.
 pub(crate) struct CarriedRecords {
-    streams: Rc<Streams>,
+    worker: Rc<Worker>,
     slots: Arc<Slots>,
     peer: SocketAddr,
     open: Option<Box<OpenStream>>,
@@ -50,8 +51,8 @@ struct OpenStream {
 
 impl CarriedRecords {
     /// Without a stream yet. Streams will be reported as coming from `peer`.
-    pub(crate) fn new(streams: Rc<Streams>, slots: Arc<Slots>, peer: SocketAddr) -> Self {
-        CarriedRecords { streams, slots, peer, open: None }
+    pub(crate) fn new(worker: Rc<Worker>, slots: Arc<Slots>, peer: SocketAddr) -> Self {
+        CarriedRecords { worker, slots, peer, open: None }
     }
 
     /// Whether a stream is open.
@@ -62,9 +63,9 @@ impl CarriedRecords {
     /// Takes in the records of `body`, or counts it if it holds none. Waits only for the
     /// aggregation.
     pub(crate) async fn take_in(&mut self, body: &[u8], taken_over: Instant) -> DataTaken {
-        let form = self.streams.plan.form();
-        if self.streams.config.data == DataMode::Opaque || !is_whole_packets(form, body) {
-            self.streams.tally().opaque_data.add(1);
+        let form = self.worker.plan.form();
+        if self.worker.config.data == DataMode::Opaque || !is_whole_packets(form, body) {
+            self.worker.tally().opaque_data.add(1);
             return DataTaken::In;
         }
         if self.open.is_none() {
@@ -86,7 +87,7 @@ impl CarriedRecords {
     /// Ends the stream, if there is one, and hands it over to be reported.
     pub(crate) async fn end(&mut self, ended: Result<(), Failure>) {
         if let Some(open) = self.open.take() {
-            let jobs = &self.streams.jobs;
+            let jobs = &self.worker.jobs;
             // Its state is large, and most connections never carry records.
             Box::pin(async move {
                 let OpenStream { stream, slot } = *open;
@@ -100,7 +101,7 @@ impl CarriedRecords {
     fn begin(&self, now: Instant) -> Option<Box<OpenStream>> {
         let slot = self.slots.take_stream()?;
         let stream = RecordStream::start(
-            Rc::clone(&self.streams),
+            Rc::clone(&self.worker),
             self.slots.next_number(),
             self.peer,
             BufferKind::Plain,

@@ -3,12 +3,8 @@
 
 use super::*;
 use crate::config::Config;
-use crate::engine::groups::plan::Plan;
-use crate::engine::observe::counters::Counters;
 use crate::engine::stream::received::{Reason, Received};
 use crate::runtime::results::aggregator::Job;
-use crate::runtime::results::column_pool::ColumnPool;
-use crate::wire::schema::Schema;
 use tokio::sync::mpsc;
 
 struct Connection {
@@ -19,12 +15,9 @@ struct Connection {
 impl Connection {
     /// One of a worker where `streams` record streams may be open.
     fn new(config: Config, streams: usize) -> Self {
-        let (jobs, work) = mpsc::channel(16);
-        let (config, plan) = (Arc::new(config), Plan::new(Schema::built_in()));
-        let pool = ColumnPool::new(&plan, 4, 0, config.batch_rows);
-        let shared = Rc::new(Streams::new(config, plan, pool, jobs, Counters::new(1), 0));
+        let (worker, work) = Worker::alone(config);
         let slots = Slots::new(1, streams, 1);
-        Connection { carried: CarriedRecords::new(shared, slots, "[::1]:9".parse().unwrap()), work }
+        Connection { carried: CarriedRecords::new(worker, slots, "[::1]:9".parse().unwrap()), work }
     }
 
     async fn take_in(&mut self, body: &[u8]) -> DataTaken {
@@ -42,7 +35,7 @@ impl Connection {
     }
 
     fn opaque(&self) -> u64 {
-        self.carried.streams.tally().opaque_data.get()
+        self.carried.worker.tally().opaque_data.get()
     }
 }
 

@@ -73,14 +73,14 @@ impl MessageConnection {
         let _ = stream.set_nonblocking(false).and_then(|()| stream.set_nodelay(true));
         let stream = Rc::new(TcpStream::from_std(stream));
         let now = Instant::now();
-        let control = shared.deadlines.add(number, &stream);
+        let worker = &shared.worker;
+        let control = worker.deadlines.add(number, &stream);
         control.set_dispensable(true);
         let encrypted = tls.is_some();
         let peer = Peer::new(number, Rc::clone(&stream), control, tls, Rc::clone(&shared.peers));
-        let counted = (&shared.streams.counters, shared.streams.worker);
-        let presence = Presence::new(Protocol::Messages, number, counted, &shared.deadlines);
+        let presence = worker.presence(Protocol::Messages, number);
         tracing::debug!(connection = number, peer = %address, "connected");
-        let rate = shared.streams.config.rate_limit;
+        let rate = worker.config.rate_limit;
         let bucket = Arc::new(TokenBucket::new(rate, rate));
         let connection = MessageConnection {
             address,
@@ -89,11 +89,7 @@ impl MessageConnection {
             session: Session::new(Arc::clone(&shared.policy), bucket, now),
             stream,
             peer,
-            records: CarriedRecords::new(
-                Rc::clone(&shared.streams),
-                Arc::clone(slot.slots()),
-                address,
-            ),
+            records: CarriedRecords::new(Rc::clone(worker), Arc::clone(slot.slots()), address),
             begun: now,
             messages: 0,
             _slot: slot,
@@ -104,11 +100,11 @@ impl MessageConnection {
     }
 
     fn tally(&self) -> &WorkerTally {
-        self.shared.streams.tally()
+        self.shared.worker.tally()
     }
 
     fn config(&self) -> &Config {
-        &self.shared.streams.config
+        &self.shared.worker.config
     }
 
     /// Serves the connection until it ends.
@@ -122,7 +118,7 @@ impl MessageConnection {
     async fn converse(&mut self) -> Over {
         loop {
             self.arm_deadline();
-            let read = self.input.read(&self.shared.buffers, &self.peer).await;
+            let read = self.input.read(&self.shared.worker.buffers, &self.peer).await;
             let taken_over = Instant::now();
             self.peer.control.disarm();
             if let Some(cut) = self.peer.control.cut() {

@@ -3,7 +3,8 @@
 
 use crate::config::Config;
 use crate::engine::messages::user_buckets::UserBuckets;
-use crate::engine::messages::users::{AuthFileError, AuthTable};
+use crate::engine::messages::users::AuthTable;
+use crate::runtime::host::auth_file::{self, AuthFileError};
 use crate::wire::messages::limiter::TokenBucket;
 use crate::wire::messages::payload::Credentials;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ impl Gate {
     /// If it cannot be read or parsed.
     pub(crate) fn new(config: &Config) -> Result<Self, AuthFileError> {
         let table = match &config.auth_file {
-            Some(file) => AuthTable::load(file)?,
+            Some(file) => auth_file::load(file)?,
             None => AuthTable::default(),
         };
         Ok(Gate {
@@ -55,7 +56,7 @@ impl Gate {
     /// Those of [`new`](Self::new); the previous users then stay in effect.
     pub(crate) fn reload(&self) -> Result<Option<usize>, AuthFileError> {
         let Some(file) = &self.file else { return Ok(None) };
-        let table = AuthTable::load(file)?;
+        let table = auth_file::load(file)?;
         let users = table.len();
         let mut current = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *current, Arc::new(table));

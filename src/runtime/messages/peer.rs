@@ -8,11 +8,11 @@
 use crate::config::RECEIVER_QUEUE_BYTES;
 use crate::engine::messages::outbox::{Broadcasts, Outbox, Overflow};
 use crate::engine::observe::counters::WorkerTally;
-use crate::engine::stream::latency::{Latency, SmallLatency};
+use crate::engine::stream::latency::SmallLatency;
 use crate::runtime::connection::deadlines::{Control, DeadlineCut};
-use crate::runtime::records::stream::Streams;
 use crate::runtime::ring::{send_now, writable};
 use crate::runtime::tls::session::Tls;
+use crate::runtime::worker::Worker;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -31,22 +31,19 @@ const SPARE_SCRATCH_BYTES: usize = 256 << 10;
 
 /// The clients of one worker, and what is needed to send to them.
 pub(crate) struct Peers {
-    streams: Rc<Streams>,
+    worker: Rc<Worker>,
     /// In no particular order.
     peers: RefCell<Vec<Rc<Peer>>>,
-    /// Latencies since the last tick.
-    latency: RefCell<Latency>,
     scratches: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Peers {
     /// No clients yet, with capacity for the most that there may be.
-    pub(crate) fn new(streams: Rc<Streams>) -> Rc<Self> {
-        let connections = streams.config.max_connections;
+    pub(crate) fn new(worker: Rc<Worker>) -> Rc<Self> {
+        let connections = worker.config.max_connections;
         Rc::new(Peers {
-            streams,
+            worker,
             peers: RefCell::new(Vec::with_capacity(connections)),
-            latency: RefCell::new(Latency::default()),
             scratches: RefCell::new(Vec::with_capacity(SPARE_SCRATCHES)),
         })
     }
@@ -98,11 +95,6 @@ impl Peers {
         slowest.give_up_as(DeadlineCut::SlowConsumer);
         true
     }
-
-    /// What the worker's timer does at each tick.
-    pub(crate) fn each_tick(&self) {
-        self.streams.tally().merge_message_latency(&mut self.latency.borrow_mut());
-    }
 }
 
 /// Replies that have not been sent, and when their messages were received in full.
@@ -146,8 +138,8 @@ impl Peer {
         tls: Option<Tls>,
         shared: Rc<Peers>,
     ) -> Rc<Self> {
-        let streams = &shared.streams;
-        let budget = Arc::clone(&streams.counters.queued[streams.worker]);
+        let worker = &shared.worker;
+        let budget = Arc::clone(&worker.counters.queued[worker.index]);
         let peer = Rc::new(Peer {
             number,
             place: Cell::new(usize::MAX),
@@ -194,11 +186,11 @@ impl Peer {
     }
 
     fn tally(&self) -> &WorkerTally {
-        self.shared.streams.tally()
+        self.shared.worker.tally()
     }
 
     fn write_timeout(&self) -> Duration {
-        self.shared.streams.config.write_timeout
+        self.shared.worker.config.write_timeout
     }
 
     /// Sends `replies` replies to messages that were received in full at `taken_over`.
@@ -296,7 +288,7 @@ impl Peer {
     fn record(&self, taken_over: Instant, replies: u32) {
         let latency = taken_over.elapsed();
         self.latency.borrow_mut().record(latency, replies);
-        self.shared.latency.borrow_mut().record(latency, u64::from(replies));
+        self.shared.worker.message_latency.borrow_mut().record(latency, u64::from(replies));
     }
 
     /// Queues bytes, and ensures that a task writes them.

@@ -1,23 +1,17 @@
-//! What the message connections of one worker share.
+//! What the message connections of one worker share, in addition to the worker itself.
 
 use super::gate::Gate;
 use super::hub::Hub;
 use super::peer::Peers;
-use crate::runtime::connection::deadlines::Deadlines;
-use crate::runtime::records::stream::Streams;
-use crate::runtime::ring::Buffers;
+use crate::runtime::worker::Worker;
 use crate::wire::messages::session::Policy;
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// What the message connections of one worker share.
 pub(crate) struct MessageShared {
-    /// What record streams share, including those within DATA.
-    pub streams: Rc<Streams>,
-    /// The worker's registered windows.
-    pub buffers: Rc<Buffers>,
-    /// The worker's timer.
-    pub deadlines: Rc<Deadlines>,
+    /// Their worker.
+    pub worker: Rc<Worker>,
     /// The rules of every session.
     pub policy: Arc<Policy>,
     /// Checks credentials.

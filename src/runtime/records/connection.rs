@@ -2,14 +2,15 @@
 //! on another thread.
 
 use super::coalescer::{Coalescer, Coalescing};
-use super::stream::{Failure, RecordStream, Streams};
+use super::stream::{Failure, RecordStream};
 use super::transport::{ReadError, RecordTransport};
 use crate::engine::observe::counters::Protocol;
 use crate::engine::stream::intake::{Awaited, Counts};
 use crate::engine::stream::received::{BufferKind, Reason, Received};
-use crate::runtime::connection::deadlines::{Control, DeadlineCut, Deadlines};
+use crate::runtime::connection::deadlines::{Control, DeadlineCut};
 use crate::runtime::connection::presence::Presence;
-use crate::runtime::ring::{Buffers, ReadBuffer};
+use crate::runtime::ring::ReadBuffer;
+use crate::runtime::worker::Worker;
 use rustls::ServerConfig;
 use std::io;
 use std::net::SocketAddr;
@@ -20,21 +21,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_uring::net::TcpStream;
 
-/// What the record connections of one worker share.
-pub(crate) struct RecordShared {
-    /// What their streams share.
-    pub streams: Rc<Streams>,
-    /// The worker's registered windows.
-    pub buffers: Rc<Buffers>,
-    /// The worker's timer.
-    pub deadlines: Rc<Deadlines>,
-    /// The timer of gathered reads.
-    pub coalescer: Rc<Coalescer>,
-}
-
 /// A record connection on its worker.
 pub(crate) struct RecordConnection {
-    shared: Rc<RecordShared>,
+    worker: Rc<Worker>,
     _presence: Presence,
     transport: RecordTransport,
     /// Gathers small reads; `None` with TLS or if coalescing is off.
@@ -53,7 +42,8 @@ impl RecordConnection {
         stream: std::net::TcpStream,
         peer: SocketAddr,
         tls: Option<Arc<ServerConfig>>,
-        shared: Rc<RecordShared>,
+        worker: Rc<Worker>,
+        coalescer: Rc<Coalescer>,
     ) -> Received {
         // Reading a non-blocking socket fails at once instead of waiting in the ring. If this
         // fails, the first read fails as well and reports its error.
@@ -69,7 +59,7 @@ impl RecordConnection {
                 return received;
             }
         };
-        Self::start(number, peer, transport, &socket, shared, begun).run().await
+        Self::start(number, peer, transport, &socket, worker, &coalescer, begun).run().await
     }
 
     fn start(
@@ -77,31 +67,36 @@ impl RecordConnection {
         peer: SocketAddr,
         transport: RecordTransport,
         socket: &Rc<TcpStream>,
-        shared: Rc<RecordShared>,
+        worker: Rc<Worker>,
+        coalescer: &Rc<Coalescer>,
         begun: Instant,
     ) -> Self {
-        let buffer = shared.buffers.take();
+        let buffer = worker.buffers.take();
         let kind = match buffer {
             ReadBuffer::Registered(_) => BufferKind::Registered,
             ReadBuffer::Plain(_) => BufferKind::Plain,
         };
         tracing::debug!(connection = number, %peer, buffer = kind.as_str(), "connected");
-        let streams = Rc::clone(&shared.streams);
-        let counted = (&streams.counters, streams.worker);
-        let presence = Presence::new(Protocol::Records, number, counted, &shared.deadlines);
         let coalescing = match transport.encrypted() {
-            false => Coalescing::new(&shared.coalescer, socket, buffer.len()),
+            false => Coalescing::new(coalescer, socket, buffer.len()),
             true => None,
         };
         RecordConnection {
             coalescing,
-            control: shared.deadlines.add(number, socket),
-            _presence: presence,
+            control: worker.deadlines.add(number, socket),
+            _presence: worker.presence(Protocol::Records, number),
             transport,
-            stream: RecordStream::start(streams, number, peer, kind, buffer.len(), begun),
+            stream: RecordStream::start(
+                Rc::clone(&worker),
+                number,
+                peer,
+                kind,
+                buffer.len(),
+                begun,
+            ),
             buffer,
             begun,
-            shared,
+            worker,
         }
     }
 
@@ -152,7 +147,7 @@ impl RecordConnection {
     /// over.
     async fn digest(&mut self, bytes: usize) -> Result<(), Failure> {
         let taken_over = Instant::now();
-        let tally = self.shared.streams.tally();
+        let tally = self.worker.tally();
         tally.bytes_received[Protocol::Records as usize].add(bytes as u64);
         tally.record_reads.add(1);
         if let Some(coalescing) = &mut self.coalescing
@@ -172,7 +167,7 @@ impl RecordConnection {
         let (at, awaited) = self.stream.intake().deadline();
         let (at, reason) = match awaited {
             _ if self.transport.handshaking() => {
-                let limit = self.shared.streams.config.handshake_timeout;
+                let limit = self.worker.config.handshake_timeout;
                 (self.begun + limit, DeadlineCut::Handshake)
             }
             // This is not a failure; the engine just closes if the peer does not.
@@ -193,7 +188,7 @@ impl RecordConnection {
         let waiting = intake.waiting_bytes();
         let Counts { packets, records, .. } = intake.counts();
         let so_far = format!("after {packets} packets, {records} records and {waiting} more bytes");
-        let config = &self.shared.streams.config;
+        let config = &self.worker.config;
         let time = |limit: Duration| humantime::format_duration(limit).to_string();
         Err(match self.control.cut() {
             Some(DeadlineCut::Idle) => {

@@ -3,18 +3,15 @@
 //! queue.
 
 use super::open_batch::OpenBatch;
-use crate::config::{AggregateMode, Config, FOLD_ROWS_MAX};
-use crate::engine::groups::plan::Plan;
+use crate::config::{AggregateMode, FOLD_ROWS_MAX};
 use crate::engine::groups::table::GroupTable;
-use crate::engine::observe::counters::{Counters, WorkerTally};
 use crate::engine::stream::intake::{NextStep, RecordIntake, Refused};
-use crate::engine::stream::latency::Latency;
 use crate::engine::stream::received::{BufferKind, Reason, Received};
 use crate::runtime::connection::slots::StreamHold;
 use crate::runtime::results::aggregator::{Job, StreamRows};
-use crate::runtime::results::capture::{Capture, Captures};
-use crate::runtime::results::column_pool::{ColumnPool, PooledSet};
-use std::cell::RefCell;
+use crate::runtime::results::capture::Capture;
+use crate::runtime::results::column_pool::PooledSet;
+use crate::runtime::worker::Worker;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
@@ -23,70 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
-/// What the record streams of one worker share.
-pub(crate) struct Streams {
-    /// The limits.
-    pub config: Arc<Config>,
-    /// What records are.
-    pub plan: Arc<Plan>,
-    /// Where column sets come from.
-    pub pool: Arc<ColumnPool>,
-    /// The worker's aggregation thread.
-    pub jobs: mpsc::Sender<Job>,
-    /// Where the worker counts, in `workers`.
-    pub counters: Arc<Counters>,
-    /// The worker's place.
-    pub worker: usize,
-    /// Latencies of packets since the last tick.
-    pub latency: RefCell<Latency>,
-    /// How long batches are, where partials are kept.
-    pub partials_interval: Option<Duration>,
-    /// Where raw bytes go; `None` where none are captured.
-    pub captures: Option<Arc<Captures>>,
-}
-
-impl Streams {
-    /// What the streams of worker number `worker` share. Captures nothing.
-    pub(crate) fn new(
-        config: Arc<Config>,
-        plan: Arc<Plan>,
-        pool: Arc<ColumnPool>,
-        jobs: mpsc::Sender<Job>,
-        counters: Arc<Counters>,
-        worker: usize,
-    ) -> Self {
-        let latency = RefCell::default();
-        let partials_interval = config.partials.as_ref().map(|_| config.partials_interval);
-        Streams {
-            config,
-            plan,
-            pool,
-            jobs,
-            counters,
-            worker,
-            latency,
-            partials_interval,
-            captures: None,
-        }
-    }
-
-    /// The worker's own counts.
-    pub(crate) fn tally(&self) -> &WorkerTally {
-        &self.counters.workers[self.worker]
-    }
-
-    /// Notes the latency of packets, beside that of their own stream.
-    fn record_latency(&self, latency: Duration, packets: u64) {
-        self.latency.borrow_mut().record(latency, packets);
-    }
-
-    /// What the worker's timer does at each tick.
-    pub(crate) fn each_tick(&self) {
-        self.tally().merge_packet_latency(&mut self.latency.borrow_mut());
-    }
-}
-
-/// Why a stream ends without its end record having come.
+/// Why a stream ended without its end record.
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// The reason.
@@ -113,7 +47,7 @@ enum Gathered {
 
 /// A record stream.
 pub(crate) struct RecordStream {
-    shared: Rc<Streams>,
+    worker: Rc<Worker>,
     intake: RecordIntake,
     gathered: Gathered,
     /// Set by the aggregation when the connection has too many groups.
@@ -127,7 +61,7 @@ pub(crate) struct RecordStream {
 impl RecordStream {
     /// A new stream, read into a window of `window_bytes`.
     pub(crate) fn start(
-        shared: Rc<Streams>,
+        worker: Rc<Worker>,
         number: u64,
         peer: SocketAddr,
         buffer: BufferKind,
@@ -136,14 +70,14 @@ impl RecordStream {
     ) -> Self {
         let mut received = Received::nothing(number, peer, now);
         received.buffer = buffer;
-        let gathered = match shared.config.aggregate {
+        let gathered = match worker.config.aggregate {
             AggregateMode::Columns => Gathered::Columns(None),
             AggregateMode::TwoPhase => Gathered::Groups(None),
         };
-        let intake = RecordIntake::new(&shared.plan, &shared.config, window_bytes, now);
-        let capture = shared.captures.as_ref().map(|captures| captures.stream(number));
+        let intake = RecordIntake::new(&worker.plan, &worker.config, window_bytes, now);
+        let capture = worker.captures.as_ref().map(|captures| captures.stream(number));
         let (over_groups, batch) = (Arc::default(), None);
-        RecordStream { intake, gathered, over_groups, batch, capture, received, shared }
+        RecordStream { intake, gathered, over_groups, batch, capture, received, worker }
     }
 
     /// The number under which it is reported.
@@ -184,7 +118,7 @@ impl RecordStream {
             // Its state is large, and most engines capture nothing.
             Box::pin(capture.add(came, self.received.started)).await;
         }
-        if let Some(interval) = self.shared.partials_interval {
+        if let Some(interval) = self.worker.partials_interval() {
             // As above.
             Box::pin(self.turn_batch(taken_over, interval)).await;
         }
@@ -200,7 +134,7 @@ impl RecordStream {
             }
         };
         let counts = self.intake.counts();
-        let tally = self.shared.tally();
+        let tally = self.worker.tally();
         tally.records.add(counts.records - before.records);
         tally.packets.add(counts.packets - before.packets);
         if self.intake.ended() && !ended {
@@ -234,7 +168,7 @@ impl RecordStream {
                 self.intake.poll_rows(buffer, set.as_mut().expect("make_room leaves a set"))
             }
             Gathered::Groups(groups) => {
-                let (plan, limit) = (&self.shared.plan, self.shared.config.groups_limit);
+                let (plan, limit) = (&self.worker.plan, self.worker.config.groups_limit);
                 let groups = groups.get_or_insert_with(|| {
                     Box::new(GroupTable::with_limits(plan, limit, FOLD_ROWS_MAX))
                 });
@@ -245,7 +179,7 @@ impl RecordStream {
         let packets = self.intake.counts().packets - packets_before;
         let latency = taken_over.elapsed();
         self.received.latency.record(latency, packets);
-        self.shared.record_latency(latency, packets);
+        self.worker.packet_latency.borrow_mut().record(latency, packets);
         next.map_err(|refused| Failure::of(refused, refused))
     }
 
@@ -259,12 +193,12 @@ impl RecordStream {
             self.hand_over().await;
         }
         if self.over_groups.load(Ordering::Relaxed) {
-            let limit = self.shared.config.groups_limit;
+            let limit = self.worker.config.groups_limit;
             let refused = Refused::Groups { limit };
             return Err(Failure::of(refused, refused));
         }
         if let Gathered::Columns(set @ None) = &mut self.gathered {
-            *set = Some(self.shared.pool.take().await);
+            *set = Some(self.worker.pool.take().await);
         }
         Ok(())
     }
@@ -281,13 +215,13 @@ impl RecordStream {
         let connection = self.received.connection;
         let job = Job::Add { connection, rows, over_groups: Arc::clone(&self.over_groups) };
         // Fails only if the aggregation thread is gone; `report` will log that.
-        let _ = self.shared.jobs.send(job).await;
+        let _ = self.worker.jobs.send(job).await;
     }
 
     /// When the open batch must be closed, even if nothing more arrives; `None` if it is empty or
     /// no partials are written.
     pub(crate) fn batch_ends(&self) -> Option<Instant> {
-        let (batch, interval) = (self.batch.as_ref()?, self.shared.partials_interval?);
+        let (batch, interval) = (self.batch.as_ref()?, self.worker.partials_interval()?);
         (!batch.is_empty(self.intake.counts())).then(|| batch.ends(interval))
     }
 
@@ -310,7 +244,7 @@ impl RecordStream {
         let batch = Box::new(batch.close(&self.intake, latency, now));
         let (connection, over_groups) = (self.received.connection, Arc::clone(&self.over_groups));
         // Fails only if the aggregation thread is gone; `report` will log that.
-        let _ = self.shared.jobs.send(Job::Close { connection, batch, over_groups }).await;
+        let _ = self.worker.jobs.send(Job::Close { connection, batch, over_groups }).await;
     }
 
     /// Ends the stream: hands over its last rows and returns what was received.
@@ -347,21 +281,17 @@ pub(crate) async fn report(jobs: &mpsc::Sender<Job>, received: Received, held: S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::schema::Schema;
+    use crate::config::Config;
 
     /// In both modes, since the aggregation thread may detect too many groups late.
     #[tokio::test]
     async fn a_stream_ends_once_the_aggregation_has_found_too_many_groups() {
         let packet = [&271_u32.to_be_bytes()[..], &[1; 267]].concat();
         for aggregate in [AggregateMode::Columns, AggregateMode::TwoPhase] {
-            let config = Arc::new(Config { aggregate, batch_rows: 1, ..Config::default() });
-            let (jobs, mut work) = mpsc::channel(4);
-            let plan = Plan::new(Schema::built_in());
-            let pool = ColumnPool::new(&plan, 4, 0, config.batch_rows);
-            let streams = Streams::new(config, plan, pool, jobs, Counters::new(1), 0);
+            let config = Config { aggregate, batch_rows: 1, ..Config::default() };
+            let (worker, mut work) = Worker::alone(config);
             let (peer, now) = ("[::1]:9".parse().unwrap(), Instant::now());
-            let mut stream =
-                RecordStream::start(Rc::new(streams), 7, peer, BufferKind::Plain, 4096, now);
+            let mut stream = RecordStream::start(worker, 7, peer, BufferKind::Plain, 4096, now);
             stream.digest(&packet, packet.len(), now).await.unwrap();
             stream.forget_window();
             stream.hand_over().await;

@@ -7,16 +7,16 @@
 
 use super::acceptor::{Acceptor, Door};
 use super::refusal::Refusals;
-use super::worker::{Common, Worker, WorkerError};
+use super::worker::{Common, WorkerError, WorkerThread};
 use crate::config::{
     AGGREGATION_QUEUE, AggregateMode, BATCHES_IN_FLIGHT, Config, ConfigError, INBOX, REPORT_QUEUE,
 };
 use crate::engine::groups::plan::Plan;
-use crate::engine::messages::users::AuthFileError;
 use crate::engine::observe::counters::{Counters, Protocol};
 use crate::runtime::admin::listener as admin;
 use crate::runtime::admin::listener::{AdminHandle, AdminState};
 use crate::runtime::connection::slots::Slots;
+use crate::runtime::host::auth_file::AuthFileError;
 use crate::runtime::host::cores::{self, CoresError};
 use crate::runtime::host::listener::{self, ADMIN, ListenError, MESSAGES, RECORDS};
 use crate::runtime::messages::gate::Gate;
@@ -204,7 +204,7 @@ impl Engine {
             inboxes.push(inbox);
             engine.start_aggregator(core, work, finished.clone(), &common)?;
             let common = common.clone();
-            let worker = Worker { core, index, common, inbox: accepted, jobs, pieces };
+            let worker = WorkerThread { core, index, common, inbox: accepted, jobs, pieces };
             let ready = ready.clone();
             let name = format!("worker-{}", core.id);
             engine.threads.push(spawn(&name, move || worker.run(ready))?);

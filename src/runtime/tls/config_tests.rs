@@ -2,9 +2,8 @@
 //! signals.
 
 use super::*;
-use crate::runtime::tls::test_peer::{
-    CertificateFiles, HOUR, Talk, certificates, client_config, valid,
-};
+use crate::runtime::tls::test_certs::{HOUR, TestCertificates};
+use crate::runtime::tls::test_peer::{CertificateFiles, Talk, client_config};
 use rustls::version::{TLS12, TLS13};
 use std::fs;
 
@@ -23,14 +22,14 @@ fn assert_says(message: &str, parts: &[&str]) {
 
 #[test]
 fn valid_files_are_accepted() {
-    let made = valid();
+    let made = TestCertificates::valid();
     CertificateFiles::of(&made).load();
     CertificateFiles::mutual(&made).load();
 }
 
 #[test]
 fn a_missing_file_is_named_with_the_next_step() {
-    let files = CertificateFiles::mutual(&valid());
+    let files = CertificateFiles::mutual(&TestCertificates::valid());
     let path = files.directory.path().join("none");
     let shown = path.to_str().unwrap();
     let sources = [
@@ -45,7 +44,7 @@ fn a_missing_file_is_named_with_the_next_step() {
 
 #[test]
 fn files_without_a_certificate_or_key_are_refused() {
-    let files = CertificateFiles::mutual(&valid());
+    let files = CertificateFiles::mutual(&TestCertificates::valid());
     let source = &files.source;
     let swapped = TlsSource { cert: source.key.clone(), ..source.clone() };
     assert_says(
@@ -67,9 +66,9 @@ fn files_without_a_certificate_or_key_are_refused() {
 
 #[test]
 fn a_key_of_another_certificate_is_refused() {
-    let made = valid();
+    let made = TestCertificates::valid();
     let files = CertificateFiles::of(&made);
-    fs::write(&files.source.key, &valid().server.key).unwrap();
+    fs::write(&files.source.key, &TestCertificates::valid().server.key).unwrap();
     let (key, cert) = (&files.source.key, &files.source.cert);
     let parts =
         [key.to_str().unwrap(), cert.to_str().unwrap(), "does not match", "issued together"];
@@ -78,7 +77,7 @@ fn a_key_of_another_certificate_is_refused() {
 
 #[test]
 fn damaged_files_are_refused() {
-    let made = valid();
+    let made = TestCertificates::valid();
     let files = CertificateFiles::of(&made);
     let certificate = &made.server.certificate;
     let cut = &certificate[..certificate.len() - 30];
@@ -99,14 +98,14 @@ fn damaged_files_are_refused() {
 }
 
 /// Whether a new connection of a client that trusts `made` succeeds.
-fn connects(certificates: &Certificates, made: &crate::runtime::tls::certs::Generated) -> bool {
+fn connects(certificates: &Certificates, made: &TestCertificates) -> bool {
     let config = client_config(made, &TLS13, None);
     Talk::between(certificates.current(), config).handshake().is_ok()
 }
 
 #[test]
 fn after_a_reload_new_connections_get_the_new_certificate_and_old_ones_continue() {
-    let (old, new) = (valid(), valid());
+    let (old, new) = (TestCertificates::valid(), TestCertificates::valid());
     let files = CertificateFiles::of(&old);
     let certificates = files.load();
     let mut talk = Talk::between(certificates.current(), client_config(&old, &TLS13, None));
@@ -123,10 +122,10 @@ fn after_a_reload_new_connections_get_the_new_certificate_and_old_ones_continue(
 
 #[test]
 fn a_failed_reload_keeps_the_previous_configuration() {
-    let made = valid();
+    let made = TestCertificates::valid();
     let files = CertificateFiles::of(&made);
     let certificates = files.load();
-    fs::write(&files.source.key, &valid().server.key).unwrap();
+    fs::write(&files.source.key, &TestCertificates::valid().server.key).unwrap();
     assert!(matches!(certificates.reload(), Err(TlsConfigError::Mismatch { .. })));
     fs::remove_file(&files.source.cert).unwrap();
     assert!(matches!(certificates.reload(), Err(TlsConfigError::Read { .. })));
@@ -137,7 +136,7 @@ fn a_failed_reload_keeps_the_previous_configuration() {
 
 #[test]
 fn connections_are_accepted_while_certificates_are_reloaded() {
-    let made = valid();
+    let made = TestCertificates::valid();
     let files = CertificateFiles::of(&made);
     let certificates = files.load();
     std::thread::scope(|scope| {
@@ -149,7 +148,7 @@ fn connections_are_accepted_while_certificates_are_reloaded() {
 #[test]
 fn no_session_outlives_a_reload() {
     for version in [&TLS12, &TLS13] {
-        let made = valid();
+        let made = TestCertificates::valid();
         let files = CertificateFiles::of(&made);
         let certificates = files.load();
         let config = Arc::new(client_config(&made, version, None));
@@ -170,7 +169,7 @@ fn the_dates_of_the_certificate_are_checked() {
     let now = SystemTime::now();
     let day = 24 * HOUR;
     let judged = |not_before, not_after| {
-        CertificateFiles::of(&certificates(not_before, not_after)).load().validity(now)
+        CertificateFiles::of(&TestCertificates::between(not_before, not_after)).load().validity(now)
     };
     assert_eq!(judged(now - HOUR, now + 8 * day), Validity::Valid);
     assert_eq!(judged(now - HOUR, now + 6 * day), Validity::EndsSoon);

@@ -2,9 +2,8 @@
 //! and peers that misbehave. No sockets.
 
 use super::*;
-use crate::runtime::tls::test_peer::{
-    CertificateFiles, HOUR, Talk, certificates, client_config, valid,
-};
+use crate::runtime::tls::test_certs::{HOUR, TestCertificates};
+use crate::runtime::tls::test_peer::{CertificateFiles, Talk, client_config};
 use proptest::prelude::*;
 use rustls::crypto::cipher::{Iv, MessageEncrypter, OutboundChunks, OutboundPlainMessage};
 use rustls::version::{TLS12, TLS13};
@@ -25,7 +24,7 @@ fn pattern(bytes: usize) -> Vec<u8> {
 #[test]
 fn a_handshake_and_an_exchange_work_byte_by_byte() {
     for version in VERSIONS {
-        let made = valid();
+        let made = TestCertificates::valid();
         let config = client_config(&made, version, None);
         let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
         talk.piece = 1;
@@ -43,7 +42,7 @@ fn a_handshake_and_an_exchange_work_byte_by_byte() {
 
 #[test]
 fn the_peer_is_described_once_it_is_known() {
-    let made = valid();
+    let made = TestCertificates::valid();
     for (version, name) in [(&TLS12, "1.2"), (&TLS13, "1.3")] {
         let config = client_config(&made, version, None);
         let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
@@ -185,7 +184,7 @@ fn the_buffer_stays_large_while_reads_fill_it() {
 
 #[test]
 fn a_peer_without_tls_is_recognised_and_gets_an_alert() {
-    let made = valid();
+    let made = TestCertificates::valid();
     let config = CertificateFiles::of(&made).load().current();
     let talks =
         ["GET / HTTP/1.1\r\n\r\n", "\0\0\0\x10hello, world", "PUBLISH", "\x16\x09\x09\0\x05"];
@@ -203,7 +202,7 @@ fn a_peer_without_tls_is_recognised_and_gets_an_alert() {
 
 #[test]
 fn a_client_of_tls_1_1_is_refused_with_an_alert() {
-    let made = valid();
+    let made = TestCertificates::valid();
     let config = client_config(&made, &TLS13, None);
     let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
     // Version 3.2, a random, no session, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, no compression.
@@ -218,18 +217,18 @@ fn a_client_of_tls_1_1_is_refused_with_an_alert() {
 
 #[test]
 fn a_client_certificate_is_required_and_verified() {
-    let (made, foreign) = (valid(), valid());
+    let (made, foreign) = (TestCertificates::valid(), TestCertificates::valid());
     let certificates = CertificateFiles::mutual(&made).load();
     for version in VERSIONS {
         let talk =
             |pair| Talk::between(certificates.current(), client_config(&made, version, pair));
 
-        let mut right = talk(made.client.as_ref());
+        let mut right = talk(Some(&made.client));
         right.handshake().unwrap();
         assert!(right.server.peer().certificate);
 
-        let wrong = [(None, "no certificates"), (foreign.client.as_ref(), "invalid peer")];
-        // A server's certificate is not valid for a client.
+        let wrong = [(None, "no certificates"), (Some(&foreign.client), "invalid peer")];
+        // A server's certificate is not for clients.
         let wrong = wrong.into_iter().chain([(Some(&made.server), "invalid peer")]);
         for (pair, cause) in wrong {
             let mut talk = talk(pair);
@@ -246,8 +245,8 @@ fn a_client_certificate_is_required_and_verified() {
 #[test]
 fn a_client_that_does_not_trust_the_server_says_why() {
     let now = SystemTime::now();
-    let (made, foreign) = (valid(), valid());
-    let expired = certificates(now - 2 * HOUR, now - HOUR);
+    let (made, foreign) = (TestCertificates::valid(), TestCertificates::valid());
+    let expired = TestCertificates::between(now - 2 * HOUR, now - HOUR);
     for version in VERSIONS {
         let refused = |server, trusted| {
             let config = client_config(trusted, version, None);
@@ -304,7 +303,7 @@ fn close_notify_is_sent_once_and_ends_the_connection() {
 
 #[test]
 fn nothing_can_be_sent_before_the_handshake_is_complete() {
-    let made = valid();
+    let made = TestCertificates::valid();
     let config = client_config(&made, &TLS13, None);
     let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
     assert!(matches!(talk.server.encrypt(b"x", &mut talk.out), Err(TlsError::NotOpen)));
@@ -323,10 +322,10 @@ fn nothing_can_be_sent_before_the_handshake_is_complete() {
 /// The client's certificate comes in many small records, and each record in pieces.
 #[test]
 fn a_handshake_in_small_fragments_can_be_aborted_at_any_point() {
-    let made = valid();
+    let made = TestCertificates::valid();
     let certificates = CertificateFiles::mutual(&made).load();
     for version in VERSIONS {
-        let mut config = client_config(&made, version, made.client.as_ref());
+        let mut config = client_config(&made, version, Some(&made.client));
         config.max_fragment_size = Some(64);
         config.resumption = rustls::client::Resumption::disabled();
         let config = Arc::new(config);
@@ -356,7 +355,7 @@ fn a_handshake_in_small_fragments_can_be_aborted_at_any_point() {
 #[test]
 fn sessions_are_resumed() {
     for version in VERSIONS {
-        let made = valid();
+        let made = TestCertificates::valid();
         let certificates = CertificateFiles::of(&made).load();
         let config = Arc::new(client_config(&made, version, None));
         for resumed in [false, true, true] {
@@ -408,7 +407,7 @@ impl Forger {
 }
 
 fn forged() -> (Forger, Tls) {
-    let made = valid();
+    let made = TestCertificates::valid();
     let mut config = client_config(&made, &TLS13, None);
     config.enable_secret_extraction = true;
     let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
@@ -460,7 +459,7 @@ fn a_peer_that_floods_with_key_updates_is_cut() {
 
 #[test]
 fn an_endless_handshake_message_is_cut() {
-    let made = valid();
+    let made = TestCertificates::valid();
     let config = client_config(&made, &TLS13, None);
     let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
     let mut pieces = vec![22, 3, 1, 0, 4, 1, 0, 0xff, 0xff];
@@ -491,7 +490,7 @@ fn a_damaged_record_ends_the_connection_with_an_alert() {
 
 #[test]
 fn a_hello_with_any_byte_flipped_does_no_harm() {
-    let made = valid();
+    let made = TestCertificates::valid();
     let server = CertificateFiles::of(&made).load().current();
     let mut talk = Talk::between(Arc::clone(&server), client_config(&made, &TLS13, None));
     let hello = talk.client_bytes();
@@ -512,7 +511,7 @@ proptest! {
         like_tls in any::<bool>(),
         piece in 1_usize..100,
     ) {
-        let made = valid();
+        let made = TestCertificates::valid();
         let config = client_config(&made, &TLS13, None);
         let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
         talk.piece = piece;

@@ -1,9 +1,9 @@
-//! A TLS peer for unit tests: trial certificates in files, and a client that talks to a [`Tls`] in
-//! memory, in pieces of any size. No sockets and no threads.
+//! The other side of TLS for unit tests: certificates in files, and a client that talks to a
+//! `Tls` in memory, in pieces of any size. No socket and no thread.
 
-use super::certs::{CertSpec, Generated, Pair, generate};
 use super::config::{Certificates, TlsSource};
 use super::session::{Tls, TlsError, TlsProgress};
+use super::test_certs::{TestCertificates, TestPair};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -12,31 +12,16 @@ use rustls::{
 };
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
-pub(crate) const HOUR: Duration = Duration::from_secs(3600);
-
-/// Certificates for `localhost` and for a client, valid from an hour ago until in an hour.
-pub(crate) fn valid() -> Generated {
-    let now = SystemTime::now();
-    certificates(now - HOUR, now + HOUR)
-}
-
-pub(crate) fn certificates(not_before: SystemTime, not_after: SystemTime) -> Generated {
-    let hosts = vec!["localhost".to_owned()];
-    let client = Some("ann".to_owned());
-    generate(&CertSpec { hosts, client, not_before, not_after }).expect("certificates")
-}
-
-/// The files of a server, in a temporary directory.
+/// The files of a server, in a directory of their own.
 pub(crate) struct CertificateFiles {
     pub directory: TempDir,
     pub source: TlsSource,
 }
 
 impl CertificateFiles {
-    pub(crate) fn of(made: &Generated) -> Self {
+    pub(crate) fn of(made: &TestCertificates) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let source = TlsSource {
             cert: directory.path().join("server.crt"),
@@ -48,14 +33,14 @@ impl CertificateFiles {
         files
     }
 
-    /// Accepts only clients with a certificate of the same authority.
-    pub(crate) fn mutual(made: &Generated) -> Self {
+    /// Lets in clients of the same authority only.
+    pub(crate) fn mutual(made: &TestCertificates) -> Self {
         let mut files = CertificateFiles::of(made);
         files.source.client_ca = Some(files.directory.path().join("ca.crt"));
         files
     }
 
-    pub(crate) fn write(&self, made: &Generated) {
+    pub(crate) fn write(&self, made: &TestCertificates) {
         let path = |name: &str| self.directory.path().join(name);
         std::fs::write(path("ca.crt"), &made.ca.certificate).expect("written");
         std::fs::write(path("server.crt"), &made.server.certificate).expect("written");
@@ -69,9 +54,9 @@ impl CertificateFiles {
 
 /// A client that trusts the authority of `made`, with the certificate of `pair` if any.
 pub(crate) fn client_config(
-    made: &Generated,
+    made: &TestCertificates,
     version: &'static SupportedProtocolVersion,
-    pair: Option<&Pair>,
+    pair: Option<&TestPair>,
 ) -> ClientConfig {
     let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM");
     let mut roots = RootCertStore::empty();
@@ -117,7 +102,7 @@ impl Talk {
 
     /// Both with valid certificates, after the handshake.
     pub(crate) fn open(version: &'static SupportedProtocolVersion) -> Self {
-        let made = valid();
+        let made = TestCertificates::valid();
         let config = client_config(&made, version, None);
         let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
         talk.handshake().expect("a handshake");
