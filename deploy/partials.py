@@ -10,7 +10,7 @@ import math
 import struct
 import tomllib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TextIO
 
@@ -36,8 +36,24 @@ I64_MIN: Final = -(2**63)
 I64_MAX: Final = 2**63 - 1
 
 
+EXIT_OK: Final = 0
+EXIT_FILES_MISSING: Final = 1
+EXIT_USAGE: Final = 2
+
+# Lines about missing files that are printed before the rest of them is only counted.
+LINES_SHOWN: Final = 10
+
+
 class PartialsError(Exception):
-    """Partials that cannot be merged; the text names cause and next step."""
+    """Partials that cannot be merged as asked; the text names cause and next step."""
+
+    exit_code: int = EXIT_USAGE
+
+
+class DamagedPartialsError(PartialsError):
+    """A file that cannot be read, or is not what `serve --partials` writes."""
+
+    exit_code = EXIT_FILES_MISSING
 
 
 # ---- the schema ----------------------------------------------------------------------------------
@@ -207,14 +223,18 @@ class Histogram:
     def decode(cls, encoded: bytes) -> Histogram:
         """Reads encoding V2, uncompressed, as in the column `latency_v2`."""
         if len(encoded) < _HEADER.size:
-            raise PartialsError(f"latency_v2: {len(encoded)} bytes, its header alone has 40")
+            raise DamagedPartialsError(f"latency_v2: {len(encoded)} bytes, its header alone has 40")
         cookie, length, offset, digits, lowest, highest, _ = _HEADER.unpack_from(encoded)
         if cookie != _COOKIE:
-            raise PartialsError(f"latency_v2: begins with {cookie:#010x}, not {_COOKIE:#010x}")
+            raise DamagedPartialsError(
+                f"latency_v2: begins with {cookie:#010x}, not {_COOKIE:#010x}"
+            )
         if offset != 0 or not 0 <= digits <= 5 or lowest < 1:
-            raise PartialsError("latency_v2: a histogram of another kind than ringest writes")
+            raise DamagedPartialsError(
+                "latency_v2: a histogram of another kind than ringest writes"
+            )
         if len(encoded) != _HEADER.size + length:
-            raise PartialsError(
+            raise DamagedPartialsError(
                 f"latency_v2: {len(encoded) - _HEADER.size} bytes of counts, header says {length}"
             )
         return cls(lowest, highest, digits, Counter(_counts(encoded, _HEADER.size)))
@@ -302,7 +322,7 @@ def _long_number(encoded: bytes, start: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << (7 * place)
         if byte < 0x80:
             return number, start + place + 1
-    raise PartialsError("latency_v2: ends within a count")
+    raise DamagedPartialsError("latency_v2: ends within a count")
 
 
 def merged_latency(encoded: Iterable[bytes | None]) -> Histogram | None:
@@ -347,12 +367,44 @@ def summary_line(summary: dict[str, Any]) -> str:
     )
 
 
-def disagreement(counted: int, said: int) -> str:
-    """What to say where the two kinds of files do not tell of the same records."""
-    return (
-        f"merge.py: {GROUPS_FILES} have {counted} records, {STREAM_FILES} tell of {said}: files "
-        "are missing, or a node was killed between the two files of a batch; the groups count"
-    )
+@dataclass(frozen=True)
+class MissingFiles:
+    """Which batches lack a file, as `ringest merge` finds it out."""
+
+    # (node, connection, batches missing, batches there should be)
+    gaps: Sequence[tuple[str, str, int, int]]
+    # (node, connection, batch, records in groups, records that its row tells of)
+    differing: Sequence[tuple[str, str, int, int, int]]
+    # (node, connection, batch) with groups and without a row: a killed node leaves these
+    unsaid: Sequence[tuple[str, str, int]]
+
+    def report(self, out: TextIO) -> int:
+        """Prints a line for each; returns the exit code."""
+        for node, connection, batch in self.unsaid[:LINES_SHOWN]:
+            where = f"batch {batch} of stream {connection} of {node}"
+            print(f"merge.py: {where} has groups and no .stream.parquet", file=out)
+        faults = [
+            f"stream {connection} of {node} lacks {missing} of {total} batches"
+            for node, connection, missing, total in self.gaps
+        ]
+        faults += [
+            f"batch {batch} of stream {connection} of {node} has groups of {grouped} records, "
+            f"it had {said}"
+            for node, connection, batch, grouped, said in self.differing
+        ]
+        for fault in faults[:LINES_SHOWN]:
+            print(f"merge.py: {fault}", file=out)
+        for lines in (self.unsaid, faults):
+            if len(lines) > LINES_SHOWN:
+                print(f"merge.py: and {len(lines) - LINES_SHOWN} more of this kind", file=out)
+        if not faults:
+            return EXIT_OK
+        print(
+            "merge.py: the result is not all that was received: look for the files where they "
+            "were written",
+            file=out,
+        )
+        return EXIT_FILES_MISSING
 
 
 def write_ndjson(

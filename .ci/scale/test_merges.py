@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from datasets import (
     make_streams,
     write,
 )
-from engines import DUCKDB, ROOT, merged_by, run
+from engines import DUCKDB, ROOT, TIMEOUT_S, command, environment, merged_by, run
 from histograms import summary_us
 
 SEEDS = range(6)
@@ -163,7 +164,7 @@ def test_the_template_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_packed_partials_are_merged_as_the_files_were(tmp_path: Path) -> None:
-    """What docs/SCALE-OUT.md says about many small files."""
+    """What docs/operating/partials.md says about many small files."""
     import duckdb
 
     streams = make_streams(DEFAULT, random.Random(4), nodes=2, connections=6)
@@ -187,14 +188,13 @@ def refusal(*arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, str(DUCKDB), *arguments], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1, done
+    assert done.returncode == 2, done
     return done.stderr
 
 
 def test_refusals_name_the_cause(tmp_path: Path) -> None:
     assert "name directories that `serve --partials` wrote" in refusal(str(tmp_path))
     (tmp_path / "schema.toml").write_text(DEFAULT.toml())
-    assert "no *.groups.parquet" in refusal(str(tmp_path))
     streams = make_streams(DEFAULT, random.Random(1), nodes=2, connections=2)
     one, other = map(str, write(DEFAULT, streams, tmp_path / "nodes"))
     assert "no key of these partials; keys are A, E" in refusal(one, "--by", "B")
@@ -204,6 +204,71 @@ def test_refusals_name_the_cause(tmp_path: Path) -> None:
     assert "no TOML" in refusal(other)
     (Path(other) / "schema.toml").write_text('[result]\nby = ["A"]\n')
     assert "'field' is missing" in refusal(other) or "field is missing" in refusal(other)
+
+
+# ---- files that are missing ----------------------------------------------------------------------
+
+
+MERGES = [
+    pytest.param("ringest", marks=pytest.mark.engine),
+    "duckdb",
+    pytest.param("spark", marks=pytest.mark.spark),
+]
+
+
+def ended(engine: str, directory: Path) -> tuple[int, list[Any], str]:
+    """Exit code, groups and stderr of a merge."""
+    arguments = [*command(engine), str(directory), "--format", "ndjson"]
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment(), check=False
+    )
+    groups = json.loads(done.stdout)["groups"] if done.stdout else None
+    return done.returncode, groups, done.stderr
+
+
+@pytest.mark.parametrize("engine", MERGES)
+def test_all_merges_end_alike_where_files_are_missing(engine: str, tmp_path: Path) -> None:
+    (tmp_path / "schema.toml").write_text(DEFAULT.toml())
+    code, groups, said = ended(engine, tmp_path)
+    assert (code, groups) == (0, []) and "no partials so far" in said
+
+    stream = next(
+        one
+        for one in make_streams(DEFAULT, random.Random(7), nodes=1, connections=8)
+        if len(one.batches) > 2 and all(records for _, records in one.batches)
+    )
+    (directory,) = write(DEFAULT, [stream], tmp_path / "nodes")
+    assert ended(engine, directory)[0] == 0
+
+    def take(*names: str) -> None:
+        for name in names:
+            (file,) = directory.glob(name)
+            file.rename(file.with_suffix(".gone"))
+
+    def give_back() -> None:
+        for file in directory.glob("*.gone"):
+            file.rename(file.with_suffix(".parquet"))
+
+    take("*-000000.stream.parquet")
+    code, _, said = ended(engine, directory)
+    assert code == 0 and "has groups and no .stream.parquet" in said
+    take("*-000000.groups.parquet")
+    code, _, said = ended(engine, directory)
+    assert code == 1 and f"lacks 1 of {len(stream.batches)} batches" in said
+    give_back()
+    take("*-000001.groups.parquet")
+    code, _, said = ended(engine, directory)
+    assert code == 1 and "has groups of 0 records, it had" in said
+
+
+@pytest.mark.parametrize("engine", MERGES)
+def test_all_merges_end_alike_where_a_file_is_cut_off(engine: str, tmp_path: Path) -> None:
+    streams = make_streams(DEFAULT, random.Random(7), nodes=1, connections=1)
+    (directory,) = write(DEFAULT, streams, tmp_path)
+    file = sorted(directory.glob("*.groups.parquet"))[0]
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    code, groups, said = ended(engine, directory)
+    assert (code, groups) == (1, None) and "Traceback" not in said, said
 
 
 def test_names_that_differ_in_case_are_refused_by_duckdb(tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 
     python3 deploy/duckdb/merge.py DIR…                                   # shows the result
     python3 deploy/duckdb/merge.py DIR… --output result.parquet           # or .csv
-    python3 deploy/duckdb/merge.py DIR… --format ndjson                   # as `ringest merge`
+    python3 deploy/duckdb/merge.py DIR… --format ndjson                   # one object on one line
     python3 deploy/duckdb/merge.py --schema schema.toml --sql > merge.sql # the SQL alone
 
 `pip install duckdb`; Python 3.11 or later. The SQL is plain: merge.sql beside this file is what
-`--sql` writes for the built-in schema. docs/SCALE-OUT.md says what partials are.
+`--sql` writes for the built-in schema. Exit codes are those of `ringest merge`.
+docs/operating/partials.md says what partials are.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,12 +249,11 @@ def main() -> int:
         if options.sql:
             schema = read_schema(options)
             print(template(schema, by_of(options, schema), options.complete_only), end="")
-        else:
-            run(options)
+            return partials.EXIT_OK
+        return run(options)
     except PartialsError as error:
         print(f"merge.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return error.exit_code
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -296,59 +296,121 @@ def read_schema(options: argparse.Namespace) -> Schema:
         ) from error
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> int:
     import duckdb
 
     schema = read_schema(options)
+    by = by_of(options, schema)
+    sql = merge_sql(schema, by, options.complete_only)
     database = duckdb.connect()
     for setting, value in (("memory_limit", options.memory), ("threads", options.threads)):
         if value is not None:
             database.execute(f"SET {setting} = '{value}'")
     try:
-        database.execute("SET VARIABLE groups = ?", [patterns(options, partials.GROUPS_FILES)])
-        database.execute("SET VARIABLE streams = ?", [patterns(options, partials.STREAM_FILES)])
-        database.execute(merge_sql(schema, by_of(options, schema), options.complete_only))
-        database.execute("CREATE TEMP TABLE result AS FROM merged")
-        summary = summarize(database, options.complete_only)
+        some_said = read_streams(database, options)
+        groups = patterns(options, partials.GROUPS_FILES)
+        if groups and (some_said or not options.complete_only):
+            database.execute("SET VARIABLE groups = ?", [groups])
+            database.execute(sql)
+            database.execute("CREATE TEMP TABLE result AS FROM merged")
+            of_these = " SEMI JOIN streams_once USING (node, connection)"
+            database.execute(
+                "CREATE TEMP VIEW rows_of_files AS FROM read_parquet(getvariable('groups'))"
+                + (of_these if options.complete_only else "")
+            )
+        else:
+            columns = [(key.name, key.type) for key in by]
+            columns += [(one.name, one.type) for one in schema.aggregates]
+            database.execute(f"CREATE TEMP TABLE result ({definitions(columns)})")
+            keys = definitions((key.name, key.type) for key in schema.keys)
+            database.execute(f"CREATE TEMP TABLE rows_of_files ({ROW_COLUMNS}, {keys})")
+        summary = summarize(database)
+        missing = find_missing(database, schema, summary["records"])
         if options.output:
             write(database, options, schema)
         show(database, summary, options)
     except duckdb.Error as error:
-        raise PartialsError(f"DuckDB: {error}") from error
+        raise partials.DamagedPartialsError(f"DuckDB: {error}") from error
+    return missing.report(sys.stderr)
+
+
+ROW_COLUMNS = "node VARCHAR, connection VARCHAR, batch UINTEGER, count UBIGINT"
+
+
+def definitions(columns: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{quoted(name)} {TYPES[kind]}" for name, kind in columns)
+
+
+def read_streams(database: duckdb.DuckDBPyConnection, options: argparse.Namespace) -> bool:
+    """The rows about batches, one copy of each, as a table; whether there is a file of them."""
+    streams = patterns(options, partials.STREAM_FILES)
+    if not streams:
+        database.execute(
+            "CREATE TEMP TABLE streams_once (node VARCHAR, connection VARCHAR, batch UINTEGER,"
+            " records UBIGINT, latency_v2 BLOB)"
+        )
+        return False
+    database.execute("SET VARIABLE streams = ?", [streams])
+    complete = f" SEMI JOIN ({complete_streams()}) USING (node, connection)"
+    database.execute(
+        "CREATE TEMP TABLE streams_once AS SELECT DISTINCT ON (node, connection, batch) *"
+        " FROM read_parquet(getvariable('streams'))" + (complete if options.complete_only else "")
+    )
+    return True
 
 
 def patterns(options: argparse.Namespace, pattern: str) -> list[str]:
     """A pattern for each directory that has such files; DuckDB refuses one that matches none."""
-    found = [
+    directories = list(map(Path, options.directories))
+    for directory in directories:
+        if pattern == partials.GROUPS_FILES and not any(directory.glob("*.parquet")):
+            print(f"merge.py: {directory} has no partials so far", file=sys.stderr)
+    return [
         str(directory / pattern)
-        for directory in map(Path, options.directories)
+        for directory in directories
         if next(directory.glob(pattern), None) is not None
     ]
-    if not found:
-        raise PartialsError(
-            f"no {pattern} in {', '.join(options.directories)}: no stream has had a batch yet, or "
-            "this is not what `serve --partials` wrote"
-        )
-    return found
 
 
-def summarize(database: duckdb.DuckDBPyConnection, complete_only: bool) -> dict[str, Any]:
+def summarize(database: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """What was merged, and the latency of all its packets."""
-    complete = f" SEMI JOIN ({complete_streams()}) USING (node, connection)"
     database.execute(
-        "CREATE TEMP TABLE streams_once AS SELECT DISTINCT ON (node, connection, batch) *"
-        " FROM read_parquet(getvariable('streams'))" + (complete if complete_only else "")
+        "CREATE TEMP TABLE batches AS SELECT DISTINCT node, connection, batch FROM rows_of_files"
+        " UNION SELECT node, connection, batch FROM streams_once"
     )
-    nodes, connections, batches, said, counted = database.execute(
+    nodes, connections, batches, counted = database.execute(
         "SELECT count(DISTINCT node), count(DISTINCT row(node, connection)), count(*),"
-        " coalesce(sum(records), 0), (SELECT coalesce(sum(count), 0) FROM result)"
-        " FROM streams_once"
+        " (SELECT coalesce(sum(count), 0) FROM result) FROM batches"
     ).fetchall()[0]
-    if said != counted:
-        print(partials.disagreement(counted, said), file=sys.stderr)
     rows = database.execute("SELECT latency_v2 FROM streams_once").fetchall()
     latency = partials.merged_latency(row[0] for row in rows)
     return partials.summary(nodes, connections, batches, counted, latency)
+
+
+def find_missing(
+    database: duckdb.DuckDBPyConnection, schema: Schema, counted: int
+) -> partials.MissingFiles:
+    """Batches of which a file is missing. Rows are added up by batch only where the sums differ."""
+    gaps = database.execute(
+        "SELECT node, connection, max(batch) + 1 - count(*) AS missing, max(batch) + 1"
+        " FROM batches GROUP BY node, connection HAVING missing > 0 ORDER BY ALL"
+    ).fetchall()
+    unsaid = database.execute(
+        "SELECT node, connection, batch FROM batches"
+        " ANTI JOIN streams_once USING (node, connection, batch) ORDER BY ALL"
+    ).fetchall()
+    said = database.execute("SELECT coalesce(sum(records), 0) FROM streams_once").fetchall()[0][0]
+    if said == counted and not unsaid:
+        return partials.MissingFiles(gaps, [], unsaid)
+    identity = names([*partials.IDENTITY, *(key.name for key in schema.keys)])
+    differing = database.execute(
+        f"WITH rows AS (SELECT DISTINCT ON ({identity}) * FROM rows_of_files), grouped AS"
+        " (SELECT node, connection, batch, sum(count) AS records FROM rows GROUP BY ALL)"
+        " SELECT node, connection, batch, coalesce(grouped.records, 0) AS counted,"
+        " streams_once.records AS said FROM streams_once"
+        " LEFT JOIN grouped USING (node, connection, batch) WHERE counted <> said ORDER BY ALL"
+    ).fetchall()
+    return partials.MissingFiles(gaps, differing, unsaid)
 
 
 def write(database: duckdb.DuckDBPyConnection, options: argparse.Namespace, schema: Schema) -> None:

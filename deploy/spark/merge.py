@@ -3,11 +3,12 @@
 
     spark-submit deploy/spark/merge.py DIR… --output s3a://bucket/result
     python3 deploy/spark/merge.py DIR… --master 'local[2]'                # without a cluster
-    python3 deploy/spark/merge.py DIR… --format ndjson                    # as `ringest merge`
+    python3 deploy/spark/merge.py DIR… --format ndjson                    # one object on one line
 
 A DIR is whatever Spark can list: a local path, nfs, hdfs://, s3a://, gs://. Needs pyspark 4 and
 Java 17 or 21; Python 3.11 or later on the driver and on the executors. partials.py must lie in the
-directory above, or come with `--py-files`. docs/SCALE-OUT.md says what partials are.
+directory above, or come with `--py-files`. Exit codes are those of `ringest merge`.
+docs/operating/partials.md says what partials are.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 # With --py-files it is found as it is.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 import partials
-from partials import Aggregate, Field, PartialsError, Schema
+from partials import Aggregate, DamagedPartialsError, Field, PartialsError, Schema
 
 # As Spark reads the same types from Parquet. It has no unsigned ones: each is the next wider.
 TYPES = {
@@ -165,18 +168,14 @@ def quoted(name: str) -> str:
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def read_files(spark: SparkSession, directories: Sequence[str], pattern: str) -> DataFrame:
-    from pyspark.errors import AnalysisException
-
+def read_files(spark: SparkSession, directories: Sequence[str], pattern: str) -> DataFrame | None:
+    """All files that match; `None` where there are none."""
     try:
         return spark.read.option("pathGlobFilter", pattern).parquet(*directories)
     except AnalysisException as error:
         if error.getCondition() == "UNABLE_TO_INFER_SCHEMA":
-            raise PartialsError(
-                f"no {pattern} in {', '.join(directories)}: no stream has had a batch yet, or this "
-                "is not what `serve --partials` wrote"
-            ) from error
-        raise PartialsError(f"cannot read {', '.join(directories)}: {error}") from error
+            return None
+        raise DamagedPartialsError(f"cannot read {', '.join(directories)}: {error}") from error
 
 
 def read_schema(spark: SparkSession, options: argparse.Namespace) -> Schema:
@@ -186,8 +185,6 @@ def read_schema(spark: SparkSession, options: argparse.Namespace) -> Schema:
         if options.schema
         else [f"{directory.rstrip('/')}/schema.toml" for directory in options.directories]
     )
-    from pyspark.errors import PySparkException
-
     try:
         return partials.one_schema(
             (spark.read.text(path, wholetext=True).collect()[0][0], path) for path in paths
@@ -203,7 +200,7 @@ def rows_once(rows: DataFrame, schema: Schema) -> DataFrame:
     """One copy of each row: copies agree in node, connection, batch and keys."""
     missing = [name for name in schema.partial_names if name not in rows.columns]
     if missing:
-        raise PartialsError(
+        raise DamagedPartialsError(
             f"the partials lack {', '.join(missing)}: they were written with another schema"
         )
     keys = [key.name for key in schema.keys]
@@ -251,13 +248,18 @@ def main() -> int:
     spark.conf.set("spark.sql.caseSensitive", True)
     spark.sparkContext.addPyFile(partials.__file__)
     try:
-        run(spark, options)
+        return run(spark, options)
     except PartialsError as error:
         print(f"merge.py: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
+    except (PySparkException, Py4JJavaError) as error:
+        # Where Java says it, the first line is the cause, and the rest is where it happened.
+        java = isinstance(error, Py4JJavaError)
+        said = str(error.java_exception.getMessage() if java else error)
+        print(f"merge.py: Spark: {said.splitlines()[0]}", file=sys.stderr)
+        return partials.EXIT_FILES_MISSING
     finally:
         spark.stop()
-    return 0
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -278,36 +280,92 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(spark: SparkSession, options: argparse.Namespace) -> None:
+# Tables without rows, where there are no files of their kind.
+ROW_COLUMNS = "node string, connection string, batch bigint, `count` bigint"
+STREAM_COLUMNS = (
+    "node string, connection string, batch bigint, final boolean, status string, records bigint, "
+    "latency_v2 binary"
+)
+
+
+def run(spark: SparkSession, options: argparse.Namespace) -> int:
     schema = read_schema(spark, options)
     by = schema.keys_by(options.by.split(",") if options.by is not None else None)
-    rows = rows_once(read_files(spark, options.directories, partials.GROUPS_FILES), schema)
+    files = read_files(spark, options.directories, partials.GROUPS_FILES)
     streams = read_files(spark, options.directories, partials.STREAM_FILES)
+    if files is None and streams is None:
+        print(f"merge.py: {', '.join(options.directories)}: no partials so far", file=sys.stderr)
+    if streams is None:
+        streams = spark.createDataFrame([], STREAM_COLUMNS)
     streams = streams.dropDuplicates(list(partials.IDENTITY))
     if options.complete_only:
         ended = F.broadcast(complete(streams))
-        rows = rows.join(ended, ["node", "connection"], "left_semi")
+        files = files and files.join(ended, ["node", "connection"], "left_semi")
         streams = streams.join(ended, ["node", "connection"], "left_semi")
+    if files is None:
+        rows = files = spark.createDataFrame([], ROW_COLUMNS)
+        result = empty_result(spark, schema, by)
+    else:
+        rows = rows_once(files, schema)
+        result = merged(rows, schema, by)
     # It is looked at twice: for its records, and for itself.
-    result = merged(rows, schema, by).persist()
-    summary = summarize(result, streams.persist(), schema)
+    result.persist()
+    batches = batches_of(files, streams.persist()).persist()
+    summary, agree = summarize(result, batches, streams)
+    missing = find_missing(rows, batches, agree)
     if options.output:
         write(result, by, options)
     show(result, summary, options)
+    return missing.report(sys.stderr)
 
 
-def summarize(result: DataFrame, streams: DataFrame, schema: Schema) -> dict[str, Any]:
-    """What was merged, and the latency of all its packets."""
-    nodes, connections, batches, said = streams.agg(
+def empty_result(spark: SparkSession, schema: Schema, by: Sequence[Field]) -> DataFrame:
+    columns = [(key.name, key.type) for key in by]
+    columns += [(one.name, one.type) for one in schema.aggregates]
+    return spark.createDataFrame(
+        [], ", ".join(f"{quoted(name)} {TYPES[kind]}" for name, kind in columns)
+    )
+
+
+def batches_of(files: DataFrame, streams: DataFrame) -> DataFrame:
+    """Every batch of which there is a file of either kind; `records` is null without its row."""
+    identity = list(partials.IDENTITY)
+    said = streams.select(*identity, "records")
+    return files.select(*identity).distinct().join(said, identity, "full")
+
+
+def summarize(
+    result: DataFrame, batches: DataFrame, streams: DataFrame
+) -> tuple[dict[str, Any], bool]:
+    """What was merged with the latency of all its packets, and whether its rows tell the same."""
+    nodes, connections, count, said, unsaid = batches.agg(
         F.expr("count(distinct node)"),
         F.expr("count(distinct node, connection)"),
         F.expr("count(*)"),
         F.expr("coalesce(sum(records), 0)"),
+        F.expr("count_if(records is null)"),
     ).collect()[0]
     counted = result.agg(F.expr("coalesce(sum(`count`), 0)")).collect()[0][0]
-    if counted != said:
-        print(partials.disagreement(counted, said), file=sys.stderr)
-    return partials.summary(nodes, connections, batches, counted, latency_of(streams))
+    summary = partials.summary(nodes, connections, count, counted, latency_of(streams))
+    return summary, said == counted and not unsaid
+
+
+def find_missing(rows: DataFrame, batches: DataFrame, agree: bool) -> partials.MissingFiles:
+    """Batches of which a file is missing. Rows are added up by batch only where sums differ."""
+    identity = list(partials.IDENTITY)
+    by_stream = batches.groupBy("node", "connection").agg(
+        F.expr("max(batch) + 1 - count(*)").alias("missing"), F.expr("max(batch) + 1").alias("all")
+    )
+    gaps = by_stream.where("missing > 0").orderBy("node", "connection").collect()
+    if agree:
+        return partials.MissingFiles(gaps, [], [])
+    unsaid = batches.where("records is null").select(*identity).orderBy(*identity).collect()
+    grouped = rows.groupBy(*identity).agg(F.expr("sum(`count`)").alias("grouped"))
+    both = batches.join(grouped, identity, "left").select(
+        *identity, F.expr("coalesce(grouped, 0)").alias("counted"), "records"
+    )
+    differing = both.where("counted <> records").orderBy(*identity).collect()
+    return partials.MissingFiles(gaps, differing, unsaid)
 
 
 def write(result: DataFrame, by: Sequence[Field], options: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ pub const PENDING_ROWS: usize = 256 << 10;
 
 /// How often a row of partials is there at the worst moment where Polars groups whole columns: old
 /// rows, new rows, Polars' hash table, the order of the result. Measured from 250,000 to a million
-/// groups of the built-in schema (docs/OPERATIONS.md shows how), rounded up.
+/// groups of the built-in schema (docs/operating/sizing.md shows how), rounded up.
 pub const PARTIAL_ROW_COPIES: usize = 8;
 /// The same where a worker folds rows into groups: partial, Polars' hash table, the order of the
 /// result. Measured from 20,000 to 2.7 million groups, rounded up.
@@ -144,7 +144,7 @@ pub const SMALL_WINDOW_BYTES: usize = 2 << 10;
 /// Receive window of a message connection that sends much: the longest frame, at least.
 pub const MESSAGE_WINDOW_BYTES: usize = 128 << 10;
 /// Bytes of a quiet message connection, without TLS: window, state, its place in tables. Measured
-/// with 10,000 connections (docs/OPERATIONS.md), rounded up.
+/// with 10,000 connections (docs/operating/sizing.md), rounded up.
 pub const MESSAGE_IDLE_BYTES: usize = 8 << 10;
 /// Bytes of a busy one beside that: its large window, and the replies to a window full of the
 /// smallest frames, each refused by the rate limit.
