@@ -1,5 +1,6 @@
 //! Column sets to mergeable partials, partials to one result. The only room that names Polars.
 
+mod column_types;
 mod encode;
 mod grouped;
 mod keys;

@@ -1,9 +1,10 @@
 //! What a batch of a stream leaves for a merge, as two Parquet files: its groups, mergeable, and
 //! one row about itself. Chooses no name, opens no file and merges nothing.
 
-use super::parts::part_type;
+use super::column_types::dtype_of;
 use crate::engine::stream::latency::Latency;
 use crate::wire::schema::Schema;
+use crate::wire::schema::columns::ORIGIN_COLUMNS;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use polars::prelude::*;
 use polars_io::parquet::write::ParquetWriter;
@@ -27,9 +28,6 @@ impl From<PartialFileError> for io::Error {
         }
     }
 }
-
-/// Columns that say which batch a row is of, in order.
-pub(crate) const ORIGIN_COLUMNS: [&str; 4] = ["node", "connection", "batch", "time_us"];
 
 /// Which batch of which stream. Whoever merges keeps one copy of rows that agree in all but the
 /// time, and in the keys.
@@ -64,7 +62,8 @@ pub(crate) struct BatchFacts {
 
 fn origin_columns(origin: &Origin, rows: usize) -> [Column; 4] {
     let Origin { node, connection, batch, time_us } = origin;
-    let [node_name, connection_name, batch_name, time_name] = ORIGIN_COLUMNS.map(PlSmallStr::from);
+    let [node_name, connection_name, batch_name, time_name] =
+        ORIGIN_COLUMNS.map(|(name, _)| name.into());
     let text = |name, value: &str| {
         let scalar = Scalar::new(DataType::String, AnyValue::StringOwned(value.into()));
         Column::new_scalar(name, scalar, rows)
@@ -89,13 +88,8 @@ pub(crate) fn write_groups(
     out: &mut impl Write,
 ) -> Result<(), PartialFileError> {
     let mut columns: Vec<Column> = origin_columns(origin, frame.height()).into();
-    for key in schema.keys() {
-        columns.push(frame.column(&key.name)?.clone());
-    }
-    columns.push(frame.column("count")?.strict_cast(&DataType::UInt64)?);
-    for (field, part) in schema.parts() {
-        let dtype = part_type(schema.fields()[field].kind, part);
-        columns.push(frame.column(&schema.part_name(field, part))?.strict_cast(&dtype)?);
+    for (name, of) in schema.partial_columns().into_iter().skip(columns.len()) {
+        columns.push(frame.column(&name)?.strict_cast(&dtype_of(of))?);
     }
     write(DataFrame::new(frame.height(), columns)?, out)
 }
@@ -233,7 +227,8 @@ mod tests {
             assert_eq!(shown, [&own[..], &rest].concat());
             let names: Vec<&str> =
                 shown.iter().map(|name| name.split(' ').next().unwrap()).collect();
-            assert_eq!(names, schema().partial_names());
+            let columns = schema().partial_columns();
+            assert!(names.into_iter().eq(columns.iter().map(|(name, _)| name)));
             assert_eq!(frame.height(), rows);
         }
         let mut file = Vec::new();

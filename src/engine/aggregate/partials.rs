@@ -10,6 +10,7 @@
 //! Polars blocks, and shares work out to threads of its own. Call this from a plain thread, never
 //! from a worker.
 
+use super::column_types::empty_frame;
 use super::grouped::Grouped;
 use super::keys::{self, key_name, key_names};
 use super::partial_file::{self, Origin, PartialFileError};
@@ -20,6 +21,7 @@ use crate::engine::blocks::paged::SlotWords;
 use crate::engine::decode::texts::Texts;
 use crate::engine::groups::columns::{Column as Numbers, ColumnSet, PartialSet};
 use crate::engine::groups::plan::Plan;
+use crate::wire::schema::columns::{COUNT, ColumnType};
 use polars::prelude::*;
 use std::io::Write;
 use std::sync::Arc;
@@ -208,14 +210,9 @@ impl BatchGroups {
 /// Partials of no group, with their columns.
 fn no_partials(plan: &Plan) -> PolarsResult<DataFrame> {
     let schema = plan.schema();
-    let words = (0..plan.key_words()).map(|word| (key_name(word), DataType::UInt64));
-    let parts = schema.parts().into_iter().map(|(field, part)| {
-        let dtype = parts::part_type(schema.fields()[field].kind, part);
-        (schema.part_name(field, part), dtype)
-    });
-    let columns = words.chain([("count".to_owned(), DataType::UInt64)]).chain(parts);
-    let columns = columns.map(|(name, dtype)| Column::new_empty(name.into(), &dtype));
-    DataFrame::new(0, columns.collect())
+    let words = (0..plan.key_words()).map(|word| (key_name(word), ColumnType::U64));
+    let count = (COUNT.to_owned(), ColumnType::U64);
+    empty_frame(words.chain([count]).chain(schema.part_columns()))
 }
 
 /// A result, and what is missing in it.
@@ -252,7 +249,7 @@ fn group_partials(plan: &Plan, set: &mut PartialSet) -> Result<DataFrame, Aggreg
     let schema = plan.schema();
     let keys = set.keys.iter_mut().enumerate().map(|(word, keys)| lend_word(word, keys));
     let mut lent: Vec<Lent<'_>> = keys.collect();
-    lent.push(lend_vec("count".to_owned(), &mut set.counts));
+    lent.push(lend_vec(COUNT.to_owned(), &mut set.counts));
     for (lane, part) in plan.lanes().iter().zip(&mut set.parts) {
         lent.push(lend(schema.part_name(lane.field, lane.part), part));
     }

@@ -5,7 +5,7 @@ use crate::config::RecordSizes;
 use crate::engine::blocks::paged::SlotForm;
 use crate::engine::blocks::text_tag::TextForm;
 use crate::wire::records::packets::RecordForm;
-use crate::wire::schema::partial::Part;
+use crate::wire::schema::columns::Part;
 use crate::wire::schema::{Endian, Kind, Schema};
 use std::sync::Arc;
 
@@ -75,7 +75,7 @@ pub struct Lane {
     /// Index of the field that it is made of.
     pub field: usize,
     /// What is made of it.
-    pub part: Part,
+    pub(crate) part: Part,
     /// First byte of the field within the record.
     pub offset: usize,
     /// Type of the field.
