@@ -182,7 +182,7 @@ check_stop() {
 # What a user of a profile without io_uring sees: exit code 3, and the cause by its name.
 check_denied_io_uring() {
     echo "a seccomp profile that denies io_uring"
-    python3 - deploy/seccomp-ringest.json >"$scratch/denied.json" <<'EOF'
+    python3 - deploy/docker/seccomp-ringest.json >"$scratch/denied.json" <<'EOF'
 import json, sys
 
 profile = json.load(open(sys.argv[1], encoding="utf-8"))
