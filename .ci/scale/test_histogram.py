@@ -1,4 +1,4 @@
-"""HdrHistogram V2 as deploy/partials.py reads it, against known bytes and another package."""
+"""HdrHistogram V2 as partials.py reads it, against known bytes and another package."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ mod encode;
 mod grouped;
 mod keys;
 pub(crate) mod merge;
+mod merge_plan;
 pub(crate) mod partial_file;
 mod partials;
 pub(crate) mod parts;

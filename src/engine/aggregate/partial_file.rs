@@ -2,12 +2,13 @@
 //! one row about itself. Chooses no name, opens no file and merges nothing.
 
 use super::column_types::dtype_of;
+use super::merge_plan::{MERGE_KEY, merge_plan};
 use crate::engine::stream::latency::Latency;
 use crate::wire::schema::Schema;
 use crate::wire::schema::columns::ORIGIN_COLUMNS;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use polars::prelude::*;
-use polars_io::parquet::write::ParquetWriter;
+use polars_io::parquet::write::{KeyValueMetadata, ParquetWriter};
 use std::io::{self, Write};
 
 /// A file of partials that is not there.
@@ -91,7 +92,8 @@ pub(crate) fn write_groups(
     for (name, of) in schema.partial_columns().into_iter().skip(columns.len()) {
         columns.push(frame.column(&name)?.strict_cast(&dtype_of(of))?);
     }
-    write(DataFrame::new(frame.height(), columns)?, out)
+    let metadata = vec![(MERGE_KEY.to_owned(), merge_plan(schema))];
+    write(DataFrame::new(frame.height(), columns)?, metadata, out)
 }
 
 /// Writes the row about a batch.
@@ -125,11 +127,16 @@ pub(crate) fn write_facts(
         number("bytes", facts.bytes),
         column("latency_v2", AnyValue::BinaryOwned(latency), DataType::Binary),
     ]);
-    write(DataFrame::new(1, columns)?, out)
+    write(DataFrame::new(1, columns)?, Vec::new(), out)
 }
 
-fn write(mut frame: DataFrame, out: &mut impl Write) -> Result<(), PartialFileError> {
-    ParquetWriter::new(out).finish(&mut frame)?;
+fn write(
+    mut frame: DataFrame,
+    metadata: Vec<(String, String)>,
+    out: &mut impl Write,
+) -> Result<(), PartialFileError> {
+    let metadata = (!metadata.is_empty()).then(|| KeyValueMetadata::from_static(metadata));
+    ParquetWriter::new(out).with_key_value_metadata(metadata).finish(&mut frame)?;
     Ok(())
 }
 
@@ -241,6 +248,16 @@ mod tests {
         // It can be merged and finished.
         let merged = parts::merged(&schema(), &frame, ["A", "E", "K"]).unwrap();
         assert_eq!(parts::finish(&schema(), &merged).unwrap().frame.height(), 3);
+    }
+
+    #[test]
+    fn a_file_of_groups_says_how_it_is_merged() {
+        let mut file = Vec::new();
+        write_groups(&schema(), &wide(3), &origin(), &mut file).unwrap();
+        let mut reader = ParquetReader::new(Cursor::new(file));
+        let metadata = reader.get_metadata().unwrap().key_value_metadata().clone().unwrap();
+        let plan = metadata.iter().find(|entry| entry.key == MERGE_KEY).unwrap();
+        assert_eq!(plan.value, Some(merge_plan(&schema())));
     }
 
     #[test]
