@@ -5,7 +5,7 @@ use super::column_types::{Cells, empty_frame};
 use super::value::Value;
 use crate::wire::schema::Schema;
 use crate::wire::schema::columns::ColumnType;
-use polars::prelude::{Column, DataFrame};
+use polars::prelude::{Column, DataFrame, PlSmallStr, Scalar};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use std::sync::Arc;
 
@@ -38,6 +38,15 @@ impl Grouped {
         Grouped { schema, frame }
     }
 
+    /// The same result with columns before the others, for a file.
+    pub(crate) fn with_first(&self, added: &[AddedColumn]) -> Self {
+        let rows = self.len();
+        let mut columns: Vec<Column> = added.iter().map(|added| added.column(rows)).collect();
+        columns.extend(self.frame.columns().iter().cloned());
+        let frame = DataFrame::new(rows, columns).expect("the caller has compared the names");
+        Grouped { schema: Arc::clone(&self.schema), frame }
+    }
+
     /// What it is a result of.
     pub fn schema(&self) -> &Arc<Schema> {
         &self.schema
@@ -61,6 +70,25 @@ impl Grouped {
     /// Its columns in their order.
     pub fn columns(&self) -> Vec<GroupColumn<'_>> {
         self.frame.columns().iter().map(GroupColumn::of).collect()
+    }
+}
+
+/// A column that a file has before those of the schema: a name, and the value of all rows.
+#[derive(Clone, Debug)]
+pub(crate) enum AddedColumn {
+    /// A u64.
+    Number(&'static str, u64),
+    /// A text.
+    Text(&'static str, String),
+}
+
+impl AddedColumn {
+    fn column(&self, rows: usize) -> Column {
+        let (name, scalar) = match self {
+            AddedColumn::Number(name, number) => (name, Scalar::from(*number)),
+            AddedColumn::Text(name, text) => (name, Scalar::from(PlSmallStr::from_str(text))),
+        };
+        Column::new_scalar(PlSmallStr::from_static(name), scalar, rows)
     }
 }
 

@@ -15,7 +15,7 @@ mod value;
 #[cfg(test)]
 pub(crate) use encode::tests::of_every_type;
 pub use grouped::Grouped;
-pub(crate) use grouped::{GroupColumn, GroupRow};
+pub(crate) use grouped::{AddedColumn, GroupColumn, GroupRow};
 pub(crate) use partials::{AggregateError, BatchGroups, FinishedGroups};
 pub use partials::{GroupAggregate, create_pool};
 pub use value::Value;
