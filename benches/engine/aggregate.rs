@@ -7,7 +7,7 @@ use super::schemas::{Shape, run_of};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use ringest::internals::{
     ColumnSet, Config, Decoder, FOLD_ROWS, FOLD_ROWS_MAX, GroupAggregate, GroupTable, Grouped,
-    PartialSet, Plan, Value,
+    Plan, Value,
 };
 use ringest::schema::{Function, Kind};
 use std::collections::BTreeMap;
@@ -99,8 +99,7 @@ impl Fold for TwoPhase {
 
     fn finish(self) -> Grouped {
         let mut aggregate = GroupAggregate::new(self.decoder.plan());
-        let mut set = PartialSet::with_rows(self.decoder.plan(), Config::default().batch_rows);
-        aggregate.add_partials(self.table.partials(), &mut set).expect("Polars takes partials");
+        aggregate.add_table(&self.table).expect("Polars takes partials");
         let texts = self.decoder.into_texts();
         aggregate.finish(&texts).expect("Polars takes any partials").grouped
     }

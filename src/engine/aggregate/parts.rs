@@ -54,8 +54,8 @@ pub(crate) fn merged(
             // 2^48 records of the largest value do not reach the end of 64 bits.
             (Part::Sum, _) => groups.sum(own),
             (Part::SumLow, _) => lower(&groups, own.u64()?)?.into_column(),
-            (Part::Min, _) => groups.min(&comparable(own, kind)?),
-            (Part::Max, _) => groups.max(&comparable(own, kind)?),
+            (Part::Min, _) => groups.min(&comparable(own)?),
+            (Part::Max, _) => groups.max(&comparable(own)?),
             (Part::First, _) => groups.first(own),
             (Part::Last, _) => groups.last(own),
             (Part::Mean, _) => merged_mean(&groups, own, count)?,
@@ -164,10 +164,10 @@ fn wide_sums(
     Ok(sums.collect())
 }
 
-/// Values of which Polars knows the least: bool as a number.
-fn comparable(values: &Column, kind: Kind) -> PolarsResult<Column> {
-    match kind {
-        Kind::Bool => values.cast(&DataType::UInt8),
+/// Values of which Polars knows the least: truth values, as files have them, as numbers.
+fn comparable(values: &Column) -> PolarsResult<Column> {
+    match values.dtype() {
+        DataType::Boolean => values.cast(&DataType::UInt8),
         _ => Ok(values.clone()),
     }
 }
