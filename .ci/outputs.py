@@ -1,5 +1,6 @@
-"""Results of `ringest serve --output` in every format, read with pyarrow, csv and json, and compared
-with what a few lines of Python make of the same records. Called by outputs.sh with the program."""
+"""Reads the result files of `ringest serve --output` in every format with pyarrow, csv and json, and
+compares them with what a few lines of Python compute from the same records. Called by outputs.sh
+with the program."""
 
 import csv
 import json
@@ -31,7 +32,7 @@ ALL = ADDED | TYPES
 
 
 def make_records(count: int) -> list[tuple]:
-    """Records whose sums are exact in any order; some sums that are no numbers."""
+    """Records whose sums are exact in any order, and some whose sums are NaN or infinite."""
     chance = random.Random(count)
     records = []
     for _ in range(count):
@@ -72,7 +73,7 @@ def stream(records: list[tuple], complete: bool) -> bytes:
 
 
 def read(path: Path) -> tuple[pa.Schema | None, dict, list[dict]]:
-    """Schema, metadata and rows of a file; the formats without types have only rows."""
+    """Schema, metadata and rows of a file; formats without types have rows only."""
     if path.suffix == ".parquet":
         table = pa.parquet.read_table(path)
         metadata = pa.parquet.read_metadata(path).metadata
@@ -110,7 +111,7 @@ def check(path: Path, result: dict, records: list[tuple]) -> None:
     if schema is None:
         return
     types = {field.name: field.type for field in schema}
-    # Readers differ in which of their two kinds of text a Parquet file has.
+    # pyarrow versions differ in the string type they give a Parquet column.
     texts = (pa.string(), pa.large_string(), pa.string_view())
     text_columns = ("peer", "status", "E")
     assert all(types.pop(name) in texts for name in text_columns), schema
@@ -144,7 +145,7 @@ def main() -> None:
             engine.communicate(timeout=60)
             # One of the three was not complete.
             assert engine.returncode == 1, engine.returncode
-            print(f"{file_format}: {len(streams)} files are as they should be")
+            print(f"{file_format}: {len(streams)} files are as expected")
 
 
 if __name__ == "__main__":

@@ -24,5 +24,7 @@ pub use crate::runtime::tls::certs::{
     CertSpec, Generated, Pair, generate as generate_certificates,
 };
 pub use crate::wire::messages::fault::Fault;
-pub use crate::wire::records::packets::{Ends, Run};
-pub use crate::wire::text::Padding;
+pub use crate::wire::records::packets::{
+    Ends, PacketParser, RecordForm, Run, RunList, Stop, is_whole_packets,
+};
+pub use crate::wire::text::{Escaped, Padding, trim_padding};

@@ -21,13 +21,14 @@
 //!
 //! # Layers
 //!
-//! Imports point down only; `tests/layers.rs` checks it. `main` and `cli` (command line, output
+//! Imports point down only; `tests/layers` checks it. `main` and `cli` (command line, output
 //! formats) stand on `runtime` (sockets, clocks, threads, rings) and [`client`]; those on `engine`
 //! (decoding, grouping, reports), `wire` (both protocols without I/O) and `config` (every limit).
 //! docs/internals/architecture.md follows one packet through them.
 
 #![warn(missing_docs, unreachable_pub)]
 #![deny(unsafe_op_in_unsafe_fn)]
+#![warn(clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc)]
 
 mod cli;
 pub mod client;

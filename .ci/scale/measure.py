@@ -71,12 +71,12 @@ def timed(engine: str, directory: Path, rows: int) -> float:
     started = time.monotonic()
     merged = merged_by(engine, [directory], *output)
     seconds = time.monotonic() - started
-    assert merged["records"] == rows * 100, "the answer is wrong"
+    assert merged["records"] == rows * 100, "wrong result"
     return seconds
 
 
 def write(directory: Path, files: int, groups: int) -> None:
-    """Each file has the same groups, whose keys are as those of `ringest send`."""
+    """Each file has the same groups, with keys like those of `ringest send`."""
     (directory / "schema.toml").write_text(DEFAULT.toml())
     rng = random.Random(1)
     values = {

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Merges partials with DuckDB on one machine; it writes the SQL and decodes no record.
+"""Merges partials with DuckDB on one machine: generates the SQL and runs it.
 
     python3 deploy/duckdb/merge.py DIR…                                   # shows the result
     python3 deploy/duckdb/merge.py DIR… --output result.parquet           # or .csv
     python3 deploy/duckdb/merge.py DIR… --format ndjson                   # one object on one line
-    python3 deploy/duckdb/merge.py DIR… --sql > merge.sql                 # the SQL alone
+    python3 deploy/duckdb/merge.py DIR… --sql > merge.sql                 # the SQL only
 
 `pip install duckdb`; Python 3.11 or later. The SQL is plain: merge.sql beside this file is what
 `--sql` writes for the built-in schema. Exit codes are those of `ringest merge`.
@@ -50,7 +50,7 @@ TYPES = {
 def merge_sql(
     plan: MergePlan, by: Sequence[Column] | None = None, complete_only: bool = False
 ) -> str:
-    """A view `merged` over the files that the variables `groups` and `streams` name."""
+    """A view `merged` of the files named by the variables `groups` and `streams`."""
     refuse_case(plan)
     by = list(by or plan.keys)
     sections = [
@@ -87,7 +87,7 @@ def identity(plan: MergePlan) -> str:
 
 
 def complete_streams() -> str:
-    # A stream whose every batch is there, and whose last batch says that the stream was complete.
+    # Streams of which all batches exist and the last one says that the stream was complete.
     return (
         "SELECT node, connection\n"
         "FROM read_parquet(getvariable('streams'))\n"
@@ -144,18 +144,17 @@ def merged(column: Part, plan: MergePlan) -> str:
     value = f"rows.{quoted(column.name)}"
     match column.merge:
         case "min" | "max" as extreme if column.is_float:
-            # DuckDB takes NaN for the greatest of all numbers; here it counts only where it is
-            # alone.
+            # DuckDB orders NaN above all numbers; here it counts only if there is nothing else.
             numbers = f"{extreme}({value}) FILTER (NOT isnan({value}))"
             return f"coalesce({numbers}, CAST('nan' AS {TYPES[column.type]}))"
         case "sum" | "min" | "max" as function:
             return f"{function}({value})"
         case "first" | "last" as end:
-            # Within a batch only keys that were merged away tell rows apart.
+            # Within a batch, rows of one group differ only in the keys that are merged away.
             order = names((*plan.order, *(key.name for key in plan.keys)), "rows.")
             return f"arg_{'min' if end == 'first' else 'max'}({value}, row({order}))"
         case "squares":
-            # Chan, Golub, LeVeque: squared distances add up, together with those of the means.
+            # Chan, Golub, LeVeque: the sum of squared distances, plus those of the means.
             mean = f"rows.{quoted(f'mean of {column.name}')}"
             distance = f"(rows.{quoted(column.around)} - {mean})"
             return f"sum({value}) + sum(rows.count * {distance} * {distance})"
@@ -167,8 +166,8 @@ def sort_key(key: Column) -> str:
     name = f"rows.{quoted(key.name)}"
     if key.type != "text":
         return name
-    # Text stands in its shown form. The order is that of its bytes, which a cast from text to BLOB
-    # gives back: it reads \xNN; the shown form's other escape, of the backslash, is made one.
+    # Text is escaped, but sorted by its bytes. A cast from text to BLOB restores these: it decodes
+    # \xNN, and the only other escape, that of the backslash, is turned into one first.
     return rf"CAST(replace({name}, '\\', '\x5C') AS BLOB)"
 
 
@@ -185,7 +184,7 @@ def indented(text: str) -> str:
 
 
 def refuse_case(plan: MergePlan) -> None:
-    """DuckDB's names have no case, quoted or not."""
+    """Refuses columns that differ only in case, which DuckDB ignores even in quoted names."""
     result = [one.name for one in (*plan.keys, *plan.result)]
     for columns in (plan.names, result):
         for name, uses in Counter(name.casefold() for name in columns).items():
@@ -197,7 +196,7 @@ def refuse_case(plan: MergePlan) -> None:
 
 
 def template(plan: MergePlan, by: Sequence[Column] | None, complete_only: bool) -> str:
-    """The SQL with the lines around it that a person changes."""
+    """The SQL with the lines around it that users adapt."""
     streams = ["SET VARIABLE streams = ['partials/*.stream.parquet'];"] if complete_only else []
     head = [
         "-- Written by `deploy/duckdb/merge.py --sql`. Reads partials, writes nothing by itself.",
@@ -219,7 +218,7 @@ def template(plan: MergePlan, by: Sequence[Column] | None, complete_only: bool) 
 
 
 def main() -> int:
-    """Merges what the command line names."""
+    """Merges what the command line asks for."""
     options = parse_arguments()
     import duckdb
 
@@ -239,13 +238,13 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "directories", nargs="+", metavar="DIR", help="directories of partials, of one node or many"
     )
-    add("--by", help="keys to group by, with commas between; default: all keys")
-    add("--complete-only", action="store_true", help="leave out streams that did not end well")
-    add("--sql", action="store_true", help="print the SQL and run nothing")
-    add("--format", choices=["table", "ndjson"], default="table", help="what is printed")
+    add("--by", help="comma-separated keys to group by; default: all keys")
+    add("--complete-only", action="store_true", help="leave out streams that are not complete")
+    add("--sql", action="store_true", help="print the SQL without running it")
+    add("--format", choices=["table", "ndjson"], default="table", help="format of the output")
     add("--output", help="write the groups to this file instead of printing them")
-    add("--output-format", choices=["parquet", "csv"], help="default: by the name of the file")
-    add("--memory", help="what DuckDB may take, such as 4GB; beyond that it uses the disk")
+    add("--output-format", choices=["parquet", "csv"], help="default: by the file name")
+    add("--memory", help="memory limit of DuckDB, such as 4GB; beyond that it uses the disk")
     add("--threads", type=int, help="default: all cores")
     return parser.parse_args()
 
@@ -338,7 +337,7 @@ def read_streams(database: duckdb.DuckDBPyConnection, options: argparse.Namespac
 
 
 def patterns(options: argparse.Namespace, pattern: str) -> list[str]:
-    """A pattern for each directory that has such files; DuckDB refuses one that matches none."""
+    """A pattern for each directory with such files; DuckDB rejects patterns without a match."""
     return [
         str(directory / pattern)
         for directory in map(Path, options.directories)
@@ -347,7 +346,7 @@ def patterns(options: argparse.Namespace, pattern: str) -> list[str]:
 
 
 def summarize(database: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """What was merged, and the latency of all its packets."""
+    """A summary of what was merged, with the latency of all packets."""
     database.execute(
         "CREATE TEMP TABLE batches AS SELECT DISTINCT node, connection, batch FROM rows_of_files"
         " UNION SELECT node, connection, batch FROM streams_once"
@@ -364,7 +363,7 @@ def summarize(database: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 def find_missing(
     database: duckdb.DuckDBPyConnection, plan: MergePlan, counted: int
 ) -> partials.MissingFiles:
-    """Batches of which a file is missing. Rows are added up by batch only where the sums differ."""
+    """Batches with a missing file. Rows are summed by batch only if the totals differ."""
     gaps = database.execute(
         "SELECT node, connection, max(batch) + 1 - count(*) AS missing, max(batch) + 1"
         " FROM batches GROUP BY node, connection HAVING missing > 0 ORDER BY ALL"
@@ -390,7 +389,7 @@ def write(
     database: duckdb.DuckDBPyConnection, options: argparse.Namespace, by: Sequence[Column]
 ) -> None:
     form = options.output_format or ("csv" if options.output.endswith(".csv") else "parquet")
-    # In CSV bytes are shown in hexadecimal, as everywhere else; DuckDB would escape them.
+    # Bytes are written to CSV in hexadecimal, as everywhere else; DuckDB would escape them.
     shown = ", ".join(
         f"lower(hex({quoted(key.name)})) AS {quoted(key.name)}"
         for key in by

@@ -28,18 +28,18 @@ EXIT_OK: Final = 0
 EXIT_FILES_MISSING: Final = 1
 EXIT_USAGE: Final = 2
 
-# Lines about missing files that are printed before the rest of them is only counted.
+# Number of missing files to list; the rest are only counted.
 LINES_SHOWN: Final = 10
 
 
 class PartialsError(Exception):
-    """Partials that cannot be merged as asked; the text names cause and next step."""
+    """Partials that cannot be merged as requested; the text names the cause and the next step."""
 
     exit_code: int = EXIT_USAGE
 
 
 class DamagedPartialsError(PartialsError):
-    """A file that cannot be read, or is not what `serve --partials` writes."""
+    """A file that cannot be read, or that `serve --partials` did not write."""
 
     exit_code = EXIT_FILES_MISSING
 
@@ -175,7 +175,7 @@ def one_plan(found: Iterable[tuple[str | None, str]]) -> MergePlan:
 
 # "HdrHistogram encoding V2": cookie, bytes of the counts, normalizing offset, digits, lowest and
 # highest value, ratio; then counts as zig-zag LEB128 of at most nine bytes, of which negative ones
-# say how many counts of zero are left out. All numbers big-endian.
+# give the number of zero counts left out. All numbers are big-endian.
 _HEADER: Final = struct.Struct(">IIIIQQd")
 _COOKIE: Final = 0x1C849313
 _VARINT_BYTES_MAX: Final = 9
@@ -185,7 +185,7 @@ QUANTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999))
 
 @dataclass
 class Histogram:
-    """Counts by bucket, of nanoseconds; its buckets follow from lowest value and digits."""
+    """Counts of nanoseconds by bucket. The lowest value and the digits determine the buckets."""
 
     lowest: int
     highest: int
@@ -214,11 +214,11 @@ class Histogram:
 
     @property
     def total(self) -> int:
-        """How many values were recorded."""
+        """Number of recorded values."""
         return self.counts.total()
 
     def add(self, other: Histogram) -> None:
-        """Adds the values of another. With other buckets than these, by their lowest values."""
+        """Adds the values of another. If its buckets differ, counts go by their lowest values."""
         if (self.lowest, self.digits) == (other.lowest, other.digits):
             mine = self.counts
             for index, count in other.counts.items():
@@ -229,7 +229,7 @@ class Histogram:
         self.highest = max(self.highest, other.highest)
 
     def quantile(self, quantile: float) -> int:
-        """The highest value of the bucket that holds this quantile; 0 where nothing is recorded."""
+        """The highest value of the bucket with this quantile; 0 if nothing is recorded."""
         rank = max(math.ceil(quantile * self.total), 1)
         reached = 0
         for index in sorted(self.counts):
@@ -246,12 +246,12 @@ class Histogram:
 
     @property
     def _shifts(self) -> tuple[int, int]:
-        """Bits below the finest step, and of half of a bucket's steps."""
+        """Number of bits below the finest step, and of bits for half of a bucket's steps."""
         steps_bits = (2 * 10**self.digits - 1).bit_length()
         return self.lowest.bit_length() - 1, max(steps_bits, 1) - 1
 
     def _bounds(self, index: int) -> tuple[int, int]:
-        """The least and the greatest value of a bucket."""
+        """The smallest and the largest value of a bucket."""
         unit, half_bits = self._shifts
         half = 1 << half_bits
         bucket = (index >> half_bits) - 1
@@ -267,7 +267,7 @@ class Histogram:
 
 
 def _counts(encoded: bytes, at: int) -> dict[int, int]:
-    """Counts by index. A merge may have a million histograms: the loop calls nothing."""
+    """Counts by index. The loop makes no calls, as a merge may have a million histograms."""
     counts: dict[int, int] = {}
     index, end = 0, len(encoded)
     while at < end:
@@ -276,7 +276,7 @@ def _counts(encoded: bytes, at: int) -> dict[int, int]:
         if number >= 0x80:
             number, at = _long_number(encoded, at - 1)
         if number & 1:
-            # Zig-zag of a negative number: so many counts of zero.
+            # Zig-zag of a negative number: the number of zero counts left out.
             index += (number >> 1) + 1
         else:
             if number:
@@ -286,11 +286,11 @@ def _counts(encoded: bytes, at: int) -> dict[int, int]:
 
 
 def _long_number(encoded: bytes, start: int) -> tuple[int, int]:
-    """A number of two bytes or more, not yet un-zig-zagged, and where it ends."""
+    """A number of two bytes or more, before zig-zag decoding, and its end."""
     number = 0
     for place, byte in enumerate(encoded[start : start + _VARINT_BYTES_MAX]):
         if place == _VARINT_BYTES_MAX - 1:
-            # The ninth byte is whole: there is no bit that says whether another one follows.
+            # All eight bits of the ninth byte count: it has no continuation bit.
             return number | byte << 56, start + _VARINT_BYTES_MAX
         number |= (byte & 0x7F) << (7 * place)
         if byte < 0x80:
@@ -299,7 +299,7 @@ def _long_number(encoded: bytes, start: int) -> tuple[int, int]:
 
 
 def merged_latency(encoded: Iterable[bytes | None]) -> Histogram | None:
-    """The combined histogram of these; `None` of nothing."""
+    """The combined histogram; `None` if there is none."""
     merged: Histogram | None = None
     for one in encoded:
         if one is None:
@@ -313,7 +313,7 @@ def merged_latency(encoded: Iterable[bytes | None]) -> Histogram | None:
 
 
 def latency_us(merged: Histogram | None) -> dict[str, float]:
-    """What results say of it; zeros where there is none."""
+    """The summary of a histogram as in results; zeros if there is none."""
     return (merged or Histogram(1, 2, 0)).summary_us()
 
 
@@ -323,13 +323,13 @@ def latency_us(merged: Histogram | None) -> dict[str, float]:
 def summary(
     nodes: int, connections: int, batches: int, records: int, latency: Histogram | None
 ) -> dict[str, Any]:
-    """What was merged, as `ringest merge` says it."""
+    """A summary of what was merged, with the keys of `ringest merge`."""
     counted = {"nodes": nodes, "connections": connections, "batches": batches}
     return {**counted, "records": int(records), "latency_us": latency_us(latency)}
 
 
 def summary_line(summary: dict[str, Any]) -> str:
-    """The same for people."""
+    """The summary as text."""
     latency = summary["latency_us"]
     shown = {name: value for name, value in latency.items() if name != "count"}
     percentiles = ", ".join(f"{name} {value} µs" for name, value in shown.items())
@@ -342,13 +342,13 @@ def summary_line(summary: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class MissingFiles:
-    """Which batches lack a file, as `ringest merge` finds it out."""
+    """Batches with missing files, as `ringest merge` reports them."""
 
-    # (node, connection, batches missing, batches there should be)
+    # (node, connection, batches missing, batches expected)
     gaps: Sequence[tuple[str, str, int, int]]
-    # (node, connection, batch, records in groups, records that its row tells of)
+    # (node, connection, batch, records in groups, records according to its row)
     differing: Sequence[tuple[str, str, int, int, int]]
-    # (node, connection, batch) with groups and without a row: a killed node leaves these
+    # (node, connection, batch) with groups but no row, as a killed node leaves them
     unsaid: Sequence[tuple[str, str, int]]
 
     def report(self, out: TextIO) -> int:
@@ -383,7 +383,7 @@ class MissingFiles:
 def write_ndjson(
     out: TextIO, summary: dict[str, Any], groups: Iterable[dict[str, Any]] | None
 ) -> None:
-    """One object on one line. Groups are written one by one: there may be more than fit twice."""
+    """Writes one object on one line. Groups are written one by one, as they may fill the memory."""
     line = json.dumps(summary)
     if groups is None:
         out.write(line + "\n")
@@ -396,10 +396,10 @@ def write_ndjson(
 
 
 def json_value(value: Any) -> Any:
-    """A value as ndjson has it: bytes in hexadecimal, and a word where JSON has no number."""
+    """A value as in ndjson: bytes in hexadecimal, and strings for numbers that JSON lacks."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).hex()
-    # Spark's decimals are integers here.
+    # Spark returns these integers as decimals.
     return value if isinstance(value, bool | int | float | str | None) else int(value)

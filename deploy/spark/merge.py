@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Merges partials with Apache Spark; it plans the query and leaves every row to the executors.
+"""Merges partials with Apache Spark: plans the query and leaves all rows to the executors.
 
     spark-submit deploy/spark/merge.py DIR… --output s3a://bucket/result
     python3 deploy/spark/merge.py DIR… --master 'local[2]'                # without a cluster
@@ -24,12 +24,12 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-# With --py-files it is found as it is.
+# With --py-files Python finds it without this.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "shared"))
 import partials
 from partials import Aggregate, Column, DamagedPartialsError, MergePlan, Part, PartialsError
 
-# As Spark reads the same types from Parquet. It has no unsigned ones: each is the next wider.
+# The types with which Spark reads Parquet. It has no unsigned types and uses the next wider one.
 TYPES = {
     "u8": "smallint",
     "u16": "int",
@@ -52,7 +52,7 @@ SUM_LIMITS = {"u64": (0, 2**64 - 1), "i64": (-(2**63), 2**63 - 1)}
 
 
 def merged(rows: DataFrame, plan: MergePlan, by: Sequence[Column]) -> DataFrame:
-    """The result of these rows, sorted: keys, then aggregates in the schema's order."""
+    """The sorted result of these rows: keys, then aggregates in the schema's order."""
     keys = [quoted(key.name) for key in by]
     rows = with_means(rows, plan, keys)
     grouped = rows.groupBy(*keys).agg(
@@ -66,7 +66,7 @@ def merged(rows: DataFrame, plan: MergePlan, by: Sequence[Column]) -> DataFrame:
 
 
 def with_means(rows: DataFrame, plan: MergePlan, keys: Sequence[str]) -> DataFrame:
-    """Beside each row the means of its group, around which squared distances are added up."""
+    """Adds to each row the means of its group, from which squared distances are measured."""
     if not plan.squares:
         return rows
     means = [
@@ -79,12 +79,12 @@ def with_means(rows: DataFrame, plan: MergePlan, keys: Sequence[str]) -> DataFra
 
 
 def ends(plan: MergePlan) -> list[Any]:
-    """The first and the last row of each group, where a column asks for them."""
+    """The first and the last row of each group, if a column needs them."""
     found = []
     for end, extreme in (("first", "min"), ("last", "max")):
         columns = [one.name for one in plan.columns if one.merge == end]
         if columns:
-            # Within a batch only keys that were merged away tell rows apart.
+            # Within a batch, rows of one group differ only in the keys that are merged away.
             order = (*plan.order, *(key.name for key in plan.keys), *columns)
             row = f"struct({', '.join(map(quoted, order))})"
             found.append(F.expr(f"{extreme}({row})").alias(f"{end} row"))
@@ -96,11 +96,10 @@ def merged_column(column: Part) -> str:
     value = quoted(column.name)
     match column.merge:
         case "sum" if not column.is_float:
-            # Decimals of 38 digits: exact, and wider than any sum of 64-bit numbers can be.
+            # Decimals of 38 digits are exact, and wide enough for any sum of 64-bit numbers.
             return f"sum(cast({value} as decimal(20,0)))"
         case "min" | "max" as extreme if column.is_float:
-            # Spark takes NaN for the greatest of all numbers; here it counts only where it is
-            # alone.
+            # Spark orders NaN above all numbers; here it counts only if there is nothing else.
             numbers = f"{extreme}(case when not isnan({value}) then {value} end)"
             return f"coalesce({numbers}, double('NaN'))"
         case "sum" | "min" | "max" as function:
@@ -109,7 +108,7 @@ def merged_column(column: Part) -> str:
             # Found elsewhere: in a whole row, and beside each row.
             return "max(1)"
         case "squares":
-            # Chan, Golub, LeVeque: squared distances add up, together with those of the means.
+            # Chan, Golub, LeVeque: the sum of squared distances, plus those of the means.
             distance = f"({quoted(column.around)} - {quoted(f'mean of {column.name}')})"
             return f"sum({value}) + sum(`count` * {distance} * {distance})"
         case other:
@@ -147,8 +146,8 @@ def sort_key(key: Column) -> str:
     name = quoted(key.name)
     if key.type != "text":
         return name
-    # Text stands in its shown form, and the order is that of its bytes. As a string of JSON, each
-    # byte becomes the character of its number, and those are ordered as the bytes are.
+    # Text is escaped, but sorted by its bytes. Parsed as a JSON string, each byte becomes the
+    # character with its number, and these sort like the bytes.
     as_json = (
         rf"replace(replace(replace({name}, r'\\', r'\u005c'), r'\x', r'\u00'), '\"', r'\u0022')"
     )
@@ -164,7 +163,7 @@ def quoted(name: str) -> str:
 
 
 def read_files(spark: SparkSession, directories: Sequence[str], pattern: str) -> DataFrame | None:
-    """All files that match; `None` where there are none."""
+    """All files that match; `None` if there are none."""
     try:
         return spark.read.option("pathGlobFilter", pattern).parquet(*directories)
     except AnalysisException as error:
@@ -220,7 +219,7 @@ def rows_once(rows: DataFrame, plan: MergePlan) -> DataFrame:
 
 
 def complete(streams: DataFrame) -> DataFrame:
-    """Streams whose every batch is there, and whose last says that the stream was complete."""
+    """Streams of which all batches exist and the last one says that the stream was complete."""
     ended = streams.groupBy("node", "connection").agg(
         F.expr("bool_or(final and status = 'complete')").alias("ended well"),
         F.expr("count(distinct batch) = max(batch) + 1").alias("whole"),
@@ -229,7 +228,7 @@ def complete(streams: DataFrame) -> DataFrame:
 
 
 def latency_of(streams: DataFrame) -> partials.Histogram | None:
-    """The combined histogram. Each partition gives one, so that little reaches the driver."""
+    """The combined histogram. Each partition returns one, so the driver receives little data."""
 
     def decode(rows: Iterable[Row]) -> Iterator[partials.Histogram]:
         one = partials.merged_latency(row.latency_v2 for row in rows)
@@ -248,13 +247,13 @@ def latency_of(streams: DataFrame) -> partials.Histogram | None:
 
 
 def main() -> int:
-    """Merges what the command line names."""
+    """Merges what the command line asks for."""
     options = parse_arguments()
     builder = SparkSession.builder.appName("ringest merge")
     if options.master:
         builder = builder.master(options.master)
     spark = builder.getOrCreate()
-    # Names of fields have case.
+    # Field names are case-sensitive.
     spark.conf.set("spark.sql.caseSensitive", True)
     spark.sparkContext.addPyFile(partials.__file__)
     try:
@@ -263,7 +262,7 @@ def main() -> int:
         print(f"merge.py: {error}", file=sys.stderr)
         return error.exit_code
     except (PySparkException, Py4JJavaError) as error:
-        # Where Java says it, the first line is the cause, and the rest is where it happened.
+        # In a Java error the first line is the cause, and the rest a stack trace.
         java = isinstance(error, Py4JJavaError)
         said = str(error.java_exception.getMessage() if java else error)
         print(f"merge.py: Spark: {said.splitlines()[0]}", file=sys.stderr)
@@ -278,18 +277,18 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "directories", nargs="+", metavar="DIR", help="directories of partials, of one node or many"
     )
-    add("--by", help="keys to group by, with commas between; default: all keys")
-    add("--complete-only", action="store_true", help="leave out streams that did not end well")
-    add("--format", choices=["table", "ndjson"], default="table", help="what is printed")
-    add("--rows", type=int, default=1000, help="rows of the table at most (default: 1000)")
-    add("--output", help="write the groups to this directory, which may not exist yet")
+    add("--by", help="comma-separated keys to group by; default: all keys")
+    add("--complete-only", action="store_true", help="leave out streams that are not complete")
+    add("--format", choices=["table", "ndjson"], default="table", help="format of the output")
+    add("--rows", type=int, default=1000, help="maximum rows of the table (default: 1000)")
+    add("--output", help="write the groups to this directory, which must not exist yet")
     add("--output-format", choices=["parquet", "csv"], default="parquet")
-    add("--files", type=int, help="files of the output; default: as Spark likes")
-    add("--master", help="where to run; default: what spark-submit says, else this machine")
+    add("--files", type=int, help="number of output files; default: Spark's choice")
+    add("--master", help="where to run; default: that of spark-submit, else this machine")
     return parser.parse_args()
 
 
-# Tables without rows, where there are no files of their kind.
+# Columns of empty tables, used if there are no files of their kind.
 ROW_COLUMNS = "node string, connection string, batch bigint, `count` bigint"
 STREAM_COLUMNS = (
     "node string, connection string, batch bigint, final boolean, status string, records bigint, "
@@ -321,7 +320,7 @@ def run(spark: SparkSession, options: argparse.Namespace) -> int:
     else:
         rows = rows_once(files, plan)
         result = merged(rows, plan, by)
-    # It is looked at twice: for its records, and for itself.
+    # It is read twice: for its record count, and for the output.
     result.persist()
     batches = batches_of(files, streams.persist()).persist()
     summary, agree = summarize(result, batches, streams)
@@ -333,7 +332,7 @@ def run(spark: SparkSession, options: argparse.Namespace) -> int:
 
 
 def batches_of(files: DataFrame, streams: DataFrame) -> DataFrame:
-    """Every batch of which there is a file of either kind; `records` is null without its row."""
+    """Every batch with a file of either kind; `records` is null if it has no row."""
     identity = list(partials.IDENTITY)
     said = streams.select(*identity, "records")
     return files.select(*identity).distinct().join(said, identity, "full")
@@ -342,7 +341,7 @@ def batches_of(files: DataFrame, streams: DataFrame) -> DataFrame:
 def summarize(
     result: DataFrame, batches: DataFrame, streams: DataFrame
 ) -> tuple[dict[str, Any], bool]:
-    """What was merged with the latency of all its packets, and whether its rows tell the same."""
+    """A summary with the latency of all packets, and whether groups and rows agree."""
     nodes, connections, count, said, unsaid = batches.agg(
         F.expr("count(distinct node)"),
         F.expr("count(distinct node, connection)"),
@@ -356,7 +355,7 @@ def summarize(
 
 
 def find_missing(rows: DataFrame, batches: DataFrame, agree: bool) -> partials.MissingFiles:
-    """Batches of which a file is missing. Rows are added up by batch only where sums differ."""
+    """Batches with a missing file. Rows are summed by batch only if the totals differ."""
     identity = list(partials.IDENTITY)
     by_stream = batches.groupBy("node", "connection").agg(
         F.expr("max(batch) + 1 - count(*)").alias("missing"), F.expr("max(batch) + 1").alias("all")
@@ -375,7 +374,7 @@ def find_missing(rows: DataFrame, batches: DataFrame, agree: bool) -> partials.M
 
 def write(result: DataFrame, by: Sequence[Column], options: argparse.Namespace) -> None:
     if options.files:
-        # Neighbouring partitions are joined, so the files in order of their names stay sorted.
+        # Joins neighbouring partitions, so the files stay sorted in the order of their names.
         result = result.coalesce(options.files)
     if options.output_format == "csv":
         for key in by:

@@ -117,10 +117,6 @@ const _: () = assert!(
 pub const STDERR_PATIENCE: Duration = Duration::from_millis(500);
 /// How often deadlines are looked at, hence how late one may be noticed.
 pub const TICK: Duration = Duration::from_millis(50);
-/// How long running connections may go on after the first SIGTERM or SIGINT.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a peer may take to close after its all-zero record before the engine closes for it.
-pub const END_LINGER: Duration = Duration::from_secs(1);
 /// How long the acceptor rests after the process ran out of file descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Log lines about single connections that are written in one second; the rest are counted.
@@ -130,14 +126,8 @@ pub const LOG_LINES_PER_SECOND: u32 = 20;
 pub const PAYLOAD_BYTES_BEFORE_AUTH: usize = 512;
 /// Failures to authenticate after which a connection is closed.
 pub const AUTH_FAILURES_MAX: u8 = 3;
-/// How long a client may take to authenticate, where that is required.
-pub const AUTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the answer to wrong credentials is held back.
 pub const AUTH_FAILURE_DELAY: Duration = Duration::from_millis(100);
-/// Longest time from the first byte of a frame to its last.
-pub const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time of a TLS handshake.
-pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Receive window of a message connection that is idle or sends little.
 pub const SMALL_WINDOW_BYTES: usize = 2 << 10;
@@ -159,8 +149,6 @@ pub const RECEIVER_QUEUE_PIECES: usize = 8192;
 pub const QUEUED_BYTES: usize = 64 << 20;
 /// Bytes that may wait for a client before no more of its requests are read.
 pub const REPLIES_WAITING_BYTES: usize = 64 << 10;
-/// How long a write may make no progress before its receiver is cut.
-pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pieces of broadcasts that wait for one worker to deliver them; senders wait beyond.
 pub const HUB_QUEUE: usize = 64;
 /// Bytes of broadcasts that are delivered together, and one piece more.
@@ -169,8 +157,6 @@ pub const DELIVERY_BYTES: usize = 128 << 10;
 pub const DELIVERIES_AT_ONCE: usize = 64;
 /// Refused connections that the acceptor keeps until they have read why.
 pub const REFUSED_LINGERING: usize = 256;
-/// How long it keeps them.
-pub const REFUSED_LINGER: Duration = Duration::from_millis(100);
 
 /// Bytes of a record at most: so that the smallest window that is allowed for it stays small, and
 /// what a u16 length can say.
@@ -207,8 +193,13 @@ pub const MAX_CONNECTIONS: (usize, usize) = (1, 65_536);
 pub const RATE_LIMIT: (u64, u64) = (0, 1_000_000_000);
 /// What the admin port lies above the message port by default.
 pub const ADMIN_PORT_OFFSET: u16 = 1000;
-/// Smallest and largest `--idle-timeout` and `--packet-timeout`: two ticks, and a week.
+/// Smallest and largest `--idle-timeout` and of every other time that a peer is given to do
+/// something: two ticks, and a week.
 pub const TIMEOUT_MS: (u64, u64) = (2 * TICK.as_millis() as u64, 7 * 24 * 3600 * 1000);
+/// Smallest and largest `--drain-timeout`; with 0 running streams end with the signal.
+pub const DRAIN_TIMEOUT_MS: (u64, u64) = (0, TIMEOUT_MS.1);
+/// Smallest and largest `--linger` and `--refused-linger`; 0 closes at once.
+pub const LINGER_MS: (u64, u64) = (0, 60 * 1000);
 
 /// Smallest and largest `--coalesce-delay`; 0 gathers nothing. What waits longer than a second is
 /// no stream that comes fast.

@@ -157,6 +157,20 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Longest time from the first byte of a packet to its last.
     pub packet_timeout: Duration,
+    /// Longest time from a frame's first byte to its last.
+    pub frame_timeout: Duration,
+    /// Longest TLS handshake.
+    pub handshake_timeout: Duration,
+    /// How long a client may take to authenticate, where that is required.
+    pub auth_timeout: Duration,
+    /// How long a write may make no progress before its receiver is cut.
+    pub write_timeout: Duration,
+    /// How long a peer may take to close once everything is said; then the engine closes.
+    pub linger: Duration,
+    /// The same for a message client that was refused for want of a slot.
+    pub refused_linger: Duration,
+    /// How long running connections may go on after the first SIGTERM or SIGINT.
+    pub drain_timeout: Duration,
     /// Longest time that received bytes wait in the kernel for more, so that one read takes many
     /// small segments; zero reads each as it comes.
     pub coalesce_delay: Duration,
@@ -208,6 +222,13 @@ impl Default for Config {
             max_streams: 256,
             idle_timeout: Duration::from_secs(60),
             packet_timeout: Duration::from_secs(10),
+            frame_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(5),
+            auth_timeout: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(10),
+            linger: Duration::from_secs(1),
+            refused_linger: Duration::from_millis(100),
+            drain_timeout: Duration::from_secs(10),
             coalesce_delay: Duration::from_millis(1),
             rate_limit: 1000,
             global_rate_limit: 50_000,
@@ -368,8 +389,7 @@ impl Config {
         within("rate-limit", u64::from(self.rate_limit), RATE_LIMIT.0, RATE_LIMIT.1)?;
         let global = u64::from(self.global_rate_limit);
         within("global-rate-limit", global, RATE_LIMIT.0, RATE_LIMIT.1)?;
-        within_times("idle-timeout (ms)", self.idle_timeout, TIMEOUT_MS)?;
-        within_times("packet-timeout (ms)", self.packet_timeout, TIMEOUT_MS)?;
+        self.check_times()?;
         if let Some(interval) = self.interval {
             within_times("interval (ms)", interval, INTERVAL_MS)?;
         }
@@ -380,6 +400,19 @@ impl Config {
         let (captured_min, captured_max) = CAPTURE_BYTES_LIMIT;
         within("capture-bytes-limit", self.capture_bytes_limit, captured_min, captured_max)?;
         within("exit-after", self.exit_after.unwrap_or(1), 1, u64::MAX)
+    }
+
+    /// What peers are given to do something, and the engine to stop.
+    fn check_times(&self) -> Result<(), OutOfRange> {
+        within_times("idle-timeout (ms)", self.idle_timeout, TIMEOUT_MS)?;
+        within_times("packet-timeout (ms)", self.packet_timeout, TIMEOUT_MS)?;
+        within_times("frame-timeout (ms)", self.frame_timeout, TIMEOUT_MS)?;
+        within_times("handshake-timeout (ms)", self.handshake_timeout, TIMEOUT_MS)?;
+        within_times("auth-timeout (ms)", self.auth_timeout, TIMEOUT_MS)?;
+        within_times("write-timeout (ms)", self.write_timeout, TIMEOUT_MS)?;
+        within_times("linger (ms)", self.linger, LINGER_MS)?;
+        within_times("refused-linger (ms)", self.refused_linger, LINGER_MS)?;
+        within_times("drain-timeout (ms)", self.drain_timeout, DRAIN_TIMEOUT_MS)
     }
 }
 

@@ -120,8 +120,9 @@ fn guessing_takes_time_and_costs_others_none() {
 fn reading_slowly_wins_no_time_to_authenticate() {
     let users = Users::new();
     users.add("ann");
-    let options = ["--require-auth", "--rate-limit", "0", "--global-rate-limit", "0"];
-    let engine = start(&users.file(), &options);
+    let unlimited = ["--rate-limit", "0", "--global-rate-limit", "0"];
+    let options = ["--require-auth", "--auth-timeout", "500ms"];
+    let engine = start(&users.file(), &[&unlimited[..], &options].concat());
     let mut client = Client::connect(engine.messages());
     client.stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
     let (pings, mut sent) = (frame(PING, b"12345678").repeat(1000), 0);

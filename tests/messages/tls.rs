@@ -345,7 +345,7 @@ fn tls_on_a_plaintext_port_is_closed_cleanly() {
 #[test]
 fn handshakes_that_stall_are_cut() {
     let made = valid();
-    let engine = Files::new(&made).start(&[]);
+    let engine = Files::new(&made).start(&["--handshake-timeout", "2s"]);
     counted_beside(&made, &engine, "tls_timeout", 2, || {
         let mut silent = TcpStream::connect(engine.messages()).unwrap();
         let mut begun = TcpStream::connect(engine.messages()).unwrap();

@@ -2,6 +2,7 @@
 
 use super::cpu_list::{self, CpuList};
 use super::schema::SchemaOptions;
+use super::times::TimeOptions;
 use crate::config::{AggregateMode, Config, DataMode, TlsOptions};
 use bytesize::ByteSize;
 use clap::ValueEnum;
@@ -48,6 +49,9 @@ pub(crate) struct EngineOptions {
     /// What the message server lets its clients do
     #[command(flatten)]
     pub messages: MessageOptions,
+    /// How long peers may take
+    #[command(flatten)]
+    pub times: TimeOptions,
     /// The limits
     #[command(flatten)]
     pub limits: LimitOptions,
@@ -266,7 +270,7 @@ impl EngineOptions {
                 key: messages.key.clone(),
                 client_ca: messages.client_ca.clone(),
             },
-            ..self.limits.config()
+            ..self.times.apply(self.limits.config())
         }
     }
 }

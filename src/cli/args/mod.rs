@@ -12,6 +12,7 @@ pub(crate) mod partials;
 pub(crate) mod replay;
 pub(crate) mod schema;
 pub(crate) mod send;
+pub(crate) mod times;
 pub(crate) mod token;
 
 use crate::cli::output::format::Format;

@@ -34,8 +34,8 @@ pub(crate) enum SchemaAction {
 /// Which schema records have.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SchemaOptions {
-    /// What records consist of and what is made of them: a TOML file as docs/SCHEMA.md describes
-    /// it, or `default`, the built-in schema
+    /// Layout of the records and columns of the result: a TOML file (docs/reference/schema.md),
+    /// or `default`, the built-in schema
     #[arg(
         long,
         env = "RINGEST_SCHEMA",

@@ -10,7 +10,7 @@ use crate::cli::output::render::{StreamFiles, write_report};
 use crate::cli::terminal::live::{Listeners, Live};
 use crate::cli::terminal::status_line;
 use crate::cli::terminal::status_line::say;
-use crate::config::{Config, DRAIN_TIMEOUT};
+use crate::config::Config;
 use crate::engine::aggregate;
 use crate::engine::groups::plan::Plan;
 use crate::engine::observe::counters::{Counters, Protocol};
@@ -59,14 +59,15 @@ pub(crate) fn run(options: &ServeOptions) -> u8 {
     let stopper = engine.stopper();
     let signalled = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&signalled);
+    let drain = config.drain_timeout;
     let stop = move |signal| {
         seen.store(true, Ordering::Relaxed);
         tracing::info!(
-            "{signal}: no more connections are taken, running streams have {} s; a second signal \
+            "{signal}: no more connections are taken, running streams have {}; a second signal \
              exits at once",
-            DRAIN_TIMEOUT.as_secs()
+            humantime::format_duration(drain)
         );
-        stopper.stop(DRAIN_TIMEOUT);
+        stopper.stop(drain);
     };
     let reloader = engine.reloader();
     let watching = signals::watch(stop, move || reloader.reload(), status_line::remove);

@@ -1,4 +1,4 @@
-//! Reads the engine's ndjson results: judges none of them.
+//! Parses the engine's ndjson results. Does not judge them.
 
 use super::expected::{ExpectedValue, ReportedGroup};
 use crate::wire::schema::{Aggregate, Function, Kind, Schema};
@@ -8,20 +8,20 @@ use serde::de::{
 use std::borrow::Cow;
 use std::fmt;
 
-/// One line of results, as far as a sender needs it.
+/// One result line, reduced to what a sender needs.
 #[derive(Debug, PartialEq)]
 pub struct ResultLine {
-    /// The sender's address as the engine saw it.
+    /// The sender's address as the engine saw it: `address:port`.
     pub peer: String,
     /// `complete`, `incomplete` or `rejected`.
     pub status: String,
-    /// Records received.
+    /// Number of records received.
     pub records: u64,
-    /// The groups.
+    /// The groups, in the order reported.
     pub groups: Vec<ReportedGroup>,
 }
 
-/// What stands in a column.
+/// The JSON type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ColumnType {
     Integer,
@@ -55,10 +55,10 @@ fn columns_of(schema: &Schema) -> Vec<(String, ColumnType)> {
     schema.column_names().into_iter().zip(keys.chain(aggregates)).collect()
 }
 
-/// Reads one line of results of records of `schema`.
+/// Parses one result line, of a stream of `schema`. `line` may include its line end.
 ///
 /// # Errors
-/// Where it is not a result of the engine, or one of records of another schema.
+/// If it is not a result of the engine, or the result of another schema.
 pub fn parse_line(line: &[u8], schema: &Schema) -> serde_json::Result<ResultLine> {
     let mut json = serde_json::Deserializer::from_slice(line);
     let columns = columns_of(schema);
@@ -67,7 +67,7 @@ pub fn parse_line(line: &[u8], schema: &Schema) -> serde_json::Result<ResultLine
     Ok(result)
 }
 
-/// Reads a line. Groups are taken as they come, since there may be millions.
+/// Deserializes a line. Groups are converted one at a time, since there may be millions.
 #[derive(Clone, Copy)]
 struct ReportedLine<'a> {
     schema: &'a Schema,
@@ -157,12 +157,12 @@ impl<'de> Visitor<'de> for Group<'_> {
         let mut values = vec![None; columns.len()];
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             let Some(i) = columns.iter().position(|(name, _)| *name == key) else {
-                return Err(M::Error::custom(format_args!("a group has a column {key:?}")));
+                return Err(M::Error::custom(format_args!("unexpected column {key:?} in a group")));
             };
             values[i] = Some(map.next_value_seed(columns[i].1)?);
         }
         let values = values.into_iter().zip(columns).map(|(value, (name, _))| {
-            value.ok_or_else(|| M::Error::custom(format_args!("a group has no {name}")))
+            value.ok_or_else(|| M::Error::custom(format_args!("missing column {name} in a group")))
         });
         Ok(ReportedGroup::new(schema, values.collect::<Result<_, _>>()?))
     }
@@ -225,7 +225,7 @@ impl Visitor<'_> for ColumnType {
     fn visit_str<E: Error>(self, text: &str) -> Result<ExpectedValue, E> {
         match (self, text) {
             (ColumnType::Text, text) => Ok(ExpectedValue::Text(text.to_owned())),
-            // JSON has no numbers for these.
+            // JSON has no numbers for these values.
             (ColumnType::Float, "NaN") => Ok(ExpectedValue::Float(f64::NAN)),
             (ColumnType::Float, "inf") => Ok(ExpectedValue::Float(f64::INFINITY)),
             (ColumnType::Float, "-inf") => Ok(ExpectedValue::Float(f64::NEG_INFINITY)),
@@ -234,8 +234,8 @@ impl Visitor<'_> for ColumnType {
     }
 }
 
-/// The finished lines of `bytes`, and how many bytes they take with their line ends; what follows
-/// is a line that is still being written.
+/// The finished lines of `bytes` without their line ends, and the number of bytes they occupy with
+/// them. Any bytes after that belong to a line still being written.
 pub fn finished_lines(bytes: &[u8]) -> (impl Iterator<Item = &[u8]>, usize) {
     let end = memchr::memrchr(b'\n', bytes).map_or(0, |last| last + 1);
     let mut start = 0;
@@ -280,11 +280,11 @@ mod tests {
     fn groups_of_another_schema_are_told() {
         let right = r#""A":1,"E":"","B_mean":1,"C_sum":1,"D_min":1"#;
         let with = |column: &str| error_of(&format!("{{{right}{column}}}"));
-        assert!(with("").starts_with("a group has no count"));
+        assert!(with("").starts_with("missing column count"));
         assert!(
             with(",\"count\":1.5").starts_with("invalid type: floating point `1.5`, expected an")
         );
-        assert!(with(",\"count\":1,\"F\":1").starts_with("a group has a column \"F\""));
+        assert!(with(",\"count\":1,\"F\":1").starts_with("unexpected column \"F\""));
         assert!(with(",\"count\":\"many\"").starts_with("invalid type: string \"many\""));
         assert!(
             with(",\"count\":1,\"E\":1").starts_with("invalid type: integer `1`, expected a text")
@@ -296,7 +296,7 @@ mod tests {
         assert!(parse_line(&[whole, &b" x"[..]].concat(), &Schema::built_in()).is_err());
     }
 
-    /// No value takes the way through a binary64.
+    /// No value is converted to binary64 on the way.
     #[test]
     fn large_integers_are_exact() {
         let fields = [

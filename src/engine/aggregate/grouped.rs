@@ -1,5 +1,5 @@
-//! A finished result: a DataFrame with the columns of its schema, one row a group, and the ways to
-//! read it. Groups nothing, formats nothing and writes no file.
+//! A finished result: a DataFrame with the columns of its schema and one row per group, and access
+//! to its cells.
 
 use super::column_types::{Cells, empty_frame};
 use super::value::Value;
@@ -10,8 +10,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use std::sync::Arc;
 
 /// A finished result: a DataFrame with exactly the columns of the schema's result, in one chunk,
-/// one row a group, sorted by the keys. Text columns hold the shown form of their values
-/// ([`Escaped`]), bytes columns the bytes.
+/// with one row per group, sorted by the keys. Text columns hold their values escaped for display,
+/// bytes columns the raw bytes.
 #[derive(Clone, Debug)]
 pub struct Grouped {
     schema: Arc<Schema>,
@@ -19,10 +19,10 @@ pub struct Grouped {
 }
 
 impl Grouped {
-    /// The result that a frame is.
+    /// Wraps a frame as a result.
     ///
     /// # Panics
-    /// In debug builds, where its columns are not those of the schema's result.
+    /// Panics in debug builds if its columns are not those of the schema's result.
     pub fn new(schema: Arc<Schema>, mut frame: DataFrame) -> Self {
         debug_assert_eq!(
             frame.get_column_names().iter().map(|name| name.as_str()).collect::<Vec<_>>(),
@@ -32,13 +32,13 @@ impl Grouped {
         Grouped { schema, frame }
     }
 
-    /// The result of no record: the columns, and no row.
+    /// The result without records: columns, but no rows.
     pub fn empty(schema: Arc<Schema>) -> Self {
         let frame = empty_frame(schema.columns()).expect("names are distinct");
         Grouped { schema, frame }
     }
 
-    /// The same result with columns before the others, for a file.
+    /// The same result with columns added before the others, for a file.
     pub(crate) fn with_first(&self, added: &[AddedColumn]) -> Self {
         let rows = self.len();
         let mut columns: Vec<Column> = added.iter().map(|added| added.column(rows)).collect();
@@ -47,7 +47,7 @@ impl Grouped {
         Grouped { schema: Arc::clone(&self.schema), frame }
     }
 
-    /// What it is a result of.
+    /// Its schema.
     pub fn schema(&self) -> &Arc<Schema> {
         &self.schema
     }
@@ -62,12 +62,12 @@ impl Grouped {
         self.frame.height()
     }
 
-    /// Whether there is no group.
+    /// Whether it has no groups.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Its columns in their order.
+    /// Its columns, in order.
     pub fn columns(&self) -> Vec<GroupColumn<'_>> {
         self.frame.columns().iter().map(GroupColumn::of).collect()
     }
@@ -124,7 +124,7 @@ impl<'a> GroupColumn<'a> {
     }
 }
 
-/// One row of a result, as a JSON object with the columns in their order.
+/// One row of a result, serialised as a JSON object with the columns in order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GroupRow<'a> {
     /// The columns.

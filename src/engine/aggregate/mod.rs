@@ -1,4 +1,5 @@
-//! Column sets to mergeable partials, partials to one result. The only room that names Polars.
+//! Aggregates column sets into mergeable partials, and partials into one result. The only folder
+//! that uses Polars.
 
 mod column_types;
 mod encode;

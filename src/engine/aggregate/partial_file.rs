@@ -1,5 +1,5 @@
-//! What a batch of a stream leaves for a merge, as two Parquet files: its groups, mergeable, and
-//! one row about itself. Chooses no name, opens no file and merges nothing.
+//! Writes the two Parquet files of a batch of a stream: its mergeable groups, and one row of facts
+//! about it. The caller names and opens the files; `merge` reads them.
 
 use super::column_types::dtype_of;
 use super::merge_plan::{MERGE_KEY, merge_plan};
@@ -11,13 +11,13 @@ use polars::prelude::*;
 use polars_io::parquet::write::{KeyValueMetadata, ParquetWriter};
 use std::io::{self, Write};
 
-/// A file of partials that is not there.
+/// Why a file of partials could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub enum PartialFileError {
-    /// It could not be written.
+    /// The writer failed.
     Io(#[from] io::Error),
-    /// What should be in it could not be made, or not written.
+    /// Polars could not compute or write the contents.
     Polars(#[from] PolarsError),
 }
 
@@ -34,22 +34,23 @@ impl From<PartialFileError> for io::Error {
 /// time, and in the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// Where it was received.
+    /// The node that received it.
     pub node: String,
-    /// The stream's name, of which no other run has the same.
+    /// The name of the stream, unique across runs.
     pub connection: String,
-    /// From 0 in each stream.
+    /// Number of the batch within the stream, from 0.
     pub batch: u32,
-    /// When it began, in microseconds since 1970 UTC.
+    /// When the batch began, in microseconds since the Unix epoch.
     pub time_us: i64,
 }
 
-/// What is said about a batch beside its groups.
+/// The facts recorded about a batch besides its groups.
 #[derive(Clone, Debug)]
 pub(crate) struct BatchFacts {
-    /// How the stream ended, where it ended with this batch: `complete`, `incomplete`, `rejected`.
+    /// The status of the stream, if it ended with this batch: `complete`, `incomplete`,
+    /// `rejected`.
     pub status: Option<&'static str>,
-    /// Why it was not complete.
+    /// Why it is not complete.
     pub reason: Option<&'static str>,
     /// Records of this batch.
     pub records: u64,
@@ -77,11 +78,11 @@ fn origin_columns(origin: &Origin, rows: usize) -> [Column; 4] {
     ]
 }
 
-/// Writes the groups of a batch. `frame` has the keys under their names, with their final types,
-/// `count`, and the parts; numbers may be wider than their fields, and columns may stand anyhow.
+/// Writes the groups of a batch. `frame` has the keys under their names with their final types,
+/// `count`, and the parts; numbers may be wider than their fields, and columns in any order.
 ///
 /// # Errors
-/// Those of the writer, or a defect.
+/// Returns the errors of the writer, or reports a bug.
 pub(crate) fn write_groups(
     schema: &Schema,
     frame: &DataFrame,
@@ -96,10 +97,10 @@ pub(crate) fn write_groups(
     write(DataFrame::new(frame.height(), columns)?, metadata, out)
 }
 
-/// Writes the row about a batch.
+/// Writes the row of facts about a batch.
 ///
 /// # Errors
-/// Those of the writer.
+/// Returns the errors of the writer.
 pub(crate) fn write_facts(
     origin: &Origin,
     facts: &BatchFacts,
@@ -181,7 +182,7 @@ mod tests {
         Schema::new("t".to_owned(), endian, framing, fields, vec![0, 2, 6], aggregates).unwrap()
     }
 
-    /// Wide columns as a worker's groups have them, with `rows` groups.
+    /// Wide columns as in a worker's groups, with `rows` groups.
     fn wide(rows: usize) -> DataFrame {
         let n = 0..rows as u64;
         let unsigned = |name: &str, values: Vec<u64>| Column::new(name.into(), values);
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_have_the_columns_of_the_contract_whatever_they_were_made_of() {
+    fn groups_are_written_with_the_documented_columns() {
         for rows in [0, 1, 200] {
             let mut file = Vec::new();
             write_groups(&schema(), &wide(rows), &origin(), &mut file).unwrap();
@@ -245,7 +246,7 @@ mod tests {
         assert!(connections.iter().all(|name| name == Some(origin().connection.as_str())));
         assert_eq!(frame.column("min_D").unwrap().i8().unwrap().get(2), Some(-3));
         assert_eq!(frame.column("last_G").unwrap().bool().unwrap().get(1), Some(true));
-        // It can be merged and finished.
+        // The file can be merged and finished.
         let merged = parts::merged(&schema(), &frame, ["A", "E", "K"]).unwrap();
         assert_eq!(parts::finish(&schema(), &merged).unwrap().frame.height(), 3);
     }
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_its_field_cannot_have_is_not_written() {
+    fn a_value_out_of_its_fields_range_is_rejected() {
         let mut frame = wide(2);
         frame.with_column(Column::new("min_D".into(), [1_i64, -129])).unwrap();
         let error = write_groups(&schema(), &frame, &origin(), &mut Vec::new()).unwrap_err();
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_row_about_a_batch_keeps_its_latencies() {
+    fn the_facts_of_a_batch_keep_its_latencies() {
         let mut latency = Latency::default();
         latency.record(std::time::Duration::from_millis(1), 5);
         let facts = BatchFacts {

@@ -1,15 +1,15 @@
-//! Column sets to mergeable partials, partials to one result: receives no bytes and decodes
-//! nothing. The files of this directory are the ones that name Polars.
+//! Aggregates the column sets of one connection into mergeable partials, and partials into a
+//! result.
 //!
-//! A stream comes as column sets (`--aggregate columns`) or as tables of groups into which a worker
-//! has folded its records (`groups`). Polars groups each set by its packed keys into partials: the
-//! count, and the parts that the schema's aggregates are made of. A table is partials already, each
-//! group once, so its columns become partials as they are; most streams have one table, and nothing
-//! is grouped again. Partials are kept until they outweigh the groups known so far, then merged
-//! into one. So memory follows the number of groups, never the number of records, and each row is
-//! merged a bounded number of times.
+//! A stream arrives as column sets (`--aggregate columns`), or as tables of groups into which a
+//! worker has folded its records (`groups`). Polars groups each set by its packed keys into
+//! partials: the count, and the parts that the schema's aggregates need. A table has each group
+//! once, so its columns become partials as they are; most streams have one table, and nothing is
+//! grouped again. Partials are collected until they outnumber the groups known so far, then merged
+//! into one. So memory depends on the number of groups, not on the number of records, and each row
+//! is merged a bounded number of times.
 //!
-//! Polars blocks, and shares work out to threads of its own. Call this from a plain thread, never
+//! Polars blocks and distributes work to its own threads, so call this from a plain thread, never
 //! from a worker.
 
 use super::column_types::empty_frame;
@@ -28,29 +28,29 @@ use polars::prelude::*;
 use std::io::Write;
 use std::sync::Arc;
 
-/// Partials that are kept before they are merged, however small they are.
+/// Partials that are collected before they are merged, however small they are.
 const PENDING_PARTIALS_LIMIT: usize = 256;
 
-/// Polars refused to do its part. Nothing a peer sends leads here; it would be a defect.
+/// Polars failed. Nothing that a peer sends can cause this; it would be a bug.
 #[derive(Debug, thiserror::Error)]
 #[error("aggregation failed: {0}")]
 pub struct AggregateError(#[from] PolarsError);
 
-/// Sets the size of Polars' thread pool and creates it, so that its threads inherit the affinity
-/// of the caller: call it before any thread is pinned.
+/// Sets the size of Polars' thread pool and creates it. Its threads inherit the affinity of the
+/// caller, so call it before any thread is pinned.
 ///
-/// Polars does about half of a query's work on the caller and half in its pool, so a pool of one
-/// thread would be shared by all aggregation threads: give it one for each of them.
+/// Polars does about half of its work on the calling thread and half in the pool, so aggregation
+/// threads would contend for a pool of one thread: give it one per aggregation thread.
 ///
 /// # Safety
-/// Sets an environment variable: no other thread may run yet.
+/// It sets an environment variable, so no other thread may be running yet.
 pub unsafe fn create_pool(threads: usize) {
     const NAME: &str = "POLARS_MAX_THREADS";
     if std::env::var_os(NAME).is_none() {
-        // SAFETY: the caller vouches that this is the only thread.
+        // SAFETY: the caller guarantees that this is the only thread.
         unsafe { std::env::set_var(NAME, threads.max(1).to_string()) };
     }
-    // Whatever Polars makes on first use, it makes for this one row.
+    // Aggregates one row, so that Polars initialises whatever it creates on first use.
     let row = DataFrame::new_infer_height(vec![Column::new("key".into(), [0u64])]);
     let _ = row.and_then(|row| Ok(RowGroups::of(&row, ["key"])?.sum(row.column("key")?)));
 }
@@ -64,16 +64,16 @@ pub struct GroupAggregate {
 }
 
 impl GroupAggregate {
-    /// No group.
+    /// An aggregate without groups.
     pub fn new(plan: &Arc<Plan>) -> Self {
         let plan = Arc::clone(plan);
         GroupAggregate { plan, merged: None, pending: Vec::new(), pending_rows: 0 }
     }
 
-    /// Folds a batch in and empties the set, keeping its memory.
+    /// Adds a batch and clears the set, keeping its memory.
     ///
     /// # Errors
-    /// [`AggregateError`]; the set is empty then, too, and its rows are lost.
+    /// [`AggregateError`]; the set is cleared and its rows are lost.
     pub fn add(&mut self, set: &mut ColumnSet) -> Result<(), AggregateError> {
         if set.is_empty() {
             return Ok(());
@@ -84,8 +84,8 @@ impl GroupAggregate {
         self.merge_if_due()
     }
 
-    /// Adds the groups of one table. They are known exactly then: those of a stream with several
-    /// tables would otherwise grow until they were merged.
+    /// Adds the groups of one table. From the second table on, merges at once, so that the number of
+    /// groups is exact: on a long stream unmerged partials would keep growing.
     ///
     /// # Errors
     /// [`AggregateError`].
@@ -119,7 +119,7 @@ impl GroupAggregate {
         }
     }
 
-    /// Groups as of the last merge: a lower bound, exact after [`finish`](Self::finish) merged.
+    /// Number of groups as of the last merge: a lower bound.
     pub fn groups_known(&self) -> usize {
         self.merged.as_ref().map_or(0, DataFrame::height)
     }
@@ -140,30 +140,29 @@ impl GroupAggregate {
         Ok(())
     }
 
-    /// Takes everything so far out, merged into one.
+    /// Takes out all groups so far, merged.
     ///
     /// # Errors
-    /// [`AggregateError`].
+    /// [`AggregateError`] if Polars fails.
     pub fn take_batch(&mut self) -> Result<BatchGroups, AggregateError> {
         self.merge()?;
         Ok(BatchGroups { plan: Arc::clone(&self.plan), frame: self.merged.take() })
     }
 
-    /// Adds the groups of a batch that came after those that are here. They are known exactly
-    /// then.
+    /// Adds the groups of a later batch and merges, so that the number of groups is exact.
     ///
     /// # Errors
-    /// [`AggregateError`].
+    /// [`AggregateError`] if Polars fails.
     pub fn add_batch(&mut self, batch: BatchGroups) -> Result<(), AggregateError> {
         let Some(frame) = batch.frame else { return Ok(()) };
         self.keep(frame)?;
         self.merge()
     }
 
-    /// The result, sorted by the keys. `texts` are the values of each key that is text, by code.
+    /// The result, sorted by the keys. `texts` are the values of each text key, by code.
     ///
     /// # Errors
-    /// [`AggregateError`].
+    /// [`AggregateError`] if Polars fails.
     pub fn finish(mut self, texts: &[Texts]) -> Result<FinishedGroups, AggregateError> {
         self.merge()?;
         let schema = self.plan.schema();
@@ -174,20 +173,19 @@ impl GroupAggregate {
     }
 }
 
-/// The groups of a batch, their texts still codes. A clone shares them.
+/// The groups of a batch, with text keys as codes. Cloning is cheap.
 #[derive(Clone)]
 pub struct BatchGroups {
     plan: Arc<Plan>,
-    /// Nothing where there is no group.
+    /// `None` if there are no groups.
     frame: Option<DataFrame>,
 }
 
 impl BatchGroups {
-    /// Writes them as a file for a merge. `texts` are those that they have, by code, for each key
-    /// that is text.
+    /// Writes them as a file of partials. `texts` are the values of each text key, by code.
     ///
     /// # Errors
-    /// Those of the writer, or a defect.
+    /// Returns the errors of the writer, or reports a bug.
     pub fn write(
         &self,
         texts: &[Texts],
@@ -203,7 +201,7 @@ impl BatchGroups {
     }
 }
 
-/// Partials of no group, with their columns.
+/// Partials without groups, with all columns.
 fn no_partials(plan: &Plan) -> PolarsResult<DataFrame> {
     let schema = plan.schema();
     let words = (0..plan.key_words()).map(|word| (key_name(word), ColumnType::U64));
@@ -211,17 +209,17 @@ fn no_partials(plan: &Plan) -> PolarsResult<DataFrame> {
     empty_frame(words.chain([count]).chain(schema.part_columns()))
 }
 
-/// A result, and what is missing in it.
+/// A result, and the columns in which values are missing.
 #[derive(Debug)]
 pub struct FinishedGroups {
     /// The groups.
     pub grouped: Grouped,
-    /// Columns of sums that do not all fit 64 bits: those that do not are null.
+    /// Columns with sums that do not fit into 64 bits; those cells are null.
     pub overflowed: Vec<String>,
 }
 
 impl FinishedGroups {
-    /// That of no record.
+    /// The result without records.
     pub fn empty(plan: &Plan) -> Self {
         FinishedGroups {
             grouped: Grouped::empty(Arc::clone(plan.schema())),
@@ -230,8 +228,8 @@ impl FinishedGroups {
     }
 }
 
-/// Groups the rows of a set, each of which counts once. The set's memory is lent to Polars without
-/// copying, and the set has it again afterwards.
+/// Groups rows, each of which counts as one record. The set's columns are lent to Polars without
+/// copying, and taken back afterwards.
 fn group_rows(plan: &Plan, set: &mut ColumnSet) -> Result<DataFrame, AggregateError> {
     let mut columns = Vec::with_capacity(set.keys.len() + set.values.len());
     for (word, words) in set.keys.iter_mut().enumerate() {
@@ -283,7 +281,7 @@ fn column_of(name: String, numbers: Numbers) -> Column {
     }
 }
 
-/// The memory of a column that Polars no longer uses; an empty vector where it still does.
+/// The memory of a column that Polars no longer uses; an empty vector if it still does.
 fn memory_of<T: PolarsNumericType>(column: Column) -> Vec<T::Native> {
     let numbers: ChunkedArray<T> = column.take_materialized_series().take_inner();
     let mut chunks = numbers.downcast_into_iter();

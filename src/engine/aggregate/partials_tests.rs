@@ -1,4 +1,4 @@
-//! The aggregate against plain Rust over the same rows: shares no code with what it checks.
+//! Checks aggregation against plain Rust over the same rows, which shares no code with it.
 
 use super::*;
 use crate::config::Config;
@@ -13,14 +13,14 @@ use crate::wire::schema::{Kind, Schema};
 use crate::wire::text::Padding;
 use proptest::prelude::*;
 
-/// What a record of the built-in schema has.
+/// The fields of a record of the built-in schema.
 type AggregatedRow = (u32, Vec<u8>, u16, f32, i8);
 
 fn plan() -> Arc<Plan> {
     Plan::new(Schema::built_in())
 }
 
-/// The records that rows are.
+/// The rows as records.
 fn records(rows: &[AggregatedRow]) -> Vec<Vec<u8>> {
     let record = |(a, e, b, c, d): &AggregatedRow| {
         let mut record = a.to_be_bytes().to_vec();
@@ -34,7 +34,7 @@ fn records(rows: &[AggregatedRow]) -> Vec<Vec<u8>> {
     rows.iter().map(record).collect()
 }
 
-/// Aggregates rows in batches of `batch_rows`, and compares.
+/// Aggregates rows in batches of `batch_rows` and compares.
 fn check(rows: &[AggregatedRow], batch_rows: usize) -> Grouped {
     let records = records(rows);
     let stream = NaiveStream::new(&Schema::built_in(), &records, &[7]);
@@ -44,7 +44,7 @@ fn check(rows: &[AggregatedRow], batch_rows: usize) -> Grouped {
     outcome.finished.grouped
 }
 
-/// The same by way of tables of `table_rows` rows.
+/// The same through tables of `table_rows` rows.
 fn check_two_phase(rows: &[AggregatedRow], table_rows: usize) -> Grouped {
     let records = records(rows);
     let stream = NaiveStream::new(&Schema::built_in(), &records, &[7]);
@@ -71,7 +71,7 @@ fn cell(grouped: &Grouped, column: usize, row: usize) -> String {
 }
 
 #[test]
-fn nothing_gives_an_empty_result() {
+fn no_records_give_an_empty_result() {
     assert!(check(&[], 4).is_empty());
     assert!(check_two_phase(&[], 1).is_empty());
     let columns = check(&[], 4).columns().len();
@@ -115,7 +115,7 @@ fn extremes_follow_ieee_and_do_not_overflow() {
     }
 }
 
-/// B 65535 times a million records: the sum leaves u32 behind. Each batch is one column set.
+/// A million records with B = 65535, so that the sum exceeds u32. Each batch is one column set.
 #[test]
 fn a_million_of_the_largest_b_have_their_exact_mean() {
     let mut aggregate = GroupAggregate::new(&plan());
@@ -147,9 +147,9 @@ fn texts_of(values: impl Iterator<Item = String>) -> Texts {
     interner.into_texts()
 }
 
-/// A set's columns come back from Polars with the same memory, batch after batch.
+/// Polars returns a set's columns with the same memory, batch after batch.
 #[test]
-fn columns_are_recycled() {
+fn columns_are_reused() {
     let mut aggregate = GroupAggregate::new(&plan());
     let mut set = ColumnSet::with_rows(&plan(), 1000);
     let before = addresses(&set.keys, &set.values);
@@ -162,7 +162,7 @@ fn columns_are_recycled() {
     }
 }
 
-/// Where the numbers of columns stand.
+/// The addresses of the columns.
 fn addresses(keys: &[Vec<u64>], values: &[Numbers]) -> Vec<usize> {
     let keys = keys.iter().map(|words| words.as_ptr() as usize);
     let values = values.iter().map(|column| match column {
@@ -174,7 +174,7 @@ fn addresses(keys: &[Vec<u64>], values: &[Numbers]) -> Vec<usize> {
 }
 
 #[test]
-fn a_million_groups_are_all_there() {
+fn a_million_groups_are_kept() {
     const GROUPS: u32 = 1_000_000;
     let texts = texts_of((0..GROUPS / 2).map(|text| format!("{text:07}")));
     let mut aggregate = GroupAggregate::new(&plan());
@@ -206,7 +206,7 @@ fn a_million_groups_are_all_there() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn any_rows_on_both_ways_equal_plain_rust(
+    fn any_rows_agree_with_plain_rust_both_ways(
         rows in proptest::collection::vec(
             (
                 0u32..4,
@@ -222,7 +222,7 @@ proptest! {
         let columns = check(&rows, batch_rows);
         let folded = check_two_phase(&rows, table_rows);
         prop_assert_eq!(columns.len(), folded.len());
-        // Where nothing is added up in another order, they are the same to the last bit.
+        // If values are added in the same order, results are equal to the last bit.
         for column in [0, 1, 2, 4, 5] {
             for row in 0..columns.len() {
                 prop_assert_eq!(cell(&columns, column, row), cell(&folded, column, row));
@@ -232,7 +232,7 @@ proptest! {
 }
 
 #[test]
-fn partials_of_one_table_and_of_many() {
+fn one_table_and_many_are_aggregated() {
     let rows: Vec<AggregatedRow> = (0..30_000u32)
         .map(|n| row(n % 5, format!("{}", n % 1999).as_bytes(), n as u16, n as f32, n as i8))
         .collect();
@@ -242,7 +242,7 @@ fn partials_of_one_table_and_of_many() {
     check_two_phase(&rows[..3000], 1);
 }
 
-/// A single table is not grouped: its partials are as a file for a merge must have them.
+/// A single table is not grouped, but its partials must be in the form that files have.
 #[test]
 fn sums_of_halves_are_carried_over() {
     let schema = "field = [{ name = 'K', type = 'u8' }, { name = 'U', type = 'u64' }, \

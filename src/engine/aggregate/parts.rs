@@ -1,10 +1,10 @@
-//! Parts of groups: made of rows, merged with each other, and made into a result, over any keys.
-//! Reads no files, keeps nothing, and knows no codes of texts.
+//! Computes the parts of groups from rows, merges parts, and turns them into a result, for any
+//! keys. Stateless; reads no files and knows nothing of text codes.
 //!
 //! A *part* is what a function needs of a field's values so that two pieces of a group can be
-//! merged: a sum for a mean, mean and squared distances for a variance. Integers and sums of them
-//! are exact. A 64-bit field has its sum in two columns, `sum_X * 2^32 + sum_low_X`, each of which
-//! is far from its own end; both are put together in 128 bits.
+//! merged: a sum for a mean, the mean and the sum of squared deviations for a variance. Integers
+//! and their sums are exact. The sum of a 64-bit field is split into two columns that cannot
+//! overflow, `sum_X * 2^32 + sum_low_X`; both are combined in 128 bits.
 
 use super::column_types::dtype_of;
 use super::row_groups::RowGroups;
@@ -12,27 +12,27 @@ use crate::wire::schema::columns::{COUNT, ColumnType, Part};
 use crate::wire::schema::{Aggregate, Field, Function, Kind, Schema};
 use polars::prelude::*;
 
-/// What a 64-bit integer is cut at.
+/// The divisor that splits a 64-bit integer into halves.
 const HALF: u64 = 1 << 32;
-/// The same where the upper half has a sign.
+/// The same for signed integers.
 const SIGNED_HALF: i64 = 1 << 32;
 
-/// A result's columns.
+/// The columns of a result.
 #[derive(Clone, Debug)]
 pub(crate) struct FinishedFrame {
-    /// The columns in the order of the schema, with their final types. Rows are as they came.
+    /// The columns in the order of the schema, with their final types. Rows keep their order.
     pub frame: DataFrame,
-    /// The columns with a sum, or a mean of one, that does not fit 64 bits and is null.
+    /// The columns with a null because a sum, or the sum of a mean, does not fit into 64 bits.
     pub overflowed: Vec<String>,
 }
 
-/// Merges parts with parts of the same groups: the keys, `count` and each part.
+/// Merges the parts of equal groups. Returns the keys, `count` and each part.
 ///
-/// `frame` has the columns that `keys` names, `count` and each part. Within a group the rows stand
-/// in the order of time, of which the first and last values are.
+/// `frame` has the columns named by `keys`, `count` and each part. Within a group the rows are in
+/// chronological order, which determines the first and last values.
 ///
 /// # Errors
-/// Where a column is missing or of another type.
+/// Fails if a column is missing or has another type.
 pub(crate) fn merged(
     schema: &Schema,
     frame: &DataFrame,
@@ -51,7 +51,7 @@ pub(crate) fn merged(
             (Part::Sum, Kind::U64 | Kind::I64) => upper(&groups, own, of(Part::SumLow)?.u64()?)?,
             (Part::Sum, Kind::U32) => checked_unsigned(&groups, own)?,
             (Part::Sum, Kind::I32) => checked_signed(&groups, own)?,
-            // 2^48 records of the largest value do not reach the end of 64 bits.
+            // Even 2^48 records with the largest value do not overflow 64 bits.
             (Part::Sum, _) => groups.sum(own),
             (Part::SumLow, _) => lower(&groups, own.u64()?)?.into_column(),
             (Part::Min, _) => groups.min(&comparable(own)?),
@@ -66,13 +66,13 @@ pub(crate) fn merged(
     DataFrame::new(groups.len(), columns)
 }
 
-/// Makes parts of rows: the keys, `count` and each part.
+/// Computes parts from rows. Returns the keys, `count` and each part.
 ///
-/// Columns are named as their fields, of u64, i64 or f64, bool as u64. A 64-bit integer that is
-/// summed has its halves beside it: `X.high` is `v >> 32`, `X.low` the rest as u64.
+/// Columns are named like their fields and have type u64, i64 or f64, with bool as u64. A 64-bit
+/// integer that is summed also has its halves: `X.high` is `v >> 32`, `X.low` the rest as u64.
 ///
 /// # Errors
-/// Where a column is missing or of another type.
+/// Fails if a column is missing or has another type.
 pub(crate) fn gathered(
     schema: &Schema,
     frame: &DataFrame,
@@ -103,32 +103,32 @@ pub(crate) fn gathered(
     DataFrame::new(groups.len(), columns)
 }
 
-/// Sums of numbers of which no group has a null.
+/// Sums of numbers without nulls.
 fn sums(groups: &RowGroups, numbers: UInt64Chunked) -> PolarsResult<UInt64Chunked> {
     groups.sum(&numbers.into_column()).u64().cloned()
 }
 
-/// Sums of upper halves, with what the lower ones carry over.
+/// Sums of upper halves, including the carry from the lower ones.
 fn upper(groups: &RowGroups, upper: &Column, low: &UInt64Chunked) -> PolarsResult<Column> {
     let upper = groups.sum(upper);
     let carry = carry(groups, low)?.into_column().cast(upper.dtype())?;
     upper + carry
 }
 
-/// Sums of lower halves, without what is carried over.
+/// Sums of lower halves, without the carry.
 fn lower(groups: &RowGroups, low: &UInt64Chunked) -> PolarsResult<UInt64Chunked> {
     Ok(sums(groups, low.apply_values(|low| low % HALF))?.apply_values(|sum| sum % HALF))
 }
 
-/// What sums of lower halves carry over to the upper ones. Each is cut before it is added, so
-/// that 2^32 of them fit.
+/// The carry from sums of lower halves to the upper ones. Each value is split before it is added,
+/// so that 2^32 of them fit.
 fn carry(groups: &RowGroups, low: &UInt64Chunked) -> PolarsResult<UInt64Chunked> {
     let whole = sums(groups, low.apply_values(|low| low / HALF))?;
     let rest = sums(groups, low.apply_values(|low| low % HALF))?;
     Ok(whole + rest.apply_values(|rest| rest / HALF))
 }
 
-/// Sums of sums in 64 bits; null where one does not fit, and of null for good.
+/// Sums of 64-bit sums; null if one does not fit or an addend is null.
 fn checked_unsigned(groups: &RowGroups, sums: &Column) -> PolarsResult<Column> {
     let values = sums.u64()?;
     let high = values.apply_values(|value| value / HALF).into_column();
@@ -140,7 +140,7 @@ fn checked_unsigned(groups: &RowGroups, sums: &Column) -> PolarsResult<Column> {
 
 fn checked_signed(groups: &RowGroups, sums: &Column) -> PolarsResult<Column> {
     let values = sums.i64()?;
-    // Both go down, so the lower half is never below zero.
+    // Both round down, so the lower half is never negative.
     let high = values.apply_values(|value| value.div_euclid(SIGNED_HALF)).into_column();
     let low = values.apply_values(|value| value.rem_euclid(SIGNED_HALF)).into_column();
     let wide = wide_sums(groups, &high, low.cast(&DataType::UInt64)?.u64()?)?;
@@ -148,7 +148,7 @@ fn checked_signed(groups: &RowGroups, sums: &Column) -> PolarsResult<Column> {
     Ok(sums.collect::<Int64Chunked>().into_column())
 }
 
-/// Sums in 128 bits of numbers whose halves are apart; none where one of the numbers is null.
+/// Sums in 128 bits of numbers given as halves; `None` if one of the numbers is null.
 fn wide_sums(
     groups: &RowGroups,
     high: &Column,
@@ -164,7 +164,7 @@ fn wide_sums(
     Ok(sums.collect())
 }
 
-/// Values of which Polars knows the least: truth values, as files have them, as numbers.
+/// Values for which Polars can compute minimum and maximum: bool as a number.
 fn comparable(values: &Column) -> PolarsResult<Column> {
     match values.dtype() {
         DataType::Boolean => values.cast(&DataType::UInt8),
@@ -172,7 +172,7 @@ fn comparable(values: &Column) -> PolarsResult<Column> {
     }
 }
 
-/// Mean around the first value: what the values have in common takes no digits from it.
+/// Computes the mean relative to the first value, so that a large common offset costs no precision.
 fn mean(groups: &RowGroups, values: &Column) -> PolarsResult<Column> {
     let values = values.cast(&DataType::Float64)?;
     let (runs, first) = (groups.runs(), groups.first(&values));
@@ -187,7 +187,7 @@ fn m2(groups: &RowGroups, values: &Column) -> PolarsResult<Column> {
     Ok(runs.sum(&(&distance * &distance)?))
 }
 
-/// Chan, Golub and LeVeque 1983, of any number of pieces at once.
+/// The method of Chan, Golub and LeVeque 1983, for any number of pieces at once.
 fn merged_mean(groups: &RowGroups, mean: &Column, count: &Column) -> PolarsResult<Column> {
     let count = count.cast(&DataType::Float64)?;
     let (runs, first) = (groups.runs(), groups.first(mean));
@@ -209,12 +209,12 @@ fn merged_m2(
     groups.sum(m2) + runs.sum(&between)
 }
 
-/// The result of merged parts: `frame` has the keys under their names with their final types,
-/// `count`, and the parts; numbers may be wider than their fields.
+/// Computes the result from merged parts. `frame` has the keys under their names with their final
+/// types, `count`, and the parts; numbers may be wider than their fields.
 ///
 /// # Errors
-/// Where a column is missing, or has values that its field cannot have: a defect, or partials
-/// that something else has written.
+/// Fails if a column is missing or has values that its field cannot have, because of a bug or
+/// because something else wrote the partials.
 pub(crate) fn finish(schema: &Schema, frame: &DataFrame) -> PolarsResult<FinishedFrame> {
     let count = frame.column(COUNT)?.strict_cast(&DataType::UInt64)?;
     let mut columns: Vec<Column> =
@@ -274,7 +274,7 @@ impl FieldParts<'_> {
         }
     }
 
-    /// A value of the field, in the field's own type.
+    /// A value of the field, in the field's type.
     fn value(&self, part: Part) -> PolarsResult<Column> {
         self.part(part, ColumnType::of_field(self.kind()))
     }
@@ -311,7 +311,7 @@ impl FieldParts<'_> {
         })
     }
 
-    /// The exact sum, or that of floats, converted and divided once.
+    /// The sum, exact for integers, converted to a float and divided once.
     fn mean(&self) -> PolarsResult<Column> {
         let counts = self.count.into_no_null_iter();
         if matches!(self.kind(), Kind::U64 | Kind::I64) {
@@ -325,7 +325,7 @@ impl FieldParts<'_> {
         Ok(divided.collect::<Float64Chunked>().into_column())
     }
 
-    /// The variance of a sample, or what is made of it; null for one record.
+    /// The sample variance, transformed by `made`; null for a single record.
     fn variance(&self, made: impl Fn(f64) -> f64) -> PolarsResult<Column> {
         let m2 = self.part(Part::M2, ColumnType::F64)?;
         let groups = m2.f64()?.into_no_null_iter().zip(self.count.into_no_null_iter());

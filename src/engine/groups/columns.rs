@@ -1,5 +1,5 @@
-//! Preallocated columns of one batch, of records or of group partials: decodes nothing and
-//! aggregates nothing.
+//! Preallocated columns for one batch of records or of group partials. Decoding and aggregation
+//! happen elsewhere.
 
 use super::plan::{COUNT_BITS, Half, Plan, Source};
 use crate::engine::blocks::number::{Class, Wide};
@@ -17,7 +17,7 @@ pub enum Column {
     Unsigned(Vec<u64>),
     /// Signed numbers.
     Signed(Vec<i64>),
-    /// Numbers with a fraction, widened so that Polars sums them in f64.
+    /// Floating-point numbers, widened so that Polars sums them in f64.
     Float(Vec<f64>),
 }
 
@@ -31,7 +31,7 @@ impl Column {
         }
     }
 
-    /// Numbers in it.
+    /// Number of values.
     pub fn len(&self) -> usize {
         match self {
             Column::Unsigned(column) => column.len(),
@@ -40,7 +40,7 @@ impl Column {
         }
     }
 
-    /// Whether there is none.
+    /// Whether it has no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -48,14 +48,14 @@ impl Column {
     /// Appends a number of the column's class.
     ///
     /// # Panics
-    /// Where it is of another.
+    /// Panics if it has another class.
     #[inline]
     pub fn push(&mut self, value: Wide) {
         match (self, value) {
             (Column::Unsigned(column), Wide::Unsigned(value)) => column.push(value),
             (Column::Signed(column), Wide::Signed(value)) => column.push(value),
             (Column::Float(column), Wide::Float(value)) => column.push(value),
-            (column, value) => panic!("{value:?} is no number of {column:?}"),
+            (column, value) => panic!("{value:?} does not fit into {column:?}"),
         }
     }
 
@@ -76,7 +76,7 @@ impl Column {
         }
     }
 
-    /// Removes the numbers. Memory that was lost on the way is allocated again.
+    /// Removes the values and keeps the memory, or allocates it again if it was moved out.
     fn clear(&mut self, rows_limit: usize) {
         self.truncate(0);
         match self {
@@ -98,13 +98,13 @@ impl Source {
 }
 
 /// One batch of records, column by column. All columns have the same length, at most the number
-/// of rows that the set was made for; the memory is taken once and used again.
+/// of rows that the set was made for. The memory is allocated once and reused.
 #[derive(Debug)]
 pub struct ColumnSet {
-    /// The words of the keys: few integers in the place of many fields, because Polars groups one
-    /// integer column several times faster than two columns.
+    /// The words of the keys: several fields are packed into one integer, because Polars groups by
+    /// one integer column several times faster than by two columns.
     pub keys: Vec<Vec<u64>>,
-    /// The values that the plan's aggregates are made of.
+    /// The values that the plan's aggregates are computed from.
     pub values: Vec<Column>,
     rows_limit: usize,
 }
@@ -120,17 +120,17 @@ impl ColumnSet {
         }
     }
 
-    /// Rows in the set.
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.keys[0].len()
     }
 
-    /// Rows that still fit.
+    /// Number of rows that still fit.
     pub fn rows_free(&self) -> usize {
         self.rows_limit - self.rows()
     }
 
-    /// Whether there is no row in it.
+    /// Whether it has no rows.
     pub fn is_empty(&self) -> bool {
         self.keys[0].is_empty()
     }
@@ -141,8 +141,8 @@ impl ColumnSet {
         self.values.iter_mut().for_each(|column| column.truncate(rows));
     }
 
-    /// Removes the rows and keeps the memory. Columns that were lost on the way (see
-    /// `aggregate`) are allocated again.
+    /// Removes the rows and keeps the memory. Columns that were moved out (see `aggregate`) are
+    /// allocated again.
     pub fn clear(&mut self) {
         clear_words(&mut self.keys, self.rows_limit);
         self.values.iter_mut().for_each(|column| column.clear(self.rows_limit));
@@ -161,15 +161,15 @@ fn clear_words(keys: &mut [Vec<u64>], rows_limit: usize) {
     }
 }
 
-/// Group partials column by column: keys, the records of each, and its lanes.
+/// Group partials, column by column: keys, record counts and lanes.
 #[derive(Debug)]
 pub(crate) struct PartialSet {
     plan: Arc<Plan>,
     /// The words of the keys.
     pub keys: Vec<Vec<u64>>,
-    /// Records of each.
+    /// Number of records of each.
     pub counts: Vec<u64>,
-    /// What the plan's lanes hold.
+    /// The contents of the plan's lanes.
     pub parts: Vec<Column>,
 }
 
@@ -185,7 +185,7 @@ impl PartialSet {
         }
     }
 
-    /// Appends what stands in a group's slot.
+    /// Appends the contents of a group's slot.
     pub(crate) fn push(&mut self, slot: &SlotWords) {
         for (words, word) in self.keys.iter_mut().zip(slot) {
             words.push(word.get());

@@ -2,40 +2,33 @@
 //! (`wire::session` does), writes nothing itself (`peer` does) and delivers no broadcast (`hub`
 //! does).
 
+use super::carried::{CarriedRecords, DataTaken};
 use super::input::Input;
 use super::peer::Peer;
 use super::shared::MessageShared;
-use crate::config::{
-    AUTH_FAILURE_DELAY, DataMode, END_LINGER, REPLIES_WAITING_BYTES, SMALL_WINDOW_BYTES,
-    TLS_HANDSHAKE_TIMEOUT,
-};
+use crate::config::{AUTH_FAILURE_DELAY, Config, REPLIES_WAITING_BYTES, SMALL_WINDOW_BYTES};
 use crate::engine::messages::outbox::Broadcasts;
 use crate::engine::messages::token;
 use crate::engine::observe::counters::{Protocol, WorkerTally};
-use crate::engine::stream::received::{BufferKind, Reason};
+use crate::engine::stream::received::Reason;
 use crate::runtime::connection::accepted::Accepted;
 use crate::runtime::connection::deadlines::DeadlineCut;
 use crate::runtime::connection::presence::Presence;
-use crate::runtime::connection::slots::{Slot, StreamHold, StreamSlot};
-use crate::runtime::records::stream as record_stream;
-use crate::runtime::records::stream::{Failure, RecordStream};
+use crate::runtime::connection::slots::Slot;
+use crate::runtime::records::stream::Failure;
 use crate::runtime::records::transport::ReadError;
-use crate::runtime::results::aggregator::Job;
 use crate::runtime::ring::{self, ReadBuffer};
 use crate::runtime::tls::session::{Tls, TlsError};
 use crate::wire::messages::fault::Fault;
-use crate::wire::messages::frame::PAYLOAD_BYTES_MAX;
 use crate::wire::messages::limiter::TokenBucket;
 use crate::wire::messages::payload::Credentials;
 use crate::wire::messages::session::{NextEvent, Session, SessionEnd};
-use crate::wire::records::packets::is_whole_packets;
 use crate::wire::text::Escaped;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::mpsc;
 use tokio_uring::net::TcpStream;
 
 /// A message connection on its worker.
@@ -47,25 +40,10 @@ pub(crate) struct MessageConnection {
     peer: Rc<Peer>,
     input: Input,
     session: Session,
-    /// The record stream that DATA carries, while there is one.
-    records: Option<Box<Carried>>,
+    records: CarriedRecords,
     begun: Instant,
     messages: u64,
-    slot: Slot,
-}
-
-/// A record stream within a message connection, and what it holds: large, and rare.
-struct Carried {
-    stream: RecordStream,
-    slot: StreamSlot,
-}
-
-impl Carried {
-    /// Ends the stream and has its result made.
-    async fn end(self, ended: Result<(), Failure>, jobs: &mpsc::Sender<Job>) {
-        let received = self.stream.finish(ended).await;
-        record_stream::report(jobs, received, StreamHold::Stream(self.slot)).await;
-    }
+    _slot: Slot,
 }
 
 /// How a connection is over.
@@ -111,10 +89,14 @@ impl MessageConnection {
             session: Session::new(Arc::clone(&shared.policy), bucket, now),
             stream,
             peer,
-            records: None,
+            records: CarriedRecords::new(
+                Rc::clone(&shared.streams),
+                Arc::clone(slot.slots()),
+                address,
+            ),
             begun: now,
             messages: 0,
-            slot,
+            _slot: slot,
             shared,
         };
         connection.note_standing();
@@ -125,10 +107,14 @@ impl MessageConnection {
         self.shared.streams.tally()
     }
 
+    fn config(&self) -> &Config {
+        &self.shared.streams.config
+    }
+
     /// Serves until the connection is over.
     pub(crate) async fn run(&mut self) {
         let over = self.converse().await;
-        Box::pin(self.end_records(&over)).await;
+        self.end_records(&over).await;
         self.say_goodbye(&over).await;
         self.log(&over);
     }
@@ -189,18 +175,12 @@ impl MessageConnection {
                     self.tell_judgement(user, taken_over, &mut out).await;
                 }
                 NextEvent::Data { sequence, body } => {
-                    let mut carrier = Carrier {
-                        shared: &self.shared,
-                        slot: &self.slot,
-                        address: self.address,
-                        records: &mut self.records,
-                    };
-                    match carrier.take_in(body, taken_over).await {
-                        Taken::In => self.session.acknowledge(sequence, &mut out),
-                        Taken::Rejected => self.session.reject(&mut out),
-                        Taken::NoStream => self.session.fail(Fault::StreamsLimit, &mut out),
+                    match self.records.take_in(body, taken_over).await {
+                        DataTaken::In => self.session.acknowledge(sequence, &mut out),
+                        DataTaken::Rejected => self.session.reject(&mut out),
+                        DataTaken::NoStream => self.session.fail(Fault::StreamsLimit, &mut out),
                     }
-                    self.peer.control.set_dispensable(self.records.is_none());
+                    self.peer.control.set_dispensable(!self.records.is_open());
                 }
             }
             self.input.consume(bytes);
@@ -267,12 +247,11 @@ impl MessageConnection {
             Fault::AuthTimeout => DeadlineCut::Unauthenticated,
             _ => DeadlineCut::Idle,
         };
-        match self.handshaking() {
-            true => {
-                self.peer.control.arm(self.begun + TLS_HANDSHAKE_TIMEOUT, DeadlineCut::Handshake)
-            }
-            false => self.peer.control.arm(at, cut),
-        }
+        let (at, cut) = match self.handshaking() {
+            true => (self.begun + self.config().handshake_timeout, DeadlineCut::Handshake),
+            false => (at, cut),
+        };
+        self.peer.control.arm(at, cut);
     }
 
     fn end_of_stream(&self) -> Over {
@@ -296,7 +275,9 @@ impl MessageConnection {
 
     /// Reports the record stream that is not at its end: CLOSE ends it well.
     async fn end_records(&mut self, over: &Over) {
-        let Some(carried) = self.records.take() else { return };
+        if !self.records.is_open() {
+            return;
+        }
         let reason = match over {
             Over::Session(SessionEnd::Closed) => None,
             Over::Cut(DeadlineCut::Idle) => Some(Reason::IdleTimeout),
@@ -310,7 +291,7 @@ impl MessageConnection {
             None => Ok(()),
             Some(reason) => Err(Failure::of(reason, "its message connection ended before CLOSE")),
         };
-        carried.end(ended, &self.shared.streams.jobs).await;
+        self.records.end(ended).await;
     }
 
     /// Tells the client why, flushes what it is owed, and waits a moment for it to close: closing
@@ -353,7 +334,7 @@ impl MessageConnection {
     /// Reads and drops until the client closes, or for a moment: one who goes on sending is not
     /// stopped by a socket that is shut down.
     async fn wait_for_close(&mut self) {
-        let end = Instant::now() + END_LINGER;
+        let end = Instant::now() + self.config().linger;
         self.peer.control.arm(end, DeadlineCut::Linger);
         let mut dropped = ReadBuffer::Plain(vec![0; SMALL_WINDOW_BYTES]);
         let mut read = Ok(1);
@@ -442,65 +423,5 @@ impl Judged {
                 Judged::Defect
             }
         }
-    }
-}
-
-/// What became of DATA.
-enum Taken {
-    In,
-    /// Its records were refused by their stream, which is reported.
-    Rejected,
-    /// It carries records, and no stream is free.
-    NoStream,
-}
-
-/// Takes DATA in for one connection.
-struct Carrier<'a> {
-    shared: &'a Rc<MessageShared>,
-    slot: &'a Slot,
-    address: SocketAddr,
-    records: &'a mut Option<Box<Carried>>,
-}
-
-impl Carrier<'_> {
-    /// Puts records into columns; anything else is counted. Waits only for the aggregation.
-    async fn take_in(&mut self, body: &[u8], taken_over: Instant) -> Taken {
-        let streams = &self.shared.streams;
-        let form = streams.plan.form();
-        if streams.config.data == DataMode::Opaque || !is_whole_packets(form, body) {
-            streams.tally().opaque_data.add(1);
-            return Taken::In;
-        }
-        if self.records.is_none() {
-            *self.records = self.start_stream(taken_over);
-        }
-        let Some(Carried { stream, .. }) = self.records.as_deref_mut() else {
-            return Taken::NoStream;
-        };
-        let digested = stream.digest(body, body.len(), taken_over).await;
-        if digested.is_ok() && !stream.intake().ended() {
-            stream.forget_window();
-            return Taken::In;
-        }
-        let carried = self.records.take().expect("a stream is there");
-        let rejected = digested.is_err();
-        // Its state is large, and most connections never carry data.
-        Box::pin(carried.end(digested, &streams.jobs)).await;
-        if rejected { Taken::Rejected } else { Taken::In }
-    }
-
-    fn start_stream(&self, now: Instant) -> Option<Box<Carried>> {
-        let slots = self.slot.slots();
-        let slot = slots.take_stream()?;
-        let stream = RecordStream::start(
-            Rc::clone(&self.shared.streams),
-            slots.next_number(),
-            self.address,
-            BufferKind::Plain,
-            PAYLOAD_BYTES_MAX,
-            now,
-        );
-        tracing::debug!(stream = stream.number(), peer = %self.address, "DATA carries records");
-        Some(Box::new(Carried { stream, slot }))
     }
 }

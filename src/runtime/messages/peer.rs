@@ -5,7 +5,7 @@
 //! and a task that lives as long as something waits there writes it on. A receiver that does not
 //! read is cut, by the outbox's cap or by a write that makes no progress.
 
-use crate::config::{RECEIVER_QUEUE_BYTES, WRITE_STALL_TIMEOUT};
+use crate::config::RECEIVER_QUEUE_BYTES;
 use crate::engine::messages::outbox::{Broadcasts, Outbox, Overflow};
 use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::latency::{Latency, SmallLatency};
@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_uring::net::TcpStream;
 
@@ -198,6 +198,10 @@ impl Peer {
         self.shared.streams.tally()
     }
 
+    fn write_timeout(&self) -> Duration {
+        self.shared.streams.config.write_timeout
+    }
+
     /// Sends `replies` replies to messages that were whole at `taken_over`.
     pub(crate) fn send(self: &Rc<Self>, bytes: &[u8], taken_over: Instant, replies: u32) {
         if bytes.is_empty() || self.broken.get() {
@@ -311,7 +315,7 @@ impl Peer {
             }
         }
         if !self.outbox.borrow().is_empty() && !self.writing.replace(true) {
-            self.control.arm_write(Some(Instant::now() + WRITE_STALL_TIMEOUT));
+            self.control.arm_write(Some(Instant::now() + self.write_timeout()));
             tokio_uring::spawn(Rc::clone(self).write_on());
         }
     }
@@ -349,7 +353,7 @@ impl Peer {
             outbox.advance(sent);
             drop(outbox);
             self.count_sent(sent);
-            self.control.arm_write(Some(Instant::now() + WRITE_STALL_TIMEOUT));
+            self.control.arm_write(Some(Instant::now() + self.write_timeout()));
             self.settle_owed();
             self.progress.notify_waiters();
         }
@@ -375,14 +379,14 @@ impl Peer {
     }
 
     /// Waits until everything is written or cannot be. A receiver that takes longer than
-    /// [`WRITE_STALL_TIMEOUT`] for its last words is cut, however it goes on.
+    /// `--write-timeout` for its last words is cut, however it goes on.
     pub(crate) async fn finish_writing(&self) {
         let written = async {
             while self.waiting_bytes() > 0 && !self.broken.get() {
                 self.progress.notified().await;
             }
         };
-        if tokio::time::timeout(WRITE_STALL_TIMEOUT, written).await.is_err() {
+        if tokio::time::timeout(self.write_timeout(), written).await.is_err() {
             self.give_up_as(DeadlineCut::SlowConsumer);
         }
     }

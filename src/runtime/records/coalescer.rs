@@ -5,8 +5,8 @@
 //! A connection whose reads are gathered waits until its socket is readable, which is when the mark
 //! is reached, and then reads. One timer a worker looks after all of these waits. Where one has
 //! lasted for nearly `--coalesce-delay`, it lowers the mark, which completes the wait; so no wait
-//! is ever given up, and the end of the stream or of its reading side ([`crate::runtime::connection::deadlines`])
-//! completes it as well.
+//! is ever given up, and the end of the stream or of its reading side
+//! ([`crate::runtime::connection::deadlines`]) completes it as well.
 
 use crate::config::{COALESCE_DUE, COALESCE_EARLY};
 use crate::engine::stream::coalesce::Coalesce;
@@ -14,7 +14,7 @@ use crate::engine::stream::latency::SmallLatency;
 use crate::runtime::ring;
 use crate::runtime::ring::low_water::set_receive_low_water;
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -40,8 +40,7 @@ struct Mark {
 
 impl Mark {
     fn socket(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open as long as the stream, which `self` holds a share of.
-        unsafe { BorrowedFd::borrow_raw(self.stream.as_raw_fd()) }
+        ring::socket(&self.stream)
     }
 
     /// Makes the socket readable at the first byte.

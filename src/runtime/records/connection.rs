@@ -4,9 +4,8 @@
 use super::coalescer::{Coalescer, Coalescing};
 use super::stream::{Failure, RecordStream, Streams};
 use super::transport::{ReadError, RecordTransport};
-use crate::config::{END_LINGER, TLS_HANDSHAKE_TIMEOUT};
 use crate::engine::observe::counters::Protocol;
-use crate::engine::stream::intake::Counts;
+use crate::engine::stream::intake::{Awaited, Counts};
 use crate::engine::stream::received::{BufferKind, Reason, Received};
 use crate::runtime::connection::deadlines::{Control, DeadlineCut, Deadlines};
 use crate::runtime::connection::presence::Presence;
@@ -44,10 +43,6 @@ pub(crate) struct RecordConnection {
     buffer: ReadBuffer,
     stream: RecordStream,
     begun: Instant,
-    /// When the packet that has begun was begun; after the end record, when that came.
-    packet_begun: Instant,
-    /// When bytes came last.
-    last_arrival: Instant,
 }
 
 impl RecordConnection {
@@ -106,8 +101,6 @@ impl RecordConnection {
             stream: RecordStream::start(streams, number, peer, kind, buffer.len(), begun),
             buffer,
             begun,
-            packet_begun: begun,
-            last_arrival: begun,
             shared,
         }
     }
@@ -167,37 +160,23 @@ impl RecordConnection {
             tally.coalesced_reads.add(1);
             tally.coalesce_wait_ns.add(waited.as_nanos() as u64);
         }
-        let intake = self.stream.intake();
-        let packets_before = intake.counts().packets;
-        let (in_packet, ended) = (intake.in_packet(), intake.ended());
         let digested = self.stream.digest(&self.buffer, bytes, taken_over).await;
         self.stream.compact(&mut self.buffer);
-        digested?;
-
-        // The peer is not held to account for the time that was spent here.
-        let now = Instant::now();
-        self.last_arrival = now;
-        let packets = self.stream.intake().counts().packets;
-        if packets > packets_before || !(in_packet || ended) {
-            self.packet_begun = now;
-        } else if in_packet {
-            self.packet_begun += now - taken_over;
-        }
-        Ok(())
+        self.stream.forgive(taken_over.elapsed());
+        digested
     }
 
     fn arm_deadline(&self) {
-        let config = &self.shared.streams.config;
-        let intake = self.stream.intake();
-        let (at, reason) = if intake.ended() {
+        let (at, awaited) = self.stream.intake().deadline();
+        let (at, reason) = match awaited {
+            _ if self.transport.handshaking() => {
+                let limit = self.shared.streams.config.handshake_timeout;
+                (self.begun + limit, DeadlineCut::Handshake)
+            }
             // Nothing fails then; the engine closes for the peer.
-            (self.packet_begun + END_LINGER, DeadlineCut::Linger)
-        } else if self.transport.handshaking() {
-            (self.begun + TLS_HANDSHAKE_TIMEOUT, DeadlineCut::Handshake)
-        } else if intake.in_packet() {
-            (self.packet_begun + config.packet_timeout, DeadlineCut::Unfinished)
-        } else {
-            (self.last_arrival + config.idle_timeout, DeadlineCut::Idle)
+            Awaited::Close => (at, DeadlineCut::Linger),
+            Awaited::RestOfPacket => (at, DeadlineCut::Unfinished),
+            Awaited::Packet => (at, DeadlineCut::Idle),
         };
         // The peer is not held to account for bytes that came in time and were left to wait.
         let delay = self.coalescing.as_ref().map_or(Duration::ZERO, Coalescing::delay);
@@ -225,8 +204,8 @@ impl RecordConnection {
                 Failure::of(Reason::PacketTimeout, detail)
             }
             Some(DeadlineCut::Handshake) => {
-                let limit = time(TLS_HANDSHAKE_TIMEOUT);
-                let detail = format!("TLS handshake not finished in {limit}");
+                let limit = time(config.handshake_timeout);
+                let detail = format!("TLS handshake not finished in {limit} (--handshake-timeout)");
                 Failure::of(Reason::TlsTimeout, detail)
             }
             Some(DeadlineCut::Shutdown) => {

@@ -140,7 +140,7 @@ impl RecordStream {
             AggregateMode::Columns => Gathered::Columns(None),
             AggregateMode::TwoPhase => Gathered::Groups(None),
         };
-        let intake = RecordIntake::new(&shared.plan, &shared.config, window_bytes);
+        let intake = RecordIntake::new(&shared.plan, &shared.config, window_bytes, now);
         let capture = shared.captures.as_ref().map(|captures| captures.stream(number));
         let (over_groups, batch) = (Arc::default(), None);
         RecordStream { intake, gathered, over_groups, batch, capture, received, shared }
@@ -188,7 +188,7 @@ impl RecordStream {
             // As above.
             Box::pin(self.turn_batch(taken_over, interval)).await;
         }
-        self.intake.handle_read(bytes);
+        self.intake.handle_read(bytes, taken_over);
         let digested = loop {
             if self.intake.ended() {
                 break Ok(());
@@ -212,6 +212,11 @@ impl RecordStream {
     /// Moves what is left over to the front of its window.
     pub(crate) fn compact(&mut self, buffer: &mut [u8]) {
         self.intake.compact(buffer);
+    }
+
+    /// The peer is not held to account for the time that was spent on a read.
+    pub(crate) fn forgive(&mut self, spent: Duration) {
+        self.intake.forgive(spent);
     }
 
     /// Forgets a window that was understood whole.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::buf::fixed::{FixedBuf, FixedBufPool};
 use tokio_uring::net::TcpStream;
-use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
+use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
 
 pub(crate) use io_uring::types::Timespec;
 
@@ -170,10 +170,41 @@ async fn receive(
     // A longer window is merely not filled at once.
     let length = u32::try_from(free.len()).unwrap_or(u32::MAX);
     let entry = io_uring::opcode::Recv::new(fd, free.as_mut_ptr(), length).build();
-    // The operation owns the vector, whose memory stays where it is, and a share of the stream,
-    // so its descriptor names no other socket; if this future is dropped, the driver keeps both
-    // until the kernel is done.
-    UnsubmittedOneshot::new((Rc::clone(stream), buffer), RecvOutcome, entry).submit().await
+    // SAFETY: the kernel writes to `length` initialised bytes of the vector's heap memory, which
+    // moves along with the vector into what is kept; nobody else has the vector. The descriptor is
+    // that of the stream, and a share of the stream is kept.
+    unsafe { submit((Rc::clone(stream), buffer), RecvOutcome, entry) }.await
+}
+
+/// Hands an operation to the ring of this thread, the only way in for those that tokio-uring has
+/// no method for. The future gives `kept` to `outcome` once the kernel is done. If it is dropped
+/// before, the driver keeps `kept` until then.
+///
+/// # Safety
+/// The kernel uses what `entry` names until the operation is done, however long that takes and
+/// whatever becomes of the future. The caller vouches that
+///
+/// * each pointer in `entry` leads into memory that `kept` owns and that stays where it is when
+///   `kept` is moved, and the length that goes with it is within that memory;
+/// * nothing but the kernel writes to that memory while `kept` lives, and where the kernel writes,
+///   nothing else reads;
+/// * memory that the kernel writes to may hold any bytes;
+/// * `kept` keeps the descriptor in `entry` open, so that it names no other file.
+///
+/// # Panics
+/// Where this thread runs no ring.
+unsafe fn submit<K: 'static, T: OneshotOutputTransform<StoredData = K>>(
+    kept: K,
+    outcome: T,
+    entry: io_uring::squeue::Entry,
+) -> InFlightOneshot<K, T> {
+    UnsubmittedOneshot::new(kept, outcome, entry).submit()
+}
+
+/// The descriptor of a stream, for system calls that go past the ring.
+pub(crate) fn socket(stream: &TcpStream) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open as long as the stream that is borrowed here.
+    unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }
 }
 
 /// Gives the buffer back that an operation read into.
@@ -199,8 +230,7 @@ impl OneshotOutputTransform for RecvOutcome {
 /// # Errors
 /// Those of sendmsg(2) and send(2). A full buffer is none: it takes 0 bytes.
 pub(crate) fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-    // SAFETY: the descriptor is open as long as the stream that is borrowed here.
-    let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+    let fd = socket(stream);
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     loop {
         let sent = match slices {
@@ -259,8 +289,8 @@ pub(crate) async fn writable(stream: &Rc<TcpStream>) -> io::Result<()> {
 async fn poll(stream: &Rc<TcpStream>, events: u32) -> io::Result<()> {
     let fd = io_uring::types::Fd(stream.as_raw_fd());
     let entry = io_uring::opcode::PollAdd::new(fd, events).build();
-    // The stream is kept until the operation is done, so its descriptor names no other socket.
-    UnsubmittedOneshot::new(Rc::clone(stream), Done, entry).submit().await.map(drop)
+    // SAFETY: there is no pointer. The descriptor is that of the stream, a share of which is kept.
+    unsafe { submit(Rc::clone(stream), Done, entry) }.await.map(drop)
 }
 
 /// Waits for a time, to the precision of the kernel's timers where tokio's have that of a
@@ -269,8 +299,9 @@ async fn poll(stream: &Rc<TcpStream>, events: u32) -> io::Result<()> {
 pub(crate) async fn sleep(mut time: Box<Timespec>, duration: Duration) -> Box<Timespec> {
     *time = Timespec::new().sec(duration.as_secs()).nsec(duration.subsec_nanos());
     let entry = io_uring::opcode::Timeout::new(&raw const *time).build();
-    // The operation owns the box, whose memory stays where it is, until the kernel is done.
-    UnsubmittedOneshot::new(time, Slept, entry).submit().await
+    // SAFETY: the kernel reads one time, in the box's memory, which stays where it is and which
+    // nobody else has. There is no descriptor.
+    unsafe { submit(time, Slept, entry) }.await
 }
 
 /// Gives the memory back that a time stands in; that it is over is the only thing to be said.

@@ -45,6 +45,8 @@ pub(crate) struct Acceptor {
     pub drain: watch::Sender<Option<Instant>>,
     /// What the results of refused connections have no rows of.
     pub schema: Arc<Schema>,
+    /// Refused message clients.
+    pub refusals: Arc<Refusals>,
 }
 
 impl Acceptor {
@@ -57,12 +59,9 @@ impl Acceptor {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let acceptor = Arc::new(self);
-            let refusals = Arc::new(Refusals::default());
             let mut tasks: JoinSet<io::Result<()>> = doors
                 .into_iter()
-                .map(|(listener, door)| {
-                    Arc::clone(&acceptor).accept_all(listener, door, Arc::clone(&refusals))
-                })
+                .map(|(listener, door)| Arc::clone(&acceptor).accept_all(listener, door))
                 .collect();
             while let Some(task) = tasks.join_next().await {
                 task.map_err(io::Error::other)??;
@@ -75,7 +74,6 @@ impl Acceptor {
         self: Arc<Self>,
         listener: std::net::TcpListener,
         door: Door,
-        refusals: Arc<Refusals>,
     ) -> io::Result<()> {
         let mut drain = self.drain.subscribe();
         let listener = TcpListener::from_std(listener)?;
@@ -88,7 +86,7 @@ impl Acceptor {
             // Back to a plain socket: a worker makes its own of it.
             match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
                 Ok((stream, peer)) => {
-                    self.deal(&door, stream, peer, &refusals).await;
+                    self.deal(&door, stream, peer).await;
                     accepted_here += 1;
                     if door.exit_after == Some(accepted_here) {
                         self.drain.send_if_modified(|end| {
@@ -104,10 +102,10 @@ impl Acceptor {
         Ok(())
     }
 
-    async fn deal(&self, door: &Door, stream: TcpStream, peer: SocketAddr, refusals: &Refusals) {
+    async fn deal(&self, door: &Door, stream: TcpStream, peer: SocketAddr) {
         let number = self.slots.next_number();
         let Some(slot) = self.slots.take(door.protocol) else {
-            return self.refuse(door, number, stream, peer, refusals).await;
+            return self.refuse(door, number, stream, peer).await;
         };
         let worker = slot.worker();
         let tls = door.certificates.as_ref().map(|certificates| match door.protocol {
@@ -120,14 +118,7 @@ impl Acceptor {
         }
     }
 
-    async fn refuse(
-        &self,
-        door: &Door,
-        number: u64,
-        stream: TcpStream,
-        peer: SocketAddr,
-        refusals: &Refusals,
-    ) {
+    async fn refuse(&self, door: &Door, number: u64, stream: TcpStream, peer: SocketAddr) {
         match door.protocol {
             Protocol::Records => {
                 let mut received = Received::nothing(number, peer, Instant::now());
@@ -144,7 +135,7 @@ impl Acceptor {
                 tracing::debug!(connection = number, %peer, "refused: every slot is taken");
                 // One who speaks TLS could not read it.
                 if door.certificates.is_none() {
-                    refusals.tell(stream);
+                    self.refusals.tell(stream);
                 }
             }
         }

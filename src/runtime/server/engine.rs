@@ -5,10 +5,10 @@
 //! finishes and leaves; the reporter, last, sees that nobody can finish a connection any more.
 
 use super::acceptor::{Acceptor, Door};
+use super::refusal::Refusals;
 use super::worker::{Common, Worker, WorkerError};
 use crate::config::{
-    AGGREGATION_QUEUE, AUTH_TIMEOUT, AggregateMode, BATCHES_IN_FLIGHT, Config, ConfigError,
-    FRAME_TIMEOUT, INBOX, REPORT_QUEUE,
+    AGGREGATION_QUEUE, AggregateMode, BATCHES_IN_FLIGHT, Config, ConfigError, INBOX, REPORT_QUEUE,
 };
 use crate::engine::groups::plan::Plan;
 use crate::engine::messages::users::AuthFileError;
@@ -182,6 +182,7 @@ impl Engine {
         let (hub, pieces) = Hub::new(cores.len());
         let pool = new_pool(&plan, &config, cores.len());
         let policy = new_policy(&config);
+        let refusals = Arc::new(Refusals::new(config.refused_linger));
         let config = Arc::new(config);
         let common = Common {
             config,
@@ -212,7 +213,7 @@ impl Engine {
             started?;
         }
         let schema = Arc::clone(schema);
-        let acceptor = Acceptor { slots, inboxes, finished, counters, drain, schema };
+        let acceptor = Acceptor { slots, inboxes, finished, counters, drain, schema, refusals };
         engine.acceptor = Some(spawn("acceptor", move || acceptor.run(doors))?);
         Ok(engine)
     }
@@ -330,8 +331,8 @@ fn new_policy(config: &Config) -> Arc<Policy> {
     Arc::new(Policy {
         require_auth: config.require_auth,
         idle_timeout: config.idle_timeout,
-        frame_timeout: FRAME_TIMEOUT,
-        auth_timeout: AUTH_TIMEOUT,
+        frame_timeout: config.frame_timeout,
+        auth_timeout: config.auth_timeout,
         all: TokenBucket::new(rate, rate),
         epoch: Instant::now(),
     })

@@ -1,5 +1,5 @@
-//! Tests of `tls_config`: what is loaded, what is refused and how that is said, what a reload
-//! changes. No sockets and no signals.
+//! Tests of loading and reloading certificates, and of the error messages. No sockets and no
+//! signals.
 
 use super::*;
 use crate::runtime::tls::test_peer::{
@@ -10,7 +10,7 @@ use std::fs;
 
 fn refused(source: &TlsSource) -> String {
     match Certificates::load(source.clone()) {
-        Ok(_) => panic!("{source:?} was taken"),
+        Ok(_) => panic!("{source:?} was accepted"),
         Err(error) => error.to_string(),
     }
 }
@@ -22,7 +22,7 @@ fn assert_says(message: &str, parts: &[&str]) {
 }
 
 #[test]
-fn sound_files_are_taken() {
+fn valid_files_are_accepted() {
     let made = valid();
     CertificateFiles::of(&made).load();
     CertificateFiles::mutual(&made).load();
@@ -44,19 +44,25 @@ fn a_missing_file_is_named_with_the_next_step() {
 }
 
 #[test]
-fn files_without_what_is_looked_for_are_refused() {
+fn files_without_a_certificate_or_key_are_refused() {
     let files = CertificateFiles::mutual(&valid());
     let source = &files.source;
     let swapped = TlsSource { cert: source.key.clone(), ..source.clone() };
-    assert_says(&refused(&swapped), &["--cert", "server.key has no certificate", "BEGIN CERT"]);
+    assert_says(
+        &refused(&swapped),
+        &["--cert", "server.key contains no certificate", "BEGIN CERT"],
+    );
     let swapped = TlsSource { key: source.cert.clone(), ..source.clone() };
-    assert_says(&refused(&swapped), &["--key", "server.crt has no private key", "openssl pkey"]);
+    assert_says(
+        &refused(&swapped),
+        &["--key", "server.crt contains no private key", "openssl pkey"],
+    );
     let swapped = TlsSource { client_ca: Some(source.key.clone()), ..source.clone() };
-    assert_says(&refused(&swapped), &["--client-ca", "server.key has no certificate"]);
+    assert_says(&refused(&swapped), &["--client-ca", "server.key contains no certificate"]);
     let empty = files.directory.path().join("empty");
     fs::write(&empty, "").unwrap();
     let swapped = TlsSource { cert: empty, ..source.clone() };
-    assert_says(&refused(&swapped), &["empty has no certificate"]);
+    assert_says(&refused(&swapped), &["empty contains no certificate"]);
 }
 
 #[test]
@@ -65,7 +71,8 @@ fn a_key_of_another_certificate_is_refused() {
     let files = CertificateFiles::of(&made);
     fs::write(&files.source.key, &valid().server.key).unwrap();
     let (key, cert) = (&files.source.key, &files.source.cert);
-    let parts = [key.to_str().unwrap(), cert.to_str().unwrap(), "does not belong", "same issue"];
+    let parts =
+        [key.to_str().unwrap(), cert.to_str().unwrap(), "does not match", "issued together"];
     assert_says(&refused(&files.source), &parts);
 }
 
@@ -76,7 +83,7 @@ fn damaged_files_are_refused() {
     let certificate = &made.server.certificate;
     let cut = &certificate[..certificate.len() - 30];
     fs::write(&files.source.cert, cut).unwrap();
-    assert_says(&refused(&files.source), &["--cert", "not sound PEM", "copy the file again"]);
+    assert_says(&refused(&files.source), &["--cert", "not valid PEM", "copy the file again"]);
 
     let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     fs::write(&files.source.cert, nonsense).unwrap();
@@ -98,7 +105,7 @@ fn connects(certificates: &Certificates, made: &crate::runtime::tls::certs::Gene
 }
 
 #[test]
-fn after_a_reload_new_connections_get_the_new_certificate_and_old_ones_go_on() {
+fn after_a_reload_new_connections_get_the_new_certificate_and_old_ones_continue() {
     let (old, new) = (valid(), valid());
     let files = CertificateFiles::of(&old);
     let certificates = files.load();
@@ -106,7 +113,7 @@ fn after_a_reload_new_connections_get_the_new_certificate_and_old_ones_go_on() {
     talk.handshake().unwrap();
 
     files.write(&new);
-    assert!(connects(&certificates, &old), "nothing is read before it is asked for");
+    assert!(connects(&certificates, &old), "files are read on request only");
     certificates.reload().unwrap();
     assert!(connects(&certificates, &new) && !connects(&certificates, &old));
     let bytes = talk.say(b"still here");
@@ -115,7 +122,7 @@ fn after_a_reload_new_connections_get_the_new_certificate_and_old_ones_go_on() {
 }
 
 #[test]
-fn a_reload_that_fails_keeps_what_is_there() {
+fn a_failed_reload_keeps_the_previous_configuration() {
     let made = valid();
     let files = CertificateFiles::of(&made);
     let certificates = files.load();
@@ -159,7 +166,7 @@ fn no_session_outlives_a_reload() {
 }
 
 #[test]
-fn the_dates_of_the_certificate_are_judged() {
+fn the_dates_of_the_certificate_are_checked() {
     let now = SystemTime::now();
     let day = 24 * HOUR;
     let judged = |not_before, not_after| {

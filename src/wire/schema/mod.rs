@@ -1,4 +1,5 @@
-//! What a record is, how records are framed, and what is made of them. Decodes no bytes.
+//! Schemas: the fields of a record, the framing of packets and the aggregates of the result.
+//! Decodes no bytes.
 //!
 //! * [`model`]: the types
 //! * `columns`: what results and partials of a schema consist of
