@@ -84,8 +84,8 @@ impl GroupAggregate {
         self.merge_if_due()
     }
 
-    /// Adds the groups of one table. From the second table on, merges at once, so that the number of
-    /// groups is exact: on a long stream unmerged partials would keep growing.
+    /// Adds the groups of one table. From the second table on, merges at once, so that the number
+    /// of groups is exact: on a long stream unmerged partials would keep growing.
     ///
     /// # Errors
     /// [`AggregateError`].
