@@ -249,9 +249,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_plan(
-    database: duckdb.DuckDBPyConnection, options: argparse.Namespace
-) -> MergePlan | None:
+def read_plan(database: duckdb.DuckDBPyConnection, options: argparse.Namespace) -> MergePlan | None:
     """The merge operations, of which one file of each directory tells; `None` of no file."""
     files = []
     for directory in map(Path, options.directories):
