@@ -140,7 +140,7 @@ class Schema:
         for name in wanted:
             if name not in by_name:
                 there = ", ".join(by_name)
-                raise PartialsError(f'--by: "{name}" is no key of these partials; keys are {there}')
+                raise PartialsError(f'--by: "{name}" is not a key of these partials; keys: {there}')
         if not wanted or len(set(wanted)) < len(wanted):
             raise PartialsError("--by: name one key or more, each once")
         return tuple(by_name[name] for name in wanted)
@@ -151,12 +151,12 @@ def parse_schema(text: str, where: str) -> Schema:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise PartialsError(f"{where}: no TOML: {error}") from error
+        raise PartialsError(f"{where}: invalid TOML: {error}") from error
     try:
         return _schema_of(document)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         cause = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
-        raise PartialsError(f"{where}: no schema of ringest: {cause}") from error
+        raise PartialsError(f"{where}: not a ringest schema: {cause}") from error
 
 
 def _schema_of(document: dict[str, Any]) -> Schema:
@@ -164,12 +164,12 @@ def _schema_of(document: dict[str, Any]) -> Schema:
     fields = tuple(Field(one["name"], one["type"]) for one in named)
     for one in fields:
         if one.type not in TYPES:
-            raise ValueError(f'field "{one.name}" is of an unknown type "{one.type}"')
+            raise ValueError(f'field "{one.name}" has unknown type "{one.type}"')
     by_name = {one.name: one for one in fields}
     keys = tuple(by_name[name] for name in document["result"]["by"])
     for key in keys:
         if key.type not in KEY_TYPES:
-            raise ValueError(f'"{key.name}" is {key.type}, which is no key')
+            raise ValueError(f'"{key.name}" is {key.type}, which cannot be a key')
     aggregates = [_aggregate_of(one, by_name) for one in document["result"].get("aggregates", [])]
     if not any(one.field is None for one in aggregates):
         aggregates.append(Aggregate("count"))
@@ -223,7 +223,7 @@ class Histogram:
     def decode(cls, encoded: bytes) -> Histogram:
         """Reads encoding V2, uncompressed, as in the column `latency_v2`."""
         if len(encoded) < _HEADER.size:
-            raise DamagedPartialsError(f"latency_v2: {len(encoded)} bytes, its header alone has 40")
+            raise DamagedPartialsError(f"latency_v2: {len(encoded)} bytes, the header alone has 40")
         cookie, length, offset, digits, lowest, highest, _ = _HEADER.unpack_from(encoded)
         if cookie != _COOKIE:
             raise DamagedPartialsError(
@@ -231,11 +231,11 @@ class Histogram:
             )
         if offset != 0 or not 0 <= digits <= 5 or lowest < 1:
             raise DamagedPartialsError(
-                "latency_v2: a histogram of another kind than ringest writes"
+                "latency_v2: not a histogram written by ringest"
             )
         if len(encoded) != _HEADER.size + length:
             raise DamagedPartialsError(
-                f"latency_v2: {len(encoded) - _HEADER.size} bytes of counts, header says {length}"
+                f"latency_v2: {len(encoded) - _HEADER.size} bytes of counts, the header says {length}"
             )
         return cls(lowest, highest, digits, Counter(_counts(encoded, _HEADER.size)))
 

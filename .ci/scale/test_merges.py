@@ -197,11 +197,11 @@ def test_refusals_name_the_cause(tmp_path: Path) -> None:
     (tmp_path / "schema.toml").write_text(DEFAULT.toml())
     streams = make_streams(DEFAULT, random.Random(1), nodes=2, connections=2)
     one, other = map(str, write(DEFAULT, streams, tmp_path / "nodes"))
-    assert "no key of these partials; keys are A, E" in refusal(one, "--by", "B")
+    assert "not a key of these partials; keys: A, E" in refusal(one, "--by", "B")
     (Path(other) / "schema.toml").write_text(EVERYTHING.toml())
     assert "partials of different schemas cannot be merged" in refusal(one, other)
     (Path(other) / "schema.toml").write_text("[")
-    assert "no TOML" in refusal(other)
+    assert "invalid TOML" in refusal(other)
     (Path(other) / "schema.toml").write_text('[result]\nby = ["A"]\n')
     assert "'field' is missing" in refusal(other) or "field is missing" in refusal(other)
 

@@ -6,7 +6,7 @@
     python3 deploy/duckdb/merge.py DIR… --format ndjson                   # one object on one line
     python3 deploy/duckdb/merge.py --schema schema.toml --sql > merge.sql # the SQL only
 
-`pip install duckdb`; Python 3.11 or later. The SQL is plain: merge.sql beside this file is what
+`pip install duckdb`; Python 3.11 or later. The SQL is plain: merge.sql next to this file is what
 `--sql` writes for the built-in schema. Exit codes are those of `ringest merge`.
 docs/operating/partials.md says what partials are.
 """
