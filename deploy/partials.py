@@ -230,12 +230,11 @@ class Histogram:
                 f"latency_v2: begins with {cookie:#010x}, not {_COOKIE:#010x}"
             )
         if offset != 0 or not 0 <= digits <= 5 or lowest < 1:
-            raise DamagedPartialsError(
-                "latency_v2: not a histogram written by ringest"
-            )
+            raise DamagedPartialsError("latency_v2: not a histogram written by ringest")
         if len(encoded) != _HEADER.size + length:
             raise DamagedPartialsError(
-                f"latency_v2: {len(encoded) - _HEADER.size} bytes of counts, the header says {length}"
+                f"latency_v2: {len(encoded) - _HEADER.size} bytes of counts, the header says "
+                f"{length}"
             )
         return cls(lowest, highest, digits, Counter(_counts(encoded, _HEADER.size)))
 
