@@ -280,13 +280,13 @@ fn certificates_are_read_again_at_sighup() {
         engine.signal(Signal::HUP);
         until(said, || engine.log().contains(said));
     };
-    reload("certificates read again");
+    reload("certificates reloaded");
     connect(&engine, &new).ping(2);
     refused_by_client(&engine, &old);
     // A connection keeps what it began with.
     early.ping(3);
     fs::write(files.path("key"), &old.server.key).unwrap();
-    reload("the old certificates stay");
+    reload("keeping the old certificates");
     connect(&engine, &new).ping(4);
     early.ping(5);
 }

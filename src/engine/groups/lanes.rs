@@ -5,7 +5,7 @@ use crate::engine::blocks::block::{Block, BlockSlots, Rows};
 use crate::engine::blocks::number::{Class, Number, Wide, with_number};
 use crate::engine::blocks::paged::SlotWords;
 use crate::wire::schema::Kind;
-use crate::wire::schema::partial::Part;
+use crate::wire::schema::columns::Part;
 use std::cell::Cell;
 
 /// Bits in each half of a 64-bit number.
