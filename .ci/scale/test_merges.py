@@ -210,7 +210,7 @@ def test_refusals_name_the_cause(tmp_path: Path) -> None:
         (None, "an older ringest wrote it, or it was repacked without its metadata"),
         ("[", "its ringest.merge cannot be read"),
         ('{"version": 1}', "its ringest.merge cannot be read: 'identity'"),
-        ('{"version": 2}', "merge operations of version 2, known is 1"),
+        ('{"version": 2}', "merge operations have version 2, supported is 1"),
     ):
         for file in Path(other).glob("*.groups.parquet"):
             metadata = None if plan is None else {"ringest.merge": plan}
