@@ -71,7 +71,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn messages_name_file_line_rule_and_next_step_but_never_the_line() {
+    fn messages_name_file_line_rule_and_next_step_but_not_the_text() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         writeln!(
             file,
@@ -88,17 +88,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_missing_or_no_text_is_an_error() {
+    fn a_missing_file_or_invalid_utf8_is_an_error() {
         let error = load(Path::new("/nowhere/users")).unwrap_err().to_string();
         assert!(error.contains("/nowhere/users") && error.contains("--auth-file"), "{error}");
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"# \n# \xff").unwrap();
         let error = load(file.path()).unwrap_err().to_string();
-        assert!(error.contains("line 2: this is not UTF-8"), "{error}");
+        assert!(error.contains("line 2: not valid UTF-8"), "{error}");
     }
 
     #[test]
-    fn a_file_that_never_ends_is_too_large() {
+    fn an_endless_file_is_too_large() {
         let error = load(Path::new("/dev/zero")).unwrap_err();
         assert!(matches!(error, AuthFileError::TooLarge { .. }), "{error}");
     }
