@@ -1,7 +1,7 @@
 """Two engines that write partials, one that gets everything in one stream, and one that is killed.
 
-The records are made here, so that what must come out is reckoned from them alone. Which of them a
-batch holds, and when it began, is read from the files: no test depends on the time of a batch.
+The records are generated here, and the expected results are computed from them alone. Which records
+a batch holds, and when it began, is read from the files, so no test depends on timing.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ fn reading_slowly_wins_no_time_to_authenticate() {
     let users = Users::new();
     users.add("ann");
     let unlimited = ["--rate-limit", "0", "--global-rate-limit", "0"];
-    let options = ["--require-auth", "--auth-timeout", "500ms"];
+    let options = ["--require-auth", "--auth-timeout", "1s"];
     let engine = start(&users.file(), &[&unlimited[..], &options].concat());
     let mut client = Client::connect(engine.messages());
     client.stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();

@@ -296,11 +296,10 @@ proptest! {
 #[test]
 fn every_function_of_every_kind_over_many_rows() {
     let mut random = fastrand::Rng::with_seed(7);
-    let rows: Vec<PartsRow> = (0..20_000)
-        .map(|_| (random.u32(0..2000), KINDS.map(|_| random.u64(..)).to_vec()))
-        .collect();
+    let rows: Vec<PartsRow> =
+        (0..6000).map(|_| (random.u32(0..2000), KINDS.map(|_| random.u64(..)).to_vec())).collect();
     for schema in [everything(), rest()] {
-        check(&schema, &rows, &[1, 0, 700, 9000]);
+        check(&schema, &rows, &[1, 0, 700, 3000]);
         check(&schema, &rows[..1], &[]);
         check(&schema, &[], &[0]);
     }

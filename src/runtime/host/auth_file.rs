@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 pub enum AuthFileError {
     /// The file cannot be read.
     #[error(
-        "cannot read users from {}: {source}; `ringest token USER --auth-file {}` creates such \
-         a file",
+        "cannot read users from {}: {source}; `ringest token USER --auth-file {}` creates such a \
+         file",
         path.display(), path.display()
     )]
     Read {
@@ -41,7 +41,7 @@ pub enum AuthFileError {
     },
 }
 
-/// Reads a table of users from a file.
+/// Reads the users from a file.
 ///
 /// # Errors
 /// [`AuthFileError`], with the path and the next step.
