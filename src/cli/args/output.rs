@@ -22,8 +22,8 @@ pub(crate) struct OutputOptions {
         requires = "output"
     )]
     pub output_format: FileFormatOption,
-    /// Columns about the stream that each file has first, in this order. Parquet and Arrow files say
-    /// the same in their metadata, always
+    /// Columns about the stream that come first in each file, in this order. Parquet and Arrow files
+    /// have these facts in their metadata anyway
     #[arg(
         long,
         env = "RINGEST_OUTPUT_COLUMNS",
