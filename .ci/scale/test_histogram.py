@@ -1,4 +1,4 @@
-"""Checks how deploy/partials.py decodes HdrHistogram V2, with known bytes and another package."""
+"""Checks how partials.py decodes HdrHistogram V2, with known bytes and another package."""
 
 from __future__ import annotations
 

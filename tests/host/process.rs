@@ -185,7 +185,7 @@ fn results_that_wait_to_be_read_cost_no_connection() {
         "--batch-rows",
         "50",
         "--packet-timeout",
-        "300ms",
+        "1s",
     ];
     let (mut engine, stderr) = Engine::start_with(&options, Stdio::piped());
     engine.read_log(stderr);
@@ -203,7 +203,7 @@ fn results_that_wait_to_be_read_cost_no_connection() {
         })
         .collect();
     // Several times the deadline, with nobody reading.
-    let_run(&engine, Duration::from_millis(1500));
+    let_run(&engine, Duration::from_millis(2500));
     let mut printed = String::new();
     engine.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
     for sender in senders {

@@ -281,7 +281,7 @@ fn before_authentication_little_is_allowed() {
 /// PINGs are allowed before AUTH, and do not make up for it.
 #[test]
 fn whoever_does_not_authenticate_in_time_is_told() {
-    let options = ["--require-auth", "--auth-open", "--auth-timeout", "500ms"];
+    let options = ["--require-auth", "--auth-open", "--auth-timeout", "1s"];
     let engine = Engine::start_messages(&options);
     let mut silent = Client::connect(engine.messages());
     silent.ping(1);

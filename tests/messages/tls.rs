@@ -280,13 +280,13 @@ fn certificates_are_read_again_at_sighup() {
         engine.signal(Signal::HUP);
         until(said, || engine.log().contains(said));
     };
-    reload("certificates read again");
+    reload("certificates reloaded");
     connect(&engine, &new).ping(2);
     refused_by_client(&engine, &old);
     // A connection keeps what it began with.
     early.ping(3);
     fs::write(files.path("key"), &old.server.key).unwrap();
-    reload("the old certificates stay");
+    reload("keeping the old certificates");
     connect(&engine, &new).ping(4);
     early.ping(5);
 }
@@ -404,13 +404,13 @@ fn last_words_and_goodbye_in_one_read() {
 fn a_sender_of_empty_tls_records_is_silent() {
     let made = valid();
     let files = Files::new(&made);
-    let options = files.options(&["--records-tls", "--idle-timeout", "500ms"]);
+    let options = files.options(&["--records-tls", "--idle-timeout", "1s"]);
     let engine = Engine::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
     let mut sender = handshake(engine.address, config(&made, None, &[&TLS13])).unwrap();
     // New keys are announced in records without content; two in a row are never quiet for long.
     until("the cut", || {
         sender.conn.refresh_traffic_keys().unwrap();
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(50));
         sender.conn.complete_io(&mut sender.sock).is_err() || !engine.results().is_empty()
     });
     let results = engine.wait_for_results(1);
@@ -420,7 +420,7 @@ fn a_sender_of_empty_tls_records_is_silent() {
 #[test]
 fn an_idle_tls_client_is_told_in_tls() {
     let made = valid();
-    let engine = Files::new(&made).start(&["--idle-timeout", "300ms"]);
+    let engine = Files::new(&made).start(&["--idle-timeout", "1s"]);
     let mut client = connect(&engine, &made);
     client.expect_error(TIMEOUT);
     client.expect_end();

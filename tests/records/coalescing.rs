@@ -96,7 +96,7 @@ fn a_close_behind_a_raised_mark_is_seen() {
 #[test]
 fn silence_behind_a_raised_mark_ends_with_the_idle_timeout() {
     // Less than a read may wait, and more than a busy machine keeps a sender waiting.
-    let engine = start(&["--idle-timeout", "500ms"]);
+    let engine = start(&["--idle-timeout", "600ms"]);
     let some = records(4, 4);
     let mut socket = engine.connect();
     let sent = trickle_until_gathered(&engine, &mut socket, &packets(&some, 4));

@@ -411,7 +411,7 @@ fn any_schema() -> impl Strategy<Value = Arc<Schema>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn any_stream_of_any_schema_is_what_it_is_expected_to_be(

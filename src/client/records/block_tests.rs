@@ -228,7 +228,7 @@ fn a_write_has_a_largest_size() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     /// Small blocks, so that streams shorter than, equal to and many times the block all occur.
     #[test]

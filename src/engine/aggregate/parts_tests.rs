@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::wire::schema::{Endian, Framing};
-use crate::wire::text::Padding;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -126,7 +125,7 @@ fn narrowed(schema: &Schema, frame: &DataFrame) -> DataFrame {
     let mut narrow = frame.clone();
     for (field, part) in schema.parts() {
         let name = schema.part_name(field, part);
-        let dtype = part_type(schema.fields()[field].kind, part);
+        let dtype = dtype_of(ColumnType::of_part(part, schema.fields()[field].kind));
         narrow.with_column(frame.column(&name).unwrap().strict_cast(&dtype).unwrap()).unwrap();
     }
     narrow
@@ -296,11 +295,10 @@ proptest! {
 #[test]
 fn every_function_of_every_kind_over_many_rows() {
     let mut random = fastrand::Rng::with_seed(7);
-    let rows: Vec<PartsRow> = (0..20_000)
-        .map(|_| (random.u32(0..2000), KINDS.map(|_| random.u64(..)).to_vec()))
-        .collect();
+    let rows: Vec<PartsRow> =
+        (0..6000).map(|_| (random.u32(0..2000), KINDS.map(|_| random.u64(..)).to_vec())).collect();
     for schema in [everything(), rest()] {
-        check(&schema, &rows, &[1, 0, 700, 9000]);
+        check(&schema, &rows, &[1, 0, 700, 3000]);
         check(&schema, &rows[..1], &[]);
         check(&schema, &[], &[0]);
     }
@@ -425,6 +423,4 @@ fn impossible_parts_are_an_error() {
         let error = finish(&schema, &bad).unwrap_err().to_string();
         assert!(error.contains(cause), "{error}");
     }
-    let padding = Padding::BOTH;
-    assert_eq!(type_of(Kind::Text { bytes: 1, padding }), DataType::String);
 }

@@ -85,14 +85,15 @@ fn row(key: u64, number: u64) -> FoldedRow {
 /// Few pages, then many: covers both code paths, and splits in the middle of a batch.
 #[test]
 fn any_number_of_groups_agrees_with_the_oracle() {
+    const ROWS: u64 = 100_000;
     let mut random = fastrand::Rng::with_seed(1);
-    for groups in [1, 125, 10_000, 300_000] {
+    for groups in [1, 125, 10_000, 80_000] {
         let rows: Vec<FoldedRow> =
-            (0..400_000).map(|n| row(random.u64(..groups) * 0x1_0000_0001, n)).collect();
+            (0..ROWS).map(|n| row(random.u64(..groups) * 0x1_0000_0001, n)).collect();
         let mut table = table(1 << 20, u64::from(u32::MAX));
         assert_eq!(fold(&mut table, &rows, BLOCK_RECORDS), rows.len());
         let expected = naive(&rows);
-        assert_eq!((table.groups(), table.rows()), (expected.len(), 400_000));
+        assert_eq!((table.groups(), table.rows()), (expected.len(), ROWS));
         assert_eq!(sums_of(&table), expected);
     }
 }
@@ -201,7 +202,7 @@ fn every_word_of_a_key_distinguishes_groups() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn any_rows_in_any_batches_equal_the_oracle(
         keys in proptest::collection::vec(prop_oneof![0u64..5, 0u64..3000, any::<u64>()], 0..4000),

@@ -1,5 +1,5 @@
-//! Reads the auth file, up to its size limit, and says what to do if that fails. The lines are
-//! parsed by `engine::messages::users`.
+//! Reads the auth file, up to a size limit. Parsing is in
+//! [`engine::messages::users`](crate::engine::messages::users).
 
 use crate::config::AUTH_FILE_BYTES_MAX;
 use crate::engine::messages::users::{AuthError, AuthTable};

@@ -26,6 +26,19 @@ fn run(settings: &Settings) -> LoadOutcome {
     run_load(settings, &LoadProgress::default()).expect("a run")
 }
 
+/// Ends a run once it has had so many answers; one whose connection is lost goes on to its end.
+fn run_until_answered(answers: u64, settings: &Settings) -> LoadOutcome {
+    let progress = LoadProgress::default();
+    thread::scope(|scope| {
+        let run = scope.spawn(|| run_load(settings, &progress).expect("a run"));
+        while progress.answers() < answers && !run.is_finished() {
+            thread::sleep(MS);
+        }
+        progress.stop();
+        run.join().expect("no panic")
+    })
+}
+
 #[track_caller]
 fn assert_clean(outcome: &LoadOutcome) {
     let tally = &outcome.tally;
@@ -146,7 +159,8 @@ fn each_fault_of_a_server_is_counted() {
             0 => Reaction::Usual,
             _ => judge(number - GREETING, frame),
         });
-        run(&Settings { traffic: Traffic::Echo, warm_up: Duration::ZERO, ..settings(&server) })
+        let (traffic, warm_up, duration) = (Traffic::Echo, Duration::ZERO, 2000 * MS);
+        run_until_answered(50, &Settings { traffic, warm_up, duration, ..settings(&server) })
     }
     let refused = with(|number, _| match number {
         3 | 5 => Reaction::Instead(error(7, "rate limit exceeded for ECHO")),
