@@ -202,7 +202,7 @@ def test_refusals_name_the_cause(tmp_path: Path) -> None:
     (tmp_path / "schema.toml").write_text(DEFAULT.toml())
     streams = make_streams(DEFAULT, random.Random(1), nodes=2, connections=2)
     one, other = map(str, write(DEFAULT, streams, tmp_path / "nodes"))
-    assert "no key of these partials; keys are A, E" in refusal(one, "--by", "B")
+    assert "not a key of these partials; keys: A, E" in refusal(one, "--by", "B")
     streams = make_streams(EVERYTHING, random.Random(1), nodes=1, connections=2)
     (foreign,) = map(str, write(EVERYTHING, streams, tmp_path / "foreign"))
     assert "partials of different schemas cannot be merged" in refusal(one, foreign)
@@ -210,7 +210,7 @@ def test_refusals_name_the_cause(tmp_path: Path) -> None:
         (None, "an older ringest wrote it, or it was repacked without its metadata"),
         ("[", "its ringest.merge cannot be read"),
         ('{"version": 1}', "its ringest.merge cannot be read: 'identity'"),
-        ('{"version": 2}', "merge operations of version 2, known is 1"),
+        ('{"version": 2}', "merge operations have version 2, supported is 1"),
     ):
         for file in Path(other).glob("*.groups.parquet"):
             metadata = None if plan is None else {"ringest.merge": plan}

@@ -6,7 +6,7 @@
     python3 deploy/duckdb/merge.py DIR… --format ndjson                   # one object on one line
     python3 deploy/duckdb/merge.py DIR… --sql > merge.sql                 # the SQL only
 
-`pip install duckdb`; Python 3.11 or later. The SQL is plain: merge.sql beside this file is what
+`pip install duckdb`; Python 3.11 or later. The SQL is plain: merge.sql next to this file is what
 `--sql` writes for the built-in schema. Exit codes are those of `ringest merge`.
 docs/operating/partials.md says what partials are.
 """
@@ -136,11 +136,11 @@ def finished(aggregate: Aggregate, plan: MergePlan) -> str:
             variance = f"({value}) / (CAST(sum(rows.count) AS DOUBLE) - 1)"
             return f"CASE WHEN sum(rows.count) > 1 THEN {root}({variance}) END"
         case other:
-            raise PartialsError(f'"{aggregate.name}" is finished by an unknown "{other}"')
+            raise PartialsError(f'"{aggregate.name}" has an unknown finish operation "{other}"')
 
 
 def merged(column: Part, plan: MergePlan) -> str:
-    """The expression that makes one value of a column's rows."""
+    """The expression that merges a column's rows into one value."""
     value = f"rows.{quoted(column.name)}"
     match column.merge:
         case "min" | "max" as extreme if column.is_float:
@@ -159,7 +159,7 @@ def merged(column: Part, plan: MergePlan) -> str:
             distance = f"(rows.{quoted(column.around)} - {mean})"
             return f"sum({value}) + sum(rows.count * {distance} * {distance})"
         case other:
-            raise PartialsError(f'"{column.name}" is merged by an unknown "{other}"')
+            raise PartialsError(f'"{column.name}" has an unknown merge operation "{other}"')
 
 
 def sort_key(key: Column) -> str:
@@ -250,7 +250,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_plan(database: duckdb.DuckDBPyConnection, options: argparse.Namespace) -> MergePlan | None:
-    """The merge operations, of which one file of each directory tells; `None` of no file."""
+    """The merge operations, from one file of each directory; `None` without files."""
     files = []
     for directory in map(Path, options.directories):
         if not any(directory.glob("*.parquet")):
@@ -269,9 +269,9 @@ def read_plan(database: duckdb.DuckDBPyConnection, options: argparse.Namespace) 
 def run(database: duckdb.DuckDBPyConnection, options: argparse.Namespace) -> int:
     plan = read_plan(database, options)
     if plan is None and (options.sql or options.output):
-        raise partials.DamagedPartialsError("no partials so far, so nothing was written")
+        raise partials.DamagedPartialsError("no partials so far; nothing was written")
     plan = plan or MergePlan()
-    # Of no partials, any key is one.
+    # Without partials, any key is accepted.
     by = plan.keys_by(options.by.split(",") if options.by is not None and plan.keys else None)
     if options.sql:
         print(template(plan, by, options.complete_only), end="")
@@ -303,10 +303,10 @@ def merge(
     by: Sequence[Column],
     complete_only: bool,
 ) -> None:
-    """The result as a table, and a view of the rows that it is made of."""
+    """Creates the result as a table, and a view of the rows it comes from."""
     database.execute("SET VARIABLE groups = ?", [patterns(options, partials.GROUPS_FILES)])
     database.execute(merge_sql(plan, by, complete_only))
-    # Where no batch is described, no stream is known to be complete.
+    # Without stream files, no stream is known to be complete.
     none = " LIMIT 0" if options.complete_only and not complete_only else ""
     database.execute(f"CREATE TEMP TABLE result AS FROM merged{none}")
     of_these = " SEMI JOIN streams_once USING (node, connection)"

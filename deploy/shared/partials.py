@@ -1,7 +1,7 @@
-"""What the merges by DuckDB and by Spark share: reads the merge operations and HdrHistogram V2.
+"""Shared by the DuckDB and Spark merges: reads merge operations and HdrHistogram V2.
 
-Opens no Parquet, and knows no type and no part: files of groups say in their own metadata how each
-column is merged. Standard library only, Python 3.11 or later.
+Opens no Parquet files. The metadata of groups files says how to merge each column, so nothing here
+depends on types or functions. Standard library only, Python 3.11 or later.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any, Final, TextIO
 GROUPS_FILES: Final = "*.groups.parquet"
 STREAM_FILES: Final = "*.stream.parquet"
 
-# Which batch a row of either kind of file belongs to.
+# The columns that identify the batch of a row, in both kinds of files.
 IDENTITY: Final = ("node", "connection", "batch")
 
-# The key of the metadata of Parquet under which a file of groups has its merge operations.
+# Key of the merge operations in the Parquet metadata of groups files.
 MERGE_KEY: Final = "ringest.merge"
 MERGE_VERSION: Final = 1
 
@@ -56,17 +56,17 @@ class Column:
 
     @property
     def is_float(self) -> bool:
-        """Whether it holds numbers with a fraction, NaN among them."""
+        """Whether it holds floating-point numbers."""
         return self.type in ("f32", "f64")
 
 
 @dataclass(frozen=True)
 class Part(Column):
-    """A column of partials that is no key: its rows of a group become one value.
+    """A column of partials other than a key: the rows of a group merge into one value.
 
-    `merge` is sum, min, max (NaN counts only where there is nothing else), first, last (in the
-    order of time), mean (weighted by the count), or squares (squared distances from the mean that
-    the column `around` holds).
+    `merge` is sum, min, max (NaN counts only if there is nothing else), first, last (in time
+    order), mean (weighted by the count), or squares (squared distances from the mean in the column
+    `around`).
     """
 
     merge: str
@@ -75,11 +75,11 @@ class Part(Column):
 
 @dataclass(frozen=True)
 class Aggregate(Column):
-    """A column of the result that is no key, made of the merged columns `of`.
+    """A column of the result other than a key, computed from the merged columns `of`.
 
-    `finish` is value (as it is), sum (null where its type cannot hold it), mean (divided by the
-    count), variance or deviation (of a sample; null for one record). For sum and mean, two columns
-    are one number: the first times 2**32, plus the second.
+    `finish` is value (unchanged), sum (null if its type cannot hold it), mean (divided by the
+    count), variance or deviation (of a sample; null for a single record). For sum and mean, two
+    columns form one number: the first times 2**32, plus the second.
     """
 
     finish: str
@@ -88,11 +88,11 @@ class Aggregate(Column):
 
 @dataclass(frozen=True)
 class MergePlan:
-    """How partials are merged."""
+    """How to merge partials."""
 
-    # What makes a row unique, beside its keys.
+    # The columns that identify a row, in addition to its keys.
     identity: tuple[str, ...] = IDENTITY
-    # The order of time.
+    # The columns that define the time order.
     order: tuple[str, ...] = ()
     keys: tuple[Column, ...] = ()
     columns: tuple[Part, ...] = ()
@@ -100,22 +100,22 @@ class MergePlan:
 
     @property
     def names(self) -> list[str]:
-        """The columns of files of groups."""
+        """The columns of groups files."""
         others = [name for name in self.order if name not in self.identity]
         described = [one.name for one in (*self.keys, *self.columns)]
         return [*self.identity, *others, *described]
 
     @property
     def squares(self) -> list[Part]:
-        """The columns that are merged around a mean."""
+        """The columns of squared distances."""
         return [one for one in self.columns if one.merge == "squares"]
 
     def column(self, name: str) -> Part:
-        """The column of this name."""
+        """The column with this name."""
         return next(one for one in self.columns if one.name == name)
 
     def keys_by(self, names: Iterable[str] | None) -> tuple[Column, ...]:
-        """The keys of these names, in this order; all keys for `None`."""
+        """The keys with these names, in this order; all keys for `None`."""
         if names is None:
             return self.keys
         by_name = {key.name: key for key in self.keys}
@@ -123,7 +123,7 @@ class MergePlan:
         for name in wanted:
             if name not in by_name:
                 there = ", ".join(by_name)
-                raise PartialsError(f'--by: "{name}" is no key of these partials; keys are {there}')
+                raise PartialsError(f'--by: "{name}" is not a key of these partials; keys: {there}')
         if not wanted or len(set(wanted)) < len(wanted):
             raise PartialsError("--by: name one key or more, each once")
         return tuple(by_name[name] for name in wanted)
@@ -136,8 +136,8 @@ def parse_plan(text: str, where: str) -> MergePlan:
         version = document["version"]
         if version != MERGE_VERSION:
             raise DamagedPartialsError(
-                f"{where}: merge operations of version {version}, known is {MERGE_VERSION}; use "
-                "the scripts of the release that wrote it"
+                f"{where}: merge operations have version {version}, supported is {MERGE_VERSION}; "
+                "use the scripts of the release that wrote the file"
             )
         return MergePlan(
             tuple(document["identity"]),
@@ -151,7 +151,7 @@ def parse_plan(text: str, where: str) -> MergePlan:
 
 
 def one_plan(found: Iterable[tuple[str | None, str]]) -> MergePlan:
-    """The plan on which these (text, where) agree. Files that were repacked may have none."""
+    """The plan shared by all of these (text, where). Repacked files may have none."""
     plan, first, where = None, "", ""
     for text, where in found:
         if text is None:
@@ -196,19 +196,18 @@ class Histogram:
     def decode(cls, encoded: bytes) -> Histogram:
         """Reads encoding V2, uncompressed, as in the column `latency_v2`."""
         if len(encoded) < _HEADER.size:
-            raise DamagedPartialsError(f"latency_v2: {len(encoded)} bytes, its header alone has 40")
+            raise DamagedPartialsError(f"latency_v2: {len(encoded)} bytes, the header alone has 40")
         cookie, length, offset, digits, lowest, highest, _ = _HEADER.unpack_from(encoded)
         if cookie != _COOKIE:
             raise DamagedPartialsError(
                 f"latency_v2: begins with {cookie:#010x}, not {_COOKIE:#010x}"
             )
         if offset != 0 or not 0 <= digits <= 5 or lowest < 1:
-            raise DamagedPartialsError(
-                "latency_v2: a histogram of another kind than ringest writes"
-            )
+            raise DamagedPartialsError("latency_v2: not a histogram written by ringest")
         if len(encoded) != _HEADER.size + length:
             raise DamagedPartialsError(
-                f"latency_v2: {len(encoded) - _HEADER.size} bytes of counts, header says {length}"
+                f"latency_v2: {len(encoded) - _HEADER.size} bytes of counts, the header says "
+                f"{length}"
             )
         return cls(lowest, highest, digits, Counter(_counts(encoded, _HEADER.size)))
 

@@ -92,7 +92,7 @@ def ends(plan: MergePlan) -> list[Any]:
 
 
 def merged_column(column: Part) -> str:
-    """The expression that makes one value of a column's rows."""
+    """The expression that merges a column's rows into one value."""
     value = quoted(column.name)
     match column.merge:
         case "sum" if not column.is_float:
@@ -105,18 +105,18 @@ def merged_column(column: Part) -> str:
         case "sum" | "min" | "max" as function:
             return f"{function}({value})"
         case "first" | "last" | "mean":
-            # Found elsewhere: in a whole row, and beside each row.
+            # Computed elsewhere: from whole rows, or added to each row.
             return "max(1)"
         case "squares":
             # Chan, Golub, LeVeque: the sum of squared distances, plus those of the means.
             distance = f"({quoted(column.around)} - {quoted(f'mean of {column.name}')})"
             return f"sum({value}) + sum(`count` * {distance} * {distance})"
         case other:
-            raise PartialsError(f'"{column.name}" is merged by an unknown "{other}"')
+            raise PartialsError(f'"{column.name}" has an unknown merge operation "{other}"')
 
 
 def finished(aggregate: Aggregate, plan: MergePlan) -> str:
-    """A column of the result, of what was merged."""
+    """A column of the result, computed from the merged columns."""
     parts = [plan.column(name) for name in aggregate.of]
     high, *low = (
         f"`{one.merge} row`.{quoted(one.name)}"
@@ -139,7 +139,7 @@ def finished(aggregate: Aggregate, plan: MergePlan) -> str:
             variance = f"{root}({value} / cast(`all records` - 1 as double))"
             return f"case when `all records` > 1 then {variance} end"
         case other:
-            raise PartialsError(f'"{aggregate.name}" is finished by an unknown "{other}"')
+            raise PartialsError(f'"{aggregate.name}" has an unknown finish operation "{other}"')
 
 
 def sort_key(key: Column) -> str:
@@ -173,7 +173,7 @@ def read_files(spark: SparkSession, directories: Sequence[str], pattern: str) ->
 
 
 def read_plan(spark: SparkSession, files: DataFrame) -> MergePlan:
-    """The merge operations, of which the first file of each directory tells."""
+    """The merge operations, from the first file of each directory."""
     directories: dict[str, str] = {}
     for file in sorted(files.inputFiles()):
         directories.setdefault(file.rpartition("/")[0], file)
@@ -181,7 +181,7 @@ def read_plan(spark: SparkSession, files: DataFrame) -> MergePlan:
 
 
 def metadata(spark: SparkSession, file: str) -> str | None:
-    """What the metadata of a Parquet file says of merging it. Spark has no function for that."""
+    """The merge operations in a Parquet file's metadata, for which Spark has no function."""
     context = spark.sparkContext
     hadoop, parquet = context._jvm.org.apache.hadoop, context._jvm.org.apache.parquet.hadoop
     path = hadoop.fs.Path(context._jvm.java.net.URI(file))
@@ -195,7 +195,7 @@ def metadata(spark: SparkSession, file: str) -> str | None:
 
 
 def look_for_schema(spark: SparkSession, directories: Sequence[str]) -> None:
-    """Refuses directories without files that are none of partials."""
+    """Refuses directories that `serve --partials` has not written."""
     for directory in directories:
         path = f"{directory.rstrip('/')}/schema.toml"
         try:
@@ -303,9 +303,9 @@ def run(spark: SparkSession, options: argparse.Namespace) -> int:
         look_for_schema(spark, options.directories)
         print(f"merge.py: {', '.join(options.directories)}: no partials so far", file=sys.stderr)
     if files is None and options.output:
-        raise DamagedPartialsError("no partials so far, so nothing was written")
+        raise DamagedPartialsError("no partials so far; nothing was written")
     plan = MergePlan() if files is None else read_plan(spark, files)
-    # Of no partials, any key is one.
+    # Without partials, any key is accepted.
     by = plan.keys_by(options.by.split(",") if options.by is not None and plan.keys else None)
     if streams is None:
         streams = spark.createDataFrame([], STREAM_COLUMNS)

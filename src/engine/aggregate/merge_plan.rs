@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// The key of the metadata.
 pub(super) const MERGE_KEY: &str = "ringest.merge";
-/// The version of its value; another one where a reader of this one would merge wrongly.
+/// The version of its value; it changes when an old reader would merge wrongly.
 const VERSION: u32 = 1;
 
 /// What a program needs to know to merge files of groups.
@@ -126,7 +126,8 @@ mod tests {
 
     #[test]
     fn a_plan_names_each_column_and_what_becomes_of_it() {
-        let schema = "name = 'm'\nfield = [{ name = 'K', type = 'text', bytes = 4 }, \
+        let schema = "name = 'm'\nendian = 'big'\n\
+            field = [{ name = 'K', type = 'text', bytes = 4 }, \
             { name = 'U', type = 'u64' }, { name = 'F', type = 'f32' }]\n\
             result.by = ['K']\nresult.aggregates = ['U:mean', 'U:max', 'F:std', 'F:last']\n";
         let schema = Schema::from_toml(schema).unwrap();

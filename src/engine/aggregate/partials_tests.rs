@@ -255,7 +255,8 @@ fn one_table_and_many_are_aggregated() {
 /// A single table is not grouped, but its partials must be in the form that files have.
 #[test]
 fn sums_of_halves_are_carried_over() {
-    let schema = "field = [{ name = 'K', type = 'u8' }, { name = 'U', type = 'u64' }, \
+    let schema = "endian = 'big'\n\
+         field = [{ name = 'K', type = 'u8' }, { name = 'U', type = 'u64' }, \
         { name = 'I', type = 'i64' }]\nresult.by = ['K']\n\
         result.aggregates = ['U:mean', 'I:sum']\n";
     let plan = Plan::new(Arc::new(Schema::from_toml(schema).unwrap()));

@@ -164,7 +164,7 @@ fn io_uring(config: &Config) -> Finding {
 
 /// What distinguishes the causes of a refusal.
 struct Refusal {
-    /// Value of the sysctl `kernel.io_uring_disabled`, where there is one.
+    /// Value of the sysctl `kernel.io_uring_disabled`, if it exists.
     disabled: Option<u32>,
     /// Whether a seccomp filter applies to this process.
     seccomp: bool,

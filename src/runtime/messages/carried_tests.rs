@@ -13,7 +13,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// One of a worker where `streams` record streams may be open.
+    /// A connection of a worker that allows `streams` open record streams.
     fn new(config: Config, streams: usize) -> Self {
         let (worker, work) = Worker::alone(config);
         let slots = Slots::new(1, streams, 1);

@@ -65,7 +65,7 @@ struct Aggregator {
     plan: Arc<Plan>,
     groups_limit: usize,
     running: HashMap<u64, Result<Running, String>>,
-    /// Where batches are left for a merge, if they are.
+    /// The partials that batches are written to, if any.
     files: Option<Arc<PartialFiles>>,
 }
 
