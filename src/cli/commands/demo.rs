@@ -2,7 +2,7 @@
 //! it does can be done with `serve` and `send`.
 
 use super::serve::{start, to_stdout};
-use crate::cli::args::DemoOptions;
+use crate::cli::args::demo::DemoOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK};
 use crate::cli::terminal::status_line::say;
 use crate::client::records::block::PacketBlock;
@@ -45,7 +45,7 @@ pub(crate) fn run(options: &DemoOptions) -> u8 {
         records_port: Some(0),
         port: None,
         admin_port: Some(0),
-        ..options.limits.config()
+        ..options.resources.config()
     };
     let engine =
         match start(&config, &Schema::built_in(), keeping(&results, to_stdout(options.format))) {

@@ -1,7 +1,7 @@
 //! `ringest serve`: starts the engine, prints its results, waits for its end. Receives nothing
 //! itself.
 
-use crate::cli::args::ServeOptions;
+use crate::cli::args::serve::ServeOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
 use crate::cli::output::format::Format;
 use crate::cli::output::latency_files::{self, LatencyFiles};
