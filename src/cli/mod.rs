@@ -10,7 +10,7 @@ pub(crate) mod terminal;
 use crate::runtime::host::stdio;
 use args::{Args, Command};
 use clap::Parser;
-use commands::{demo, doctor, gen_cert, health, load, merge, replay, schema, send, serve, token};
+use commands::{demo, doctor, gen_cert, health, load, merge, reference, replay, schema, send, serve, token};
 use exit::EXIT_FAILED;
 use std::process::ExitCode;
 use terminal::logging;
@@ -38,6 +38,7 @@ pub fn run() -> ExitCode {
         Command::Health(options) => health::run(&options),
         Command::GenCert(options) => gen_cert::run(&options),
         Command::Token(options) => token::run(&options),
+        Command::Reference(options) => reference::run(&options),
         Command::Schema(options) => schema::run(&options),
     })
 }

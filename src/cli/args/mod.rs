@@ -11,6 +11,7 @@ pub(crate) mod load;
 pub(crate) mod merge;
 pub(crate) mod output;
 pub(crate) mod partials;
+pub(crate) mod reference;
 pub(crate) mod replay;
 pub(crate) mod schema;
 pub(crate) mod send;
@@ -25,6 +26,7 @@ use gen_cert::GenCertOptions;
 use health::HealthOptions;
 use load::LoadOptions;
 use merge::MergeOptions;
+use reference::ReferenceOptions;
 use replay::ReplayOptions;
 use schema::SchemaCommandOptions;
 use send::SendOptions;
@@ -85,6 +87,9 @@ pub(crate) enum Command {
     GenCert(GenCertOptions),
     /// Create a token for a user of the message server
     Token(TokenOptions),
+    /// Print a page of docs/reference
+    #[command(hide = true)]
+    Reference(ReferenceOptions),
 }
 
 #[cfg(test)]

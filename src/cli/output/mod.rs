@@ -5,5 +5,6 @@ pub(crate) mod hgrm;
 pub(crate) mod latency_files;
 pub(crate) mod load_report;
 pub(crate) mod merge_render;
+pub(crate) mod options_page;
 pub(crate) mod output_files;
 pub(crate) mod render;
