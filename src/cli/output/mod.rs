@@ -1,6 +1,7 @@
 //! Results in every format: tables, JSON, files, reference pages.
 
 pub(crate) mod columns;
+pub(crate) mod demo_summary;
 pub(crate) mod format;
 pub(crate) mod hgrm;
 pub(crate) mod latency_files;
