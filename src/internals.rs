@@ -1,5 +1,5 @@
-//! What the project's own tests and benchmarks reach of the engine. Not an interface: any release
-//! may change it.
+//! The parts of the engine that the project's own tests and benchmarks use. Not a public interface:
+//! any release may change it.
 
 pub use crate::config::{
     AggregateMode, Config, FOLD_ROWS, FOLD_ROWS_MAX, SCHEMA_FILE_BYTES_MAX, TlsOptions, limits,

@@ -1,11 +1,10 @@
-//! ringest takes fixed-width binary record streams over TCP, on Linux, through io_uring, and gives
-//! back one exact grouped DataFrame for each connection, with its time, its rate and its latency.
+//! ringest receives streams of fixed-width binary records over TCP, on Linux through io_uring, and
+//! returns one exact grouped DataFrame per connection, with its time, throughput and latency.
 //!
-//! The engine is a program: `ringest serve`. This library is what other Rust programs need to talk
-//! to it:
+//! The engine is a program: `ringest serve`. This library is for Rust programs that talk to it:
 //!
 //! * [`client`]: the message client, senders of record streams, load generation
-//! * [`schema`]: what a record is, read from TOML or from Python's struct notation
+//! * [`schema`]: the layout of a record, from TOML or Python's struct notation
 //! * [`protocol`]: frames of the message protocol and their payloads
 //!
 //! ```no_run
@@ -21,10 +20,10 @@
 //!
 //! # Layers
 //!
-//! Imports point down only; `tests/layers.rs` checks it. `main` and `cli` (command line, output
-//! formats) stand on `runtime` (sockets, clocks, threads, rings) and [`client`]; those on `engine`
-//! (decoding, grouping, reports), `wire` (both protocols without I/O) and `config` (every limit).
-//! docs/internals/architecture.md follows one packet through them.
+//! Imports only point down, which `tests/layers.rs` checks. At the top, `main` and `cli` (command
+//! line, output formats) use `runtime` (sockets, clocks, threads, rings) and [`client`]; both use
+//! `engine` (decoding, grouping, reports), `wire` (both protocols, without I/O) and `config` (every
+//! limit). docs/internals/architecture.md follows a packet through the layers.
 
 #![warn(missing_docs, unreachable_pub)]
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -42,7 +41,7 @@ mod wire;
 pub use cli::run;
 pub use wire::schema;
 
-/// Frames of the message protocol and what they carry, as bytes: opens no socket.
+/// Frames of the message protocol and their payloads, as bytes. No I/O.
 pub mod protocol {
     pub use crate::wire::messages::{frame, payload};
 }
