@@ -70,8 +70,7 @@ pub(crate) struct ListenerOptions {
         hide_short_help = true
     )]
     pub admin_host: String,
-    /// Port of the admin listener; 0 picks a free one, and without this option it is 1000 above
-    /// --port
+    /// Port of the admin listener, by default --port plus 1000; 0 picks a free one
     #[arg(long, env = "RINGEST_ADMIN_PORT", value_name = "PORT", hide_short_help = true)]
     pub admin_port: Option<u16>,
 }

@@ -6,7 +6,7 @@ pub(crate) struct HealthOptions {
     /// Address or host name of the admin listener; 0.0.0.0 and :: mean loopback
     #[arg(long, env = "RINGEST_ADMIN_HOST", value_name = "HOST", default_value = "127.0.0.1")]
     pub admin_host: String,
-    /// Port of the admin listener; without it, 1000 above --port
+    /// Port of the admin listener, by default --port plus 1000
     #[arg(long, env = "RINGEST_ADMIN_PORT", value_name = "PORT")]
     pub admin_port: Option<u16>,
     /// Port of the message listener
