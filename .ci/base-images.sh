@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Sees to it that the two base images which the Dockerfile names are there.
+# Provides the two base images that the Dockerfile names.
 #
-# An image that is there is taken as it is; one that a registry offers is pulled. Where no registry
-# answers, the images are made from Debian's packages and from the Rust release of this machine, and
-# are tagged as if they had been pulled, so that the Dockerfile is tested unchanged. They bear the
-# label ringest.base=local; `docker image rm` of both takes them away.
+# Existing images are used, missing ones pulled. If no registry answers, the images are built from
+# Debian's packages and this machine's Rust release, and tagged as if they had been pulled, so that
+# the Dockerfile is tested unchanged. They have the label ringest.base=local; remove them with
+# `docker image rm`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,15 +22,15 @@ base_image() {
     sed --quiet "s/^ARG $1=//p" Dockerfile
 }
 
-# obtain IMAGE FUNCTION: the image is there afterwards, if need be made by the function.
+# obtain IMAGE FUNCTION: provides the image, if need be by calling the function.
 obtain() {
     if docker image inspect "$1" >/dev/null 2>&1; then
-        echo "$1: there"
+        echo "$1: exists"
     elif timeout 20 docker manifest inspect "$1" >/dev/null 2>&1 \
         && timeout 600 docker pull --quiet "$1"; then
         echo "$1: pulled"
     else
-        echo "$1: no registry answers, making it here"
+        echo "$1: no registry answers; building it here"
         "$2"
     fi
 }
@@ -55,15 +55,15 @@ install_debootstrap() {
         apt-get install --quiet=2 --yes --no-install-recommends debootstrap >/dev/null
 }
 
-# The Debian image with a linker, and with this machine's Cargo and rustc as /usr/local/bin has them
-# where rustup does not manage them. Certificates that this machine trusts beside Debian's go along,
-# because a build inside the image must reach the same crates through the same network.
+# The Debian image with a linker, and with this machine's Cargo and rustc in /usr/local/bin. Includes
+# the additional certificates that this machine trusts, because a build inside the image must reach
+# the same crates through the same network.
 make_rust_image() {
     local sysroot wanted=${rust_image#*:}
     wanted=${wanted%%-*}
     sysroot=$(rustc --print sysroot)
     [[ $("$sysroot/bin/rustc" --version) == "rustc $wanted "* ]] || {
-        echo "the Dockerfile wants Rust $wanted, this machine has $("$sysroot/bin/rustc" --version)"
+        echo "the Dockerfile needs Rust $wanted, this machine has $("$sysroot/bin/rustc" --version)"
         return 1
     }
     mkdir "$scratch/certificates"
@@ -81,7 +81,7 @@ COPY bin /usr/local/bin
 COPY lib /usr/local/lib
 LABEL ringest.base=local
 EOF
-    # One archive of both places is the build's context: nothing is copied to the scratch folder.
+    # A single archive of both places is the build context, so nothing is copied first.
     tar --create --directory="$scratch" Dockerfile certificates \
         --directory="$sysroot" bin/cargo bin/rustc lib \
         | docker build --quiet --tag "$rust_image" -

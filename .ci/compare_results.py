@@ -1,9 +1,9 @@
-"""Compares the engine's ndjson with what test_head.py says that it sent.
+"""Compares the engine's ndjson results with those that test_head.py expects.
 
     python3 compare_results.py EXPECTED.json RESULTS.ndjson
 
-Counts, minima, keys and their order must be equal; means and sums may differ by 1e-9 relative,
-since the engine adds in another order. Exits 1 and says what differs if anything does.
+Counts, minima, keys and their order must be equal. Means and sums may have a relative difference of
+1e-9, since the engine adds in another order. Prints any differences and exits with 1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 
 def main() -> int:
-    """Compares the two files that the command line names."""
+    """Compares the two files named on the command line."""
     if len(sys.argv) != 3:
         print(__doc__, file=sys.stderr)
         return 2
@@ -35,21 +35,21 @@ def main() -> int:
         return 1
     records = sum(one["records"] for one in results)
     groups = sum(len(one["groups"]) for one in results)
-    print(f"{len(results)} connections, {records} records, {groups} groups: as they were sent")
+    print(f"{len(results)} connections, {records} records, {groups} groups: as expected")
     return 0
 
 
 def compare(expected: list[Json], results: list[Json]) -> list[str]:
-    """All differences, as sentences; none if every connection came out as it was sent."""
+    """All differences, as sentences; none if every result is as expected."""
     if not expected:
-        return ["the sender expects no result at all: nothing was compared"]
+        return ["the sender expects no results: nothing was compared"]
     differences = []
     if len(expected) != len(results):
         differences.append(f"{len(expected)} connections were sent, {len(results)} were reported")
     for one, result in pair(expected, results):
         name = f"connection {one['connection']} from {one['local']}"
         if result is None:
-            differences.append(f"{name}: no such result")
+            differences.append(f"{name}: no result")
         else:
             differences += [f"{name}: {text}" for text in compare_connection(one, result)]
     return differences
@@ -58,8 +58,8 @@ def compare(expected: list[Json], results: list[Json]) -> list[str]:
 def pair(expected: list[Json], results: list[Json]) -> list[tuple[Json, Json | None]]:
     """Each expected connection with its result.
 
-    By the sender's port; where the network has changed the ports on the way, by the content, which
-    is random enough to tell the connections apart.
+    Matched by the sender's port or, if the network translated the ports, by content, which is
+    random enough to identify a connection.
     """
     by_port = {port(result["peer"]): result for result in results}
     if {port(one["local"]) for one in expected} == set(by_port):
@@ -74,7 +74,7 @@ def port(address: str) -> str:
 
 
 def content(connection: Json) -> tuple[tuple[int, str, int, int], ...]:
-    """The part of a result that must be equal to the last bit."""
+    """The part of a result that must be exactly equal."""
     return tuple((g["A"], g["E"], g["count"], g["D_min"]) for g in connection["groups"])
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The container checks: both images, built from the Dockerfile as it is and run by compose.yaml.
+# Checks the containers: builds both images from the Dockerfile, and runs them with compose.yaml.
 #
-# A Docker engine that answers is used; else one is installed from Debian's packages and started for
-# the time of the checks. Where none can be had, a line says so and the checks count as passed.
+# Uses a running Docker engine; otherwise installs one from Debian's packages and runs it during the
+# checks. If that is impossible, the checks are skipped with a line that says so.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source .ci/packages.sh
@@ -26,14 +26,14 @@ main() {
     docker version --format 'Docker engine {{.Server.Version}}'
     "${compose[@]}" version | sed --quiet 1p
 
-    # Options of the engine that happen to be set in this shell are not what is checked.
+    # Ignore engine options that happen to be set in this shell.
     unset "${!RINGEST_@}" MAX_CONNECTIONS RATE_LIMIT
-    # The sender's user in the container must be able to write here.
+    # The container's user must be able to write here.
     mkdir "$scratch/expected"
     chmod 0777 "$scratch/expected"
     export EXPECTED_DIR=$scratch/expected
     export RECORDS=$RECORDS_CHECKED
-    # Port 0 takes a free one, so that nothing of this host is in the way.
+    # Port 0 takes a free port, so that other programs on this host do not matter.
     export RINGEST_BIND_PORT=0 RINGEST_BIND_MESSAGES_PORT=0 RINGEST_BIND_ADMIN_PORT=0
     compose+=(--project-name "$PROJECT" --file compose.yaml --file .ci/compose.ci.yaml)
 
@@ -82,7 +82,7 @@ get_engine() {
         skipped_because="no Docker engine answers, and Debian's docker.io cannot be installed"
         return 1
     fi
-    # Since Debian 13 the client is a package of its own.
+    # Since Debian 13 the client is a separate package.
     command -v docker >/dev/null || install_packages docker-cli || true
     # A service manager may have started the engine while it was installed.
     if docker info >/dev/null 2>&1; then
@@ -100,12 +100,12 @@ get_engine() {
         sleep 1
     done
     tail --lines=5 "$scratch/dockerd.log"
-    skipped_because="dockerd does not start here, its last words are above"
+    skipped_because="dockerd does not start here; see its output above"
     return 1
 }
 
-# remove_stale_pid_file FILE PROGRAM: after a power-off such a file may name a process that has
-# nothing to do with the program, which would then believe that it is running already.
+# remove_stale_pid_file FILE PROGRAM: after a power-off the file may name an unrelated process, and
+# the program would think that it is already running.
 remove_stale_pid_file() {
     local pid
     [[ -f $1 ]] || return 0
@@ -124,8 +124,8 @@ get_compose() {
 
 # --- Limits of this machine -----------------------------------------------------------------------
 
-# fit_limit ULIMIT VARIABLE FLAG UNIT: where the Docker engine may not raise a limit to what
-# compose.yaml asks for, takes the documented way out, which is to ask for what there is.
+# fit_limit ULIMIT VARIABLE FLAG UNIT: if the Docker engine cannot raise a limit to what compose.yaml
+# asks for, asks for the current hard limit instead, as compose.yaml recommends.
 fit_limit() {
     local wanted there
     wanted=$(sed --quiet "s/^ *soft: \${$2:-\([0-9]*\)}\$/\1/p" compose.yaml)
@@ -153,7 +153,7 @@ build_images() {
     tail --lines=3 "$log"
 }
 
-# What `docker compose up` does, with the results in a form that can be compared.
+# Runs what `docker compose up` runs, with results in a form that can be compared.
 check_results() {
     echo "10 connections of $RECORDS records"
     RINGEST_EXIT_AFTER=10 RINGEST_FORMAT=ndjson "${compose[@]}" up --detach --no-build
@@ -169,7 +169,7 @@ check_doctor() {
     "${compose[@]}" --profile doctor run --rm doctor
 }
 
-# A container that is told to stop ends by itself, in time and with success.
+# A container told to stop must exit by itself, in time and with success.
 check_stop() {
     echo "SIGTERM"
     "${compose[@]}" up --detach --no-build engine
@@ -179,10 +179,10 @@ check_stop() {
     "${compose[@]}" down
 }
 
-# What a user of a profile without io_uring sees: exit code 3, and the cause by its name.
+# With a profile that denies io_uring, the engine must exit with code 3 and name the cause.
 check_denied_io_uring() {
     echo "a seccomp profile that denies io_uring"
-    python3 - deploy/seccomp-ringest.json >"$scratch/denied.json" <<'EOF'
+    python3 - deploy/docker/seccomp-ringest.json >"$scratch/denied.json" <<'EOF'
 import json, sys
 
 profile = json.load(open(sys.argv[1], encoding="utf-8"))
@@ -196,7 +196,7 @@ EOF
     docker logs "$(container engine)" >"$scratch/denied.log" 2>&1
     cat "$scratch/denied.log"
     grep --quiet --ignore-case seccomp "$scratch/denied.log" || {
-        echo "the engine was denied io_uring, but its message does not name seccomp"
+        echo "io_uring was denied, but the engine's message does not mention seccomp"
         return 1
     }
     "${compose[@]}" down
@@ -206,7 +206,7 @@ EOF
 expect_exit() {
     local code
     code=$(timeout "$EXIT_TIMEOUT_S" docker wait "$(container "$1")") || {
-        echo "$1 still runs after $EXIT_TIMEOUT_S s"
+        echo "$1 is still running after $EXIT_TIMEOUT_S s"
         return 1
     }
     [[ $code == "$2" ]] || {
@@ -224,11 +224,11 @@ expect_healthy() {
         [[ $health == running* ]] || break
         sleep 1
     done
-    echo "$1 is not healthy but: $health"
+    echo "$1 is not healthy: $health"
     return 1
 }
 
-# The id of a service's container, also when it has ended; `ps` of Compose v1 and v2 differ there.
+# The ID of a service's container, even after it has ended; Compose v1 and v2 differ in their `ps`.
 container() {
     docker ps --all --quiet --no-trunc \
         --filter "label=com.docker.compose.project=$PROJECT" \

@@ -2,7 +2,7 @@
 # Checks the dependencies with cargo-deny: licences, sources, duplicates, and advisories where their
 # database can be fetched. The rules and their reasons are in .ci/deny.toml.
 #
-# cargo-deny is compiled once, in minutes, and kept beside the compiled dependencies.
+# Compiling cargo-deny takes minutes; the program is kept with the compiled dependencies.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,8 +18,8 @@ if [[ $("$DENY" --version 2>/dev/null) != "cargo-deny $VERSION" ]]; then
 fi
 
 checks=(bans licenses sources)
-fetched=$("$DENY" fetch --config .ci/deny.toml db 2>&1) && checks+=(advisories)
-"$DENY" check --config .ci/deny.toml "${checks[@]}"
+fetched=$("$DENY" --config .ci/deny.toml fetch db 2>&1) && checks+=(advisories)
+"$DENY" --config .ci/deny.toml check "${checks[@]}"
 if [[ ! " ${checks[*]} " == *" advisories "* ]]; then
     echo "ADVISORIES NOT CHECKED: their database, a git repository, cannot be fetched from here:"
     tail -n 3 <<<"$fetched"

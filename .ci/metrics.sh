@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The metrics of a running engine, as Prometheus itself judges them: `bash .ci/metrics.sh BINARY`.
+# Checks the metrics of a running engine with Prometheus's promtool: `bash .ci/metrics.sh BINARY`.
 #
-# promtool is taken from Debian's package of Prometheus. The package is unpacked and not installed,
-# because installing it would start a server. Where promtool cannot be had, a line says so and the
-# check counts as passed; that the metrics can be fetched is checked all the same.
+# promtool comes from Debian's Prometheus package, unpacked rather than installed, because installing
+# it would start a server. Without promtool that part is skipped with a line that says so; the
+# metrics are still fetched and compared.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -36,7 +36,7 @@ clean_up() {
     exit "$status"
 }
 
-# Ports of 0 take free ones; the engine names them on stderr.
+# Port 0 takes a free port; the engine prints it on stderr.
 start_engine() {
     "$BINARY" serve --host 127.0.0.1 --port 0 --records-port 0 --admin-port 0 --format ndjson \
         >"$scratch/results" 2>"$scratch/log" &
@@ -53,12 +53,12 @@ start_engine() {
     return 1
 }
 
-# address WHAT: 127.0.0.1 and the port that the engine listens on for it.
+# address WHAT: the address on which the engine listens for it.
 address() {
     sed --quiet "s|^ringest: ready for $1 on \(http://\)\?\([0-9.:]*\).*|\2|p" "$scratch/log"
 }
 
-# Something of each kind, wrong input included, so that no count is only ever seen as 0.
+# Traffic of each kind, invalid input included, so that every counter is seen above 0.
 make_traffic() {
     local records messages
     records=$(address records)
@@ -83,7 +83,7 @@ for sent in [b"".join(requests), b"garbage"]:
 PYTHON
 }
 
-# fetch PATH: without curl, which a bare machine may not have.
+# fetch PATH: does not need curl, which a bare machine may lack.
 fetch() {
     python3 -c 'import sys, urllib.request
 sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())' \
@@ -107,14 +107,14 @@ expect_traffic() {
 
 check_with_promtool() {
     get_promtool || {
-        echo "METRICS CHECK SKIPPED: no promtool here, and Debian's package of it cannot be had"
+        echo "METRICS CHECK SKIPPED: no promtool, and Debian's package cannot be downloaded"
         return 0
     }
     "$promtool" check metrics <"$scratch/metrics"
-    echo "promtool check metrics: no complaint"
+    echo "promtool check metrics: passed"
 }
 
-# Finds promtool, or unpacks it; returns 1 where it cannot be had.
+# Finds or unpacks promtool; returns 1 if it is unavailable.
 get_promtool() {
     promtool=$(command -v promtool || echo "$TOOLS/promtool")
     [[ ! -x $promtool ]] || return 0

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Files of results, read by another program: `bash .ci/outputs.sh BINARY`.
+# Reads result files with other programs: `bash .ci/outputs.sh BINARY`.
 #
 # pyarrow reads Parquet and Arrow, Python itself CSV and ndjson; types and values must be those that
-# a few lines of Python make of the same records. pyarrow is kept in a virtual environment outside
-# of the clone. Where it cannot be had, a line says so and the checks count as passed.
+# a few lines of Python compute from the same records. pyarrow is kept in a virtual environment
+# outside the clone. If it cannot be installed, the checks are skipped with a line that says so.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source .ci/packages.sh
@@ -13,7 +13,7 @@ readonly VENV=${HOME}/.cache/ringest/outputs-venv
 
 main() {
     get_venv || {
-        echo "READING OF RESULT FILES SKIPPED: $skipped_because"
+        echo "RESULT FILE CHECKS SKIPPED: $skipped_because"
         exit 0
     }
     "$VENV/bin/python" .ci/outputs.py "$(realpath "$BINARY")"
@@ -26,13 +26,13 @@ get_venv() {
         skipped_because="there is no python3"
         return 1
     }
-    # Debian's python3 comes without what a venv needs.
+    # Debian packages venv separately from python3.
     make_venv || { install_packages python3-venv && make_venv; } || {
         skipped_because="python3 -m venv does not work here"
         return 1
     }
     "$VENV/bin/pip" install --quiet --disable-pip-version-check pyarrow || {
-        skipped_because="pyarrow cannot be fetched"
+        skipped_because="pyarrow cannot be downloaded"
         return 1
     }
 }

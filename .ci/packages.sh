@@ -1,6 +1,6 @@
-# Sourced by the other scripts: packages of Debian, where this is Debian and the user is root.
+# Sourced by the other scripts: installs Debian packages, as root on Debian.
 
-# install_packages NAME…: returns 1 where they cannot be had.
+# install_packages NAME…: returns 1 if they cannot be installed.
 install_packages() {
     command -v apt-get >/dev/null && [[ $(id --user) == 0 ]] || return 1
     apt-get update --quiet=2 \

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# docs/schema.json against schemas that are right and wrong. The Python client: built as sdist and as
-# wheel, installed from that wheel, its own tests against the real server, and the example of
-# docs/examples: `bash .ci/python.sh BINARY`.
+# Checks the JSON Schema against valid and invalid schemas, and the Python client: builds it as
+# sdist and wheel, installs the wheel, runs its tests against the real server, and runs the example
+# of docs/examples: `bash .ci/python.sh BINARY`.
 #
-# Everything is kept in a virtual environment outside of the clone. Where there is no Python 3.11,
-# no venv or no pytest to be had, a line says so and the checks count as passed. So it is with the
-# packages that results in Parquet and the example need.
+# Everything is kept in a virtual environment outside the clone. Without Python 3.11, venv or pytest
+# the checks are skipped with a line that says so; likewise those that need packages for Parquet
+# results and the example.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source .ci/packages.sh
@@ -23,7 +23,7 @@ main() {
     "$VENV/bin/python" --version
     "$VENV/bin/python" .ci/schema_json.py
     build
-    get_results_packages || echo "RESULT FILES AND EXAMPLE SKIPPED: no pyarrow, matplotlib to be had"
+    get_results_packages || echo "RESULT FILES AND EXAMPLE SKIPPED: pyarrow and others cannot be downloaded"
     RINGEST_BIN=$(realpath "$BINARY") \
         "$VENV/bin/python" -m pytest --quiet -rs -p no:cacheprovider clients/python
     run_example
@@ -36,31 +36,31 @@ get_venv() {
         return 1
     }
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-        skipped_because="the client needs Python 3.11, here is $(python3 --version)"
+        skipped_because="the client needs Python 3.11 or later; this is $(python3 --version)"
         return 1
     }
     if ! "$VENV/bin/python" -c 'import build, jsonschema, pytest' 2>/dev/null; then
         rm --recursive --force "$VENV"
-        # Debian's python3 comes without what a venv needs.
+        # Debian packages venv separately from python3.
         make_venv || { install_packages python3-venv && make_venv; } || {
             skipped_because="python3 -m venv does not work here"
             return 1
         }
         "$VENV/bin/pip" install --quiet --disable-pip-version-check build jsonschema pytest || {
-            skipped_because="pytest, build and jsonschema cannot be fetched"
+            skipped_because="pytest, build and jsonschema cannot be downloaded"
             return 1
         }
     fi
 }
 
-# What is not there is skipped by the tests, which say so.
+# Tests that need a missing package skip themselves and say so.
 get_results_packages() {
     "$VENV/bin/python" -c 'import matplotlib, numpy, pandas, pyarrow' 2>/dev/null \
         || "$VENV/bin/pip" install --quiet --disable-pip-version-check \
             matplotlib numpy pandas pyarrow
 }
 
-# The example as a user runs it, from the installed wheel: engine, stream, Parquet, plot.
+# Runs the example as a user would, from the installed wheel: engine, stream, Parquet, plot.
 run_example() {
     "$VENV/bin/python" -c 'import matplotlib, pyarrow' 2>/dev/null || return 0
     RINGEST_BIN=$(realpath "$BINARY") MPLBACKEND=Agg PLOT=$scratch/plot.png \
@@ -74,7 +74,7 @@ make_venv() {
     python3 -m venv "$VENV" >/dev/null 2>&1
 }
 
-# A copy is built, so that nothing is left in the clone.
+# Builds a copy, so that no files are left in the clone.
 build() {
     cp --recursive clients/python "$scratch/source"
     "$VENV/bin/python" -m build --outdir "$scratch/dist" "$scratch/source" >"$scratch/log" 2>&1 || {
@@ -84,7 +84,7 @@ build() {
     (cd "$scratch/dist" && ls)
     "$VENV/bin/pip" install --quiet --disable-pip-version-check --no-deps --force-reinstall \
         "$scratch"/dist/ringest-*.whl
-    # As a user has it: from the wheel, with its types, from another directory.
+    # Imported as by a user: from the wheel, with its types, in another directory.
     (cd "$scratch" && "$VENV/bin/python" - <<'PYTHON'
 import importlib.resources, ringest
 

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Merges of partials beyond one machine: `bash .ci/scale.sh BINARY [OPTION OF PYTEST…]`.
+# Checks the merges of partials with DuckDB and Spark: `bash .ci/scale.sh BINARY [PYTEST OPTION…]`.
 #
-# DuckDB and Spark, from PyPI, merge partials of random records and those of real engines, one of
-# which is killed; all must give what the records give. In parts: `-m 'not spark'` is quick,
-# `-m 'not engine'` needs no BINARY that writes partials, `-k killed` is one test.
+# DuckDB and Spark, from PyPI, merge partials of random records and of real engines, one of which is
+# killed; every merge must give the result of the records themselves. To run a part:
+# `-m 'not spark'` is quick, `-m 'not engine'` needs no BINARY, `-k killed` is a single test.
 #
-# Everything is kept in a virtual environment outside of the clone. What cannot be had is skipped
-# with a line that says so, in capitals.
+# Everything is kept in a virtual environment outside the clone. Checks that cannot run are skipped
+# with a line that says SKIPPED.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source .ci/packages.sh
 
 readonly BINARY=${1:?the ringest program}
 readonly VENV=${HOME}/.cache/ringest/scale-venv
-# A test waits 300 s for a merge at most; all of them take two to four minutes on two cores.
+# A test waits at most 300 s for a merge; all of them take two to four minutes on two cores.
 readonly TIME_LIMIT_S=1500
 
 main() {
@@ -32,7 +32,7 @@ main() {
 
 clean_up() {
     rm --recursive --force "$scratch"
-    # Spark keeps there what its executors said.
+    # Spark leaves the logs of its executors there.
     rm --recursive --force "$VENV"/lib/python*/site-packages/pyspark/work
 }
 
@@ -43,23 +43,23 @@ get_venv() {
         return 1
     }
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-        skipped_because="the merges need Python 3.11, here is $(python3 --version)"
+        skipped_because="the merges need Python 3.11 or later; this is $(python3 --version)"
         return 1
     }
     if ! "$VENV/bin/python" -c 'import duckdb, hdrh, pyarrow, pytest' 2>/dev/null; then
-        # Debian's python3 comes without what a venv needs.
+        # Debian packages venv separately from python3.
         make_venv || { install_packages python3-venv && make_venv; } || {
             skipped_because="python3 -m venv does not work here"
             return 1
         }
         pip_install 'duckdb>=1.1' hdrhistogram pyarrow pytest || {
-            skipped_because="duckdb, hdrhistogram, pyarrow or pytest cannot be fetched"
+            skipped_because="duckdb, hdrhistogram, pyarrow or pytest cannot be downloaded"
             return 1
         }
     fi
 }
 
-# Spark, which has half a gigabyte, and Java for it.
+# Installs Spark, half a gigabyte, and Java for it.
 get_spark() {
     command -v java >/dev/null || install_packages openjdk-17-jre-headless || {
         skipped_because="there is no Java, and Debian's openjdk-17-jre-headless cannot be installed"
@@ -67,7 +67,7 @@ get_spark() {
     }
     if ! "$VENV/bin/python" -c 'import pyspark' 2>/dev/null; then
         pip_install 'pyspark>=4,<5' || {
-            skipped_because="pyspark cannot be fetched"
+            skipped_because="pyspark cannot be downloaded"
             return 1
         }
     fi

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""docs/schema.json against the schemas of tests/schemas: `python .ci/schema_json.py`.
+"""docs/reference/schema.json against the schemas of tests/schemas: `python .ci/schema_json.py`.
 
-It must let in the built-in schema and those that are valid, and refuse those that are invalid.
-Those under broken/ break rules that no JSON Schema can express. Needs the package jsonschema.
+It must accept the built-in schema and the valid ones, and reject the invalid ones. Those under
+broken/ break rules that no JSON Schema can express. Needs the package jsonschema.
 """
 
 import json
@@ -16,16 +16,16 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def main() -> int:
-    schema = json.loads((ROOT / "docs/schema.json").read_text())
+    schema = json.loads((ROOT / "docs/reference/schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     examples = ROOT / "tests/schemas"
     valid = [ROOT / "src/wire/schema/default.toml", *sorted((examples / "valid").glob("*.toml"))]
     invalid = sorted((examples / "invalid").glob("*.toml"))
     wrong = [f"{path}: {error.message}" for path in valid for error in errors(validator, path)]
-    wrong += [f"{path}: is let in" for path in invalid if not errors(validator, path)]
+    wrong += [f"{path}: is accepted" for path in invalid if not errors(validator, path)]
     print(*wrong, sep="\n", end="\n" if wrong else "")
-    print(f"docs/schema.json: {len(valid)} valid and {len(invalid)} invalid schemas looked at")
+    print(f"docs/reference/schema.json: {len(valid)} valid and {len(invalid)} invalid schemas checked")
     return 1 if wrong or len(valid) < 5 or len(invalid) < 20 else 0
 
 

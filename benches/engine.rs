@@ -1,8 +1,8 @@
-//! `cargo bench --bench engine`: what one thread of the engine does with bytes that are already
-//! there: decoding, aggregation, frames. Opens no socket; `loopback` does.
+//! `cargo bench --bench engine`: decoding, aggregation and message frames on a single thread, from
+//! bytes in memory. The benchmark `loopback` includes sockets.
 //!
-//! Each benchmark checks its answer before it is timed, against a computation that shares no code
-//! with the engine. The figures are those of a single thread without anybody beside it.
+//! Before timing, each benchmark checks its answer against a computation that shares no code with
+//! the engine.
 
 #[path = "engine/aggregate.rs"]
 mod aggregate;
@@ -16,10 +16,10 @@ mod schemas;
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::time::Duration;
 
-/// Enough for a spread of a few per cent; all of it takes about a minute and a half.
+/// Enough for a spread of a few per cent; everything takes about a minute and a half.
 fn settings() -> Criterion {
-    // The engine's own pool has a thread for each worker; here is one.
-    // SAFETY: criterion has made no thread yet: it analyses only what has been measured.
+    // The engine's pool has one thread for each worker; one is enough here.
+    // SAFETY: criterion has started no thread yet; it does so only to analyse measurements.
     unsafe { ringest::internals::create_pool(1) };
     Criterion::default()
         .sample_size(20)

@@ -1,9 +1,10 @@
-//! `cargo bench --bench loopback`: the record path of `ringest serve` beside a plain drain of the
-//! same bytes, in one run, in turns, over loopback. Every answer is checked. Measures no message.
+//! `cargo bench --bench loopback`: compares the record path of `ringest serve` with plain drains of
+//! the same bytes over loopback, in one run and in turns. Checks every answer.
 //!
-//! Receiver and sender have a core each. All receivers get exactly the same bytes from the same
-//! sender: the engine's own runtime that drops them (`drain`), `ringest serve` (`ingest`), blocking
-//! reads that drop them (`blocking`), and numpy with pandas (`pandas`).
+//! Receiver and sender have one core each. All receivers get exactly the same bytes from the same
+//! sender: the engine's own runtime discarding them (`drain`), `ringest serve` (`ingest`), blocking
+//! reads discarding them (`blocking`), and numpy with pandas (`pandas`). Messages are measured by
+//! the benchmark `messages`.
 
 #[path = "loopback/goals.rs"]
 mod goals;
@@ -43,10 +44,10 @@ use std::sync::OnceLock;
 /// Compares `ringest serve` with plain drains of the same record streams
 #[derive(Parser)]
 struct Options {
-    /// Rounds; in each, every receiver has its turn
+    /// Number of rounds; in each, every receiver has one turn
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of each turn, roughly: so many records as the drain takes in that time
+    /// Approximate seconds of each turn: as many records as the drain can take in that time
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
     /// Core of the receivers
@@ -55,48 +56,47 @@ struct Options {
     /// Core of the sender
     #[arg(long, default_value_t = 1)]
     client_core: usize,
-    /// Core that the aggregation may use beside the receivers' in the shapes free-core… [default:
-    /// the sender's]
+    /// Additional core for the aggregation in the free-core… shapes [default: the sender's]
     #[arg(long, value_name = "CORE")]
     free_core: Option<usize>,
-    /// Write the figures of every round to this file, too
+    /// Also write the figures of every round to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Only shapes whose name contains this: bulk, connections, groups, small-packets, field,
     /// free-core
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
-    /// Further options of `ringest serve`, separated by spaces
+    /// Additional options for `ringest serve`, separated by spaces
     #[arg(long, value_name = "OPTIONS", default_value = "", allow_hyphen_values = true)]
     serve_args: String,
-    /// Another build of ringest that has its turns, too
+    /// Another build of ringest to compare with
     #[arg(long, value_name = "PROGRAM")]
     against: Option<PathBuf>,
-    /// Interpreter of the numpy + pandas server
+    /// Python interpreter for the numpy + pandas server
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: PathBuf,
-    /// Bytes that the second numpy + pandas server gathers before it groups them; the first takes
-    /// those of each read by themselves
+    /// Bytes that the second numpy + pandas server collects before grouping them; the first groups
+    /// after every read
     #[arg(long, value_name = "BYTES", default_value_t = 8 << 20)]
     pandas_batch_bytes: usize,
-    /// Bytes of each read, of the engine and of the drains
+    /// Bytes of each read by the engine and the drains
     #[arg(long, value_name = "BYTES", default_value_t = Config::default().buffer_bytes)]
     buffer_bytes: usize,
-    /// Congestion control of the sender's connections, `system` for the system's own: over loopback
-    /// there is nothing to control, and one that paces (bbr) keeps a sender from its full speed
+    /// Congestion control of the sender's connections, `system` for the system default. A pacing
+    /// one such as bbr slows the sender down on loopback
     #[arg(long, value_name = "NAME", default_value = "cubic")]
     congestion: String,
-    /// Draw the plots of such a file of figures instead
+    /// Draw plots from a file written with --json instead of measuring
     #[arg(long, value_name = "FILE", requires = "into")]
     plot: Option<PathBuf>,
-    /// Directory of the plots
+    /// Directory for the plots
     #[arg(long, value_name = "DIRECTORY")]
     into: Option<PathBuf>,
-    /// Be a drain instead: what this program starts itself as
+    /// Run as a drain; the benchmark starts itself with this
     #[arg(long, hide = true)]
     receive: Option<receivers::Drain>,
-    /// Given by `cargo bench`. Without it, as under `cargo test`, one tiny round shows that all of
-    /// it works, and measures nothing
+    /// Passed by `cargo bench`. Without it, as in `cargo test`, a single tiny round checks that
+    /// everything works, and its figures mean nothing
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -104,10 +104,10 @@ struct Options {
 impl Options {
     fn check(&self) -> Result<(), Box<dyn Error>> {
         if self.rounds == 0 || !(0.01..=600.0).contains(&self.seconds) {
-            return Err("at least one round, of 0.01 to 600 seconds".into());
+            return Err("--rounds must be at least 1 and --seconds from 0.01 to 600".into());
         }
         if self.buffer_bytes == 0 {
-            return Err("--buffer-bytes: a read brings at least one byte".into());
+            return Err("--buffer-bytes must be at least 1".into());
         }
         Ok(())
     }
@@ -124,7 +124,7 @@ impl Options {
         self.free_core.unwrap_or(self.client_core)
     }
 
-    /// Asked once; says what is missing.
+    /// Whether Python has numpy and pandas. Checked once; prints a line if they are missing.
     fn python_has_pandas(&self) -> bool {
         static ANSWER: OnceLock<bool> = OnceLock::new();
         *ANSWER.get_or_init(|| {
@@ -133,8 +133,8 @@ impl Options {
             let found = command.status().is_ok_and(|status| status.success());
             if !found {
                 println!(
-                    "PANDAS SKIPPED: {} does not run or has no numpy and pandas; --python names \
-                     another",
+                    "PANDAS SKIPPED: {} does not run or lacks numpy or pandas; use --python for \
+                     another interpreter",
                     self.python.display()
                 );
             }
@@ -164,7 +164,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         std::fs::write(path, &written)?;
     }
     if !options.bench {
-        // What nobody draws for months would be found broken on the day of the release.
+        // Draw the plots too, so that a broken plot shows now and not at the next release.
         let directory = tempfile::tempdir()?;
         plots::draw_all(&serde_json::from_str(&written)?, directory.path())?;
     }
@@ -181,14 +181,14 @@ fn measure_all(options: &Options) -> Result<Run, Box<dyn Error>> {
         measured_shapes.push(measured);
     }
     if measured_shapes.is_empty() {
-        return Err("--only names no shape; see --help".into());
+        return Err("--only matches no shape; see --help".into());
     }
     let goals = goals::judge(&measured_shapes);
     table::print_goals(&goals, options);
     Ok(Run { conditions: Conditions::of(options), shapes: measured_shapes, goals })
 }
 
-/// Every receiver has its turn in every round, and each is first in turn.
+/// Measures all receivers. Each has one turn in every round, and they take turns at going first.
 fn measure(options: &Options, shape: &Shape) -> Result<Measured, Box<dyn Error>> {
     let unit = unit_records(shape, !options.bench);
     let mut servers = Server::start_all(options, shape)?;
@@ -200,7 +200,8 @@ fn measure(options: &Options, shape: &Shape) -> Result<Measured, Box<dyn Error>>
     };
     let mut plans = Vec::new();
     for server in &mut servers {
-        // All send the same, but to pandas, which takes a fraction: there rates are compared.
+        // All receivers get the same number of records, except pandas: it is much slower, so it
+        // gets fewer, and rates are compared.
         let cycles = match plans.first() {
             _ if !options.bench => 2,
             Some(&cycles) if !server.kind.is_slow() => cycles,
@@ -222,7 +223,7 @@ fn measure(options: &Options, shape: &Shape) -> Result<Measured, Box<dyn Error>>
     Ok(Measured { shape: shape.clone(), turns })
 }
 
-/// How many units must be sent so that a turn takes `seconds`.
+/// The number of units to send so that a turn takes `seconds`.
 fn calibrate(
     seconds: f64,
     mut turn: impl FnMut(u64) -> Result<turn::Turn, String>,
@@ -231,7 +232,7 @@ fn calibrate(
     loop {
         let took = turn(cycles)?.seconds;
         let wanted = (cycles as f64 * seconds / took).ceil() as u64;
-        // A turn of a fifth of the time tells the rate well enough.
+        // A turn of a fifth of the time is long enough to estimate the rate.
         if took * 5.0 >= seconds || wanted <= cycles {
             return Ok(wanted.max(1));
         }

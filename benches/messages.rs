@@ -1,9 +1,9 @@
-//! `cargo bench --bench messages`: the message server beside redis-server and nats-server, in one
-//! run, in turns, with one client that checks every byte. Measures no record stream.
+//! `cargo bench --bench messages`: compares the message server with redis-server and nats-server in
+//! one run and in turns, with a client that checks every byte.
 //!
-//! The servers share one core and the client has another, so a row's figure is of one core of the
-//! server, unless the client's core is the one that is full: then the processor time for each
-//! request tells the servers apart.
+//! The servers share one core and the client has another, so each figure is that of one server
+//! core. If the client's core is the bottleneck instead, compare the processor time for each
+//! request.
 
 #[path = "messages/broadcast.rs"]
 mod broadcast;
@@ -26,9 +26,9 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Receivers of a broadcast.
+/// Number of receivers of a broadcast.
 const RECEIVERS: usize = 1000;
-/// Bytes of a broadcast's payload.
+/// Payload sizes of broadcasts, in bytes.
 const PAYLOADS: [usize; 2] = [16, 128];
 const LOADS: [Load; 4] = [
     Load { connections: 1, pipeline: 1 },
@@ -40,10 +40,10 @@ const LOADS: [Load; 4] = [
 /// Compares `ringest serve` with redis-server (PING) and nats-server (broadcasts)
 #[derive(Parser)]
 struct Options {
-    /// Rounds; in each, every server has its turn
+    /// Number of rounds; in each, every server has one turn
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of each turn, after a warm-up of a quarter of them
+    /// Seconds of each turn, after a warm-up of a quarter of that time
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
     /// Core of the servers
@@ -52,7 +52,7 @@ struct Options {
     /// Core of the client
     #[arg(long, default_value_t = 1)]
     client_core: usize,
-    /// Write the figures of every round to this file, too
+    /// Also write the figures of every round to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Only rows whose name contains this: 1x1, 50x1, 1000x1, 50x32, broadcast-16, broadcast-128
@@ -61,8 +61,8 @@ struct Options {
     /// Compare with this other build of ringest instead
     #[arg(long, value_name = "PROGRAM")]
     against: Option<String>,
-    /// Given by `cargo bench`. Without it, as under `cargo test`, one short round shows that all
-    /// of it works, and measures nothing
+    /// Passed by `cargo bench`. Without it, as in `cargo test`, a single short round checks that
+    /// everything works, and its figures mean nothing
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -71,11 +71,11 @@ struct Options {
 struct Turn {
     server: &'static str,
     rate: f64,
-    /// Half of the requests and 99 % of them took no longer, in microseconds.
+    /// Median and 99th percentile, in microseconds.
     latency_us: Option<(f64, f64)>,
     /// Processor time of the server for each request or delivery.
     server_ns: f64,
-    /// Share of its core that the server and the client used.
+    /// Shares of their cores that the server and the client used.
     server_share: f64,
     client_share: f64,
 }
@@ -86,7 +86,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         (options.rounds, options.seconds) = (1, 0.05);
     }
     if options.rounds == 0 || !(0.01..=600.0).contains(&options.seconds) {
-        return Err("at least one round, of 0.01 to 600 seconds".into());
+        return Err("--rounds must be at least 1 and --seconds from 0.01 to 600".into());
     }
     raise_open_files()?;
     pin(options.client_core)?;
@@ -115,7 +115,7 @@ impl Options {
         (measured / 4, measured)
     }
 
-    /// Takes turns, each server first every other round.
+    /// Runs all turns; the servers alternate in going first.
     fn take_turns(
         &self,
         servers: &[Server],
@@ -133,7 +133,7 @@ impl Options {
     }
 }
 
-/// Starts ringest and, where it is installed, its rival.
+/// Starts ringest and, if it is installed, its rival.
 fn start(
     options: &Options,
     rival: &str,
@@ -146,7 +146,7 @@ fn start(
     }
     match in_path(rival) {
         Some(_) => servers.push(start_rival(options.server_core)?),
-        None => println!("{rival} is not in PATH: there is nothing to compare with"),
+        None => println!("{rival} is not in PATH; there is nothing to compare with"),
     }
     Ok(servers)
 }
@@ -197,8 +197,8 @@ fn compare_broadcasts(options: &Options) -> Result<Vec<serde_json::Value>, Box<d
     }
     let servers = start(options, "nats-server", Server::nats)?;
     println!(
-        "Broadcast to {RECEIVERS} receivers, deliveries a second; at most {} messages ahead of the \
-         slowest",
+        "Broadcast to {RECEIVERS} receivers, deliveries per second; at most {} messages ahead of \
+         the slowest receiver",
         broadcast::WINDOW
     );
     print_head("payload");
@@ -246,7 +246,7 @@ fn print_head(what: &str) {
     );
 }
 
-/// Prints a line for each server, and gives all of the row's figures.
+/// Prints a line for each server. Returns all figures of the row.
 fn print_row(row: &str, turns: &[Turn]) -> serde_json::Value {
     let mut names: Vec<_> = turns.iter().map(|turn| turn.server).collect();
     names.sort_unstable_by_key(|&name| name != "ringest");
@@ -266,7 +266,7 @@ fn print_row(row: &str, turns: &[Turn]) -> serde_json::Value {
         let (p50, p99) = (latency(|both| both.0), latency(|both| both.1));
         let server_ns = median(&|turn| turn.server_ns);
         let (server, client) = (median(&|turn| turn.server_share), median(&|t| t.client_share));
-        // Each round's own ratio: what slows the machine down for a while slows both.
+        // The ratio within each round: anything that slows the machine down affects both.
         let ratio = (name == "ringest" && names.len() == 2).then(|| {
             let rivals = of(names[1], &|turn| turn.rate);
             Spread::of(

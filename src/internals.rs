@@ -1,13 +1,16 @@
 //! The parts of the engine that the project's own tests and benchmarks use. Not a public interface:
 //! any release may change it.
 
+pub use crate::cli::commands::certs::{
+    CertSpec, Generated, Pair, generate as generate_certificates,
+};
 pub use crate::config::{
     AggregateMode, Config, FOLD_ROWS, FOLD_ROWS_MAX, SCHEMA_FILE_BYTES_MAX, TlsOptions, limits,
 };
 pub use crate::engine::aggregate::{GroupAggregate, Grouped, Value, create_pool};
 pub use crate::engine::decode::decoder::Decoder;
 pub use crate::engine::decode::texts::Texts;
-pub use crate::engine::groups::columns::{Column, ColumnSet, PartialSet};
+pub use crate::engine::groups::columns::{Column, ColumnSet};
 pub use crate::engine::groups::plan::Plan;
 pub use crate::engine::groups::table::GroupTable;
 pub use crate::engine::observe::counters::{Counters, WorkerTally};
@@ -20,9 +23,8 @@ pub use crate::runtime::results::report::Report;
 pub use crate::runtime::results::reporter::Sink;
 pub use crate::runtime::ring::{Buffers, read, runtime as ring_runtime};
 pub use crate::runtime::server::engine::Engine;
-pub use crate::runtime::tls::certs::{
-    CertSpec, Generated, Pair, generate as generate_certificates,
-};
 pub use crate::wire::messages::fault::Fault;
-pub use crate::wire::records::packets::{Ends, Run};
-pub use crate::wire::text::Padding;
+pub use crate::wire::records::packets::{
+    Ends, PacketParser, RecordForm, Run, RunList, Stop, is_whole_packets,
+};
+pub use crate::wire::text::{Escaped, Padding, trim_padding};

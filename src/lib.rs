@@ -12,7 +12,7 @@
 //! use std::time::Duration;
 //!
 //! let mut client = MessageClient::connect("localhost", 5000, Duration::from_secs(5), None)?;
-//! println!("the server is {:?} away", client.ping()?);
+//! println!("round trip: {:?}", client.ping()?);
 //! assert_eq!(client.echo(b"hello")?, b"hello");
 //! client.close()?;
 //! # Ok::<(), ringest::client::MessageError>(())
@@ -20,13 +20,14 @@
 //!
 //! # Layers
 //!
-//! Imports only point down, which `tests/layers.rs` checks. At the top, `main` and `cli` (command
+//! Imports only point down, which `tests/layers` checks. At the top, `main` and `cli` (command
 //! line, output formats) use `runtime` (sockets, clocks, threads, rings) and [`client`]; both use
 //! `engine` (decoding, grouping, reports), `wire` (both protocols, without I/O) and `config` (every
 //! limit). docs/internals/architecture.md follows a packet through the layers.
 
 #![warn(missing_docs, unreachable_pub)]
 #![deny(unsafe_op_in_unsafe_fn)]
+#![warn(clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc)]
 
 mod cli;
 pub mod client;

@@ -1,4 +1,4 @@
-"""Where the modules under test lie, and which tests this machine can run."""
+"""Import paths of the modules under test, and skipping of tests that this machine cannot run."""
 
 import shutil
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "deploy"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "deploy/shared"))
 
 MARKERS = {
     "spark": "starts Spark, which takes ten seconds each time",
@@ -16,13 +16,13 @@ MARKERS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """`-m "not spark"` leaves out what takes long."""
+    """`-m "not spark"` leaves out the slow tests."""
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without Java there is no Spark; .ci/scale.sh says so."""
+    """Spark needs Java; .ci/scale.sh says so if there is none."""
     if shutil.which("java") and find_spec("pyspark"):
         return
     for item in items:

@@ -1,12 +1,13 @@
-"""Random records of several nodes, their partials as files, and what a merge must make of them.
+"""Random records of several nodes, their partials as files, and the expected result of a merge.
 
-An oracle: written from the documents alone, it shares no code with deploy/. Records are kept as
-Python's own integers and floats, so sums are exact, and the merged result is made of the records,
-never of the partials.
+This is an oracle: written from the documentation alone, it shares no code with deploy/. Records are
+kept as Python integers and floats, so sums are exact, and the expected result is computed from the
+records, never from the partials.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import shutil
@@ -39,7 +40,7 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "bytes": pa.binary(),
 }
 STRUCT_CODES = dict(zip(ARROW_TYPES, "BHIQbhiqfd?", strict=False))
-# Of every field of bytes here; those of text may be wider.
+# Width of every bytes field here; text fields may be wider.
 BYTES_WIDTH = 2
 PART_ORDER = ("sum", "sum_low", "min", "max", "first", "last", "mean", "m2")
 
@@ -56,7 +57,7 @@ class Layout:
     text_bytes: int = 16
 
     def width(self, name: str) -> int:
-        """Bytes of a field of text or bytes."""
+        """Width of a text or bytes field."""
         return self.text_bytes if self.fields[name] == "text" else BYTES_WIDTH
 
     def toml(self) -> str:
@@ -86,14 +87,14 @@ class Layout:
 
 @dataclass
 class Stream:
-    """What one connection sent, in batches."""
+    """The batches that one connection sent."""
 
     node: str
     connection: str
     batches: list[tuple[int, list[Record]]]
     status: str = "complete"
     final: bool = True
-    # Batches whose files never reached the place where they are merged.
+    # Batches whose files never reached the merge.
     lost: set[int] = field(default_factory=set)
     latencies: list[HdrHistogram] = field(default_factory=list)
 
@@ -102,7 +103,7 @@ class Stream:
 
 
 def shown(value: bytes) -> str:
-    """The shown form of text."""
+    """Text in its escaped form."""
     return "".join(
         "\\\\" if byte == 0x5C else chr(byte) if 0x20 <= byte <= 0x7E else f"\\x{byte:02x}"
         for byte in value
@@ -128,7 +129,7 @@ def packed(layout: Layout, record: Record) -> bytes:
 
 
 def part_of(part: str, kind: str, values: Sequence[Any]) -> Any:
-    """One part of a batch's values of one group, in the order in which they came."""
+    """One part of a group's values in a batch, given in the order in which they came."""
     if part == "sum" and kind in ("u64", "i64"):
         return sum(value >> 32 for value in values)
     if part == "sum_low":
@@ -168,6 +169,50 @@ def part_type(part: str, kind: str) -> pa.DataType:
     return pa.float64() if part in ("mean", "m2") else ARROW_TYPES[kind]
 
 
+def type_name(part: str, kind: str) -> str:
+    """The type of a part or of a function's result, as metadata has it."""
+    if part == "sum":
+        return {"i": "i64", "f": "f64"}.get(kind[0], "u64")
+    if part == "sum_low":
+        return "u64"
+    return "f64" if part in ("mean", "m2", "var", "std") else kind
+
+
+def merge_plan(layout: Layout) -> dict[str, Any]:
+    """What a file of groups says of merging it, under `ringest.merge` in its metadata."""
+    columns = [{"name": "count", "type": "u64", "merge": "sum"}]
+    for name, part in layout.parts():
+        merge = {"sum_low": "sum", "m2": "squares"}.get(part, part)
+        column = {"name": f"{part}_{name}", "type": type_name(part, layout.fields[name])}
+        around = {"around": f"mean_{name}"} if part == "m2" else {}
+        columns.append(column | {"merge": merge} | around)
+    result = []
+    finishes = {"sum": "sum", "mean": "mean", "var": "variance", "std": "deviation"}
+    for name, function in layout.aggregates:
+        kind = layout.fields[name]
+        if function in ("sum", "mean"):
+            parts = ["sum", "sum_low"] if kind in ("u64", "i64") else ["sum"]
+        else:
+            parts = ["m2"] if function in ("var", "std") else [function]
+        result.append(
+            {
+                "name": f"{name}_{function}",
+                "type": type_name(function, kind),
+                "finish": finishes.get(function, "value"),
+                "of": [f"{part}_{name}" for part in parts],
+            }
+        )
+    result.append({"name": "count", "type": "u64", "finish": "sum", "of": ["count"]})
+    return {
+        "version": 1,
+        "identity": ["node", "connection", "batch"],
+        "order": ["time_us", "node", "connection", "batch"],
+        "keys": [{"name": name, "type": layout.fields[name]} for name in layout.keys],
+        "columns": columns,
+        "result": result,
+    }
+
+
 def groups_table(layout: Layout, stream: Stream, batch: int) -> pa.Table:
     time_us, records = stream.batches[batch]
     groups: dict[tuple[Any, ...], list[Record]] = {}
@@ -189,7 +234,8 @@ def groups_table(layout: Layout, stream: Stream, batch: int) -> pa.Table:
         kind = layout.fields[name]
         values = [part_of(part, kind, [row[name] for row in rows]) for rows in groups.values()]
         columns[f"{part}_{name}"] = pa.array(values, part_type(part, kind))
-    return pa.table(columns)
+    plan = json.dumps(merge_plan(layout))
+    return pa.table(columns).replace_schema_metadata({"ringest.merge": plan})
 
 
 def stream_table(stream: Stream, batch: int) -> pa.Table:
@@ -213,7 +259,7 @@ def stream_table(stream: Stream, batch: int) -> pa.Table:
 
 
 def write(layout: Layout, streams: Iterable[Stream], root: Path) -> list[Path]:
-    """Writes each node's directory; returns them. Tables are written as one row group each."""
+    """Writes a directory for each node and returns them. Each table is a single row group."""
     directories = []
     for i, stream in enumerate(streams):
         directory = root / stream.node
@@ -227,7 +273,7 @@ def write(layout: Layout, streams: Iterable[Stream], root: Path) -> list[Path]:
                 groups_table(layout, stream, batch), directory / f"{name}.groups.parquet"
             )
             pq.write_table(stream_table(stream, batch), directory / f"{name}.stream.parquet")
-        # What a writer leaves when it is killed: no reader may take it for a file of partials.
+        # A killed writer leaves such a file; readers must not take it for partials.
         (directory / ".20261120T200201.123456Z-x.groups.parquet.tmp").write_bytes(b"PAR1 cut o")
         if directory not in directories:
             directories.append(directory)
@@ -235,7 +281,7 @@ def write(layout: Layout, streams: Iterable[Stream], root: Path) -> list[Path]:
 
 
 def copy_some(directories: Sequence[Path], rng: random.Random) -> None:
-    """Copies of files in another directory, and one file in which whole batches stand twice."""
+    """Copies files to another directory, and writes one file that repeats whole batches."""
     first, other = directories[0], directories[-1]
     for file in sorted(first.glob("[!.]*.parquet")):
         if rng.random() < 0.5:
@@ -249,13 +295,13 @@ def copy_some(directories: Sequence[Path], rng: random.Random) -> None:
 
 
 def expected(layout: Layout, streams: Iterable[Stream], by: Sequence[str]) -> list[Record]:
-    """The groups of all records, sorted; sums are exact, `None` where 64 bits do not hold them."""
+    """The sorted groups of all records. Sums are exact, and `None` if they do not fit 64 bits."""
     groups: dict[tuple[Any, ...], list[tuple[tuple[Any, ...], Record]]] = {}
     for stream in streams:
         for batch, (time_us, records) in enumerate(stream.batches):
             for i, record in enumerate(records):
                 keys = tuple(stored(layout.fields[name], record[name]) for name in layout.keys)
-                # Within a batch, groups that are merged follow each other by their keys.
+                # Within a batch, groups that are merged come in the order of their keys.
                 moment = (time_us, stream.node, stream.connection, batch, keys, i)
                 groups.setdefault(tuple(record[name] for name in by), []).append((moment, record))
     result = []
@@ -290,7 +336,7 @@ def value_of(function: str, kind: str, values: Sequence[Any]) -> Any:
 
 
 def expected_latency(streams: Iterable[Stream]) -> HdrHistogram:
-    """By another implementation: that of the package `hdrhistogram`."""
+    """The expected latency, computed with the package `hdrhistogram`."""
     combined = new_histogram()
     for stream in streams:
         for one in stream.latencies:
@@ -299,7 +345,7 @@ def expected_latency(streams: Iterable[Stream]) -> HdrHistogram:
 
 
 def differences(expected: Sequence[Record], found: Sequence[Record]) -> list[str]:
-    """Counts, minima, keys and integers exactly; floats that were added up to 1e-9."""
+    """Compares counts, minima, keys and integers exactly, and sums of floats to 1e-9."""
     if len(expected) != len(found):
         return [f"{len(found)} groups, expected are {len(expected)}"]
     texts = []
@@ -318,12 +364,12 @@ def equal(wanted: Any, got: Any) -> bool:
     wanted, got = (worded(value) for value in (wanted, got))
     if isinstance(wanted, float) and isinstance(got, float):
         return math.isclose(wanted, got, rel_tol=1e-9, abs_tol=1e-12)
-    # A JSON number without a fraction may be read as either.
+    # A JSON number without a fraction may be parsed as either.
     return bool(wanted == got) and isinstance(wanted, bool) == isinstance(got, bool)
 
 
 def worded(value: Any) -> Any:
-    """As in ndjson, where some values are words."""
+    """The value as in ndjson, where some numbers are strings."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, float) and not math.isfinite(value):
@@ -341,7 +387,7 @@ DEFAULT = Layout(
 )
 _NUMBERS = ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f32", "f64")
 _FUNCTIONS = ("sum", "mean", "min", "max", "first", "last", "var", "std")
-# At most 64 aggregates: every function of every type by turns, all of them of the hard ones.
+# At most 64 aggregates: the functions spread over all types, and all functions of the hard types.
 EVERYTHING = Layout(
     {
         "k64": "u64", "on": "bool", "word": "text", "raw": "bytes", "signed": "i64",
@@ -362,10 +408,10 @@ EVERYTHING = Layout(
 
 
 def value_maker(rng: random.Random) -> Callable[..., Any]:
-    """Values of each type, those at its limits among them."""
+    """Values of each type, including those at its limits."""
     nan = math.nan
 
-    # Keys may differ by one, which is finer than the binary64 that a variance is reckoned in.
+    # Keys may differ by one, which is finer than the binary64 that variances are computed in.
     def make(kind: str, step: int | None = None) -> Any:
         if kind == "bool":
             return rng.random() < 0.5
@@ -374,8 +420,8 @@ def value_maker(rng: random.Random) -> Callable[..., Any]:
         if kind == "bytes":
             return bytes(rng.choices(b"\x00\x7f\x80\xff\\", k=BYTES_WIDTH))
         if kind in ("f32", "f64"):
-            # Far from zero and close together, where a variance by squares would be lost; rarely
-            # what makes the whole sum NaN.
+            # Far from zero and close together, where a variance from squares loses all precision;
+            # rarely a value that makes the sum NaN.
             others = (rng.uniform(-1e3, 1e3), 0.0, nan if rng.random() < 0.1 else 1.5)
             value = rng.choice(others) if rng.random() < 0.1 else rng.gauss(1e6, 1.0)
             return value if kind == "f64" else struct.unpack(">f", struct.pack(">f", value))[0]
@@ -390,7 +436,7 @@ def value_maker(rng: random.Random) -> Callable[..., Any]:
 
 
 def make_streams(layout: Layout, rng: random.Random, nodes: int, connections: int) -> list[Stream]:
-    """Disjoint connections, keys that all of them share, times that collide."""
+    """Disjoint connections with shared keys and colliding times."""
     make = value_maker(rng)
     keys = [{name: make(layout.fields[name], 1) for name in layout.keys} for _ in range(12)]
     streams = []
@@ -405,7 +451,7 @@ def make_streams(layout: Layout, rng: random.Random, nodes: int, connections: in
             stream.batches.append((1_700_000_000_000_000 + rng.randrange(3) + batch, records))
             stream.latencies.append(random_latency(rng, len(records)))
         streams.append(stream)
-    # A group of one record in all, and one that never has a number.
+    # A group with a single record, and one whose floats are all NaN.
     lonely = {name: make(kind) for name, kind in layout.fields.items()} | keys[0]
     streams[0].batches[0][1].append(lonely)
     for stream in streams[:2]:
@@ -425,7 +471,7 @@ def random_latency(rng: random.Random, packets: int) -> HdrHistogram:
 
 
 def random_records(layout: Layout, rng: random.Random, count: int) -> list[Record]:
-    """Records of few groups; none of them has only zero bytes, which would end its stream."""
+    """Records of few groups. None is all zero, since that would end its stream."""
     make = value_maker(rng)
     keys = [{name: make(layout.fields[name], 1) for name in layout.keys} for _ in range(12)]
     records: list[Record] = []
@@ -437,7 +483,7 @@ def random_records(layout: Layout, rng: random.Random, count: int) -> list[Recor
 
 
 def counted(streams: Iterable[Stream]) -> dict[str, int]:
-    """What a summary must say beside the latency."""
+    """The expected summary, except for the latency."""
     streams = list(streams)
     batches = Counter((one.node, one.connection) for one in streams for _ in one.batches)
     return {

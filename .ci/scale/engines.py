@@ -1,4 +1,4 @@
-"""Runs the merges as a user does, as processes; judges nothing."""
+"""Runs the merges as processes, as a user does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def merged_by(engine: str, directories: Sequence[Path], *options: str) -> dict[s
 
 
 def run(engine: str, directories: Sequence[Path], *options: str) -> str:
-    """What the merge prints on stdout; its stderr is shown where it fails."""
+    """The merge's stdout; its stderr is shown if it fails."""
     arguments = [*command(engine), *map(str, directories), *options]
     done = subprocess.run(
         arguments, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment(), check=False
@@ -38,7 +38,7 @@ def run(engine: str, directories: Sequence[Path], *options: str) -> str:
 
 
 def command(engine: str) -> list[str]:
-    """The program, which is Python's for all but ringest itself."""
+    """The program to run: Python for all merges except ringest's own."""
     if engine == "ringest":
         return [os.environ["RINGEST_BIN"], "merge"]
     script = DUCKDB if engine == "duckdb" else SPARK
@@ -47,7 +47,7 @@ def command(engine: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """What Spark needs to run its executors on this machine."""
+    """The environment that Spark needs to run executors on this machine."""
     import importlib.util
 
     spark = importlib.util.find_spec("pyspark")
@@ -57,8 +57,8 @@ def environment() -> dict[str, str]:
         "SPARK_HOME": str(Path(spark.origin).parent),
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,
-        # A machine's name may have no address.
+        # The machine's name may not resolve.
         "SPARK_LOCAL_IP": "127.0.0.1",
-        # Small data: 200 tasks a shuffle would be all that takes time.
+        # With little data, 200 tasks per shuffle would take most of the time.
         "SPARK_CONF_DIR": str(Path(__file__).resolve().parent / "spark-conf"),
     }

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How many rows of partials a second a merge takes, on this machine: made here, not by an engine.
+"""Measures how many rows of partials per second a merge handles. Generates the partials itself.
 
     python3 .ci/scale/measure.py duckdb spark --files 1000 --groups 1000
 
-Prints the size of the files and, for each merge, its seconds and rows a second, the start of the
-process included. `ringest` is a merge, too, where RINGEST_BIN names the program.
+Prints the size of the files and, for each merge, its seconds and rows per second, including the
+start of the process. `ringest` can be measured too, if RINGEST_BIN names the program.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ def timed(engine: str, directory: Path, rows: int) -> float:
     started = time.monotonic()
     merged = merged_by(engine, [directory], *output)
     seconds = time.monotonic() - started
-    assert merged["records"] == rows * 100, "the answer is wrong"
+    assert merged["records"] == rows * 100, "wrong result"
     return seconds
 
 
 def write(directory: Path, files: int, groups: int) -> None:
-    """Each file has the same groups, whose keys are as those of `ringest send`."""
+    """Each file has the same groups, with keys like those of `ringest send`."""
     (directory / "schema.toml").write_text(DEFAULT.toml())
     rng = random.Random(1)
     values = {

@@ -1,7 +1,7 @@
 """Two engines that write partials, one that gets everything in one stream, and one that is killed.
 
-The records are made here, so that what must come out is reckoned from them alone. Which of them a
-batch holds, and when it began, is read from the files: no test depends on the time of a batch.
+The records are generated here, and the expected results are computed from them alone. Which records
+a batch holds, and when it began, is read from the files, so no test depends on timing.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from datasets import (
     differences,
     expected,
     expected_latency,
+    merge_plan,
     packed,
     random_records,
 )
@@ -49,7 +50,7 @@ PACKET_RECORDS = 7
 
 
 class Engine:
-    """A `serve` process; ended by its own number when the block ends."""
+    """A `serve` process, ended by its pid when the block ends."""
 
     def __init__(self, scratch: Path, name: str, *options: str) -> None:
         binary = os.environ["RINGEST_BIN"]
@@ -80,13 +81,13 @@ class Engine:
         raise AssertionError(f"the engine is not ready:\n{self.log.read_text()}")
 
     def stop(self) -> list[dict[str, Any]]:
-        """Ends it gracefully; its results."""
+        """Ends it gracefully and returns its results."""
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(STOP_TIMEOUT_S) == 0, self.log.read_text()
         return [json.loads(line) for line in self.results.read_text().splitlines()]
 
     def kill(self) -> None:
-        """As a crash ends it."""
+        """Kills it, as a crash would."""
         self.process.kill()
         self.process.wait(STOP_TIMEOUT_S)
 
@@ -98,7 +99,7 @@ class Engine:
 
 
 def packets(layout: Layout, records: Sequence[Record]) -> Iterator[bytes]:
-    """A u32 with the length, itself included, and the records."""
+    """A u32 length that includes itself, and the records."""
     for at in range(0, len(records), PACKET_RECORDS):
         body = b"".join(packed(layout, one) for one in records[at : at + PACKET_RECORDS])
         yield struct.pack(">I", len(body) + 4) + body
@@ -112,14 +113,14 @@ def end_packet(layout: Layout) -> bytes:
 
 
 def send_whole(layout: Layout, connection: socket.socket, records: Sequence[Record]) -> None:
-    """A stream from first to last byte."""
+    """Sends a whole stream."""
     for packet in packets(layout, records):
         connection.sendall(packet)
     finish(layout, connection)
 
 
 def finish(layout: Layout, connection: socket.socket) -> None:
-    """The end record; waits until the engine has closed, too."""
+    """Sends the end record and waits until the engine has closed."""
     connection.sendall(end_packet(layout))
     connection.shutdown(socket.SHUT_WR)
     connection.settimeout(STOP_TIMEOUT_S)
@@ -138,9 +139,9 @@ def rows_of(directory: Path, kind: str) -> list[Record]:
 
 
 def streams_of(directory: Path, sent: dict[int, list[Record]]) -> list[Stream]:
-    """What was sent, cut into the batches that are there. Connections count from 1 in their order.
+    """The records sent, split into the existing batches. Connections are numbered from 1.
 
-    Fails where the batches of a connection are not the beginning of what it sent, each once.
+    Fails if the batches of a connection are not exactly the first part of what it sent.
     """
     sizes: dict[tuple[str, str], dict[int, tuple[int, int]]] = {}
     for row in rows_of(directory, "groups"):
@@ -164,12 +165,12 @@ def streams_of(directory: Path, sent: dict[int, list[Record]]) -> list[Stream]:
 
 
 def add_stream_rows(directory: Path, streams: Sequence[Stream]) -> None:
-    """Latencies from the other kind of files, which must agree with the groups."""
+    """Latencies from the stream files, which must agree with the groups."""
     by_connection = {(one.node, one.connection): one for one in streams}
     for row in sorted(rows_of(directory, "stream"), key=lambda row: row["batch"]):
         stream = by_connection[row["node"], row["connection"]]
         if row["batch"] == len(stream.batches):
-            # A batch without records has no group either.
+            # A batch without records has no groups.
             stream.batches.append((row["time_us"], []))
         assert row["records"] == len(stream.batches[row["batch"]][1])
         assert row["time_us"] == stream.batches[row["batch"]][0]
@@ -179,7 +180,7 @@ def add_stream_rows(directory: Path, streams: Sequence[Stream]) -> None:
 
 
 def in_order_of_time(streams: Sequence[Stream]) -> list[Record]:
-    """All records as they would come in one stream."""
+    """All records in the order of a single stream."""
     batches = [
         ((time_us, stream.node, stream.connection, batch), records)
         for stream in streams
@@ -199,7 +200,7 @@ def partials_options(layout: Layout, scratch: Path, node: str) -> list[str]:
 
 
 def schema_options(layout: Layout, scratch: Path) -> list[str]:
-    """The built-in schema needs none."""
+    """The schema option; the built-in schema needs none."""
     if layout is DEFAULT:
         return []
     (scratch / "ci.toml").write_text(layout.toml())
@@ -207,7 +208,8 @@ def schema_options(layout: Layout, scratch: Path) -> list[str]:
 
 
 def send_to_both(layout: Layout, engines: Sequence[Engine], rng: random.Random) -> list[Any]:
-    """Two connections to each, in phases that an interval lies between; what each engine got."""
+    """Sends over two connections to each engine, in phases an interval apart. Returns what each
+    engine received."""
     records = random_records(layout, rng, 1200)
     sent: list[dict[int, list[Record]]] = [{0: [], 1: []} for _ in engines]
     with ExitStack() as stack:
@@ -253,6 +255,9 @@ def test_two_engines_merged_are_one_engine_over_the_union(
         assert sum(len(records) for one in found for _, records in one.batches) == 600
         add_stream_rows(directory, found)
         streams += found
+        for file in directory.glob("[!.]*.groups.parquet"):
+            metadata = pq.read_metadata(file).metadata
+            assert json.loads(metadata[b"ringest.merge"]) == merge_plan(layout)
     print(f"{counted(streams)['batches']} batches of 4 connections")
 
     with Engine(tmp_path, "union", *schema_options(layout, tmp_path)) as engine:
@@ -287,7 +292,7 @@ def test_an_engine_killed_in_mid_batch_counts_nothing_twice(name: str, tmp_path:
     merged = merged_by(name, [directory])
     assert not differences(expected(layout, streams, layout.keys), merged["groups"])
 
-    # The same node again, the same directory; one sender begins anew.
+    # The same node and directory again; one sender starts over.
     with Engine(tmp_path, "again", *options) as engine:
         send_whole(layout, engine.connect(), sent[0])
         engine.stop()
@@ -297,7 +302,7 @@ def test_an_engine_killed_in_mid_batch_counts_nothing_twice(name: str, tmp_path:
 def check_after_the_resend(
     name: str, directory: Path, before: Sequence[Stream], resent: list[Record]
 ) -> None:
-    """The whole stream came. What stood in whole batches counts again; `final` tells them apart."""
+    """The whole stream arrived. Earlier batches count again; `final` tells them apart."""
     there = {(one.node, one.connection) for one in before}
     row = max(rows_of(directory, "groups"), key=lambda row: row["time_us"])
     assert (row["node"], row["connection"]) not in there
@@ -315,7 +320,7 @@ def check_after_the_resend(
 
 
 class SlowSender:
-    """Sends a packet after the other in a thread of its own, until it is stopped or refused."""
+    """Sends packets in its own thread until stopped or refused."""
 
     def __init__(self, layout: Layout, engine: Engine, records: list[Record]) -> None:
         self._layout, self._records = layout, records
@@ -329,7 +334,7 @@ class SlowSender:
         for packet in packets(self._layout, self._records):
             if self._stopped.wait(0.002):
                 return
-            # A packet that was begun may have arrived.
+            # A partly sent packet may have arrived.
             self._begun += PACKET_RECORDS
             try:
                 self._connection.sendall(packet)
@@ -345,7 +350,7 @@ class SlowSender:
 
 
 def wait_for_files(directory: Path, senders: Sequence[SlowSender]) -> None:
-    """Until each connection has a batch in a file of both kinds."""
+    """Waits until each connection has a batch in files of both kinds."""
     deadline = time.monotonic() + FILES_TIMEOUT_S
     while time.monotonic() < deadline:
         connections = {row["connection"] for row in rows_of(directory, "stream")}

@@ -1,4 +1,4 @@
-"""HdrHistogram V2 as deploy/partials.py reads it, against known bytes and another package."""
+"""Checks how partials.py decodes HdrHistogram V2, with known bytes and another package."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ HEADER = "1c849313{length:08x}00000000000000030000000000000001{highest:016x}" + 
 
 
 def encoded(counts: str, highest: int = 3_600_000_000_000) -> bytes:
-    """A histogram from 1 with three digits, whose counts are these bytes in hexadecimal."""
+    """A histogram from 1 with three digits and the counts given as hexadecimal bytes."""
     return bytes.fromhex(HEADER.format(length=len(counts) // 2, highest=highest) + counts)
 
 
 @pytest.mark.parametrize(
     ("counts", "values"),
     [
-        # Zig-zag: 0x02 is one value; 0x01 would be one zero left out, 0x03 two of them.
+        # Zig-zag: 0x02 is one value; 0x01 is one zero left out, 0x03 two of them.
         ("02", {0: 1}),
         ("0302", {2: 1}),
         ("000402", {1: 2, 2: 1}),
-        # 64 zeros left out are 127, the last of one byte; 65 are 129, 0x81 0x01.
+        # 64 zeros left out are 127, the largest single byte; 65 are 129, 0x81 0x01.
         ("7f02", {64: 1}),
         ("810102", {65: 1}),
         # A count of 150 is 300, 0xac 0x02.
         ("ac02", {0: 150}),
-        # The largest count takes nine bytes, the last of them whole.
+        # The largest count takes nine bytes, all eight bits of the last one included.
         ("feffffffffffffffff", {0: 2**63 - 1}),
     ],
 )
@@ -46,7 +46,7 @@ def test_counts_of_known_bytes(counts: str, values: dict[int, int]) -> None:
         (b"\x1c\x84\x93\x14" + encoded("02")[4:], "begins with 0x1c849314"),
         (encoded("80"), "within a count"),
         (encoded("ffffffffffffffff"), "within a count"),
-        (encoded("02")[:8] + b"\x00\x00\x00\x01" + encoded("02")[12:], "another kind"),
+        (encoded("02")[:8] + b"\x00\x00\x00\x01" + encoded("02")[12:], "not a histogram written by"),
     ],
 )
 def test_broken_bytes_are_refused(broken: bytes, cause: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from datasets import (
     make_streams,
     write,
 )
-from engines import DUCKDB, ROOT, merged_by, run
+from engines import DUCKDB, ROOT, TIMEOUT_S, command, environment, merged_by, run
 from histograms import summary_us
 
 SEEDS = range(6)
@@ -143,9 +144,9 @@ def test_duckdb_csv_has_bytes_in_hexadecimal(tmp_path: Path) -> None:
 
 
 def test_the_template_is_that_of_the_built_in_schema(tmp_path: Path) -> None:
-    (tmp_path / "schema.toml").write_text(DEFAULT.toml())
-    arguments = [sys.executable, str(DUCKDB), "--schema", str(tmp_path / "schema.toml"), "--sql"]
-    written = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    streams = make_streams(DEFAULT, random.Random(1), nodes=1, connections=1)
+    directories = write(DEFAULT, streams, tmp_path)
+    written = run("duckdb", directories, "--sql")
     assert (ROOT / "deploy/duckdb/merge.sql").read_text() == written
 
 
@@ -163,7 +164,7 @@ def test_the_template_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_packed_partials_are_merged_as_the_files_were(tmp_path: Path) -> None:
-    """What docs/SCALE-OUT.md says about many small files."""
+    """What docs/operating/partials.md says about many small files."""
     import duckdb
 
     streams = make_streams(DEFAULT, random.Random(4), nodes=2, connections=6)
@@ -171,9 +172,14 @@ def test_packed_partials_are_merged_as_the_files_were(tmp_path: Path) -> None:
     packed = tmp_path / "packed"
     packed.mkdir()
     (packed / "schema.toml").write_text(DEFAULT.toml())
+    (plan,) = duckdb.execute(
+        f"SELECT decode(value) FROM parquet_kv_metadata('{tmp_path}/small/*/*.groups.parquet')"
+        " WHERE decode(key) = 'ringest.merge' LIMIT 1"
+    ).fetchone()
     for kind in ("groups", "stream"):
         duckdb.execute(
             f"COPY (FROM '{tmp_path}/small/*/*.{kind}.parquet') TO '{packed}/day.{kind}.parquet'"
+            f" (FORMAT parquet, KV_METADATA {{'ringest.merge': '{plan}'}})"
         )
     check(merged_by("duckdb", [packed]), DEFAULT, streams, DEFAULT.keys)
     # The small files are still there: they count once.
@@ -183,30 +189,106 @@ def test_packed_partials_are_merged_as_the_files_were(tmp_path: Path) -> None:
 # ---- refusals ------------------------------------------------------------------------------------
 
 
-def refusal(*arguments: str) -> str:
+def refusal(*arguments: str, code: int = 2) -> str:
     done = subprocess.run(
         [sys.executable, str(DUCKDB), *arguments], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1, done
+    assert done.returncode == code, done
     return done.stderr
 
 
 def test_refusals_name_the_cause(tmp_path: Path) -> None:
     assert "name directories that `serve --partials` wrote" in refusal(str(tmp_path))
     (tmp_path / "schema.toml").write_text(DEFAULT.toml())
-    assert "no *.groups.parquet" in refusal(str(tmp_path))
     streams = make_streams(DEFAULT, random.Random(1), nodes=2, connections=2)
     one, other = map(str, write(DEFAULT, streams, tmp_path / "nodes"))
-    assert "no key of these partials; keys are A, E" in refusal(one, "--by", "B")
-    (Path(other) / "schema.toml").write_text(EVERYTHING.toml())
-    assert "partials of different schemas cannot be merged" in refusal(one, other)
-    (Path(other) / "schema.toml").write_text("[")
-    assert "no TOML" in refusal(other)
-    (Path(other) / "schema.toml").write_text('[result]\nby = ["A"]\n')
-    assert "'field' is missing" in refusal(other) or "field is missing" in refusal(other)
+    assert "not a key of these partials; keys: A, E" in refusal(one, "--by", "B")
+    streams = make_streams(EVERYTHING, random.Random(1), nodes=1, connections=2)
+    (foreign,) = map(str, write(EVERYTHING, streams, tmp_path / "foreign"))
+    assert "partials of different schemas cannot be merged" in refusal(one, foreign)
+    for plan, said in (
+        (None, "an older ringest wrote it, or it was repacked without its metadata"),
+        ("[", "its ringest.merge cannot be read"),
+        ('{"version": 1}', "its ringest.merge cannot be read: 'identity'"),
+        ('{"version": 2}', "merge operations have version 2, supported is 1"),
+    ):
+        for file in Path(other).glob("*.groups.parquet"):
+            metadata = None if plan is None else {"ringest.merge": plan}
+            pq.write_table(pq.read_table(file).replace_schema_metadata(metadata), file)
+        assert said in refusal(other, code=2 if plan is None else 1)
+    # One file of another directory tells, where this one's do not.
+    for file in Path(other).glob("*.groups.parquet"):
+        pq.write_table(pq.read_table(file).replace_schema_metadata(None), file)
+    run("duckdb", [Path(one), Path(other)])
+
+
+# ---- files that are missing ----------------------------------------------------------------------
+
+
+MERGES = [
+    pytest.param("ringest", marks=pytest.mark.engine),
+    "duckdb",
+    pytest.param("spark", marks=pytest.mark.spark),
+]
+
+
+def ended(engine: str, directory: Path) -> tuple[int, list[Any], str]:
+    """Exit code, groups and stderr of a merge."""
+    arguments = [*command(engine), str(directory), "--format", "ndjson"]
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment(), check=False
+    )
+    groups = json.loads(done.stdout)["groups"] if done.stdout else None
+    return done.returncode, groups, done.stderr
+
+
+@pytest.mark.parametrize("engine", MERGES)
+def test_all_merges_end_alike_where_files_are_missing(engine: str, tmp_path: Path) -> None:
+    (tmp_path / "schema.toml").write_text(DEFAULT.toml())
+    code, groups, said = ended(engine, tmp_path)
+    assert (code, groups) == (0, []) and "no partials so far" in said
+
+    stream = next(
+        one
+        for one in make_streams(DEFAULT, random.Random(7), nodes=1, connections=8)
+        if len(one.batches) > 2 and all(records for _, records in one.batches)
+    )
+    (directory,) = write(DEFAULT, [stream], tmp_path / "nodes")
+    assert ended(engine, directory)[0] == 0
+
+    def take(*names: str) -> None:
+        for name in names:
+            (file,) = directory.glob(name)
+            file.rename(file.with_suffix(".gone"))
+
+    def give_back() -> None:
+        for file in directory.glob("*.gone"):
+            file.rename(file.with_suffix(".parquet"))
+
+    take("*-000000.stream.parquet")
+    code, _, said = ended(engine, directory)
+    assert code == 0 and "has groups and no .stream.parquet" in said
+    take("*-000000.groups.parquet")
+    code, _, said = ended(engine, directory)
+    assert code == 1 and f"lacks 1 of {len(stream.batches)} batches" in said
+    give_back()
+    take("*-000001.groups.parquet")
+    code, _, said = ended(engine, directory)
+    assert code == 1 and "has groups of 0 records, it had" in said
+
+
+@pytest.mark.parametrize("engine", MERGES)
+def test_all_merges_end_alike_where_a_file_is_cut_off(engine: str, tmp_path: Path) -> None:
+    streams = make_streams(DEFAULT, random.Random(7), nodes=1, connections=1)
+    (directory,) = write(DEFAULT, streams, tmp_path)
+    file = sorted(directory.glob("*.groups.parquet"))[0]
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    code, groups, said = ended(engine, directory)
+    assert (code, groups) == (1, None) and "Traceback" not in said, said
 
 
 def test_names_that_differ_in_case_are_refused_by_duckdb(tmp_path: Path) -> None:
     layout = Layout({"a": "u8", "A": "u8"}, ("a", "A"), ())
-    (tmp_path / "schema.toml").write_text(layout.toml())
-    assert "differ only in case" in refusal(str(tmp_path), "--sql")
+    streams = make_streams(layout, random.Random(1), nodes=1, connections=1)
+    (directory,) = write(layout, streams, tmp_path)
+    assert "differ only in case" in refusal(str(directory), "--sql")

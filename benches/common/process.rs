@@ -1,5 +1,4 @@
-//! Programs under test as processes on chosen cores, and the processor time that they take. Sends
-//! them nothing and knows none of them.
+//! Runs programs under test as processes on chosen cores, and measures their processor time.
 
 #![allow(dead_code, reason = "each benchmark uses its own part")]
 
@@ -15,14 +14,14 @@ use std::time::Duration;
 /// The build of ringest that the benchmark was built with.
 pub const RINGEST: &str = env!("CARGO_BIN_EXE_ringest");
 
-/// A running program, ended when it is dropped.
+/// A running program, killed when dropped.
 pub struct Process {
     child: Child,
     clock: ClockOfProcess,
 }
 
 impl Process {
-    /// Starts it. Its clock is looked up now, so that a wrong system is noticed at once.
+    /// Starts the program. Looks up its clock now, so that an unsuitable system fails early.
     pub fn start(command: &mut Command) -> io::Result<Self> {
         let mut child = command.spawn().map_err(|error| {
             io::Error::new(
@@ -39,22 +38,22 @@ impl Process {
         }
     }
 
-    /// Processor time of all its threads so far, of those that have ended, too.
+    /// Processor time so far of all its threads, including those that have ended.
     pub fn cpu(&self) -> io::Result<Duration> {
         self.clock.now()
     }
 
-    /// What it says, where that is piped; only once.
+    /// Its stdout, if piped; only the first call returns it.
     pub fn stdout(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
     }
 
-    /// What it complains of, where that is piped; only once.
+    /// Its stderr, if piped; only the first call returns it.
     pub fn stderr(&mut self) -> Option<ChildStderr> {
         self.child.stderr.take()
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
@@ -67,31 +66,16 @@ impl Drop for Process {
     }
 }
 
-/// The clock of a process's processor time. Not /proc/PID/stat, which counts hundredths of a second,
-/// and not the threads' schedstat, which forgets threads that have ended.
+/// The clock of a process's processor time. /proc/PID/stat is too coarse (hundredths of a second),
+/// and the threads' schedstat loses threads that have ended.
 #[derive(Clone, Copy)]
-struct ClockOfProcess(i32);
-
-/// `struct timespec` of 64-bit Linux.
-#[repr(C)]
-struct Timespec {
-    s: i64,
-    ns: i64,
-}
-
-const _: () = assert!(size_of::<usize>() == 8, "timespec is that of 64-bit Linux");
-
-unsafe extern "C" {
-    fn clock_getcpuclockid(pid: i32, clock: *mut i32) -> i32;
-    #[link_name = "clock_gettime"]
-    fn clock_gettime_of(clock: i32, time: *mut Timespec) -> i32;
-}
+struct ClockOfProcess(libc::clockid_t);
 
 impl ClockOfProcess {
     fn of(pid: u32) -> io::Result<Self> {
         let mut clock = 0;
-        // SAFETY: the pointer is valid for the write of one clockid_t, an int.
-        let error = unsafe { clock_getcpuclockid(pid.cast_signed(), &raw mut clock) };
+        // SAFETY: the pointer is valid for writing one clockid_t.
+        let error = unsafe { libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) };
         match error {
             0 => Ok(ClockOfProcess(clock)),
             error => Err(io::Error::from_raw_os_error(error)),
@@ -99,10 +83,10 @@ impl ClockOfProcess {
     }
 
     fn now(self) -> io::Result<Duration> {
-        let mut time = Timespec { s: 0, ns: 0 };
-        // SAFETY: the pointer is valid for the write of one timespec, whose layout is that above.
-        match unsafe { clock_gettime_of(self.0, &raw mut time) } {
-            0 => Ok(Duration::new(time.s.cast_unsigned(), time.ns as u32)),
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the pointer is valid for writing one timespec.
+        match unsafe { libc::clock_gettime(self.0, &raw mut time) } {
+            0 => Ok(Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)),
             _ => Err(io::Error::last_os_error()),
         }
     }
@@ -114,8 +98,8 @@ pub fn own_cpu() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
-/// A command that runs on these cores alone (a list as `taskset -c` takes it), with nothing to say
-/// on stdout, and without settings of the caller's own engines.
+/// A command restricted to these cores (a list as for `taskset -c`), with stdin and stdout closed,
+/// and without engine settings from the caller's environment.
 pub fn pinned(cores: &str, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", cores]).arg(program).stdin(Stdio::null()).stdout(Stdio::null());
@@ -128,32 +112,32 @@ pub fn pinned(cores: &str, program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// The calling thread, and every thread that it makes, runs on one core.
+/// Pins the calling thread, and every thread it will start, to one core.
 pub fn pin(core: usize) -> Result<(), Box<dyn Error>> {
     let mut cores = rustix::thread::CpuSet::new();
     cores.set(core);
     rustix::thread::sched_setaffinity(None, &cores)
-        .map_err(|error| format!("the client cannot run on core {core}: {error}").into())
+        .map_err(|error| format!("cannot pin the client to core {core}: {error}").into())
 }
 
-/// As many open files as the system allows; programs inherit it.
+/// Raises the limit of open files to the hard limit. Started programs inherit it.
 pub fn raise_open_files() -> Result<(), Box<dyn Error>> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }
 
-/// The program of this name in PATH.
+/// Finds a program in PATH.
 pub fn in_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// The address that a program says on stderr it is ready for `what` on. What it says later is read
-/// and dropped.
+/// Waits until a program announces on stderr that it is ready for `what`, and returns the address.
+/// Later output is read and discarded.
 ///
 /// # Errors
-/// All that it said, where it ended without that.
+/// The whole output, if the program ends without that line.
 pub fn announced(
     mut stderr: impl BufRead + Send + 'static,
     what: &str,

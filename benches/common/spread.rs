@@ -1,20 +1,20 @@
-//! The middle of some figures and how far apart they are. Assumes no distribution.
+//! Median and range of some figures.
 
 use serde::{Deserialize, Serialize};
 
-/// Median, least and greatest.
+/// Median, minimum and maximum.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Spread {
-    /// The middle one; of an even number, the mean of the two in the middle.
+    /// The middle figure; for an even number, the mean of the two in the middle.
     pub median: f64,
-    /// The least.
+    /// The smallest.
     pub min: f64,
-    /// The greatest.
+    /// The largest.
     pub max: f64,
 }
 
 impl Spread {
-    /// Of at least one figure.
+    /// The spread of at least one figure.
     pub fn of(figures: &[f64]) -> Self {
         let mut sorted = figures.to_vec();
         sorted.sort_unstable_by(f64::total_cmp);

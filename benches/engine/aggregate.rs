@@ -1,13 +1,12 @@
-//! Records into groups, set by set, in both ways that a stream may take. Finds no packets.
+//! Benchmarks aggregation of records into groups, set by set, in both modes of the engine.
 //!
-//! Each way of aggregating is a [`Fold`]; a further one is one more implementation and one more
-//! line in [`bench`].
+//! Each mode is a [`Fold`]; adding one takes an implementation and a line in [`bench`].
 
 use super::schemas::{Shape, run_of};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use ringest::internals::{
     ColumnSet, Config, Decoder, FOLD_ROWS, FOLD_ROWS_MAX, GroupAggregate, GroupTable, Grouped,
-    PartialSet, Plan, Value,
+    Plan, Value,
 };
 use ringest::schema::{Function, Kind};
 use std::collections::BTreeMap;
@@ -15,13 +14,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const GROUPS: [u32; 3] = [125, 10_000, 1_000_000];
-/// A million groups have a row each, at least.
+/// Enough sets for a million groups to have at least one row each.
 const SETS: usize = 16;
-/// Distinct A; the texts follow from it.
+/// Number of distinct values of A; it determines the texts.
 const VALUES_OF_A: u32 = 5;
 const RECORD_BYTES: usize = 27;
 
-/// The built-in schema with a narrow E: the records of all sets fit the memory of a small machine.
+/// The built-in schema with a narrow E, so that the records of all sets fit into a small machine's
+/// memory.
 fn plan() -> Arc<Plan> {
     let shape = Shape::new(&[Kind::U32])
         .text_key(16)
@@ -33,16 +33,15 @@ fn plan() -> Arc<Plan> {
 
 /// A way to aggregate.
 trait Fold {
-    /// No group.
+    /// Starts without groups.
     fn new(plan: &Arc<Plan>) -> Self;
-    /// Takes a set's records, and gives the time that this took.
+    /// Adds a set's records. Returns the time this took.
     fn fold(&mut self, records: &[u8]) -> Duration;
     /// The groups.
     fn finish(self) -> Grouped;
 }
 
-/// `columns`: each full set is grouped by Polars, the partials are merged by Polars. Making the
-/// set is not a part of the time.
+/// `columns`: Polars groups each full set and merges the partials. The time excludes decoding.
 struct Columns {
     decoder: Decoder,
     set: ColumnSet,
@@ -73,8 +72,8 @@ impl Fold for Columns {
     }
 }
 
-/// `two-phase`: records are decoded and folded into a table, as many at a time as a worker does,
-/// and Polars groups what has gathered there in the end.
+/// `two-phase`: records are decoded and folded into a table, as many at a time as in a worker, and
+/// Polars makes the result at the end.
 struct TwoPhase {
     decoder: Decoder,
     table: GroupTable,
@@ -99,20 +98,40 @@ impl Fold for TwoPhase {
 
     fn finish(self) -> Grouped {
         let mut aggregate = GroupAggregate::new(self.decoder.plan());
-        let mut set = PartialSet::with_rows(self.decoder.plan(), Config::default().batch_rows);
-        aggregate.add_partials(self.table.partials(), &mut set).expect("Polars takes partials");
+        aggregate.add_table(&self.table).expect("Polars takes partials");
         let texts = self.decoder.into_texts();
         aggregate.finish(&texts).expect("Polars takes any partials").grouped
     }
 }
 
-/// Aggregation of sets as the engine makes them by default, for few groups and for many.
+/// Benchmarks sets of the engine's default size, with few and with many groups.
 pub fn bench(criterion: &mut Criterion) {
     for groups in GROUPS {
         let rows = Rows::new(groups);
         bench_fold::<Columns>(criterion, "columns", &rows);
         bench_fold::<TwoPhase>(criterion, "two-phase", &rows);
+        bench_result(criterion, &rows);
     }
+}
+
+/// From the table of a stream to its result: what a sender waits for after its last record.
+fn bench_result(criterion: &mut Criterion, rows: &Rows) {
+    let mut fold = TwoPhase::new(&plan());
+    rows.fold(SETS as u64, &mut fold);
+    let (plan, table, texts) =
+        (Arc::clone(fold.decoder.plan()), fold.table, fold.decoder.into_texts());
+    let mut group = criterion.benchmark_group("result");
+    group.throughput(Throughput::Elements(rows.groups.into()));
+    group.sample_size(10);
+    group.bench_function(BenchmarkId::new("one-table", rows.groups), |bencher| {
+        bencher.iter(|| {
+            let mut aggregate = GroupAggregate::new(&plan);
+            aggregate.add_table(&table).expect("Polars takes the groups");
+            let grouped = aggregate.finish(&texts).expect("Polars makes a result").grouped;
+            assert_eq!(grouped.len(), rows.groups as usize);
+        });
+    });
+    group.finish();
 }
 
 fn bench_fold<F: Fold>(criterion: &mut Criterion, name: &str, rows: &Rows) {
@@ -123,7 +142,7 @@ fn bench_fold<F: Fold>(criterion: &mut Criterion, name: &str, rows: &Rows) {
         elements: set_rows as u64,
         bytes: (set_rows * RECORD_BYTES) as u64,
     });
-    // One for all samples, so that its groups are known by the time of the first.
+    // Shared by all samples, so that its groups exist before the first one.
     let mut fold = F::new(&plan());
     rows.fold(SETS as u64, &mut fold);
     group.bench_function(BenchmarkId::new(name, rows.groups), |bencher| {
@@ -138,7 +157,7 @@ struct Rows {
 }
 
 impl Rows {
-    /// Records of which sets are made, in which every group occurs.
+    /// Records for all sets, in which every group occurs.
     fn new(groups: u32) -> Self {
         let mut random = fastrand::Rng::with_seed(7);
         let count = SETS * Config::default().batch_rows;
@@ -158,12 +177,12 @@ impl Rows {
         self.records.chunks(Config::default().batch_rows * RECORD_BYTES)
     }
 
-    /// Folds so many sets, and gives the time that folding took.
+    /// Folds `rounds` sets. Returns the time that folding took.
     fn fold(&self, rounds: u64, fold: &mut impl Fold) -> Duration {
         self.sets().cycle().zip(0..rounds).map(|(records, _)| fold.fold(records)).sum()
     }
 
-    /// Compares the groups with a naive sum of the records, each set folded once.
+    /// Folds each set once and compares the groups with a naive sum of the records.
     fn check<F: Fold>(&self) {
         let mut fold = F::new(&plan());
         self.fold(SETS as u64, &mut fold);

@@ -1,5 +1,5 @@
-//! Runs of records into columns, E interned: from a buffer that the kernel has just written, as in
-//! a worker, and from memory that lies further away. Finds no packets.
+//! Benchmarks decoding of records into columns, with E interned: from memory just written, as in a
+//! worker, and from memory outside the caches.
 
 use super::schemas::run_of;
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -11,22 +11,22 @@ use std::time::{Duration, Instant};
 
 const DISTINCT: [u32; 3] = [25, 1_000, 1_000_000];
 const RECORD_BYTES: usize = 267;
-/// What one read brings: as many records as fit into 128 KiB.
+/// Records of one read: as many as fit into 128 KiB.
 const WINDOW_RECORDS: usize = (128 << 10) / RECORD_BYTES;
-/// All windows together, 66 MB, are more than a core's own caches hold.
+/// All windows together, 66 MB, exceed a core's own caches.
 const WINDOWS: usize = 512;
 
-/// Where the records lie when they are decoded.
+/// Where the records are when they are decoded.
 #[derive(Clone, Copy)]
 enum Buffer {
-    /// Copied there just before, outside of the time, as a read does it.
+    /// Copied just before, as by a read; the copy is not timed.
     Warm,
-    /// Where nobody has looked since all other windows were decoded.
+    /// Not touched since all other windows were decoded.
     Cold,
 }
 
-/// Decoding, for numbers of distinct E that fit into the cache of fields, into the core's caches,
-/// and into neither.
+/// Benchmarks decoding with numbers of distinct E that fit into the text cache, into the core's
+/// caches, and into neither.
 pub fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode");
     group.throughput(Throughput::ElementsAndBytes {
@@ -67,7 +67,7 @@ impl Stream {
         Stream { bytes, distinct }
     }
 
-    /// One that knows every text, as after the first records of a long stream.
+    /// A decoder that has interned every text, as after the first records of a long stream.
     fn decoder(&self) -> Decoder {
         let mut decoder = Decoder::new(&Plan::new(Schema::built_in()), &Config::default());
         let mut set = ColumnSet::with_rows(decoder.plan(), 1);
@@ -83,7 +83,7 @@ impl Stream {
         self.bytes.chunks(WINDOW_RECORDS * RECORD_BYTES)
     }
 
-    /// Decodes so many windows, and gives the time that decoding took.
+    /// Decodes `rounds` windows. Returns the time that decoding took.
     fn decode(&self, rounds: u64, buffer: Buffer, decoder: &mut Decoder) -> Duration {
         let run = run_of(0, WINDOW_RECORDS);
         let mut set = ColumnSet::with_rows(decoder.plan(), WINDOW_RECORDS);
@@ -107,7 +107,7 @@ impl Stream {
         took
     }
 
-    /// Compares all columns with a naive reading of the same bytes.
+    /// Compares all columns with a naive parse of the same bytes.
     fn check(&self) {
         let mut decoder = self.decoder();
         let mut set = ColumnSet::with_rows(decoder.plan(), WINDOWS * WINDOW_RECORDS);
@@ -117,7 +117,7 @@ impl Stream {
         assert_eq!(sums_of_columns(&set, &decoder.into_texts()[0]), self.sums());
     }
 
-    /// Per text: records, sum of A, of B and of C's bits, minimum of D.
+    /// For each text: records, sums of A, B and C's bits, minimum of D.
     fn sums(&self) -> Sums {
         let mut sums = Sums::new();
         for record in self.bytes.chunks(RECORD_BYTES) {
@@ -137,7 +137,7 @@ fn add(sums: &mut Sums, text: &[u8], (a, b, c, d): (u64, u64, f32, i8)) {
     if !sums.contains_key(text) {
         sums.insert(text.to_vec(), (0, 0, 0, 0, i8::MAX));
     }
-    let sum = sums.get_mut(text).expect("it was put there");
+    let sum = sums.get_mut(text).expect("it was just inserted");
     *sum = (sum.0 + 1, sum.1 + a, sum.2 + b, sum.3 + u64::from(c.to_bits()), sum.4.min(d));
 }
 
@@ -154,7 +154,7 @@ fn sums_of_columns(set: &ColumnSet, texts: &Texts) -> Sums {
     sums
 }
 
-/// The field E of a text: without a space within, padded with spaces.
+/// The field E for a text: no spaces inside, padded with spaces.
 fn field_of(text: u32) -> [u8; 256] {
     let mut field = [b' '; 256];
     let text = format!("sensor-{text}");

@@ -1,4 +1,4 @@
-//! Frames of messages: writing one, reading one, and the checksum that is a part of both.
+//! Benchmarks message frames: encoding, decoding, and the checksum that is part of both.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use ringest::protocol::frame::{self, FrameType, PAYLOAD_BYTES_MAX};
@@ -7,7 +7,7 @@ use std::hint::black_box;
 /// The longest payload is a byte short of 64 KiB.
 const PAYLOADS: [(&str, usize); 3] = [("16B", 16), ("1KiB", 1024), ("64KiB", PAYLOAD_BYTES_MAX)];
 
-/// Encoding, decoding and checksum for small, usual and the longest payloads.
+/// Benchmarks encoding, decoding and checksum for small, usual and the longest payloads.
 pub fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("frame");
     for (name, bytes) in PAYLOADS {
@@ -34,7 +34,7 @@ pub fn bench(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Compares a frame with the bytes that the protocol's document gives, and reads it back.
+/// Compares a frame with the bytes that the protocol prescribes, and decodes it again.
 fn check(payload: &[u8], encoded: &[u8]) {
     let length = (payload.len() as u16).to_be_bytes();
     let mut expected = vec![0xde, 0xad, 0xbe, 0xef, 1, 3, length[0], length[1]];
@@ -42,11 +42,11 @@ fn check(payload: &[u8], encoded: &[u8]) {
     let crc = crc_bit_by_bit(&expected);
     expected.extend(crc.to_be_bytes());
     assert_eq!(encoded, expected);
-    let decoded = frame::decode(encoded).expect("it is good").expect("it is whole");
+    let decoded = frame::decode(encoded).expect("it is valid").expect("it is complete");
     assert_eq!((decoded.kind, decoded.payload), (FrameType::Echo, payload));
 }
 
-/// CRC-32 of IEEE 802.3 as its definition says it.
+/// CRC-32 of IEEE 802.3, straight from its definition.
 fn crc_bit_by_bit(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| match crc & 1 {

@@ -1,25 +1,25 @@
-//! Records of other schemas into groups, as a worker does it: what a field costs, what wide keys
-//! cost, what a text costs. Finds no packets.
+//! Benchmarks folding records of other schemas into groups, as a worker does: the cost of a field,
+//! of wide keys, of a text.
 
 use criterion::{Criterion, Throughput};
 use ringest::internals::{
     Config, Decoder, Ends, FOLD_ROWS, FOLD_ROWS_MAX, GroupAggregate, GroupTable, Grouped, Padding,
-    PartialSet, Plan, Run, Value,
+    Plan, Run, Value,
 };
 use ringest::schema::{Aggregate as Made, Endian, Field, Framing, Function, Kind, Schema};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What one read brings.
+/// Bytes of one read.
 const WINDOW_BYTES: usize = 128 << 10;
-/// Windows that go round: each is copied near before it is folded.
+/// Number of windows, used in turn; each is copied just before it is folded.
 const WINDOWS: usize = 32;
 const GROUPS: u32 = 125;
-/// As measurements are: two widths of each class.
+/// Typical measurements: two integer and two float types.
 const NUMBERS: [Kind; 4] = [Kind::U32, Kind::F32, Kind::I16, Kind::F64];
 
-/// A schema that is put together field by field, keys first.
+/// A schema built field by field, keys first.
 pub struct Shape {
     fields: Vec<(String, Kind)>,
     keys: usize,
@@ -27,13 +27,13 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// One with these keys.
+    /// A schema with these keys.
     pub fn new(keys: &[Kind]) -> Self {
         let fields = keys.iter().enumerate().map(|(i, &kind)| (format!("f{i}"), kind)).collect();
         Shape { fields, keys: keys.len(), made: Vec::new() }
     }
 
-    /// And another key, a padded text of so many bytes.
+    /// Adds another key: a padded text of `bytes` bytes.
     pub fn text_key(mut self, bytes: usize) -> Self {
         assert_eq!(self.keys, self.fields.len(), "keys are first");
         let text = Kind::Text { bytes, padding: Padding::BOTH };
@@ -42,7 +42,7 @@ impl Shape {
         self
     }
 
-    /// And a field of which this is made.
+    /// Adds a field with these aggregates.
     pub fn field(mut self, kind: Kind, functions: &[Function]) -> Self {
         let field = self.fields.len();
         self.fields.push((format!("f{field}"), kind));
@@ -50,7 +50,7 @@ impl Shape {
         self
     }
 
-    /// And so many numbers, each with these functions.
+    /// Adds `count` numbers, each with these aggregates.
     fn numbers(self, count: usize, functions: &[Function]) -> Self {
         NUMBERS.iter().cycle().take(count).fold(self, |shape, &kind| shape.field(kind, functions))
     }
@@ -60,17 +60,17 @@ impl Shape {
         let keys = (0..self.keys).collect();
         let (name, framing) = ("bench".to_owned(), Framing::default());
         let schema = Schema::new(name, Endian::Big, framing, self.fields, keys, self.made);
-        Plan::new(Arc::new(schema.expect("it keeps the rules")))
+        Plan::new(Arc::new(schema.expect("the schema is valid")))
     }
 }
 
-/// Records that lie end to end.
+/// A run of consecutive records.
 pub fn run_of(offset: usize, records: usize) -> Run {
     Run { offset, records, ends: Ends::Last }
 }
 
-/// Schemas by name. The numbers differ in nothing but how many there are: the cost of a field is
-/// the difference, divided.
+/// The schemas by name. The `numbers/…` differ only in the number of fields, so the cost of a field
+/// is the difference divided by that number.
 fn shapes() -> [(&'static str, Shape); 7] {
     let mean = &[Function::Mean][..];
     let ends = &[Function::Min, Function::Max, Function::Last][..];
@@ -87,7 +87,7 @@ fn shapes() -> [(&'static str, Shape); 7] {
     ]
 }
 
-/// Folding of windows, warm from their copy, into few groups.
+/// Benchmarks folding freshly copied windows into few groups.
 pub fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("schemas");
     for (name, shape) in shapes() {
@@ -118,7 +118,7 @@ impl Worker {
         Worker { decoder, groups: GroupTable::with_limits(plan, 1 << 20, FOLD_ROWS_MAX) }
     }
 
-    /// As many records at a time as a pass has.
+    /// Folds as many records at a time as a worker does.
     fn fold(&mut self, received: &[u8], record_bytes: usize) {
         let records = received.len() / record_bytes;
         for begin in (0..records).step_by(FOLD_ROWS) {
@@ -131,8 +131,7 @@ impl Worker {
     fn finish(self) -> Grouped {
         let plan = self.decoder.plan();
         let mut aggregate = GroupAggregate::new(plan);
-        let mut set = PartialSet::with_rows(plan, 1000);
-        aggregate.add_partials(self.groups.partials(), &mut set).expect("Polars takes partials");
+        aggregate.add_table(&self.groups).expect("Polars takes partials");
         let texts = self.decoder.into_texts();
         aggregate.finish(&texts).expect("Polars takes any partials").grouped
     }
@@ -144,7 +143,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// Records of some groups; their numbers are small, so that sums of them are exact.
+    /// Records of a few groups. Their numbers are small, so that sums are exact.
     fn new(plan: Arc<Plan>) -> Self {
         let mut random = fastrand::Rng::with_seed(7);
         let mut stream = Stream { plan, bytes: Vec::new() };
@@ -168,8 +167,7 @@ impl Stream {
         WINDOW_BYTES / self.record_bytes()
     }
 
-    /// Folds so many windows, each copied near just before and outside of the time, as a read does
-    /// it.
+    /// Folds `rounds` windows, each copied just before, as by a read. The copy is not timed.
     fn fold(&self, rounds: u64, worker: &mut Worker) -> Duration {
         let mut near = vec![0; self.window_records() * self.record_bytes()];
         let mut took = Duration::ZERO;
@@ -182,8 +180,8 @@ impl Stream {
         took
     }
 
-    /// Compares counts and means of the groups with a naive reading of the same bytes; extremes
-    /// and variances are compared by the engine's own tests.
+    /// Compares counts and means of the groups with a naive parse of the same bytes. Extremes and
+    /// variances are covered by the engine's own tests.
     fn check(&self) {
         let mut worker = Worker::new(&self.plan);
         self.fold(WINDOWS as u64, &mut worker);
@@ -192,7 +190,7 @@ impl Stream {
         let schema = self.plan.schema();
         let keys = schema.keys().len();
         let key_bytes: usize = schema.keys().map(|key| key.kind.width()).sum();
-        // Keys have no sign and their highest byte first: their bytes are in the order of results.
+        // Keys are unsigned and big-endian, so their bytes sort in the order of results.
         let mut naive: BTreeMap<&[u8], (u64, Vec<f64>)> = BTreeMap::new();
         for record in self.bytes.chunks(self.record_bytes()) {
             let empty = || (0, vec![0.0; schema.fields().len()]);
@@ -222,7 +220,7 @@ fn append(bytes: &mut Vec<u8>, kind: Kind, number: u32) {
         Kind::U64 | Kind::I64 => bytes.extend(u64::from(number).to_be_bytes()),
         Kind::F32 => bytes.extend((number as f32).to_be_bytes()),
         Kind::F64 => bytes.extend(f64::from(number).to_be_bytes()),
-        // Of one length, and without a zero at the end.
+        // Fixed length, and no trailing zero byte.
         _ => bytes.extend(format!("{number:0width$}", width = kind.width()).bytes()),
     }
 }

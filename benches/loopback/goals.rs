@@ -1,22 +1,22 @@
-//! What the record path shall reach, and whether the measured turns reach it. Measures nothing.
+//! The performance goals of the record path, and whether the measured turns meet them.
 
 use crate::run::Measured;
 use crate::spread::Spread;
 use crate::turn::Turn;
 use serde::{Deserialize, Serialize};
 
-/// A goal with what was measured.
+/// A goal and the measurement for it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Verdict {
-    /// The shape that it is about.
+    /// The shape it applies to.
     pub shape: String,
     /// What is compared.
     pub what: String,
-    /// What it shall be.
+    /// The bound.
     pub goal: String,
-    /// What it is; none where the shape or a receiver was not run.
+    /// The measurement; none if the shape or a receiver was not run.
     pub measured: Option<Spread>,
-    /// Whether the median reaches the goal.
+    /// Whether the median meets the goal.
     pub met: Option<bool>,
 }
 
@@ -87,9 +87,9 @@ fn ingest_cpu_to_drain(measured: &Measured, _: &[Measured]) -> Option<Vec<f64>> 
     measured.ratios("ingest", "drain", Turn::cpu_ns)
 }
 
-/// Records a second while they were received: what comes after that, such as printing a million
-/// groups, does not depend on how many records there were. Two shapes take no turns with each
-/// other, so the base is the median of all its rounds.
+/// Records per second while receiving, since what follows, such as printing a million groups, does
+/// not depend on the number of records. Rounds of two shapes are not run in turns, so the base is
+/// the median of all its rounds.
 fn to_few_groups(measured: &Measured, all: &[Measured]) -> Option<Vec<f64>> {
     let received = |turn: &Turn| {
         turn.engine.map_or(f64::NAN, |engine| turn.records as f64 / engine.receive_seconds)
@@ -104,7 +104,7 @@ pub fn judge(all: &[Measured]) -> Vec<Verdict> {
     let verdict = |goal: &Goal| {
         let measured = all.iter().find(|measured| measured.shape.name == goal.shape);
         let figures = measured.and_then(|measured| (goal.figures)(measured, all));
-        // A tiny turn may take no processor time that a clock can see.
+        // A tiny turn may be too short for the clock of the processor time.
         let figures = figures.filter(|figures| figures.iter().all(|figure| figure.is_finite()));
         let measured = figures.as_deref().map(Spread::of);
         Verdict {

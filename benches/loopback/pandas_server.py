@@ -1,9 +1,9 @@
-"""The record protocol with numpy and pandas: what a data team writes first.
+"""A server of the record protocol with numpy and pandas, as a data team would write it first.
 
-A thread for each connection reads into one large buffer until so many bytes have come as the first
-argument says. The records of all whole packets in it become one structured array, that becomes a
-DataFrame, and its groups are kept as a partial. At the end the partials are grouped once more, and
-a line of JSON is printed, as `ringest serve` does it.
+A thread for each connection reads into one large buffer until it has as many bytes as the first
+argument says. The records of all whole packets in it become a structured array and then a
+DataFrame, whose groups are kept as a partial result. At the end the partials are grouped once more,
+and one line of JSON is printed, as `ringest serve` does.
 
 Checks no limits and has no timeouts. It is a yardstick for speed, not an example to follow.
 """
@@ -44,7 +44,7 @@ def partial_of(records):
 
 
 def merged(partials):
-    """One row a group, whatever the padding of E was."""
+    """One row for each group, whatever the padding of E was."""
     if not partials:
         return pd.DataFrame({"A": [], "E": [], "B": [], "C": [], "D": [], "count": []})
     frame = pd.concat(partials, ignore_index=True)
@@ -56,12 +56,12 @@ def merged(partials):
 
 
 def shown(text):
-    """E as results show it."""
+    """E in the escaped form that results have."""
     return text.decode("latin-1").translate(ESCAPED)
 
 
 def number(value):
-    """A number, or a word where JSON has none."""
+    """A number, or a string if JSON cannot represent it."""
     return value if math.isfinite(value) else {"nan": "NaN"}.get(str(value), str(value))
 
 
@@ -89,7 +89,7 @@ def answer(peer, status, partials):
 
 
 def whole_packets(buffer, filled):
-    """The records of the whole packets in the buffer, and how many bytes those packets take."""
+    """The records of the whole packets in the buffer, and the size of those packets in bytes."""
     pieces, at = [], 0
     while at + HEADER_BYTES <= filled:
         (length,) = struct.unpack_from(">I", buffer, at)
@@ -101,14 +101,14 @@ def whole_packets(buffer, filled):
 
 
 def serve(connection, peer, batch_bytes):
-    # A packet is at most as long as `ringest serve` allows by default.
+    # Room for the longest packet that `ringest serve` allows by default.
     memory = bytearray(batch_bytes + (16 << 20) + READ_BYTES)
     buffer, filled, partials, status = memoryview(memory), 0, [], "incomplete"
     with connection:
         while status == "incomplete":
             received = connection.recv_into(buffer[filled : filled + READ_BYTES])
             filled += received
-            # Many records at once cost pandas less each.
+            # Larger batches cost pandas less per record.
             if received and filled < batch_bytes and not ends(buffer, filled):
                 continue
             records, consumed = whole_packets(buffer, filled)

@@ -1,5 +1,5 @@
-//! Plots of a run as SVG: rate and processor time of each receiver along one axis each. The same
-//! figures give the same bytes. Measures nothing.
+//! Draws the plots of a run as SVG: rate and processor time of each receiver, one plot for each
+//! axis of variation. The same figures always give the same bytes.
 
 use crate::run::{Measured, Run};
 use crate::spread::Spread;
@@ -9,7 +9,7 @@ use plotters::prelude::*;
 use std::error::Error;
 use std::path::Path;
 
-/// An axis: file, title, what stands under the bars, and the shapes with their place's name.
+/// One plot: its file, title, label of the x axis, and the shapes with their tick labels.
 struct Axis {
     file: &'static str,
     title: &'static str,
@@ -48,7 +48,7 @@ const AXES: [Axis; 3] = [
     },
 ];
 
-/// The receivers side by side, each with its colour: told apart by brightness alone, too.
+/// The receivers in order, with colours that also differ in brightness.
 const RECEIVERS: [(&str, RGBColor); 3] = [
     ("drain", RGBColor(160, 174, 192)),
     ("ingest", RGBColor(200, 85, 20)),
@@ -57,13 +57,13 @@ const RECEIVERS: [(&str, RGBColor); 3] = [
 
 const SIZE: (u32, u32) = (1080, 460);
 const FONT: &str = "sans-serif";
-/// Part of its place that a group of bars takes.
+/// Share of the width that a group of bars takes.
 const BARS_WIDTH: f64 = 0.75;
 
-/// Draws every axis of which a shape was run.
+/// Draws every plot for which at least one shape was run.
 ///
 /// # Errors
-/// Where a file cannot be written.
+/// If a file cannot be written.
 pub fn draw_all(run: &Run, directory: &Path) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(directory)?;
     for axis in &AXES {
@@ -92,7 +92,7 @@ impl Axis {
 
 fn draw(axis: &Axis, measured: &[(&str, &Measured)], path: &Path) -> Result<(), Box<dyn Error>> {
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    // White of its own: pages are read on dark grounds, too.
+    // An explicit white background, for pages with a dark theme.
     root.fill(&WHITE)?;
     let root = root.titled(axis.title, (FONT, 18).into_font().color(&BLACK))?;
     let (left, right) = root.split_horizontally(50.percent_width());
@@ -133,7 +133,7 @@ fn panel(
         .disable_x_mesh()
         .light_line_style(TRANSPARENT)
         .bold_line_style(RGBColor(215, 215, 215))
-        // Twice as many places as shapes, so that the middle of each has one.
+        // Twice as many ticks as shapes, so that there is one in the middle of each.
         .x_labels(2 * measured.len() + 1)
         .x_label_formatter(&place)
         .y_label_formatter(&|y| format!("{y}"))
@@ -157,7 +157,7 @@ fn panel(
             .draw_series(boxes)?
             .label(name)
             .legend(move |(x, y)| Rectangle::new([(x, y - 6), (x + 14, y + 6)], color.filled()));
-        // From the least to the greatest of the rounds.
+        // From the minimum to the maximum of the rounds.
         chart.draw_series(bars.iter().flat_map(|&(left, Spread { min, max, .. })| {
             let (middle, end) = (left + width * 0.46, width * 0.2);
             let across = |y| vec![(middle - end, y), (middle + end, y)];

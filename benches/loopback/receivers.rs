@@ -1,8 +1,8 @@
-//! The plain drains that the engine is measured beside, each a process of its own: bytes are counted
-//! and dropped. Understands no byte.
+//! The plain drains that the engine is compared with, each in its own process: they count bytes and
+//! discard them.
 //!
-//! Each says on stderr where it listens, as `ringest serve` does, and for each connection that has
-//! ended one line on stdout.
+//! Each announces its address on stderr, as `ringest serve` does, and prints one line on stdout for
+//! each finished connection.
 
 use clap::ValueEnum;
 use ringest::internals::{Buffers, RECORDS, listen, read, ring_runtime};
@@ -15,20 +15,20 @@ use std::thread;
 /// How a drain reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Drain {
-    /// With the engine's listener, runtime, registered windows and read, a task for each
+    /// With the engine's listener, runtime, registered buffers and reads; one task for each
     /// connection.
     Uring,
-    /// With read(2) of the standard library, a thread for each connection.
+    /// With blocking reads of the standard library; one thread for each connection.
     Blocking,
 }
 
-/// Registered windows of the ring, as many as `ringest serve` has by default.
+/// Number of registered buffers, the default of `ringest serve`.
 const REGISTERED_BUFFERS: usize = 16;
 
-/// Receives until it is killed.
+/// Receives until killed.
 ///
 /// # Errors
-/// Those of the listener and of the ring.
+/// Errors of the listener and of the ring.
 pub fn run(drain: Drain, buffer_bytes: usize) -> Result<(), Box<dyn Error>> {
     let listener = match drain {
         Drain::Uring => listen(RECORDS, "127.0.0.1", 0)?,
@@ -42,7 +42,7 @@ pub fn run(drain: Drain, buffer_bytes: usize) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// The line of a connection.
+/// Prints the line of a finished connection.
 fn answer(peer: SocketAddr, bytes: u64) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, r#"{{"peer":"{peer}","bytes":{bytes}}}"#)?;

@@ -1,5 +1,4 @@
-//! What a run measured, as it stands in its JSON file, with the machine that it ran on. Measures
-//! nothing itself.
+//! The figures of a run and the machine it ran on, as written to the JSON file.
 
 use crate::Options;
 use crate::goals::Verdict;
@@ -14,30 +13,31 @@ use std::time::SystemTime;
 /// A whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Run {
-    /// Where and how.
+    /// Machine, build and options.
     pub conditions: Conditions,
-    /// The shapes that were run, in their order.
+    /// The shapes that were run, in order.
     pub shapes: Vec<Measured>,
-    /// The goals.
+    /// The goals and whether they were met.
     pub goals: Vec<Verdict>,
 }
 
-/// A shape with every turn of every receiver.
+/// A shape and every turn of every receiver.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
     /// What was sent.
     pub shape: Shape,
-    /// One turn a round, by the receiver's name.
+    /// One turn for each round, by name of the receiver.
     pub turns: BTreeMap<String, Vec<Turn>>,
 }
 
 impl Measured {
-    /// A figure of every turn of a receiver; none where it had no turn.
+    /// A figure of every turn of a receiver; none if it had no turn.
     pub fn figures(&self, receiver: &str, figure: impl Fn(&Turn) -> f64) -> Option<Vec<f64>> {
         self.turns.get(receiver).map(|turns| turns.iter().map(figure).collect())
     }
 
-    /// Each round's own ratio of two receivers: what slows the machine down for a while slows both.
+    /// The ratio of two receivers in each round. Within a round, anything that slows the machine
+    /// down affects both.
     pub fn ratios(
         &self,
         receiver: &str,
@@ -75,12 +75,12 @@ pub struct Conditions {
 const UNKNOWN: &str = "unknown";
 
 impl Conditions {
-    /// Those of this process.
+    /// The conditions of this process.
     pub fn of(options: &Options) -> Self {
         let uname = rustix::system::uname();
         Conditions {
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            // The program's own path says nothing to others.
+            // Without the program's path, which means nothing elsewhere.
             command: std::env::args().skip(1).collect(),
             commit: commit(),
             cpu_model: cpu_model().unwrap_or_else(|| UNKNOWN.to_owned()),
@@ -102,7 +102,7 @@ impl Conditions {
     }
 }
 
-/// All cores, not only the one that this thread is pinned to.
+/// Number of all cores, not only those this thread is pinned to.
 fn thread_count() -> usize {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     cpuinfo.lines().filter(|line| line.starts_with("processor")).count()
@@ -114,7 +114,7 @@ fn cpu_model() -> Option<String> {
     Some(model.trim_start_matches(['\t', ' ', ':']).to_owned())
 }
 
-/// The commit of the working tree, with a mark where files differ from it.
+/// The commit of the working tree, marked if files differ from it.
 fn commit() -> String {
     let git = |arguments: &[&str]| {
         output_of("git", &[&["-C", env!("CARGO_MANIFEST_DIR")], arguments].concat())

@@ -1,4 +1,4 @@
-//! Sends the prebuilt packets of `ringest send`, a thread for each connection: reads no answer.
+//! Sends the prebuilt packets of `ringest send`, with one thread for each connection.
 
 use crate::shapes::Shape;
 use ringest::client::records::block::PacketBlock;
@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 
-/// Records that a turn consists of a whole number of: all groups, and enough to be worth a look.
+/// Size of the unit that a turn sends a whole number of: enough records for every group to occur,
+/// and at least a few thousand.
 pub fn unit_records(shape: &Shape, tiny: bool) -> u64 {
     match tiny {
         true => 2 * shape.packet_records as u64,
@@ -19,18 +20,18 @@ pub fn unit_records(shape: &Shape, tiny: bool) -> u64 {
     }
 }
 
-/// What each connection sends.
+/// The stream that each connection sends.
 pub struct Stream {
     block: Arc<PacketBlock>,
     settings: SendSettings,
-    /// Data records.
+    /// Number of data records.
     pub records: u64,
-    /// What they add up to.
+    /// The result they must produce.
     pub expected: ExpectedGroups,
 }
 
 impl Stream {
-    /// So many records of a shape, sent with a congestion control.
+    /// A stream of `records` records of a shape.
     pub fn new(shape: &Shape, records: u64, congestion: Option<&str>) -> Self {
         let block = PacketBlock::new(&StreamSpec {
             schema: Schema::built_in(),
@@ -51,7 +52,7 @@ impl Stream {
         Stream { expected: block.expected(settings.number), block, settings, records }
     }
 
-    /// Begins to send over so many connections.
+    /// Starts sending over `connections` connections.
     pub fn send(&self, address: SocketAddr, connections: usize) -> Senders {
         let thread = |_| {
             let (block, settings) = (Arc::clone(&self.block), self.settings.clone());
@@ -61,14 +62,14 @@ impl Stream {
     }
 }
 
-/// Connections that are being written to.
+/// Connections still being written to.
 pub struct Senders(Vec<JoinHandle<Result<Sent, SendError>>>);
 
 impl Senders {
-    /// Waits until all have written everything and closed; gives the bytes of each.
+    /// Waits until all have written everything and closed. Returns the bytes sent by each.
     ///
     /// # Errors
-    /// The first of theirs.
+    /// The first error of any connection.
     pub fn finish(self) -> Result<u64, SendError> {
         let mut bytes = 0;
         for thread in self.0 {

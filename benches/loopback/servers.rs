@@ -1,5 +1,4 @@
-//! Starts the receivers that are compared and reads what they answer: sends them nothing and judges
-//! no answer.
+//! Starts the receivers that are compared, and reads their answers.
 
 use crate::Options;
 use crate::process::{Process, RINGEST, announced, pinned};
@@ -14,18 +13,18 @@ use std::path::Path;
 use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-/// Who receives.
+/// A kind of receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// The engine's own runtime and reads, bytes dropped.
+    /// The engine's own runtime and reads, discarding the bytes.
     Drain,
     /// `ringest serve`.
     Ingest,
-    /// Blocking reads, bytes dropped.
+    /// Blocking reads, discarding the bytes.
     Blocking,
-    /// numpy + pandas, what each read brought by itself.
+    /// numpy + pandas, grouping after every read.
     Pandas,
-    /// The same, of more bytes at a time.
+    /// numpy + pandas, collecting more bytes before grouping.
     PandasGathering,
     /// Another build of `ringest serve`.
     Other,
@@ -44,32 +43,32 @@ impl Kind {
         }
     }
 
-    /// Whether it is sent a fraction of what the others are: rates are compared.
+    /// Whether it is so slow that it gets fewer records than the others.
     pub fn is_slow(self) -> bool {
         matches!(self, Kind::Pandas | Kind::PandasGathering)
     }
 
-    /// Whether it answers with groups, not with a number of bytes.
+    /// Whether it answers with groups rather than a number of bytes.
     pub fn aggregates(self) -> bool {
         !matches!(self, Kind::Drain | Kind::Blocking)
     }
 }
 
-/// A running receiver, ended when it is dropped.
+/// A running receiver, killed when dropped.
 pub struct Server {
-    /// Who it is.
+    /// The kind of receiver.
     pub kind: Kind,
-    /// Where it listens.
+    /// Its listening address.
     pub address: SocketAddr,
     process: Process,
     answers: BufReader<ChildStdout>,
 }
 
 impl Server {
-    /// Every receiver that a shape is sent to.
+    /// Starts every receiver that a shape is sent to.
     ///
     /// # Errors
-    /// Where one does not start.
+    /// If one does not start.
     pub fn start_all(options: &Options, shape: &Shape) -> Result<Vec<Server>, Box<dyn Error>> {
         let mut servers = vec![
             Server::drain(options, Kind::Drain, Drain::Uring)?,
@@ -87,7 +86,7 @@ impl Server {
         Ok(servers)
     }
 
-    /// This benchmark itself, as a drain.
+    /// Starts this program itself as a drain.
     fn drain(options: &Options, kind: Kind, drain: Drain) -> Result<Self, Box<dyn Error>> {
         let mut command = pinned(&options.server_core.to_string(), std::env::current_exe()?);
         let drain = drain.to_possible_value().expect("every drain has a name");
@@ -96,7 +95,7 @@ impl Server {
         Self::start(kind, command)
     }
 
-    /// `ringest serve` with one worker.
+    /// Starts `ringest serve` with one worker.
     fn serve(
         options: &Options,
         kind: Kind,
@@ -104,7 +103,7 @@ impl Server {
         shape: &Shape,
     ) -> Result<Self, Box<dyn Error>> {
         let core = options.server_core.to_string();
-        // Threads inherit the mask of the process; the worker alone then pins itself.
+        // Threads inherit the process's mask; only the worker then pins itself.
         let mask = match shape.cores {
             Cores::One => core.clone(),
             Cores::FreeCore => format!("{core},{}", options.free_core()),
@@ -137,15 +136,15 @@ impl Server {
     /// Processor time of all its threads so far.
     ///
     /// # Errors
-    /// Where it is gone.
+    /// If the process has ended.
     pub fn cpu(&self) -> io::Result<Duration> {
         self.process.cpu()
     }
 
-    /// Reads so many lines of answers, one for each connection that has ended.
+    /// Reads `lines` lines of answers, one for each connection.
     ///
     /// # Errors
-    /// Where it ends before that.
+    /// If the process ends before that.
     pub fn read_answers(
         &mut self,
         lines: usize,
@@ -157,7 +156,7 @@ impl Server {
                 let ended = self.process.try_wait()?;
                 return Err(format!(
                     "it ended after {answered} of {lines} answers ({ended:?}); \
-                     with RUST_LOG=debug and by hand it says more"
+                     run it by hand with RUST_LOG=debug to see why"
                 )
                 .into());
             }

@@ -1,38 +1,38 @@
-//! What is sent, in one table: a base and variations along one axis each. Sends nothing.
+//! The shapes of streams to measure: a base, and variations along one axis each.
 
 use serde::{Deserialize, Serialize};
 
-/// Writes of senders that care for their system calls.
+/// Write size of senders that keep system calls few.
 pub const BULK_WRITE_BYTES: usize = 256 << 10;
-/// The writes of the senders in the field: one packet of four records.
+/// Write size of the devices in the field: one packet of four records.
 pub const FIELD_WRITE_BYTES: usize = 4 + 4 * 267;
 
-/// Where the engine's threads may run beside its worker, which has the server's core.
+/// Where the engine's threads may run. The worker always has the server's core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cores {
     /// The whole engine on the server's core.
     One,
-    /// Its aggregation may go to another core.
+    /// The aggregation may use another core.
     FreeCore,
 }
 
-/// How the records come.
+/// How records are sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
     /// Its name in tables and for `--only`.
     pub name: String,
-    /// Connections, all at once.
+    /// Number of concurrent connections.
     pub connections: usize,
-    /// Distinct (A, E) of each connection.
+    /// Distinct (A, E) on each connection.
     pub groups: u32,
-    /// Records of each packet.
+    /// Records in each packet.
     pub packet_records: usize,
     /// Bytes of each write of the sender.
     pub write_bytes: usize,
     /// Where the engine may run.
     pub cores: Cores,
-    /// Whether the numpy + pandas server has a turn, too.
+    /// Whether the numpy + pandas servers take part.
     pub pandas: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The tables that a run prints, in Markdown. Judges nothing.
+//! Prints the tables of a run in Markdown.
 
 use crate::Options;
 use crate::goals::Verdict;
@@ -8,7 +8,7 @@ use crate::shapes::{Cores, Shape};
 use crate::spread::Spread;
 use crate::turn::{EngineFigures, Turn};
 
-/// Pairs whose ratio is of interest: the first over the second.
+/// Pairs of receivers to compare: the first divided by the second.
 const PAIRS: [(Kind, Kind); 5] = [
     (Kind::Ingest, Kind::Drain),
     (Kind::Drain, Kind::Blocking),
@@ -17,11 +17,11 @@ const PAIRS: [(Kind, Kind); 5] = [
     (Kind::Ingest, Kind::Other),
 ];
 
-/// What each column and each shape is.
+/// Prints the conditions of the run.
 pub fn print_head(options: &Options) {
     println!(
-        "Record streams: receivers on core {}, sender on core {}, {} rounds in turns, about {} s \
-         each, {} KiB reads",
+        "Record streams: receivers on core {}, sender on core {}, {} rounds, turns of about {} s, \
+         {} KiB reads",
         options.server_core,
         options.client_core,
         options.rounds,
@@ -29,11 +29,11 @@ pub fn print_head(options: &Options) {
         options.buffer_bytes >> 10,
     );
     if options.free_core() == options.client_core {
-        println!("The free core of the shapes free-core… is the sender's: there is no other.");
+        println!("The additional core of the free-core… shapes is the sender's.");
     }
 }
 
-/// The table of one shape.
+/// Prints the table of one shape.
 pub fn print_shape(measured: &Measured, options: &Options) {
     println!("\n### {}: {}\n", measured.shape.name, described(&measured.shape, options));
     println!(
@@ -66,8 +66,8 @@ pub fn print_shape(measured: &Measured, options: &Options) {
 fn described(shape: &Shape, options: &Options) -> String {
     let Shape { connections, groups, packet_records, write_bytes, cores, .. } = shape;
     let where_ = match cores {
-        Cores::One => "engine whole on one core".to_owned(),
-        Cores::FreeCore => format!("aggregation may use core {}, too", options.free_core()),
+        Cores::One => "whole engine on one core".to_owned(),
+        Cores::FreeCore => format!("aggregation may also use core {}", options.free_core()),
     };
     format!(
         "{connections} connections, {groups} groups each, {packet_records} records a packet, \
@@ -105,13 +105,13 @@ fn shown(spread: Spread) -> String {
     format!("{:.2} ({:.2}–{:.2})", spread.median, spread.min, spread.max)
 }
 
-/// Every goal, met or not, run or not.
+/// Prints every goal, whether it was measured or not.
 pub fn print_goals(goals: &[Verdict], options: &Options) {
     println!(
         "\n### Goals\n\n| shape | what | goal | measured (min–max) | |\n| --- | --- | --- | --- | --- |"
     );
     if !options.bench {
-        println!("| A tiny round, which shows that all of it works: no figure means anything. |");
+        println!("| A tiny round to check that everything works; the figures mean nothing. |");
         return;
     }
     for Verdict { shape, what, goal, measured, met } in goals {

@@ -1,5 +1,5 @@
-//! One turn of one receiver: the time until it has answered, its processor time, and whether the
-//! answer is right. Prints nothing.
+//! Runs one turn of one receiver: measures the time until it has answered and its processor time,
+//! and checks the answer.
 
 use crate::process::own_cpu;
 use crate::sender::Stream;
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-/// Differences that an error names.
+/// Maximum number of differences listed in an error.
 const DIFFERENCES_SHOWN: usize = 3;
 
-/// What one turn measured.
+/// The measurements of one turn.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Turn {
     /// Data records of all connections.
@@ -28,30 +28,30 @@ pub struct Turn {
     pub cpu_seconds: f64,
     /// Processor time of the sender.
     pub sender_cpu_seconds: f64,
-    /// What the engine itself says: of each figure, the worst of all connections.
+    /// The engine's own figures, each the worst over all connections.
     pub engine: Option<EngineFigures>,
 }
 
-/// Figures of the engine's own, from its answer.
+/// Figures from the engine's own result.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct EngineFigures {
-    /// Half of the packets took no longer from their arrival until they were decoded.
+    /// Median latency of a packet, from its arrival until it was decoded.
     pub latency_us_p50: f64,
-    /// 99 % of the packets took no longer.
+    /// 99th percentile of the same latency.
     pub latency_us_p99: f64,
     /// From the first byte to the last.
     pub receive_seconds: f64,
-    /// From the last byte until the groups were there.
+    /// From the last byte until the groups were ready.
     pub aggregate_seconds: f64,
 }
 
 impl Turn {
-    /// Records a second.
+    /// Records per second.
     pub fn rate(&self) -> f64 {
         self.records as f64 / self.seconds
     }
 
-    /// Bytes a second.
+    /// Bytes per second.
     pub fn byte_rate(&self) -> f64 {
         self.bytes as f64 / self.seconds
     }
@@ -73,13 +73,13 @@ impl EngineFigures {
     }
 }
 
-/// A drain's line.
+/// The answer of a drain.
 #[derive(Deserialize)]
 struct Drained {
     bytes: u64,
 }
 
-/// What is read of the engine's line beside its groups.
+/// The fields of the engine's result that are used here, apart from its groups.
 #[derive(Deserialize)]
 struct EngineLine {
     latency_us: LatencyLine,
@@ -93,11 +93,11 @@ struct LatencyLine {
     p99: f64,
 }
 
-/// Sends `stream` over `connections` connections and waits for the answers, which are judged after
-/// the clock has stopped. `answers` is memory for them.
+/// Sends `stream` over `connections` connections and waits for the answers, which are checked after
+/// the clock has stopped. `answers` is a reusable buffer for them.
 ///
 /// # Errors
-/// Where anything is not received, or is answered wrongly.
+/// If anything is lost, or an answer is wrong.
 pub fn run(
     server: &mut Server,
     connections: usize,
@@ -107,7 +107,7 @@ pub fn run(
     let (cpu, sender_cpu) = (server.cpu()?, own_cpu());
     let begun = Instant::now();
     let senders = stream.send(server.address, connections);
-    // Sending fails where the receiver has gone; what it said then says more.
+    // If the receiver has failed, sending fails too; its own output explains more.
     let sent = std::thread::spawn(move || (senders.finish(), Instant::now()));
     let answered = server.read_answers(connections, answers);
     let elapsed = begun.elapsed();
@@ -129,7 +129,7 @@ pub fn run(
     })
 }
 
-/// Whether every line is right, and the figures that the engine's own lines have.
+/// Checks every line. Returns the figures of the engine's own lines.
 fn judge(
     server: &Server,
     stream: &Stream,
@@ -166,7 +166,7 @@ impl EngineLine {
     }
 }
 
-/// Compares an answer with what the stream adds up to.
+/// Compares an answer with the expected result of the stream.
 fn judge_groups(line: &[u8], stream: &Stream) -> Result<(), Box<dyn Error>> {
     let ResultLine { status, records, groups, .. } = parse_line(line, &Schema::built_in())?;
     let differences = stream.expected.differences(&status, records, &groups);
@@ -175,5 +175,5 @@ fn judge_groups(line: &[u8], stream: &Stream) -> Result<(), Box<dyn Error>> {
     }
     let (count, shown) = (differences.len(), differences.len().min(DIFFERENCES_SHOWN));
     let shown = differences[..shown].join("; ");
-    Err(format!("the answer is wrong in {count} points: {shown}").into())
+    Err(format!("the answer has {count} differences: {shown}").into())
 }

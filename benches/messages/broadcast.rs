@@ -1,5 +1,5 @@
-//! One publisher and many receivers from one thread: every delivery is compared with what it must
-//! be and counted, whichever protocol it comes by.
+//! One publisher and many receivers on one thread. Checks and counts every delivery, for any
+//! protocol.
 
 use crate::process::own_cpu;
 use crate::server::Server;
@@ -10,35 +10,35 @@ use std::error::Error;
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-/// Messages that the publisher is ahead of the slowest receiver at most.
+/// How many messages the publisher may be ahead of the slowest receiver.
 pub const WINDOW: u64 = 512;
-/// It waits until so many may be sent: both servers get their messages in the same batches.
+/// The publisher waits until it may send this many, so that all servers get the same batches.
 const BATCH: u64 = WINDOW / 2;
 const READ_BYTES: usize = 64 << 10;
 const SILENCE: Duration = Duration::from_secs(5);
 
 type Greeting = fn(&mut std::net::TcpStream, bool) -> Result<(), Box<dyn Error>>;
 
-/// What is said before the first message, and the bytes of a message either way.
+/// The handshake of a protocol, and the bytes of a message in each direction.
 pub struct Dialect {
-    /// Makes a connection ready, blocking: `true` for those of receivers.
+    /// Prepares a connection, blocking; `true` for receivers.
     greet: Greeting,
-    /// What is to be waited for on each connection once all are ready.
+    /// Waits for whatever the server does on each connection once all are ready.
     settle: fn(&mut std::net::TcpStream) -> Result<(), Box<dyn Error>>,
-    /// A message as its publisher sends it.
+    /// A message as the publisher sends it.
     pub published: Vec<u8>,
-    /// The same as a receiver gets it.
+    /// The same message as a receiver gets it.
     pub delivered: Vec<u8>,
 }
 
 impl Dialect {
-    /// BROADCAST frames: the same bytes both ways.
+    /// BROADCAST frames: the same bytes in both directions.
     pub fn ringest(payload: &[u8]) -> Self {
         let mut frame = Vec::new();
         frame::encode(FrameType::Broadcast, &[payload], &mut frame);
         Dialect {
             greet: |stream, _| {
-                // A client that has been answered gets every broadcast from then on.
+                // A client gets every broadcast from its first answer on.
                 stream.write_all(crate::requests::RINGEST.request)?;
                 expect(stream, crate::requests::RINGEST.reply)
             },
@@ -48,7 +48,7 @@ impl Dialect {
         }
     }
 
-    /// PUB and MSG on a subject of one letter.
+    /// PUB and MSG on a one-letter subject.
     pub fn nats(payload: &[u8]) -> Self {
         let message = |head: &str| {
             let mut message = format!("{head} {}\r\n", payload.len()).into_bytes();
@@ -70,7 +70,7 @@ impl Dialect {
                 stream.write_all(b"PING\r\n")?;
                 expect(stream, b"PONG\r\n")
             },
-            // The server asks each new client once within 3 seconds, and again minutes later.
+            // The server sends each new client a PING within 3 seconds, and the next minutes later.
             settle: |stream| {
                 expect(stream, b"PING\r\n")?;
                 Ok(stream.write_all(b"PONG\r\n")?)
@@ -86,38 +86,38 @@ fn expect(stream: &mut std::net::TcpStream, expected: &[u8]) -> Result<(), Box<d
     stream.read_exact(&mut bytes)?;
     match bytes == expected {
         true => Ok(()),
-        false => Err(format!("{:?} came instead of {:?}", bytes, expected).into()),
+        false => Err(format!("received {:?}, expected {:?}", bytes, expected).into()),
     }
 }
 
-/// What one round measured.
+/// The measurements of one round.
 pub struct Sample {
-    /// Deliveries, each compared with what it must be.
+    /// Number of deliveries, all checked.
     pub deliveries: f64,
-    /// The time that they took.
+    /// The time they took.
     pub elapsed: Duration,
-    /// Processor time of the server meanwhile.
+    /// Processor time of the server during that time.
     pub server_cpu: Duration,
-    /// Processor time of this client meanwhile.
+    /// Processor time of this client during that time.
     pub client_cpu: Duration,
 }
 
 struct Client {
     publisher: std::net::TcpStream,
     receivers: Vec<(TcpStream, u64)>,
-    /// Messages end to end, as many as one write or one read can take, and one more.
+    /// Repeated messages: as many as one write or read can take, and one more.
     publish_run: Vec<u8>,
     deliver_run: Vec<u8>,
     message_bytes: (u64, u64),
-    /// Bytes that were to be sent, and that were.
+    /// Bytes that should have been sent by now, and that have been.
     due_bytes: u64,
     sent_bytes: u64,
     received_bytes: u64,
     memory: Vec<u8>,
 }
 
-/// Publishes to `receivers` for `warm_up` and then for `measured`, of which it gives the sample;
-/// afterwards every receiver must have every message, once.
+/// Publishes to `receivers` receivers for `warm_up` and then for `measured`, which gives the
+/// sample. Afterwards checks that every receiver has every message exactly once.
 pub fn run(
     server: &Server,
     dialect: &Dialect,
@@ -178,7 +178,8 @@ impl Client {
         })
     }
 
-    /// Publishes and receives for `time`, or receives what is under way; gives how long it took.
+    /// Publishes and receives for `time`, or receives what is outstanding if there is none. Returns
+    /// how long it took.
     fn pump(
         &mut self,
         poll: &mut Poll,
@@ -211,7 +212,7 @@ impl Client {
         }
     }
 
-    /// Lets the publisher go on where the slowest receiver has come near enough.
+    /// Lets the publisher continue once the slowest receiver has caught up enough.
     fn permit(&mut self) {
         let slowest = self.receivers.iter().map(|&(_, bytes)| bytes).min().unwrap_or(0);
         let (published, delivered) = self.message_bytes;
@@ -227,7 +228,7 @@ impl Client {
             let bytes = (self.due_bytes - self.sent_bytes) as usize;
             match self.publisher.write(&self.publish_run[phase..phase + bytes]) {
                 Ok(bytes) => self.sent_bytes += bytes as u64,
-                // Sent on after the next deliveries, which make room.
+                // Continued after the next deliveries, which make room.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error.into()),
             }
@@ -235,7 +236,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reads all that is there for one receiver.
+    /// Reads everything available for one receiver.
     fn receive(&mut self, token: usize) -> Result<(), Box<dyn Error>> {
         let (stream, received) = &mut self.receivers[token];
         loop {
@@ -257,14 +258,14 @@ impl Client {
         }
     }
 
-    /// Deliveries that have not come yet.
+    /// Number of outstanding deliveries.
     fn behind(&self) -> u64 {
         let messages = self.due_bytes / self.message_bytes.0;
         let all = messages * self.message_bytes.1 * self.receivers.len() as u64;
         all.saturating_sub(self.received_bytes).div_ceil(self.message_bytes.1)
     }
 
-    /// Whether every receiver has every message, once, and nothing more.
+    /// Checks that every receiver has every message exactly once and nothing else.
     fn check(&mut self) -> Result<(), Box<dyn Error>> {
         let messages = self.due_bytes / self.message_bytes.0;
         std::thread::sleep(Duration::from_millis(20));
@@ -275,7 +276,7 @@ impl Client {
             }
             match stream.read(&mut self.memory) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                more => return Err(format!("after the last message there was {more:?}").into()),
+                more => return Err(format!("unexpected after the last message: {more:?}").into()),
             }
         }
         Ok(())

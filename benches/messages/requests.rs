@@ -1,5 +1,5 @@
-//! Requests and their replies over many connections from one thread: one client for every
-//! protocol, told apart by the bytes of a request and of its reply alone.
+//! Requests and replies over many connections on one thread, with the same client for every
+//! protocol: only the bytes of a request and its reply differ.
 
 use crate::process::own_cpu;
 use crate::server::Server;
@@ -10,12 +10,12 @@ use std::error::Error;
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-/// Bytes that one read takes at most; more than any pipeline here is answered with.
+/// Maximum bytes of one read; more than the replies to any pipeline here.
 const READ_BYTES: usize = 64 << 10;
-/// Longest time without any reply.
+/// Longest time to wait for any reply.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// A request of a protocol, and what it is answered with, to the byte.
+/// A request of a protocol and its exact reply.
 #[derive(Clone, Copy)]
 pub struct Dialect {
     /// What the client sends.
@@ -32,32 +32,32 @@ pub const RINGEST: Dialect = Dialect {
 /// PING as redis clients send it.
 pub const REDIS: Dialect = Dialect { request: b"*1\r\n$4\r\nPING\r\n", reply: b"+PONG\r\n" };
 
-/// How the requests come.
+/// How requests are sent.
 #[derive(Clone, Copy)]
 pub struct Load {
-    /// Connections, all at once.
+    /// Number of concurrent connections.
     pub connections: usize,
-    /// Requests of a connection that are under way at once, sent with one write.
+    /// Requests in flight on each connection, sent with one write.
     pub pipeline: usize,
 }
 
-/// What one round measured.
+/// The measurements of one round.
 pub struct Sample {
-    /// Replies, each compared with what it must be.
+    /// Number of replies, all checked.
     pub requests: u64,
-    /// The time that they took.
+    /// The time they took.
     pub elapsed: Duration,
     /// From the write that sent a request until its reply was read, in nanoseconds.
     pub latency: Histogram<u64>,
-    /// Processor time of the server meanwhile.
+    /// Processor time of the server during that time.
     pub server_cpu: Duration,
-    /// Processor time of this client meanwhile.
+    /// Processor time of this client during that time.
     pub client_cpu: Duration,
 }
 
 struct Connection {
     stream: TcpStream,
-    /// Bytes of the current batch's replies that are there.
+    /// Bytes received of the current batch's replies.
     received: usize,
     sent: Instant,
 }
@@ -72,7 +72,7 @@ struct Client<'a> {
     latency: Histogram<u64>,
 }
 
-/// Sends requests for `warm_up` and then for `measured`, of which it gives the sample.
+/// Sends requests for `warm_up` and then for `measured`, which gives the sample.
 pub fn run(
     server: &Server,
     dialect: Dialect,
@@ -91,7 +91,7 @@ pub fn run(
         latency: Histogram::new_with_bounds(100, 60_000_000_000, 3)?,
     };
     for token in 0..load.connections {
-        // Connected blocking, so that no more than one waits for the server's listener.
+        // Connects one at a time, so that the listener's backlog never fills up.
         let stream = std::net::TcpStream::connect(server.address)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
@@ -117,7 +117,7 @@ pub fn run(
 }
 
 impl Client<'_> {
-    /// Answers replies with requests for `time`, and gives how long it was.
+    /// Sends a new batch after each answered one, for `time`. Returns how long it took.
     fn pump(&mut self, poll: &mut Poll, time: Duration) -> Result<Duration, Box<dyn Error>> {
         let mut events = Events::with_capacity(1024);
         let begun = Instant::now();
@@ -140,8 +140,8 @@ impl Client<'_> {
         }
     }
 
-    /// Reads what is there, and sends the next batch where this one is answered. The clock is read
-    /// once: a batch is sent when the one before it has been received.
+    /// Reads what is available, and sends the next batch once this one is answered. Reads the clock
+    /// once: receiving a batch and sending the next count as the same instant.
     fn take_replies(&mut self, token: usize) -> Result<Instant, Box<dyn Error>> {
         let connection = &mut self.connections[token];
         let bytes = match connection.stream.read(&mut self.memory) {
@@ -171,10 +171,10 @@ impl Client<'_> {
         let connection = &mut self.connections[token];
         connection.received = 0;
         connection.sent = now;
-        // Nothing else is under way on this connection, so a batch of this size always fits.
+        // Nothing else is in flight on this connection, so a batch of this size always fits.
         match connection.stream.write(self.batch)? {
             bytes if bytes == self.batch.len() => Ok(()),
-            bytes => Err(io::Error::other(format!("only {bytes} bytes of a batch were taken"))),
+            bytes => Err(io::Error::other(format!("only {bytes} bytes of a batch were accepted"))),
         }
     }
 }

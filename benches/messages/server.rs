@@ -1,4 +1,4 @@
-//! Starts the servers that are compared, each pinned to the same core. Sends them nothing.
+//! Starts the servers that are compared, all pinned to the same core.
 
 use crate::process::{Process, RINGEST, announced, pinned};
 use std::error::Error;
@@ -7,14 +7,14 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Longest time that a server may take to listen.
+/// How long a server may take to start listening.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A running server, ended when it is dropped.
+/// A running server, killed when dropped.
 pub struct Server {
     /// Its name in the tables.
     pub name: &'static str,
-    /// Where it listens.
+    /// Its listening address.
     pub address: SocketAddr,
     process: Process,
 }
@@ -25,7 +25,7 @@ impl Server {
         Self::ringest_at("ringest", RINGEST, core)
     }
 
-    /// The same of any build.
+    /// The same with any build of ringest.
     pub fn ringest_at(
         name: &'static str,
         program: &str,
@@ -46,7 +46,7 @@ impl Server {
         }
     }
 
-    /// `redis-server` from PATH that keeps nothing on disk.
+    /// `redis-server` from PATH, without persistence.
     pub fn redis(core: usize) -> Result<Self, Box<dyn Error>> {
         let port = free_port()?;
         let mut command = pinned(&core.to_string(), "redis-server");
@@ -59,7 +59,7 @@ impl Server {
         Self::listening("redis", command, port)
     }
 
-    /// `nats-server` from PATH, as it comes.
+    /// `nats-server` from PATH, with its default settings.
     pub fn nats(core: usize) -> Result<Self, Box<dyn Error>> {
         let port = free_port()?;
         let mut command = pinned(&core.to_string(), "nats-server");
@@ -80,7 +80,7 @@ impl Server {
                 return Err(format!("{name} did not start: {status}").into());
             }
             if begun.elapsed() > START_TIMEOUT {
-                return Err(format!("{name} does not listen after {START_TIMEOUT:?}").into());
+                return Err(format!("{name} is not listening after {START_TIMEOUT:?}").into());
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Merges partials with Apache Spark; it plans the query and leaves every row to the executors.
+"""Merges partials with Apache Spark: plans the query and leaves all rows to the executors.
 
     spark-submit deploy/spark/merge.py DIR… --output s3a://bucket/result
     python3 deploy/spark/merge.py DIR… --master 'local[2]'                # without a cluster
-    python3 deploy/spark/merge.py DIR… --format ndjson                    # as `ringest merge`
+    python3 deploy/spark/merge.py DIR… --format ndjson                    # one object on one line
 
 A DIR is whatever Spark can list: a local path, nfs, hdfs://, s3a://, gs://. Needs pyspark 4 and
-Java 17 or 21; Python 3.11 or later on the driver and on the executors. partials.py must lie in the
-directory above, or come with `--py-files`. docs/SCALE-OUT.md says what partials are.
+Java 17 or 21; Python 3.11 or later on the driver and on the executors. ../shared/partials.py must
+lie there, or come with `--py-files`. Exit codes are those of `ringest merge`.
+docs/operating/partials.md says what partials are.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-# With --py-files it is found as it is.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+# With --py-files Python finds it without this.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "shared"))
 import partials
-from partials import Aggregate, Field, PartialsError, Schema
+from partials import Aggregate, Column, DamagedPartialsError, MergePlan, Part, PartialsError
 
-# As Spark reads the same types from Parquet. It has no unsigned ones: each is the next wider.
+# The types with which Spark reads Parquet. It has no unsigned types and uses the next wider one.
 TYPES = {
     "u8": "smallint",
     "u16": "int",
@@ -42,115 +45,109 @@ TYPES = {
     "text": "string",
     "bytes": "binary",
 }
-SUM_LIMITS = {"u64": (0, partials.U64_MAX), "i64": (partials.I64_MIN, partials.I64_MAX)}
+SUM_LIMITS = {"u64": (0, 2**64 - 1), "i64": (-(2**63), 2**63 - 1)}
 
 
 # ---- the query -----------------------------------------------------------------------------------
 
 
-def merged(rows: DataFrame, schema: Schema, by: Sequence[Field]) -> DataFrame:
-    """The result of these rows, sorted: keys, then aggregates in the schema's order."""
+def merged(rows: DataFrame, plan: MergePlan, by: Sequence[Column]) -> DataFrame:
+    """The sorted result of these rows: keys, then aggregates in the schema's order."""
     keys = [quoted(key.name) for key in by]
-    rows = with_means(rows, schema, keys)
+    rows = with_means(rows, plan, keys)
     grouped = rows.groupBy(*keys).agg(
         F.expr("sum(cast(`count` as decimal(20,0)))").alias("all records"),
-        *moments(schema),
-        *(F.expr(merged_column(one)).alias(f"all {one.name}") for one in schema.aggregates),
+        *ends(plan),
+        *(F.expr(merged_column(one)).alias(f"all {one.name}") for one in plan.columns),
     )
-    columns = [F.expr(result_column(one)).alias(one.name) for one in schema.aggregates]
+    columns = [F.expr(finished(one, plan)).alias(one.name) for one in plan.result]
     result = grouped.select(*(F.col(key) for key in keys), *columns)
     return result.orderBy(*(F.expr(sort_key(key)) for key in by))
 
 
-def with_means(rows: DataFrame, schema: Schema, keys: Sequence[str]) -> DataFrame:
-    """Beside each row the means of its group, around which squared distances are added up."""
-    spreads = [one for one, part in schema.parts if part == "m2"]
-    if not spreads:
+def with_means(rows: DataFrame, plan: MergePlan, keys: Sequence[str]) -> DataFrame:
+    """Adds to each row the means of its group, from which squared distances are measured."""
+    if not plan.squares:
         return rows
     means = [
-        F.expr(f"sum(`count` * `mean_{one.name}`) / sum(cast(`count` as double))").alias(
+        F.expr(f"sum(`count` * `{one.around}`) / sum(cast(`count` as double))").alias(
             f"mean of {one.name}"
         )
-        for one in spreads
+        for one in plan.squares
     ]
     return rows.join(rows.groupBy(*keys).agg(*means), [key.strip("`") for key in keys])
 
 
-def moments(schema: Schema) -> list[Any]:
-    """The first and the last row of each group, where an aggregate asks for them."""
+def ends(plan: MergePlan) -> list[Any]:
+    """The first and the last row of each group, if a column needs them."""
     found = []
-    for function, extreme in (("first", "min"), ("last", "max")):
-        parts = [f"{function}_{one.name}" for one, part in schema.parts if part == function]
-        if parts:
-            # Within a batch only keys that were merged away tell rows apart.
-            order = (*partials.TIME_ORDER, *(key.name for key in schema.keys), *parts)
+    for end, extreme in (("first", "min"), ("last", "max")):
+        columns = [one.name for one in plan.columns if one.merge == end]
+        if columns:
+            # Within a batch, rows of one group differ only in the keys that are merged away.
+            order = (*plan.order, *(key.name for key in plan.keys), *columns)
             row = f"struct({', '.join(map(quoted, order))})"
-            found.append(F.expr(f"{extreme}({row})").alias(f"{function} row"))
+            found.append(F.expr(f"{extreme}({row})").alias(f"{end} row"))
     return found
 
 
-def merged_column(aggregate: Aggregate) -> str:
-    """What is aggregated over a group's rows for one column of the result."""
-    one = aggregate.field
-    if one is None or aggregate.function in ("first", "last"):
-        return "max(1)"
-    match aggregate.function:
-        case "sum" | "mean" if one.type in partials.FLOAT_TYPES:
-            return f"sum(`sum_{one.name}`)"
-        case "sum" | "mean":
-            return exact_sum(one)
-        case "min" | "max" as function:
-            return extreme_of(function, one)
-        case _:
-            distance = f"(`mean_{one.name}` - `mean of {one.name}`)"
-            # Chan, Golub, LeVeque: squared distances add up, together with those of the means.
-            return f"sum(`m2_{one.name}`) + sum(`count` * {distance} * {distance})"
+def merged_column(column: Part) -> str:
+    """The expression that merges a column's rows into one value."""
+    value = quoted(column.name)
+    match column.merge:
+        case "sum" if not column.is_float:
+            # Decimals of 38 digits are exact, and wide enough for any sum of 64-bit numbers.
+            return f"sum(cast({value} as decimal(20,0)))"
+        case "min" | "max" as extreme if column.is_float:
+            # Spark orders NaN above all numbers; here it counts only if there is nothing else.
+            numbers = f"{extreme}(case when not isnan({value}) then {value} end)"
+            return f"coalesce({numbers}, double('NaN'))"
+        case "sum" | "min" | "max" as function:
+            return f"{function}({value})"
+        case "first" | "last" | "mean":
+            # Computed elsewhere: from whole rows, or added to each row.
+            return "max(1)"
+        case "squares":
+            # Chan, Golub, LeVeque: the sum of squared distances, plus those of the means.
+            distance = f"({quoted(column.around)} - {quoted(f'mean of {column.name}')})"
+            return f"sum({value}) + sum(`count` * {distance} * {distance})"
+        case other:
+            raise PartialsError(f'"{column.name}" has an unknown merge operation "{other}"')
 
 
-def exact_sum(one: Field) -> str:
-    # Decimals of 38 digits: exact, and wider than any sum of 64-bit numbers can be.
-    def total(part: str) -> str:
-        return f"sum(cast(`{part}_{one.name}` as decimal(20,0)))"
-
-    return f"{total('sum')} * 4294967296BD + {total('sum_low')}" if one.is_wide else total("sum")
-
-
-def extreme_of(function: str, one: Field) -> str:
-    value = f"`{function}_{one.name}`"
-    if one.type not in partials.FLOAT_TYPES:
-        return f"{function}({value})"
-    # Spark takes NaN for the greatest of all numbers; here it counts only where it is alone.
-    numbers = f"{function}(case when not isnan({value}) then {value} end)"
-    return f"coalesce({numbers}, double('NaN'))"
-
-
-def result_column(aggregate: Aggregate) -> str:
-    """A column of the result, of what was aggregated."""
-    one, value, to = aggregate.field, quoted(f"all {aggregate.name}"), TYPES[aggregate.type]
-    if one is None:
-        return f"cast(`all records` as {to})"
-    match aggregate.function:
-        case "first" | "last" as function:
-            return f"cast(`{function} row`.`{function}_{one.name}` as {to})"
-        case "sum" if one.type not in partials.FLOAT_TYPES:
-            low, high = SUM_LIMITS[aggregate.type]
-            return f"case when {value} between {low}BD and {high}BD then cast({value} as {to}) end"
+def finished(aggregate: Aggregate, plan: MergePlan) -> str:
+    """A column of the result, computed from the merged columns."""
+    parts = [plan.column(name) for name in aggregate.of]
+    high, *low = (
+        f"`{one.merge} row`.{quoted(one.name)}"
+        if one.merge in ("first", "last")
+        else quoted(f"all {one.name}")
+        for one in parts
+    )
+    value, to = f"({high} * 4294967296BD + {low[0]})" if low else high, TYPES[aggregate.type]
+    match aggregate.finish:
+        case "sum" if not aggregate.is_float:
+            least, most = SUM_LIMITS[aggregate.type]
+            fits = f"{value} between {least}BD and {most}BD"
+            return f"case when {fits} then cast({value} as {to}) end"
+        case "sum" | "value":
+            return f"cast({value} as {to})"
         case "mean":
             return f"cast({value} as double) / cast(`all records` as double)"
-        case "var" | "std" as function:
-            root = "sqrt" if function == "std" else ""
+        case "variance" | "deviation" as finish:
+            root = "sqrt" if finish == "deviation" else ""
             variance = f"{root}({value} / cast(`all records` - 1 as double))"
             return f"case when `all records` > 1 then {variance} end"
-        case _:
-            return f"cast({value} as {to})"
+        case other:
+            raise PartialsError(f'"{aggregate.name}" has an unknown finish operation "{other}"')
 
 
-def sort_key(key: Field) -> str:
+def sort_key(key: Column) -> str:
     name = quoted(key.name)
     if key.type != "text":
         return name
-    # Text stands in its shown form, and the order is that of its bytes. As a string of JSON, each
-    # byte becomes the character of its number, and those are ordered as the bytes are.
+    # Text is escaped, but sorted by its bytes. Parsed as a JSON string, each byte becomes the
+    # character with its number, and these sort like the bytes.
     as_json = (
         rf"replace(replace(replace({name}, r'\\', r'\u005c'), r'\x', r'\u00'), '\"', r'\u0022')"
     )
@@ -165,55 +162,64 @@ def quoted(name: str) -> str:
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def read_files(spark: SparkSession, directories: Sequence[str], pattern: str) -> DataFrame:
-    from pyspark.errors import AnalysisException
-
+def read_files(spark: SparkSession, directories: Sequence[str], pattern: str) -> DataFrame | None:
+    """All files that match; `None` if there are none."""
     try:
         return spark.read.option("pathGlobFilter", pattern).parquet(*directories)
     except AnalysisException as error:
         if error.getCondition() == "UNABLE_TO_INFER_SCHEMA":
-            raise PartialsError(
-                f"no {pattern} in {', '.join(directories)}: no stream has had a batch yet, or this "
-                "is not what `serve --partials` wrote"
-            ) from error
-        raise PartialsError(f"cannot read {', '.join(directories)}: {error}") from error
+            return None
+        raise DamagedPartialsError(f"cannot read {', '.join(directories)}: {error}") from error
 
 
-def read_schema(spark: SparkSession, options: argparse.Namespace) -> Schema:
-    """From wherever the partials are; Spark reads it, so that every file system will do."""
-    paths = (
-        [options.schema]
-        if options.schema
-        else [f"{directory.rstrip('/')}/schema.toml" for directory in options.directories]
-    )
-    from pyspark.errors import PySparkException
+def read_plan(spark: SparkSession, files: DataFrame) -> MergePlan:
+    """The merge operations, from the first file of each directory."""
+    directories: dict[str, str] = {}
+    for file in sorted(files.inputFiles()):
+        directories.setdefault(file.rpartition("/")[0], file)
+    return partials.one_plan((metadata(spark, one), one) for one in directories.values())
 
+
+def metadata(spark: SparkSession, file: str) -> str | None:
+    """The merge operations in a Parquet file's metadata, for which Spark has no function."""
+    context = spark.sparkContext
+    hadoop, parquet = context._jvm.org.apache.hadoop, context._jvm.org.apache.parquet.hadoop
+    path = hadoop.fs.Path(context._jvm.java.net.URI(file))
+    configuration = context._jsc.hadoopConfiguration()
+    source = parquet.util.HadoopInputFile.fromPath(path, configuration)
+    reader = parquet.ParquetFileReader.open(source)
     try:
-        return partials.one_schema(
-            (spark.read.text(path, wholetext=True).collect()[0][0], path) for path in paths
-        )
-    except PySparkException as error:
-        raise PartialsError(
-            f"no schema in {', '.join(paths)}: name directories that `serve --partials` wrote, or "
-            f"the schema with --schema ({error.getCondition()})"
-        ) from error
+        return reader.getFileMetaData().getKeyValueMetaData().get(partials.MERGE_KEY)
+    finally:
+        reader.close()
 
 
-def rows_once(rows: DataFrame, schema: Schema) -> DataFrame:
+def look_for_schema(spark: SparkSession, directories: Sequence[str]) -> None:
+    """Refuses directories that `serve --partials` has not written."""
+    for directory in directories:
+        path = f"{directory.rstrip('/')}/schema.toml"
+        try:
+            spark.read.text(path).head()
+        except PySparkException as error:
+            raise PartialsError(
+                f"no {path}: name directories that `serve --partials` wrote "
+                f"({error.getCondition()})"
+            ) from error
+
+
+def rows_once(rows: DataFrame, plan: MergePlan) -> DataFrame:
     """One copy of each row: copies agree in node, connection, batch and keys."""
-    missing = [name for name in schema.partial_names if name not in rows.columns]
+    missing = [name for name in plan.names if name not in rows.columns]
     if missing:
-        raise PartialsError(
+        raise DamagedPartialsError(
             f"the partials lack {', '.join(missing)}: they were written with another schema"
         )
-    keys = [key.name for key in schema.keys]
-    return rows.select(*map(quoted, schema.partial_names)).dropDuplicates(
-        [*partials.IDENTITY, *keys]
-    )
+    keys = [key.name for key in plan.keys]
+    return rows.select(*map(quoted, plan.names)).dropDuplicates([*plan.identity, *keys])
 
 
 def complete(streams: DataFrame) -> DataFrame:
-    """Streams whose every batch is there, and whose last says that the stream was complete."""
+    """Streams of which all batches exist and the last one says that the stream was complete."""
     ended = streams.groupBy("node", "connection").agg(
         F.expr("bool_or(final and status = 'complete')").alias("ended well"),
         F.expr("count(distinct batch) = max(batch) + 1").alias("whole"),
@@ -222,7 +228,7 @@ def complete(streams: DataFrame) -> DataFrame:
 
 
 def latency_of(streams: DataFrame) -> partials.Histogram | None:
-    """The combined histogram. Each partition gives one, so that little reaches the driver."""
+    """The combined histogram. Each partition returns one, so the driver receives little data."""
 
     def decode(rows: Iterable[Row]) -> Iterator[partials.Histogram]:
         one = partials.merged_latency(row.latency_v2 for row in rows)
@@ -241,23 +247,28 @@ def latency_of(streams: DataFrame) -> partials.Histogram | None:
 
 
 def main() -> int:
-    """Merges what the command line names."""
+    """Merges what the command line asks for."""
     options = parse_arguments()
     builder = SparkSession.builder.appName("ringest merge")
     if options.master:
         builder = builder.master(options.master)
     spark = builder.getOrCreate()
-    # Names of fields have case.
+    # Field names are case-sensitive.
     spark.conf.set("spark.sql.caseSensitive", True)
     spark.sparkContext.addPyFile(partials.__file__)
     try:
-        run(spark, options)
+        return run(spark, options)
     except PartialsError as error:
         print(f"merge.py: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
+    except (PySparkException, Py4JJavaError) as error:
+        # In a Java error the first line is the cause, and the rest a stack trace.
+        java = isinstance(error, Py4JJavaError)
+        said = str(error.java_exception.getMessage() if java else error)
+        print(f"merge.py: Spark: {said.splitlines()[0]}", file=sys.stderr)
+        return partials.EXIT_FILES_MISSING
     finally:
         spark.stop()
-    return 0
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -266,53 +277,104 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "directories", nargs="+", metavar="DIR", help="directories of partials, of one node or many"
     )
-    add("--schema", help="default: schema.toml in each DIR")
-    add("--by", help="keys to group by, with commas between; default: all of the schema's")
-    add("--complete-only", action="store_true", help="leave out streams that did not end well")
-    add("--format", choices=["table", "ndjson"], default="table", help="what is printed")
-    add("--rows", type=int, default=1000, help="rows of the table at most (default: 1000)")
-    add("--output", help="write the groups to this directory, which may not exist yet")
+    add("--by", help="comma-separated keys to group by; default: all keys")
+    add("--complete-only", action="store_true", help="leave out streams that are not complete")
+    add("--format", choices=["table", "ndjson"], default="table", help="format of the output")
+    add("--rows", type=int, default=1000, help="maximum rows of the table (default: 1000)")
+    add("--output", help="write the groups to this directory, which must not exist yet")
     add("--output-format", choices=["parquet", "csv"], default="parquet")
-    add("--files", type=int, help="files of the output; default: as Spark likes")
-    add("--master", help="where to run; default: what spark-submit says, else this machine")
+    add("--files", type=int, help="number of output files; default: Spark's choice")
+    add("--master", help="where to run; default: that of spark-submit, else this machine")
     return parser.parse_args()
 
 
-def run(spark: SparkSession, options: argparse.Namespace) -> None:
-    schema = read_schema(spark, options)
-    by = schema.keys_by(options.by.split(",") if options.by is not None else None)
-    rows = rows_once(read_files(spark, options.directories, partials.GROUPS_FILES), schema)
+# Columns of empty tables, used if there are no files of their kind.
+ROW_COLUMNS = "node string, connection string, batch bigint, `count` bigint"
+STREAM_COLUMNS = (
+    "node string, connection string, batch bigint, final boolean, status string, records bigint, "
+    "latency_v2 binary"
+)
+
+
+def run(spark: SparkSession, options: argparse.Namespace) -> int:
+    files = read_files(spark, options.directories, partials.GROUPS_FILES)
     streams = read_files(spark, options.directories, partials.STREAM_FILES)
+    if files is None and streams is None:
+        look_for_schema(spark, options.directories)
+        print(f"merge.py: {', '.join(options.directories)}: no partials so far", file=sys.stderr)
+    if files is None and options.output:
+        raise DamagedPartialsError("no partials so far; nothing was written")
+    plan = MergePlan() if files is None else read_plan(spark, files)
+    # Without partials, any key is accepted.
+    by = plan.keys_by(options.by.split(",") if options.by is not None and plan.keys else None)
+    if streams is None:
+        streams = spark.createDataFrame([], STREAM_COLUMNS)
     streams = streams.dropDuplicates(list(partials.IDENTITY))
     if options.complete_only:
         ended = F.broadcast(complete(streams))
-        rows = rows.join(ended, ["node", "connection"], "left_semi")
+        files = files and files.join(ended, ["node", "connection"], "left_semi")
         streams = streams.join(ended, ["node", "connection"], "left_semi")
-    # It is looked at twice: for its records, and for itself.
-    result = merged(rows, schema, by).persist()
-    summary = summarize(result, streams.persist(), schema)
+    if files is None:
+        rows = files = spark.createDataFrame([], ROW_COLUMNS)
+        result = files.select("count")
+    else:
+        rows = rows_once(files, plan)
+        result = merged(rows, plan, by)
+    # It is read twice: for its record count, and for the output.
+    result.persist()
+    batches = batches_of(files, streams.persist()).persist()
+    summary, agree = summarize(result, batches, streams)
+    missing = find_missing(rows, batches, agree)
     if options.output:
         write(result, by, options)
     show(result, summary, options)
+    return missing.report(sys.stderr)
 
 
-def summarize(result: DataFrame, streams: DataFrame, schema: Schema) -> dict[str, Any]:
-    """What was merged, and the latency of all its packets."""
-    nodes, connections, batches, said = streams.agg(
+def batches_of(files: DataFrame, streams: DataFrame) -> DataFrame:
+    """Every batch with a file of either kind; `records` is null if it has no row."""
+    identity = list(partials.IDENTITY)
+    said = streams.select(*identity, "records")
+    return files.select(*identity).distinct().join(said, identity, "full")
+
+
+def summarize(
+    result: DataFrame, batches: DataFrame, streams: DataFrame
+) -> tuple[dict[str, Any], bool]:
+    """A summary with the latency of all packets, and whether groups and rows agree."""
+    nodes, connections, count, said, unsaid = batches.agg(
         F.expr("count(distinct node)"),
         F.expr("count(distinct node, connection)"),
         F.expr("count(*)"),
         F.expr("coalesce(sum(records), 0)"),
+        F.expr("count_if(records is null)"),
     ).collect()[0]
     counted = result.agg(F.expr("coalesce(sum(`count`), 0)")).collect()[0][0]
-    if counted != said:
-        print(partials.disagreement(counted, said), file=sys.stderr)
-    return partials.summary(nodes, connections, batches, counted, latency_of(streams))
+    summary = partials.summary(nodes, connections, count, counted, latency_of(streams))
+    return summary, said == counted and not unsaid
 
 
-def write(result: DataFrame, by: Sequence[Field], options: argparse.Namespace) -> None:
+def find_missing(rows: DataFrame, batches: DataFrame, agree: bool) -> partials.MissingFiles:
+    """Batches with a missing file. Rows are summed by batch only if the totals differ."""
+    identity = list(partials.IDENTITY)
+    by_stream = batches.groupBy("node", "connection").agg(
+        F.expr("max(batch) + 1 - count(*)").alias("missing"), F.expr("max(batch) + 1").alias("all")
+    )
+    gaps = by_stream.where("missing > 0").orderBy("node", "connection").collect()
+    if agree:
+        return partials.MissingFiles(gaps, [], [])
+    unsaid = batches.where("records is null").select(*identity).orderBy(*identity).collect()
+    grouped = rows.groupBy(*identity).agg(F.expr("sum(`count`)").alias("grouped"))
+    both = batches.join(grouped, identity, "left").select(
+        *identity, F.expr("coalesce(grouped, 0)").alias("counted"), "records"
+    )
+    differing = both.where("counted <> records").orderBy(*identity).collect()
+    return partials.MissingFiles(gaps, differing, unsaid)
+
+
+def write(result: DataFrame, by: Sequence[Column], options: argparse.Namespace) -> None:
     if options.files:
-        # Neighbouring partitions are joined, so the files in order of their names stay sorted.
+        # Joins neighbouring partitions, so the files stay sorted in the order of their names.
         result = result.coalesce(options.files)
     if options.output_format == "csv":
         for key in by:

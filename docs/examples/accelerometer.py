@@ -1,12 +1,12 @@
 # %% [markdown]
 # # From a C struct to a plot
 #
-# Accelerometers send the struct of `accelerometer.toml`, beside this file. An engine groups the
-# samples by sensor and second and writes a Parquet file for each stream; here one is sent, read
-# and plotted.
+# Accelerometers send the struct that `accelerometer.toml` describes. An engine groups the samples
+# by sensor and second and writes a Parquet file for each stream. This program sends one stream,
+# reads its file and plots it.
 #
-# It runs as a notebook, cell by cell (VS Code, Spyder, PyCharm and Jupytext know these marks), and
-# as a program:
+# Run it cell by cell as a notebook (VS Code, Spyder, PyCharm and Jupytext know these marks), or as
+# a program:
 #
 #     cargo build --release
 #     pip install './clients/python[results]' matplotlib
@@ -17,7 +17,8 @@
 # | `RINGEST_BIN` | the program; by default `target/release/ringest` of this clone |
 # | `PLOT` | the file of the plot; by default `accelerometer.png` in the working directory |
 #
-# It does not show how to run an engine for long: it starts one for itself, and stops it.
+# It starts an engine of its own, which exits after one stream. `docs/operating` shows how to run
+# one for longer.
 
 # %%
 import math
@@ -45,7 +46,7 @@ print("result:", ", ".join(f"{column.name} {column.type}" for column in schema.r
 # %% [markdown]
 # ## An engine with this schema
 #
-# It takes free ports, and ends by itself when the result of one stream is written.
+# The engine chooses free ports and exits when it has written the result of one stream.
 
 # %%
 folder = tempfile.TemporaryDirectory()
@@ -65,20 +66,20 @@ for line in engine.stderr:
         break
     print(line, end="")
 if port == 0:
-    raise SystemExit(f"the engine did not start; what it said is above ({binary} serve)")
-print(f"the engine takes records on port {port}")
+    raise SystemExit(f"the engine did not start; its messages are above ({binary} serve)")
+print(f"the engine accepts records on port {port}")
 
 
 # %% [markdown]
 # ## A stream
 #
-# Three sensors, 100 samples a second each, for a minute. The second one is on a machine that is
+# Three sensors take 100 samples a second each, for a minute. The second is on a machine that is
 # switched on after 20 s; the third has come loose.
 
 
 # %%
 def samples() -> Iterator[dict[str, float]]:
-    """The samples of a minute, in the order of time."""
+    """The samples of one minute, in order of time."""
     noise = random.Random(7)
     for second in range(60):
         for millisecond in range(0, 1000, 10):
@@ -101,10 +102,10 @@ with RecordSender(schema, "127.0.0.1", port) as sender:
 print(f"sent {sender.records} records, {sender.packets} packets, {sender.bytes_sent} bytes")
 
 # %% [markdown]
-# ## Its result
+# ## The result
 #
-# The file gets its name when it is whole, so whoever sees it can read it. A stream that was cut off
-# would be there as well, with `.incomplete` in its name.
+# The engine renames the file when it is whole, so a file that you can see is a file that you can
+# read. The file of a stream that was cut off has `.incomplete` in its name.
 
 # %%
 patience_s = 30.0
@@ -112,7 +113,7 @@ waiting_since_s = time.monotonic()
 while not (files := sorted(Path(folder.name).glob("*.parquet"))):
     if time.monotonic() - waiting_since_s > patience_s:
         engine.send_signal(signal.SIGTERM)
-        raise SystemExit(f"no result in {patience_s:.0f} s; it says:\n{engine.stderr.read()}")
+        raise SystemExit(f"no result in {patience_s:.0f} s; engine:\n{engine.stderr.read()}")
     time.sleep(0.05)
 result = read_result(files[0], schema)
 engine.communicate(timeout=patience_s)
@@ -124,7 +125,7 @@ assert sum(result["count"]) == sender.records
 # %% [markdown]
 # ## The plot
 #
-# The mean of z is 1 g for all of them. How far it swings within a second tells them apart.
+# The mean of z is 1 g for all three. How far it swings within a second tells them apart.
 
 # %%
 plot_path = Path(os.environ.get("PLOT", "accelerometer.png"))

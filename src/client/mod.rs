@@ -1,11 +1,14 @@
-//! The sending side, beside `runtime` and never importing it: what `demo`, `send`, `load`, tests
-//! and benchmarks share. Shares no decoding and no aggregating code with the engine, so that what
-//! it expects is a second opinion.
+//! Clients of an engine: the message client, senders of record streams, load generation, and the
+//! check of results. `demo`, `send`, `replay`, `load`, the tests and the benchmarks are built on
+//! them.
 //!
-//! * [`load`]: many message connections at once
+//! Imports nothing from `runtime`, and shares no decoding or aggregation code with the engine, so
+//! the results it expects are a second opinion.
+//!
 //! * [`messages`]: the message client
-//! * [`records`]: streams out
-//! * [`verify`]: what must come back
+//! * [`records`]: generating, pacing, sending and replaying record streams
+//! * [`verify`]: computing the expected results and comparing them with the engine's
+//! * [`load`]: load from many message connections at once
 
 pub mod load;
 pub mod messages;

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-/// Rows that a worker decodes and folds into a connection's groups at a time: about one read, and few
-/// enough to stay in the core's first-level cache.
+/// Rows that a worker decodes and folds into a connection's groups at a time: about one read, and
+/// few enough to stay in the core's first-level cache.
 pub const FOLD_ROWS: usize = 512;
 /// Rows that one connection's groups may hold before they are passed on: partials count in 32 bits.
 pub const FOLD_ROWS_MAX: u64 = u32::MAX as u64;
-/// Slots of a page of groups; each stream has at least one page. `engine::groups::paged` asserts it.
+/// Slots of a page of groups; each stream has at least one page. `engine::groups::paged` asserts
+/// it.
 pub const GROUP_PAGE_SLOTS: usize = 1024;
 
-/// Bytes of a page of text slots; each stream has at least one page. `engine::decode::intern` asserts
-/// it.
+/// Bytes of a page of text slots; each stream has at least one page. `engine::decode::intern`
+/// asserts it.
 pub const TEXT_PAGE_BYTES: usize = 16 << 10;
 
 /// Rows of partials that a connection keeps before they are merged, regardless of its groups.
@@ -19,7 +20,7 @@ pub const PENDING_ROWS: usize = 256 << 10;
 
 /// Copies of a row of partials at the peak where Polars groups whole columns: old rows, new rows,
 /// Polars' hash table, the order of the result. Measured with 250,000 to a million
-/// groups of the built-in schema (docs/OPERATIONS.md shows how), rounded up.
+/// groups of the built-in schema (docs/operating/sizing.md shows how), rounded up.
 pub const PARTIAL_ROW_COPIES: usize = 8;
 /// The same where a worker folds rows into groups: partial, Polars' hash table, the order of the
 /// result. Measured with 20,000 to 2.7 million groups, rounded up.
@@ -67,8 +68,8 @@ pub const SMALL_LATENCY_DIGITS: u8 = 1;
 /// The most bytes that they take. `engine::stream::latency` tests it.
 pub const SMALL_LATENCY_BYTES: usize = 2 << 10;
 
-/// Column sets per worker that may be in flight to the aggregation, in addition to the one that each
-/// connection may hold. As many are allocated at start.
+/// Column sets per worker that may be in flight to the aggregation, in addition to the one that
+/// each connection may hold. As many are allocated at start.
 pub const BATCHES_IN_FLIGHT: usize = 4;
 /// Jobs (full column sets, finished connections) that may wait for one aggregation thread.
 pub const AGGREGATION_QUEUE: usize = 32;
@@ -83,8 +84,9 @@ pub const RING_ENTRIES: u32 = 256;
 /// The most buffers that one ring may register; tokio-uring silently drops the excess.
 pub const REGISTERED_BUFFERS_MAX: usize = 1024;
 
-/// Bytes that coalesced reads of a record connection wait for, or half of its window if that is less.
-/// One read of 64 KiB costs an eighth of 60 reads of 1 KiB, and still fits into a core's own cache.
+/// Bytes that coalesced reads of a record connection wait for, or half of its window if that is
+/// less. One read of 64 KiB costs an eighth of 60 reads of 1 KiB, and still fits into a core's own
+/// cache.
 pub const COALESCE_BYTES: usize = 64 << 10;
 /// Small and fast reads in a row after which a connection's reads are coalesced.
 pub const COALESCE_READS: u32 = 16;
@@ -93,14 +95,14 @@ pub const COALESCE_READS_MAX: u32 = 1024;
 /// Reads are fast if there are this many in a `--coalesce-delay`, and small if this many fit into
 /// [`COALESCE_BYTES`].
 pub const COALESCE_READS_PER_DELAY: u32 = 8;
-/// Single reads that a coalesced one must replace, or coalescing ends. Timer, low-water mark and poll
-/// cost about as much as two reads. It must be less than the reads that arrive during a wait at the
-/// pace that started coalescing.
+/// Single reads that a coalesced one must replace, or coalescing ends. Timer, low-water mark and
+/// poll cost about as much as two reads. It must be less than the reads that arrive during a wait
+/// at the pace that started coalescing.
 pub const COALESCE_GAIN: usize = 3;
 /// Coalesced reads in a row that fill the window, after which coalescing ends.
 pub const COALESCE_FULL_READS: u32 = 4;
-/// The part of `--coalesce-delay` after which a wait ends. The rest allows for a late timer and a busy
-/// worker.
+/// The part of `--coalesce-delay` after which a wait ends. The rest allows for a late timer and a
+/// busy worker.
 pub const COALESCE_DUE: f64 = 0.625;
 /// The part of it after which a wait ends together with another that is due, so that the timer of
 /// many connections fires at most eight times in a delay, not once for each of them.
@@ -112,15 +114,11 @@ const _: () = assert!(
         && COALESCE_DUE < 1.0
 );
 
-/// How long a line waits for a stderr that accepts nothing. After that, lines are dropped and counted
-/// until one is accepted: the reader of stderr must delay neither results nor the end.
+/// How long a line waits for a stderr that accepts nothing. After that, lines are dropped and
+/// counted until one is accepted: the reader of stderr must delay neither results nor the end.
 pub const STDERR_PATIENCE: Duration = Duration::from_millis(500);
 /// How often deadlines are checked, and so how late one may be noticed.
 pub const TICK: Duration = Duration::from_millis(50);
-/// How long running connections may go on after the first SIGTERM or SIGINT.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a peer may take to close after its all-zero record before the engine closes for it.
-pub const END_LINGER: Duration = Duration::from_secs(1);
 /// How long the acceptor rests after the process ran out of file descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Log lines about single connections that are written per second; the rest are counted.
@@ -130,37 +128,29 @@ pub const LOG_LINES_PER_SECOND: u32 = 20;
 pub const PAYLOAD_BYTES_BEFORE_AUTH: usize = 512;
 /// Failures to authenticate after which a connection is closed.
 pub const AUTH_FAILURES_MAX: u8 = 3;
-/// How long a client may take to authenticate, where that is required.
-pub const AUTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the answer to wrong credentials is delayed.
 pub const AUTH_FAILURE_DELAY: Duration = Duration::from_millis(100);
-/// Longest time from the first byte of a frame to its last.
-pub const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time of a TLS handshake.
-pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Receive window of a message connection that is idle or sends little.
 pub const SMALL_WINDOW_BYTES: usize = 2 << 10;
 /// Receive window of a message connection that sends much: the longest frame, at least.
 pub const MESSAGE_WINDOW_BYTES: usize = 128 << 10;
 /// Bytes of a quiet message connection without TLS: window, state, its place in tables. Measured
-/// with 10,000 connections (docs/OPERATIONS.md), rounded up.
+/// with 10,000 connections (docs/operating/sizing.md), rounded up.
 pub const MESSAGE_IDLE_BYTES: usize = 8 << 10;
-/// Bytes that a busy one takes in addition: its large window, and the replies to a window full of the
-/// smallest frames, each refused by the rate limit.
+/// Bytes that a busy one takes in addition: its large window, and the replies to a window full of
+/// the smallest frames, each refused by the rate limit.
 pub const MESSAGE_BUSY_BYTES: usize =
     MESSAGE_WINDOW_BYTES + MESSAGE_WINDOW_BYTES / 12 * 48 + SMALL_LATENCY_BYTES;
 /// Bytes that may wait for a receiver that does not read; with more, it is disconnected.
 pub const RECEIVER_QUEUE_BYTES: usize = 1 << 20;
 /// Pieces that may wait for a receiver, regardless of size; with more, it is disconnected.
 pub const RECEIVER_QUEUE_PIECES: usize = 8192;
-/// Bytes that may wait for all receivers together. Each worker has an equal part, but at least enough
-/// for two receivers.
+/// Bytes that may wait for all receivers together. Each worker has an equal part, but at least
+/// enough for two receivers.
 pub const QUEUED_BYTES: usize = 64 << 20;
 /// Bytes of replies that may wait for a client; with more, no further requests of it are read.
 pub const REPLIES_WAITING_BYTES: usize = 64 << 10;
-/// How long a write may make no progress before its receiver is cut.
-pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pieces of broadcasts that may wait for one worker to deliver them; with more, senders wait.
 pub const HUB_QUEUE: usize = 64;
 /// Bytes of broadcasts after which a delivery takes no further piece.
@@ -169,8 +159,6 @@ pub const DELIVERY_BYTES: usize = 128 << 10;
 pub const DELIVERIES_AT_ONCE: usize = 64;
 /// Refused connections that the acceptor keeps open until they have read the reason.
 pub const REFUSED_LINGERING: usize = 256;
-/// How long it keeps them open.
-pub const REFUSED_LINGER: Duration = Duration::from_millis(100);
 
 /// Longest record: what a u16 length can express, and short enough to keep the smallest window
 /// small.
@@ -206,24 +194,29 @@ pub const MAX_CONNECTIONS: (usize, usize) = (1, 65_536);
 pub const RATE_LIMIT: (u64, u64) = (0, 1_000_000_000);
 /// How far the default admin port is above the message port.
 pub const ADMIN_PORT_OFFSET: u16 = 1000;
-/// Smallest and largest `--idle-timeout` and `--packet-timeout`: two ticks, and a week.
+/// Smallest and largest `--idle-timeout` and other times that peers are given: two ticks, and a
+/// week.
 pub const TIMEOUT_MS: (u64, u64) = (2 * TICK.as_millis() as u64, 7 * 24 * 3600 * 1000);
+/// Smallest and largest `--drain-timeout`; with 0, the signal ends running streams.
+pub const DRAIN_TIMEOUT_MS: (u64, u64) = (0, TIMEOUT_MS.1);
+/// Smallest and largest `--linger` and `--refused-linger`; 0 closes at once.
+pub const LINGER_MS: (u64, u64) = (0, 60 * 1000);
 
 /// Smallest and largest `--coalesce-delay`; 0 turns coalescing off. A stream that would wait longer
 /// than a second is not fast.
 pub const COALESCE_DELAY_US: (u64, u64) = (0, 1_000_000);
-/// Smallest and largest `--interval`: two ticks, since workers publish latencies on each tick, and an
-/// hour.
+/// Smallest and largest `--interval`: two ticks, since workers publish latencies on each tick, and
+/// an hour.
 pub const INTERVAL_MS: (u64, u64) = (2 * TICK.as_millis() as u64, 3600 * 1000);
 /// Shortest time between two log lines about unwritable files of the same kind.
 pub const FILE_COMPLAINTS: Duration = Duration::from_secs(1);
 /// Longest `--node`, as for host names.
 pub const NODE_NAME_BYTES_MAX: usize = 64;
-/// Smallest and largest `--partials-interval`. Each batch of a stream writes and syncs two files, and
-/// what is not in a file yet is lost if the process is killed.
+/// Smallest and largest `--partials-interval`. Each batch of a stream writes and syncs two files,
+/// and what is not in a file yet is lost if the process is killed.
 pub const PARTIALS_INTERVAL_MS: (u64, u64) = (100, 3600 * 1000);
-/// Rows of a result that are encoded for a file at a time: a row group of Parquet, a batch of Arrow.
-/// They determine the memory that writing takes in addition to the result.
+/// Rows of a result that are encoded for a file at a time: a row group of Parquet, a batch of
+/// Arrow. They determine the memory that writing takes in addition to the result.
 pub const FILE_ROWS: usize = 128 << 10;
 /// Smallest and largest `--capture-bytes-limit`; the largest exceeds any disk.
 pub const CAPTURE_BYTES_LIMIT: (u64, u64) = (1, 1 << 60);
@@ -242,8 +235,8 @@ pub const USER_BYTES_MAX: usize = 255;
 pub const TOKEN_BYTES: usize = 32;
 /// Random bytes of a session id, 128 bits: no two are the same by chance.
 pub const SESSION_ID_BYTES: usize = 16;
-/// Shortest time between two sweeps for full buckets, so that a table that grows fast is not swept for
-/// each new name.
+/// Shortest time between two sweeps for full buckets, so that a table that grows fast is not swept
+/// for each new name.
 pub const SWEEP_PAUSE_NS: u64 = 100_000_000;
 
 /// Size of the buffer for received TLS data while it is empty.
@@ -253,14 +246,14 @@ pub const TLS_INCOMING_BYTES: usize = 2 << 10;
 pub const TLS_INCOMING_BYTES_MAX: usize = 64 << 10;
 /// Largest PEM file: about 500 certificates.
 pub const PEM_FILE_BYTES_MAX: usize = 1 << 20;
-/// TLS 1.2 sessions kept for resumption by clients without tickets. Each takes a few hundred bytes, or
-/// some KiB with client certificates.
+/// TLS 1.2 sessions kept for resumption by clients without tickets. Each takes a few hundred bytes,
+/// or some KiB with client certificates.
 pub const TLS_SESSIONS_MAX: usize = 1024;
 /// A certificate that expires within this time causes a warning.
 pub const CERTIFICATE_ENDS_SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Bytes of the packets that `send` makes once and then sends repeatedly, unless the groups need more.
-/// They stay in a core's second-level cache and hold some thousand different records.
+/// Bytes of the packets that `send` makes once and then sends repeatedly, unless the groups need
+/// more. They stay in a core's second-level cache and hold some thousand different records.
 pub const SEND_BLOCK_BYTES: usize = 1 << 20;
 /// The most bytes of them: room for 10,000,000 groups of the built-in record, and for the largest
 /// packet that a length can express.
@@ -285,8 +278,8 @@ pub const SEND_SLEEP_MIN: Duration = Duration::from_micros(100);
 pub const ADMIN_CONNECTIONS: usize = 32;
 /// Longest head of a request, including its first line; also the size of a read.
 pub const ADMIN_HEAD_BYTES: usize = 8 << 10;
-/// Longest time from the start of a connection, or from the first byte of a later request, until its
-/// head has arrived.
+/// Longest time from the start of a connection, or from the first byte of a later request, until
+/// its head has arrived.
 pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time from the head of a request until the client has received the reply.
 pub const ADMIN_REPLY_TIMEOUT: Duration = Duration::from_secs(10);

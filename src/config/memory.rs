@@ -62,8 +62,8 @@ impl Config {
                     * record.group_bytes(),
             },
             AggregateMode::TwoPhase => RowMemory {
-                // The rows that the aggregation hands to Polars.
-                of_worker: self.batch_rows * record.partial_row_bytes,
+                // A table only becomes columns when its stream ends.
+                of_worker: 0,
                 of_connection: record.group_page_bytes(),
                 // Each table keeps to the limit of groups; their sum is only counted when they are
                 // merged.
@@ -88,7 +88,7 @@ struct RowMemory {
 pub struct Memory {
     /// Registered receive windows of all workers: locked memory, allocated at start.
     pub registered: usize,
-    /// Columns allocated at start, which workers decode into or Polars takes.
+    /// Columns allocated at start, which workers decode into where Polars takes whole columns.
     pub rows_at_start: usize,
     /// Chunks of captured bytes on their way to the disk.
     pub captured: usize,

@@ -58,6 +58,28 @@ impl FileFormat {
     }
 }
 
+/// A column about the stream that result files can have before those of the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputColumn {
+    /// Number of the connection.
+    Connection,
+    /// Address of the sender.
+    Peer,
+    /// How the stream ended.
+    Status,
+}
+
+impl OutputColumn {
+    /// The name of the column.
+    pub fn name(self) -> &'static str {
+        match self {
+            OutputColumn::Connection => "connection",
+            OutputColumn::Peer => "peer",
+            OutputColumn::Status => "status",
+        }
+    }
+}
+
 /// The listeners that use TLS, and its certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsOptions {
@@ -101,6 +123,8 @@ pub struct Config {
     pub output: Option<PathBuf>,
     /// The format of those files.
     pub output_format: FileFormat,
+    /// Columns about the stream that come first in those files, in this order.
+    pub output_columns: Vec<OutputColumn>,
     /// Directory for the raw bytes of each record stream.
     pub capture: Option<PathBuf>,
     /// Total size of all captures of the process.
@@ -133,8 +157,22 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Longest time from the first byte of a packet to its last.
     pub packet_timeout: Duration,
-    /// Longest time that small segments wait in the kernel to be read together; zero reads each as it
-    /// arrives.
+    /// Longest time from a frame's first byte to its last.
+    pub frame_timeout: Duration,
+    /// Longest TLS handshake.
+    pub handshake_timeout: Duration,
+    /// How long a client may take to authenticate, with `require_auth`.
+    pub auth_timeout: Duration,
+    /// How long a write may make no progress before its receiver is disconnected.
+    pub write_timeout: Duration,
+    /// How long a finished peer may take to close before the engine closes the connection.
+    pub linger: Duration,
+    /// The same for a message client that was refused because no connection was free.
+    pub refused_linger: Duration,
+    /// How long running connections may go on after the first SIGTERM or SIGINT.
+    pub drain_timeout: Duration,
+    /// Longest time that small segments wait in the kernel to be read together; zero reads each as
+    /// it arrives.
     pub coalesce_delay: Duration,
     /// Messages per second from one client; 0 means no limit.
     pub rate_limit: u32,
@@ -167,6 +205,7 @@ impl Default for Config {
             node: None,
             output: None,
             output_format: FileFormat::Parquet,
+            output_columns: Vec::new(),
             capture: None,
             capture_bytes_limit: 1 << 30,
             partials: None,
@@ -183,6 +222,13 @@ impl Default for Config {
             max_streams: 256,
             idle_timeout: Duration::from_secs(60),
             packet_timeout: Duration::from_secs(10),
+            frame_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(5),
+            auth_timeout: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(10),
+            linger: Duration::from_secs(1),
+            refused_linger: Duration::from_millis(100),
+            drain_timeout: Duration::from_secs(10),
             coalesce_delay: Duration::from_millis(1),
             rate_limit: 1000,
             global_rate_limit: 50_000,
@@ -294,6 +340,10 @@ impl Config {
                         or `-`",
             );
         }
+        let columns = &self.output_columns;
+        if (1..columns.len()).any(|i| columns[..i].contains(&columns[i])) {
+            return Err("--output-columns names a column twice; name each once");
+        }
         if self.admin_port.is_none()
             && self.port.is_some_and(|port| port > u16::MAX - ADMIN_PORT_OFFSET)
         {
@@ -313,8 +363,8 @@ impl Config {
         Ok(())
     }
 
-    /// Port of the admin listener: `admin_port` if set, otherwise 1000 above the message port. 0 picks
-    /// a free one, also if the message port is 0.
+    /// Port of the admin listener: `admin_port` if set, otherwise 1000 above the message port. 0
+    /// picks a free one, also if the message port is 0.
     pub fn admin_port(&self) -> u16 {
         let beside = match self.port {
             Some(0) => 0,
@@ -344,8 +394,7 @@ impl Config {
         within("rate-limit", u64::from(self.rate_limit), RATE_LIMIT.0, RATE_LIMIT.1)?;
         let global = u64::from(self.global_rate_limit);
         within("global-rate-limit", global, RATE_LIMIT.0, RATE_LIMIT.1)?;
-        within_times("idle-timeout (ms)", self.idle_timeout, TIMEOUT_MS)?;
-        within_times("packet-timeout (ms)", self.packet_timeout, TIMEOUT_MS)?;
+        self.check_times()?;
         if let Some(interval) = self.interval {
             within_times("interval (ms)", interval, INTERVAL_MS)?;
         }
@@ -356,6 +405,19 @@ impl Config {
         let (captured_min, captured_max) = CAPTURE_BYTES_LIMIT;
         within("capture-bytes-limit", self.capture_bytes_limit, captured_min, captured_max)?;
         within("exit-after", self.exit_after.unwrap_or(1), 1, u64::MAX)
+    }
+
+    /// Checks the times that peers are given, and that the engine takes to stop.
+    fn check_times(&self) -> Result<(), OutOfRange> {
+        within_times("idle-timeout (ms)", self.idle_timeout, TIMEOUT_MS)?;
+        within_times("packet-timeout (ms)", self.packet_timeout, TIMEOUT_MS)?;
+        within_times("frame-timeout (ms)", self.frame_timeout, TIMEOUT_MS)?;
+        within_times("handshake-timeout (ms)", self.handshake_timeout, TIMEOUT_MS)?;
+        within_times("auth-timeout (ms)", self.auth_timeout, TIMEOUT_MS)?;
+        within_times("write-timeout (ms)", self.write_timeout, TIMEOUT_MS)?;
+        within_times("linger (ms)", self.linger, LINGER_MS)?;
+        within_times("refused-linger (ms)", self.refused_linger, LINGER_MS)?;
+        within_times("drain-timeout (ms)", self.drain_timeout, DRAIN_TIMEOUT_MS)
     }
 }
 

@@ -5,8 +5,8 @@ use super::limits::{
     TEXT_OVERHEAD_BYTES,
 };
 
-/// Sizes that follow from a schema. `engine::groups::plan` computes them; the default is that of the
-/// built-in schema.
+/// Sizes that follow from a schema. `engine::groups::plan` computes them; the default is that of
+/// the built-in schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordSizes {
     /// Bytes of a record.

@@ -2,6 +2,12 @@
 
 use super::*;
 
+const WEEK_MS: u64 = 604_800_000;
+
+fn ms(value: u64) -> Duration {
+    Duration::from_millis(value)
+}
+
 #[test]
 fn the_defaults_are_allowed() {
     assert_eq!(Config::default().check(), Ok(()));
@@ -11,7 +17,7 @@ fn the_defaults_are_allowed() {
 #[test]
 fn each_limit_holds_at_its_edge() {
     type Set = fn(&mut Config, u64);
-    let cases: [(&str, Set, u64, u64); 16] = [
+    let cases: [(&str, Set, u64, u64); 23] = [
         ("buffer-bytes", |c, v| c.buffer_bytes = v as usize, 4096, 16 << 20),
         ("registered-buffers", |c, v| c.registered_buffers = v as usize, 0, 1024),
         ("batch-rows", |c, v| c.batch_rows = v as usize, 1, 16 << 20),
@@ -22,20 +28,17 @@ fn each_limit_holds_at_its_edge() {
         ("max-streams", |c, v| c.max_streams = v as usize, 1, 65_536),
         ("rate-limit", |c, v| c.rate_limit = v as u32, 0, 1_000_000_000),
         ("global-rate-limit", |c, v| c.global_rate_limit = v as u32, 0, 1_000_000_000),
-        ("idle-timeout (ms)", |c, v| c.idle_timeout = Duration::from_millis(v), 100, 604_800_000),
-        ("interval (ms)", |c, v| c.interval = Some(Duration::from_millis(v)), 100, 3_600_000),
-        (
-            "packet-timeout (ms)",
-            |c, v| c.packet_timeout = Duration::from_millis(v),
-            100,
-            604_800_000,
-        ),
-        (
-            "partials-interval (ms)",
-            |c, v| c.partials_interval = Duration::from_millis(v),
-            100,
-            3_600_000,
-        ),
+        ("idle-timeout (ms)", |c, v| c.idle_timeout = ms(v), 100, WEEK_MS),
+        ("packet-timeout (ms)", |c, v| c.packet_timeout = ms(v), 100, WEEK_MS),
+        ("frame-timeout (ms)", |c, v| c.frame_timeout = ms(v), 100, WEEK_MS),
+        ("handshake-timeout (ms)", |c, v| c.handshake_timeout = ms(v), 100, WEEK_MS),
+        ("auth-timeout (ms)", |c, v| c.auth_timeout = ms(v), 100, WEEK_MS),
+        ("write-timeout (ms)", |c, v| c.write_timeout = ms(v), 100, WEEK_MS),
+        ("linger (ms)", |c, v| c.linger = ms(v), 0, 60_000),
+        ("refused-linger (ms)", |c, v| c.refused_linger = ms(v), 0, 60_000),
+        ("drain-timeout (ms)", |c, v| c.drain_timeout = ms(v), 0, WEEK_MS),
+        ("interval (ms)", |c, v| c.interval = Some(ms(v)), 100, 3_600_000),
+        ("partials-interval (ms)", |c, v| c.partials_interval = ms(v), 100, 3_600_000),
         ("capture-bytes-limit", |c, v| c.capture_bytes_limit = v, 1, 1 << 60),
         ("coalesce-delay (us)", |c, v| c.coalesce_delay = Duration::from_micros(v), 0, 1_000_000),
     ];
@@ -103,7 +106,7 @@ fn the_sum_follows_the_schema() {
     let columns = with(wide, AggregateMode::Columns);
     assert_eq!(columns.rows_at_start, 2 * 4 * 65_536 * 320);
     let two_phase = with(wide, AggregateMode::TwoPhase);
-    assert_eq!(two_phase.rows_at_start, 2 * 65_536 * 400);
+    assert_eq!(two_phase.rows_at_start, 0);
     let page = with(own, AggregateMode::TwoPhase).connection_receiving + 1024 * (320 - 32);
     assert_eq!(two_phase.connection_receiving, page);
 }
@@ -162,7 +165,7 @@ fn the_sum_adds_its_parts() {
 #[test]
 fn each_part_is_what_the_documents_say() {
     let two_phase = Config::default().memory(2);
-    assert_eq!(two_phase.rows_at_start, 2 * 65_536 * 40);
+    assert_eq!(two_phase.rows_at_start, 0);
     let stream = (256 << 10) + 12_288 + 81_920 + 16_384 + 172_032 + 2048;
     assert_eq!(two_phase.connection_receiving, stream + 32_768);
     let texts = 1_000_000 * 84 + 6 * (64 << 20);

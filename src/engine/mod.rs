@@ -1,14 +1,14 @@
-//! What becomes of decoded bytes: column sets, aggregation, latency, what is known of its. Opens no socket and
-//! runs no async code.
+//! Decoding, grouping and aggregation of record streams, and the pure parts of the message server.
+//! Opens no socket and runs no async code.
 //!
-//! * [`observe`]: counters, a snapshot of them, their Prometheus text
-//! * [`stream`]: one stream: intake, latency, what is known of it
-//! * [`aggregate`]: column sets to mergeable partials to a result; the one room that names Polars
-//! * [`decode`]: records to keys and values, one loop a field
-//! * [`groups`]: where a group lives and how values fold into it
+//! * [`observe`]: counters, their snapshots and the Prometheus text
+//! * [`stream`]: one stream: intake, latency, status
+//! * [`aggregate`]: column sets to mergeable partials to a result; the only folder that uses Polars
+//! * [`decode`]: records to keys and values, one loop per field
+//! * [`groups`]: the hash table of groups and the accumulators in it
 //! * [`blocks`]: what decoding and grouping share
 //! * [`messages`]: users, tokens, rate limits and outboxes of the message server
-//! * `oracle`: what results must be, the slow way, for tests
+//! * `oracle`: slow reference implementations for tests
 
 pub(crate) mod aggregate;
 pub(crate) mod blocks;

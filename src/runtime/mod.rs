@@ -1,10 +1,11 @@
-//! Sockets, clocks, threads and rings. The only layer that names tokio-uring and core_affinity;
-//! what bytes mean is decided below, in `wire` and `engine`.
+//! Sockets, clocks, threads and rings. The only layer that uses tokio-uring and core_affinity;
+//! `wire` and `engine` interpret the bytes.
 //!
-//! * [`server`]: starts everything, accepts and deals out
+//! * [`server`]: starts the engine, accepts connections and assigns them to workers
 //! * [`messages`]: message connections
 //! * [`records`], [`admin`]: record connections; HTTP
-//! * [`results`], [`host`]: the path after the socket; what the host allows
+//! * [`worker`]: what the connections of one worker share
+//! * [`results`], [`host`]: aggregation, reports and files; what the host allows
 //! * [`connection`], [`tls`], [`ring`]: slots and deadlines; encryption; the io_uring
 
 pub(crate) mod admin;
@@ -16,3 +17,4 @@ pub(crate) mod results;
 pub(crate) mod ring;
 pub(crate) mod server;
 pub(crate) mod tls;
+pub(crate) mod worker;

@@ -1,10 +1,10 @@
 //! The sans-IO protocol core: performs no I/O, reads no clock and allocates nothing per record.
-//! Bytes come in as arguments, values come out; whoever owns the socket is somewhere else.
+//! Bytes come in as arguments and values come out; the callers own the sockets.
 //!
 //! * [`records`]: packets of records in a receive window
-//! * [`messages`]: frames, payloads, and one peer's session
-//! * [`schema`]: what a record is
-//! * [`text`]: the padding of a text field, and how its bytes are shown
+//! * [`messages`]: frames, payloads and one peer's session
+//! * [`schema`]: the layout of a record and of its results
+//! * [`text`]: the padding of text fields, and escaping for display
 
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,12 @@
-//! The padding of a text field and how its bytes are shown: keeps no text and knows no field.
+//! Strips the padding of text fields and escapes bytes for display. Stores no text and knows
+//! nothing of schemas.
 
 use std::fmt::{self, Write};
 
-/// Bytes of a word that are quoted at most.
+/// Longest part of a word, in bytes, that is quoted.
 const QUOTED_BYTES: usize = 64;
 
-/// The bytes that a text is padded with at its end, in any mix.
+/// Which bytes pad the end of a text field, in any mix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Padding {
     /// 0x00 is padding.
@@ -17,21 +18,21 @@ pub struct Padding {
 impl Padding {
     /// 0x00 and 0x20.
     pub const BOTH: Padding = Padding { nul: true, space: true };
-    /// Nothing: a value is its whole field.
+    /// No padding: the value is the whole field.
     pub const NONE: Padding = Padding { nul: false, space: false };
 
-    /// Whether a byte at the end of a field is padding.
+    /// Whether this byte is padding when it ends a field.
     pub fn has(self, byte: u8) -> bool {
         byte == 0x00 && self.nul || byte == 0x20 && self.space
     }
 }
 
-/// The value of a padded field: the field without its trailing run of padding. Bytes inside the
-/// value stay, whatever they are.
-pub(crate) fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
-    // Eight bytes are padding when the whole word is zero after these: to clear bit 5 makes 0x20 a
-    // 0x00 and no other byte one. Fields are mostly padding: this takes a dozen steps where bytes
-    // took 256.
+/// The value of a padded field: the field without its trailing run of padding. Padding bytes inside
+/// the value stay.
+pub fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
+    // A word of eight bytes is all padding if `(word ^ flip) & keep` is zero. Clearing bit 5 maps
+    // 0x20 to 0x00 and no other non-zero byte. Fields are mostly padding, so this takes a dozen
+    // steps where going byte by byte would take 256.
     const SPACES: u64 = 0x2020_2020_2020_2020;
     let (flip, keep) = match padding {
         Padding { nul: true, space: true } => (0, !SPACES),
@@ -40,7 +41,7 @@ pub(crate) fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
         Padding { nul: false, space: false } => return field,
     };
     let mut end = field.len();
-    // Four words at a time, which compilers make vector instructions of.
+    // Four words at a time, which the compiler turns into vector instructions.
     while let Some(block) = field[..end].last_chunk::<32>() {
         let (words, _) = block.as_chunks::<8>();
         let all = words.iter().fold(0, |all, word| all | (u64::from_ne_bytes(*word) ^ flip));
@@ -61,10 +62,10 @@ pub(crate) fn trim_padding(field: &[u8], padding: Padding) -> &[u8] {
     &field[..end]
 }
 
-/// Shows bytes on one line of printable ASCII, so that distinct bytes stay distinct: a backslash
-/// as `\\`, a byte that is not printable ASCII as `\xNN`. Nothing a peer sends reaches a terminal
-/// or a log in another form.
-pub(crate) struct Escaped<'a>(pub &'a [u8]);
+/// Displays bytes on one line of printable ASCII so that distinct bytes stay distinct: a backslash
+/// as `\\`, a byte that is not printable ASCII as `\xNN`. Bytes from a peer reach a terminal or a
+/// log in no other form.
+pub struct Escaped<'a>(pub &'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,20 +80,20 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// A word as it is quoted: in printable ASCII, and not longer than a line.
+/// A word in double quotes, escaped to printable ASCII and cut to fit a line.
 pub(crate) fn quoted(word: &str) -> String {
     format!("\"{}\"", printable(word))
 }
 
-/// A word in printable ASCII, and not longer than a line.
+/// A word escaped to printable ASCII and cut to fit a line.
 pub(crate) fn printable(word: &str) -> String {
     let bytes = word.as_bytes();
     let end = if bytes.len() > QUOTED_BYTES { "..." } else { "" };
     format!("{}{end}", Escaped(&bytes[..bytes.len().min(QUOTED_BYTES)]))
 }
 
-/// The bytes that are shown as `shown`: the way back from [`Escaped`]. What it never shows, such
-/// as a backslash alone, stays as it is.
+/// The bytes that [`Escaped`] shows as `shown`, its inverse. Input that it never produces, such as
+/// a lone backslash, is kept as it is.
 pub(crate) fn unescape(shown: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(shown.len());
     let mut rest = shown.as_bytes();
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_goes_and_inner_bytes_stay() {
+    fn only_trailing_padding_is_trimmed() {
         let cases: [(&[u8], &[u8]); 8] = [
             (b"", b""),
             (b"        ", b""),
@@ -164,7 +165,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_leads_back_to_the_bytes(
+        fn unescaping_inverts_escaping(
             bytes in proptest::collection::vec(
                 prop_oneof![any::<u8>(), Just(b'\\'), Just(b'x'), Just(b'0')], 0..40)
         ) {
@@ -172,12 +173,12 @@ mod tests {
         }
 
         #[test]
-        fn what_is_never_shown_does_not_panic(shown in "[\\\\x0-9a-fg\u{e9}]{0,12}") {
+        fn unescaping_any_text_does_not_panic(shown in "[\\\\x0-9a-fg\u{e9}]{0,12}") {
             let _ = unescape(&shown);
         }
 
         #[test]
-        fn trimming_equals_the_bytewise_way(
+        fn trimming_by_words_equals_trimming_by_bytes(
             field in proptest::collection::vec(
                 prop_oneof![Just(0u8), Just(0x20), any::<u8>()],
                 0..300,

@@ -7,8 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -46,6 +45,27 @@ pub fn added(before: &Wrongs, after: &Wrongs) -> Wrongs {
     after.iter().map(delta).filter(|(_, count)| *count > 0).collect()
 }
 
+/// Waits until as much as expected was counted since `before`, and fails if anything else was.
+pub fn assert_added(engine: &Engine, before: &Wrongs, expected: &Wrongs) {
+    let sum = |wrongs: &Wrongs| wrongs.values().sum::<u64>();
+    until("faults to be counted", || sum(&added(before, &wrongs(engine))) >= sum(expected));
+    assert_eq!(added(before, &wrongs(engine)), *expected);
+}
+
+/// Lets the engine run for a time of its own clock: for what must not happen meanwhile.
+pub fn let_run(engine: &Engine, time: Duration) {
+    let uptime = || stats(engine)["uptime_seconds"].as_f64().expect("seconds");
+    let end = uptime() + time.as_secs_f64();
+    until("the engine to run on", || uptime() >= end);
+}
+
+/// Waits until the engine has read so many bytes on its message or record listener.
+pub fn wait_for_bytes(engine: &Engine, listener: &str, bytes: u64) {
+    until("the bytes to be read", || {
+        stats(engine)["received_bytes"][listener].as_u64().expect("a count") >= bytes
+    });
+}
+
 /// Waits until so many message connections are left.
 pub fn wait_for_clients(engine: &Engine, count: u64) {
     until("the other clients to be gone", || {
@@ -53,10 +73,10 @@ pub fn wait_for_clients(engine: &Engine, count: u64) {
     });
 }
 
-/// A client that PINGs every now and then and expects each PONG.
+/// A client that PINGs every now and then, and when it is asked to, and expects each PONG.
 pub struct Healthy {
-    pongs: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
+    /// To ask for a PING; each is answered once its PONG has come.
+    asked: Option<Sender<Sender<()>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -66,35 +86,34 @@ impl Healthy {
     }
 
     pub fn over<S: Read + Write + Send + 'static>(mut client: Client<S>) -> Self {
-        let (pongs, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (asked, questions) = mpsc::channel::<Sender<()>>();
         client.ping(u64::MAX);
-        let thread = thread::spawn({
-            let (pongs, stop) = (Arc::clone(&pongs), Arc::clone(&stop));
-            move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let number = pongs.load(Ordering::Relaxed);
-                    client.ping_amid_broadcasts(number);
-                    pongs.store(number + 1, Ordering::Relaxed);
-                    thread::sleep(Duration::from_millis(20));
+        let thread = thread::spawn(move || {
+            for number in 0.. {
+                let question = questions.recv_timeout(Duration::from_millis(20));
+                if matches!(question, Err(RecvTimeoutError::Disconnected)) {
+                    return;
+                }
+                client.ping_amid_broadcasts(number);
+                if let Ok(answer) = question {
+                    let _ = answer.send(());
                 }
             }
         });
-        Healthy { pongs, stop, thread: Some(thread) }
+        Healthy { asked: Some(asked), thread: Some(thread) }
     }
 
-    /// Waits for a PONG to a PING of from now on.
+    /// Waits for the PONG to a PING of from now on.
     pub fn assert_well(&self) {
-        let seen = self.pongs.load(Ordering::Relaxed);
-        until("a PONG of the healthy client", || {
-            assert!(!self.thread.as_ref().unwrap().is_finished(), "the healthy client suffered");
-            self.pongs.load(Ordering::Relaxed) >= seen + 2
-        });
+        let (answer, answered) = mpsc::channel();
+        let asked = self.asked.as_ref().expect("until it is dropped").send(answer);
+        assert!(asked.is_ok() && answered.recv().is_ok(), "the healthy client suffered");
     }
 }
 
 impl Drop for Healthy {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.asked = None;
         let ended = self.thread.take().unwrap().join();
         assert!(ended.is_ok() || thread::panicking(), "the healthy client suffered");
     }
@@ -123,8 +142,7 @@ impl Beside {
         let before = wrongs(&self.engine);
         let outcome = case();
         wait_for_clients(&self.engine, 1);
-        let expected = Wrongs::from([(word.to_owned(), count)]);
-        assert_eq!(added(&before, &wrongs(&self.engine)), expected);
+        assert_added(&self.engine, &before, &[(word.to_owned(), count)].into());
         self.healthy.assert_well();
         outcome
     }

@@ -9,6 +9,7 @@ pub mod wire;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -49,6 +50,15 @@ pub fn stderr_of(output: &Output) -> String {
 /// connections share it.
 pub fn one_core() -> String {
     core_affinity::get_core_ids().expect("cores")[0].id.to_string()
+}
+
+/// An address at which nobody listens, and what keeps anybody else from it.
+pub fn nobody() -> (SocketAddr, Socket) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).expect("a free port");
+    let address = socket.local_addr().expect("its address");
+    (address.as_socket().expect("an address of IP"), socket)
 }
 
 /// Which listeners an engine has, each on a free port.
@@ -94,16 +104,21 @@ impl Engine {
         let directory = tempfile::tempdir().expect("a directory");
         let results = File::create(directory.path().join("results")).expect("a file");
         let options = [listeners, options].concat();
-        let (mut engine, mut stderr) = Engine::spawn(command, &options, results.into(), directory);
-        let log = Arc::clone(&engine.log);
-        engine.log_reader = Some(thread::spawn(move || {
+        let (mut engine, stderr) = Engine::spawn(command, &options, results.into(), directory);
+        engine.read_log(stderr);
+        engine
+    }
+
+    /// Keeps what comes on stderr from now on.
+    pub fn read_log(&mut self, mut stderr: BufReader<ChildStderr>) {
+        let log = Arc::clone(&self.log);
+        self.log_reader = Some(thread::spawn(move || {
             let mut line = String::new();
             while stderr.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
                 log.lock().unwrap().push_str(&line);
                 line.clear();
             }
         }));
-        engine
     }
 
     /// One that takes record streams, with another stdout; also gives what follows on its stderr.
@@ -249,12 +264,14 @@ fn ready_for(what: &str, log: &str) -> Option<SocketAddr> {
     Some(address.parse().expect("an address"))
 }
 
-/// Waits until `done`, and fails the test if that takes too long.
+/// Waits until `done`, and fails the test if that never comes.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_millis(1);
     while !done() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(10));
+        thread::sleep(pause);
+        pause = (2 * pause).min(Duration::from_millis(10));
     }
 }
 

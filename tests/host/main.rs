@@ -4,4 +4,3 @@
 mod common;
 mod health;
 mod process;
-mod python_client;

@@ -157,7 +157,7 @@ fn a_taken_message_port_exits_3() {
     let output = run(ringest().args(serve).args(["--port", &port]));
     assert_eq!(output.status.code(), Some(3));
     let stderr = stderr_of(&output);
-    assert!(stderr.contains("another process listens there") && stderr.contains("--port"));
+    assert!(stderr.contains("another process is listening there") && stderr.contains("--port"));
 }
 
 #[test]

@@ -120,8 +120,9 @@ fn guessing_takes_time_and_costs_others_none() {
 fn reading_slowly_wins_no_time_to_authenticate() {
     let users = Users::new();
     users.add("ann");
-    let options = ["--require-auth", "--rate-limit", "0", "--global-rate-limit", "0"];
-    let engine = start(&users.file(), &options);
+    let unlimited = ["--rate-limit", "0", "--global-rate-limit", "0"];
+    let options = ["--require-auth", "--auth-timeout", "1s"];
+    let engine = start(&users.file(), &[&unlimited[..], &options].concat());
     let mut client = Client::connect(engine.messages());
     client.stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
     let (pings, mut sent) = (frame(PING, b"12345678").repeat(1000), 0);
@@ -159,7 +160,7 @@ fn users_are_read_again_at_sighup() {
         engine.signal(Signal::HUP);
         until(said, || engine.log().matches(said).count() == times);
     };
-    reload("auth file read again", 1);
+    reload("auth file reloaded", 1);
     assert_let_in(&engine, "bob", &bob);
     assert_refused(&engine, "ann", &ann);
     // Whoever is in stays.
@@ -167,9 +168,9 @@ fn users_are_read_again_at_sighup() {
     early.expect(ECHO_REPLY, b"still here");
     // A file that cannot be read changes nothing.
     fs::write(users.file(), "ann:sha256:oops\n").unwrap();
-    reload("the old users stay", 1);
+    reload("keeping the old users", 1);
     assert_let_in(&engine, "bob", &bob);
     fs::remove_file(users.file()).unwrap();
-    reload("the old users stay", 2);
+    reload("keeping the old users", 2);
     assert_let_in(&engine, "bob", &bob);
 }

@@ -1,9 +1,9 @@
 //! Every way in which a message client can be wrong, over a real socket, each beside a healthy
 //! client on the same worker, and each counted once. Crowds are in `message_crowds`.
 
-use crate::common::beside::{Beside, stats};
+use crate::common::beside::{Beside, assert_added, stats, wait_for_bytes};
 use crate::common::wire::*;
-use crate::common::{one_core, until};
+use crate::common::{Engine, one_core, until};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -244,9 +244,8 @@ fn the_third_failure_to_authenticate_closes() {
 fn before_authentication_little_is_allowed() {
     let core = one_core();
     let options = ["--require-auth", "--auth-open", "--cores", &core];
-    let engine = crate::common::Engine::start_messages(&options);
+    let engine = Engine::start_messages(&options);
     let connect = || Client::connect(engine.messages());
-    let counted = |word: &str| stats(&engine)["faults_by_reason"][word].as_u64().unwrap();
 
     let mut healthy = connect();
     healthy.log_in("alice", "s3cret");
@@ -262,7 +261,7 @@ fn before_authentication_little_is_allowed() {
         }
         healthy.ping(payload_bytes as u64);
     }
-    assert_eq!(counted("payload_too_large"), 2);
+    assert_eq!(stats(&engine)["faults_by_reason"]["payload_too_large"], 2);
     assert_eq!(stats(&engine)["auth_failures"], 1);
 
     let mut client = connect();
@@ -274,32 +273,45 @@ fn before_authentication_little_is_allowed() {
         }
     }
     assert_eq!(stats(&engine)["auth_failures"], 4);
-
-    // PINGs are allowed, and do not make up for AUTH.
-    let mut silent = connect();
-    silent.ping(1);
-    silent.expect_error(TIMEOUT);
-    silent.expect_end();
-    assert_eq!(counted("auth_timeout"), 1);
     healthy.ping(2);
     healthy.send(&frame(ECHO, &[1; 513]));
     healthy.expect(ECHO_REPLY, &[1; 513]);
 }
 
+/// PINGs are allowed before AUTH, and do not make up for it.
+#[test]
+fn whoever_does_not_authenticate_in_time_is_told() {
+    let options = ["--require-auth", "--auth-open", "--auth-timeout", "1s"];
+    let engine = Engine::start_messages(&options);
+    let mut silent = Client::connect(engine.messages());
+    silent.ping(1);
+    silent.expect_error(TIMEOUT);
+    silent.expect_end();
+    assert_eq!(stats(&engine)["faults_by_reason"]["auth_timeout"], 1);
+}
+
 /// Where every type is cut in two, in whatever place, it is taken as if it had come whole.
 #[test]
 fn every_type_may_come_in_two_pieces() {
-    let beside = beside(&["--auth-open"]);
+    // No healthy client here: every byte that the engine reads is one of these.
+    let core = one_core();
+    let options = [&UNLIMITED[..], &["--auth-open", "--cores", &core]].concat();
+    let engine = Engine::start_messages(&options);
+    let connect = || Client::connect(engine.messages());
+    let mut sent = 0;
+    let mut send = |client: &mut Client<TcpStream>, bytes: &[u8]| {
+        client.send(bytes);
+        sent += bytes.len() as u64;
+        sent
+    };
     for kind in [PING, ECHO, AUTH, DATA, CLOSE, ERROR] {
         let bytes = frame(kind, payload_of(kind));
         // All first halves are read before any of the second.
-        let mut clients: Vec<_> = (1..bytes.len()).map(|cut| (beside.connect(), cut)).collect();
+        let mut clients: Vec<_> = (1..bytes.len()).map(|cut| (connect(), cut)).collect();
+        let sent = clients.iter_mut().map(|(client, cut)| send(client, &bytes[..*cut])).max();
+        wait_for_bytes(&engine, "messages", sent.unwrap());
         for (client, cut) in &mut clients {
-            client.send(&bytes[..*cut]);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-        for (client, cut) in &mut clients {
-            client.send(&bytes[*cut..]);
+            send(client, &bytes[*cut..]);
             match kind {
                 PING => client.expect(PONG, payload_of(PING)),
                 ECHO => client.expect(ECHO_REPLY, payload_of(ECHO)),
@@ -309,21 +321,20 @@ fn every_type_may_come_in_two_pieces() {
             }
         }
     }
-    let (mut sender, mut receiver) = (beside.connect(), beside.connect());
-    receiver.ping(0);
+    let (mut sender, mut receiver) = (connect(), connect());
+    send(&mut receiver, &ping());
+    receiver.expect(PONG, payload_of(PING));
     let bytes = frame(BROADCAST, payload_of(BROADCAST));
     for cut in 1..bytes.len() {
-        sender.send(&bytes[..cut]);
-        std::thread::sleep(Duration::from_millis(3));
-        sender.send(&bytes[cut..]);
+        wait_for_bytes(&engine, "messages", send(&mut sender, &bytes[..cut]));
+        send(&mut sender, &bytes[cut..]);
         receiver.expect(BROADCAST, payload_of(BROADCAST));
     }
     drop((sender, receiver));
-    let stats = stats(&beside.engine);
+    let stats = stats(&engine);
     let client_errors = (frame(ERROR, payload_of(ERROR)).len() - 1) as u64;
     assert_eq!(stats["faults_by_reason"]["client_error"], client_errors);
     assert_eq!(stats["faults"], client_errors);
-    beside.assert_well();
 }
 
 #[test]
@@ -357,9 +368,7 @@ fn messages_beyond_the_rate_are_refused_one_by_one() {
         }
     }
     assert!((1..=900).contains(&refused), "{refused} of 1000 were refused");
-    let counted =
-        crate::common::beside::added(&before, &crate::common::beside::wrongs(&beside.engine));
-    assert_eq!(counted, [("rate_limited".to_owned(), refused)].into());
+    assert_added(&beside.engine, &before, &[("rate_limited".to_owned(), refused)].into());
     client.send(&frame(CLOSE, b""));
     client.expect_end();
     beside.assert_well();

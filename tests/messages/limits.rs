@@ -164,7 +164,7 @@ fn options_can_come_from_the_environment() {
     let environment = [
         ("RINGEST_AUTH_OPEN", "1"),
         ("RINGEST_REQUIRE_AUTH", "true"),
-        ("RINGEST_IDLE_TIMEOUT", "2s"),
+        ("RINGEST_IDLE_TIMEOUT", "1s"),
         ("RINGEST_DEBUG", "yes"),
     ];
     let engine = Engine::start_messages_in(&environment, &[]);

@@ -1,7 +1,7 @@
 //! TLS as clients see it: versions, certificates of both sides, reloading, and those who speak
 //! something else.
 
-use crate::common::beside::{Healthy, added, stats, wait_for_clients, wrongs};
+use crate::common::beside::{Healthy, assert_added, stats, wait_for_clients, wrongs};
 use crate::common::oracle::{assert_result, records, stream};
 use crate::common::wire::*;
 use crate::common::{Engine, PATIENCE, ringest, run, stderr_of, until};
@@ -215,8 +215,7 @@ fn counted_beside(made: &Generated, engine: &Engine, word: &str, times: u64, cas
     let before = wrongs(engine);
     case();
     wait_for_clients(engine, 1);
-    let expected = [(word.to_owned(), times)].into();
-    assert_eq!(added(&before, &wrongs(engine)), expected);
+    assert_added(engine, &before, &[(word.to_owned(), times)].into());
     healthy.assert_well();
 }
 
@@ -280,13 +279,13 @@ fn certificates_are_read_again_at_sighup() {
         engine.signal(Signal::HUP);
         until(said, || engine.log().contains(said));
     };
-    reload("certificates read again");
+    reload("certificates reloaded");
     connect(&engine, &new).ping(2);
     refused_by_client(&engine, &old);
     // A connection keeps what it began with.
     early.ping(3);
     fs::write(files.path("key"), &old.server.key).unwrap();
-    reload("the old certificates stay");
+    reload("keeping the old certificates");
     connect(&engine, &new).ping(4);
     early.ping(5);
 }
@@ -330,7 +329,7 @@ fn tls_on_a_plaintext_port_is_closed_cleanly() {
     let error = error.expect_err("no TLS there");
     assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
     wait_for_clients(&engine, 1);
-    assert_eq!(added(&before, &wrongs(&engine)), [("invalid_magic".to_owned(), 1)].into());
+    assert_added(&engine, &before, &[("invalid_magic".to_owned(), 1)].into());
     healthy.assert_well();
     // The bytes of a hello, to see the answer in the clear.
     let name = ServerName::try_from("localhost").unwrap();
@@ -345,7 +344,7 @@ fn tls_on_a_plaintext_port_is_closed_cleanly() {
 #[test]
 fn handshakes_that_stall_are_cut() {
     let made = valid();
-    let engine = Files::new(&made).start(&[]);
+    let engine = Files::new(&made).start(&["--handshake-timeout", "2s"]);
     counted_beside(&made, &engine, "tls_timeout", 2, || {
         let mut silent = TcpStream::connect(engine.messages()).unwrap();
         let mut begun = TcpStream::connect(engine.messages()).unwrap();
@@ -395,7 +394,7 @@ fn last_words_and_goodbye_in_one_read() {
         assert_eq!(received, answer);
         wait_for_clients(&engine, 0);
         let expected = fault.map(|word| (word.to_owned(), 1));
-        assert_eq!(added(&before, &wrongs(&engine)), expected.into_iter().collect());
+        assert_added(&engine, &before, &expected.into_iter().collect());
     }
 }
 
@@ -404,13 +403,13 @@ fn last_words_and_goodbye_in_one_read() {
 fn a_sender_of_empty_tls_records_is_silent() {
     let made = valid();
     let files = Files::new(&made);
-    let options = files.options(&["--records-tls", "--idle-timeout", "500ms"]);
+    let options = files.options(&["--records-tls", "--idle-timeout", "1s"]);
     let engine = Engine::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
     let mut sender = handshake(engine.address, config(&made, None, &[&TLS13])).unwrap();
     // New keys are announced in records without content; two in a row are never quiet for long.
     until("the cut", || {
         sender.conn.refresh_traffic_keys().unwrap();
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(50));
         sender.conn.complete_io(&mut sender.sock).is_err() || !engine.results().is_empty()
     });
     let results = engine.wait_for_results(1);
@@ -420,7 +419,7 @@ fn a_sender_of_empty_tls_records_is_silent() {
 #[test]
 fn an_idle_tls_client_is_told_in_tls() {
     let made = valid();
-    let engine = Files::new(&made).start(&["--idle-timeout", "300ms"]);
+    let engine = Files::new(&made).start(&["--idle-timeout", "1s"]);
     let mut client = connect(&engine, &made);
     client.expect_error(TIMEOUT);
     client.expect_end();

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::AtomicU64;
 use std::thread;
-use std::time::Duration;
 
 /// A directory with files of different bytes and lengths, none of them a whole number of writes.
 fn captures(lengths: &[usize]) -> (tempfile::TempDir, Vec<PathBuf>, Vec<Vec<u8>>) {
@@ -84,12 +83,24 @@ fn each_file_comes_whole_over_a_connection_of_its_own() {
     }
 }
 
-/// More than fits into the buffers of a connection, so that none ends before it is read.
-const HELD_BYTES: usize = 32 << 20;
+/// Files of zeros with more than fits into the buffers of a connection, so that none ends before it
+/// is read; with their length.
+fn held_captures(count: usize) -> (tempfile::TempDir, Vec<PathBuf>, usize) {
+    let bytes_max = |name: &str| {
+        let sizes = fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap();
+        sizes.split_whitespace().last().unwrap().parse::<usize>().unwrap()
+    };
+    let length = bytes_max("tcp_rmem") + bytes_max("tcp_wmem") + (1 << 20);
+    let (directory, files, _) = captures(&vec![0; count]);
+    for path in &files {
+        fs::File::options().write(true).open(path).unwrap().set_len(length as u64).unwrap();
+    }
+    (directory, files, length)
+}
 
 #[test]
 fn no_more_connections_than_allowed_are_there_at_one_time() {
-    let (_directory, files, _) = captures(&[HELD_BYTES; 3]);
+    let (_directory, files, held_bytes) = held_captures(3);
     let (listener, address) = listener();
     let captures: Vec<CaptureFile> =
         files.iter().map(|path| CaptureFile::look_at(path, false).unwrap()).collect();
@@ -100,19 +111,22 @@ fn no_more_connections_than_allowed_are_there_at_one_time() {
         let replay = scope.spawn(|| replay_all(address, &captures, &settings, &progress));
         let (first, _) = listener.accept().unwrap();
         let (second, _) = listener.accept().unwrap();
+        // Both are sending, and neither has come to its end.
+        for stream in [&first, &second] {
+            assert_eq!(stream.peek(&mut [0]).unwrap(), 1);
+        }
         listener.set_nonblocking(true).unwrap();
-        thread::sleep(Duration::from_millis(200));
         assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
         listener.set_nonblocking(false).unwrap();
-        assert_eq!(taken(first).len(), HELD_BYTES);
+        assert_eq!(taken(first).len(), held_bytes);
         let (third, _) = listener.accept().unwrap();
         let second = scope.spawn(|| taken(second).len());
-        assert_eq!((taken(third).len(), second.join().unwrap()), (HELD_BYTES, HELD_BYTES));
+        assert_eq!((taken(third).len(), second.join().unwrap()), (held_bytes, held_bytes));
         let results = replay.join().unwrap();
         let bytes: Vec<u64> = results.into_iter().map(|result| result.unwrap().bytes).collect();
-        assert_eq!(bytes, [HELD_BYTES as u64; 3]);
+        assert_eq!(bytes, [held_bytes as u64; 3]);
     });
-    assert_eq!(progress.into_inner(), 3 * HELD_BYTES as u64);
+    assert_eq!(progress.into_inner(), 3 * held_bytes as u64);
 }
 
 /// All wrong names are told, and nothing is sent of the right ones.
@@ -135,7 +149,7 @@ fn wrong_files_are_told_before_anything_is_sent() {
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), 4, "{said}");
     assert!(lines[0].contains("missing: No such file or directory"), "{said}");
-    assert!(lines[1].contains("is no file; name the captures themselves"), "{said}");
+    assert!(lines[1].contains("is not a regular file; name the captures"), "{said}");
     assert!(lines[2].contains("stream-1.capture is empty"), "{said}");
     assert!(lines[3].contains("c.cut.capture is not a whole stream"), "{said}");
     assert!(lines[3].contains("--allow-cut"), "{said}");
@@ -164,12 +178,14 @@ fn wrong_options_are_told() {
 /// One capture that cannot be sent keeps no other from being sent.
 #[test]
 fn a_connection_that_fails_is_told_with_its_file() {
-    let (_directory, files, contents) = captures(&[HELD_BYTES, 100]);
+    let (_held, mut files, _) = held_captures(1);
+    let (_directory, short, contents) = captures(&[100]);
+    files.extend(short);
     let (listener, address) = listener();
     let mut command = replay(address, &["--connections", "1"], &files);
     let command = thread::spawn(move || run(&mut command));
     drop(listener.accept().unwrap());
-    assert_eq!(taken(listener.accept().unwrap().0), contents[1]);
+    assert_eq!(taken(listener.accept().unwrap().0), contents[0]);
     let output = command.join().unwrap();
     let said = stderr_of(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -179,7 +195,7 @@ fn a_connection_that_fails_is_told_with_its_file() {
     let output = run(&mut replay(address, &[], &files[1..]));
     let said = stderr_of(&output);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains("stream-1.capture: cannot connect to 127.0.0.1"), "{said}");
+    assert!(said.contains("stream-0.capture: cannot connect to 127.0.0.1"), "{said}");
 }
 
 /// As `send` does it, with the same words.

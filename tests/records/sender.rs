@@ -81,7 +81,7 @@ fn connections_that_share_a_pace_send_what_others_send() {
 fn a_failed_connection_is_not_waited_for() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (nobody, _kept) = crate::common::nobody();
     let (block, pace) = (block(0), Pace::new(1_000_000, 2));
     let send = |number, address| {
         let pace = Some(Arc::clone(&pace));

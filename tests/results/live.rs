@@ -171,25 +171,21 @@ fn packets_have_their_latency_in_the_state() {
 
 // ---- --interval, on a terminal ----
 
-/// Runs `serve` for one stream on a terminal of 40 columns; gives what the terminal got, or nothing
-/// where there is no way to have one.
-fn on_a_terminal(term: &str) -> Option<String> {
+/// Runs `serve` for one stream on a terminal of 40 columns; gives what the terminal got.
+fn on_a_terminal(term: &str) -> String {
     let serve = format!(
         "stty cols 40 rows 20; exec {RINGEST} serve --host 127.0.0.1 --records-port 0 \
          --no-messages --admin-port 0 --format ndjson --interval 100ms --exit-after 1 --debug"
     );
-    let script = Command::new("script")
+    let mut script = Command::new("script")
         .args(["--quiet", "--return", "--command", &serve, "/dev/null"])
         .env("TERM", term)
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .spawn();
-    let Ok(mut script) = script else {
-        println!("skipped: `script` is not installed (util-linux)");
-        return None;
-    };
+        .spawn()
+        .expect("`script` makes the terminal (Debian packages bsdutils, util-linux)");
     let shown = Arc::new(Mutex::new(Vec::new()));
     let mut output = script.stdout.take().unwrap();
     let reader = thread::spawn({
@@ -218,13 +214,13 @@ fn on_a_terminal(term: &str) -> Option<String> {
     let status = script.wait().unwrap();
     reader.join().unwrap();
     assert_eq!(status.code(), Some(0), "{}", text());
-    Some(text())
+    text()
 }
 
 #[test]
 fn on_a_terminal_one_line_changes_and_nothing_runs_into_it() {
     const CLEAR: &str = "\r\x1b[K";
-    let Some(shown) = on_a_terminal("xterm") else { return };
+    let shown = on_a_terminal("xterm");
     // What stays on the terminal: of each line, what follows the last time it was cleared.
     let kept: Vec<&str> =
         shown.split("\r\n").map(|line| line.rsplit(CLEAR).next().unwrap()).collect();
@@ -250,7 +246,7 @@ fn on_a_terminal_one_line_changes_and_nothing_runs_into_it() {
 
 #[test]
 fn a_terminal_that_cannot_change_lines_gets_plain_ones() {
-    let Some(shown) = on_a_terminal("dumb") else { return };
+    let shown = on_a_terminal("dumb");
     assert!(!shown.contains('\x1b'), "{shown:?}");
     assert!(progress_lines(&shown).iter().all(|line| line.contains("; so far ")), "{shown}");
 }

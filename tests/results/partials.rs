@@ -1,6 +1,7 @@
 //! Partials that engines leave, merged by `ringest merge`, are what one engine would have made of
 //! all records; and what is missing is said.
 
+use crate::common::beside::let_run;
 use crate::common::oracle::{Record, assert_result, packet, packets, records};
 use crate::common::{Engine, ringest, run, stderr_of, until};
 use rustix::process::Signal;
@@ -248,7 +249,8 @@ fn a_quiet_stream_keeps_no_batch_open() {
     for (said, part) in [(1, &all[..50]), (2, &all[50..])] {
         stream.write_all(&packets(part, 10)).unwrap();
         until("the batch", || groups_files(directory).len() >= said);
-        thread::sleep(Duration::from_millis(450));
+        // An engine that closes empty batches has the time to show it.
+        let_run(&engine, Duration::from_millis(450));
         assert_eq!(groups_files(directory).len(), said, "nothing came meanwhile");
     }
     engine.signal(Signal::KILL);

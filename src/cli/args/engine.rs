@@ -5,10 +5,10 @@ use super::cpu_list::{self, CpuList};
 use super::heading;
 use super::schema::SchemaOptions;
 use super::size::size;
+use super::times::{PeerTimeOptions, StreamTimeOptions};
 use crate::config::{AggregateMode, Config, DataMode, TlsOptions};
 use clap::ValueEnum;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Everything that an engine is started with.
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,9 @@ pub(crate) struct EngineOptions {
     /// What it may use
     #[command(flatten)]
     pub resources: ResourceOptions,
+    /// How long it waits for peers, and at its end
+    #[command(flatten)]
+    pub times: PeerTimeOptions,
 }
 
 /// Where an engine listens.
@@ -201,9 +204,9 @@ pub(crate) struct ResourceOptions {
     /// How much one connection and all of them may take
     #[command(flatten)]
     pub limits: LimitOptions,
-    /// How long it waits
+    /// How long it waits for record streams
     #[command(flatten)]
-    pub timeouts: TimeoutOptions,
+    pub timeouts: StreamTimeOptions,
     /// How it uses the machine
     #[command(flatten)]
     pub host: HostOptions,
@@ -261,45 +264,6 @@ pub(crate) struct LimitOptions {
     pub strings_bytes_limit: usize,
 }
 
-/// How long an engine waits.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = heading::TIMEOUTS)]
-pub(crate) struct TimeoutOptions {
-    /// Longest silence between packets or frames before the connection is closed [100ms to 7days]
-    #[arg(
-        long,
-        env = "RINGEST_IDLE_TIMEOUT",
-        value_name = "TIME",
-        default_value = "60s",
-        value_parser = humantime::parse_duration,
-        hide_short_help = true
-    )]
-    pub idle_timeout: Duration,
-    /// Longest time from a packet's first byte to its last [100ms to 7days]
-    #[arg(
-        long,
-        env = "RINGEST_PACKET_TIMEOUT",
-        value_name = "TIME",
-        default_value = "10s",
-        value_parser = humantime::parse_duration,
-        hide_short_help = true
-    )]
-    pub packet_timeout: Duration,
-    /// Longest time that small segments in quick succession wait to be read together; 0 reads each
-    /// as it arrives [0 to 1s]
-    ///
-    /// This applies to record streams only.
-    #[arg(
-        long,
-        env = "RINGEST_COALESCE_DELAY",
-        value_name = "TIME",
-        default_value = "1ms",
-        value_parser = humantime::parse_duration,
-        hide_short_help = true
-    )]
-    pub coalesce_delay: Duration,
-}
-
 /// How an engine uses the machine.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = heading::HOST)]
@@ -344,7 +308,7 @@ pub(crate) struct HostOptions {
         hide_short_help = true
     )]
     pub aggregate: AggregateOption,
-    /// Rows, of records or of partial groups, that Polars takes at a time [1 to 16777216]
+    /// Rows that Polars takes at a time, with `--aggregate columns` [1 to 16777216]
     #[arg(
         long,
         env = "RINGEST_BATCH_ROWS",
@@ -381,7 +345,7 @@ impl EngineOptions {
                 key: security.key.clone(),
                 client_ca: security.client_ca.clone(),
             },
-            ..self.resources.config()
+            ..self.times.apply(self.resources.config())
         }
     }
 }
@@ -396,9 +360,6 @@ impl ResourceOptions {
             packet_bytes_limit: limits.packet_bytes_limit,
             groups_limit: limits.groups_limit,
             strings_bytes_limit: limits.strings_bytes_limit,
-            idle_timeout: timeouts.idle_timeout,
-            packet_timeout: timeouts.packet_timeout,
-            coalesce_delay: timeouts.coalesce_delay,
             cores: host.cores.0.clone(),
             buffer_bytes: host.buffer_bytes,
             registered_buffers: host.registered_buffers,
@@ -407,7 +368,7 @@ impl ResourceOptions {
                 AggregateOption::TwoPhase => AggregateMode::TwoPhase,
             },
             batch_rows: host.batch_rows,
-            ..Config::default()
+            ..timeouts.apply(Config::default())
         }
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod schema;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod size;
+pub(crate) mod times;
 pub(crate) mod token;
 
 use clap::{Parser, Subcommand};
@@ -145,7 +146,7 @@ mod tests {
 
     #[test]
     fn short_help_is_short_and_says_where_the_rest_is() {
-        for (name, options) in [("serve", 10), ("send", 9), ("load", 9)] {
+        for (name, options) in [("serve", 10), ("send", 8), ("load", 9)] {
             let mut command = Args::command();
             command.build();
             let command = command.find_subcommand(name).expect("a command");

@@ -2,7 +2,7 @@
 
 use super::heading;
 use super::size::size;
-use crate::config::{Config, FileFormat};
+use crate::config::{Config, FileFormat, OutputColumn};
 use clap::ValueEnum;
 use std::path::PathBuf;
 
@@ -24,6 +24,20 @@ pub(crate) struct OutputOptions {
         hide_short_help = true
     )]
     pub output_format: FileFormatOption,
+    /// Columns about the stream to add to each result file, before the others
+    ///
+    /// They appear in the order given. Parquet and Arrow files have these facts in their metadata
+    /// anyway.
+    #[arg(
+        long,
+        env = "RINGEST_OUTPUT_COLUMNS",
+        value_name = "LIST",
+        value_enum,
+        value_delimiter = ',',
+        requires = "output",
+        hide_short_help = true
+    )]
+    pub output_columns: Vec<OutputColumnOption>,
     /// Name of this engine in file names: 1 to 64 letters, digits, `.`, `_` or `-`
     ///
     /// Without it, the host name is used.
@@ -76,12 +90,34 @@ impl From<FileFormatOption> for FileFormat {
     }
 }
 
+/// A column about the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputColumnOption {
+    /// Number of the connection, u64
+    Connection,
+    /// Address of the sender, text
+    Peer,
+    /// `complete`, `incomplete` or `rejected`, text
+    Status,
+}
+
+impl From<OutputColumnOption> for OutputColumn {
+    fn from(column: OutputColumnOption) -> Self {
+        match column {
+            OutputColumnOption::Connection => OutputColumn::Connection,
+            OutputColumnOption::Peer => OutputColumn::Peer,
+            OutputColumnOption::Status => OutputColumn::Status,
+        }
+    }
+}
+
 impl OutputOptions {
     /// A configuration with these options.
     pub(crate) fn apply(&self, config: Config) -> Config {
         Config {
             output: self.output.clone(),
             output_format: self.output_format.into(),
+            output_columns: self.output_columns.iter().map(|&column| column.into()).collect(),
             node: self.node.clone(),
             capture: self.capture.clone(),
             capture_bytes_limit: self.capture_bytes_limit,

@@ -1,5 +1,5 @@
-//! `ringest demo`: an engine, its senders and a comparison of results in one process, over real TCP.
-//! It does nothing that `serve` and `send` cannot do.
+//! `ringest demo`: an engine, its senders and a comparison of results in one process, over real
+//! TCP. It does nothing that `serve` and `send` cannot do.
 
 use super::serve::{start, to_stdout};
 use crate::cli::args::demo::DemoOptions;

@@ -1,10 +1,10 @@
-//! `ringest gen-cert`: writes certificates for trying out TLS, and overwrites no file. `runtime::tls`
-//! makes the certificates.
+//! `ringest gen-cert`: writes certificates for trying out TLS, and overwrites no file. `certs`
+//! generates them.
 
+use super::certs::{CertError, CertSpec, Generated, Pair, generate};
 use crate::cli::args::gen_cert::GenCertOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::cli::terminal::status_line::say;
-use crate::runtime::tls::certs::{CertError, CertSpec, Generated, Pair, generate};
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -21,8 +21,8 @@ enum GenCertError {
     #[error(transparent)]
     Certificates(#[from] CertError),
     #[error(
-        "{} already exists; nothing was written. Choose another --dir, or remove the old certificates \
-         and keys",
+        "{} already exists; nothing was written. Choose another --dir, or remove the old \
+         certificates and keys",
         .0.display()
     )]
     Exists(PathBuf),

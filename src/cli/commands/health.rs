@@ -29,8 +29,8 @@ enum Unhealthy {
     )]
     Resolve { host: String, source: io::Error },
     #[error(
-        "no admin listener answers at {address}: {source}; check that `ringest serve` runs here, and \
-         with which --admin-host and --admin-port"
+        "no admin listener answers at {address}: {source}; check that `ringest serve` runs here, \
+         and with which --admin-host and --admin-port"
     )]
     Unreachable { address: SocketAddr, source: io::Error },
     #[error(

@@ -1,5 +1,5 @@
-//! `ringest merge`: finds partials in directories, has `engine::aggregate` merge them, and prints the
-//! result. Changes no file in those directories.
+//! `ringest merge`: finds partials in directories, has `engine::aggregate` merge them, and prints
+//! the result. Changes no file in those directories.
 
 use crate::cli::args::merge::MergeOptions;
 use crate::cli::args::output::FileFormatOption;
@@ -219,7 +219,8 @@ fn say_what_is_missing(merged: &Merged) -> u8 {
     }
     if !facts.faults.is_empty() {
         say(
-            "the result lacks records that were received; look for the missing files on the engines' hosts",
+            "the result lacks records that were received; look for the missing files on the engines' \
+             hosts",
         );
         return EXIT_FAILED;
     }

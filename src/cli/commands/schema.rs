@@ -6,10 +6,10 @@ use crate::cli::output::columns::{Align, write_columns};
 use crate::cli::terminal::status_line::say;
 use crate::config::limits::TEXT_OVERHEAD_BYTES;
 use crate::engine::groups::plan::Plan;
-use crate::wire::schema::partial::Part;
+use crate::wire::schema::columns::NamedType;
 use crate::wire::schema::toml::DEFAULT_TOML;
 use crate::wire::schema::words::{ENDIANS, word_of};
-use crate::wire::schema::{Aggregate, End, Field, Framing, Function, Kind, Length, Schema};
+use crate::wire::schema::{Aggregate, End, Field, Framing, Kind, Length, Schema};
 use bytesize::ByteSize;
 use std::fmt;
 use std::io::{self, Write};
@@ -69,9 +69,9 @@ impl fmt::Display for Description<'_> {
         writeln!(out, "packet: {}", packet(schema))?;
         writeln!(out, "end of stream: {}", end(schema))?;
         writeln!(out)?;
-        write_columns(out, two_columns("result"), &result_rows(schema))?;
+        write_columns(out, two_columns("result"), &column_rows(schema.columns()))?;
         writeln!(out)?;
-        write_columns(out, two_columns("partials"), &partial_rows(schema))?;
+        write_columns(out, two_columns("partials"), &column_rows(schema.partial_columns()))?;
         writeln!(out)?;
         let memory = group_memory(schema);
         let million = |bytes: usize| ByteSize(bytes as u64 * 1_000_000).display().si();
@@ -82,8 +82,8 @@ impl fmt::Display for Description<'_> {
             million(memory.worst),
             if schema.keys().any(|key| key.kind.is_text()) {
                 format!(
-                    " (with texts of {TYPICAL_TEXT_BYTES} bytes; at worst every group has new texts \
-                     that fill their fields)"
+                    " (with texts of {TYPICAL_TEXT_BYTES} bytes; at worst every group has new \
+                     texts that fill their fields)"
                 )
             } else {
                 String::new()
@@ -164,53 +164,9 @@ fn end(schema: &Schema) -> String {
     }
 }
 
-fn result_rows(schema: &Schema) -> Vec<[String; 2]> {
-    let keys = schema.keys().map(|key| [key.name.clone(), key.kind.name().to_owned()]);
-    let others = schema.aggregates().iter().map(|&aggregate| {
-        let kind = match aggregate {
-            Aggregate::Count => "u64",
-            Aggregate::Of { field, function } => {
-                type_of_column(function, schema.fields()[field].kind)
-            }
-        };
-        [schema.column_name(aggregate), kind.to_owned()]
-    });
-    keys.chain(others).collect()
-}
-
-/// The type of a column in the result.
-fn type_of_column(function: Function, kind: Kind) -> &'static str {
-    match function {
-        Function::Sum => type_of_sum(kind),
-        Function::Mean | Function::Var | Function::Std => "f64",
-        Function::Min | Function::Max | Function::First | Function::Last => kind.name(),
-    }
-}
-
-fn type_of_sum(kind: Kind) -> &'static str {
-    match kind {
-        _ if kind.is_float() => "f64",
-        _ if kind.is_signed() => "i64",
-        _ => "u64",
-    }
-}
-
-fn partial_rows(schema: &Schema) -> Vec<[String; 2]> {
-    let own = [("node", "string"), ("connection", "string"), ("batch", "u32"), ("time_us", "i64")];
-    let own = own.map(|(name, kind)| [name, kind].map(str::to_owned));
-    let keys = schema.keys().map(|key| [key.name.clone(), key.kind.name().to_owned()]);
-    let parts = schema.parts().into_iter().map(|(field, part)| {
-        let kind = schema.fields()[field].kind;
-        let kind = match part {
-            Part::Sum => type_of_sum(kind),
-            Part::SumLow => "u64",
-            Part::Min | Part::Max | Part::First | Part::Last => kind.name(),
-            Part::Mean | Part::M2 => "f64",
-        };
-        [schema.part_name(field, part), kind.to_owned()]
-    });
-    let count = [["count", "u64"].map(str::to_owned)];
-    own.into_iter().chain(keys).chain(count).chain(parts).collect()
+/// Names and types of columns.
+fn column_rows(columns: Vec<NamedType>) -> Vec<[String; 2]> {
+    columns.into_iter().map(|(name, of)| [name, of.name().to_owned()]).collect()
 }
 
 /// Bytes of memory that one group takes.
@@ -225,8 +181,8 @@ struct GroupMemory {
 /// A typical length of a text.
 const TYPICAL_TEXT_BYTES: usize = 16;
 
-/// The memory of a group, as `Config::memory` counts it. The typical value assumes a table as full as
-/// tables usually are.
+/// The memory of a group, as `Config::memory` counts it. The typical value assumes a table as full
+/// as tables usually are.
 fn group_memory(schema: &Schema) -> GroupMemory {
     let sizes = Plan::new(Arc::new(schema.clone())).sizes();
     let texts = schema.keys().map(|key| key.kind).filter(|kind| kind.is_text());
@@ -286,8 +242,8 @@ ok_sum      u64
 count       u64
 
 partials        type
-node            string
-connection      string
+node            text
+connection      text
 batch           u32
 time_us         i64
 station         u16

@@ -1,5 +1,5 @@
-//! `ringest send`: sends generated record streams to an engine and, on request, compares its results
-//! with what was sent.
+//! `ringest send`: sends generated record streams to an engine and, on request, compares its
+//! results with what was sent.
 
 use crate::cli::args::send::SendOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};

@@ -10,7 +10,7 @@ use crate::cli::output::render::{StreamFiles, write_report};
 use crate::cli::terminal::live::{Listeners, Live};
 use crate::cli::terminal::status_line;
 use crate::cli::terminal::status_line::say;
-use crate::config::{Config, DRAIN_TIMEOUT};
+use crate::config::Config;
 use crate::engine::aggregate;
 use crate::engine::groups::plan::Plan;
 use crate::engine::observe::counters::{Counters, Protocol};
@@ -43,7 +43,7 @@ pub(crate) fn run(options: &ServeOptions) -> u8 {
         }
     };
     // Opened first, so that a wrong path is reported before the engine starts.
-    let directories = match Directories::open(&config) {
+    let directories = match Directories::open(&config, &schema) {
         Ok(directories) => directories,
         Err(error) => {
             say(error);
@@ -59,14 +59,15 @@ pub(crate) fn run(options: &ServeOptions) -> u8 {
     let stopper = engine.stopper();
     let signalled = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&signalled);
+    let drain = config.drain_timeout;
     let stop = move |signal| {
         seen.store(true, Ordering::Relaxed);
         tracing::info!(
-            "{signal}: no new connections; running streams have {} s to finish. A second signal \
+            "{signal}: no new connections; running streams have {} to finish. A second signal \
              exits at once",
-            DRAIN_TIMEOUT.as_secs()
+            humantime::format_duration(drain)
         );
-        stopper.stop(DRAIN_TIMEOUT);
+        stopper.stop(drain);
     };
     let reloader = engine.reloader();
     let watching = signals::watch(stop, move || reloader.reload(), status_line::remove);
@@ -89,7 +90,8 @@ pub(crate) fn run(options: &ServeOptions) -> u8 {
         live.stop();
     }
     sum_up(&counters);
-    // Stopping the engine by a signal may cut connections, so incomplete ones are not a failure then.
+    // Stopping the engine by a signal may cut connections, so incomplete ones are not a failure
+    // then.
     let must_be_complete = options.exit_after.is_some() && !signalled.load(Ordering::Relaxed);
     let missing_partials = missing_partials.and_then(|missing| partial_files::summary(&missing));
     let missing = missing().into_iter().chain(missing_partials).collect();
@@ -103,11 +105,11 @@ struct Directories {
 }
 
 impl Directories {
-    fn open(config: &Config) -> Result<Self, String> {
+    fn open(config: &Config, schema: &Schema) -> Result<Self, String> {
         config.check().map_err(|error| error.to_string())?;
         let open = |path| LatencyFiles::open(path, &node_name(config), SystemTime::now());
         let latency = config.hgrm.as_deref().map(open).transpose()?;
-        Ok(Directories { output: OutputFiles::open(config)?, latency })
+        Ok(Directories { output: OutputFiles::open(config, schema)?, latency })
     }
 
     /// Describes, after the run, the files that could not be written.

@@ -187,6 +187,7 @@ fn write_new(path: &Path, text: &str, old: Option<&Metadata>) -> io::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::host::auth_file::load;
 
     fn ask(user: &str, file: &Path) -> Result<(), TokenError> {
         let token = new_token().unwrap();
@@ -204,7 +205,7 @@ mod tests {
         for user in ["ann", "bob", "Zoë"] {
             ask(user, &file).unwrap();
         }
-        let table = AuthTable::load(&file).unwrap();
+        let table = load(&file).unwrap();
         assert!(["ann", "bob", "Zoë"].iter().all(|user| table.contains(user)));
         assert_eq!(mode(&file), 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no other file is left");
@@ -222,7 +223,7 @@ mod tests {
         assert!(text.starts_with(&format!("{begin}\nbob:sha256:")), "{text}");
         assert!(text.ends_with('\n'));
         assert_eq!(mode(&file), 0o640);
-        assert!(AuthTable::load(&file).unwrap().verify("ann", b"abc"));
+        assert!(load(&file).unwrap().verify("ann", b"abc"));
     }
 
     #[test]
@@ -255,7 +256,7 @@ mod tests {
         std::os::unix::fs::symlink("users", &link).unwrap();
         ask("ann", &link).unwrap();
         assert!(link.symlink_metadata().unwrap().is_symlink());
-        assert!(AuthTable::load(&file).unwrap().contains("ann"));
+        assert!(load(&file).unwrap().contains("ann"));
     }
 
     #[test]
@@ -278,7 +279,7 @@ mod tests {
                 scope.spawn(move || ask(&user.to_string(), file).unwrap());
             }
         });
-        assert_eq!(AuthTable::load(&file).unwrap().len(), 16);
+        assert_eq!(load(&file).unwrap().len(), 16);
     }
 
     #[test]

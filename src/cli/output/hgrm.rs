@@ -6,8 +6,8 @@
 use hdrhistogram::Histogram;
 use std::io::{self, Write};
 
-/// Writes the percentiles of a histogram of nanoseconds, in microseconds: value, percentile, how many
-/// values are at most that, and one in how many is larger.
+/// Writes the percentiles of a histogram of nanoseconds, in microseconds: value, percentile, how
+/// many values are at most that, and one in how many is larger.
 ///
 /// # Errors
 /// Those of the writer.

@@ -1,5 +1,5 @@
-//! `serve --hgrm`: a file of packet latencies for each record stream. A file that cannot be written is
-//! counted and reported; it delays nothing.
+//! `serve --hgrm`: a file of packet latencies for each record stream. A file that cannot be written
+//! is counted and reported; it delays nothing.
 
 use super::hgrm::write_percentiles;
 use crate::runtime::results::report::Report;

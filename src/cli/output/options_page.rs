@@ -115,14 +115,14 @@ fn write_row(page: &mut String, arg: &Arg) {
 fn name(arg: &Arg) -> String {
     let values: Vec<&str> =
         arg.get_value_names().unwrap_or_default().iter().map(|name| name.as_str()).collect();
-    let value = values.join(" ");
+    let value = if values.is_empty() { arg.get_id().as_str() } else { &values.join(" ") };
     match arg.get_long() {
         Some(long) if arg.get_action().takes_values() => format!("--{long} {value}"),
         Some(long) => format!("--{long}"),
         None if matches!(arg.get_num_args(), Some(range) if range.max_values() > 1) => {
             format!("{value}...")
         }
-        None => value,
+        None => value.to_owned(),
     }
 }
 

@@ -25,9 +25,10 @@ fn report() -> Report {
         stream.resize(record + 267, b' ');
     }
     let plan = Plan::new(Schema::built_in());
-    let mut intake = RecordIntake::new(&plan, &Config::default(), stream.len() + 271);
+    let mut intake =
+        RecordIntake::new(&plan, &Config::default(), stream.len() + 271, Instant::now());
     let mut set = ColumnSet::with_rows(&plan, 10);
-    intake.handle_read(stream.len());
+    intake.handle_read(stream.len(), Instant::now());
     intake.poll_rows(&stream, &mut set).unwrap();
     let mut aggregate = GroupAggregate::new(&plan);
     aggregate.add(&mut set).unwrap();

@@ -43,8 +43,8 @@ impl Live {
         Ok(Live { stop, thread })
     }
 
-    /// Stops it, once everything has been counted. A last line covers the time since the line before,
-    /// so that a log of these lines is complete.
+    /// Stops it, once everything has been counted. A last line covers the time since the line
+    /// before, so that a log of these lines is complete.
     pub(crate) fn stop(self) {
         drop(self.stop);
         if self.thread.join().is_err() {

@@ -4,8 +4,8 @@ use super::status_line::{Lines, say};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging. RUST_LOG sets the level if it is set, otherwise `debug` does. Colours appear only
-/// on a terminal and without NO_COLOR.
+/// Starts logging. RUST_LOG sets the level if it is set, otherwise `debug` does. Colours appear
+/// only on a terminal and without NO_COLOR.
 pub(crate) fn start(debug: bool) {
     let default = if debug { "ringest=debug" } else { "ringest=info" };
     let filter = match std::env::var("RUST_LOG") {

@@ -1,5 +1,5 @@
-//! stderr with a status line at its end that changes in place, on a terminal. The caller supplies its
-//! text.
+//! stderr with a status line at its end that changes in place, on a terminal. The caller supplies
+//! its text.
 //!
 //! All other output to stderr goes through here as well, so that it appears above the line and not
 //! in it.

@@ -23,8 +23,8 @@ impl Stderr {
         Stderr { watch: None, stuck: false, lines_lost: 0 }
     }
 
-    /// From now on, writes wait for [`STDERR_PATIENCE`] at most. This changes nothing for a file, which
-    /// never blocks, or for a closed stderr.
+    /// From now on, writes wait for [`STDERR_PATIENCE`] at most. This changes nothing for a file,
+    /// which never blocks, or for a closed stderr.
     pub(crate) fn limit_waits(&mut self) {
         let watch = || -> io::Result<(Poll, Events)> {
             let poll = Poll::new()?;
@@ -35,8 +35,8 @@ impl Stderr {
         self.watch = watch().ok();
     }
 
-    /// Writes bytes, at most a page of a pipe. If stderr does not accept them in time they are dropped
-    /// and counted, and the next write reports how many were.
+    /// Writes bytes, at most a page of a pipe. If stderr does not accept them in time they are
+    /// dropped and counted, and the next write reports how many were.
     ///
     /// # Errors
     /// Those of the write.
@@ -60,8 +60,8 @@ impl Stderr {
     }
 }
 
-/// Whether a write would not block, now or within `patience`. If that cannot be determined, the write
-/// itself will report what is wrong.
+/// Whether a write would not block, now or within `patience`. If that cannot be determined, the
+/// write itself will report what is wrong.
 fn is_writable(poll: &mut Poll, events: &mut Events, patience: Duration) -> bool {
     let fd = io::stderr().as_raw_fd();
     // Register again, since readiness is reported only once.

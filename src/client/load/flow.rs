@@ -1,7 +1,7 @@
-//! Broadcasts on their way: how many deliveries are owed and how many have come. Sends nothing.
+//! Flow control of broadcasts: counts the deliveries that are expected and those that have arrived.
 //!
-//! A BROADCAST has no answer, so only its deliveries tell when the next one may follow. Senders and
-//! receivers may be on different threads, and receivers may be lost, with what they are owed.
+//! A BROADCAST has no answer, so only its deliveries tell when the next one may be sent. Senders
+//! and receivers may be on different threads, and a lost receiver never gets its deliveries.
 
 use mio::Waker;
 use std::sync::{Mutex, OnceLock};
@@ -10,13 +10,13 @@ use std::sync::{Mutex, OnceLock};
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     state: Mutex<FlowState>,
-    /// Of the thread that sends, for the others.
+    /// Wakes the sending thread.
     waker: OnceLock<Waker>,
 }
 
 #[derive(Debug, Default)]
 struct FlowState {
-    /// Connections that receive.
+    /// Number of receiving connections.
     receivers: u64,
     /// BROADCASTs sent and not refused.
     sent: u64,
@@ -29,62 +29,62 @@ impl Flow {
         self.state.lock().expect("no panic")
     }
 
-    /// Whom to wake when deliveries have come.
+    /// Sets the waker of the sending thread, to be used when deliveries arrive.
     pub(crate) fn wakes(&self, waker: Waker) {
-        // A second one cannot be: there is one thread that sends.
+        // Set only once: there is one sending thread.
         let _ = self.waker.set(waker);
     }
 
-    /// Wakes the thread that sends.
+    /// Wakes the sending thread.
     pub(crate) fn wake(&self) {
         if let Some(waker) = self.waker.get() {
-            // It also looks by itself, a little later.
+            // A failure is harmless: the thread also wakes up by itself a little later.
             let _ = waker.wake();
         }
     }
 
-    /// A connection receives from now on.
+    /// Registers a connection as a receiver.
     pub(crate) fn join(&self) {
         self.state().receivers += 1;
     }
 
-    /// A connection receives no more: what it is owed never comes. It sent `own` BROADCASTs that
-    /// were not refused, and `deliveries` have come to it.
+    /// Removes a lost connection, whose outstanding deliveries will never arrive. It had sent `own`
+    /// BROADCASTs that were not refused, and received `deliveries`.
     pub(crate) fn leave(&self, own: u64, deliveries: u64) {
         let mut state = self.state();
         state.receivers -= 1;
         state.settled += state.sent.saturating_sub(own + deliveries);
     }
 
-    /// How many more BROADCASTs may be sent with `in_flight` at most on their way.
+    /// How many more BROADCASTs may be sent so that at most `in_flight` are on their way.
     pub(crate) fn room(&self, in_flight: u64) -> u64 {
         let state = self.state();
         let each = state.receivers.saturating_sub(1);
         let waiting = state.owed.saturating_sub(state.settled);
-        // With nobody to receive there is no end to it.
+        // Without receivers, sending would never stop.
         if each == 0 { 0 } else { in_flight.saturating_sub(waiting.div_ceil(each)) }
     }
 
-    /// A connection that receives has sent `messages`.
+    /// Counts `messages` BROADCASTs sent by one of the receivers.
     pub(crate) fn send(&self, messages: u64) {
         let mut state = self.state();
         state.sent += messages;
         state.owed += messages * state.receivers.saturating_sub(1);
     }
 
-    /// So many deliveries have come.
+    /// Counts deliveries that have arrived.
     pub(crate) fn deliver(&self, deliveries: u64) {
         self.state().settled += deliveries;
     }
 
-    /// The server has not passed a message on.
+    /// Counts a BROADCAST that the server refused to pass on.
     pub(crate) fn refuse(&self) {
         let mut state = self.state();
         state.sent = state.sent.saturating_sub(1);
         state.settled += state.receivers.saturating_sub(1);
     }
 
-    /// Deliveries that have not come.
+    /// Number of deliveries still expected.
     pub(crate) fn waiting(&self) -> u64 {
         let state = self.state();
         state.owed.saturating_sub(state.settled)
@@ -99,7 +99,7 @@ mod tests {
     fn room_is_what_all_receivers_have_got() {
         let flow = Flow::default();
         flow.join();
-        assert_eq!(flow.room(4), 0, "nobody would receive");
+        assert_eq!(flow.room(4), 0, "there is no receiver");
         flow.join();
         flow.join();
         assert_eq!(flow.room(4), 4);
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(flow.room(4), 2);
         flow.refuse();
         assert_eq!((flow.room(4), flow.waiting()), (3, 2));
-        // One has got both messages, the other is lost with one of them missing.
+        // One receiver has both messages; the other is lost with one of them missing.
         flow.deliver(1);
         flow.leave(0, 1);
         assert_eq!((flow.room(4), flow.waiting()), (4, 0));

@@ -1,14 +1,14 @@
-//! Load on a message server: many connections on few threads, closed loop or open loop, and what
-//! became of each message. Prints nothing, reads no argument, starts no server.
+//! Puts load on a message server from many connections on few threads, and measures throughput and
+//! latency. Parses no arguments and prints nothing.
 //!
-//! * Closed loop: each connection keeps so many messages in flight. It finds out how much a server
-//!   can do. A latency runs from the send to the answer; a server that stalls is sent less.
-//! * Open loop: messages are sent by a schedule that does not wait for answers. It finds out how
-//!   long users wait at a given rate. A latency runs from the moment at which the message was due,
-//!   so a stall counts for every message that it delays, sent or not.
+//! * Closed loop: each connection keeps a fixed number of messages in flight. This measures a
+//!   server's capacity. Latency is measured from the send; a stalled server is sent less.
+//! * Open loop: messages are sent on a schedule that does not wait for answers. This measures how
+//!   long users wait at a given rate. Latency is measured from when a message was due, so a stall
+//!   counts against every message it delays, sent or not.
 //!
-//! Parts: [`tally`] counts, [`schedule`] says when messages are due, `timer` waits for that,
-//! `traffic` makes and checks messages, `flow` counts broadcasts on their way, `peer` is one
+//! Parts: [`tally`] counts, [`schedule`] says when messages are due, `timer` waits until then,
+//! `traffic` makes and checks messages, `flow` tracks outstanding broadcasts, `peer` is one
 //! connection, `worker` one thread.
 
 mod flow;

@@ -1,5 +1,5 @@
-//! One connection of a load: its states from connecting to lost, its reads and writes. Waits for
-//! nothing and knows no other connection; what a thread's connections share is lent to it.
+//! One connection of a load run: its states, reads and writes. Never blocks, and borrows the state
+//! that the connections of a thread share.
 
 use super::schedule::Schedule;
 use super::settings::{LoadError, Traffic};
@@ -18,9 +18,9 @@ use std::io::{self, ErrorKind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How long a connection may take to be made, with TLS and authentication.
+/// How long making a connection may take, including TLS and authentication.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of messages that may wait to be written where nothing else limits them.
+/// Bytes of messages that may wait to be written, where there is no other limit.
 const OUTBOX_BYTES_MAX: usize = 256 << 10;
 
 /// When messages may be sent.
@@ -28,43 +28,43 @@ const OUTBOX_BYTES_MAX: usize = 256 << 10;
 pub(crate) enum LoadPace {
     /// Not now.
     Rest,
-    /// As soon as fewer than so many are in flight.
+    /// Whenever fewer than `pipeline` are in flight.
     Closed {
-        /// How many.
+        /// Messages to keep in flight.
         pipeline: usize,
     },
-    /// When they are due, and no more than so many in flight.
+    /// When they are due, with a limit on those in flight.
     Open {
-        /// When they are due.
+        /// When messages are due.
         schedule: Schedule,
-        /// How many.
+        /// Maximum number in flight.
         messages: usize,
     },
 }
 
-/// What the connections of a thread share.
+/// The state that the connections of a thread share.
 pub(crate) struct Core<'a> {
     pub shared: &'a Shared<'a>,
     pub tally: LoadTally,
     pub window: MeasuredTime,
     pub messages: MessageSource,
     pub pace: LoadPace,
-    /// When the thread last looked at the clock, in nanoseconds.
+    /// The thread's last reading of the clock, in nanoseconds.
     pub now: u64,
-    /// Messages that wait for their answer, of all connections.
+    /// Messages awaiting their answer, over all connections of the thread.
     pub in_flight: u64,
-    /// Messages that are due and wait to be sent, of all connections.
+    /// Messages that are due but not sent, over all connections of the thread.
     pub backlog: u64,
-    /// Answers and deliveries that others have not been told of.
+    /// Answers and deliveries not yet reported to the other threads.
     pub answers_untold: u64,
-    /// Deliveries among them.
+    /// The deliveries among them.
     pub deliveries_untold: u64,
-    /// One read's bytes.
+    /// Buffer for a single read.
     pub buffer: Box<[u8]>,
 }
 
 impl Core<'_> {
-    /// Looks at the clock.
+    /// Reads the clock.
     #[inline]
     pub(crate) fn tick(&mut self) -> u64 {
         self.now = self.shared.now();
@@ -72,18 +72,18 @@ impl Core<'_> {
     }
 }
 
-/// Why a connection is lost.
+/// Why a connection was lost.
 #[derive(Debug, thiserror::Error)]
 enum Loss {
     #[error("closed by the server")]
     Closed,
-    #[error("not made within {CONNECT_TIMEOUT:?}")]
+    #[error("not established within {CONNECT_TIMEOUT:?}")]
     Late,
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
     Session(#[from] SessionError),
-    #[error("the first message was refused, or answered with other content")]
+    #[error("the first message was refused or answered with the wrong content")]
     Greeting,
     #[error("ended by the server: {0}")]
     Server(String),
@@ -94,8 +94,8 @@ enum PeerState {
     Connecting,
     Handshake,
     Authenticating,
-    /// The first PONG is awaited: it says that the server knows the connection, and may send it
-    /// what others broadcast.
+    /// Waiting for the first PONG, which shows that the server has registered the connection for
+    /// broadcasts.
     Greeting,
     Open,
     Lost,
@@ -103,7 +103,7 @@ enum PeerState {
 
 /// One connection.
 pub(crate) struct LoadPeer {
-    /// Its place among all connections of the run.
+    /// Its index among all connections of the run.
     number: usize,
     transport: Option<ClientTransport>,
     session: ClientSession,
@@ -114,14 +114,14 @@ pub(crate) struct LoadPeer {
     due: u64,
     /// Messages sent.
     sent: u64,
-    /// BROADCASTs that the server refused.
+    /// BROADCASTs refused by the server.
     refused: u64,
-    /// BROADCASTs that have come.
+    /// BROADCASTs received.
     deliveries: u64,
 }
 
 impl LoadPeer {
-    /// Begins to connect. What goes wrong is counted; the peer is lost then.
+    /// Starts connecting. A failure is counted and leaves the peer lost.
     pub(crate) fn connect(
         number: usize,
         token: Token,
@@ -155,12 +155,12 @@ impl LoadPeer {
         Ok(transport)
     }
 
-    /// Its place among all connections of the run.
+    /// Its index among all connections of the run.
     pub(crate) fn number(&self) -> usize {
         self.number
     }
 
-    /// Whether it is neither ready for messages nor lost.
+    /// Whether it is still being established: neither ready for messages nor lost.
     pub(crate) fn is_pending(&self) -> bool {
         !matches!(self.state, PeerState::Open | PeerState::Lost)
     }
@@ -170,14 +170,14 @@ impl LoadPeer {
         self.state == PeerState::Open
     }
 
-    /// Gives up where connecting has taken too long.
+    /// Gives up if connecting has taken too long.
     pub(crate) fn check_age(&mut self, core: &mut Core<'_>) {
         if self.is_pending() && core.now.saturating_sub(self.begun) > nanoseconds(CONNECT_TIMEOUT) {
             self.lose(&Loss::Late, core);
         }
     }
 
-    /// Its socket is ready: reads, answers, goes on with whatever it is at.
+    /// Handles a ready socket: establishes the connection, reads, sends and writes.
     #[inline]
     pub(crate) fn ready(&mut self, readable: bool, core: &mut Core<'_>) {
         if let Err(loss) = self.advance(readable, core) {
@@ -194,20 +194,21 @@ impl LoadPeer {
         if readable {
             self.read(core)?;
         } else {
-            // What did not fit before goes first: it makes room.
+            // Write what did not fit before; this makes room.
             self.write(core)?;
         }
         loop {
             self.fill(core);
             self.write(core)?;
-            // No event tells of a socket that was never full.
+            // A socket that was never full raises no further event, so keep going here.
             if !self.may_send_more(core) {
                 return Ok(());
             }
         }
     }
 
-    /// Goes on until the first message may be sent. Returns whether there is a session.
+    /// Advances connecting and the TLS handshake, then sends the first message. Returns whether
+    /// that point was reached.
     #[cold]
     fn establish(&mut self, core: &mut Core<'_>) -> Result<bool, Loss> {
         let Some(transport) = &mut self.transport else { return Ok(false) };
@@ -311,7 +312,7 @@ impl LoadPeer {
         Ok(())
     }
 
-    /// AUTH or the first PING has been answered.
+    /// Handles the answer to AUTH or to the first PING.
     #[cold]
     fn greeted(&mut self, believed: bool, core: &mut Core<'_>) -> Result<(), Loss> {
         match self.state {
@@ -332,8 +333,8 @@ impl LoadPeer {
 
     // ---- sending ----
 
-    /// One more message is due. Sends it where nothing holds it back, to be written by
-    /// [`flush`](Self::flush). Returns whether there is something to be written that was not.
+    /// Handles a message becoming due: puts it into the outbox, unless something holds it back.
+    /// Returns whether the outbox was empty and now needs a [`flush`](Self::flush).
     pub(crate) fn become_due(&mut self, due_ns: u64, core: &mut Core<'_>) -> bool {
         if self.state != PeerState::Open {
             core.tally.unsent += 1;
@@ -357,7 +358,7 @@ impl LoadPeer {
         written
     }
 
-    /// Sends what may be sent now.
+    /// Puts all messages that may be sent now into the outbox.
     #[inline]
     pub(crate) fn fill(&mut self, core: &mut Core<'_>) {
         if self.state != PeerState::Open {
@@ -380,7 +381,7 @@ impl LoadPeer {
         }
     }
 
-    /// Whether messages wait that only the outbox held back.
+    /// Whether messages are waiting that only a full outbox held back.
     #[inline]
     fn may_send_more(&self, core: &Core<'_>) -> bool {
         match core.pace {
@@ -395,7 +396,7 @@ impl LoadPeer {
         self.session.outstanding() < messages && self.session.outbox().len() < OUTBOX_BYTES_MAX
     }
 
-    /// Sends one BROADCAST, where the connection takes it.
+    /// Puts one BROADCAST into the outbox if there is room. Returns whether there was.
     pub(crate) fn broadcast(&mut self, core: &mut Core<'_>) -> bool {
         let takes = self.is_open() && self.session.outbox().len() < OUTBOX_BYTES_MAX;
         if takes {
@@ -407,8 +408,8 @@ impl LoadPeer {
     #[inline]
     fn send(&mut self, sent_ns: u64, core: &mut Core<'_>) {
         let sent = core.messages.send(&mut self.session, self.sent, sent_ns);
-        // Lengths were checked before, and an ended session is lost.
-        sent.expect("a message that can be sent");
+        // Lengths were checked before, and a peer whose session has ended is lost.
+        sent.expect("the session accepts the message");
         self.sent += 1;
         core.tally.sent += u64::from(core.window.contains(sent_ns));
         if core.shared.settings.traffic == Traffic::Broadcast {
@@ -418,7 +419,7 @@ impl LoadPeer {
         }
     }
 
-    /// Writes what there is to write.
+    /// Writes the outbox, as far as the socket accepts it.
     pub(crate) fn flush(&mut self, core: &mut Core<'_>) {
         if let Err(loss) = self.write(core) {
             self.lose(&loss, core);
@@ -438,7 +439,7 @@ impl LoadPeer {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => {
-                    // What the server said before it closed tells more.
+                    // Anything the server said before it closed explains more than this error.
                     self.read(core)?;
                     return Err(error.into());
                 }
@@ -450,17 +451,17 @@ impl LoadPeer {
 
     // ---- the end ----
 
-    /// Says CLOSE, where that can be done at once, and closes.
+    /// Sends CLOSE if that is possible without waiting, and closes.
     pub(crate) fn close(&mut self, core: &mut Core<'_>) {
         if self.state == PeerState::Open && self.session.send(Request::Close, 0).is_ok() {
-            // The run is over: what fails now has no part in it.
+            // The run is over; a failure no longer matters.
             let _ = self.write(core);
         }
         self.transport = None;
         self.state = PeerState::Lost;
     }
 
-    /// Counts what has not been answered by now, and what was due and never sent.
+    /// Counts the messages that are unanswered or were due and never sent.
     pub(crate) fn settle(&mut self, core: &mut Core<'_>) {
         for sent in self.session.outstanding_tags() {
             core.tally.never_answered(sent, core.now, core.window);
@@ -499,7 +500,7 @@ impl LoadPeer {
     }
 }
 
-/// Counts a BROADCAST that has come. Returns whether it is one of this run.
+/// Counts a received BROADCAST. Returns whether it belongs to this run.
 #[inline]
 fn take_delivery(payload: &[u8], core: &mut Core<'_>) -> bool {
     let Ok(sent) = core.messages.check_delivery(payload) else {

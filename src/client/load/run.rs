@@ -1,4 +1,4 @@
-//! Runs load: starts the threads, waits for them and adds up what they measured. Sends nothing itself.
+//! Runs a load: starts the threads, waits for them and adds up their measurements.
 
 use super::settings::{LoadError, Settings};
 use super::shared::{LoadProgress, Shared};
@@ -9,35 +9,37 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-/// Open files of a process beside its connections and its threads' own.
+/// Open files of the process other than its connections and those of its threads.
 const FILES_OTHER: u64 = 64;
-/// Open files of a thread: epoll, timer, waker.
+/// Open files of each thread: epoll, timer, waker.
 const FILES_OF_THREAD: u64 = 3;
 
-/// What a run has measured.
+/// The measurements of a run.
 #[derive(Debug)]
 pub struct LoadOutcome {
     /// How long the measurement took.
     pub measured: Duration,
     /// Connections that were made.
     pub connected: u64,
-    /// Everything that was counted.
+    /// The counters and histograms.
     pub tally: LoadTally,
 }
 
 impl LoadOutcome {
-    /// Amounts of the measurement as a rate.
+    /// An amount per second of the measurement; 0 if it took no time.
     pub fn per_second(&self, amount: u64) -> f64 {
         let seconds = self.measured.as_secs_f64();
         if seconds > 0.0 { amount as f64 / seconds } else { 0.0 }
     }
 }
 
-/// Connects, sends and receives until the time is up, and returns what was measured. Blocks;
-/// `progress` shows how far it is and can stop it.
+/// Connects, sends and receives for the time that `settings` say, and returns the measurements.
+/// Blocks; another thread can watch and stop it through `progress`. Raises the process's soft limit
+/// of open files if needed.
 ///
 /// # Errors
-/// [`LoadError`]. Whatever goes wrong with single connections or messages is counted instead.
+/// [`LoadError`]. Problems with single connections or messages are not errors; they are counted in
+/// the tally.
 pub fn run(settings: &Settings, progress: &LoadProgress) -> Result<LoadOutcome, LoadError> {
     settings.check()?;
     raise_open_files(settings)?;
@@ -67,13 +69,13 @@ pub fn run(settings: &Settings, progress: &LoadProgress) -> Result<LoadOutcome, 
 fn run_thread(shared: &Shared<'_>, number: usize) -> Result<LoadTally, LoadError> {
     let done = LoadWorker::new(shared, number).and_then(LoadWorker::run);
     if done.is_err() {
-        // The others would wait for this thread.
+        // Otherwise the other threads would wait for this one.
         shared.aborted.store(true, Ordering::Relaxed);
     }
     done
 }
 
-/// Raises the soft limit of open files to what the connections need, within the hard one.
+/// Raises the soft limit of open files to what the connections need, within the hard limit.
 fn raise_open_files(settings: &Settings) -> Result<(), LoadError> {
     let (connections, threads) = (settings.connections as u64, settings.threads as u64);
     let need = connections + threads * FILES_OF_THREAD + FILES_OTHER;

@@ -1,9 +1,9 @@
-//! When the messages of an open loop are due: arithmetic only, no clock.
+//! When the messages of an open loop are due. Pure arithmetic without a clock.
 
 const SECOND_NS: u128 = 1_000_000_000;
 
-/// Messages of all connections at equal distances. They go round: message `n` is for lane
-/// `n % lanes`, so a connection's own messages are at equal distances, too.
+/// Spaces messages evenly and deals them out to connections in turn: message `n` belongs to lane
+/// `n % lanes`. The messages of each connection are therefore evenly spaced as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {
     start_ns: u64,
@@ -12,17 +12,17 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// `rate` messages a second over `lanes` connections, the first of them at `start_ns`.
+    /// `rate` messages per second over `lanes` connections, the first at `start_ns`.
     ///
     /// # Panics
-    /// Where one of both is 0.
+    /// If `rate` or `lanes` is 0.
     pub fn new(start_ns: u64, rate: u64, lanes: u64) -> Self {
-        assert!(rate > 0 && lanes > 0, "messages, and connections to send them over");
+        assert!(rate > 0 && lanes > 0, "rate and lanes are not 0");
         Schedule { start_ns, rate, lanes }
     }
 
-    /// When a lane's message is due, both counted from 0. Rounded down to nanoseconds, each by
-    /// itself, so that a long run keeps its rate.
+    /// When message `message` of lane `lane` is due, both counted from 0, in nanoseconds on the
+    /// clock of `start_ns`. Each time is rounded down independently, so that errors do not add up.
     #[inline]
     pub fn due_ns(&self, lane: u64, message: u64) -> u64 {
         let n = u128::from(message) * u128::from(self.lanes) + u128::from(lane);
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn a_rate_that_does_not_divide_a_second_does_not_drift() {
         let schedule = Schedule::new(0, 3_333_333, 7);
-        // An hour of messages.
+        // The last message of an hour.
         let (lane, message) = (3_333_333 * 3600 % 7, 3_333_333 * 3600 / 7);
         assert_eq!(schedule.due_ns(lane, message), 3600 * 1_000_000_000);
         assert_eq!(schedule.due_ns(0, u64::MAX), u64::MAX);

@@ -1,4 +1,4 @@
-//! What a load run does: traffic, rates, limits on what is in flight. Runs nothing.
+//! The settings of a load run and their checks: traffic, rate, limits on messages in flight.
 
 use crate::client::messages::session::DATA_BYTES_MAX;
 use crate::client::messages::transport::ClientTls;
@@ -8,12 +8,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Bytes of messages in flight, of all connections together.
+/// Maximum bytes of messages in flight over all connections.
 pub const IN_FLIGHT_BYTES_MAX: usize = 1 << 30;
-/// Messages in flight of one connection in an open loop; the bytes may allow fewer.
+/// Maximum messages in flight on one connection of an open loop; the byte limit may allow fewer.
 const OPEN_LOOP_MESSAGES_MAX: usize = 4096;
 
-/// What is sent.
+/// The type of message to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {
     /// PING, answered by PONG.
@@ -26,12 +26,12 @@ pub enum Traffic {
     Broadcast,
 }
 
-/// Who the connections say that they are. The token is never shown.
+/// The credentials of the connections. `Debug` does not show the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
     /// Name of the user.
     pub user: String,
-    /// What proves it.
+    /// The user's token.
     pub token: String,
 }
 
@@ -41,39 +41,42 @@ impl fmt::Debug for Login {
     }
 }
 
-/// What a run does.
+/// What a load run does.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The server.
+    /// Address of the server.
     pub address: SocketAddr,
-    /// TLS, if it speaks that.
+    /// TLS, if the server uses it.
     pub tls: Option<ClientTls>,
-    /// Authentication of every connection, if that is wanted.
+    /// Credentials with which every connection authenticates, if any.
     pub login: Option<Login>,
-    /// Connections.
+    /// Number of connections; 1 or more, 2 or more for broadcasts.
     pub connections: usize,
-    /// Threads that share them.
+    /// Number of threads that share them; 1 up to the number of connections.
     pub threads: usize,
-    /// What is sent.
+    /// The type of message to send.
     pub traffic: Traffic,
-    /// Bytes of each ECHO and BROADCAST, and of each DATA behind its sequence; PING has its 8.
+    /// Payload bytes of each ECHO and BROADCAST, and of each DATA after its sequence. Ignored for
+    /// PING, which always has 8.
     pub payload_bytes: usize,
-    /// Messages that a connection keeps in flight in a closed loop.
+    /// Messages that each connection keeps in flight in a closed loop; 1 or more. For broadcasts,
+    /// messages in flight for each sender.
     pub pipeline: usize,
-    /// Messages a second over all connections: an open loop. `None` is a closed one.
+    /// Messages per second over all connections, as an open loop; `None` runs a closed loop.
     pub rate: Option<u64>,
-    /// Connections that send BROADCASTs, the first ones; all receive them.
+    /// Number of connections that send BROADCASTs; all connections receive them. Used only for
+    /// [`Traffic::Broadcast`].
     pub senders: usize,
-    /// Time before the measurement.
+    /// Time to send before the measurement begins.
     pub warm_up: Duration,
-    /// Time of the measurement.
+    /// Length of the measurement.
     pub duration: Duration,
-    /// How long answers are waited for after it.
+    /// How long to wait for outstanding answers afterwards.
     pub drain: Duration,
 }
 
 impl Settings {
-    /// A closed loop of PINGs over one connection, for ten seconds after one of warm-up.
+    /// A closed loop of PINGs over one connection: ten seconds after one second of warm-up.
     pub fn new(address: SocketAddr) -> Self {
         Settings {
             address,
@@ -92,7 +95,7 @@ impl Settings {
         }
     }
 
-    /// Bytes of one message's frame.
+    /// Size of one message's frame in bytes.
     pub fn frame_bytes(&self) -> usize {
         let payload = match self.traffic {
             Traffic::Ping => 8,
@@ -110,76 +113,80 @@ impl Settings {
         };
         let &Settings { connections, threads, senders, .. } = self;
         if self.payload_bytes > limit {
-            return wrong(format!("{} bytes of payload: at most {limit} fit", self.payload_bytes));
+            let bytes = self.payload_bytes;
+            return wrong(format!("a payload of {bytes} bytes is too long; the limit is {limit}"));
         }
         if connections == 0 || self.pipeline == 0 || self.rate == Some(0) {
-            return wrong("connections, pipeline and rate must be 1 at least".to_owned());
+            return wrong("connections, pipeline and rate must be at least 1".to_owned());
         }
         if threads == 0 || threads > connections {
-            return wrong(format!("{threads} threads for {connections} connections: 1 to as many"));
+            return wrong(format!(
+                "{threads} threads for {connections} connections; use at least 1 thread and no \
+                 more than there are connections"
+            ));
         }
         let broadcast = self.traffic == Traffic::Broadcast;
         if broadcast && (senders == 0 || senders > connections || connections < 2) {
             return wrong(format!(
-                "{senders} senders and {connections} connections: broadcasts need a sender, and \
-                 a second connection that receives"
+                "{senders} senders and {connections} connections: broadcasts need at least one \
+                 sender and two connections, and no more senders than connections"
             ));
         }
         let bytes = connections.saturating_mul(self.pipeline).saturating_mul(self.frame_bytes());
         if self.rate.is_none() && !broadcast && bytes > IN_FLIGHT_BYTES_MAX {
             return wrong(format!(
-                "{bytes} bytes would be in flight, at most {IN_FLIGHT_BYTES_MAX} may be; lower the \
-                 connections, the pipeline or the payload"
+                "{bytes} bytes would be in flight, the limit is {IN_FLIGHT_BYTES_MAX}; use fewer \
+                 connections, a shorter pipeline or a smaller payload"
             ));
         }
         Ok(())
     }
 
-    /// Messages that one connection of an open loop may have in flight.
+    /// Maximum messages in flight on one connection of an open loop.
     pub(crate) fn open_loop_messages(&self) -> usize {
         let fit = IN_FLIGHT_BYTES_MAX / self.connections / self.frame_bytes();
         fit.clamp(1, OPEN_LOOP_MESSAGES_MAX)
     }
 }
 
-/// Why a run came to nothing.
+/// Why a load run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// Settings that contradict each other or go beyond a limit.
+    /// The settings contradict each other or exceed a limit.
     #[error("{0}")]
     Settings(String),
     /// The connections need more open files than the system allows.
     #[error(
-        "{need} open files are needed and the hard limit is {hard}; raise it (`ulimit -Hn`, \
-         LimitNOFILE= of a systemd unit, `ulimits: nofile` of a compose service) or take fewer \
+        "{need} open files are needed but the hard limit is {hard}; raise it (`ulimit -Hn`, \
+         LimitNOFILE= in a systemd unit, `ulimits: nofile` in a compose service) or use fewer \
          connections"
     )]
     OpenFiles {
-        /// How many.
+        /// Open files needed.
         need: u64,
-        /// How many there may be.
+        /// The hard limit.
         hard: u64,
     },
-    /// Not one connection was made.
+    /// No connection was made.
     #[error("no connection to {address}: {cause}; is a message server listening there?")]
     NoConnection {
-        /// Where to.
+        /// Address of the server.
         address: SocketAddr,
         /// Why the first one failed.
         cause: String,
     },
-    /// The server did not believe the user.
+    /// The server rejected the credentials.
     #[error("the server refused user {user:?}; check its name and token")]
     Refused {
         /// Name of the user.
         user: String,
     },
-    /// The system refuses what the run needs.
+    /// A system call failed.
     #[error("cannot {what}: {source}")]
     System {
-        /// What it needs.
+        /// What it was for, as an infinitive.
         what: &'static str,
-        /// The system's error.
+        /// The operating system's error.
         source: io::Error,
     },
 }

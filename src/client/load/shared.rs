@@ -1,4 +1,4 @@
-//! What the threads of a load run share, and how far it is. Opens no connection.
+//! The state that the threads of a load run share, and its progress. Opens no connection.
 
 use super::flow::Flow;
 use super::settings::{LoadError, Settings};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-/// What a run has come to so far, for others to look at, and how they stop it.
+/// The progress of a run, to watch it and to stop it from another thread.
 #[derive(Debug, Default)]
 pub struct LoadProgress {
     pub(crate) connected: AtomicU64,
@@ -21,17 +21,17 @@ impl LoadProgress {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// Answers and deliveries so far, those of the warm-up included.
+    /// Answers and deliveries so far, including those of the warm-up.
     pub fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Whether all connections have been made, so that the warm-up or the measurement is on.
+    /// Whether the warm-up has begun: all connections are made or have failed.
     pub fn running(&self) -> bool {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// Ends the run early; what was measured so far is its outcome.
+    /// Ends the run early. Its outcome is what was measured until then.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }
@@ -41,14 +41,14 @@ impl LoadProgress {
     }
 }
 
-/// What the threads of a run share. Times are nanoseconds since `epoch`.
+/// The state that the threads of a run share. Times are nanoseconds since `epoch`.
 pub(crate) struct Shared<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) progress: &'a LoadProgress,
     pub(crate) epoch: Instant,
-    /// Threads whose connections are all made or have failed.
+    /// Number of threads whose connections are all made or have failed.
     pub(crate) ready: AtomicUsize,
-    /// When sending begins: when all threads are ready.
+    /// When sending began, which is when all threads were ready.
     pub(crate) start: OnceLock<u64>,
     /// When the measurement ends; earlier than planned if the run is stopped.
     pub(crate) end: AtomicU64,
@@ -76,7 +76,7 @@ impl<'a> Shared<'a> {
         nanoseconds(self.epoch.elapsed())
     }
 
-    /// Called once by each thread, when its connections stand; the last one starts the run.
+    /// Called once by each thread when its connections are made; the last call starts the run.
     pub(crate) fn thread_is_ready(&self) {
         if self.ready.fetch_add(1, Ordering::AcqRel) + 1 == self.settings.threads {
             if self.progress.connected() == 0 {
@@ -91,7 +91,7 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// When the measurement begins, where sending has begun.
+    /// When the measurement begins; `None` until sending has begun.
     pub(crate) fn begin(&self) -> Option<u64> {
         self.start.get().map(|start| start + nanoseconds(self.settings.warm_up))
     }
@@ -100,14 +100,14 @@ impl<'a> Shared<'a> {
         self.end.load(Ordering::Relaxed)
     }
 
-    /// Looks whether somebody wants the run to end now.
+    /// Ends the measurement now if a stop was requested.
     pub(crate) fn heed_stop(&self, now: u64) {
         if self.progress.stopped() {
             self.end.fetch_min(now, Ordering::Relaxed);
         }
     }
 
-    /// Whether the run is not to begin.
+    /// Whether the run was stopped or aborted.
     pub(crate) fn cancelled(&self) -> bool {
         self.progress.stopped() || self.aborted.load(Ordering::Relaxed)
     }

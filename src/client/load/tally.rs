@@ -1,67 +1,68 @@
-//! What is counted of a run: numbers and histograms. Decides nothing and formats nothing.
+//! The counters and histograms of a load run. Decides nothing and formats nothing.
 
 use crate::wire::messages::payload::ErrorCode;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 
-/// The longest latency that is told apart from longer ones, an hour.
+/// The longest latency a histogram can record: an hour. Longer ones count as this.
 const LATENCY_NS_MAX: u64 = 3600 * 1_000_000_000;
-/// Digits to which latencies are kept.
+/// Significant digits of recorded latencies.
 const LATENCY_DIGITS: u8 = 3;
 
-/// The time that is measured, in nanoseconds.
+/// The period that is measured, in nanoseconds since the run's epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MeasuredTime {
     /// Its first nanosecond.
     pub begin: u64,
-    /// The first one after it.
+    /// The first nanosecond after it.
     pub end: u64,
 }
 
 impl MeasuredTime {
-    /// One that no time lies in.
+    /// A period that contains no time.
     pub const NEVER: MeasuredTime = MeasuredTime { begin: u64::MAX, end: u64::MAX };
 
-    /// Whether a time lies in it.
+    /// Whether it contains a time.
     #[inline]
     pub fn contains(&self, time: u64) -> bool {
         (self.begin..self.end).contains(&time)
     }
 }
 
-/// Everything that is counted. What goes wrong is counted from the first connection on, the rest
-/// within the time that is measured.
+/// Everything that is counted. Problems are counted from the first connection on, everything else
+/// within the measured period.
 #[derive(Clone, Debug)]
 pub struct LoadTally {
-    /// Messages that were sent.
+    /// Messages sent.
     pub sent: u64,
-    /// Answers that came and were right; with broadcasts, deliveries.
+    /// Correct answers received; for broadcasts, correct deliveries.
     pub answers: u64,
-    /// Bytes of frames that were written.
+    /// Bytes of frames written.
     pub bytes_sent: u64,
-    /// Bytes of frames that were read.
+    /// Bytes of frames read.
     pub bytes_received: u64,
-    /// Latencies in nanoseconds of the messages that were sent, or due, within the time.
+    /// Latencies, in nanoseconds, of the messages sent or due within the measured period.
     pub latency: Histogram<u64>,
-    /// How late messages of an open loop were sent by this side's own doing, in nanoseconds.
+    /// By how much the load generator itself was late sending messages of an open loop, in
+    /// nanoseconds.
     pub lateness: Histogram<u64>,
-    /// Messages of an open loop that waited because too many before them were unanswered.
+    /// Messages of an open loop that had to wait because too many were unanswered.
     pub held_back: u64,
     /// Messages of an open loop that were due and never sent.
     pub unsent: u64,
-    /// Messages without an answer, or deliveries that did not come.
+    /// Messages without an answer, or deliveries that never arrived.
     pub unanswered: u64,
-    /// Answers and deliveries with other content than they must have.
+    /// Answers and deliveries with the wrong content.
     pub mismatches: u64,
-    /// ERRORs by their code.
+    /// ERRORs received, by code.
     pub errors: BTreeMap<u8, u64>,
-    /// Connections whose bytes were no session: checksum, order, type.
+    /// Connections on which the server violated the protocol: checksum, order or type.
     pub invalid: u64,
     /// Connections that could not be made.
     pub failed: u64,
     /// Connections that were made and lost.
     pub lost: u64,
-    /// The first thing that went wrong with a connection.
+    /// The first problem with a connection, as a sentence.
     pub first_problem: Option<String>,
 }
 
@@ -88,12 +89,12 @@ impl Default for LoadTally {
 }
 
 fn histogram() -> Histogram<u64> {
-    // The bounds are constants; a unit test makes one.
+    // The bounds are constants, and the unit tests create one.
     Histogram::new_with_bounds(1, LATENCY_NS_MAX, LATENCY_DIGITS).expect("the bounds are valid")
 }
 
 impl LoadTally {
-    /// A message sent at `sent`, or due then, has been answered `now`.
+    /// Counts a message that was sent, or due, at `sent` and answered at `now`.
     #[inline]
     pub fn answered(&mut self, sent: u64, now: u64, window: MeasuredTime) {
         if window.contains(sent) {
@@ -102,27 +103,27 @@ impl LoadTally {
         self.answers += u64::from(window.contains(now));
     }
 
-    /// A message sent at `sent`, or due then, has not been answered until `now`: it takes that
-    /// long at least, and leaving it out would flatter the percentiles.
+    /// Counts a message that was sent, or due, at `sent` and is still unanswered at `now`. Its
+    /// latency is at least that long; leaving it out would flatter the percentiles.
     pub fn never_answered(&mut self, sent: u64, now: u64, window: MeasuredTime) {
         if window.contains(sent) {
             self.latency.saturating_record(now.saturating_sub(sent));
         }
     }
 
-    /// An ERROR came.
+    /// Counts an ERROR.
     pub fn error(&mut self, code: u8) {
         *self.errors.entry(code).or_default() += 1;
     }
 
-    /// Whether anything went wrong.
+    /// Whether nothing went wrong.
     pub fn is_clean(&self) -> bool {
         let wrong =
             [self.unsent, self.unanswered, self.mismatches, self.invalid, self.failed, self.lost];
         wrong.iter().all(|&count| count == 0) && self.errors.is_empty()
     }
 
-    /// The errors by their names.
+    /// The errors by name; unknown codes as hex.
     pub fn errors_by_name(&self) -> impl Iterator<Item = (String, u64)> + '_ {
         self.errors.iter().map(|(&code, &count)| {
             let name = ErrorCode::from_byte(code).map(|code| code.name().to_owned());
@@ -130,7 +131,7 @@ impl LoadTally {
         })
     }
 
-    /// Adds what another thread counted.
+    /// Adds the counts of another thread.
     pub fn merge(&mut self, other: &LoadTally) {
         self.sent += other.sent;
         self.answers += other.answers;
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn only_the_window_is_measured() {
         let mut tally = LoadTally::default();
-        // Sent before it; sent and answered in it; answered after it.
+        // Sent before the window; sent and answered in it; answered after it.
         for (sent, now) in [(900, 1100), (1100, 1300), (1900, 2900)] {
             tally.answered(sent, now, WINDOW);
         }

@@ -1,4 +1,4 @@
-//! A timer that an epoll waits for, finer than epoll's own milliseconds: reads no clock.
+//! A one-shot timer for epoll, finer than the milliseconds of epoll's own timeout. Reads no clock.
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -9,13 +9,13 @@ use rustix::time::{
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Wakes its epoll once, some time after it was armed.
+/// Wakes its epoll once each time it is armed.
 pub(crate) struct Timer {
     file: OwnedFd,
 }
 
 impl Timer {
-    /// One that wakes `registry` with `token`.
+    /// Registers a timer that wakes `registry`'s poll with `token`.
     pub(crate) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let file = timerfd_create(TimerfdClockId::Monotonic, flags)?;
@@ -23,8 +23,8 @@ impl Timer {
         Ok(Timer { file })
     }
 
-    /// Wakes after `after_ns`, and no more at the time that was set before. It need not be read:
-    /// epoll is told of each expiry, and arming it forgets the last.
+    /// Sets the timer to wake after `after_ns`, in place of any earlier setting. It need not be
+    /// read: each expiry triggers epoll anew, and arming clears the last one.
     pub(crate) fn arm(&self, after_ns: u64) -> io::Result<()> {
         let never = Timespec { tv_sec: 0, tv_nsec: 0 };
         // All zero would disarm it.
@@ -51,7 +51,7 @@ mod tests {
         let mut events = Events::with_capacity(4);
         let timer = Timer::new(poll.registry(), Token(7)).unwrap();
         for after_ns in [0, 300_000, 300_000] {
-            // Before it is armed: whoever is held up in between has waited less.
+            // Read before arming, so that a delay in between cannot make the wait look too short.
             let begun = Instant::now();
             timer.arm(after_ns).unwrap();
             poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();

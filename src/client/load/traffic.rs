@@ -1,35 +1,34 @@
-//! The messages of a load: makes them one after the other and checks what is delivered. Which
-//! answer belongs to which message, and whether it is right, is the session's to know.
+//! Creates the messages of a load run and checks delivered broadcasts. Matching answers with
+//! requests, and checking them, is left to the session.
 
 use super::settings::Traffic;
 use crate::client::messages::session::{ClientSession, Unsendable};
 use crate::wire::messages::payload::Request;
 
-/// Bytes that a payload begins with, where there is room: different in each message.
+/// Bytes at the start of a payload, if it is long enough, that differ from message to message.
 const STAMP_BYTES: usize = 8;
 
 /// Makes the messages of one thread.
 #[derive(Debug)]
 pub(crate) struct MessageSource {
     traffic: Traffic,
-    /// Goes into every message; its stamp is overwritten each time.
+    /// Sent in every message; its stamp is overwritten each time.
     payload: Vec<u8>,
-    /// Messages so far.
+    /// Number of messages made so far.
     made: u64,
 }
 
 impl MessageSource {
-    /// Those with so many bytes of payload. Their content is the same in every thread.
+    /// A source of messages with `payload_bytes` bytes of payload, the same in every thread.
     pub(crate) fn new(traffic: Traffic, payload_bytes: usize) -> Self {
-        // Printable, so that a DATA is no valid length of record packets.
+        // Printable, so that the body of a DATA is not a valid length of record packets.
         let mut random = fastrand::Rng::with_seed(1);
         let payload = (0..payload_bytes).map(|_| random.alphanumeric() as u8).collect();
         MessageSource { traffic, payload, made: 0 }
     }
 
-    /// Appends the next message to a session. `number` counts the messages of its connection, and
-    /// is the sequence of a DATA; `sent_ns` stands in a BROADCAST, and comes back as the tag of any
-    /// other.
+    /// Appends the next message to a session. `number` counts the connection's messages and is the
+    /// sequence of a DATA. `sent_ns` is the stamp of a BROADCAST and the tag of any other message.
     #[inline]
     pub(crate) fn send(
         &mut self,
@@ -57,7 +56,8 @@ impl MessageSource {
         session.send(request, sent_ns)
     }
 
-    /// Whether a BROADCAST is one of this run, and when it was sent, where it has room for that.
+    /// Checks that a BROADCAST belongs to this run. Returns when it was sent, if the payload is
+    /// long enough to say.
     #[inline]
     pub(crate) fn check_delivery(&self, payload: &[u8]) -> Result<Option<u64>, Foreign> {
         match (payload.split_first_chunk(), self.payload.get(STAMP_BYTES..)) {
@@ -70,7 +70,7 @@ impl MessageSource {
     }
 }
 
-/// A BROADCAST with other content than this run sends.
+/// A BROADCAST with content that this run does not send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Foreign;
 

@@ -1,5 +1,5 @@
-//! One thread of a load: makes its connections, drives them with one epoll, waits for the last
-//! answers. What a connection does with its bytes is `peer`'s.
+//! One thread of a load run: makes its connections, drives them with one epoll, and waits for the
+//! last answers. Reading and writing are left to `peer`.
 
 use super::flow::Flow;
 use super::peer::{Core, LoadPace, LoadPeer};
@@ -14,41 +14,41 @@ use std::io::{self, ErrorKind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Connections that are being made at a time, of all threads together: less than the backlog of
-/// usual listeners, so that none waits for a second attempt.
+/// Connections being made at a time, over all threads: less than the usual backlog of a listener,
+/// so that none has to retry.
 const CONNECTS_AT_ONCE: usize = 256;
-/// Bytes of one read. All connections of a thread read into the same buffer.
+/// Bytes of one read. All connections of a thread share one buffer.
 const READ_BYTES: usize = 256 << 10;
-/// Events of one wait.
+/// Maximum events of one wait.
 const EVENTS: usize = 1024;
-/// Longest wait: how soon a stop, or the end of another thread, is noticed.
+/// Longest wait, which bounds how soon a stop or the failure of another thread is noticed.
 const WAIT: Duration = Duration::from_millis(10);
-/// Messages of an open loop that are sent before answers are looked for again.
+/// Messages of an open loop to send before looking for answers again.
 const DUE_AT_ONCE: usize = 256;
-/// A message that is due so soon is waited for awake: waking up may take as long.
+/// Waits shorter than this are spun, since waking up may take as long.
 const AWAKE_NS: u64 = 100_000;
-/// Tokens beyond those of connections.
+/// Tokens that no connection uses.
 const TIMER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
 
 /// One thread.
 pub(crate) struct LoadWorker<'a> {
     shared: &'a Shared<'a>,
-    /// Numbers of the connections to be made, the next one last.
+    /// Numbers of the connections still to be made, the next one last.
     to_connect: Vec<usize>,
     peers: Vec<LoadPeer>,
     core: Core<'a>,
     poll: Poll,
     events: Events,
     timer: Timer,
-    /// Places in `peers` of those that send, by their numbers.
+    /// Indexes in `peers` of the connections that send, ordered by number.
     lanes: Vec<usize>,
     turn: Turn,
-    /// Places of those that have something to be written.
+    /// Indexes of the connections with bytes to write.
     unwritten: Vec<usize>,
 }
 
-/// Whose message of an open loop is the next.
+/// Which message of an open loop is due next.
 #[derive(Default)]
 struct Turn {
     lane: usize,
@@ -57,11 +57,11 @@ struct Turn {
 }
 
 impl<'a> LoadWorker<'a> {
-    /// The thread `number` of a run.
+    /// Thread `number` of a run, with its share of the connections.
     pub(crate) fn new(shared: &'a Shared<'a>, number: usize) -> Result<Self, LoadError> {
         let settings = shared.settings;
-        // All senders of broadcasts are on the first thread: their messages follow deliveries of
-        // all threads, and one that watches these is enough.
+        // All broadcast senders are on the first thread: sending depends on the deliveries of all
+        // threads, and only one thread should have to watch those.
         let senders = if settings.traffic == Traffic::Broadcast { settings.senders } else { 0 };
         let thread_of = |n: usize| if n < senders { 0 } else { n % settings.threads };
         let mut to_connect: Vec<usize> =
@@ -103,7 +103,7 @@ impl<'a> LoadWorker<'a> {
         })
     }
 
-    /// Does the thread's part of the run and returns what it counted.
+    /// Does this thread's part of the run and returns its counts.
     pub(crate) fn run(mut self) -> Result<LoadTally, LoadError> {
         self.connect()?;
         if !self.shared.cancelled() {
@@ -126,7 +126,7 @@ impl<'a> LoadWorker<'a> {
 
     // ---- connecting ----
 
-    /// Makes all connections, some at a time.
+    /// Makes all connections, a limited number at a time.
     fn connect(&mut self) -> Result<(), LoadError> {
         let at_once = CONNECTS_AT_ONCE.div_ceil(self.shared.settings.threads);
         let mut pending: Vec<usize> = Vec::new();
@@ -177,7 +177,7 @@ impl<'a> LoadWorker<'a> {
         now >= self.core.window.end
     }
 
-    /// How long to wait for events before the clock is to be looked at again.
+    /// How long to wait for events before reading the clock again.
     fn wait(&self) -> Duration {
         let left = self.core.window.end.saturating_sub(self.core.now);
         WAIT.min(Duration::from_nanos(left))
@@ -197,7 +197,7 @@ impl<'a> LoadWorker<'a> {
         Ok(())
     }
 
-    /// Keeps so many broadcasts on their way to all who receive them.
+    /// Keeps `in_flight` broadcasts on their way to their receivers.
     fn measure_deliveries(&mut self, in_flight: u64) -> Result<(), LoadError> {
         let mut next = 0;
         while !self.is_over() {
@@ -241,14 +241,14 @@ impl<'a> LoadWorker<'a> {
 
     fn due_at(&self, schedule: Schedule, lane: usize, message: u64) -> Turn {
         let Some(&at) = self.lanes.get(lane) else {
-            // A thread without senders.
+            // This thread has no senders.
             return Turn { lane, message, due_ns: u64::MAX };
         };
         let due_ns = schedule.due_ns(self.peers[at].number() as u64, message);
         Turn { lane, message, due_ns }
     }
 
-    /// Sends what is due by now, with one write a connection.
+    /// Sends the messages due by now, with one write for each connection.
     fn send_due(&mut self, schedule: Schedule) {
         let now = self.core.now;
         for _ in 0..DUE_AT_ONCE {
@@ -276,9 +276,9 @@ impl<'a> LoadWorker<'a> {
 
     // ---- the end ----
 
-    /// Waits for the answers that are still to come, and sends what was due and held back.
+    /// Waits for outstanding answers, and sends the messages that were due and held back.
     fn drain(&mut self) -> Result<(), LoadError> {
-        // What became due while the thread was busy with what was before it.
+        // Messages that became due while the thread was busy with earlier ones.
         if let LoadPace::Open { schedule, .. } = self.core.pace {
             while self.turn.due_ns < self.core.window.end {
                 self.send_due(schedule);
@@ -293,7 +293,7 @@ impl<'a> LoadWorker<'a> {
                 return Ok(());
             }
             if self.core.tick() >= deadline {
-                // Known to all threads, so the first of them counts it.
+                // All threads see the same number, so only the one with connection 0 counts it.
                 let sends = self.lanes.first().is_some_and(|&at| self.peers[at].number() == 0);
                 self.core.tally.unanswered += if sends { deliveries } else { 0 };
                 return Ok(());
@@ -320,7 +320,7 @@ impl<'a> LoadWorker<'a> {
     }
 }
 
-/// Tells the others what has come.
+/// Reports new answers and deliveries to the other threads.
 fn tell(flow: &Flow, core: &mut Core<'_>) {
     if core.answers_untold > 0 {
         core.shared.progress.answers.fetch_add(core.answers_untold, Ordering::Relaxed);

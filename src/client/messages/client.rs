@@ -1,6 +1,7 @@
-//! The blocking client of the message protocol: one connection, a deadline on every call.
-//! Understands no frame itself ([`ClientSession`] does) and starts no thread: a server that closes
-//! silent connections wants a [`ping`](MessageClient::ping) from time to time.
+//! The blocking client of the message protocol: one connection, with a timeout for every call.
+//!
+//! [`ClientSession`] implements the protocol. The client starts no thread; to stay connected to a
+//! server that closes idle connections, call [`ping`](MessageClient::ping) from time to time.
 
 use super::session::{ClientSession, ReceivedMessage, SessionError, Unsendable, describe_error};
 use super::transport::{ClientTls, ClientTransport, resolve};
@@ -13,121 +14,121 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Bytes of one read.
+/// Maximum bytes of one read.
 const READ_BYTES: usize = 64 << 10;
-/// Requests are written at once, in the end or when so many bytes of them wait.
+/// Requests are collected until this many bytes of them are waiting, and then written.
 const WRITE_BYTES: usize = 64 << 10;
-/// Bytes of requests that may wait; beyond them [`MessageClient::send`] waits.
+/// Maximum bytes of waiting requests; at this point [`MessageClient::send`] blocks.
 const OUTBOX_BYTES_MAX: usize = 1 << 20;
-/// Bytes of broadcasts that are kept until they are asked for; beyond them the oldest are dropped.
+/// Maximum bytes of received broadcasts kept for [`MessageClient::next_broadcast`]. When there are
+/// more, the oldest are dropped.
 pub const BROADCAST_BYTES_KEPT: usize = 16 << 20;
 
-/// Why a call came to nothing. Only [`RateLimited`](Self::RateLimited),
+/// Why a call failed. The connection remains usable only after [`RateLimited`](Self::RateLimited),
 /// [`NotAuthenticated`](Self::NotAuthenticated), [`Refused`](Self::Refused),
-/// [`Unsendable`](Self::Unsendable) and [`Timeout`](Self::Timeout) leave a connection that is of
-/// further use.
+/// [`Unsendable`](Self::Unsendable) and [`Timeout`](Self::Timeout).
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
-    /// No such host.
+    /// The host cannot be resolved.
     #[error("{0}")]
     Resolve(String),
-    /// No connection.
+    /// The connection could not be made.
     #[error("cannot connect to {address}: {source}; is a server listening there?")]
     Connect {
-        /// Where to.
+        /// Address of the server.
         address: SocketAddr,
-        /// The system's error.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// No TLS.
+    /// The TLS handshake failed.
     #[error(
-        "TLS with {address} failed: {source}; does that port speak TLS, and is its certificate \
-         of the authority that was given, and for this name?"
+        "TLS with {address} failed: {source}; does that port use TLS, and is its certificate \
+         valid for this name and issued by the given authority?"
     )]
     Tls {
-        /// Where to.
+        /// Address of the server.
         address: SocketAddr,
-        /// What went wrong.
+        /// The cause.
         source: io::Error,
     },
-    /// The deadline has passed. An answer that still comes is handed out by
-    /// [`receive`](MessageClient::receive).
-    #[error("{doing}: nothing within {limit:?}; the server may be busy or out of reach")]
+    /// The call took too long. If an answer arrives later, [`receive`](MessageClient::receive)
+    /// returns it.
+    #[error("{doing}: no response within {limit:?}; the server may be busy or unreachable")]
     Timeout {
-        /// What was waited for.
+        /// What the call was doing.
         doing: &'static str,
-        /// How long.
+        /// The timeout.
         limit: Duration,
     },
-    /// The server closed, or the way to it is broken.
+    /// The server closed the connection, or it broke.
     #[error(
-        "the connection is closed with {unanswered} requests unanswered{}; connect again",
+        "the connection was closed with {unanswered} requests unanswered{}; connect again",
         .source.as_ref().map(|error| format!(": {error}")).unwrap_or_default()
     )]
     Closed {
-        /// Requests without an answer.
+        /// Number of requests without an answer.
         unanswered: usize,
-        /// The system's error; `None` where the server closed in the usual way.
+        /// The operating system's error; `None` if the server closed the connection normally.
         source: Option<io::Error>,
     },
-    /// The server ended the connection and said why.
+    /// The server ended the connection with an ERROR.
     #[error("the server ended the connection: {}", describe_error(*.code, .message))]
     Server {
-        /// Number of the error; see [`ErrorCode`].
+        /// Code of the error; see [`ErrorCode`].
         code: u8,
-        /// The server's words, as they came.
+        /// The server's text, as received.
         message: Vec<u8>,
     },
-    /// Too many messages; this one was not processed.
+    /// The rate limit was exceeded; the message was not processed.
     #[error("the server refused {}: too many messages; send fewer, or try again later", .0.name())]
     RateLimited(FrameType),
-    /// The server wants to know who this is first.
+    /// The server requires authentication first; the message was not processed.
     #[error("the server refused {}: authenticate first", .0.name())]
     NotAuthenticated(FrameType),
-    /// The user is unknown or the token is not the user's; a server does not say which.
+    /// The user is unknown or the token is wrong; the server does not say which.
     #[error("the server refused user {user:?}; check its name and token")]
     Refused {
-        /// The user.
+        /// Name of the user.
         user: String,
     },
-    /// The answer does not carry what it must.
-    #[error("the server answered {} with other content than it must", .0.name())]
+    /// The answer has the wrong content.
+    #[error("the server answered {} with the wrong content", .0.name())]
     Differs(FrameType),
     /// The request cannot be sent.
     #[error(transparent)]
     Unsendable(#[from] Unsendable),
-    /// What came is no session.
+    /// The server violated the protocol.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// The system refuses what the client needs.
-    #[error("cannot wait for the socket: {0}; are there too many open files?")]
+    /// The client cannot wait for its socket.
+    #[error("cannot wait for the socket: {0}; are too many files open?")]
     Wait(io::Error),
 }
 
-/// How the server answered a request.
+/// How the server answered a request, or that it refused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestOutcome {
-    /// To PING: the same eight bytes.
+    /// Answer to PING: the same eight bytes.
     Pong([u8; PING_BYTES]),
-    /// To ECHO: the same bytes.
+    /// Answer to ECHO: the same bytes.
     Echo(Vec<u8>),
-    /// To DATA: its sequence.
+    /// Answer to DATA: its sequence.
     Acknowledged(u32),
-    /// To AUTH: the session id, or `None` where the user was not believed.
+    /// Answer to AUTH: the session ID, or `None` if the credentials were rejected.
     Session(Option<String>),
-    /// It was not processed: too many messages.
+    /// Not processed: the rate limit was exceeded.
     RateLimited(FrameType),
-    /// It was not processed: the server wants authentication first.
+    /// Not processed: the server requires authentication first.
     NotAuthenticated(FrameType),
-    /// The answer was of the right type and carried something else than it must.
+    /// The answer has the right type but the wrong content.
     Differs(FrameType),
 }
 
 /// The answer to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// What [`send`](MessageClient::send) returned; `None` for a refused BROADCAST, of which it
-    /// is not known which one it was.
+    /// The number that [`send`](MessageClient::send) returned; `None` for a refused BROADCAST,
+    /// since the server does not say which one it refused.
     pub request: Option<u64>,
     /// How it was answered.
     pub outcome: RequestOutcome,
@@ -141,7 +142,7 @@ pub struct Answer {
 ///
 /// let mut client = MessageClient::connect("localhost", 5000, Duration::from_secs(5), None)?;
 /// let session = client.authenticate("alice", "token")?;
-/// println!("session {session}, {:?} away", client.ping()?);
+/// println!("session {session}, round trip {:?}", client.ping()?);
 /// assert_eq!(client.echo(b"hello")?, b"hello");
 /// client.close()?;
 /// # Ok::<(), ringest::client::MessageError>(())
@@ -158,11 +159,11 @@ pub struct MessageClient {
     sequence: u32,
     answers: VecDeque<Answer>,
     broadcasts: BroadcastQueue,
-    /// What the server said when it ended the connection.
+    /// Code and text with which the server ended the connection.
     failure: Option<(u8, Vec<u8>)>,
 }
 
-/// Without the bytes that went through it.
+/// Omits buffers, which may contain a token.
 impl fmt::Debug for MessageClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MessageClient")
@@ -173,11 +174,12 @@ impl fmt::Debug for MessageClient {
 }
 
 impl MessageClient {
-    /// Connects to the first address of `host` that accepts, with TLS if so asked. `timeout` holds
-    /// for connecting and for each later call.
+    /// Connects to the first address of `host` that accepts the connection, with TLS if `tls` is
+    /// given. `timeout` applies to connecting, the TLS handshake included, and to each later call.
     ///
     /// # Errors
-    /// [`MessageError`].
+    /// [`MessageError::Resolve`], [`Connect`](MessageError::Connect), [`Tls`](MessageError::Tls),
+    /// [`Timeout`](MessageError::Timeout) or [`Wait`](MessageError::Wait).
     pub fn connect(
         host: &str,
         port: u16,
@@ -232,14 +234,14 @@ impl MessageClient {
         self.address
     }
 
-    /// How long each later call may take.
+    /// Sets how long each later call may take.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
     }
 
     // ---- one request at a time ----
 
-    /// Asks whether the server is there. Returns how long the answer took.
+    /// Sends a PING and waits for its PONG. Returns the round-trip time.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -251,7 +253,7 @@ impl MessageClient {
         Ok(begun.elapsed())
     }
 
-    /// Has the server send bytes back, and returns them.
+    /// Sends an ECHO and returns the server's answer: the same bytes.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -262,8 +264,8 @@ impl MessageClient {
         }
     }
 
-    /// Sends bytes to every other client. There is no answer to it: a server that refuses it says
-    /// so later, and [`receive`](Self::receive) hands that out.
+    /// Sends a BROADCAST to every other client. It has no answer; if the server refuses it, a later
+    /// [`receive`](Self::receive) returns the refusal.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -272,10 +274,10 @@ impl MessageClient {
         self.flush()
     }
 
-    /// Says who this is. Returns the session id.
+    /// Authenticates with AUTH. Returns the session ID.
     ///
     /// # Errors
-    /// [`MessageError::Refused`] where the server does not believe it; [`MessageError`].
+    /// [`MessageError::Refused`] if the server rejects the credentials; other [`MessageError`]s.
     pub fn authenticate(&mut self, user: &str, token: &str) -> Result<String, MessageError> {
         match self.ask(Request::Auth(Credentials { user, token }), "AUTH")? {
             RequestOutcome::Session(Some(session)) => Ok(session),
@@ -283,7 +285,7 @@ impl MessageClient {
         }
     }
 
-    /// Sends data under the next sequence, from 0, and waits until the server has taken it in.
+    /// Sends DATA with the next sequence, counting from 0, and waits for its acknowledgement.
     /// Returns the sequence.
     ///
     /// # Errors
@@ -294,7 +296,8 @@ impl MessageClient {
         Ok(sequence)
     }
 
-    /// Sends data under a sequence of the caller's; the next one follows it.
+    /// Sends DATA with the given sequence and waits for its acknowledgement. Later calls of
+    /// [`send_data`](Self::send_data) continue from there.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -328,8 +331,9 @@ impl MessageClient {
 
     // ---- many requests in flight ----
 
-    /// Sends a request and does not wait for its answer. Returns the number that the answer will
-    /// carry. It may stay in memory until [`flush`](Self::flush) or a call that waits.
+    /// Sends a request without waiting for its answer. Returns a number that identifies it in
+    /// [`Answer::request`]. The request may stay in memory until [`flush`](Self::flush) or a call
+    /// that waits.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -351,7 +355,8 @@ impl MessageClient {
         Ok(id)
     }
 
-    /// Writes all that is to be sent, and takes in what comes meanwhile.
+    /// Writes all buffered requests. Answers that arrive meanwhile are kept for
+    /// [`receive`](Self::receive).
     ///
     /// # Errors
     /// [`MessageError`].
@@ -363,7 +368,7 @@ impl MessageClient {
         Ok(())
     }
 
-    /// The next answer, in the order in which the requests were sent.
+    /// Waits for the next answer. Answers come in the order of the requests.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -377,12 +382,12 @@ impl MessageClient {
         }
     }
 
-    /// Requests whose answers have not come.
+    /// Number of requests whose answers have not arrived.
     pub fn outstanding(&self) -> usize {
         self.session.outstanding()
     }
 
-    /// The next message of another client; `None` where none came within `timeout`.
+    /// Waits for the next broadcast of another client; `None` if there was none within `timeout`.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -399,12 +404,12 @@ impl MessageClient {
         }
     }
 
-    /// Broadcasts that were dropped because nobody asked for them; see [`BROADCAST_BYTES_KEPT`].
+    /// Number of broadcasts dropped because too many were waiting; see [`BROADCAST_BYTES_KEPT`].
     pub fn broadcasts_dropped(&self) -> u64 {
         self.broadcasts.dropped
     }
 
-    /// Says CLOSE and waits until the server has sent what it owes and closed.
+    /// Sends CLOSE and waits until the server has answered all requests and closed the connection.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -421,13 +426,13 @@ impl MessageClient {
 
     // ---- bytes ----
 
-    /// Writes what there is to write, then takes in what comes, and waits for it where nothing is
-    /// there. So requests and answers pass each other, and neither side waits for the other.
+    /// Writes what it can, then reads, waiting if there is nothing to read. Since it always does
+    /// both, client and server cannot block each other.
     fn exchange(&mut self, deadline: Deadline) -> Result<(), MessageError> {
         self.check_failure()?;
         loop {
-            // What a server said before it closed stands in the socket: it tells more than the
-            // write's error.
+            // A failed write is reported only after reading: an ERROR that the server sent before
+            // it closed explains more.
             let written = self.write();
             match self.transport.read(&mut self.buffer) {
                 Ok(0) => return Err(self.closed(None)),
@@ -443,7 +448,7 @@ impl MessageClient {
         }
     }
 
-    /// Writes what fits; returns whether nothing is left.
+    /// Writes what fits. Returns whether everything is written.
     fn write(&mut self) -> Result<bool, MessageError> {
         while !self.session.outbox().is_empty() {
             match self.transport.write(self.session.outbox()) {
@@ -463,7 +468,7 @@ impl MessageClient {
         }
     }
 
-    /// Sorts what has come: answers, broadcasts, the end.
+    /// Sorts received messages into answers, broadcasts and the server's final ERROR.
     fn digest(&mut self) -> Result<(), MessageError> {
         while let Some(received) = self.session.poll()? {
             let (request, outcome) = match received {
@@ -517,7 +522,7 @@ fn outcome_of(reply: Reply<'_>) -> RequestOutcome {
     }
 }
 
-/// The request that has such an answer.
+/// The type of request that `reply` answers.
 fn asked_by(reply: Reply<'_>) -> FrameType {
     match reply {
         Reply::Pong(_) => FrameType::Ping,
@@ -535,7 +540,7 @@ fn refusal(kind: FrameType, code: ErrorCode) -> RequestOutcome {
     }
 }
 
-/// Until when a call may take, and what it is doing.
+/// The time limit of a call, and what it is doing.
 #[derive(Clone, Copy, Debug)]
 struct Deadline {
     doing: &'static str,
@@ -548,7 +553,7 @@ impl Deadline {
         Deadline { doing, limit, begun: Instant::now() }
     }
 
-    /// The time that is left, never none.
+    /// The time left, which is never zero.
     fn left(&self) -> Result<Duration, MessageError> {
         let left = self.limit.saturating_sub(self.begun.elapsed());
         if left.is_zero() {
@@ -558,11 +563,11 @@ impl Deadline {
     }
 }
 
-/// Messages of others that nobody has asked for yet, the newest at least.
+/// Broadcasts not yet asked for. The oldest are dropped when they take too much memory.
 #[derive(Debug, Default)]
 struct BroadcastQueue {
     kept: VecDeque<Vec<u8>>,
-    /// With what each costs beside its payload.
+    /// Memory they take: the payloads plus a fixed overhead for each.
     bytes: usize,
     dropped: u64,
 }

@@ -1,4 +1,4 @@
-//! The message client: its session without I/O, and a blocking client over it.
+//! The message client: a session without I/O, and a blocking client built on it.
 
 pub mod client;
 pub mod session;

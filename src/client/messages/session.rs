@@ -1,5 +1,5 @@
-//! The client's half of a message session: requests become bytes, bytes become answers, each
-//! matched with its request. Performs no I/O, reads no clock and starts nothing.
+//! The client side of a message session: encodes requests, decodes answers and matches each with
+//! its request. Performs no I/O and reads no clock.
 //!
 //! ```text
 //!   send(request, tag) ──▶ outbox ──▶ the caller writes ──▶ wrote(bytes)
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A server answers PING, ECHO, DATA and AUTH in the order in which they were sent; broadcasts of
-//! others may come in between at any time. So a queue of what is expected is all there is to know.
+//! other clients may arrive at any time. The only state is therefore a queue of expected answers.
 
 use crate::wire::messages::frame::{self, FrameError, FrameType, PAYLOAD_BYTES_MAX};
 use crate::wire::messages::payload;
@@ -18,102 +18,109 @@ use crate::wire::text::Escaped;
 use std::collections::VecDeque;
 use std::fmt;
 
-/// The longest body of a DATA message.
+/// The longest body of a DATA message, in bytes.
 pub const DATA_BYTES_MAX: usize = PAYLOAD_BYTES_MAX - SEQUENCE_BYTES;
 
-/// What the text of a RATE_LIMIT_EXCEEDED begins with; the type of the refused message follows.
+/// Start of the text of a RATE_LIMIT_EXCEEDED; the type of the refused message follows.
 const RATE_REFUSAL: &[u8] = b"rate limit exceeded for ";
-/// The text of the AUTHENTICATION_FAILED that refuses one message and nothing else.
+/// Text of the AUTHENTICATION_FAILED that refuses a single message without ending the session.
 const AUTH_REFUSAL: &[u8] = b"authenticate first";
 
-/// Why a request cannot be sent. Nothing of it was.
+/// Why a request cannot be sent. Nothing of it was added to the outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsendable {
-    /// More than a frame can carry.
-    #[error("{} of {bytes} bytes: at most {limit} fit; send it in parts", .kind.name())]
+    /// The body does not fit into a frame.
+    #[error("{} of {bytes} bytes exceeds the limit of {limit}; send it in parts", .kind.name())]
     TooLong {
-        /// What was to be sent.
+        /// Type of the message.
         kind: FrameType,
-        /// Bytes of its body.
+        /// Size of its body in bytes.
         bytes: usize,
-        /// How many there may be.
+        /// Maximum size of a body in bytes.
         limit: usize,
     },
-    /// A user or token that AUTH cannot carry.
+    /// AUTH cannot carry this user name or token.
     #[error("AUTH: {0}")]
     Credentials(&'static str),
-    /// A client has no reason to send one.
-    #[error("an ERROR is for servers to send; end the session with CLOSE")]
+    /// Clients do not send ERROR.
+    #[error("only servers send ERROR; end the session with CLOSE")]
     Error,
-    /// After CLOSE, or after the server said that it closes.
-    #[error("the session has ended; connect again to go on")]
+    /// CLOSE was sent, or the server ended the session.
+    #[error("the session has ended; connect again")]
     Ended,
 }
 
-/// Why received bytes are no session any more. The connection is of no further use.
+/// How the server violated the protocol. The connection is unusable afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
-    /// They are no frame.
-    #[error("the server sent no valid frame: {0}; is it a message server, and TLS as expected?")]
+    /// It sent bytes that are not a valid frame.
+    #[error(
+        "the server sent an invalid frame: {0}; is it a message server, and does it use TLS as \
+         expected?"
+    )]
     Frame(#[from] FrameError),
-    /// The frame is no message of a server.
-    #[error("the server sent a message that it may not send: {0}")]
+    /// It sent a message that servers do not send, or a malformed one.
+    #[error("the server sent an invalid message: {0}")]
     Reply(#[from] ReplyError),
-    /// Nothing is outstanding.
-    #[error("the server answered with {}, and nothing was asked", .0.name())]
+    /// It sent an answer while no request was outstanding.
+    #[error("the server answered with {}, but no request was outstanding", .0.name())]
     Unasked(FrameType),
-    /// The oldest request has another answer.
-    #[error("the server answered with {}, due was the answer to {}", .got.name(), .due.name())]
+    /// It sent an answer that does not belong to the oldest outstanding request.
+    #[error(
+        "the server answered with {} out of order: the next answer was due to {}",
+        .got.name(), .due.name()
+    )]
     OutOfOrder {
-        /// The answer, or the type that a refusal names.
+        /// Type of the answer, or the type of message that a refusal names.
         got: FrameType,
-        /// The oldest request.
+        /// Type of the oldest outstanding request.
         due: FrameType,
     },
-    /// RATE_LIMIT_EXCEEDED that does not name a type: it cannot be known what was refused.
+    /// It sent a RATE_LIMIT_EXCEEDED that does not name the type of the refused message.
     #[error("the server refused a message and did not say which")]
     UnclearRefusal,
 }
 
-/// What [`ClientSession::poll`] found.
+/// A message returned by [`ClientSession::poll`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceivedMessage<'a> {
     /// The answer to a request: PONG with the bytes of its PING, ECHO_REPLY with those of its ECHO,
     /// DATA_ACK with its sequence, AUTH_REPLY.
     Answer {
-        /// What was given with the request.
+        /// The tag given with the request.
         tag: u64,
         /// The answer.
         reply: Reply<'a>,
     },
-    /// An answer of the right type that carries something else than it must.
+    /// An answer with the right type but the wrong content.
     Differs {
-        /// What was given with the request.
+        /// The tag given with the request.
         tag: u64,
         /// The answer.
         reply: Reply<'a>,
     },
-    /// A message that was not processed; the session goes on.
+    /// The server did not process a message; the session continues.
     Refused {
-        /// What was given with the request; `None` for a BROADCAST, which has no answer.
+        /// The tag given with the request; `None` for a BROADCAST, since the server does not say
+        /// which one it refused.
         tag: Option<u64>,
-        /// What it was.
+        /// Type of the message.
         kind: FrameType,
-        /// Why: RATE_LIMIT_EXCEEDED or AUTHENTICATION_FAILED.
+        /// The reason: RATE_LIMIT_EXCEEDED or AUTHENTICATION_FAILED.
         code: ErrorCode,
     },
-    /// A message of another client.
+    /// The payload of another client's BROADCAST.
     Broadcast(&'a [u8]),
-    /// The server ends the session. What is outstanding is not answered any more.
+    /// The server ended the session. Outstanding requests will not be answered.
     Failed {
-        /// Number of the error.
+        /// Code of the ERROR; see [`ErrorCode`].
         code: u8,
-        /// In the server's words, as they came.
+        /// The server's text, as received.
         message: &'a [u8],
     },
 }
 
-/// An error as the server put it, fit to be shown: `CRC_MISMATCH (CRC checksum mismatch)`.
+/// Formats a server's error for display, escaping its text: `CRC_MISMATCH (CRC checksum mismatch)`.
 pub fn describe_error(code: u8, message: &[u8]) -> String {
     match ErrorCode::from_byte(code) {
         Some(code) => format!("{} ({})", code.name(), Escaped(message)),
@@ -121,8 +128,10 @@ pub fn describe_error(code: u8, message: &[u8]) -> String {
     }
 }
 
-/// One client's state. The tags are the caller's: a time, a number; they come back with the
-/// answers.
+/// The state of one client's session.
+///
+/// Each request has a tag of the caller's choice, such as a number or a time, which comes back with
+/// its answer.
 ///
 /// ```
 /// use ringest::client::messages::session::{ClientSession, ReceivedMessage};
@@ -144,19 +153,19 @@ pub fn describe_error(code: u8, message: &[u8]) -> String {
 #[derive(Default)]
 pub struct ClientSession {
     outbox: Vec<u8>,
-    /// Bytes of the outbox that have been written.
+    /// Bytes of the outbox that are already written.
     written: usize,
     inbox: Vec<u8>,
-    /// Bytes of the inbox that are done with.
+    /// Bytes of the inbox that are already parsed.
     parsed: usize,
     pending: Pending,
-    /// CLOSE was sent.
+    /// Whether CLOSE was sent.
     closing: bool,
-    /// The server's bytes are not read any more.
+    /// Whether the session has ended; further bytes of the server are ignored.
     ended: bool,
 }
 
-/// Without the bytes: a token may be among them.
+/// Omits buffers, which may contain a token.
 impl fmt::Debug for ClientSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientSession")
@@ -168,8 +177,8 @@ impl fmt::Debug for ClientSession {
 }
 
 impl ClientSession {
-    /// Appends a request to the outbox. `tag` comes back with its answer; a BROADCAST and a CLOSE
-    /// have none.
+    /// Appends a request to the outbox. `tag` comes back with its answer; BROADCAST and CLOSE have
+    /// no answer.
     ///
     /// # Errors
     /// [`Unsendable`].
@@ -213,31 +222,32 @@ impl ClientSession {
         Ok(())
     }
 
-    /// Bytes that are to be written.
+    /// Bytes to write to the server.
     #[inline]
     pub fn outbox(&self) -> &[u8] {
         &self.outbox[self.written..]
     }
 
-    /// The first `bytes` of the outbox have been written.
+    /// Removes the first `bytes` bytes from the outbox, once they are written.
     ///
     /// # Panics
-    /// Where there are not so many.
+    /// If the outbox has fewer bytes.
     #[inline]
     pub fn wrote(&mut self, bytes: usize) {
         self.written += bytes;
-        assert!(self.written <= self.outbox.len(), "no more was written than there is");
+        assert!(self.written <= self.outbox.len(), "more bytes written than the outbox has");
         if self.written == self.outbox.len() {
             self.outbox.clear();
             self.written = 0;
         } else if self.written > self.outbox.len() / 2 {
-            // Moves fewer bytes than were written, so each byte is moved once at most.
+            // Moves fewer bytes than were written, so each byte moves at most once.
             self.outbox.drain(..self.written);
             self.written = 0;
         }
     }
 
-    /// Takes bytes of the server. Then [`poll`](Self::poll) until there is nothing more.
+    /// Takes bytes received from the server. Call [`poll`](Self::poll) afterwards until it returns
+    /// `None`.
     #[inline]
     pub fn receive(&mut self, bytes: &[u8]) {
         if self.parsed > 0 {
@@ -247,10 +257,10 @@ impl ClientSession {
         self.inbox.extend_from_slice(bytes);
     }
 
-    /// The next message of the server, once all of it has come.
+    /// The next message of the server; `None` if none has arrived completely.
     ///
     /// # Errors
-    /// [`SessionError`], once; there is nothing to be had afterwards.
+    /// [`SessionError`]. It is returned once and ends the session; later calls return `None`.
     #[inline]
     pub fn poll(&mut self) -> Result<Option<ReceivedMessage<'_>>, SessionError> {
         if self.ended {
@@ -270,23 +280,23 @@ impl ClientSession {
         }
     }
 
-    /// Requests that wait for their answer.
+    /// Number of requests awaiting an answer.
     #[inline]
     pub fn outstanding(&self) -> usize {
         self.pending.queue.len()
     }
 
-    /// Their tags, the oldest first.
+    /// Tags of the requests awaiting an answer, oldest first.
     pub fn outstanding_tags(&self) -> impl Iterator<Item = u64> + '_ {
         self.pending.queue.iter().map(|request| request.tag)
     }
 
-    /// Whether the beginning of a frame waits for its rest.
+    /// Whether part of a frame has been received.
     pub fn in_frame(&self) -> bool {
         self.parsed < self.inbox.len()
     }
 
-    /// Whether the server believed the credentials.
+    /// Whether the server has accepted the credentials.
     pub fn authenticated(&self) -> bool {
         self.pending.authenticated
     }
@@ -297,11 +307,11 @@ fn check_length(kind: FrameType, body: &[u8], limit: usize) -> Result<(), Unsend
     if bytes <= limit { Ok(()) } else { Err(Unsendable::TooLong { kind, bytes, limit }) }
 }
 
-/// What answers a request.
+/// The answer that a request must have.
 #[derive(Clone, Copy)]
 enum ExpectedReply {
     Pong([u8; PING_BYTES]),
-    /// So many bytes, those that are first in `Pending::echoes`.
+    /// The first `bytes` bytes of `Pending::echoes`.
     EchoReply {
         bytes: u32,
     },
@@ -326,11 +336,11 @@ struct Outstanding {
     tag: u64,
 }
 
-/// What has been asked and not yet answered.
+/// The requests sent and not yet answered.
 #[derive(Default)]
 struct Pending {
     queue: VecDeque<Outstanding>,
-    /// Payloads of the outstanding ECHOs, end to end, to be compared with what comes back.
+    /// Payloads of the outstanding ECHOs, concatenated, to compare with the answers.
     echoes: VecDeque<u8>,
     broadcasts_sent: bool,
     authenticated: bool,
@@ -342,7 +352,7 @@ impl Pending {
         self.queue.push_back(Outstanding { expected, tag });
     }
 
-    /// The first message of `unread` and how many bytes it has.
+    /// The first message of `unread` and its size in bytes.
     #[inline]
     fn next<'a>(
         &mut self,
@@ -398,7 +408,7 @@ impl Pending {
                 });
                 self.refuse(kind.ok_or(SessionError::UnclearRefusal)?, code)
             }
-            // It does not name what it refuses, so a BROADCAST before makes it unclear.
+            // It does not name what it refuses, so an earlier BROADCAST would make it ambiguous.
             Some(code @ ErrorCode::AuthenticationFailed)
                 if message == AUTH_REFUSAL && !self.broadcasts_sent =>
             {
@@ -411,7 +421,7 @@ impl Pending {
         }
     }
 
-    /// The oldest request is not answered, if it is of `kind`.
+    /// Takes the oldest request, which must be of `kind`, as refused. A BROADCAST has no entry.
     fn refuse(
         &mut self,
         kind: FrameType,
@@ -433,7 +443,7 @@ impl Pending {
     }
 }
 
-/// Takes the first `bytes` and says whether they are `came`.
+/// Removes the first `bytes` bytes and returns whether they equal `came`.
 #[inline]
 fn take_if_equal(sent: &mut VecDeque<u8>, bytes: usize, came: &[u8]) -> bool {
     let agrees = came.len() == bytes && {

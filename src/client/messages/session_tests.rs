@@ -1,4 +1,4 @@
-//! Tests of the client's session against frames that are written down as hex: no socket.
+//! Tests the client's session against frames written out in hex. Opens no socket.
 
 use super::*;
 use crate::wire::messages::payload::Credentials;
@@ -37,7 +37,7 @@ fn error_of(code: ErrorCode, text: &str) -> Vec<u8> {
     out
 }
 
-/// A session that has sent what every answer of a server can answer.
+/// A session that has sent one request for each type of answer, and an empty ECHO.
 fn asked() -> ClientSession {
     let mut session = ClientSession::default();
     let alice = Credentials { user: "alice", token: "s3cret" };
@@ -49,7 +49,7 @@ fn asked() -> ClientSession {
     session
 }
 
-/// All that a session understands, in words; an error is the last.
+/// Appends everything the session returns, as `Debug` text; an error ends it.
 fn digest(session: &mut ClientSession, found: &mut Vec<String>) {
     loop {
         match session.poll() {
@@ -67,7 +67,7 @@ fn understood(mut session: ClientSession, stream: &[u8]) -> Vec<String> {
     found
 }
 
-/// What answers [`asked`], with broadcasts before, between and behind.
+/// The answers to [`asked`], with broadcasts before, between and after them.
 fn answers() -> Vec<u8> {
     let hi = bytes(BROADCAST);
     let believed = frame_of(FrameType::AuthReply, b"\x01f00d");
@@ -83,7 +83,7 @@ fn requests_are_the_frames_of_the_protocol() {
     session.send(Request::Close, 6).unwrap();
     let expected = [AUTH, PING, ECHO, DATA, ECHO_EMPTY, BROADCAST, CLOSE].concat();
     assert_eq!(session.outbox(), bytes(&expected));
-    assert!(!format!("{session:?}").contains("115"), "a token would show as its bytes");
+    assert!(!format!("{session:?}").contains("115"), "the token's bytes are shown");
     assert_eq!(session.outstanding(), 5);
     assert_eq!(session.outstanding_tags().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
     assert_eq!(session.send(Request::Ping(&TIMESTAMP), 0), Err(Unsendable::Ended));
@@ -150,7 +150,7 @@ fn a_refusal_takes_the_place_of_the_answer() {
     session.send(Request::Broadcast(b"hi"), 0).unwrap();
     session.receive(&refusal("AUTH"));
     session.receive(&refusal("PING"));
-    // The BROADCAST was sent last, yet a refusal of one stands by itself wherever it comes.
+    // The BROADCAST was sent last, but its refusal may come at any time.
     session.receive(&refusal("BROADCAST"));
     session.receive(&refusal("ECHO"));
     session.receive(&bytes(DATA_ACK));
@@ -168,7 +168,7 @@ fn a_refusal_takes_the_place_of_the_answer() {
     assert_eq!(session.poll(), Ok(Some(acknowledged)));
     let last = ReceivedMessage::Refused { tag: Some(4), kind: FrameType::Echo, code };
     assert_eq!(session.poll(), Ok(Some(last)));
-    // What a refused ECHO carried is not taken for the next one's.
+    // The payload of a refused ECHO is not compared with the next answer.
     session.send(Request::Echo(b"abc"), 9).unwrap();
     session.receive(&frame_of(FrameType::EchoReply, b"abc"));
     let answer = ReceivedMessage::Answer { tag: 9, reply: Reply::EchoReply(b"abc") };
@@ -200,7 +200,7 @@ fn a_message_before_authentication_is_refused_by_itself() {
     let code = ErrorCode::AuthenticationFailed;
     let refused = ReceivedMessage::Refused { tag: Some(1), kind: FrameType::Echo, code };
     assert_eq!(session.poll(), Ok(Some(refused)));
-    // Where it may mean a BROADCAST, or the end, the session ends.
+    // If it may refer to a BROADCAST or be final, the session ends.
     for (broadcast, text) in [(true, text), (false, "too many failed attempts")] {
         let mut session = ClientSession::default();
         if broadcast {
@@ -222,7 +222,7 @@ fn every_other_error_ends_the_session() {
     assert_eq!(session.poll(), Ok(Some(failed)));
     assert_eq!(session.poll(), Ok(None));
     assert_eq!(session.send(Request::Ping(&TIMESTAMP), 0), Err(Unsendable::Ended));
-    // A code of a later server.
+    // A code unknown to this version.
     let found = understood(asked(), &frame_of(FrameType::Error, b"\x42what\x1b"));
     assert!(found[0].starts_with("Failed { code: 66"), "{found:?}");
     assert_eq!(describe_error(0x42, b"what\x1b"), r"error 0x42 (what\x1b)");
@@ -320,14 +320,14 @@ fn the_outbox_is_written_in_any_pieces() {
 }
 
 proptest! {
-    /// Whatever a server sends, it is understood or refused, never more.
+    /// Arbitrary bytes from a server are understood or rejected; nothing panics.
     #[test]
     fn arbitrary_bytes(stream: Vec<u8>, kind in prop::sample::select(&FrameType::ALL[..])) {
         understood(asked(), &stream);
         understood(asked(), &frame_of(kind, &stream));
     }
 
-    /// ECHOs of any sizes are compared with what was sent, wherever the ring's ends lie.
+    /// ECHOs of any size are compared correctly, wherever the ring buffer wraps around.
     #[test]
     fn echoes_of_any_sizes(sizes in prop::collection::vec(0..50_u8, 0..40)) {
         let payloads: Vec<Vec<u8>> =
@@ -339,7 +339,8 @@ proptest! {
             }
             for (tag, payload) in pair.iter().enumerate() {
                 session.receive(&frame_of(FrameType::EchoReply, payload));
-                let answer = ReceivedMessage::Answer { tag: tag as u64, reply: Reply::EchoReply(payload) };
+                let reply = Reply::EchoReply(payload);
+                let answer = ReceivedMessage::Answer { tag: tag as u64, reply };
                 prop_assert_eq!(session.poll(), Ok(Some(answer)));
             }
         }

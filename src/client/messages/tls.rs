@@ -1,4 +1,4 @@
-//! What a client needs to speak TLS, from files: opens no connection.
+//! Loads a client's TLS configuration from files. Opens no connection.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -8,49 +8,49 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Which servers are believed to be who they say.
+/// Which servers to trust.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Those with a certificate of an authority in this PEM file.
+    /// Servers with a certificate issued by an authority in this PEM file.
     Authorities(PathBuf),
-    /// All of them: for trials only, since anybody on the way can read and change everything.
+    /// Any server. For testing only: anyone on the network path can read and change everything.
     Anybody,
 }
 
-/// The client's own certificate, where the server asks for one.
+/// The client's own certificate, for servers that ask for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// PEM file of the certificate and those between it and its authority.
+    /// PEM file with the certificate and any intermediate certificates.
     pub certificates: PathBuf,
-    /// PEM file of its key.
+    /// PEM file with its private key.
     pub key: PathBuf,
 }
 
-/// Why TLS cannot be prepared.
+/// Why the TLS configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientTlsError {
-    /// A file cannot be read, or is not PEM.
+    /// A file cannot be read or is not PEM.
     #[error("cannot read {what} from {path}: {source}; it must be a PEM file")]
     File {
-        /// What it was to hold.
+        /// What it should contain.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// The cause.
         source: pem::Error,
     },
-    /// A file without a certificate.
-    #[error("{path} holds no certificate; it must be a PEM file with BEGIN CERTIFICATE")]
+    /// A file contains no certificate.
+    #[error("{path} contains no certificate; it must be a PEM file with BEGIN CERTIFICATE")]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// What the files hold does not serve.
+    /// rustls rejects the certificate or key.
     #[error("the certificate or key cannot be used: {0}")]
     Unusable(#[from] rustls::Error),
 }
 
-/// Prepares TLS 1.2 and 1.3. One configuration serves any number of connections.
+/// Loads a configuration for TLS 1.2 and 1.3. It can be shared by any number of connections.
 ///
 /// # Errors
 /// [`ClientTlsError`].
@@ -96,8 +96,8 @@ fn file_error(what: &'static str, path: &Path, source: pem::Error) -> ClientTlsE
     ClientTlsError::File { what, path: path.to_owned(), source }
 }
 
-/// Takes any certificate. The handshake's signatures are checked all the same: a server without
-/// the key of the certificate that it shows is broken.
+/// Accepts any certificate, but still verifies the handshake's signatures: a server without the key
+/// to its own certificate is broken.
 #[derive(Debug)]
 struct BelieveAnybody {
     provider: Arc<CryptoProvider>,

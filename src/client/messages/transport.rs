@@ -1,5 +1,5 @@
-//! Bytes to and from a server over a non-blocking socket, with TLS or without: knows no message
-//! and waits for nothing.
+//! Carries bytes over a non-blocking socket, with or without TLS. Never waits, and does not
+//! interpret the bytes.
 
 use mio::event::Source;
 use mio::net::TcpStream;
@@ -10,19 +10,19 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
-/// TLS of a client's connections.
+/// TLS for a client's connections.
 #[derive(Clone, Debug)]
 pub struct ClientTls {
-    /// Whom to believe; see [`client_config`](super::tls::client_config).
+    /// The TLS configuration; see [`client_config`](super::tls::client_config).
     pub config: Arc<ClientConfig>,
-    /// Name or address that the server's certificate must be for.
+    /// Host name or IP address that the server's certificate must be valid for.
     pub server_name: ServerName<'static>,
 }
 
-/// The addresses of a host.
+/// Resolves a host name to its addresses; there is at least one.
 ///
 /// # Errors
-/// A sentence, where it has none.
+/// A sentence for the user if the host cannot be resolved or has no address.
 pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let name = host.escape_default();
     let resolved = (host, port).to_socket_addrs();
@@ -32,7 +32,7 @@ pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     if addresses.is_empty() { Err(format!("{name} has no address")) } else { Ok(addresses) }
 }
 
-/// One connection.
+/// One connection to a server.
 #[derive(Debug)]
 pub struct ClientTransport {
     stream: TcpStream,
@@ -40,10 +40,10 @@ pub struct ClientTransport {
 }
 
 impl ClientTransport {
-    /// Over a socket that is connected or being connected.
+    /// Wraps a socket that is connected or connecting.
     ///
     /// # Errors
-    /// What TLS does not like about the server's name.
+    /// If TLS rejects the server name or the configuration.
     pub fn new(stream: TcpStream, tls: Option<&ClientTls>) -> Result<Self, rustls::Error> {
         let tls = match tls {
             Some(ClientTls { config, server_name }) => {
@@ -55,10 +55,10 @@ impl ClientTransport {
         Ok(ClientTransport { stream, tls })
     }
 
-    /// Whether the socket has been connected by now.
+    /// Whether the socket is connected yet. Sets `TCP_NODELAY` once it is.
     ///
     /// # Errors
-    /// Why it never will be.
+    /// The reason why connecting failed.
     pub fn connected(&self) -> io::Result<bool> {
         if let Some(error) = self.stream.take_error()? {
             return Err(error);
@@ -70,11 +70,11 @@ impl ClientTransport {
         }
     }
 
-    /// Goes on with the handshake, if there is one. Returns whether it is done; if not, it goes on
-    /// when the socket becomes readable or writable.
+    /// Advances the TLS handshake, if there is one. Returns whether it is complete; if not, call it
+    /// again when the socket becomes readable or writable.
     ///
     /// # Errors
-    /// Those of the socket, `InvalidData` for a peer that does not speak TLS as it must.
+    /// Errors of the socket; `InvalidData` if the peer violates TLS or is not trusted.
     pub fn handshake(&mut self) -> io::Result<bool> {
         let Some(tls) = &mut self.tls else { return Ok(true) };
         loop {
@@ -91,37 +91,38 @@ impl ClientTransport {
         }
     }
 
-    /// Reads what has come. 0 means that no more will.
+    /// Reads available bytes into `buffer` and returns their number; 0 at the end of the stream.
     ///
     /// # Errors
-    /// `WouldBlock` where nothing has come; those of the socket and of TLS.
+    /// `WouldBlock` if nothing is available; errors of the socket; `InvalidData` if the peer
+    /// violates TLS.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return retry(|| self.stream.read(buffer)) };
         loop {
             match tls.reader().read(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // A peer that closed without TLS's own farewell: its frames tell what is whole.
+                // The peer closed without close_notify; truncation shows in its frames.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
                 read => return read,
             }
             take_in(tls, &mut self.stream)?;
-            // Answers of TLS itself, such as to a key update.
+            // TLS may have to reply itself, for example to a key update.
             flush(tls, &mut self.stream)?;
         }
     }
 
-    /// Whether there is nothing more to be read for now, since `read` filled so little of the
-    /// buffer. Else the next read finds out.
+    /// Whether a read that returned `read` bytes for `buffer` has surely emptied the socket. If
+    /// not, only the next read can tell.
     #[inline]
     pub fn drained(&self, read: usize, buffer: &[u8]) -> bool {
         self.tls.is_none() && read < buffer.len()
     }
 
-    /// Writes what fits and returns how much that was. TLS may keep some of it: see
-    /// [`flush`](Self::flush).
+    /// Writes as many of `bytes` as fit and returns their number. With TLS, some of them may stay
+    /// buffered until [`flush`](Self::flush).
     ///
     /// # Errors
-    /// `WouldBlock` where nothing fits; those of the socket.
+    /// `WouldBlock` if nothing fits; errors of the socket.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return retry(|| self.stream.write(bytes)) };
         let flushed = flush(tls, &mut self.stream)?;
@@ -133,10 +134,10 @@ impl ClientTransport {
         Ok(written)
     }
 
-    /// Writes what TLS has kept. Returns whether nothing is left.
+    /// Writes the bytes that TLS has buffered. Returns whether none are left.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// Errors of the socket.
     pub fn flush(&mut self) -> io::Result<bool> {
         match &mut self.tls {
             Some(tls) => flush(tls, &mut self.stream),
@@ -159,7 +160,7 @@ impl Source for ClientTransport {
     }
 }
 
-/// A signal must not look like a broken connection.
+/// Retries a call interrupted by a signal, so that it does not look like a broken connection.
 fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -169,18 +170,18 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Reads from the socket into TLS. Returns how many bytes.
+/// Reads from the socket into TLS. Returns the number of bytes.
 fn take_in(tls: &mut ClientConnection, stream: &mut TcpStream) -> io::Result<usize> {
     let read = retry(|| tls.read_tls(stream))?;
     if let Err(error) = tls.process_new_packets() {
-        // The alert that tells the peer; whether it arrives changes nothing.
+        // Sends the alert to the peer; it makes no difference whether that succeeds.
         let _ = flush(tls, stream);
         return Err(io::Error::new(ErrorKind::InvalidData, error));
     }
     Ok(read)
 }
 
-/// Writes what TLS has to say. Returns whether nothing is left.
+/// Writes the bytes that TLS has buffered. Returns whether none are left.
 fn flush(tls: &mut ClientConnection, stream: &mut TcpStream) -> io::Result<bool> {
     while tls.wants_write() {
         match retry(|| tls.write_tls(stream)) {

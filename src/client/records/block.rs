@@ -1,10 +1,10 @@
-//! Packets that are made once and sent many times: their bytes, the writes that a stream of them
-//! consists of, and what such a stream adds up to. Writes nothing to a socket.
+//! Packets that are built once and sent many times: their bytes, the writes of each stream, and the
+//! result each stream must produce. Writes to no socket.
 //!
-//! A block is whole packets. A stream goes round them: it begins at one of them, comes back to the
-//! first after the last, and ends with a packet of its own that holds the records left over and,
-//! where its schema has one, the end record. So memory does not follow the records of a stream, nor
-//! the number of streams.
+//! A block consists of whole packets, and a stream cycles through them: it starts at one of them,
+//! wraps around after the last, and ends with a packet of its own that holds the remaining records
+//! and, if the schema has one, the end record. Memory use therefore depends neither on the length
+//! of the streams nor on their number.
 
 use super::generate::{Generator, SpecError, StreamSpec, shuffled_groups};
 use crate::client::verify::expected::{ExpectedGroups, name_of_record};
@@ -17,13 +17,13 @@ use fastrand::Rng;
 use std::io::IoSlice;
 use std::sync::{Arc, OnceLock};
 
-/// What all-zero records that end streams are made of.
+/// Source of the all-zero record that ends a stream.
 static ZEROS: [u8; RECORD_BYTES_MAX] = [0; RECORD_BYTES_MAX];
 
-/// The packets of all streams of one description. Read only, so connections share one.
+/// The packets of all streams of one [`StreamSpec`]. It is immutable, so all connections share one.
 ///
-/// It takes [`SEND_BLOCK_BYTES`] or a record for each group, whichever is more, rounded up to whole
-/// packets; less where the streams themselves are shorter.
+/// Its size is 1 MiB or one record for each group, whichever is more, rounded up to whole packets;
+/// less if the streams themselves are shorter.
 #[derive(Debug)]
 pub struct PacketBlock {
     spec: StreamSpec,
@@ -31,23 +31,23 @@ pub struct PacketBlock {
     bytes: Vec<u8>,
     /// The group of each record.
     order: Vec<u32>,
-    /// Packets after which a stream repeats itself.
+    /// Packets after which a stream repeats.
     cycle: u64,
-    /// Whether a stream holds every packet of the cycle, wherever it begins.
+    /// Whether every stream contains all packets of the cycle, wherever it starts.
     may_turn: bool,
     last_length: PacketLength,
-    /// What all records of the cycle add up to, by group. Made when it is first asked for.
+    /// The tally of one cycle, by group. Computed on first use.
     once: OnceLock<Once>,
 }
 
-/// What its packets have in common.
+/// The sizes shared by all packets of a block.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     length_bytes: usize,
     record_bytes: usize,
     packet_records: usize,
     packet_bytes: usize,
-    /// Whether a record that is all zero ends a stream.
+    /// Whether an all-zero record ends a stream.
     zeros_end: bool,
 }
 
@@ -58,25 +58,26 @@ struct Once {
 }
 
 impl PacketBlock {
-    /// Makes the packets of streams of `spec`: about 0.1 µs a record of some hundred bytes.
+    /// Builds the packets for the streams of `spec`. Takes about 0.1 µs for a record of a few
+    /// hundred bytes.
     ///
     /// # Errors
-    /// Where there are no such packets or no such groups.
+    /// [`SpecError`] if no such packets or groups are possible.
     ///
     /// # Panics
-    /// Where `spec` has no records in a packet, or no groups.
+    /// If `packet_records` or `groups` of `spec` is 0.
     pub fn new(spec: &StreamSpec) -> Result<Arc<Self>, SpecError> {
         Self::of_bytes(spec, SEND_BLOCK_BYTES)
     }
 
-    /// The same with another size in place of [`SEND_BLOCK_BYTES`].
+    /// The same with a size other than [`SEND_BLOCK_BYTES`].
     fn of_bytes(spec: &StreamSpec, block_bytes: usize) -> Result<Arc<Self>, SpecError> {
         spec.check()?;
         let generator = Generator::new(spec)?;
         let Layout { records, cycle, may_turn } = Layout::of(spec, block_bytes)?;
         let shape = Shape::of(spec);
         let mut random = Rng::with_seed(spec.seed);
-        // Of its own, so that a shorter stream begins like a longer one.
+        // A separate generator, so that a shorter stream begins like a longer one.
         let mut values = random.fork();
         let order = shuffled_groups(&mut random, spec.groups_used(), records);
         let packets = records.div_ceil(shape.packet_records);
@@ -95,37 +96,37 @@ impl PacketBlock {
         Ok(Arc::new(PacketBlock { spec, shape, bytes, order, cycle, may_turn, last_length, once }))
     }
 
-    /// What its streams consist of.
+    /// The description it was built from.
     pub fn spec(&self) -> &StreamSpec {
         &self.spec
     }
 
-    /// Bytes of its packets.
+    /// Size of its packets in bytes.
     pub fn size_bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Streams that are different bytes; those of further numbers repeat them.
+    /// Number of streams that differ; higher stream numbers repeat them.
     pub fn distinct_streams(&self) -> u64 {
         if self.may_turn { self.cycle } else { 1 }
     }
 
-    /// The packet at which a stream begins: one further for each number.
+    /// The packet at which a stream begins: one later for each stream number.
     fn first_packet(&self, number: u32) -> u64 {
         u64::from(number) % self.distinct_streams()
     }
 
-    /// Packets of a stream before its last one.
+    /// Packets of a stream other than its last one.
     fn full_packets(&self) -> u64 {
         self.spec.records / self.shape.packet_records as u64
     }
 
-    /// Data records of a stream's last packet.
+    /// Data records in a stream's last packet.
     fn left_over(&self) -> usize {
         (self.spec.records % self.shape.packet_records as u64) as usize
     }
 
-    /// The writes of a stream, see [`Writes`].
+    /// The writes of stream `number`, each of about `write_bytes` bytes; see [`Writes`].
     pub fn writes(&self, number: u32, write_bytes: usize) -> Writes<'_> {
         let write_bytes = write_bytes.min(SEND_WRITE_BYTES.1);
         Writes {
@@ -138,8 +139,8 @@ impl PacketBlock {
         }
     }
 
-    /// What a stream adds up to: the records of the block, so many times as it goes round, and
-    /// those of the part at its end.
+    /// The result that stream `number` must produce: the tally of one cycle times the number of
+    /// whole cycles, plus the records of the partial cycle at the end.
     pub fn expected(&self, number: u32) -> ExpectedGroups {
         let Once { tally: once, names } = self.once.get_or_init(|| self.add_up());
         let packet_records = self.shape.packet_records;
@@ -200,7 +201,7 @@ impl Shape {
     }
 }
 
-/// The length of a packet, as it stands in front of its records.
+/// The length field at the start of a packet.
 #[derive(Clone, Copy, Debug)]
 struct PacketLength {
     bytes: [u8; 4],
@@ -208,7 +209,7 @@ struct PacketLength {
 }
 
 impl PacketLength {
-    /// That of a packet of `records` records.
+    /// The length of a packet of `records` records.
     fn of(schema: &Schema, records: usize) -> Self {
         let framing = schema.framing();
         let width = framing.length.bytes();
@@ -227,7 +228,7 @@ impl PacketLength {
     }
 }
 
-/// How large a block is.
+/// The size of a block.
 struct Layout {
     records: usize,
     cycle: u64,
@@ -236,18 +237,18 @@ struct Layout {
 
 impl Layout {
     fn of(spec: &StreamSpec, block_bytes: usize) -> Result<Self, SpecError> {
-        assert!(spec.packet_records > 0 && spec.groups > 0, "packets with records, of groups");
+        assert!(spec.packet_records > 0 && spec.groups > 0, "packet_records and groups are not 0");
         let packet_records = spec.records_per_packet() as u64;
         let for_groups = u64::from(spec.groups_used()).div_ceil(packet_records);
         let for_bytes = (block_bytes as u128).div_ceil(spec.packet_bytes()) as u64;
         let in_stream = spec.records / packet_records;
         let may_turn = in_stream >= for_groups.max(1);
         let (cycle, records) = if may_turn {
-            // Each stream holds the whole block, hence all groups, wherever it begins.
+            // Every stream contains the whole block, hence all groups, wherever it starts.
             let cycle = for_groups.max(for_bytes).min(in_stream);
             (cycle, cycle * packet_records)
         } else {
-            // So few records that whole packets of them would lack a group: the stream itself.
+            // Too few records for whole packets to contain every group: use the stream itself.
             (in_stream + 1, spec.records)
         };
         let length_bytes = spec.schema.framing().length.bytes() as u128;
@@ -259,9 +260,11 @@ impl Layout {
     }
 }
 
-/// The writes of one stream, in order. They are slices of the block, nothing is copied: packets
-/// until they fill so many bytes (0: each packet by itself), and in the last write those that are
-/// left, with the packet that has the end record. At most [`SEND_WRITE_BYTES`] are collected.
+/// The writes of one stream, in order, as slices of the block; nothing is copied.
+///
+/// Each write collects packets until they fill the requested number of bytes (0: one packet a
+/// write). The last write has the remaining packets, including the one with the end record. A
+/// request above the limit of `send --write-bytes` is reduced to it.
 pub struct Writes<'a> {
     block: &'a PacketBlock,
     next: u64,
@@ -271,24 +274,25 @@ pub struct Writes<'a> {
     pieces: Vec<IoSlice<'a>>,
 }
 
-/// What one write holds.
+/// The contents of one write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriteContents {
-    /// Packets.
+    /// Packets in the write.
     pub packets: u64,
-    /// Data records.
+    /// Data records; the end record is not counted.
     pub records: u64,
-    /// Bytes.
+    /// Bytes in the write.
     pub bytes: u64,
 }
 
 impl<'a> Writes<'a> {
-    /// Data records of each write but the last.
+    /// Data records in each write but the last.
     pub fn records_at_once(&self) -> u64 {
         self.packets_at_once * self.block.shape.packet_records as u64
     }
 
-    /// The next write: what it holds and where that lies; `None` after the last.
+    /// The next write: its contents and the slices to pass to `write_vectored`; `None` after the
+    /// last.
     #[inline]
     pub fn next_write(&mut self) -> Option<(WriteContents, &mut [IoSlice<'a>])> {
         if self.ended {
@@ -308,11 +312,11 @@ impl<'a> Writes<'a> {
             self.ended = true;
             self.take_last(&mut held);
         }
-        // Where closing ends a stream there may be nothing behind its whole packets.
+        // If closing the connection ends the stream, nothing may be left after its whole packets.
         (!self.pieces.is_empty()).then_some((held, &mut self.pieces))
     }
 
-    /// Whole packets from the next one on, as often round as it needs.
+    /// Takes whole packets from the next one on, wrapping around as often as needed.
     fn take(&mut self, packets: u64) {
         let (cycle, packet_bytes) = (self.block.cycle, self.block.shape.packet_bytes);
         let mut left = packets;
@@ -325,7 +329,7 @@ impl<'a> Writes<'a> {
         }
     }
 
-    /// The packet of the records that are left over and of the end record, if it has any.
+    /// Takes the packet of the remaining records and the end record, unless there are neither.
     fn take_last(&mut self, held: &mut WriteContents) {
         let block = self.block;
         let Shape { length_bytes, record_bytes, packet_bytes, zeros_end, .. } = block.shape;

@@ -1,5 +1,4 @@
-//! Records of a seeded stream: what it consists of, and the bytes of each. Keeps none and sends
-//! none.
+//! Generates the records of a seeded stream from its description. Stores none and sends none.
 
 use super::keys::{Keys, put, write_text};
 use crate::config::limits::SEND_BLOCK_BYTES_MAX;
@@ -7,84 +6,85 @@ use crate::wire::schema::{self, End, Endian, Kind, Length, Schema};
 use fastrand::Rng;
 use std::sync::Arc;
 
-/// How texts are padded, as far as the schema allows it: where it names one byte only, that is
-/// used, and where it names none, a text is filled up with spaces that belong to it.
+/// How to pad texts, if the schema leaves the choice. If the schema names a single padding byte,
+/// that one is used; if it names none, texts are filled up with spaces that are part of the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SentPadding {
-    /// 0x20 only, as senders in the field do.
+    /// 0x20 only, as the devices in the field do.
     Space,
     /// 0x00 only.
     Nul,
-    /// 0x00 and then 0x20, in shares that change from record to record.
+    /// 0x00 followed by 0x20, in proportions that vary from record to record.
     Mixed,
 }
 
-/// What a stream consists of. Two streams of the same description and number are the same bytes.
+/// Describes a stream. The same description and stream number always give the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamSpec {
-    /// The records and how they come.
+    /// The record format and its framing.
     pub schema: Arc<Schema>,
-    /// Data records.
+    /// Number of data records.
     pub records: u64,
-    /// Records in each packet but the last, 1 or more. Bare records are packets of their own,
-    /// whatever stands here.
+    /// Records in each packet but the last; 1 or more. Without framing, each record is a packet and
+    /// this is ignored.
     pub packet_records: usize,
-    /// Padding of the texts.
+    /// How texts are padded.
     pub padding: SentPadding,
-    /// Seed of everything random.
+    /// Seed of all random values.
     pub seed: u64,
-    /// Distinct keys, 1 or more. All of them occur where there are as many records.
+    /// Number of distinct keys; 1 or more. All of them occur if there are at least as many records.
     pub groups: u32,
 }
 
-/// Why there is no such stream.
+/// Why a [`StreamSpec`] describes no possible stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
-    /// The length of a packet cannot say so much.
+    /// A packet would be longer than its length field can express.
     #[error(
-        "{records} records of {record_bytes} bytes do not fit into a packet: those of schema \
-         {name} have {limit} bytes at most; give --packet-records {fitting} or less"
+        "{records} records of {record_bytes} bytes do not fit into one packet: schema {name} \
+         allows {limit} bytes; use --packet-records {fitting} or less"
     )]
     PacketTooLong {
         /// The schema's name.
         name: String,
-        /// Records in a packet.
+        /// Requested records in a packet.
         records: usize,
-        /// Bytes of each.
+        /// Size of a record in bytes.
         record_bytes: usize,
-        /// Bytes of a packet at most.
+        /// Maximum size of a packet in bytes.
         limit: u64,
-        /// Records that fit.
+        /// Number of records that fit.
         fitting: u64,
     },
-    /// The keys cannot tell so many groups apart.
+    /// The keys have too few possible values.
     #[error(
-        "{groups} groups, but the keys of schema {name} ({keys}) can tell {limit} apart; \
-         give --groups {limit} or less"
+        "{groups} groups requested, but the keys of schema {name} ({keys}) can distinguish only \
+         {limit}; use --groups {limit} or less"
     )]
     TooManyGroups {
         /// The schema's name.
         name: String,
         /// The types of its keys.
         keys: String,
-        /// Groups that were asked for.
+        /// Requested number of groups.
         groups: u32,
-        /// Groups that there can be.
+        /// Number of groups the keys can distinguish.
         limit: u64,
     },
-    /// The packets do not fit into memory.
+    /// The block of packets would exceed its memory limit.
     #[error(
-        "{bytes} bytes of packets, which are made before they are sent, allowed are \
-         {SEND_BLOCK_BYTES_MAX}; give fewer --groups or --packet-records"
+        "packets are built in memory before they are sent: these need {bytes} bytes, the limit is \
+         {SEND_BLOCK_BYTES_MAX}; use fewer --groups or --packet-records"
     )]
     TooLarge {
-        /// Bytes of the packets.
+        /// Size of the packets in bytes.
         bytes: u128,
     },
-    /// An engine takes a connection without a byte for one that never began.
+    /// The stream would be empty: no records and no end record. An engine does not count a
+    /// connection that sends nothing as a stream.
     #[error(
-        "no records, but schema {name} has no record that ends a stream, so nothing would be sent; \
-         give --records 1 or more"
+        "nothing to send: there are no records, and schema {name} has no end record; \
+         use --records 1 or more"
     )]
     NothingToSend {
         /// The schema's name.
@@ -93,7 +93,7 @@ pub enum SpecError {
 }
 
 impl StreamSpec {
-    /// The groups that a stream can have at all.
+    /// Number of groups that occur in a stream.
     pub(crate) fn groups_used(&self) -> u32 {
         u64::from(self.groups).min(self.records) as u32
     }
@@ -116,7 +116,7 @@ impl StreamSpec {
         length_bytes + self.records_per_packet() as u128 * self.record_bytes()
     }
 
-    /// Whether there are packets that hold what they should.
+    /// Checks that packets of the requested size are possible and that there is something to send.
     pub(crate) fn check(&self) -> Result<(), SpecError> {
         let schema = &self.schema;
         let (name, record_bytes) = (schema.name().to_owned(), schema.record_bytes());
@@ -134,13 +134,13 @@ impl StreamSpec {
     }
 }
 
-/// The groups of `records` records: all `groups` once, shuffled, and then any of them. So no
-/// pattern tells a receiver which group comes next, and none is missing.
+/// The group of each of `records` records: every group once, shuffled, and then random ones. No
+/// group is missing, and a receiver cannot predict which comes next.
 ///
 /// # Panics
-/// Where there are fewer records than groups.
+/// If there are fewer records than groups.
 pub(crate) fn shuffled_groups(random: &mut Rng, groups: u32, records: usize) -> Vec<u32> {
-    assert!(records >= groups as usize, "each group occurs");
+    assert!(records >= groups as usize, "at least one record for each group");
     let mut order = Vec::with_capacity(records);
     order.extend(0..groups);
     random.shuffle(&mut order);
@@ -148,14 +148,14 @@ pub(crate) fn shuffled_groups(random: &mut Rng, groups: u32, records: usize) -> 
     order
 }
 
-/// Makes the records of a stream.
+/// Generates the records of a stream.
 #[derive(Debug)]
 pub(crate) struct Generator {
     keys: Keys,
     steps: Vec<Step>,
     endian: Endian,
     record_bytes: usize,
-    /// Whether a record that is all zero would end the stream.
+    /// Whether an all-zero record would end the stream.
     zeros_end: bool,
 }
 
@@ -169,24 +169,24 @@ struct Step {
 
 #[derive(Debug)]
 enum Fill {
-    /// A number of this type, drawn evenly.
+    /// A random number of this type, uniformly distributed.
     Number(Kind),
-    /// A text that is no key.
+    /// A text that is not a key.
     Words,
-    /// What follows a text.
+    /// The padding after a text.
     Padding(SentPadding),
-    /// Any bytes.
+    /// Random bytes.
     Bytes,
 }
 
-/// Values of text fields that are no keys.
+/// Number of distinct values of text fields that are not keys.
 const TEXTS: u64 = 125;
 
 impl Generator {
-    /// One for a stream of this description.
+    /// A generator for the streams of `spec`.
     ///
     /// # Errors
-    /// Where its keys cannot tell its groups apart.
+    /// [`SpecError::TooManyGroups`].
     pub(crate) fn new(spec: &StreamSpec) -> Result<Self, SpecError> {
         let schema = &spec.schema;
         let keys = Keys::new(schema, spec.groups).map_err(|limit| {
@@ -209,13 +209,13 @@ impl Generator {
         out.resize(begin + self.record_bytes, 0);
         let record = &mut out[begin..];
         self.fill(random, group, record);
-        // Some value is no key, or the keys would not all be zero: it is drawn until it is not.
+        // Keys alone are never all zero, so some field is random: draw until it is not zero.
         while self.zeros_end && record.iter().all(|&byte| byte == 0) {
             self.fill(random, group, record);
         }
     }
 
-    /// Fills a record that is all zero.
+    /// Fills a record; its key fields must be zero.
     fn fill(&self, random: &mut Rng, group: u32, record: &mut [u8]) {
         self.keys.write(group, record);
         for Step { offset, width, fill } in &self.steps {
@@ -233,8 +233,8 @@ impl Generator {
     }
 }
 
-/// The order in which a record is drawn: integers, then floats, then texts and other bytes. Seeds
-/// give the bytes of the built-in record that they always gave.
+/// The order in which fields are drawn: integers, then floats, then texts and other bytes. It must
+/// not change, so that a seed keeps giving the same bytes for the built-in record.
 fn steps(schema: &Schema, padding: SentPadding) -> Vec<Step> {
     let is_key = |field: &schema::Field| schema.keys().any(|key| key.offset == field.offset);
     let (mut integers, mut floats, mut others) = (Vec::new(), Vec::new(), Vec::new());
@@ -263,7 +263,7 @@ fn allowed(wanted: SentPadding, declared: crate::wire::text::Padding) -> SentPad
     }
 }
 
-/// The bits of any number of a type.
+/// The bits of a random number of a type.
 fn drawn(random: &mut Rng, kind: Kind) -> u64 {
     match kind {
         Kind::U8 | Kind::I8 => u64::from(random.u8(..)),
@@ -271,18 +271,18 @@ fn drawn(random: &mut Rng, kind: Kind) -> u64 {
         Kind::U32 | Kind::I32 => u64::from(random.u32(..)),
         Kind::U64 | Kind::I64 => random.u64(..),
         Kind::Bool => u64::from(random.bool()),
-        // The range of the field's senders: a sum in f32 overflows after a few records.
+        // The range that devices in the field send: a sum in f32 overflows after a few records.
         Kind::F32 => u64::from((random.f32() * 3.4e38).to_bits()),
-        // So large that nothing smaller than an f64 holds it, and so small that the sum of 10¹⁸
-        // squares, which a variance needs, is finite.
+        // Large enough to need an f64, and small enough that the sum of 10¹⁸ squares, which a
+        // variance needs, is finite.
         Kind::F64 => (random.f64() * 1e140).to_bits(),
         Kind::Text { .. } | Kind::Bytes { .. } | Kind::Skip { .. } => {
-            unreachable!("no number")
+            unreachable!("not a number")
         }
     }
 }
 
-/// Pads a text, in which there is no 0x00, and behind which there is nothing else.
+/// Pads a text that contains no 0x00, in a field that is zero after it.
 fn pad(random: &mut Rng, padding: SentPadding, field: &mut [u8]) {
     let text_end = memchr::memchr(0, field).unwrap_or(field.len());
     let nul_bytes = match padding {
@@ -319,7 +319,7 @@ mod tests {
         let order = shuffled_groups(&mut Rng::with_seed(3), 1000, 5000);
         assert_eq!(order[..1000].iter().collect::<BTreeSet<_>>().len(), 1000);
         assert!(order.iter().all(|&group| group < 1000));
-        // Neither ascending nor with one distance: 1000 shuffled numbers have about 500 ascents.
+        // Neither ascending nor evenly spaced: 1000 shuffled numbers have about 500 ascents.
         let ascents = |order: &[u32]| order.windows(2).filter(|pair| pair[0] < pair[1]).count();
         assert!((400..600).contains(&ascents(&order[..1000])));
         assert_ne!(order[..1000], order[1000..2000]);
@@ -332,7 +332,7 @@ mod tests {
             let record = record(&spec(Schema::built_in(), padding), 9, 131);
             assert_eq!(record.len(), RECORD_BYTES);
             assert_eq!(record[..4], 42_u32.to_be_bytes());
-            // Group 131 is text 26: the second pair of words, the second time.
+            // Group 131 has text 26: the second pair of words, used for the second time.
             assert!(record[TEXT_OFFSET..].starts_with(b"pump north 1"));
             let pads = &record[TEXT_OFFSET + b"pump north 1".len()..];
             let nul_bytes = pads.iter().take_while(|&&byte| byte == 0).count();
@@ -350,7 +350,7 @@ mod tests {
         }
     }
 
-    /// A text of which the schema says that it has no such padding would be another value.
+    /// Padding that the schema does not declare would be part of the value.
     #[test]
     fn texts_are_padded_as_the_schema_has_it() {
         let padded = |nul, space, wanted| {
@@ -370,7 +370,7 @@ mod tests {
         assert_eq!(padded(true, true, SentPadding::Nul), b"pump north\0\0\0\0\0\0");
     }
 
-    /// With one bit beside the key, half of the records would be all zero.
+    /// With a single bit besides the key, half of the records would be all zero.
     #[test]
     fn no_record_is_the_one_that_ends_the_stream() {
         let schema = |end| {
@@ -385,6 +385,6 @@ mod tests {
             (0..100).filter(|&seed| record(&spec, seed, 0) == [0, 0]).count()
         };
         assert_eq!(zeros(End::ZeroRecord), 0);
-        assert!((20..80).contains(&zeros(End::Close)), "there it is data");
+        assert!((20..80).contains(&zeros(End::Close)), "without an end record it is data");
     }
 }

@@ -1,26 +1,26 @@
-//! The keys of a group, by its number: which values each key field takes, so that no two groups
-//! have the same. Makes no other field.
+//! Maps a group's number to the values of its key fields, so that no two groups have the same keys.
+//! Fills no other field.
 //!
-//! A number is written in mixed radix, a digit for each key. Keys that can say little change
-//! fastest and take five values at most, while the others can tell all groups apart.
+//! The number is written in mixed radix, one digit for each key. Keys with few possible values
+//! change fastest. Each key takes at most five values as long as that is enough for all groups.
 
 use crate::wire::schema::{End, Endian, Field, Kind, Schema};
 use std::io::Write;
 
-/// Values that a key takes as long as others can tell the groups apart.
+/// Number of values that a key takes, unless more are needed to tell the groups apart.
 const FEW: u64 = 5;
-/// Multiplying by an odd number permutes the integers of any width, and spreads them over it.
+/// An odd factor: multiplying by it permutes the integers of any width and spreads them out.
 const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
-/// Characters of a text that has no room for words.
+/// Characters of a text too short for words.
 const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
-/// Which values the keys of each group have.
+/// The key values of each group.
 #[derive(Debug)]
 pub(crate) struct Keys {
-    /// The fastest first.
+    /// Fastest-changing first.
     digits: Vec<Digit>,
     endian: Endian,
-    /// What is added to a group's number: 1 where group 0 would be the record that ends a stream.
+    /// Added to each group's number: 1 if group 0 would be the end record.
     skipped: u64,
 }
 
@@ -35,7 +35,7 @@ impl Keys {
     /// The keys of `groups` groups.
     ///
     /// # Errors
-    /// How many there can be, where that is less.
+    /// The number of groups that are possible, if that is fewer.
     pub(crate) fn new(schema: &Schema, groups: u32) -> Result<Self, u64> {
         let skipped = u64::from(zeros_may_be_keys_alone(schema));
         let mut keys: Vec<&Field> = schema.keys().collect();
@@ -59,7 +59,7 @@ impl Keys {
         Ok(Keys { digits: digits.collect(), endian: schema.endian(), skipped })
     }
 
-    /// Writes the keys of a group into a record whose keys are all zero. Texts are not padded.
+    /// Writes a group's keys into a record whose key fields are zero. Does not pad texts.
     pub(crate) fn write(&self, group: u32, record: &mut [u8]) {
         let mut left = u64::from(group) + self.skipped;
         for &Digit { offset, kind, values } in &self.digits {
@@ -70,8 +70,8 @@ impl Keys {
     }
 }
 
-/// Whether there is nothing but keys that could all be zero, in a record that would then end its
-/// stream.
+/// Whether a record of this schema consists only of keys that could all be zero, which would make
+/// it the end record.
 fn zeros_may_be_keys_alone(schema: &Schema) -> bool {
     let text = |kind| matches!(kind, Kind::Text { .. });
     schema.framing().end == End::ZeroRecord
@@ -83,7 +83,7 @@ fn product(numbers: &[u64]) -> u64 {
     numbers.iter().fold(1, |all, &number| all.saturating_mul(number))
 }
 
-/// The different values that a key can have, or 2⁶⁴ − 1 where there are more.
+/// How many values a key can have, or 2⁶⁴ − 1 if there are more.
 fn values_of(kind: Kind) -> u64 {
     let values = |of_byte: u64, bytes: usize| of_byte.saturating_pow(bytes.min(64) as u32);
     match kind {
@@ -93,7 +93,7 @@ fn values_of(kind: Kind) -> u64 {
     }
 }
 
-/// The `index`th of `values` values of a field. Only 0 may give zeros, and a text never does.
+/// Writes the `index`th of `values` values. Only index 0 may write zeros; a text never does.
 fn write_value(kind: Kind, endian: Endian, values: u64, index: u64, field: &mut [u8]) {
     match kind {
         Kind::Bool => field[0] = index as u8,
@@ -107,7 +107,7 @@ fn write_value(kind: Kind, endian: Endian, values: u64, index: u64, field: &mut 
         _ if values <= FEW => {
             const VALUES: [u64; FEW as usize] = [1, 42, 100, 200, 255];
             let value = VALUES[index as usize];
-            // Signs, where there are any.
+            // Negative numbers too, if the type is signed.
             let negative = kind.is_signed() && index % 2 == 1;
             put(endian, if negative { value.wrapping_neg() } else { value }, field);
         }
@@ -115,7 +115,7 @@ fn write_value(kind: Kind, endian: Endian, values: u64, index: u64, field: &mut 
     }
 }
 
-/// The lowest bytes of a number, as many as the field has.
+/// Writes the lowest bytes of a number, as many as the field has.
 pub(crate) fn put(endian: Endian, bits: u64, field: &mut [u8]) {
     let width = field.len();
     match endian {
@@ -124,8 +124,8 @@ pub(crate) fn put(endian: Endian, bits: u64, field: &mut [u8]) {
     }
 }
 
-/// The `index`th of `values` texts: two words of five, with a number behind them once those 25 are
-/// used up. Where that has no room, the number alone, in base 36.
+/// Writes the `index`th of `values` texts: a pair of five words, followed by a number once the 25
+/// pairs are used up. If the field is too short for that, the index alone in base 36.
 pub(crate) fn write_text(values: u64, index: u64, mut field: &mut [u8]) {
     const WORDS: [&str; 5] = ["north", "pump", "valve", "sensor", "meter"];
     if field.len() < words_bytes_max(values) {
@@ -136,10 +136,10 @@ pub(crate) fn write_text(values: u64, index: u64, mut field: &mut [u8]) {
         0 => write!(field, "{first} {second}"),
         number => write!(field, "{first} {second} {number}"),
     };
-    written.expect("there is room for the longest");
+    written.expect("the field is long enough for the longest text");
 }
 
-/// Bytes that so many texts of words have at most.
+/// Length in bytes of the longest of `values` texts of words.
 fn words_bytes_max(values: u64) -> usize {
     let number_max = (values - 1) / 25;
     let digits = number_max.checked_ilog10().map_or(0, |log| log as usize + 2);
@@ -169,7 +169,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashSet;
 
-    /// A schema of nothing but keys, and a value behind them where there is to be one.
+    /// A schema of keys only, followed by a value if `value` is set.
     fn schema(kinds: &[Kind], end: End, value: bool) -> Schema {
         let mut fields: Vec<(String, Kind)> =
             kinds.iter().enumerate().map(|(i, &kind)| (format!("k{i}"), kind)).collect();
@@ -197,12 +197,12 @@ mod tests {
             let records: HashSet<_> = records(&keys, &schema, limit as u32).into_iter().collect();
             assert_eq!(records.len() as u64, limit);
             let ends = records.contains(&vec![0; schema.record_bytes()]);
-            assert!(!ends || value || end == End::Close, "no group is the end");
+            assert!(!ends || value || end == End::Close, "no group is the end record");
             limit
         };
         assert_eq!(possible(&[Kind::Bool], End::Close, false), 2);
         assert_eq!(possible(&[Kind::Bool], End::ZeroRecord, true), 2);
-        // The record that is all zero is the end.
+        // The all-zero record would end the stream.
         assert_eq!(possible(&[Kind::Bool], End::ZeroRecord, false), 1);
         assert_eq!(possible(&[Kind::I8, Kind::Bool], End::ZeroRecord, false), 511);
         assert_eq!(possible(&[Kind::U8, Kind::I8], End::Close, false), 65_536);

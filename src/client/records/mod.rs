@@ -1,4 +1,4 @@
-//! Streams of records out: generated, paced, sent, replayed.
+//! Sends record streams: generates, paces, sends and replays them.
 
 pub mod block;
 pub mod generate;

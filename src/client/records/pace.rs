@@ -1,5 +1,5 @@
-//! Open-loop sending: when each write of several connections is due, and how late it was, at a rate
-//! of records or of bytes. Sends nothing, and slows nobody down who is behind.
+//! Paces open-loop sending at a rate of records or bytes: when each write is due, and how late it
+//! was. Sends nothing itself; a sender that has fallen behind is never held up.
 
 use crate::client::load::schedule::Schedule;
 use crate::config::limits::SEND_SLEEP_MIN;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// One rate of records for all connections together. They share it, and begin together.
+/// A rate of records that several connections share. They all begin at the same time.
 #[derive(Debug)]
 pub struct Pace {
     rate: u64,
@@ -18,25 +18,25 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// `rate` records a second over `connections` connections.
+    /// `rate` records per second over `connections` connections.
     ///
     /// # Panics
-    /// Where one of both is 0.
+    /// If either is 0.
     pub fn new(rate: u64, connections: u32) -> Arc<Self> {
-        assert!(rate > 0 && connections > 0, "records, and connections to send them over");
+        assert!(rate > 0 && connections > 0, "rate and connections are not 0");
         let (ready, start) = (Barrier::new(connections as usize), OnceLock::new());
         Arc::new(Pace { rate, connections, ready, start })
     }
 
-    /// Waits until each connection has called this, the ones that failed included, and returns
-    /// when they begin: a connection that is made late would otherwise be behind at once.
+    /// Waits until every connection, failed ones included, has called this. Returns the common
+    /// start; without it, a connection made late would be behind from the beginning.
     pub(crate) fn begin(&self) -> Instant {
         self.ready.wait();
         *self.start.get_or_init(Instant::now)
     }
 
-    /// The times of connection `number`, counted from 0 and modulo their number, whose writes have
-    /// `records_at_once` records.
+    /// The due times of connection `number`, counted from 0 and taken modulo the number of
+    /// connections, with `records_at_once` records in each write.
     pub(crate) fn times(&self, number: u32, records_at_once: u64) -> Times {
         let connections = u64::from(self.connections);
         let records_of_all = connections.saturating_mul(records_at_once.max(1));
@@ -53,11 +53,12 @@ impl Pace {
     }
 }
 
-/// When the writes of one connection are due: arithmetic only, no clock. Times are nanoseconds
-/// since the beginning.
+/// When the writes of one connection are due. Pure arithmetic without a clock; all times are
+/// nanoseconds since the start.
 #[derive(Debug)]
 pub(crate) struct Times {
-    /// Of records: one round of all connections' writes is a message of it, a record a lane.
+    /// In units of records: one round of all connections' writes is one message of the schedule,
+    /// and each record one lane.
     schedule: Schedule,
     number: u64,
     sleep_ns_min: u64,
@@ -66,20 +67,20 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// When the next write is due, which has `records` records: when the last of them is, if those
-    /// of all connections are due one after the other, a write of each connection in turn. So what
-    /// was sent at any time is never more than the rate allows.
+    /// When the next write, of `records` records, is due. The connections take turns, a write each,
+    /// and records are due one after another; a write is due when its last record is, so that at
+    /// no time has more been sent than the rate allows.
     pub(crate) fn due_ns(&self, records: u64) -> u64 {
         self.schedule.due_ns((self.number + 1).saturating_mul(records), self.writes)
     }
 
-    /// How long to sleep before a write that is due at `due_ns`; `None` to send it now.
+    /// How long to sleep before a write that is due at `due_ns`; `None` means send it now.
     pub(crate) fn sleep_ns(&self, now_ns: u64, due_ns: u64) -> Option<u64> {
         let early = due_ns.checked_sub(now_ns).filter(|&early| early > 0)?;
         Some(early.max(self.sleep_ns_min))
     }
 
-    /// The system has taken that write.
+    /// Records that the kernel accepted the write at `now_ns`.
     pub(crate) fn written(&mut self, now_ns: u64, due_ns: u64) {
         self.writes += 1;
         self.delay_ns_max = self.delay_ns_max.max(now_ns.saturating_sub(due_ns));
@@ -91,7 +92,7 @@ impl Times {
 pub(crate) struct Pacer {
     times: Times,
     start: Instant,
-    /// As it was last read; not later than it is.
+    /// The last reading of the clock, so never later than the true time.
     now_ns: u64,
 }
 
@@ -105,8 +106,8 @@ impl Pacer {
         self.now_ns
     }
 
-    /// Sleeps until the next write is due, which has `records` records, and returns when that is.
-    /// Returns at once where it is behind.
+    /// Sleeps until the next write, of `records` records, is due. Returns at once if it is overdue.
+    /// The result is the due time.
     pub(crate) fn wait(&mut self, records: u64) -> u64 {
         let due_ns = self.times.due_ns(records);
         if due_ns > self.now_ns {
@@ -118,48 +119,48 @@ impl Pacer {
         due_ns
     }
 
-    /// The system has taken the write that was due then.
+    /// Records that the kernel has now accepted the write due at `due_ns`.
     pub(crate) fn written(&mut self, due_ns: u64) {
         let now_ns = self.read_clock();
         self.times.written(now_ns, due_ns);
     }
 
-    /// The largest delay so far: from when a write was due until the system had taken it.
+    /// The longest time so far from when a write was due until the kernel had accepted it.
     pub(crate) fn delay_max(&self) -> Duration {
         Duration::from_nanos(self.times.delay_ns_max)
     }
 }
 
-/// One rate of bytes for all connections together, whatever each of them has to send and whenever
-/// it begins: their writes take turns as they ask.
+/// A rate of bytes that several connections share, however much each has to send and whenever it
+/// starts: writes are scheduled in the order in which they ask.
 #[derive(Debug)]
 pub(crate) struct BytePace {
     rate: u64,
-    /// Bytes of all writes that have their time.
+    /// Bytes of all writes scheduled so far.
     scheduled: AtomicU64,
-    /// When the first of them asked.
+    /// When the first write asked.
     start: OnceLock<Instant>,
 }
 
 impl BytePace {
-    /// `rate` bytes a second.
+    /// `rate` bytes per second.
     ///
     /// # Panics
-    /// Where it is 0.
+    /// If it is 0.
     pub(crate) fn new(rate: u64) -> Self {
-        assert!(rate > 0, "some bytes a second");
+        assert!(rate > 0, "rate is not 0");
         BytePace { rate, scheduled: AtomicU64::new(0), start: OnceLock::new() }
     }
 
-    /// When the next write is due, which has so many bytes: when the last of them is, in
-    /// nanoseconds since the beginning. So what was sent is never more than the rate allows.
+    /// When the next write, of `bytes` bytes, is due, in nanoseconds since the start. A write is
+    /// due when its last byte is, so that never more has been sent than the rate allows.
     fn due_ns(&self, bytes: u64) -> u64 {
         let end = self.scheduled.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let due_ns = u128::from(end) * 1_000_000_000 / u128::from(self.rate);
         u64::try_from(due_ns).unwrap_or(u64::MAX)
     }
 
-    /// Sleeps until the next write is due. Returns at once where they are behind.
+    /// Sleeps until the next write is due. Returns at once if it is overdue.
     pub(crate) fn wait(&self, bytes: u64) {
         let due = Duration::from_nanos(self.due_ns(bytes));
         let elapsed = self.start.get_or_init(Instant::now).elapsed();
@@ -188,7 +189,7 @@ mod tests {
                 all.push(times.due_ns(20));
                 times.written(0, 0);
             }
-            // What is left over is due when its own records are, not when a whole write would be.
+            // The shorter last write is due when its own records are, not when a full one would be.
             assert_eq!(times.due_ns(1), (3000 + u64::from(number) + 1) * SECOND_NS / 1000);
             assert_eq!(times.due_ns(0), 3000 * SECOND_NS / 1000);
         }
@@ -206,8 +207,8 @@ mod tests {
         assert_eq!(times.due_ns(4), u64::MAX);
     }
 
-    /// Sends on a virtual clock: a sleep takes `late_ns` longer than it should, and so does a write
-    /// take `write_ns`. Returns when the last write was taken, and how often it slept.
+    /// Sends on a virtual clock: each sleep overruns by `late_ns`, and each write takes `write_ns`.
+    /// Returns when the last write was accepted, and how often it slept.
     fn run(
         times: &mut Times,
         records: u64,
@@ -231,7 +232,7 @@ mod tests {
 
     #[test]
     fn late_sleeps_do_not_add_up() {
-        // A write a millisecond, ten seconds long.
+        // One write per millisecond for ten seconds.
         let mut times = times(4000, 1, 0, 4);
         let end = run(&mut times, 4, 10_000, 60_000, 1000);
         assert_eq!(end, (10 * SECOND_NS + 61_000, 10_000));
@@ -240,7 +241,7 @@ mod tests {
 
     #[test]
     fn short_distances_are_slept_over_several_at_a_time() {
-        // A write each 4 µs, a second long: it wakes about each 150 µs and sends what is due.
+        // One write every 4 µs for a second: it wakes about every 150 µs and sends what is due.
         let mut times = times(1_000_000, 1, 0, 4);
         let (end_ns, sleeps) = run(&mut times, 4, 250_000, 50_000, 500);
         assert!((SECOND_NS..SECOND_NS + 200_000).contains(&end_ns), "{end_ns}");
@@ -250,7 +251,7 @@ mod tests {
 
     #[test]
     fn who_is_behind_sends_at_once_and_says_how_far_it_was() {
-        // Each write takes twice as long as there is time for it.
+        // Each write takes twice the time allotted to it.
         let mut times = times(1000, 1, 0, 1);
         let (end_ns, sleeps) = run(&mut times, 1, 500, 0, 2_000_000);
         assert_eq!((end_ns, sleeps), (1_000_000 + 500 * 2_000_000, 1));
@@ -264,7 +265,7 @@ mod tests {
             [1000, 0, 1000, 1].map(|bytes| pace.due_ns(bytes)),
             [SECOND_NS / 3, SECOND_NS / 3, SECOND_NS * 2 / 3, SECOND_NS * 2001 / 3000,]
         );
-        // An hour later it is still what it should be, and at the end of numbers it stays there.
+        // Still exact after an hour; beyond the range of u64 it saturates.
         pace.due_ns(3_000 * 3600 - 2001 - 1);
         assert_eq!(pace.due_ns(1), 3600 * SECOND_NS);
         assert_eq!(BytePace::new(1).due_ns(u64::MAX), u64::MAX);

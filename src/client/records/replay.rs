@@ -1,5 +1,5 @@
-//! Captured streams: sends the bytes of files as they are, each file over a connection of its own.
-//! Understands none of them.
+//! Replays captured streams: sends the bytes of each file unchanged over its own connection.
+//! Interprets none of them.
 
 use super::pace::BytePace;
 use super::sender::{SendError, connect};
@@ -12,43 +12,46 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-/// What the name of a capture ends with that stopped at its limit: it is not the whole stream.
+/// File name suffix of a capture that stopped at its size limit and so is not the whole stream.
 pub const CUT_CAPTURE: &str = ".cut.capture";
 
-/// A file that can be sent: it was there and was not empty when it was looked at.
+/// A capture file that was readable and not empty when it was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaptureFile {
     path: PathBuf,
     bytes: u64,
 }
 
-/// Why a file cannot be sent.
+/// Why a capture file cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureFileError {
-    /// It is not there, or may not be read.
+    /// The file does not exist or cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The system's error.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// It is a directory, a pipe, a device.
-    #[error("{} is no file; name the captures themselves, such as DIR/*.capture", path.display())]
+    /// The path is a directory, a pipe or a device.
+    #[error(
+        "{} is not a regular file; name the captures themselves, such as DIR/*.capture",
+        path.display()
+    )]
     NoFile {
-        /// What was named.
+        /// The path given.
         path: PathBuf,
     },
-    /// There is nothing in it.
-    #[error("{} is empty, so there is nothing to send; leave it out", path.display())]
+    /// The file is empty.
+    #[error("{} is empty: there is nothing to send; leave it out", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// It was cut.
+    /// The capture was cut off at its size limit.
     #[error(
         "{} is not a whole stream: the capture stopped at --capture-bytes-limit; \
-         give --allow-cut to send what there is", path.display()
+         use --allow-cut to send what was captured", path.display()
     )]
     Cut {
         /// The file.
@@ -57,7 +60,7 @@ pub enum CaptureFileError {
 }
 
 impl CaptureFile {
-    /// Looks at a file. One whose name ends with [`CUT_CAPTURE`] is refused unless that is allowed.
+    /// Checks a file. A name ending in [`CUT_CAPTURE`] is an error unless `allow_cut` is set.
     ///
     /// # Errors
     /// [`CaptureFileError`].
@@ -80,94 +83,98 @@ impl CaptureFile {
         Ok(CaptureFile { path, bytes: metadata.len() })
     }
 
-    /// Where it is.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its length when it was looked at, which is what is sent of it.
+    /// Its length in bytes when it was checked; this many are sent.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 }
 
-/// How captures are sent.
+/// How to send captures.
 #[derive(Clone, Debug)]
 pub struct ReplaySettings {
-    /// Connections at one time at most, 1 or more.
+    /// Maximum number of connections at a time; 1 or more.
     pub connections: usize,
-    /// Bytes of each write, and of what each connection has in memory, 1 or more.
+    /// Size of each write, and of each connection's buffer, in bytes; 1 or more.
     pub write_bytes: usize,
-    /// Bytes a second over all connections; 0: as fast as they are taken.
+    /// Bytes per second over all connections; 0 sends as fast as the engine accepts them.
     pub rate: u64,
-    /// The kernel's congestion control for the connections, by its name; `None`: the system's own.
+    /// Name of the TCP congestion control algorithm; `None` uses the system default.
     pub congestion: Option<String>,
 }
 
-/// What was sent of one capture: all of it.
+/// One capture that was sent in full.
 #[derive(Clone, Debug)]
 pub struct Replayed {
-    /// The sender's own address, by which the engine's result is found.
+    /// The sender's own address, which identifies its result: the engine reports it as `peer`.
     pub local: SocketAddr,
-    /// Bytes.
+    /// Bytes sent.
     pub bytes: u64,
-    /// When it was connected.
+    /// When the connection was made.
     pub begun: Instant,
     /// When the socket was closed.
     pub closed: Instant,
 }
 
-/// Why a capture was not sent, or not to its end.
+/// Why a capture was not sent, or only in part.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// No connection.
+    /// The connection could not be made.
     #[error("{}: {source}", path.display())]
     Connect {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why the connection failed.
         source: SendError,
     },
-    /// It could be read when it was looked at, and cannot now.
+    /// The file was readable when it was checked but is not any more.
     #[error("cannot read {}: {source}; {bytes} bytes of it were sent", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Bytes that were sent before.
+        /// Bytes sent before the error.
         bytes: u64,
-        /// The system's error; an unexpected end where the file has become shorter.
+        /// The operating system's error; `UnexpectedEof` if the file has become shorter.
         source: io::Error,
     },
-    /// The engine closed the connection.
+    /// A write failed, as it does once the engine has closed the connection.
     #[error(
         "{}: the connection to {address} broke after {bytes} bytes: {source}; \
-         the engine's result and log name the reason", path.display()
+         the engine's result and log give the reason", path.display()
     )]
     Write {
         /// The file.
         path: PathBuf,
-        /// Where to.
+        /// The engine's address.
         address: SocketAddr,
-        /// Bytes of the writes before.
+        /// Bytes in the writes that succeeded.
         bytes: u64,
-        /// The system's error.
+        /// The operating system's error.
         source: io::Error,
     },
 }
 
-/// Sends each capture over a connection of its own, in their order, so many at one time as the
-/// settings say. One that fails keeps no other from being sent. Bytes are counted in `progress`.
-/// Gives what became of each, in their order.
+/// Sends each capture over its own connection, in the order given, with at most
+/// [`connections`](ReplaySettings::connections) at a time. Blocks until all are done. A failure
+/// does not stop the others. Adds the bytes sent to `progress`. Returns one outcome for each
+/// capture, in the order given.
 ///
 /// # Panics
-/// Where the settings have no connections or no bytes of a write.
+/// If `connections` or `write_bytes` of the settings is 0.
 pub fn replay_all(
     address: SocketAddr,
     captures: &[CaptureFile],
     settings: &ReplaySettings,
     progress: &AtomicU64,
 ) -> Vec<Result<Replayed, ReplayError>> {
-    assert!(settings.connections > 0 && settings.write_bytes > 0, "a connection, and its writes");
+    assert!(
+        settings.connections > 0 && settings.write_bytes > 0,
+        "connections and write_bytes are not 0"
+    );
     let pace = (settings.rate > 0).then(|| BytePace::new(settings.rate));
     let (next, (done, results)) = (AtomicUsize::new(0), mpsc::channel());
     thread::scope(|scope| {
@@ -181,7 +188,7 @@ pub fn replay_all(
                     let congestion = settings.congestion.as_deref();
                     let replayed =
                         replay(address, capture, congestion, pace, &mut buffer, progress);
-                    done.send((number, replayed)).expect("whoever waits for it is there");
+                    done.send((number, replayed)).expect("the receiver outlives this thread");
                 }
             });
         }
@@ -202,7 +209,7 @@ fn replay(
 ) -> Result<Replayed, ReplayError> {
     let path = || capture.path.clone();
     let unreadable = |bytes, source| ReplayError::Read { path: path(), bytes, source };
-    // Before the connection, so that an engine reports none for a file that is gone.
+    // Opened before connecting, so that a missing file opens no connection.
     let mut file = File::open(&capture.path).map_err(|source| unreadable(0, source))?;
     let (mut stream, local) = connect(address, congestion)
         .map_err(|source| ReplayError::Connect { path: path(), source })?;

@@ -1,5 +1,5 @@
-//! One connection that sends a stream of records with blocking writes: makes none and checks
-//! nothing that comes of them.
+//! Sends a stream of records over one connection with blocking writes. Generates no records and
+//! checks no results.
 
 use super::block::{PacketBlock, WriteContents, Writes};
 use super::pace::{Pace, Pacer};
@@ -11,83 +11,87 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How one of a block's streams is sent.
+/// How to send one of a block's streams.
 #[derive(Clone, Debug, Default)]
 pub struct SendSettings {
-    /// Which of the block's streams: each begins one packet further on.
+    /// Which of the block's streams to send. Each starts one packet later than the one before.
     pub number: u32,
-    /// Packets are collected until they fill so many bytes, then written at once; 0 writes each
-    /// packet by itself. At most [`SEND_WRITE_BYTES`](crate::config::limits::SEND_WRITE_BYTES).
+    /// Bytes of packets to collect before each write; 0 writes every packet by itself. Capped at
+    /// the limit of `send --write-bytes`.
     pub write_bytes: usize,
-    /// The rate of all connections, and that they share it. `None`: as fast as it can.
+    /// The rate, shared by all connections. `None` sends as fast as possible.
     pub pace: Option<Arc<Pace>>,
-    /// Whether to say what the records add up to.
+    /// Whether to compute the expected result; see [`Sent::expected`].
     pub tally: bool,
-    /// The kernel's congestion control for the connection, by its name; `None`: the system's own.
+    /// Name of the TCP congestion control algorithm; `None` uses the system default.
     pub congestion: Option<String>,
 }
 
 /// What was sent over one connection.
 #[derive(Debug)]
 pub struct Sent {
-    /// The sender's own address, by which the engine's result is found.
+    /// The sender's own address, which identifies its result: the engine reports it as `peer`.
     pub local: SocketAddr,
-    /// Data records.
+    /// Data records sent; the end record is not counted.
     pub records: u64,
-    /// Packets.
+    /// Packets sent.
     pub packets: u64,
-    /// Bytes.
+    /// Bytes sent.
     pub bytes: u64,
-    /// When it could have sent its first byte: it was connected, and with a pace all others, too.
+    /// When it could have sent its first byte: once it was connected and, if paced, once all other
+    /// connections were too.
     pub begun: Instant,
     /// When the socket was closed.
     pub closed: Instant,
-    /// With a pace, the largest delay: from when a write was due until the system had taken it.
+    /// The longest time from when a write was due until the kernel had accepted it; `None` if not
+    /// paced.
     pub delay_max: Option<Duration>,
-    /// What the records add up to, if that was asked for.
+    /// The expected result, if [`SendSettings::tally`] asked for it.
     pub expected: Option<ExpectedGroups>,
 }
 
 /// Why a stream could not be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// No connection.
+    /// The connection could not be made.
     #[error("cannot connect to {address}: {source}; is an engine listening there?")]
     Connect {
-        /// Where to.
+        /// The engine's address.
         address: SocketAddr,
-        /// The system's error.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The kernel does not have this congestion control.
     #[error(
         "cannot use --congestion {name}: {source}; \
-         /proc/sys/net/ipv4/tcp_available_congestion_control has those of this kernel"
+         this kernel's algorithms are in /proc/sys/net/ipv4/tcp_available_congestion_control"
     )]
     Congestion {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The system's error.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The engine closed the connection.
+    /// A write failed, as it does once the engine has closed the connection.
     #[error(
         "the connection to {address} broke after {records} records: {source}; \
-         the engine's result and log name the reason"
+         the engine's result and log give the reason"
     )]
     Write {
-        /// Where to.
+        /// The engine's address.
         address: SocketAddr,
-        /// Records of the writes before.
+        /// Records in the writes that succeeded.
         records: u64,
-        /// The system's error.
+        /// The operating system's error.
         source: io::Error,
     },
 }
 
-/// Sends one stream of a block over a connection of its own. Each record sent is counted in
-/// `progress`. With a pace it begins when all its connections have been made or have failed, so
-/// there must be as many calls as it has connections, on a thread each.
+/// Sends one stream of a block over a new connection, and blocks until it is sent and closed.
+/// Stores the number of records sent so far in `progress` after each write.
+///
+/// A paced stream begins once all connections of its [`Pace`] are made or have failed, so call this
+/// once for each of them, each on its own thread.
 ///
 /// # Errors
 /// [`SendError`].
@@ -117,7 +121,7 @@ pub fn send_stream(
     Ok(Sent { local, records, packets, bytes, begun, closed, delay_max, expected })
 }
 
-/// A connection whose writes wait for nothing, and its own address.
+/// Connects with `TCP_NODELAY`. Returns the connection and its local address.
 pub(crate) fn connect(
     address: SocketAddr,
     congestion: Option<&str>,
@@ -140,7 +144,7 @@ fn connect_plain(address: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
     Ok((stream, local))
 }
 
-/// Makes all writes, each when it is due. `held` is what the finished ones held.
+/// Makes all writes, each when it is due, and adds up in `held` what the finished ones contained.
 fn write_stream(
     out: &mut impl Write,
     writes: &mut Writes<'_>,
@@ -162,11 +166,11 @@ fn write_stream(
     Ok(())
 }
 
-/// Writes all pieces, whatever the socket takes at a time.
+/// Writes all pieces, however few bytes the socket accepts at a time.
 fn write_pieces(out: &mut impl Write, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
     while !pieces.is_empty() {
         let written = match pieces {
-            // A plain send has less to look at than a list of one.
+            // A plain send is cheaper than a vectored one with a single piece.
             [piece] => out.write(piece),
             _ => out.write_vectored(pieces),
         };
@@ -193,7 +197,7 @@ mod tests {
         PacketBlock::new(&spec).unwrap()
     }
 
-    /// Takes a few bytes at a time and is interrupted in between, as a socket may be.
+    /// Accepts a few bytes at a time, with interruptions, as a socket may.
     struct Dribble {
         taken: Vec<u8>,
         calls: usize,
@@ -214,7 +218,7 @@ mod tests {
             Ok(fits)
         }
 
-        /// Over the end of the first piece, too.
+        /// May take bytes past the end of the first piece.
         fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
             let all: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
             self.write(&all)
@@ -251,7 +255,7 @@ mod tests {
 
     #[test]
     fn an_error_says_how_many_records_were_written_before() {
-        // Writes of three packets; the third of them does not fit.
+        // Three packets a write; the third write does not fit.
         let (_, held, done) = dribble(&block(1003), 9 * 1072 - 1);
         assert_eq!(done.unwrap_err().kind(), ErrorKind::ConnectionReset);
         assert_eq!(held, WriteContents { packets: 6, records: 24, bytes: 6 * 1072 });

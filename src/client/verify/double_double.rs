@@ -1,10 +1,10 @@
-//! Numbers of twice the precision of binary64, as an unevaluated sum of two of them: 106 bits, so
-//! that what is added up with them can judge what was added up in binary64. Holds no group.
+//! Double-double arithmetic: numbers of 106 bits, each an unevaluated sum of two binary64 numbers.
+//! Sums computed with them are precise enough to judge sums computed in binary64.
 //!
 //! T. J. Dekker, "A floating-point technique for extending the available precision", Numerische
 //! Mathematik 18 (1971).
 
-/// Such a number: `low` is less than half a unit in the last place of `high`.
+/// A double-double number: `low` is less than half a unit in the last place of `high`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct DoubleDouble {
     high: f64,
@@ -26,10 +26,10 @@ impl From<i128> for DoubleDouble {
 }
 
 impl DoubleDouble {
-    /// The sum of two numbers, of which the first is larger or not much smaller.
+    /// The sum of two numbers, of which `large` is larger in magnitude or not much smaller.
     fn of(large: f64, small: f64) -> Self {
         let high = large + small;
-        // IEEE 754 says what becomes of infinities; what an addition loses then is no number.
+        // An infinity or NaN is the result as IEEE 754 defines it; its rounding error would be NaN.
         if !high.is_finite() {
             return DoubleDouble { high, low: 0.0 };
         }
@@ -84,7 +84,7 @@ mod tests {
         let third = DoubleDouble::from(1.0).over(3.0);
         let rest = third.times(3.0.into()).minus(1.0.into());
         assert!(rest.value().abs() < 1e-31, "{rest:?}");
-        // (2⁵³ + 1)² needs 107 bits, of which the last is lost at most.
+        // (2⁵³ + 1)² needs 107 bits, of which at most the last is lost.
         let integer = (1_i128 << 53) + 1;
         let square = DoubleDouble::from(integer).times(integer.into());
         assert!(square.minus((integer * integer).into()).value().abs() <= 1.0);
@@ -109,7 +109,7 @@ mod tests {
                 sum.plus(integer.into())
             });
             let exact: i128 = integers.iter().sum();
-            // Each of them is exact; each sum is off by 2⁻¹⁰⁴ of its size at most.
+            // Each integer is exact; each sum has a relative error of at most 2⁻¹⁰⁴.
             let off = sum.minus(exact.into()).value().abs();
             prop_assert!(off <= 50.0 * 2_f64.powi(96 - 104), "off by {off}");
         }

@@ -1,5 +1,5 @@
-//! What a stream's groups must be, and whether they are: a second opinion in plain Rust that
-//! shares no decoding and no adding up with the engine.
+//! The expected groups of a stream, and their comparison with the reported ones: a second opinion
+//! in plain Rust that shares no decoding or aggregation code with the engine.
 
 use super::double_double::DoubleDouble;
 use super::tally::{ExactNumber, ExactValue, GroupTally, TalliedPart, read_number, read_text};
@@ -8,22 +8,22 @@ use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-/// Relative difference that is allowed between two ways of summing the same numbers in binary64.
-/// That of variances is more by their condition, see [`ExpectedGroups::differences`].
+/// Relative difference allowed between two ways of summing the same numbers in binary64. Variances
+/// may differ by more, depending on their condition; see [`ExpectedGroups::differences`].
 pub const TOLERANCE: f64 = 1e-9;
 
 /// One value of a result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExpectedValue {
-    /// There is none: a variance of one record, a sum that does not fit.
+    /// No value: the variance of a single record, or a sum that does not fit its column.
     Null,
     /// An integer.
     Integer(i128),
-    /// A number with a fraction.
+    /// A floating-point number.
     Float(f64),
     /// A bool.
     Bool(bool),
-    /// A text in its shown form, see `docs/PROTOCOL.md`, or bytes as lower-case hex.
+    /// A text in escaped form (`docs/reference/protocol.md`), or bytes as lower-case hex.
     Text(String),
 }
 
@@ -39,7 +39,7 @@ impl fmt::Display for ExpectedValue {
     }
 }
 
-/// One group as an engine reported it.
+/// One group of a result, as the engine reported it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReportedGroup {
     name: String,
@@ -47,18 +47,19 @@ pub struct ReportedGroup {
 }
 
 impl ReportedGroup {
-    /// Takes the values of all columns of the result, in their order.
+    /// Builds a group from the values of all columns of the result, in column order: the keys, then
+    /// the aggregates.
     pub fn new(schema: &Schema, mut values: Vec<ExpectedValue>) -> Self {
         let others = values.split_off(schema.keys().len().min(values.len()));
         ReportedGroup { name: name_of(schema, &values), values: others }
     }
 }
 
-/// Between the keys in a group's name: no shown text has it, so that names are as different as
-/// keys.
+/// Separates the keys in a group's name. No escaped text contains it, so different keys give
+/// different names.
 const BETWEEN_KEYS: char = '\n';
 
-/// A group's keys as a text, by which it is found.
+/// A group's keys as a text that identifies the group.
 fn name_of(schema: &Schema, keys: &[ExpectedValue]) -> String {
     let mut name = String::new();
     for (key, value) in schema.keys().zip(keys) {
@@ -66,11 +67,11 @@ fn name_of(schema: &Schema, keys: &[ExpectedValue]) -> String {
             name.push(BETWEEN_KEYS);
         }
         let written = match value {
-            // No text of that name.
+            // Differs from the text "null".
             ExpectedValue::Null => write!(name, "{} is null", key.name),
             value => write!(name, "{}={value}", key.name),
         };
-        written.expect("a string takes what is written");
+        written.expect("writing to a string cannot fail");
     }
     name.shrink_to_fit();
     name
@@ -97,7 +98,7 @@ fn value_of(kind: Kind, number: ExactNumber) -> ExpectedValue {
     }
 }
 
-/// The groups of one stream.
+/// The groups that the result of one stream must have.
 #[derive(Clone, Debug)]
 pub struct ExpectedGroups {
     schema: Arc<Schema>,
@@ -108,7 +109,7 @@ pub struct ExpectedGroups {
 }
 
 impl ExpectedGroups {
-    /// The groups of a stream of `records` records; those without a record are none of it.
+    /// The groups of a stream of `records` records. Groups without a record do not count.
     pub(crate) fn new(
         schema: Arc<Schema>,
         records: u64,
@@ -118,7 +119,7 @@ impl ExpectedGroups {
         ExpectedGroups { schema, records, names, tally }
     }
 
-    /// How many groups there are.
+    /// Number of groups.
     pub fn groups(&self) -> usize {
         self.numbers().count()
     }
@@ -127,17 +128,19 @@ impl ExpectedGroups {
         (0..self.tally.groups()).filter(|&group| self.tally.count(group) > 0)
     }
 
-    /// Every difference to what was reported, as a sentence; none if all is right.
+    /// Compares with a reported result: its status, its record count and its groups. Returns one
+    /// sentence for each difference; none if all is as expected.
     ///
     /// Counts, integers, minima, maxima, first and last values must be equal. Means and sums of
-    /// floats may differ by [`TOLERANCE`] of themselves.
+    /// floats may have a relative error of [`TOLERANCE`].
     ///
-    /// Variances may differ by more, as no way to compute one in binary64 is better than its
-    /// condition, κ = √(Σx² / Σ(x − mean)²): of values that lie close together, a rounding error is
-    /// a larger part of their distances. So κ·τ + (κ·τ)² is allowed, with the tolerance as τ, which
-    /// is the form of the error bounds in T. F. Chan, G. H. Golub and R. J. LeVeque, "Algorithms
-    /// for computing the sample variance", The American Statistician 37 (1983). Values drawn evenly
-    /// from 0 on have a κ of 2. A standard deviation is judged by its square.
+    /// Variances may differ by more, since the accuracy of any computation in binary64 is limited
+    /// by the condition number κ = √(Σx² / Σ(x − mean)²): the closer together the values are, the
+    /// more a rounding error matters. The allowed relative error is κ·τ + (κ·τ)², where τ is the
+    /// tolerance. This is the form of the error bounds in T. F. Chan, G. H. Golub and R. J.
+    /// LeVeque, "Algorithms for computing the sample variance", The American Statistician 37
+    /// (1983). Values distributed uniformly from 0 up have a κ of 2. A standard deviation is judged
+    /// by its square.
     pub fn differences(&self, status: &str, records: u64, groups: &[ReportedGroup]) -> Vec<String> {
         let mut found = Vec::new();
         if status != "complete" {
@@ -149,7 +152,7 @@ impl ExpectedGroups {
         let mut reported: HashMap<&str, &ReportedGroup> =
             groups.iter().map(|group| (group.name.as_str(), group)).collect();
         if reported.len() != groups.len() {
-            found.push(format!("{} groups stand twice", groups.len() - reported.len()));
+            found.push(format!("duplicate groups: {}", groups.len() - reported.len()));
         }
         for group in self.numbers() {
             let name = &*self.names[group];
@@ -169,13 +172,13 @@ impl ExpectedGroups {
         let name = || named(&self.names[group]);
         if reported.values.len() != columns.len() {
             let (there, all) = (reported.values.len(), columns.len());
-            found.push(format!("{}: {there} values behind the keys, expected {all}", name()));
+            found.push(format!("{}: {there} values after the keys, expected {all}", name()));
         }
         for (&aggregate, reported) in columns.iter().zip(&reported.values) {
             let wanted = self.wanted(group, aggregate);
             if !wanted.is_met_by(reported) {
                 let column = self.schema.column_name(aggregate);
-                found.push(format!("{}: {column} {reported} reported, {wanted} sent", name()));
+                found.push(format!("{}: {column} {reported} reported, expected {wanted}", name()));
             }
         }
     }
@@ -225,7 +228,7 @@ fn named(name: &str) -> String {
     format!("group {}", name.replace(BETWEEN_KEYS, " "))
 }
 
-/// A sum of integers of a type, as far as its column can hold it.
+/// The sum of integers of a type, or null if its column cannot hold it.
 fn fitting(kind: Kind, sum: i128) -> ExpectedValue {
     let fits = match kind.is_signed() {
         true => i64::try_from(sum).is_ok(),
@@ -242,27 +245,27 @@ fn twofold(cell: ExactValue) -> DoubleDouble {
     }
 }
 
-/// The variance of `count` numbers by their sum and the sum of their squares, and how far off
-/// another way to compute it may be.
+/// The variance of `count` numbers from their sum and the sum of their squares, and by how much
+/// another computation of it may differ.
 fn variance(sum: DoubleDouble, squares: DoubleDouble, count: f64) -> (f64, f64) {
     let distances = squares.minus(sum.times(sum).over(count)).value().max(0.0);
     let squares = squares.value();
-    // κ·τ and (κ·τ)² of the distances.
+    // κ·τ and (κ·τ)², times the sum of squared distances.
     let off_max = TOLERANCE * (squares * distances).sqrt() + TOLERANCE * TOLERANCE * squares;
     (distances / (count - 1.0), off_max / (count - 1.0))
 }
 
-/// What a value must be.
+/// The condition that a reported value must meet.
 #[derive(Clone, Debug)]
 enum Wanted {
     Exactly(ExpectedValue),
-    /// Exactly this binary32, however many digits of it were written.
+    /// Exactly this binary32, whatever number of digits it was written with.
     Single(f32),
     About {
         value: f64,
         off_max: f64,
     },
-    /// A number whose square is about this.
+    /// A number whose square is about `value`.
     RootOfAbout {
         value: f64,
         off_max: f64,
@@ -309,15 +312,15 @@ fn same(left: f64, right: f64) -> bool {
     left == right || left.is_nan() && right.is_nan()
 }
 
-/// A number that went through JSON: the reader of it may be off by a unit in the last place, and is
-/// so for each number in the same way.
+/// The number after a round trip through JSON: the parser may be off by one unit in the last place,
+/// always in the same way for the same number.
 fn read_back(value: f64) -> f64 {
     let text = serde_json::to_string(&value).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or(value)
 }
 
 fn near(wanted: f64, value: f64, off_max: f64) -> bool {
-    // Nothing is near to an infinity but itself, whatever a part of it would be.
+    // Only an infinity is near an infinity, although the tolerance would be infinite.
     same(wanted, value) || value.is_finite() && (wanted - value).abs() <= off_max
 }
 
@@ -378,8 +381,8 @@ mod tests {
             expected().differences("complete", 2, &[reported(values)]).join("; ")
         };
         let found = with(5, ExpectedValue::Integer(3));
-        assert_eq!(found, r"group A=7 E=pump\x01: count 3 reported, 2 sent");
-        assert!(with(4, ExpectedValue::Integer(3)).contains("D_min 3 reported, -3 sent"));
+        assert_eq!(found, r"group A=7 E=pump\x01: count 3 reported, expected 2");
+        assert!(with(4, ExpectedValue::Integer(3)).contains("D_min 3 reported, expected -3"));
         assert!(with(4, ExpectedValue::Null).contains("D_min null reported"));
         assert!(with(2, ExpectedValue::Float(15.0001)).contains("B_mean"));
         assert!(with(3, ExpectedValue::Float(f64::NAN)).contains("C_sum"));
@@ -387,7 +390,7 @@ mod tests {
         assert!(with(0, ExpectedValue::Integer(8)).contains("missing"));
         assert!(with(0, ExpectedValue::Integer(8)).contains("A=8 E=pump\\x01: was never sent"));
         let twice = expected().differences("complete", 2, &[reported(right()), reported(right())]);
-        assert_eq!(twice, ["1 groups stand twice"]);
+        assert_eq!(twice, ["duplicate groups: 1"]);
         let group = [reported(right())];
         assert!(expected().differences("incomplete", 2, &group)[0].contains("status"));
         assert!(expected().differences("complete", 1, &group)[0].contains("records"));
@@ -395,7 +398,7 @@ mod tests {
         assert!(expected().differences("complete", 2, &[short])[0].contains("3 values"));
     }
 
-    /// Values of one field, of all functions; the names of the wrong columns of what is reported.
+    /// Applies all functions to the values of one field; returns the differences to `reported`.
     fn wrong(kind: Kind, values: &[&[u8]], reported: [ExpectedValue; 8]) -> String {
         let fields = vec![("k".to_owned(), Kind::Bool), ("v".to_owned(), kind)];
         let functions = Function::ALL.iter();
@@ -427,7 +430,7 @@ mod tests {
             ExpectedValue::Float(28_f64.sqrt()),
         ];
         let values: [&[u8]; 4] = [&[5], &[0xfd], &[7], &[5]];
-        // What they would be without the last value.
+        // The results without the last value.
         let found = wrong(Kind::I8, &values, right.clone());
         assert!(["v_sum", "v_mean", "v_var", "v_std"].iter().all(|column| found.contains(column)));
         assert!(!found.contains("v_min") && !found.contains("v_last"), "{found}");
@@ -462,14 +465,14 @@ mod tests {
             assert!(value.is_met_by(&ExpectedValue::Float(read_back(number))));
             assert!(!value.is_met_by(&ExpectedValue::Float(number * (1.0 + 4.0 * f64::EPSILON))));
         }
-        // Digits of the binary32, and of the binary64 that it is.
+        // The digits of the binary32, and those of the same number as a binary64.
         assert!(Wanted::Single(0.1).is_met_by(&ExpectedValue::Float(0.1)));
         assert!(Wanted::Single(0.1).is_met_by(&ExpectedValue::Float(0.1_f32.into())));
         assert!(!Wanted::Single(0.1).is_met_by(&ExpectedValue::Float(0.100_000_01)));
     }
 
-    /// Close together, far from zero: Welford's way, which is a good one, is off by more than the
-    /// tolerance, and must not be called wrong; the naive way loses every digit, and must.
+    /// Values close together and far from zero: Welford's algorithm, a good one, is off by more
+    /// than the tolerance but must pass; the naive formula loses every digit and must not.
     #[test]
     fn a_variance_is_judged_by_its_condition() {
         let values: Vec<f64> = (0..1000).map(|i| 1e9 + f64::from(i % 10) * 1e-3).collect();

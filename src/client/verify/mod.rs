@@ -1,4 +1,4 @@
-//! What must come back: expected groups, exact sums, the results read.
+//! Checks results: reads the engine's, computes the expected ones and compares them.
 
 pub mod double_double;
 pub mod expected;

@@ -1,4 +1,4 @@
-//! Reads the engine's ndjson results: judges none of them.
+//! Parses the engine's ndjson results. Does not judge them.
 
 use super::expected::{ExpectedValue, ReportedGroup};
 use crate::wire::schema::{Aggregate, Function, Kind, Schema};
@@ -8,46 +8,46 @@ use serde::de::{
 use std::borrow::Cow;
 use std::fmt;
 
-/// One line of results, as far as a sender needs it.
+/// One result line, reduced to what a sender needs.
 #[derive(Debug, PartialEq)]
 pub struct ResultLine {
-    /// The sender's address as the engine saw it.
+    /// The sender's address as the engine saw it: `address:port`.
     pub peer: String,
     /// `complete`, `incomplete` or `rejected`.
     pub status: String,
-    /// Records received.
+    /// Number of records received.
     pub records: u64,
-    /// The groups.
+    /// The groups, in the order reported.
     pub groups: Vec<ReportedGroup>,
 }
 
-/// What stands in a column.
+/// The JSON type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ColumnType {
+enum JsonColumnType {
     Integer,
     Float,
     Bool,
     Text,
 }
 
-fn type_of_field(kind: Kind) -> ColumnType {
+fn type_of_field(kind: Kind) -> JsonColumnType {
     match kind {
-        Kind::Bool => ColumnType::Bool,
-        Kind::F32 | Kind::F64 => ColumnType::Float,
-        Kind::Text { .. } | Kind::Bytes { .. } | Kind::Skip { .. } => ColumnType::Text,
-        _ => ColumnType::Integer,
+        Kind::Bool => JsonColumnType::Bool,
+        Kind::F32 | Kind::F64 => JsonColumnType::Float,
+        Kind::Text { .. } | Kind::Bytes { .. } | Kind::Skip { .. } => JsonColumnType::Text,
+        _ => JsonColumnType::Integer,
     }
 }
 
 /// The columns of a result, in order.
-fn columns_of(schema: &Schema) -> Vec<(String, ColumnType)> {
+fn columns_of(schema: &Schema) -> Vec<(String, JsonColumnType)> {
     let keys = schema.keys().map(|key| type_of_field(key.kind));
     let aggregates = schema.aggregates().iter().map(|aggregate| match *aggregate {
-        Aggregate::Count => ColumnType::Integer,
+        Aggregate::Count => JsonColumnType::Integer,
         Aggregate::Of { field, function } => {
             match (function, type_of_field(schema.fields()[field].kind)) {
-                (Function::Mean | Function::Var | Function::Std, _) => ColumnType::Float,
-                (Function::Sum, ColumnType::Bool) => ColumnType::Integer,
+                (Function::Mean | Function::Var | Function::Std, _) => JsonColumnType::Float,
+                (Function::Sum, JsonColumnType::Bool) => JsonColumnType::Integer,
                 (_, of_field) => of_field,
             }
         }
@@ -55,10 +55,10 @@ fn columns_of(schema: &Schema) -> Vec<(String, ColumnType)> {
     schema.column_names().into_iter().zip(keys.chain(aggregates)).collect()
 }
 
-/// Reads one line of results of records of `schema`.
+/// Parses one result line, of a stream of `schema`. `line` may include its line end.
 ///
 /// # Errors
-/// Where it is not a result of the engine, or one of records of another schema.
+/// If it is not a result of the engine, or the result of another schema.
 pub fn parse_line(line: &[u8], schema: &Schema) -> serde_json::Result<ResultLine> {
     let mut json = serde_json::Deserializer::from_slice(line);
     let columns = columns_of(schema);
@@ -67,11 +67,11 @@ pub fn parse_line(line: &[u8], schema: &Schema) -> serde_json::Result<ResultLine
     Ok(result)
 }
 
-/// Reads a line. Groups are taken as they come, since there may be millions.
+/// Deserializes a line. Groups are converted one at a time, since there may be millions.
 #[derive(Clone, Copy)]
 struct ReportedLine<'a> {
     schema: &'a Schema,
-    columns: &'a [(String, ColumnType)],
+    columns: &'a [(String, JsonColumnType)],
 }
 
 impl<'de> DeserializeSeed<'de> for ReportedLine<'_> {
@@ -157,18 +157,18 @@ impl<'de> Visitor<'de> for Group<'_> {
         let mut values = vec![None; columns.len()];
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             let Some(i) = columns.iter().position(|(name, _)| *name == key) else {
-                return Err(M::Error::custom(format_args!("a group has a column {key:?}")));
+                return Err(M::Error::custom(format_args!("unexpected column {key:?} in a group")));
             };
             values[i] = Some(map.next_value_seed(columns[i].1)?);
         }
         let values = values.into_iter().zip(columns).map(|(value, (name, _))| {
-            value.ok_or_else(|| M::Error::custom(format_args!("a group has no {name}")))
+            value.ok_or_else(|| M::Error::custom(format_args!("missing column {name} in a group")))
         });
         Ok(ReportedGroup::new(schema, values.collect::<Result<_, _>>()?))
     }
 }
 
-impl<'de> DeserializeSeed<'de> for ColumnType {
+impl<'de> DeserializeSeed<'de> for JsonColumnType {
     type Value = ExpectedValue;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<ExpectedValue, D::Error> {
@@ -176,15 +176,15 @@ impl<'de> DeserializeSeed<'de> for ColumnType {
     }
 }
 
-impl Visitor<'_> for ColumnType {
+impl Visitor<'_> for JsonColumnType {
     type Value = ExpectedValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            ColumnType::Integer => "an integer",
-            ColumnType::Float => "a number, NaN, inf or -inf",
-            ColumnType::Bool => "true or false",
-            ColumnType::Text => "a text",
+            JsonColumnType::Integer => "an integer",
+            JsonColumnType::Float => "a number, NaN, inf or -inf",
+            JsonColumnType::Bool => "true or false",
+            JsonColumnType::Text => "a text",
         })
     }
 
@@ -194,48 +194,48 @@ impl Visitor<'_> for ColumnType {
 
     fn visit_bool<E: Error>(self, bool: bool) -> Result<ExpectedValue, E> {
         match self {
-            ColumnType::Bool => Ok(ExpectedValue::Bool(bool)),
+            JsonColumnType::Bool => Ok(ExpectedValue::Bool(bool)),
             _ => Err(E::invalid_type(Unexpected::Bool(bool), &self)),
         }
     }
 
     fn visit_u64<E: Error>(self, integer: u64) -> Result<ExpectedValue, E> {
         match self {
-            ColumnType::Integer => Ok(ExpectedValue::Integer(integer.into())),
-            ColumnType::Float => Ok(ExpectedValue::Float(integer as f64)),
+            JsonColumnType::Integer => Ok(ExpectedValue::Integer(integer.into())),
+            JsonColumnType::Float => Ok(ExpectedValue::Float(integer as f64)),
             _ => Err(E::invalid_type(Unexpected::Unsigned(integer), &self)),
         }
     }
 
     fn visit_i64<E: Error>(self, integer: i64) -> Result<ExpectedValue, E> {
         match self {
-            ColumnType::Integer => Ok(ExpectedValue::Integer(integer.into())),
-            ColumnType::Float => Ok(ExpectedValue::Float(integer as f64)),
+            JsonColumnType::Integer => Ok(ExpectedValue::Integer(integer.into())),
+            JsonColumnType::Float => Ok(ExpectedValue::Float(integer as f64)),
             _ => Err(E::invalid_type(Unexpected::Signed(integer), &self)),
         }
     }
 
     fn visit_f64<E: Error>(self, float: f64) -> Result<ExpectedValue, E> {
         match self {
-            ColumnType::Float => Ok(ExpectedValue::Float(float)),
+            JsonColumnType::Float => Ok(ExpectedValue::Float(float)),
             _ => Err(E::invalid_type(Unexpected::Float(float), &self)),
         }
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<ExpectedValue, E> {
         match (self, text) {
-            (ColumnType::Text, text) => Ok(ExpectedValue::Text(text.to_owned())),
-            // JSON has no numbers for these.
-            (ColumnType::Float, "NaN") => Ok(ExpectedValue::Float(f64::NAN)),
-            (ColumnType::Float, "inf") => Ok(ExpectedValue::Float(f64::INFINITY)),
-            (ColumnType::Float, "-inf") => Ok(ExpectedValue::Float(f64::NEG_INFINITY)),
+            (JsonColumnType::Text, text) => Ok(ExpectedValue::Text(text.to_owned())),
+            // JSON has no numbers for these values.
+            (JsonColumnType::Float, "NaN") => Ok(ExpectedValue::Float(f64::NAN)),
+            (JsonColumnType::Float, "inf") => Ok(ExpectedValue::Float(f64::INFINITY)),
+            (JsonColumnType::Float, "-inf") => Ok(ExpectedValue::Float(f64::NEG_INFINITY)),
             _ => Err(E::invalid_type(Unexpected::Str(text), &self)),
         }
     }
 }
 
-/// The finished lines of `bytes`, and how many bytes they take with their line ends; what follows
-/// is a line that is still being written.
+/// The finished lines of `bytes` without their line ends, and the number of bytes they occupy with
+/// them. Any bytes after that belong to a line still being written.
 pub fn finished_lines(bytes: &[u8]) -> (impl Iterator<Item = &[u8]>, usize) {
     let end = memchr::memrchr(b'\n', bytes).map_or(0, |last| last + 1);
     let mut start = 0;
@@ -280,11 +280,11 @@ mod tests {
     fn groups_of_another_schema_are_told() {
         let right = r#""A":1,"E":"","B_mean":1,"C_sum":1,"D_min":1"#;
         let with = |column: &str| error_of(&format!("{{{right}{column}}}"));
-        assert!(with("").starts_with("a group has no count"));
+        assert!(with("").starts_with("missing column count"));
         assert!(
             with(",\"count\":1.5").starts_with("invalid type: floating point `1.5`, expected an")
         );
-        assert!(with(",\"count\":1,\"F\":1").starts_with("a group has a column \"F\""));
+        assert!(with(",\"count\":1,\"F\":1").starts_with("unexpected column \"F\""));
         assert!(with(",\"count\":\"many\"").starts_with("invalid type: string \"many\""));
         assert!(
             with(",\"count\":1,\"E\":1").starts_with("invalid type: integer `1`, expected a text")
@@ -296,7 +296,7 @@ mod tests {
         assert!(parse_line(&[whole, &b" x"[..]].concat(), &Schema::built_in()).is_err());
     }
 
-    /// No value takes the way through a binary64.
+    /// No value is converted to binary64 on the way.
     #[test]
     fn large_integers_are_exact() {
         let fields = [

@@ -1,8 +1,8 @@
-//! Records decoded and added up in the plainest way, field by field and group by group, as a second
+//! Decodes and adds up records in the simplest way, field by field and group by group: a second
 //! opinion that shares no code with the engine. Compares nothing.
 //!
-//! Integers are added up in 128 bits, floats and squares in twice the precision of binary64. Both
-//! are sums, so that what a stream repeats is multiplied.
+//! Integers are summed in 128 bits, floats and squares in twice the precision of binary64. As all
+//! of these are sums, the repeated cycles of a stream are multiplied rather than added.
 
 use super::double_double::DoubleDouble;
 use crate::wire::schema::{Aggregate, Endian, Field, Function, Kind, Schema};
@@ -18,7 +18,7 @@ pub(crate) enum ExactNumber {
 /// The number in a field of a record. A bool is 0 or 1.
 ///
 /// # Panics
-/// Where the record is too short, or the field is no number.
+/// If the record is too short or the field is not a number.
 pub(crate) fn read_number(field: &Field, endian: Endian, record: &[u8]) -> ExactNumber {
     let width = field.kind.width();
     let bytes = record[field.offset..field.offset + width].iter();
@@ -33,15 +33,15 @@ pub(crate) fn read_number(field: &Field, endian: Endian, record: &[u8]) -> Exact
         Kind::F32 => ExactNumber::Float(f64::from(f32::from_bits(bits as u32))),
         Kind::F64 => ExactNumber::Float(f64::from_bits(bits as u64)),
         kind if kind.is_signed() && bits >= half => ExactNumber::Integer(bits - 2 * half),
-        Kind::Text { .. } | Kind::Bytes { .. } | Kind::Skip { .. } => panic!("no number"),
+        Kind::Text { .. } | Kind::Bytes { .. } | Kind::Skip { .. } => panic!("not a number"),
         _ => ExactNumber::Integer(bits),
     }
 }
 
-/// A text or bytes as results show them, written a second time on purpose.
+/// A text or bytes field as results show it. Deliberately a second implementation.
 ///
 /// # Panics
-/// Where the record is too short, or the field is neither.
+/// If the record is too short or the field is neither.
 pub(crate) fn read_text(field: &Field, record: &[u8]) -> String {
     let bytes = &record[field.offset..field.offset + field.kind.width()];
     match field.kind {
@@ -75,11 +75,11 @@ fn shown(text: &[u8]) -> String {
     out
 }
 
-/// What is kept of the values of a field in a group.
+/// A statistic kept of the values of a field in a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TalliedPart {
     Sum,
-    /// Sum of the squares, in twice the precision of binary64.
+    /// Sum of squares, in twice the precision of binary64.
     Squares,
     Min,
     Max,
@@ -98,13 +98,13 @@ fn parts_of(function: Function) -> &'static [TalliedPart] {
     }
 }
 
-/// The parts that the aggregates of a schema need.
+/// The statistics that the aggregates of a schema need.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TallyPlan {
     endian: Endian,
-    /// By field.
+    /// One entry for each field of the record.
     fields: Vec<(Field, Vec<TalliedPart>)>,
-    /// Index of each field of the record among those above.
+    /// Index of each field's first cell among the cells of a group.
     first_cells: Vec<usize>,
     cells: usize,
 }
@@ -132,7 +132,7 @@ impl TallyPlan {
         plan
     }
 
-    /// Where a part of a field stands among the cells of a group.
+    /// Index of a part of a field among the cells of a group.
     fn cell(&self, field: usize, part: TalliedPart) -> usize {
         let place = self.fields[field].1.iter().position(|&has| has == part);
         self.first_cells[field] + place.expect("some aggregate needs it")
@@ -144,17 +144,17 @@ impl TallyPlan {
     }
 }
 
-/// One part of one field in one group.
+/// The value of one part of one field in one group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum ExactValue {
-    /// Nothing came yet.
+    /// No record so far.
     Empty,
     Integer(i128),
     Float(DoubleDouble),
 }
 
 impl ExactValue {
-    /// The number that one record brings.
+    /// The contribution of one record.
     fn of(part: TalliedPart, number: ExactNumber) -> Self {
         match (part, number) {
             (TalliedPart::Squares, number) => {
@@ -184,7 +184,7 @@ impl ExactValue {
             }
             (ExactValue::Float(own), ExactValue::Float(other)) => ExactValue::Float(match part {
                 TalliedPart::Sum | TalliedPart::Squares => own.plus(other),
-                // Of two, that which is a number.
+                // If one of the two is NaN, the other.
                 TalliedPart::Min => own.value().min(other.value()).into(),
                 TalliedPart::Max => own.value().max(other.value()).into(),
                 TalliedPart::First => own,
@@ -207,24 +207,24 @@ impl ExactValue {
     }
 }
 
-/// What the records of each group add up to.
+/// The statistics of the records of each group.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct GroupTally {
     plan: TallyPlan,
     counts: Vec<u64>,
-    /// Those of one group after those of the other.
+    /// Group by group.
     cells: Vec<ExactValue>,
 }
 
 impl GroupTally {
-    /// That of no records of so many groups.
+    /// The tally of `groups` groups without records.
     pub(crate) fn new(schema: &Schema, groups: usize) -> Self {
         let plan = TallyPlan::new(schema);
         let cells = vec![ExactValue::Empty; groups * plan.cells];
         GroupTally { plan, counts: vec![0; groups], cells }
     }
 
-    /// The same groups without a record.
+    /// The same groups without records.
     pub(crate) fn emptied(&self) -> Self {
         let cells = vec![ExactValue::Empty; self.cells.len()];
         GroupTally { plan: self.plan.clone(), counts: vec![0; self.counts.len()], cells }
@@ -234,28 +234,28 @@ impl GroupTally {
         self.counts.len()
     }
 
-    /// Records of a group.
+    /// Number of records of a group.
     pub(crate) fn count(&self, group: usize) -> u64 {
         self.counts[group]
     }
 
-    /// A part of the values of a field in a group.
+    /// The value of a part of a field in a group.
     pub(crate) fn cell(&self, group: usize, field: usize, part: TalliedPart) -> ExactValue {
         self.cells[group * self.plan.cells + self.plan.cell(field, part)]
     }
 
-    /// Adds a record, which comes after all others.
+    /// Adds a record that comes after all others.
     pub(crate) fn add(&mut self, group: usize, record: &[u8]) {
         self.counts[group] += 1;
         self.add_parts(group, record, |_| true);
     }
 
-    /// Whether it matters in which order records come.
+    /// Whether the order of the records matters.
     pub(crate) fn has_ends(&self) -> bool {
         self.plan.has_ends()
     }
 
-    /// Takes the first and last values of a record, which comes after all others, and nothing else.
+    /// Updates only the first and last values, with a record that comes after all others.
     pub(crate) fn add_ends(&mut self, group: usize, record: &[u8]) {
         self.add_parts(group, record, |part| {
             matches!(part, TalliedPart::First | TalliedPart::Last)
@@ -275,9 +275,9 @@ impl GroupTally {
         }
     }
 
-    /// Adds all records of `other`, which has the same groups, so many times; first and last values
-    /// are for [`GroupTally::add_ends`]. Counts, integers, minima and maxima stay exact, and sums of
-    /// floats as good as if the records had been added one by one.
+    /// Adds all records of `other`, which has the same groups, `times` times. Leaves first and last
+    /// values to [`GroupTally::add_ends`]. Counts, integers, minima and maxima stay exact; sums of
+    /// floats are as accurate as if the records had been added one by one.
     pub(crate) fn add_times(&mut self, other: &GroupTally, times: u64) {
         if times == 0 {
             return;
@@ -343,11 +343,11 @@ mod tests {
         assert_eq!(read_text(&bytes, &[9, 0, 0xab, 0xff]), "00abff");
     }
 
-    /// The oracle sums integers.
+    /// The expected value is computed with integers.
     #[test]
     fn many_times_at_once_are_as_good_as_one_by_one() {
         const TIMES: u64 = 123_456_789_013;
-        // Each is 24 bits and a shift, so that an f32 holds it, and their sum needs more than 53.
+        // Each has 24 significant bits, so that an f32 holds it; their sum needs more than 53.
         let values =
             [(16_777_213_i128, 60), (3, 0), (12_345_677, 33), (-16_777_211, 59), (7_654_321, 11)];
         let schema = schema(Kind::F32, &[Function::Sum, Function::Min], Endian::Big);

@@ -1,5 +1,4 @@
-//! A result as a file of another program's format: writes to any writer, opens no file and changes
-//! no value.
+//! Writes a result in a file format for other programs. The caller opens the file.
 
 use super::grouped::GroupRow;
 use super::grouped::Grouped;
@@ -15,13 +14,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 impl Grouped {
-    /// Writes the whole result in one format. `metadata` is what else is known of it: Parquet and
-    /// Arrow keep it beside the columns, the others have no place for it.
+    /// Writes the whole result in one format. `metadata` becomes file metadata in Parquet and
+    /// Arrow; the other formats have none.
     ///
-    /// Blocks on the writer, and may run in Polars' threads: call it from a plain thread.
+    /// Blocks on the writer and may run in Polars' threads, so call it from a plain thread.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// Returns the errors of the writer.
     pub fn write_to(
         &self,
         format: FileFormat,
@@ -36,7 +35,7 @@ impl Grouped {
         }
     }
 
-    /// A line of names, then a line a group. A cell that there is not is empty; NaN and the
+    /// A line of names, then one line per group. A cell without a value is empty; NaN and the
     /// infinities are `NaN`, `inf` and `-inf`.
     fn write_csv(&self, out: &mut impl Write) -> io::Result<()> {
         let columns = self.columns();
@@ -50,7 +49,7 @@ impl Grouped {
                     Value::Text(text) => writer.write_field(text)?,
                     value => {
                         cell.clear();
-                        write!(cell, "{value}").expect("a string takes all");
+                        write!(cell, "{value}").expect("writing to a string cannot fail");
                         writer.write_field(&cell)?;
                     }
                 }
@@ -60,7 +59,7 @@ impl Grouped {
         writer.flush()
     }
 
-    /// A line a group, each an object as in the results on stdout.
+    /// One line per group, each an object like those in the results on stdout.
     fn write_ndjson(&self, out: &mut impl Write) -> io::Result<()> {
         let columns = self.columns();
         for row in 0..self.len() {
@@ -71,9 +70,9 @@ impl Grouped {
     }
 }
 
-/// zstd and not snappy: a million groups of the built-in record are 12.0 instead of 18.8 MB, in the
-/// same time (medians of seven on two cores: 259 and 293 ms). Whatever has read Parquet in the last
-/// years reads it.
+/// Uses zstd instead of snappy: a million groups of the built-in record take 12.0 instead of
+/// 18.8 MB in about the same time (medians of seven runs on two cores: 259 and 293 ms), and all
+/// recent Parquet readers support it.
 fn write_parquet(
     frame: &DataFrame,
     out: &mut impl Write,
@@ -87,9 +86,9 @@ fn write_parquet(
     Ok(())
 }
 
-/// Not compressed, so that it can be mapped and used as it is, and with the old form of texts,
-/// which readers of any age know. That form has each text in each row, so a batch is turned into it
-/// at a time.
+/// Writes uncompressed, so that the file can be memory-mapped, and with the old layout of texts,
+/// which every reader knows. That layout repeats texts in each row, so it converts one batch at a
+/// time.
 fn write_arrow(
     frame: &DataFrame,
     out: &mut impl Write,
@@ -105,8 +104,8 @@ fn write_arrow(
     writer.finish(&mut batches)
 }
 
-/// Runs Polars over a writer, so that a defect in it costs one file and not the process. Where the
-/// writer failed, its own error is the one that counts: Polars makes one about the format of it.
+/// Runs Polars on a writer so that a panic costs one file instead of the process. If the writer
+/// failed, returns its own error, because Polars turns it into one about the format.
 fn guarded<W: Write>(
     out: &mut W,
     write: impl FnOnce(&mut Witness<'_, W>) -> PolarsResult<()>,
@@ -121,14 +120,14 @@ fn guarded<W: Write>(
     }
 }
 
-/// A writer that keeps the first error.
+/// A writer that remembers its first error.
 struct Witness<'a, W> {
     out: &'a mut W,
     error: Option<io::Error>,
 }
 
 impl<W> Witness<'_, W> {
-    /// Keeps an error and gives another of its kind; an interruption is none.
+    /// Remembers an error and returns another of the same kind. Interruptions do not count.
     fn see<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
         result.map_err(|error| {
             let kind = error.kind();

@@ -1,5 +1,5 @@
-//! Results of every type in every format, read back: CSV and ndjson by the text that must come
-//! out, Parquet and Arrow by Polars; `.ci/outputs.sh` has another program read those.
+//! Writes results with every type in every format and checks them: CSV and ndjson as text, Parquet
+//! and Arrow read back by Polars. `.ci/outputs.sh` reads those with another program.
 
 use super::*;
 use crate::wire::schema::{Aggregate, Endian, Framing, Function, Kind, Schema};
@@ -10,7 +10,7 @@ use polars_io::ipc::IpcReader;
 use polars_io::parquet::read::ParquetReader;
 use std::io::Cursor;
 
-/// Text, bytes, bool as keys; extremes, NaN and nulls beside them.
+/// A result with text, bytes and bool as keys, and with extremes, NaN and nulls.
 pub(crate) fn of_every_type() -> Grouped {
     let text = Kind::Text { bytes: 8, padding: Padding::BOTH };
     let fields = [
@@ -74,7 +74,7 @@ x\\x1b,202020,true,0,127,-0.0,-inf,65535,3
 }
 
 #[test]
-fn ndjson_has_a_group_a_line() {
+fn ndjson_has_one_group_per_line() {
     let expected = concat!(
         r#"{"T":"","R":"0001ff","O":false,"U_sum":18446744073709551615,"I_min":-128,"#,
         r#""F_first":0.10000000149011612,"F_var":null,"P_max":0,"count":1}"#,
@@ -126,9 +126,9 @@ fn a_result_without_a_group_has_its_columns() {
     }
 }
 
-/// More rows than are written at a time.
+/// More rows than one batch holds.
 #[test]
-fn rows_come_in_their_order_over_all_batches() {
+fn rows_keep_their_order_across_batches() {
     let rows = 2 * FILE_ROWS as u64 + 1;
     let name = "many".to_owned();
     let fields = vec![("K".to_owned(), Kind::U64)];
@@ -145,7 +145,7 @@ fn rows_come_in_their_order_over_all_batches() {
     }
 }
 
-/// Takes so many bytes, as a disk that is full after them.
+/// A writer that fails after this many bytes, like a full disk.
 struct Full(usize);
 
 impl Write for Full {
@@ -165,7 +165,7 @@ impl Write for Full {
 }
 
 #[test]
-fn a_full_disk_is_an_error_with_the_words_of_the_system() {
+fn a_full_disk_gives_the_error_of_the_system() {
     for format in [FileFormat::Parquet, FileFormat::Arrow, FileFormat::Csv, FileFormat::Ndjson] {
         let whole = written(&of_every_type(), format).len();
         of_every_type().write_to(format, &mut Full(whole), &metadata()).unwrap();

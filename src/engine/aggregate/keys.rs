@@ -1,14 +1,15 @@
-//! The packed keys of groups as columns, and the order of the groups: aggregates nothing.
+//! Unpacks the keys of groups into columns and sorts the groups by them.
 
-use super::parts::type_of;
+use super::column_types::dtype_of;
 use crate::engine::decode::texts::Texts;
 use crate::engine::groups::plan::{KeyBits, Plan};
+use crate::wire::schema::columns::ColumnType;
 use crate::wire::schema::{Field, Kind};
 use crate::wire::text::Escaped;
 use polars::prelude::*;
 use std::fmt::Write;
 
-/// Merged partials with their keys as columns of their own, sorted by them.
+/// Replaces the packed keys of merged partials with one column per key, and sorts by them.
 pub(super) fn with_keys(
     plan: &Plan,
     partials: DataFrame,
@@ -36,13 +37,13 @@ fn word(partials: &DataFrame, word: usize) -> PolarsResult<&UInt64Chunked> {
     partials.column(&key_name(word))?.u64()
 }
 
-/// What stands in a key's bits, for each row.
+/// The value of a key's bits in each row.
 fn values_of(partials: &DataFrame, bits: &KeyBits) -> PolarsResult<Vec<u64>> {
     let words = word(partials, bits.word)?.into_no_null_iter();
     Ok(words.map(|word| bits.of(word)).collect())
 }
 
-/// The rows in the order of their keys.
+/// The row numbers in the order of the keys.
 fn order_of(plan: &Plan, partials: &DataFrame, texts: &[Texts]) -> PolarsResult<IdxCa> {
     let mut words = Vec::with_capacity(plan.key_words());
     for number in 0..plan.key_words() {
@@ -70,7 +71,7 @@ fn order_of(plan: &Plan, partials: &DataFrame, texts: &[Texts]) -> PolarsResult<
     })
 }
 
-/// The place of each code's text among all texts in the order of their bytes.
+/// The rank of each code's text when all texts are sorted by their bytes.
 fn ranks(texts: &Texts) -> Vec<u32> {
     let mut codes: Vec<u32> = (0..texts.len() as u32).collect();
     codes.sort_unstable_by_key(|&code| texts.get(code as usize));
@@ -84,7 +85,7 @@ fn ranks(texts: &Texts) -> Vec<u32> {
 fn number_column(field: &Field, bits: &KeyBits, values: &[u64]) -> PolarsResult<Column> {
     let name = field.name.as_str().into();
     let column = if field.kind.is_signed() {
-        // The sign was turned, so that words compare by value.
+        // The sign bit was flipped so that words compare by value.
         let unused = u64::BITS - bits.bits;
         let turn = 1 << (bits.bits - 1);
         let number = |&value: &u64| ((value ^ turn) << unused) as i64 >> unused;
@@ -92,11 +93,11 @@ fn number_column(field: &Field, bits: &KeyBits, values: &[u64]) -> PolarsResult<
     } else {
         UInt64Chunked::from_vec(name, values.to_vec()).into_column()
     };
-    column.strict_cast(&type_of(field.kind))
+    column.strict_cast(&dtype_of(ColumnType::of_field(field.kind)))
 }
 
-/// Texts in their shown form, bytes as they are. The rows point into one copy of the distinct
-/// values, so that a long one costs its bytes once and not once a group.
+/// Texts escaped for display, bytes as they are. The rows refer to one copy of the distinct values,
+/// so that a long value takes memory once instead of once per group.
 fn text_column(field: &Field, codes: &[u64], texts: &Texts) -> PolarsResult<Column> {
     let name = PlSmallStr::from_str(&field.name);
     let distinct = match field.kind {
@@ -109,7 +110,8 @@ fn text_column(field: &Field, codes: &[u64], texts: &Texts) -> PolarsResult<Colu
             let mut shown = String::new();
             for code in 0..texts.len() {
                 shown.clear();
-                write!(shown, "{}", Escaped(texts.get(code))).expect("a string takes all");
+                write!(shown, "{}", Escaped(texts.get(code)))
+                    .expect("writing to a string cannot fail");
                 distinct.append_value(&shown);
             }
             distinct.finish().into_column()
@@ -119,7 +121,7 @@ fn text_column(field: &Field, codes: &[u64], texts: &Texts) -> PolarsResult<Colu
     distinct.take(&codes)
 }
 
-/// The name of a key's word: no field can be called so.
+/// The column name of a key's word. No field can have such a name.
 pub(crate) fn key_name(word: usize) -> String {
     format!("key.{word}")
 }

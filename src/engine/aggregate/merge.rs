@@ -1,16 +1,16 @@
-//! Partials of many streams, as their files have them, to one result: finds no files, prints
-//! nothing, and believes no file that is not as it should be.
+//! Merges files of partials from many streams into one result, and validates them. The caller finds
+//! the files and prints the outcome.
 //!
-//! Rows that agree in batch and keys are one row, however often they are there. What is said about
-//! batches is held against the rows themselves, so that one that is missing is noticed.
+//! Rows with the same batch and keys count once, however often they occur. The facts recorded about
+//! each batch are compared with its rows, so that missing ones are noticed.
 
+use super::column_types::{dtype_of, empty_frame};
 use super::grouped::Grouped;
-use super::partial_file::ORIGIN_COLUMNS;
-use super::parts::{self, FinishedFrame, part_type, type_of};
+use super::parts::{self, FinishedFrame};
 use super::row_groups::RowGroups;
 use crate::config::{LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN};
 use crate::engine::stream::received::Status;
-use crate::wire::schema::partial::Part;
+use crate::wire::schema::columns::{COUNT, NamedType, ORIGIN_COLUMNS, Part};
 use crate::wire::schema::{Kind, Schema};
 use crate::wire::text::unescape;
 use hdrhistogram::Histogram;
@@ -27,10 +27,10 @@ use std::sync::Arc;
 /// Why partials cannot be merged.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MergeError {
-    /// A file that cannot be read.
+    /// A file could not be read.
     #[error(
         "cannot read {file}: {cause}; it is cut off, not Parquet, or not readable by this user. \
-         Partials are written whole, so a copy may be better; without it, its groups are missing"
+         Copy it again: the engine writes only whole files. Without it, its groups are missing"
     )]
     Unreadable {
         /// The file.
@@ -38,15 +38,15 @@ pub(crate) enum MergeError {
         /// What is wrong with it.
         cause: String,
     },
-    /// A file with other columns.
-    #[error("{file} is not of these partials: {difference}; move it elsewhere, or merge it there")]
+    /// A file has other columns.
+    #[error("{file} does not belong to these partials: {difference}; move it elsewhere")]
     Foreign {
         /// The file.
         file: String,
         /// How its columns differ.
         difference: String,
     },
-    /// Polars refused to do its part.
+    /// Polars failed.
     #[error("merging failed: {0}")]
     Polars(#[from] PolarsError),
 }
@@ -55,15 +55,15 @@ fn unreadable(file: &Path, cause: impl ToString) -> MergeError {
     MergeError::Unreadable { file: file.display().to_string(), cause: cause.to_string() }
 }
 
-/// A stream's name, and where it was received.
+/// The node that received a stream, and the stream's name.
 type PartialStream = (String, String);
 
-/// What is known of a batch.
+/// What the files hold of a batch.
 #[derive(Clone, Debug, Default)]
 struct Batch {
-    /// Records by its groups, where there are groups of it.
+    /// Records counted in its groups.
     grouped: u64,
-    /// What was said about it.
+    /// The facts recorded about it, if there are any.
     said: Option<Said>,
 }
 
@@ -75,47 +75,47 @@ struct Said {
     bytes: u64,
 }
 
-/// What was merged.
+/// The outcome of a merge.
 #[derive(Debug)]
 pub(crate) struct Merged {
     /// The groups.
     pub grouped: Grouped,
-    /// Columns with sums that do not fit 64 bits.
+    /// Columns with sums that do not fit into 64 bits.
     pub overflowed: Vec<String>,
-    /// What is said about all streams together.
+    /// Facts about all streams together.
     pub facts: MergedFacts,
 }
 
-/// Everything that is known of the streams that were merged.
+/// Facts about the streams that were merged.
 #[derive(Debug)]
 pub(crate) struct MergedFacts {
-    /// Nodes that received something.
+    /// Number of nodes with streams.
     pub nodes: usize,
-    /// Streams, by how they ended: complete, incomplete, rejected.
+    /// Number of streams by status: complete, incomplete, rejected.
     pub ended: [u64; 3],
-    /// Streams of which the last batch is not there: they go on, or their process was killed.
+    /// Streams without their last batch: they are still running, or their process was killed.
     pub unfinished: Vec<String>,
-    /// Batches.
+    /// Number of batches.
     pub batches: u64,
     /// Records in the result.
     pub records: u64,
-    /// Packets, as far as it was said.
+    /// Packets in batches with recorded facts.
     pub packets: u64,
-    /// Bytes, as far as it was said.
+    /// Bytes in batches with recorded facts.
     pub bytes: u64,
-    /// Latencies of the packets, as far as they were said.
+    /// Packet latencies of batches with recorded facts.
     pub latency: Histogram<u64>,
-    /// What is not there and should be, or is there and should not: a line for each stream.
+    /// Missing batches, and batches whose groups contradict the recorded facts.
     pub faults: Vec<String>,
-    /// Batches of which nothing is said but their groups: their process was killed in between, or
-    /// is about to say it.
+    /// Batches with groups but without recorded facts: their process was killed in between, or
+    /// has not written them yet.
     pub unsaid: Vec<String>,
 }
 
 impl Default for MergedFacts {
     fn default() -> Self {
-        // As those of the engine, so that a merged percentile is that of one engine for all; of
-        // others, larger ones find room.
+        // The bounds are those of the engine, so that merging gives the percentiles that a single
+        // engine would report. The histogram grows if a file has larger latencies.
         let latency = Histogram::new_with_bounds(LATENCY_NS_MIN, LATENCY_NS_MAX, LATENCY_DIGITS);
         let mut latency = latency.expect("the bounds of config are valid");
         latency.auto(true);
@@ -134,11 +134,11 @@ impl Default for MergedFacts {
     }
 }
 
-/// Merges the partials in `groups`, of which `streams` says more. `schema` is that of the files,
-/// `result` the same or with some of its keys.
+/// Merges the partials in the files `groups`; the files `streams` hold facts about their batches.
+/// `schema` is the schema of the files, `result` the same or one with fewer keys.
 ///
 /// # Errors
-/// The first file that cannot be read or has other columns.
+/// Names the first file that cannot be read or has other columns.
 pub(crate) fn merge(
     schema: &Schema,
     result: &Arc<Schema>,
@@ -158,24 +158,24 @@ pub(crate) fn merge(
     Ok(Merged { grouped, overflowed, facts: batches.into_facts() })
 }
 
-/// The rows of all files in the order of their batches, each once.
+/// The rows of all files in the order of their batches, without duplicates.
 fn read_groups(
     schema: &Schema,
     result: &Schema,
     files: &[PathBuf],
 ) -> Result<DataFrame, MergeError> {
-    let expected = file_columns(schema);
+    let expected = schema.partial_columns();
     for file in files {
         check_columns(file, &expected)?;
     }
-    let names = || expected.iter().map(|(name, _)| name.clone());
-    let mut all = DataFrame::new(0, expected.iter().map(empty_column).collect())?;
+    let names = || expected.iter().map(|(name, _)| name.as_str());
+    let mut all = empty_frame(expected.iter().cloned())?;
     for file in files {
         let frame = open(file)?.finish().map_err(|error| unreadable(file, error))?;
         all.vstack_mut_owned(frame.select(names())?)?;
     }
     all.rechunk_mut_par();
-    let [node, connection, batch, time] = ORIGIN_COLUMNS;
+    let [node, connection, batch, time] = ORIGIN_COLUMNS.map(|(name, _)| name);
     let own = [node, connection, batch].into_iter();
     let identity = own.map(str::to_owned).chain(schema.keys().map(|key| key.name.clone()));
     let identity: Vec<String> = identity.collect();
@@ -187,7 +187,7 @@ fn read_groups(
     }
     let mut order = vec![time, node, connection, batch];
     if result.keys().len() < schema.keys().len() {
-        // Which group of a batch was first is not known; any order will do that stays.
+        // The order of groups within a batch is unknown; any stable order will do.
         order.extend(schema.keys().map(|key| key.name.as_str()));
     }
     Ok(rows.sort(order, SortMultipleOptions::default().with_maintain_order(true))?)
@@ -197,46 +197,31 @@ fn open(file: &Path) -> Result<ParquetReader<File>, MergeError> {
     Ok(ParquetReader::new(File::open(file).map_err(|error| unreadable(file, error))?))
 }
 
-fn empty_column((name, dtype): &(PlSmallStr, DataType)) -> Column {
-    Column::new_empty(name.clone(), dtype)
-}
-
-/// The columns of files with groups.
-fn file_columns(schema: &Schema) -> Vec<(PlSmallStr, DataType)> {
-    let own = [DataType::String, DataType::String, DataType::UInt32, DataType::Int64];
-    let own = ORIGIN_COLUMNS.into_iter().map(PlSmallStr::from).zip(own);
-    let keys = schema.keys().map(|key| (PlSmallStr::from(&key.name), type_of(key.kind)));
-    let parts = schema.parts().into_iter().map(|(field, part)| {
-        let dtype = part_type(schema.fields()[field].kind, part);
-        (schema.part_name(field, part).into(), dtype)
-    });
-    own.chain(keys).chain([("count".into(), DataType::UInt64)]).chain(parts).collect()
-}
-
-fn check_columns(file: &Path, expected: &[(PlSmallStr, DataType)]) -> Result<(), MergeError> {
+fn check_columns(file: &Path, expected: &[NamedType]) -> Result<(), MergeError> {
     let found = open(file)?.schema().map_err(|error| unreadable(file, error))?;
     let found = polars::prelude::Schema::from_arrow_schema(&found);
     let mut found: Vec<(PlSmallStr, DataType)> = found.into_iter().collect();
     let foreign =
         |difference| Err(MergeError::Foreign { file: file.display().to_string(), difference });
-    for (name, dtype) in expected {
+    for (name, of) in expected {
+        let dtype = dtype_of(*of);
         match found.iter().position(|(found, _)| found == name) {
             None => return foreign(format!("it has no column {name}")),
-            Some(at) if found[at].1 != *dtype => {
+            Some(at) if found[at].1 != dtype => {
                 let is = &found[at].1;
-                return foreign(format!("its column {name} is {is} and not {dtype}"));
+                return foreign(format!("its column {name} is {is} instead of {dtype}"));
             }
             Some(at) => drop(found.swap_remove(at)),
         }
     }
     match found.first() {
-        Some((name, _)) => foreign(format!("it has a column {name} besides")),
+        Some((name, _)) => foreign(format!("it has an extra column {name}")),
         None => Ok(()),
     }
 }
 
-/// Numbers by value, texts by their bytes: those that are shown otherwise than they are must not
-/// be sorted as they are shown.
+/// Sorts numbers by value and texts by their bytes. Escaped texts must be sorted by the bytes that
+/// they stand for.
 fn sort_by_keys(schema: &Schema, mut frame: DataFrame) -> PolarsResult<DataFrame> {
     let mut order: Vec<PlSmallStr> = Vec::new();
     for key in schema.keys() {
@@ -244,7 +229,7 @@ fn sort_by_keys(schema: &Schema, mut frame: DataFrame) -> PolarsResult<DataFrame
         let escaped = |text: &str| text.contains('\\');
         let name = match key.kind {
             Kind::Text { .. } if column.str()?.iter().flatten().any(escaped) => {
-                // No field's name has a space.
+                // Field names have no spaces.
                 let name = PlSmallStr::from(format!("bytes of {}", key.name));
                 let bytes = column.str()?.iter().map(|text| text.map(unescape));
                 let bytes: BinaryChunked = bytes.collect();
@@ -258,7 +243,7 @@ fn sort_by_keys(schema: &Schema, mut frame: DataFrame) -> PolarsResult<DataFrame
     frame.sort(order, SortMultipleOptions::default())
 }
 
-/// The batches that there are, of each stream.
+/// The batches of each stream.
 #[derive(Default)]
 struct Batches {
     streams: BTreeMap<PartialStream, BTreeMap<u32, Batch>>,
@@ -266,7 +251,7 @@ struct Batches {
 }
 
 impl Batches {
-    /// Adds what a file says about its batches.
+    /// Adds the facts that a file records about batches.
     fn add_said(&mut self, file: &Path) -> Result<(), MergeError> {
         let frame = open(file)?.finish().map_err(|error| unreadable(file, error))?;
         self.add_rows(&frame).map_err(|error| MergeError::Foreign {
@@ -276,7 +261,7 @@ impl Batches {
     }
 
     fn add_rows(&mut self, frame: &DataFrame) -> PolarsResult<()> {
-        let [node, connection, batch, _] = ORIGIN_COLUMNS;
+        let [node, connection, batch, _] = ORIGIN_COLUMNS.map(|(name, _)| name);
         let (node, connection) = (frame.column(node)?.str()?, frame.column(connection)?.str()?);
         let batch = frame.column(batch)?.u32()?;
         let status = frame.column("status")?.str()?;
@@ -291,8 +276,9 @@ impl Batches {
             if batch.said.is_some() {
                 continue;
             }
-            let latency = histogram(latency.get(row).ok_or_else(null)?)
-                .map_err(|cause| polars_err!(ComputeError: "latency_v2 is none: {cause}"))?;
+            let latency = histogram(latency.get(row).ok_or_else(null)?).map_err(
+                |cause| polars_err!(ComputeError: "latency_v2 is not a histogram: {cause}"),
+            )?;
             let added = self.facts.latency.add(&latency);
             added.map_err(|cause| polars_err!(ComputeError: "latency_v2: {cause}"))?;
             batch.said = Some(Said {
@@ -305,11 +291,11 @@ impl Batches {
         Ok(())
     }
 
-    /// Adds what the rows of groups themselves say.
+    /// Adds the counts of the groups.
     fn add_grouped(&mut self, rows: &DataFrame) -> PolarsResult<()> {
-        let [node, connection, batch, _] = ORIGIN_COLUMNS;
+        let [node, connection, batch, _] = ORIGIN_COLUMNS.map(|(name, _)| name);
         let groups = RowGroups::of(rows, [node, connection, batch])?;
-        let (origins, counts) = (groups.keys(), groups.sum(rows.column("count")?));
+        let (origins, counts) = (groups.keys(), groups.sum(rows.column(COUNT)?));
         let (nodes, connections) = (origins[0].str()?, origins[1].str()?);
         let (batches, counts) = (origins[2].u32()?, counts.u64()?);
         for row in 0..groups.len() {
@@ -344,7 +330,7 @@ impl Batches {
     }
 }
 
-/// Notes the batches of a stream that are missing, or not what was said about them.
+/// Notes the batches of a stream that are missing or contradict the facts recorded about them.
 fn look_for_faults(facts: &mut MergedFacts, name: &str, batches: &BTreeMap<u32, Batch>) {
     let last = batches.keys().last().copied().unwrap_or_default();
     let missing = u64::from(last) + 1 - batches.len() as u64;
@@ -372,17 +358,17 @@ fn status_of(word: &str) -> PolarsResult<Status> {
     let all = [Status::Complete, Status::Incomplete, Status::Rejected];
     all.into_iter()
         .find(|status| status.as_str() == word)
-        .ok_or_else(|| polars_err!(ComputeError: "{word:?} is no status"))
+        .ok_or_else(|| polars_err!(ComputeError: "{word:?} is not a status"))
 }
 
-/// A histogram in its V2 form, not compressed.
+/// Reads a histogram in the uncompressed V2 format.
 fn histogram(bytes: &[u8]) -> io::Result<Histogram<u64>> {
     const HEADER_BYTES: usize = 40;
-    // The payload's length is believed by the one that reads it: it must not name gigabytes.
+    // The deserializer trusts the payload length, so it must not claim gigabytes.
     let payload = bytes.get(4..8).and_then(|length| <[u8; 4]>::try_from(length).ok());
     let length = payload.map(|length| u32::from_be_bytes(length) as usize);
     if length.is_none_or(|length| HEADER_BYTES + length != bytes.len()) {
-        return Err(io::Error::other("its length is another"));
+        return Err(io::Error::other("wrong length"));
     }
     let read = Deserializer::new().deserialize(&mut &bytes[..]);
     read.map_err(|error| io::Error::other(error.to_string()))

@@ -1,4 +1,4 @@
-//! Merging of files against plain Rust over the records that they were made of.
+//! Checks the merging of files against plain Rust over the original records.
 
 use super::*;
 use crate::engine::aggregate::partial_file::{BatchFacts, Origin, write_facts, write_groups};
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use std::fs;
 use std::time::Duration;
 
-/// A record: two keys, a number that is summed, one of which the first and last are kept.
+/// A record: two keys, a number to sum, and one whose first and last values are kept.
 type Record = (u16, &'static [u8], i64, u8);
 
 fn schema(keys: &[usize]) -> Schema {
@@ -29,7 +29,7 @@ fn schema(keys: &[usize]) -> Schema {
     Schema::new("m".to_owned(), endian, framing, fields, keys.to_vec(), aggregates).unwrap()
 }
 
-/// The groups of records, as an engine hands them over.
+/// The groups of these records, as the engine writes them.
 fn groups(schema: &Schema, records: &[Record]) -> DataFrame {
     let shown: Vec<String> = records.iter().map(|r| Escaped(r.1).to_string()).collect();
     let columns = vec![
@@ -47,7 +47,7 @@ fn groups(schema: &Schema, records: &[Record]) -> DataFrame {
     parts::gathered(schema, &frame, ["K", "T"]).unwrap()
 }
 
-/// A directory of partials that grows.
+/// A directory to which partials are added.
 struct Partials {
     directory: tempfile::TempDir,
     schema: Schema,
@@ -99,7 +99,7 @@ fn origin(node: &str, connection: &str, batch: u32, time_us: i64) -> Origin {
     Origin { node, connection, batch, time_us }
 }
 
-/// What the result must be: keys, then records in their order.
+/// The expected result: the records of each key, in order.
 fn naive(records: &[Record], by_text: bool) -> BTreeMap<(u16, Vec<u8>), Vec<Record>> {
     let mut groups: BTreeMap<_, Vec<Record>> = BTreeMap::new();
     for record in records {
@@ -122,7 +122,7 @@ fn assert_merged(frame: &DataFrame, expected: &BTreeMap<(u16, Vec<u8>), Vec<Reco
         let first_last = (records.first().map(|r| r.3), records.last().map(|r| r.3));
         assert_eq!(column("V_sum").i64().unwrap().get(row), i64::try_from(sum).ok());
         assert_eq!(column("V_min").i64().unwrap().get(row), records.iter().map(|r| r.2).min());
-        // Of groups of one batch that become one it is not known which was first.
+        // If groups of one batch are merged into one, the first value is not determined.
         if frame.column("T").is_ok() {
             let found = ["W_first", "W_last"].map(|name| column(name).u8().unwrap().get(row));
             assert_eq!(found, [first_last.0, first_last.1]);
@@ -140,9 +140,9 @@ fn any_record() -> impl Strategy<Value = Record> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
-    /// Batches of streams of nodes, in any order of files, some of them twice.
+    /// Batches of several streams and nodes, with files in any order and some duplicated.
     #[test]
-    fn files_merge_into_what_all_records_are(
+    fn merging_files_gives_the_result_of_all_records(
         streams in proptest::collection::vec(
             proptest::collection::vec(proptest::collection::vec(any_record(), 0..20), 1..4), 1..5),
         twice in any::<bool>(),
@@ -153,7 +153,7 @@ proptest! {
             let last = parts.len() - 1;
             let (node, connection) = (["n1", "n2"][stream % 2], format!("c{stream}"));
             for (batch, records) in parts.iter().enumerate() {
-                // Batches of streams alternate, and some begin in the same microsecond.
+                // Batches of different streams alternate, and some begin in the same microsecond.
                 let time = (batch as i64 * 10) + stream as i64 / 2;
                 let origin = origin(node, &connection, batch as u32, time);
                 partials.add_groups(&origin, records);
@@ -186,7 +186,7 @@ proptest! {
 }
 
 #[test]
-fn latencies_are_those_of_all_batches() {
+fn latencies_of_all_batches_are_merged() {
     let mut partials = Partials::new();
     let mut all = Latency::default();
     for batch in 0..3 {
@@ -202,7 +202,7 @@ fn latencies_are_those_of_all_batches() {
 }
 
 #[test]
-fn what_is_missing_or_other_than_said_is_named() {
+fn missing_and_contradictory_batches_are_reported() {
     let mut partials = Partials::new();
     let record: Record = (1, b"a", 1, 1);
     for (connection, batch, status) in
@@ -229,7 +229,7 @@ fn what_is_missing_or_other_than_said_is_named() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_named() {
+fn an_unusable_file_is_named() {
     let mut partials = Partials::new();
     let good = partials.add_groups(&origin("n", "c", 0, 0), &[(1, b"a", 1, 1)]);
     let bytes = fs::read(&good).unwrap();
@@ -241,12 +241,12 @@ fn a_file_that_cannot_be_used_is_named() {
         assert!(matches!(error, MergeError::Unreadable { .. }), "{error}");
         assert!(error.to_string().contains("bad.groups.parquet"), "{error}");
     }
-    // A page within it is broken, its end is not.
+    // A page is corrupt, but the footer is intact.
     let mut broken = bytes.clone();
     broken[40..120].fill(0xff);
     fs::write(&bad, broken).unwrap();
     assert!(partials.merge_by(&[0, 1]).is_err());
-    // Groups of other keys.
+    // Groups with other keys.
     let other = schema(&[0]);
     let mut file = Vec::new();
     let frame = groups(&partials.schema, &[(1, b"a", 1, 1)]);
@@ -255,14 +255,17 @@ fn a_file_that_cannot_be_used_is_named() {
     let error = partials.merge_by(&[0, 1]).unwrap_err().to_string();
     assert!(error.contains("bad.groups.parquet") && error.contains("no column T"), "{error}");
     partials.groups.pop();
-    // Groups where the row about a batch should be.
+    // A file of groups instead of facts about a batch.
     partials.streams.push(good);
     let error = partials.merge_by(&[0, 1]).unwrap_err().to_string();
-    assert!(error.contains("is not of these partials") && error.contains("status"), "{error}");
+    assert!(
+        error.contains("does not belong to these partials") && error.contains("status"),
+        "{error}"
+    );
 }
 
 #[test]
-fn a_histogram_is_not_believed() {
+fn an_invalid_histogram_is_rejected() {
     let mut bytes = Vec::new();
     use hdrhistogram::serialization::{Serializer, V2Serializer};
     let mut latency = Histogram::<u64>::new(3).unwrap();

@@ -1,21 +1,23 @@
-//! What a batch of a stream leaves for a merge, as two Parquet files: its groups, mergeable, and
-//! one row about itself. Chooses no name, opens no file and merges nothing.
+//! Writes the two Parquet files of a batch of a stream: its mergeable groups, and one row of facts
+//! about it. The caller names and opens the files; `merge` reads them.
 
-use super::parts::part_type;
+use super::column_types::dtype_of;
+use super::merge_plan::{MERGE_KEY, merge_plan};
 use crate::engine::stream::latency::Latency;
 use crate::wire::schema::Schema;
+use crate::wire::schema::columns::ORIGIN_COLUMNS;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use polars::prelude::*;
-use polars_io::parquet::write::ParquetWriter;
+use polars_io::parquet::write::{KeyValueMetadata, ParquetWriter};
 use std::io::{self, Write};
 
-/// A file of partials that is not there.
+/// Why a file of partials could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub enum PartialFileError {
-    /// It could not be written.
+    /// The writer failed.
     Io(#[from] io::Error),
-    /// What should be in it could not be made, or not written.
+    /// Polars could not compute or write the contents.
     Polars(#[from] PolarsError),
 }
 
@@ -28,29 +30,27 @@ impl From<PartialFileError> for io::Error {
     }
 }
 
-/// Columns that say which batch a row is of, in order.
-pub(crate) const ORIGIN_COLUMNS: [&str; 4] = ["node", "connection", "batch", "time_us"];
-
 /// Which batch of which stream. Whoever merges keeps one copy of rows that agree in all but the
 /// time, and in the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// Where it was received.
+    /// The node that received it.
     pub node: String,
-    /// The stream's name, of which no other run has the same.
+    /// The name of the stream, unique across runs.
     pub connection: String,
-    /// From 0 in each stream.
+    /// Number of the batch within the stream, from 0.
     pub batch: u32,
-    /// When it began, in microseconds since 1970 UTC.
+    /// When the batch began, in microseconds since the Unix epoch.
     pub time_us: i64,
 }
 
-/// What is said about a batch beside its groups.
+/// The facts recorded about a batch besides its groups.
 #[derive(Clone, Debug)]
 pub(crate) struct BatchFacts {
-    /// How the stream ended, where it ended with this batch: `complete`, `incomplete`, `rejected`.
+    /// The status of the stream, if it ended with this batch: `complete`, `incomplete`,
+    /// `rejected`.
     pub status: Option<&'static str>,
-    /// Why it was not complete.
+    /// Why it is not complete.
     pub reason: Option<&'static str>,
     /// Records of this batch.
     pub records: u64,
@@ -64,7 +64,8 @@ pub(crate) struct BatchFacts {
 
 fn origin_columns(origin: &Origin, rows: usize) -> [Column; 4] {
     let Origin { node, connection, batch, time_us } = origin;
-    let [node_name, connection_name, batch_name, time_name] = ORIGIN_COLUMNS.map(PlSmallStr::from);
+    let [node_name, connection_name, batch_name, time_name] =
+        ORIGIN_COLUMNS.map(|(name, _)| name.into());
     let text = |name, value: &str| {
         let scalar = Scalar::new(DataType::String, AnyValue::StringOwned(value.into()));
         Column::new_scalar(name, scalar, rows)
@@ -77,11 +78,11 @@ fn origin_columns(origin: &Origin, rows: usize) -> [Column; 4] {
     ]
 }
 
-/// Writes the groups of a batch. `frame` has the keys under their names, with their final types,
-/// `count`, and the parts; numbers may be wider than their fields, and columns may stand anyhow.
+/// Writes the groups of a batch. `frame` has the keys under their names with their final types,
+/// `count`, and the parts; numbers may be wider than their fields, and columns in any order.
 ///
 /// # Errors
-/// Those of the writer, or a defect.
+/// Returns the errors of the writer, or reports a bug.
 pub(crate) fn write_groups(
     schema: &Schema,
     frame: &DataFrame,
@@ -89,21 +90,17 @@ pub(crate) fn write_groups(
     out: &mut impl Write,
 ) -> Result<(), PartialFileError> {
     let mut columns: Vec<Column> = origin_columns(origin, frame.height()).into();
-    for key in schema.keys() {
-        columns.push(frame.column(&key.name)?.clone());
+    for (name, of) in schema.partial_columns().into_iter().skip(columns.len()) {
+        columns.push(frame.column(&name)?.strict_cast(&dtype_of(of))?);
     }
-    columns.push(frame.column("count")?.strict_cast(&DataType::UInt64)?);
-    for (field, part) in schema.parts() {
-        let dtype = part_type(schema.fields()[field].kind, part);
-        columns.push(frame.column(&schema.part_name(field, part))?.strict_cast(&dtype)?);
-    }
-    write(DataFrame::new(frame.height(), columns)?, out)
+    let metadata = vec![(MERGE_KEY.to_owned(), merge_plan(schema))];
+    write(DataFrame::new(frame.height(), columns)?, metadata, out)
 }
 
-/// Writes the row about a batch.
+/// Writes the row of facts about a batch.
 ///
 /// # Errors
-/// Those of the writer.
+/// Returns the errors of the writer.
 pub(crate) fn write_facts(
     origin: &Origin,
     facts: &BatchFacts,
@@ -131,11 +128,16 @@ pub(crate) fn write_facts(
         number("bytes", facts.bytes),
         column("latency_v2", AnyValue::BinaryOwned(latency), DataType::Binary),
     ]);
-    write(DataFrame::new(1, columns)?, out)
+    write(DataFrame::new(1, columns)?, Vec::new(), out)
 }
 
-fn write(mut frame: DataFrame, out: &mut impl Write) -> Result<(), PartialFileError> {
-    ParquetWriter::new(out).finish(&mut frame)?;
+fn write(
+    mut frame: DataFrame,
+    metadata: Vec<(String, String)>,
+    out: &mut impl Write,
+) -> Result<(), PartialFileError> {
+    let metadata = (!metadata.is_empty()).then(|| KeyValueMetadata::from_static(metadata));
+    ParquetWriter::new(out).with_key_value_metadata(metadata).finish(&mut frame)?;
     Ok(())
 }
 
@@ -180,7 +182,7 @@ mod tests {
         Schema::new("t".to_owned(), endian, framing, fields, vec![0, 2, 6], aggregates).unwrap()
     }
 
-    /// Wide columns as a worker's groups have them, with `rows` groups.
+    /// Wide columns as in a worker's groups, with `rows` groups.
     fn wide(rows: usize) -> DataFrame {
         let n = 0..rows as u64;
         let unsigned = |name: &str, values: Vec<u64>| Column::new(name.into(), values);
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_have_the_columns_of_the_contract_whatever_they_were_made_of() {
+    fn groups_are_written_with_the_documented_columns() {
         for rows in [0, 1, 200] {
             let mut file = Vec::new();
             write_groups(&schema(), &wide(rows), &origin(), &mut file).unwrap();
@@ -233,7 +235,8 @@ mod tests {
             assert_eq!(shown, [&own[..], &rest].concat());
             let names: Vec<&str> =
                 shown.iter().map(|name| name.split(' ').next().unwrap()).collect();
-            assert_eq!(names, schema().partial_names());
+            let columns = schema().partial_columns();
+            assert!(names.into_iter().eq(columns.iter().map(|(name, _)| name)));
             assert_eq!(frame.height(), rows);
         }
         let mut file = Vec::new();
@@ -243,13 +246,23 @@ mod tests {
         assert!(connections.iter().all(|name| name == Some(origin().connection.as_str())));
         assert_eq!(frame.column("min_D").unwrap().i8().unwrap().get(2), Some(-3));
         assert_eq!(frame.column("last_G").unwrap().bool().unwrap().get(1), Some(true));
-        // It can be merged and finished.
+        // The file can be merged and finished.
         let merged = parts::merged(&schema(), &frame, ["A", "E", "K"]).unwrap();
         assert_eq!(parts::finish(&schema(), &merged).unwrap().frame.height(), 3);
     }
 
     #[test]
-    fn a_value_that_its_field_cannot_have_is_not_written() {
+    fn a_file_of_groups_says_how_it_is_merged() {
+        let mut file = Vec::new();
+        write_groups(&schema(), &wide(3), &origin(), &mut file).unwrap();
+        let mut reader = ParquetReader::new(Cursor::new(file));
+        let metadata = reader.get_metadata().unwrap().key_value_metadata().clone().unwrap();
+        let plan = metadata.iter().find(|entry| entry.key == MERGE_KEY).unwrap();
+        assert_eq!(plan.value, Some(merge_plan(&schema())));
+    }
+
+    #[test]
+    fn a_value_out_of_its_fields_range_is_rejected() {
         let mut frame = wide(2);
         frame.with_column(Column::new("min_D".into(), [1_i64, -129])).unwrap();
         let error = write_groups(&schema(), &frame, &origin(), &mut Vec::new()).unwrap_err();
@@ -257,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_row_about_a_batch_keeps_its_latencies() {
+    fn the_facts_of_a_batch_keep_its_latencies() {
         let mut latency = Latency::default();
         latency.record(std::time::Duration::from_millis(1), 5);
         let facts = BatchFacts {

@@ -1,52 +1,56 @@
-//! Column sets to mergeable partials, partials to one result: receives no bytes and decodes
-//! nothing. The files of this directory are the ones that name Polars.
+//! Aggregates the column sets of one connection into mergeable partials, and partials into a
+//! result.
 //!
-//! Each batch is grouped by its packed keys into partials: the count, and the parts that the
-//! schema's aggregates are made of. A batch is of rows, or of partials that a worker has folded its
-//! records into (`groups`). Partials are kept side by side until they outweigh the groups known so
-//! far, then merged into one. So memory follows the number of groups, never the number of records,
-//! and each row is merged a bounded number of times.
+//! A stream arrives as column sets (`--aggregate columns`), or as tables of groups into which a
+//! worker has folded its records (`groups`). Polars groups each set by its packed keys into
+//! partials: the count, and the parts that the schema's aggregates need. A table has each group
+//! once, so its columns become partials as they are; most streams have one table, and nothing is
+//! grouped again. Partials are collected until they outnumber the groups known so far, then merged
+//! into one. So memory depends on the number of groups, not on the number of records, and each row
+//! is merged a bounded number of times.
 //!
-//! Polars blocks, and shares work out to threads of its own. Call this from a plain thread, never
+//! Polars blocks and distributes work to its own threads, so call this from a plain thread, never
 //! from a worker.
 
+use super::column_types::empty_frame;
 use super::grouped::Grouped;
 use super::keys::{self, key_name, key_names};
 use super::partial_file::{self, Origin, PartialFileError};
 use super::parts;
 use super::row_groups::RowGroups;
 use crate::config::PENDING_ROWS;
-use crate::engine::blocks::paged::SlotWords;
 use crate::engine::decode::texts::Texts;
 use crate::engine::groups::columns::{Column as Numbers, ColumnSet, PartialSet};
 use crate::engine::groups::plan::Plan;
+use crate::engine::groups::table::GroupTable;
+use crate::wire::schema::columns::{COUNT, ColumnType};
 use polars::prelude::*;
 use std::io::Write;
 use std::sync::Arc;
 
-/// Partials that are kept before they are merged, however small they are.
+/// Partials that are collected before they are merged, however small they are.
 const PENDING_PARTIALS_LIMIT: usize = 256;
 
-/// Polars refused to do its part. Nothing a peer sends leads here; it would be a defect.
+/// Polars failed. Nothing that a peer sends can cause this; it would be a bug.
 #[derive(Debug, thiserror::Error)]
 #[error("aggregation failed: {0}")]
 pub struct AggregateError(#[from] PolarsError);
 
-/// Sets the size of Polars' thread pool and creates it, so that its threads inherit the affinity
-/// of the caller: call it before any thread is pinned.
+/// Sets the size of Polars' thread pool and creates it. Its threads inherit the affinity of the
+/// caller, so call it before any thread is pinned.
 ///
-/// Polars does about half of a query's work on the caller and half in its pool, so a pool of one
-/// thread would be shared by all aggregation threads: give it one for each of them.
+/// Polars does about half of its work on the calling thread and half in the pool, so aggregation
+/// threads would contend for a pool of one thread: give it one per aggregation thread.
 ///
 /// # Safety
-/// Sets an environment variable: no other thread may run yet.
+/// It sets an environment variable, so no other thread may be running yet.
 pub unsafe fn create_pool(threads: usize) {
     const NAME: &str = "POLARS_MAX_THREADS";
     if std::env::var_os(NAME).is_none() {
-        // SAFETY: the caller vouches that this is the only thread.
+        // SAFETY: the caller guarantees that this is the only thread.
         unsafe { std::env::set_var(NAME, threads.max(1).to_string()) };
     }
-    // Whatever Polars makes on first use, it makes for this one row.
+    // Aggregates one row, so that Polars initialises whatever it creates on first use.
     let row = DataFrame::new_infer_height(vec![Column::new("key".into(), [0u64])]);
     let _ = row.and_then(|row| Ok(RowGroups::of(&row, ["key"])?.sum(row.column("key")?)));
 }
@@ -60,16 +64,16 @@ pub struct GroupAggregate {
 }
 
 impl GroupAggregate {
-    /// No group.
+    /// An aggregate without groups.
     pub fn new(plan: &Arc<Plan>) -> Self {
         let plan = Arc::clone(plan);
         GroupAggregate { plan, merged: None, pending: Vec::new(), pending_rows: 0 }
     }
 
-    /// Folds a batch in and empties the set, keeping its memory.
+    /// Adds a batch and clears the set, keeping its memory.
     ///
     /// # Errors
-    /// [`AggregateError`]; the set is empty then, too, and its rows are lost.
+    /// [`AggregateError`]; the set is cleared and its rows are lost.
     pub fn add(&mut self, set: &mut ColumnSet) -> Result<(), AggregateError> {
         if set.is_empty() {
             return Ok(());
@@ -80,28 +84,22 @@ impl GroupAggregate {
         self.merge_if_due()
     }
 
-    /// Folds the partials of one table in, each group of which stands there once, a set at a time.
-    /// Empties the set and keeps its memory. Groups are known exactly after a second table: those
-    /// of a stream so long would otherwise grow until they were merged.
+    /// Adds the groups of one table. From the second table on, merges at once, so that the number
+    /// of groups is exact: on a long stream unmerged partials would keep growing.
     ///
     /// # Errors
-    /// [`AggregateError`]; the set is empty then, too.
-    pub fn add_partials<'a>(
-        &mut self,
-        partials: impl Iterator<Item = &'a SlotWords>,
-        set: &mut PartialSet,
-    ) -> Result<(), AggregateError> {
-        let first = self.merged.is_none() && self.pending.is_empty();
-        let mut partials = partials.peekable();
-        while partials.peek().is_some() {
-            let free = set.rows_free();
-            partials.by_ref().take(free).for_each(|partial| set.push(partial));
-            let grouped = group_partials(&self.plan, set);
-            set.clear();
-            self.keep(grouped?)?;
+    /// [`AggregateError`].
+    pub fn add_table(&mut self, table: &GroupTable) -> Result<(), AggregateError> {
+        if table.groups() == 0 {
+            return Ok(());
         }
-        // What comes from one table cannot shrink.
-        if first { Ok(()) } else { self.merge() }
+        let partial = partials_of(&self.plan, table)?;
+        if self.merged.is_none() && self.pending.is_empty() {
+            self.merged = Some(partial);
+            return Ok(());
+        }
+        self.keep(partial)?;
+        self.merge()
     }
 
     /// Keeps a partial until the next merge.
@@ -121,7 +119,7 @@ impl GroupAggregate {
         }
     }
 
-    /// Groups as of the last merge: a lower bound, exact after [`finish`](Self::finish) merged.
+    /// Number of groups as of the last merge: a lower bound.
     pub fn groups_known(&self) -> usize {
         self.merged.as_ref().map_or(0, DataFrame::height)
     }
@@ -142,30 +140,29 @@ impl GroupAggregate {
         Ok(())
     }
 
-    /// Takes everything so far out, merged into one.
+    /// Takes out all groups so far, merged.
     ///
     /// # Errors
-    /// [`AggregateError`].
+    /// [`AggregateError`] if Polars fails.
     pub fn take_batch(&mut self) -> Result<BatchGroups, AggregateError> {
         self.merge()?;
         Ok(BatchGroups { plan: Arc::clone(&self.plan), frame: self.merged.take() })
     }
 
-    /// Adds the groups of a batch that came after those that are here. They are known exactly
-    /// then.
+    /// Adds the groups of a later batch and merges, so that the number of groups is exact.
     ///
     /// # Errors
-    /// [`AggregateError`].
+    /// [`AggregateError`] if Polars fails.
     pub fn add_batch(&mut self, batch: BatchGroups) -> Result<(), AggregateError> {
         let Some(frame) = batch.frame else { return Ok(()) };
         self.keep(frame)?;
         self.merge()
     }
 
-    /// The result, sorted by the keys. `texts` are the values of each key that is text, by code.
+    /// The result, sorted by the keys. `texts` are the values of each text key, by code.
     ///
     /// # Errors
-    /// [`AggregateError`].
+    /// [`AggregateError`] if Polars fails.
     pub fn finish(mut self, texts: &[Texts]) -> Result<FinishedGroups, AggregateError> {
         self.merge()?;
         let schema = self.plan.schema();
@@ -176,20 +173,19 @@ impl GroupAggregate {
     }
 }
 
-/// The groups of a batch, their texts still codes. A clone shares them.
+/// The groups of a batch, with text keys as codes. Cloning is cheap.
 #[derive(Clone)]
 pub struct BatchGroups {
     plan: Arc<Plan>,
-    /// Nothing where there is no group.
+    /// `None` if there are no groups.
     frame: Option<DataFrame>,
 }
 
 impl BatchGroups {
-    /// Writes them as a file for a merge. `texts` are those that they have, by code, for each key
-    /// that is text.
+    /// Writes them as a file of partials. `texts` are the values of each text key, by code.
     ///
     /// # Errors
-    /// Those of the writer, or a defect.
+    /// Returns the errors of the writer, or reports a bug.
     pub fn write(
         &self,
         texts: &[Texts],
@@ -205,30 +201,25 @@ impl BatchGroups {
     }
 }
 
-/// Partials of no group, with their columns.
+/// Partials without groups, with all columns.
 fn no_partials(plan: &Plan) -> PolarsResult<DataFrame> {
     let schema = plan.schema();
-    let words = (0..plan.key_words()).map(|word| (key_name(word), DataType::UInt64));
-    let parts = schema.parts().into_iter().map(|(field, part)| {
-        let dtype = parts::part_type(schema.fields()[field].kind, part);
-        (schema.part_name(field, part), dtype)
-    });
-    let columns = words.chain([("count".to_owned(), DataType::UInt64)]).chain(parts);
-    let columns = columns.map(|(name, dtype)| Column::new_empty(name.into(), &dtype));
-    DataFrame::new(0, columns.collect())
+    let words = (0..plan.key_words()).map(|word| (key_name(word), ColumnType::U64));
+    let count = (COUNT.to_owned(), ColumnType::U64);
+    empty_frame(words.chain([count]).chain(schema.part_columns()))
 }
 
-/// A result, and what is missing in it.
+/// A result, and the columns in which values are missing.
 #[derive(Debug)]
 pub struct FinishedGroups {
     /// The groups.
     pub grouped: Grouped,
-    /// Columns of sums that do not all fit 64 bits: those that do not are null.
+    /// Columns with sums that do not fit into 64 bits; those cells are null.
     pub overflowed: Vec<String>,
 }
 
 impl FinishedGroups {
-    /// That of no record.
+    /// The result without records.
     pub fn empty(plan: &Plan) -> Self {
         FinishedGroups {
             grouped: Grouped::empty(Arc::clone(plan.schema())),
@@ -237,71 +228,63 @@ impl FinishedGroups {
     }
 }
 
-/// Groups rows, each of which counts once.
+/// Groups rows, each of which counts as one record. The set's columns are lent to Polars without
+/// copying, and taken back afterwards.
 fn group_rows(plan: &Plan, set: &mut ColumnSet) -> Result<DataFrame, AggregateError> {
-    let keys = set.keys.iter_mut().enumerate().map(|(word, keys)| lend_word(word, keys));
-    let mut lent: Vec<Lent<'_>> = keys.collect();
+    let mut columns = Vec::with_capacity(set.keys.len() + set.values.len());
+    for (word, words) in set.keys.iter_mut().enumerate() {
+        columns.push(column_of(key_name(word), Numbers::Unsigned(std::mem::take(words))));
+    }
     for (source, values) in plan.sources().iter().zip(&mut set.values) {
-        lent.push(lend(source.name.clone(), values));
+        columns.push(column_of(source.name.clone(), values.take()));
     }
-    group(lent, |rows| parts::gathered(plan.schema(), rows, key_names(plan)))
-}
-
-/// Groups partials, each of which counts for as many records as it stands for.
-fn group_partials(plan: &Plan, set: &mut PartialSet) -> Result<DataFrame, AggregateError> {
-    let schema = plan.schema();
-    let keys = set.keys.iter_mut().enumerate().map(|(word, keys)| lend_word(word, keys));
-    let mut lent: Vec<Lent<'_>> = keys.collect();
-    lent.push(lend_vec("count".to_owned(), &mut set.counts));
-    for (lane, part) in plan.lanes().iter().zip(&mut set.parts) {
-        lent.push(lend(schema.part_name(lane.field, lane.part), part));
+    let rows = DataFrame::new_infer_height(columns)?;
+    let grouped = parts::gathered(plan.schema(), &rows, key_names(plan));
+    let mut columns = rows.into_columns().into_iter();
+    for (words, column) in set.keys.iter_mut().zip(&mut columns) {
+        *words = memory_of::<UInt64Type>(column);
     }
-    group(lent, |rows| parts::merged(schema, rows, key_names(plan)))
-}
-
-/// A column that Polars uses, and a way to have its memory back.
-struct Lent<'a> {
-    column: Column,
-    give_back: Box<dyn FnOnce() + 'a>,
-}
-
-fn lend_word(word: usize, words: &mut Vec<u64>) -> Lent<'_> {
-    lend_vec(key_name(word), words)
-}
-
-fn lend(name: String, numbers: &mut Numbers) -> Lent<'_> {
-    match numbers {
-        Numbers::Unsigned(numbers) => lend_vec(name, numbers),
-        Numbers::Signed(numbers) => lend_vec(name, numbers),
-        Numbers::Float(numbers) => lend_vec(name, numbers),
+    for (values, column) in set.values.iter_mut().zip(columns) {
+        match values {
+            Numbers::Unsigned(values) => *values = memory_of::<UInt64Type>(column),
+            Numbers::Signed(values) => *values = memory_of::<Int64Type>(column),
+            Numbers::Float(values) => *values = memory_of::<Float64Type>(column),
+        }
     }
-}
-
-fn lend_vec<N: NumericNative>(name: String, numbers: &mut Vec<N>) -> Lent<'_>
-where
-    N::PolarsType: PolarsNumericType<Native = N>,
-    ChunkedArray<N::PolarsType>: IntoColumn,
-{
-    let lent = ChunkedArray::<N::PolarsType>::from_vec(name.into(), std::mem::take(numbers));
-    let column = lent.clone().into_column();
-    Lent { column, give_back: Box::new(move || *numbers = take_back(lent)) }
-}
-
-/// Groups one batch. The columns are lent without copying, and given back.
-fn group(
-    lent: Vec<Lent<'_>>,
-    group: impl FnOnce(&DataFrame) -> PolarsResult<DataFrame>,
-) -> Result<DataFrame, AggregateError> {
-    let (columns, give_back): (Vec<Column>, Vec<_>) =
-        lent.into_iter().map(|lent| (lent.column, lent.give_back)).unzip();
-    let grouped = DataFrame::new_infer_height(columns).and_then(|frame| group(&frame));
-    give_back.into_iter().for_each(|give_back| give_back());
     Ok(grouped?)
 }
 
-/// The memory of a column that Polars no longer uses; an empty vector where it still does.
-fn take_back<T: PolarsNumericType>(column: ChunkedArray<T>) -> Vec<T::Native> {
-    let mut chunks = column.downcast_into_iter();
+/// The groups of a table as partials, in columns that are allocated once.
+fn partials_of(plan: &Arc<Plan>, table: &GroupTable) -> PolarsResult<DataFrame> {
+    let mut set = PartialSet::with_rows(plan, table.groups());
+    table.partials().for_each(|partial| set.push(partial));
+    set.carry();
+    let PartialSet { keys, counts, parts, .. } = set;
+    let mut columns = Vec::with_capacity(keys.len() + 1 + parts.len());
+    for (word, words) in keys.into_iter().enumerate() {
+        columns.push(column_of(key_name(word), Numbers::Unsigned(words)));
+    }
+    columns.push(column_of(COUNT.to_owned(), Numbers::Unsigned(counts)));
+    for (lane, part) in plan.lanes().iter().zip(parts) {
+        columns.push(column_of(plan.schema().part_name(lane.field, lane.part), part));
+    }
+    DataFrame::new_infer_height(columns)
+}
+
+/// A column of numbers, which are not copied.
+fn column_of(name: String, numbers: Numbers) -> Column {
+    let name = name.into();
+    match numbers {
+        Numbers::Unsigned(numbers) => UInt64Chunked::from_vec(name, numbers).into_column(),
+        Numbers::Signed(numbers) => Int64Chunked::from_vec(name, numbers).into_column(),
+        Numbers::Float(numbers) => Float64Chunked::from_vec(name, numbers).into_column(),
+    }
+}
+
+/// The memory of a column that Polars no longer uses; an empty vector if it still does.
+fn memory_of<T: PolarsNumericType>(column: Column) -> Vec<T::Native> {
+    let numbers: ChunkedArray<T> = column.take_materialized_series().take_inner();
+    let mut chunks = numbers.downcast_into_iter();
     match (chunks.next(), chunks.next()) {
         (Some(chunk), None) => chunk.into_inner().1.into_mut().right().unwrap_or_default(),
         _ => Vec::new(),

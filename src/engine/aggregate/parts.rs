@@ -1,46 +1,47 @@
-//! Parts of groups: made of rows, merged with each other, and made into a result, over any keys.
-//! Reads no files, keeps nothing, and knows no codes of texts.
+//! Computes the parts of groups from rows, merges parts, and turns them into a result, for any
+//! keys. Stateless; reads no files and knows nothing of text codes.
 //!
 //! A *part* is what a function needs of a field's values so that two pieces of a group can be
-//! merged: a sum for a mean, mean and squared distances for a variance. Integers and sums of them
-//! are exact. A 64-bit field has its sum in two columns, `sum_X * 2^32 + sum_low_X`, each of which
-//! is far from its own end; both are put together in 128 bits.
+//! merged: a sum for a mean, the mean and the sum of squared deviations for a variance. Integers
+//! and their sums are exact. The sum of a 64-bit field is split into two columns that cannot
+//! overflow, `sum_X * 2^32 + sum_low_X`; both are combined in 128 bits.
 
+use super::column_types::dtype_of;
 use super::row_groups::RowGroups;
-use crate::wire::schema::partial::Part;
+use crate::wire::schema::columns::{COUNT, ColumnType, Part};
 use crate::wire::schema::{Aggregate, Field, Function, Kind, Schema};
 use polars::prelude::*;
 
-/// What a 64-bit integer is cut at.
+/// The divisor that splits a 64-bit integer into halves.
 const HALF: u64 = 1 << 32;
-/// The same where the upper half has a sign.
+/// The same for signed integers.
 const SIGNED_HALF: i64 = 1 << 32;
 
-/// A result's columns.
+/// The columns of a result.
 #[derive(Clone, Debug)]
 pub(crate) struct FinishedFrame {
-    /// The columns in the order of the schema, with their final types. Rows are as they came.
+    /// The columns in the order of the schema, with their final types. Rows keep their order.
     pub frame: DataFrame,
-    /// The columns with a sum, or a mean of one, that does not fit 64 bits and is null.
+    /// The columns with a null because a sum, or the sum of a mean, does not fit into 64 bits.
     pub overflowed: Vec<String>,
 }
 
-/// Merges parts with parts of the same groups: the keys, `count` and each part.
+/// Merges the parts of equal groups. Returns the keys, `count` and each part.
 ///
-/// `frame` has the columns that `keys` names, `count` and each part. Within a group the rows stand
-/// in the order of time, of which the first and last values are.
+/// `frame` has the columns named by `keys`, `count` and each part. Within a group the rows are in
+/// chronological order, which determines the first and last values.
 ///
 /// # Errors
-/// Where a column is missing or of another type.
+/// Fails if a column is missing or has another type.
 pub(crate) fn merged(
     schema: &Schema,
     frame: &DataFrame,
     keys: impl IntoIterator<Item: AsRef<str>>,
 ) -> PolarsResult<DataFrame> {
     let groups = RowGroups::of(frame, keys)?;
-    let count = frame.column("count")?;
+    let count = frame.column(COUNT)?;
     let mut columns = groups.keys();
-    columns.push(groups.sum(count).with_name("count".into()));
+    columns.push(groups.sum(count).with_name(COUNT.into()));
     for (field, part) in schema.parts() {
         let name = schema.part_name(field, part);
         let kind = schema.fields()[field].kind;
@@ -50,11 +51,11 @@ pub(crate) fn merged(
             (Part::Sum, Kind::U64 | Kind::I64) => upper(&groups, own, of(Part::SumLow)?.u64()?)?,
             (Part::Sum, Kind::U32) => checked_unsigned(&groups, own)?,
             (Part::Sum, Kind::I32) => checked_signed(&groups, own)?,
-            // 2^48 records of the largest value do not reach the end of 64 bits.
+            // Even 2^48 records with the largest value do not overflow 64 bits.
             (Part::Sum, _) => groups.sum(own),
             (Part::SumLow, _) => lower(&groups, own.u64()?)?.into_column(),
-            (Part::Min, _) => groups.min(&comparable(own, kind)?),
-            (Part::Max, _) => groups.max(&comparable(own, kind)?),
+            (Part::Min, _) => groups.min(&comparable(own)?),
+            (Part::Max, _) => groups.max(&comparable(own)?),
             (Part::First, _) => groups.first(own),
             (Part::Last, _) => groups.last(own),
             (Part::Mean, _) => merged_mean(&groups, own, count)?,
@@ -65,13 +66,13 @@ pub(crate) fn merged(
     DataFrame::new(groups.len(), columns)
 }
 
-/// Makes parts of rows: the keys, `count` and each part.
+/// Computes parts from rows. Returns the keys, `count` and each part.
 ///
-/// Columns are named as their fields, of u64, i64 or f64, bool as u64. A 64-bit integer that is
-/// summed has its halves beside it: `X.high` is `v >> 32`, `X.low` the rest as u64.
+/// Columns are named like their fields and have type u64, i64 or f64, with bool as u64. A 64-bit
+/// integer that is summed also has its halves: `X.high` is `v >> 32`, `X.low` the rest as u64.
 ///
 /// # Errors
-/// Where a column is missing or of another type.
+/// Fails if a column is missing or has another type.
 pub(crate) fn gathered(
     schema: &Schema,
     frame: &DataFrame,
@@ -79,7 +80,7 @@ pub(crate) fn gathered(
 ) -> PolarsResult<DataFrame> {
     let groups = RowGroups::of(frame, keys)?;
     let mut columns = groups.keys();
-    columns.push(groups.counts()?.with_name("count".into()));
+    columns.push(groups.counts()?.with_name(COUNT.into()));
     for (field, part) in schema.parts() {
         let Field { name, kind, .. } = &schema.fields()[field];
         let values = || frame.column(name);
@@ -102,32 +103,32 @@ pub(crate) fn gathered(
     DataFrame::new(groups.len(), columns)
 }
 
-/// Sums of numbers of which no group has a null.
+/// Sums of numbers without nulls.
 fn sums(groups: &RowGroups, numbers: UInt64Chunked) -> PolarsResult<UInt64Chunked> {
     groups.sum(&numbers.into_column()).u64().cloned()
 }
 
-/// Sums of upper halves, with what the lower ones carry over.
+/// Sums of upper halves, including the carry from the lower ones.
 fn upper(groups: &RowGroups, upper: &Column, low: &UInt64Chunked) -> PolarsResult<Column> {
     let upper = groups.sum(upper);
     let carry = carry(groups, low)?.into_column().cast(upper.dtype())?;
     upper + carry
 }
 
-/// Sums of lower halves, without what is carried over.
+/// Sums of lower halves, without the carry.
 fn lower(groups: &RowGroups, low: &UInt64Chunked) -> PolarsResult<UInt64Chunked> {
     Ok(sums(groups, low.apply_values(|low| low % HALF))?.apply_values(|sum| sum % HALF))
 }
 
-/// What sums of lower halves carry over to the upper ones. Each is cut before it is added, so
-/// that 2^32 of them fit.
+/// The carry from sums of lower halves to the upper ones. Each value is split before it is added,
+/// so that 2^32 of them fit.
 fn carry(groups: &RowGroups, low: &UInt64Chunked) -> PolarsResult<UInt64Chunked> {
     let whole = sums(groups, low.apply_values(|low| low / HALF))?;
     let rest = sums(groups, low.apply_values(|low| low % HALF))?;
     Ok(whole + rest.apply_values(|rest| rest / HALF))
 }
 
-/// Sums of sums in 64 bits; null where one does not fit, and of null for good.
+/// Sums of 64-bit sums; null if one does not fit or an addend is null.
 fn checked_unsigned(groups: &RowGroups, sums: &Column) -> PolarsResult<Column> {
     let values = sums.u64()?;
     let high = values.apply_values(|value| value / HALF).into_column();
@@ -139,7 +140,7 @@ fn checked_unsigned(groups: &RowGroups, sums: &Column) -> PolarsResult<Column> {
 
 fn checked_signed(groups: &RowGroups, sums: &Column) -> PolarsResult<Column> {
     let values = sums.i64()?;
-    // Both go down, so the lower half is never below zero.
+    // Both round down, so the lower half is never negative.
     let high = values.apply_values(|value| value.div_euclid(SIGNED_HALF)).into_column();
     let low = values.apply_values(|value| value.rem_euclid(SIGNED_HALF)).into_column();
     let wide = wide_sums(groups, &high, low.cast(&DataType::UInt64)?.u64()?)?;
@@ -147,7 +148,7 @@ fn checked_signed(groups: &RowGroups, sums: &Column) -> PolarsResult<Column> {
     Ok(sums.collect::<Int64Chunked>().into_column())
 }
 
-/// Sums in 128 bits of numbers whose halves are apart; none where one of the numbers is null.
+/// Sums in 128 bits of numbers given as halves; `None` if one of the numbers is null.
 fn wide_sums(
     groups: &RowGroups,
     high: &Column,
@@ -163,15 +164,15 @@ fn wide_sums(
     Ok(sums.collect())
 }
 
-/// Values of which Polars knows the least: bool as a number.
-fn comparable(values: &Column, kind: Kind) -> PolarsResult<Column> {
-    match kind {
-        Kind::Bool => values.cast(&DataType::UInt8),
+/// Values for which Polars can compute minimum and maximum: bool as a number.
+fn comparable(values: &Column) -> PolarsResult<Column> {
+    match values.dtype() {
+        DataType::Boolean => values.cast(&DataType::UInt8),
         _ => Ok(values.clone()),
     }
 }
 
-/// Mean around the first value: what the values have in common takes no digits from it.
+/// Computes the mean relative to the first value, so that a large common offset costs no precision.
 fn mean(groups: &RowGroups, values: &Column) -> PolarsResult<Column> {
     let values = values.cast(&DataType::Float64)?;
     let (runs, first) = (groups.runs(), groups.first(&values));
@@ -186,7 +187,7 @@ fn m2(groups: &RowGroups, values: &Column) -> PolarsResult<Column> {
     Ok(runs.sum(&(&distance * &distance)?))
 }
 
-/// Chan, Golub and LeVeque 1983, of any number of pieces at once.
+/// The method of Chan, Golub and LeVeque 1983, for any number of pieces at once.
 fn merged_mean(groups: &RowGroups, mean: &Column, count: &Column) -> PolarsResult<Column> {
     let count = count.cast(&DataType::Float64)?;
     let (runs, first) = (groups.runs(), groups.first(mean));
@@ -208,14 +209,14 @@ fn merged_m2(
     groups.sum(m2) + runs.sum(&between)
 }
 
-/// The result of merged parts: `frame` has the keys under their names with their final types,
-/// `count`, and the parts; numbers may be wider than their fields.
+/// Computes the result from merged parts. `frame` has the keys under their names with their final
+/// types, `count`, and the parts; numbers may be wider than their fields.
 ///
 /// # Errors
-/// Where a column is missing, or has values that its field cannot have: a defect, or partials
-/// that something else has written.
+/// Fails if a column is missing or has values that its field cannot have, because of a bug or
+/// because something else wrote the partials.
 pub(crate) fn finish(schema: &Schema, frame: &DataFrame) -> PolarsResult<FinishedFrame> {
-    let count = frame.column("count")?.strict_cast(&DataType::UInt64)?;
+    let count = frame.column(COUNT)?.strict_cast(&DataType::UInt64)?;
     let mut columns: Vec<Column> =
         schema.keys().map(|key| frame.column(&key.name).cloned()).collect::<Result<_, _>>()?;
     let mut overflowed = Vec::new();
@@ -251,9 +252,9 @@ impl FieldParts<'_> {
         self.schema.fields()[self.field].kind
     }
 
-    fn part(&self, part: Part, dtype: &DataType) -> PolarsResult<Column> {
+    fn part(&self, part: Part, of: ColumnType) -> PolarsResult<Column> {
         let name = self.schema.part_name(self.field, part);
-        let column = self.frame.column(&name)?.strict_cast(dtype)?;
+        let column = self.frame.column(&name)?.strict_cast(&dtype_of(of))?;
         // Only a sum in 64 bits can be unknown, see `checked_unsigned`.
         let may_be_null = part == Part::Sum && !matches!(self.kind(), Kind::U64 | Kind::I64);
         polars_ensure!(may_be_null || !column.has_nulls(), ComputeError: "{name} has a null");
@@ -273,9 +274,9 @@ impl FieldParts<'_> {
         }
     }
 
-    /// A value of the field, in the field's own type.
+    /// A value of the field, in the field's type.
     fn value(&self, part: Part) -> PolarsResult<Column> {
-        self.part(part, &type_of(self.kind()))
+        self.part(part, ColumnType::of_field(self.kind()))
     }
 
     fn sum(&self) -> PolarsResult<Column> {
@@ -288,16 +289,16 @@ impl FieldParts<'_> {
                 let sums = self.wide_sums()?.into_iter().map(|sum| i64::try_from(sum).ok());
                 sums.collect::<Int64Chunked>().into_column()
             }
-            kind => self.part(Part::Sum, &sum_type(kind))?,
+            kind => self.part(Part::Sum, ColumnType::of_sum(kind))?,
         })
     }
 
     /// The sums of a 64-bit field.
     fn wide_sums(&self) -> PolarsResult<Vec<i128>> {
-        let low = self.part(Part::SumLow, &DataType::UInt64)?;
+        let low = self.part(Part::SumLow, ColumnType::U64)?;
         let join = |upper: i128, low: u64| upper * i128::from(HALF) + i128::from(low);
         let low = low.u64()?.into_no_null_iter();
-        let upper = self.part(Part::Sum, &sum_type(self.kind()))?;
+        let upper = self.part(Part::Sum, ColumnType::of_sum(self.kind()))?;
         Ok(match self.kind() {
             Kind::I64 => {
                 let upper = upper.i64()?.into_no_null_iter();
@@ -310,7 +311,7 @@ impl FieldParts<'_> {
         })
     }
 
-    /// The exact sum, or that of floats, converted and divided once.
+    /// The sum, exact for integers, converted to a float and divided once.
     fn mean(&self) -> PolarsResult<Column> {
         let counts = self.count.into_no_null_iter();
         if matches!(self.kind(), Kind::U64 | Kind::I64) {
@@ -318,56 +319,19 @@ impl FieldParts<'_> {
             let means: Vec<f64> = sums.map(|(sum, count)| sum as f64 / count as f64).collect();
             return Ok(Float64Chunked::from_vec("".into(), means).into_column());
         }
-        let sums = self.part(Part::Sum, &sum_type(self.kind()))?.cast(&DataType::Float64)?;
+        let sums =
+            self.part(Part::Sum, ColumnType::of_sum(self.kind()))?.cast(&DataType::Float64)?;
         let divided = sums.f64()?.iter().zip(counts).map(|(sum, count)| Some(sum? / count as f64));
         Ok(divided.collect::<Float64Chunked>().into_column())
     }
 
-    /// The variance of a sample, or what is made of it; null for one record.
+    /// The sample variance, transformed by `made`; null for a single record.
     fn variance(&self, made: impl Fn(f64) -> f64) -> PolarsResult<Column> {
-        let m2 = self.part(Part::M2, &DataType::Float64)?;
+        let m2 = self.part(Part::M2, ColumnType::F64)?;
         let groups = m2.f64()?.into_no_null_iter().zip(self.count.into_no_null_iter());
         let variances =
             groups.map(|(m2, count)| (count > 1).then(|| made(m2 / (count - 1) as f64)));
         Ok(variances.collect::<Float64Chunked>().into_column())
-    }
-}
-
-/// The type of a field's column in results and of its values in partials.
-pub(crate) fn type_of(kind: Kind) -> DataType {
-    match kind {
-        Kind::U8 => DataType::UInt8,
-        Kind::U16 => DataType::UInt16,
-        Kind::U32 => DataType::UInt32,
-        Kind::U64 => DataType::UInt64,
-        Kind::I8 => DataType::Int8,
-        Kind::I16 => DataType::Int16,
-        Kind::I32 => DataType::Int32,
-        Kind::I64 => DataType::Int64,
-        Kind::F32 => DataType::Float32,
-        Kind::F64 => DataType::Float64,
-        Kind::Bool => DataType::Boolean,
-        Kind::Text { .. } => DataType::String,
-        Kind::Bytes { .. } | Kind::Skip { .. } => DataType::Binary,
-    }
-}
-
-/// The type of a sum of such values.
-pub(super) fn sum_type(kind: Kind) -> DataType {
-    match kind {
-        _ if kind.is_float() => DataType::Float64,
-        _ if kind.is_signed() => DataType::Int64,
-        _ => DataType::UInt64,
-    }
-}
-
-/// The type that a part has in partials.
-pub(crate) fn part_type(kind: Kind, part: Part) -> DataType {
-    match part {
-        Part::Sum => sum_type(kind),
-        Part::SumLow => DataType::UInt64,
-        Part::Min | Part::Max | Part::First | Part::Last => type_of(kind),
-        Part::Mean | Part::M2 => DataType::Float64,
     }
 }
 

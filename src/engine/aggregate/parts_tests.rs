@@ -1,8 +1,7 @@
-//! Parts against plain Rust over the same rows: shares no code with what it checks.
+//! Checks parts against plain Rust over the same rows, which shares no code with them.
 
 use super::*;
 use crate::wire::schema::{Endian, Framing};
-use crate::wire::text::Padding;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -36,7 +35,7 @@ impl PartsValue {
     }
 }
 
-/// Any bits as a value of a kind: integers from their whole range, floats tame but for a few.
+/// Any bits as a value of a kind: integers from their whole range, floats mostly moderate.
 fn value(kind: Kind, bits: u64) -> PartsValue {
     let float = match bits % 67 {
         0 => f64::NAN,
@@ -76,7 +75,7 @@ fn schema(kinds: &[Kind], functions: &[(usize, Function)]) -> Schema {
 
 type PartsRow = (u32, Vec<u64>);
 
-/// The rows as `gathered` wants them.
+/// The rows in the form that `gathered` expects.
 fn rows_frame(schema: &Schema, rows: &[PartsRow]) -> DataFrame {
     let keys: Vec<u32> = rows.iter().map(|(key, _)| *key).collect();
     let mut columns = vec![UInt32Chunked::from_vec("key".into(), keys).into_column()];
@@ -121,12 +120,12 @@ fn merge(schema: &Schema, mut parts: DataFrame) -> DataFrame {
     merged(schema, &parts, ["key"]).unwrap()
 }
 
-/// The parts with the types that files give them.
+/// The parts with the types that they have in files.
 fn narrowed(schema: &Schema, frame: &DataFrame) -> DataFrame {
     let mut narrow = frame.clone();
     for (field, part) in schema.parts() {
         let name = schema.part_name(field, part);
-        let dtype = part_type(schema.fields()[field].kind, part);
+        let dtype = dtype_of(ColumnType::of_part(part, schema.fields()[field].kind));
         narrow.with_column(frame.column(&name).unwrap().strict_cast(&dtype).unwrap()).unwrap();
     }
     narrow
@@ -146,7 +145,7 @@ fn finished(schema: &Schema, parts: DataFrame) -> FinishedFrame {
     finish(schema, &sorted).unwrap()
 }
 
-/// What a function must give; `None` is null. The second value is how far off it may be.
+/// The expected value of a function, `None` for null, and its tolerance.
 fn expected(kind: Kind, function: Function, values: &[PartsValue]) -> (Option<f64>, f64) {
     let floats: Vec<f64> = values.iter().map(|value| value.float()).collect();
     let magnitude: f64 = floats.iter().map(|value| value.abs()).sum();
@@ -162,7 +161,7 @@ fn expected(kind: Kind, function: Function, values: &[PartsValue]) -> (Option<f6
     let mean = floats.iter().map(|value| value / n).sum::<f64>();
     let squares: f64 = floats.iter().map(|value| (value - mean).powi(2)).sum();
     let variance = (floats.len() > 1).then(|| squares / (n - 1.0));
-    // What rounding of the mean alone may add.
+    // The error from rounding the mean.
     let off = variance.unwrap_or(0.0) * 1e-9 + (magnitude / n * 1e-12).powi(2);
     match function {
         Function::Sum if kind.is_float() => (Some(floats.iter().sum()), magnitude * 1e-9),
@@ -250,7 +249,7 @@ fn rest() -> Schema {
     schema(&KINDS, &Function::ALL.into_iter().skip(5).flat_map(each).collect::<Vec<_>>())
 }
 
-/// The rows at once, and in pieces whose parts are merged, as wide and as narrow as may be.
+/// Checks the rows at once and in pieces that are merged, with wide and with narrow types.
 fn check(schema: &Schema, rows: &[PartsRow], pieces: &[usize]) {
     let whole = gather(schema, rows);
     assert_expected(schema, &finished(schema, whole.clone()), rows);
@@ -266,7 +265,7 @@ fn check(schema: &Schema, rows: &[PartsRow], pieces: &[usize]) {
     let frames: Vec<DataFrame> = frames.iter().map(|frame| narrowed(schema, frame)).collect();
     let narrow = merge(schema, stacked(frames.clone()));
     assert_expected(schema, &finished(schema, narrow.clone()), rows);
-    // Merging in two steps is merging in one.
+    // Merging in two steps gives the same as merging in one.
     let (front, back) = frames.split_at(frames.len() / 2);
     let steps = [front, back].into_iter().filter(|frames| !frames.is_empty()).map(|frames| {
         let merged = merge(schema, stacked(frames.to_vec()));
@@ -279,7 +278,7 @@ fn check(schema: &Schema, rows: &[PartsRow], pieces: &[usize]) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn pieces_merge_into_what_the_whole_is(
+    fn merging_pieces_gives_the_result_of_the_whole(
         kinds in proptest::collection::vec(prop::sample::select(KINDS.to_vec()), 1..5),
         functions in proptest::collection::vec(
             (0usize..5, prop::sample::select(Function::ALL.to_vec())), 0..10),
@@ -296,18 +295,17 @@ proptest! {
 #[test]
 fn every_function_of_every_kind_over_many_rows() {
     let mut random = fastrand::Rng::with_seed(7);
-    let rows: Vec<PartsRow> = (0..20_000)
-        .map(|_| (random.u32(0..2000), KINDS.map(|_| random.u64(..)).to_vec()))
-        .collect();
+    let rows: Vec<PartsRow> =
+        (0..6000).map(|_| (random.u32(0..2000), KINDS.map(|_| random.u64(..)).to_vec())).collect();
     for schema in [everything(), rest()] {
-        check(&schema, &rows, &[1, 0, 700, 9000]);
+        check(&schema, &rows, &[1, 0, 700, 3000]);
         check(&schema, &rows[..1], &[]);
         check(&schema, &[], &[0]);
     }
 }
 
 #[test]
-fn minimum_and_maximum_leave_nan_out_unless_there_is_nothing_else() {
+fn minimum_and_maximum_ignore_nan_unless_all_are_nan() {
     let nan = 67; // see `value`
     let (number, another) = (40, 41);
     let schema = schema(&[Kind::F64], &[(0, Function::Min), (0, Function::Max)]);
@@ -321,9 +319,9 @@ fn minimum_and_maximum_leave_nan_out_unless_there_is_nothing_else() {
     assert!(least.get(0).unwrap().is_nan() && least.get(1) == Some(40.0 / 8.0 - 1000.0));
 }
 
-/// 2^63 twice leaves 64 bits, and one of the other sign brings the sum back.
+/// Twice 2^63 exceeds 64 bits, and a value of the other sign brings the sum back.
 #[test]
-fn sums_of_64_bits_are_exact_beyond_64_bits_on_the_way() {
+fn sums_may_exceed_64_bits_on_the_way() {
     let schema = schema(&[Kind::I64, Kind::U64], &[(0, Function::Sum), (1, Function::Mean)]);
     let (least, most) = (i64::MIN as u64, i64::MAX as u64);
     let rows: Vec<PartsRow> =
@@ -333,9 +331,9 @@ fn sums_of_64_bits_are_exact_beyond_64_bits_on_the_way() {
     check(&schema, &rows, &[1, 1, 1, 1]);
 }
 
-/// As after more than 2^32 records, which no test has: a sum at the end of its 64 bits.
+/// A sum at its 64-bit limit, as after more than 2^32 records.
 #[test]
-fn a_sum_that_leaves_64_bits_is_null_for_good_and_named() {
+fn a_sum_that_exceeds_64_bits_stays_null_and_is_named() {
     let functions = [(0, Function::Sum), (1, Function::Mean), (1, Function::Sum)];
     let schema = schema(&[Kind::U32, Kind::I32], &functions);
     let parts = |sums: &[(u32, u64, i64)]| {
@@ -388,9 +386,9 @@ fn a_sum_that_leaves_64_bits_is_null_for_good_and_named() {
     }
 }
 
-/// Values that have nearly everything in common, as moments in time have.
+/// Values with a large common offset, such as timestamps.
 #[test]
-fn a_variance_far_from_zero_keeps_its_digits() {
+fn a_variance_far_from_zero_keeps_its_precision() {
     let schema = schema(&[Kind::U64], &[(0, Function::Var), (0, Function::Std)]);
     let begin = 1_795_000_000_000_000_u64;
     let rows: Vec<PartsRow> = (0..10_000).map(|n| (1, vec![begin + n % 10])).collect();
@@ -410,7 +408,7 @@ fn a_variance_far_from_zero_keeps_its_digits() {
 }
 
 #[test]
-fn parts_that_cannot_be_are_an_error() {
+fn impossible_parts_are_an_error() {
     let schema = schema(&[Kind::I8, Kind::U64], &[(0, Function::Min), (1, Function::Sum)]);
     let rows: Vec<PartsRow> = vec![(1, vec![1, 1])];
     let good = gather(&schema, &rows);
@@ -425,6 +423,4 @@ fn parts_that_cannot_be_are_an_error() {
         let error = finish(&schema, &bad).unwrap_err().to_string();
         assert!(error.contains(cause), "{error}");
     }
-    let padding = Padding::BOTH;
-    assert_eq!(type_of(Kind::Text { bytes: 1, padding }), DataType::String);
 }

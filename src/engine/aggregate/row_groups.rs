@@ -1,13 +1,13 @@
-//! Groups the rows of a DataFrame and aggregates columns within the groups. Polars does both; this
-//! file knows no schema and no parts.
+//! Groups the rows of a DataFrame and aggregates columns within the groups, using Polars. Knows
+//! nothing of schemas and parts.
 
 use polars::prelude::*;
 use std::cell::OnceCell;
 
 /// The rows of a frame, grouped. Within a group they keep their order.
 ///
-/// Polars' lazy queries would do the same, but bring a query planner that takes minutes to compile.
-/// So this calls what they call: `group_by` for the positions, then one function a column.
+/// Polars' lazy queries would do the same, but bring in a query planner that takes minutes to
+/// compile. This calls what they call: `group_by` for the positions, then one function per column.
 pub(super) struct RowGroups {
     keys: Vec<Column>,
     positions: Positions,
@@ -18,7 +18,7 @@ impl RowGroups {
     /// Groups the rows by the columns with these names.
     ///
     /// # Errors
-    /// Where a column is missing.
+    /// Fails if a column is missing.
     pub(super) fn of(
         frame: &DataFrame,
         keys: impl IntoIterator<Item: AsRef<str>>,
@@ -49,12 +49,12 @@ impl RowGroups {
         self.positions.aggregate(column, Column::agg_sum)
     }
 
-    /// The least value of each group.
+    /// The smallest value of each group.
     pub(super) fn min(&self, column: &Column) -> Column {
         self.positions.aggregate(column, Column::agg_min)
     }
 
-    /// The greatest value of each group.
+    /// The largest value of each group.
     pub(super) fn max(&self, column: &Column) -> Column {
         self.positions.aggregate(column, Column::agg_max)
     }
@@ -69,18 +69,18 @@ impl RowGroups {
         self.positions.aggregate(column, Column::agg_last)
     }
 
-    /// The rows in the order of their groups, made on first use.
+    /// The rows in the order of their groups, computed on first use.
     pub(super) fn runs(&self) -> &Runs {
         self.runs.get_or_init(|| Runs::of(&self.positions))
     }
 }
 
-/// The rows of a frame in the order of their groups, so that each group is a run of rows. Values
-/// here meet a value of their group, such as its mean.
+/// The rows of a frame ordered by group, so that each group is a run of rows. This is used to
+/// combine values with a value of their group, such as its mean.
 pub(super) struct Runs {
-    /// For each row here, its number in the frame.
+    /// For each row in this order, its number in the frame.
     order: IdxCa,
-    /// For each row here, the number of its group.
+    /// For each row in this order, the number of its group.
     group_of: IdxCa,
     positions: Positions,
 }
@@ -112,7 +112,7 @@ impl Runs {
         column.take(&self.order)
     }
 
-    /// A column with one value a group, each as often as its group has rows.
+    /// Repeats a column with one value per group for each row of the group.
     pub(super) fn spread(&self, of_groups: &Column) -> PolarsResult<Column> {
         of_groups.take(&self.group_of)
     }
@@ -128,9 +128,9 @@ impl Runs {
     }
 }
 
-/// Which rows are in which group.
+/// The rows of each group.
 struct Positions {
-    /// All rows; each position is lower.
+    /// Number of rows; every position is lower.
     rows: usize,
     groups: GroupPositions,
 }
@@ -141,9 +141,9 @@ impl Positions {
         column: &Column,
         aggregate: unsafe fn(&Column, &GroupsType) -> Column,
     ) -> Column {
-        assert_eq!(column.len(), self.rows, "a column of the rows that were grouped");
-        // SAFETY: these functions look at the positions without checking them. All are of a frame
-        // with `rows` rows, and so many the column has.
+        assert_eq!(column.len(), self.rows, "the column must have as many rows as the frame");
+        // SAFETY: these functions use the positions without bounds checks. All positions are below
+        // `rows`, which the assertion compares with the length of the column.
         unsafe { aggregate(column, &self.groups) }
     }
 }
@@ -160,7 +160,7 @@ mod tests {
         DataFrame::new(5, columns).unwrap()
     }
 
-    /// Columns of the groups 7, 8 and 9 in this order, which Polars does not promise.
+    /// Columns with the groups 7, 8 and 9 in this order, which Polars does not guarantee.
     fn sorted(groups: &RowGroups, columns: Vec<Column>) -> Vec<Vec<f64>> {
         let mut all = groups.keys();
         let names = (0..).map(|number: u32| number.to_string());
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn each_aggregate_is_of_the_rows_of_its_group_in_their_order() {
+    fn aggregates_cover_the_rows_of_each_group_in_order() {
         let frame = frame();
         let groups = RowGroups::of(&frame, ["key"]).unwrap();
         assert_eq!(groups.len(), 3);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_hold_each_row_once_beside_the_value_of_its_group() {
+    fn runs_pair_each_row_with_the_value_of_its_group() {
         let frame = frame();
         let groups = RowGroups::of(&frame, ["key"]).unwrap();
         let runs = groups.runs();
@@ -213,8 +213,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "a column of the rows that were grouped")]
-    fn a_column_of_another_length_is_refused() {
+    #[should_panic(expected = "the column must have as many rows as the frame")]
+    fn a_column_of_another_length_panics() {
         let groups = RowGroups::of(&frame(), ["key"]).unwrap();
         groups.sum(&Column::new("value".into(), [1_u64]));
     }

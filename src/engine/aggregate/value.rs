@@ -1,5 +1,4 @@
-//! One cell of a result, and how it stands in JSON and in text: makes no result and names no
-//! column.
+//! One cell of a result, and its form in JSON and in text.
 
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -7,25 +6,25 @@ use std::fmt;
 /// A cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
-    /// There is none, such as the variance of one value.
+    /// No value, such as the variance of a single number.
     Null,
     /// An unsigned integer.
     Unsigned(u64),
     /// A signed integer.
     Signed(i64),
-    /// A number with a fraction; one of a binary32 column, widened.
+    /// A floating-point number, widened if the column is binary32.
     Float(f64),
-    /// A truth value.
+    /// A bool.
     Bool(bool),
-    /// Text in its shown form.
+    /// Text, escaped for display.
     Text(&'a str),
-    /// Bytes as they are.
+    /// Raw bytes.
     Bytes(&'a [u8]),
 }
 
 impl Serialize for Value<'_> {
-    /// Numbers are exact: an integer has all of its digits, a fraction those that read back as the
-    /// same binary64. NaN and the infinities, for which JSON has no number, are words.
+    /// Numbers are exact: an integer has all of its digits, a float enough to read back as the same
+    /// binary64. NaN and the infinities, which JSON cannot represent as numbers, are strings.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match *self {
             Value::Null => serializer.serialize_unit(),
@@ -41,8 +40,8 @@ impl Serialize for Value<'_> {
 }
 
 impl fmt::Display for Value<'_> {
-    /// The cell as text: the shortest digits that read back as the same number; bytes in lower-case
-    /// hexadecimal digits; no cell as `null`.
+    /// The cell as text: the fewest digits that read back as the same number, bytes as lowercase
+    /// hexadecimal digits, and no value as `null`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Value::Null => f.write_str("null"),
@@ -61,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_of_cell_as_json_and_as_text() {
+    fn each_kind_of_cell_has_its_json_and_text() {
         for (value, json, text) in [
             (Value::Null, "null", "null"),
             (Value::Unsigned(u64::MAX), "18446744073709551615", "18446744073709551615"),
@@ -82,9 +81,9 @@ mod tests {
         }
     }
 
-    /// Whatever is written as text or JSON is read back as the same number.
+    /// Numbers written as text or JSON read back as the same number.
     #[test]
-    fn fractions_read_back_as_they_were() {
+    fn floats_round_trip() {
         let mut random = fastrand::Rng::with_seed(5);
         for _ in 0..10_000 {
             let number = f64::from_bits(random.u64(..));

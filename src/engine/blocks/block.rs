@@ -1,45 +1,45 @@
-//! Records of a block, and the slots of their groups, side by side: decodes nothing and looks for
-//! nothing. A field or a word is checked once for the whole block to lie within them, and then
-//! read without another check: that is what this file is for.
+//! A block of records and the slots of their groups. Bounds are checked once per field for a whole
+//! block, so that the loops over its records need no further checks. Decodes nothing and looks
+//! nothing up.
 
 use super::paged::SlotWords;
 use crate::wire::records::packets::Run;
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-/// Records that are decoded and folded together: few enough that all their bytes stay in the core's
-/// first cache from one field's loop to the next.
+/// Records that are decoded and folded together: few enough that all their bytes stay in the L1
+/// cache from one field's loop to the next.
 pub(crate) const BLOCK_RECORDS: usize = 64;
 
-/// The bytes of a number: any bytes are some.
+/// The bytes of a number. Every bit pattern is valid.
 ///
 /// # Safety
-/// Only for arrays of `u8`: of alignment 1, and without values that are none.
+/// Implement it for arrays of `u8` only: they have alignment 1 and no invalid values.
 pub unsafe trait Bytes {}
 
 // SAFETY: an array of `u8`.
 unsafe impl<const N: usize> Bytes for [u8; N] {}
 
-/// The records of runs, one after the other.
+/// Iterates over the records of several runs.
 pub struct BlockRecords<'a> {
     runs: std::slice::Iter<'a, Run>,
-    /// What is left of the run that was begun.
+    /// The rest of the current run.
     rest: &'a [u8],
     received: &'a [u8],
     record_bytes: usize,
 }
 
 impl<'a> BlockRecords<'a> {
-    /// Those of `runs`, which were found in `received`.
+    /// The records of `runs`, which were found in `received`.
     pub fn of(runs: &'a [Run], received: &'a [u8], record_bytes: usize) -> Self {
         BlockRecords { runs: runs.iter(), rest: &[], received, record_bytes }
     }
 }
 
-/// Whole records, wherever in the received bytes they are.
+/// Up to [`BLOCK_RECORDS`] whole records, anywhere in the received bytes.
 ///
-/// The first `filled` of `starts` point to `record_bytes` bytes each, which live for `'a` and are
-/// not written to in that time.
+/// Each of the first `filled` pointers in `starts` points to `record_bytes` bytes that live for
+/// `'a` and are not written to during that time.
 pub struct Block<'a> {
     starts: [*const u8; BLOCK_RECORDS],
     filled: usize,
@@ -48,14 +48,14 @@ pub struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// None.
+    /// An empty block.
     #[inline(always)]
     pub fn new() -> Self {
         let starts = [std::ptr::null(); BLOCK_RECORDS];
         Block { starts, filled: 0, record_bytes: 0, bytes: PhantomData }
     }
 
-    /// Takes the next records in the place of those before; false where there are none.
+    /// Replaces the contents with the next records. Returns false if there are none.
     #[inline(always)]
     pub fn fill(&mut self, records: &mut BlockRecords<'a>) -> bool {
         self.record_bytes = records.record_bytes;
@@ -79,35 +79,35 @@ impl<'a> Block<'a> {
         self.filled > 0
     }
 
-    /// Records in it.
+    /// Number of records.
     #[inline(always)]
     pub fn len(&self) -> usize {
         self.filled
     }
 
-    /// Whether there is none.
+    /// Whether it has no records.
     pub fn is_empty(&self) -> bool {
         self.filled == 0
     }
 
-    /// The same bytes of some records.
+    /// The bytes of one field in these records.
     ///
     /// # Panics
-    /// Where there are not so many records, or these bytes lie outside of them.
+    /// Panics if the block has fewer records or the field exceeds the record.
     #[inline(always)]
     pub fn fields<B: Bytes + 'a>(&self, rows: Rows, offset: usize) -> impl Iterator<Item = &'a B> {
         self.check(offset, size_of::<B>());
-        // SAFETY: each start points to `record_bytes` bytes, of which these are a part; any bytes
-        // are a `B`, of alignment 1.
+        // SAFETY: each start points to `record_bytes` bytes, and the check above keeps the field
+        // within them. A `B` has alignment 1 and no invalid values.
         self.starts[..self.filled][rows.range()]
             .iter()
             .map(move |&start| unsafe { &*start.add(offset).cast::<B>() })
     }
 
-    /// The same for fields of any width.
+    /// The same as [`fields`](Self::fields), for a field of any width.
     ///
     /// # Panics
-    /// As [`fields`](Self::fields).
+    /// Panics as [`fields`](Self::fields) does.
     #[inline(always)]
     pub fn texts(&self, rows: Rows, offset: usize, width: usize) -> Fields<'_, 'a> {
         self.check(offset, width);
@@ -117,7 +117,7 @@ impl<'a> Block<'a> {
 
     #[inline(always)]
     fn check(&self, offset: usize, width: usize) {
-        assert!(offset + width <= self.record_bytes, "a field lies within its record");
+        assert!(offset + width <= self.record_bytes, "a field exceeds its record");
     }
 }
 
@@ -127,9 +127,9 @@ impl Default for Block<'_> {
     }
 }
 
-/// The same bytes of some records of a block.
+/// One field of several records of a block.
 ///
-/// All of `starts` point to `offset + width` bytes at least, as those of the block do.
+/// Every pointer in `starts` points to at least `offset + width` bytes, as those of the block do.
 #[derive(Clone, Copy)]
 pub struct Fields<'b, 'a> {
     starts: &'b [*const u8],
@@ -139,63 +139,63 @@ pub struct Fields<'b, 'a> {
 }
 
 impl<'a> Fields<'_, 'a> {
-    /// How many there are.
+    /// Number of records.
     #[inline(always)]
     pub fn len(&self) -> usize {
         self.starts.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no records.
     pub fn is_empty(&self) -> bool {
         self.starts.is_empty()
     }
 
-    /// Those from a place on.
+    /// The fields from this position on.
     ///
     /// # Panics
-    /// Where there are not so many.
+    /// Panics if there are fewer.
     #[inline(always)]
     pub fn from(self, place: usize) -> Self {
         Fields { starts: &self.starts[place..], ..self }
     }
 
-    /// That of one record, by its place among them.
+    /// The field at this position.
     ///
     /// # Panics
-    /// Where there is none.
+    /// Panics if the position is out of range.
     #[inline(always)]
     pub fn get(&self, place: usize) -> &'a [u8] {
-        // SAFETY: each start points to so many bytes, which live for `'a`.
+        // SAFETY: each start points to at least `offset + width` bytes that live for `'a`.
         unsafe { std::slice::from_raw_parts(self.starts[place].add(self.offset), self.width) }
     }
 }
 
 impl<'b, 'a> Fields<'b, 'a> {
-    /// The first `N` bytes of each.
+    /// The first `N` bytes of each field.
     ///
     /// # Panics
-    /// Where fields have fewer.
+    /// Panics if fields have fewer.
     #[inline(always)]
     pub fn first<const N: usize>(&self) -> FieldBytes<'b, 'a, N> {
-        assert!(N <= self.width, "a part of a field");
+        assert!(N <= self.width, "more bytes than a field has");
         FieldBytes { starts: self.starts, offset: self.offset, bytes: PhantomData }
     }
 
-    /// The last `N` bytes of each.
+    /// The last `N` bytes of each field.
     ///
     /// # Panics
-    /// Where fields have fewer.
+    /// Panics if fields have fewer.
     #[inline(always)]
     pub fn last<const N: usize>(&self) -> FieldBytes<'b, 'a, N> {
-        assert!(N <= self.width, "a part of a field");
+        assert!(N <= self.width, "more bytes than a field has");
         let offset = self.offset + self.width - N;
         FieldBytes { starts: self.starts, offset, bytes: PhantomData }
     }
 }
 
-/// The same `N` bytes of some fields.
+/// `N` bytes at the same position of several fields.
 ///
-/// All of `starts` point to `offset + N` bytes at least, as those of the fields do.
+/// Every pointer in `starts` points to at least `offset + N` bytes, as those of the fields do.
 #[derive(Clone, Copy)]
 pub struct FieldBytes<'b, 'a, const N: usize> {
     starts: &'b [*const u8],
@@ -204,24 +204,24 @@ pub struct FieldBytes<'b, 'a, const N: usize> {
 }
 
 impl<'a, const N: usize> FieldBytes<'_, 'a, N> {
-    /// Those of one record, by its place among them.
+    /// The bytes at this position among the fields.
     ///
     /// # Panics
-    /// Where there is none.
+    /// Panics if the position is out of range.
     #[inline(always)]
     pub fn get(&self, place: usize) -> &'a [u8; N] {
-        // SAFETY: each start points to so many bytes, which live for `'a`; any bytes are a
-        // `[u8; N]`, of alignment 1.
+        // SAFETY: each start points to at least `offset + N` bytes that live for `'a`; a
+        // `[u8; N]` has alignment 1 and no invalid values.
         unsafe { &*self.starts[place].add(self.offset).cast() }
     }
 }
 
-/// Some records of a block that follow each other.
+/// A range of records of a block.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {
     /// The first.
     pub from: usize,
-    /// Behind the last.
+    /// One past the last.
     pub to: usize,
 }
 
@@ -232,9 +232,9 @@ impl Rows {
     }
 }
 
-/// The slots of the groups of a block's records.
+/// The group slot of each record of a block.
 ///
-/// The starts that were set point to `words` cells each, which live for `'a`.
+/// Every pointer in `starts` points to `words` cells that live for `'a`.
 pub struct BlockSlots<'a> {
     starts: [*const Cell<u64>; BLOCK_RECORDS],
     words: usize,
@@ -242,32 +242,32 @@ pub struct BlockSlots<'a> {
 }
 
 impl<'a> BlockSlots<'a> {
-    /// One slot for each record: that of nothing, which is never looked at.
+    /// Starts every record with the slot `nothing`, a placeholder that is never read.
     #[inline(always)]
     pub fn of(nothing: &'a SlotWords) -> Self {
         let starts = [nothing.as_ptr(); BLOCK_RECORDS];
         BlockSlots { starts, words: nothing.len(), slots: PhantomData }
     }
 
-    /// What sets the slots of records.
+    /// A setter for the slots of records.
     #[inline(always)]
     pub fn setter(&mut self) -> SlotSetter<'_, 'a> {
         SlotSetter { starts: &mut self.starts, words: self.words, slots: PhantomData }
     }
 
-    /// The same word of the slots of some records.
+    /// One word of the slots of these records.
     ///
     /// # Panics
-    /// Where slots have not so many words.
+    /// Panics if slots have fewer words.
     #[inline(always)]
     pub fn words(&self, rows: Rows, word: usize) -> impl Iterator<Item = &'a Cell<u64>> {
-        assert!(word < self.words, "a word of a slot");
-        // SAFETY: each start points to `words` cells, of which this is one.
+        assert!(word < self.words, "a word beyond its slot");
+        // SAFETY: each start points to `words` cells, and `word` is less than that.
         self.starts[rows.range()].iter().map(move |&start| unsafe { &*start.add(word) })
     }
 }
 
-/// Sets the slots of records. A value of its own, so that what it checks stays in registers.
+/// Sets the slots of records. A separate value, so that what it checks stays in registers.
 pub struct SlotSetter<'s, 'a> {
     starts: &'s mut [*const Cell<u64>; BLOCK_RECORDS],
     words: usize,
@@ -278,10 +278,10 @@ impl<'a> SlotSetter<'_, 'a> {
     /// Sets the slot of a record.
     ///
     /// # Panics
-    /// Where it has not as many words as the others.
+    /// Panics if the slot has another number of words than the rest.
     #[inline(always)]
     pub fn set(&mut self, row: usize, slot: &'a SlotWords) {
-        assert!(slot.len() == self.words, "all slots have the same words");
+        assert!(slot.len() == self.words, "slots of one table have the same size");
         self.starts[row] = slot.as_ptr();
     }
 }

@@ -1,5 +1,5 @@
-//! What decoding and grouping share: a block of records, numbers, texts, and the paged hash table.
-//! Knows no schema and no group.
+//! The building blocks that decoding and grouping share: blocks of records, numbers, text tags and
+//! the paged hash table. They know nothing of schemas and groups.
 
 pub(crate) mod block;
 pub(crate) mod number;

@@ -1,37 +1,37 @@
-//! The numbers that fields can be, as they stand in records and in a group's slot: knows no field
-//! and no group.
+//! The numeric types of fields: how they are read from records, kept in a group's slot, widened for
+//! columns, summed and compared. Knows nothing of fields and groups.
 
 use super::block::Bytes;
 use crate::wire::schema::Kind;
 
-/// A number of a record. In a slot it is a lane of as many bits as it has in the record, in a
-/// column 64 bits of its own class.
+/// A number in a record. In a slot it is a lane as wide as in the record; in a column it is widened
+/// to 64 bits of its class.
 pub(crate) trait Number: Copy {
     /// Its bytes in a record.
     type Bytes: Bytes + 'static;
-    /// What `min` begins with: any number is less, or it is none.
+    /// The initial value of `min`: the largest number, or NaN.
     const NONE_LESS: Self;
-    /// What `max` begins with.
+    /// The initial value of `max`: the smallest number, or NaN.
     const NONE_GREATER: Self;
 
-    /// The number that these bytes are, with its highest byte first or last.
+    /// Reads a number, big-endian or little-endian.
     fn read<const BIG: bool>(bytes: &Self::Bytes) -> Self;
-    /// The number at an offset of a record.
+    /// Reads the number at an offset of a record.
     ///
     /// # Panics
-    /// Where it lies outside.
+    /// Panics if it exceeds the record.
     fn read_at(record: &[u8], offset: usize, big: bool) -> Self;
-    /// As a lane.
+    /// Its bits as a lane.
     fn to_lane(self) -> u64;
-    /// From a lane.
+    /// The number in a lane. Higher bits are ignored.
     fn from_lane(lane: u64) -> Self;
-    /// As 64 bits of its class.
+    /// The number widened to 64 bits of its class.
     fn widened(self) -> Wide;
-    /// The sum of this and what stands in a lane of sums.
+    /// The number added to a sum, given and returned as bits.
     fn added_to(self, sum: u64) -> u64;
-    /// The lesser of two; of a number and NaN the number.
+    /// The smaller of two; of a number and NaN, the number.
     fn least(self, other: Self) -> Self;
-    /// The greater of two; of a number and NaN the number.
+    /// The larger of two; of a number and NaN, the number.
     fn greatest(self, other: Self) -> Self;
     /// The nearest binary64.
     fn to_f64(self) -> f64;
@@ -44,11 +44,11 @@ pub enum Wide {
     Unsigned(u64),
     /// Signed.
     Signed(i64),
-    /// With a fraction.
+    /// Floating-point.
     Float(f64),
 }
 
-/// A bool: a byte that is zero or not.
+/// A bool: a byte that is zero or non-zero.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub(crate) struct Flag(bool);
 
@@ -86,7 +86,7 @@ macro_rules! integer {
 
             #[inline(always)]
             fn added_to(self, sum: u64) -> u64 {
-                // In two's complement signed and unsigned sums are the same bits.
+                // In two's complement, signed and unsigned sums have the same bits.
                 sum.wrapping_add($wide::from(self) as u64)
             }
 
@@ -225,7 +225,7 @@ impl Number for Flag {
     }
 }
 
-/// Which class of 64 bits numbers of a type are widened to.
+/// The 64-bit class that numbers of a type are widened to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// u64.
@@ -237,24 +237,24 @@ pub enum Class {
 }
 
 impl Class {
-    /// That of a type.
+    /// The class of a type.
     ///
     /// # Panics
-    /// Where it is no number.
+    /// Panics if it is not numeric.
     pub fn of(kind: Kind) -> Self {
         match kind {
             Kind::U8 | Kind::U16 | Kind::U32 | Kind::U64 | Kind::Bool => Class::Unsigned,
             Kind::I8 | Kind::I16 | Kind::I32 | Kind::I64 => Class::Signed,
             Kind::F32 | Kind::F64 => Class::Float,
             Kind::Text { .. } | Kind::Bytes { .. } | Kind::Skip { .. } => {
-                panic!("{} is no number", kind.name())
+                panic!("{} is not numeric", kind.name())
             }
         }
     }
 }
 
-/// Puts the type of a kind of numbers in the place of a name, so that what follows is compiled for
-/// each.
+/// Binds a name to the Rust type of a numeric kind, so that the expression is compiled for each
+/// type.
 macro_rules! with_number {
     ($kind:expr, $type:ident => $use:expr) => {
         match $kind {
@@ -303,7 +303,7 @@ macro_rules! with_number {
                 $use
             }
             Kind::Text { .. } | Kind::Bytes { .. } | Kind::Skip { .. } => {
-                unreachable!("rules keep numbers and texts apart")
+                unreachable!("only numeric fields get here")
             }
         }
     };

@@ -1,46 +1,46 @@
-//! A hash table that grows page by page (extendible hashing): hashes nothing itself, forgets
-//! nothing, and never moves more than one page of entries at a time. A table that doubles as a
-//! whole would hold a worker, and every other connection on it, for milliseconds.
+//! A hash table that grows page by page (extendible hashing), so it never moves more than one page
+//! of entries at a time. A table that doubled as a whole would stall a worker, and every other
+//! connection on it, for milliseconds. The caller computes the hashes; entries are never removed.
 //!
 //! ```text
-//!   hash:  | depth bits: which page |  …  | page bits: where in the page | tag bits: not used |
+//!   hash:  | depth bits: the page |  …  | page bits: slot in the page | tag bits: unused |
 //! ```
 //!
-//! A directory says which page has the entries whose hashes begin with these bits. A page that is
-//! full is split by one more bit, and the directory doubles where it does not tell the halves
-//! apart; its entries are four bytes for a page of 1024 slots.
+//! A directory maps the leading bits of a hash to a page. A full page is split by one more bit, and
+//! the directory doubles if it cannot distinguish the halves; a directory entry takes four bytes
+//! for a page of 1024 slots.
 
 use crate::config::GROUP_PAGE_SLOTS;
 use std::cell::Cell;
 
 /// Slots of a page.
 pub(crate) const PAGE_SLOTS: usize = GROUP_PAGE_SLOTS;
-/// Entries of a page at most. With more, too many are not where they are looked for first: each
-/// of those costs a wrong guess of the processor's and often another line of memory.
+/// Most entries of a page. With more, too many would not be in the slot that is probed first, and
+/// each of those costs a branch misprediction and often another cache line.
 pub(crate) const PAGE_ENTRIES: usize = PAGE_SLOTS / 8 * 5;
-/// Low bits of a hash that the table does not look at, so that entries may keep others there.
+/// Low bits of a hash that the table ignores, so that entries may store other bits there.
 pub(crate) const TAG_BITS: u32 = 12;
 
-/// The form of a table's slots: so many words, of which one tells whether the slot is free.
+/// The layout of a table's slots: the number of words, and the word that marks a free slot.
 pub(crate) trait SlotForm: Copy {
     /// Words of a slot.
     fn words(self) -> usize;
-    /// The word that is zero in a free slot, and in no other.
+    /// Index of the word that is zero in a free slot and in no other.
     fn live_word(self) -> usize;
 }
 
-/// A slot: where a hash leads first, or where an entry was found. After an insertion something
-/// else may stand there.
+/// The position of a slot: the first one probed for a hash, or the one where an entry was found. An
+/// insertion may change what is there.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SlotPlace {
     page: u32,
     slot: u32,
 }
 
-/// A slot's words. Cells, so that many slots can be held and changed side by side.
+/// The words of a slot, in cells so that many slots can be borrowed and changed at the same time.
 pub(crate) type SlotWords = [Cell<u64>];
 
-/// Begins with a cache line, so that slots side by side share one.
+/// Aligned to a cache line, so that neighbouring slots share one.
 #[derive(Default)]
 #[repr(C, align(64))]
 struct CacheLine([Cell<u64>; CacheLine::WORDS]);
@@ -52,7 +52,7 @@ impl CacheLine {
 struct Page {
     lines: Box<[CacheLine]>,
     entries: Cell<usize>,
-    /// How many leading bits the hashes of its entries have in common.
+    /// Number of leading bits that the hashes of its entries share.
     depth: u32,
 }
 
@@ -62,7 +62,7 @@ fn free_slots(words: usize) -> Box<[CacheLine]> {
 
 #[inline(always)]
 fn words_of(lines: &[CacheLine]) -> &SlotWords {
-    // SAFETY: a line is eight words and nothing else, as its representation says.
+    // SAFETY: a line is exactly eight words, as `repr(C)` and the assertion below guarantee.
     unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * CacheLine::WORDS) }
 }
 
@@ -73,7 +73,7 @@ impl Page {
         Page { lines: free_slots(words), entries: Cell::new(0), depth }
     }
 
-    /// Takes all entries out; those to come have `depth` bits in common.
+    /// Removes and returns all entries. Future entries share `depth` leading bits.
     fn empty(&mut self, depth: u32, words: usize) -> Box<[CacheLine]> {
         self.entries.set(0);
         self.depth = depth;
@@ -85,7 +85,7 @@ impl Page {
         &words_of(&self.lines)[slot * words..][..words]
     }
 
-    /// Puts an entry where the first free slot is; gives its slot. There must be one.
+    /// Puts an entry into the first free slot and returns that slot. The page must not be full.
     fn put(&self, hash: u64, entry: impl Iterator<Item = u64>, form: impl SlotForm) -> &SlotWords {
         let mut probes = Probes::of(hash, line_mask(form));
         while self.slot(probes.slot, form.words())[form.live_word()].get() != 0 {
@@ -98,11 +98,11 @@ impl Page {
     }
 }
 
-/// A table of entries in slots of one form, found by a hash that the caller knows.
+/// A table of entries in slots of one layout, found by a hash that the caller computes.
 pub(crate) struct PagedTable<F> {
     form: F,
     pages: Vec<Page>,
-    /// Pages by the leading `depth` bits of a hash.
+    /// Page numbers, indexed by the leading `depth` bits of a hash.
     directory: Vec<u32>,
     depth: u32,
     entries: Cell<usize>,
@@ -115,10 +115,10 @@ fn first_slot(hash: u64) -> usize {
     (hash >> TAG_BITS) as usize % PAGE_SLOTS
 }
 
-/// The slots of a page: the words of all, one slot behind the other.
+/// The slots of a page, stored one after another.
 #[derive(Clone, Copy)]
 pub(crate) struct PageSlots<'a> {
-    /// Always those of [`PAGE_SLOTS`] slots.
+    /// The words of exactly [`PAGE_SLOTS`] slots.
     words: &'a SlotWords,
     slot_words: usize,
     /// See [`line_mask`].
@@ -126,7 +126,7 @@ pub(crate) struct PageSlots<'a> {
 }
 
 impl<'a> PageSlots<'a> {
-    /// The first two slots where the entry of a hash may be. Nearly all are in one of them.
+    /// The first two slots probed for a hash. Nearly all entries are in one of them.
     #[inline(always)]
     pub(crate) fn pair(&self, hash: u64) -> (&'a SlotWords, &'a SlotWords) {
         self.pair_at(first_slot(hash))
@@ -140,13 +140,13 @@ impl<'a> PageSlots<'a> {
     #[inline(always)]
     fn slot(&self, slot: usize) -> &'a SlotWords {
         let first = slot % PAGE_SLOTS * self.slot_words;
-        // SAFETY: there are PAGE_SLOTS slots of so many words.
+        // SAFETY: `words` holds PAGE_SLOTS slots of `slot_words` words each.
         unsafe { self.words.get_unchecked(first..first + self.slot_words) }
     }
 }
 
-/// The bits of a slot's number that say where in its line of the cache it is. Where slots do not
-/// fill lines evenly they are looked at one after the other, as if a page were one line.
+/// The bits of a slot number that give its position within a cache line. If slots do not divide a
+/// line evenly, they are probed one after another, as if a page were a single line.
 #[inline(always)]
 fn line_mask(form: impl SlotForm) -> usize {
     let words = form.words();
@@ -154,17 +154,17 @@ fn line_mask(form: impl SlotForm) -> usize {
     if even { CacheLine::WORDS / words - 1 } else { PAGE_SLOTS - 1 }
 }
 
-/// The slot behind this one, or the first of the line behind its last.
+/// The next slot in the same cache line, wrapping around at its end.
 #[inline(always)]
 fn next_in_line(slot: usize, line_mask: usize) -> usize {
     slot & !line_mask | (slot + 1) & line_mask
 }
 
-/// The slots where an entry may be, in order: those of its cache line before those of the next.
+/// The probe sequence of an entry: the slots of its cache line, then those of the next.
 struct Probes {
     slot: usize,
     line_mask: usize,
-    /// Slots of the line that were not looked at.
+    /// Slots of the line not probed yet.
     left_in_line: usize,
 }
 
@@ -185,55 +185,59 @@ impl Probes {
 }
 
 impl<F: SlotForm> PagedTable<F> {
-    /// An empty table of one page.
+    /// An empty table with one page.
     ///
     /// # Panics
-    /// Where the live word is not one of the slot's.
+    /// Panics if the live word is not within the slot.
     pub(crate) fn new(form: F) -> Self {
-        assert!(form.words() > 0 && form.live_word() < form.words(), "a slot has its live word");
+        assert!(
+            form.words() > 0 && form.live_word() < form.words(),
+            "the live word must be within the slot"
+        );
         let pages = vec![Page::new(0, form.words())];
         let line_mask = line_mask(form);
         PagedTable { form, pages, directory: vec![0], depth: 0, entries: Cell::new(0), line_mask }
     }
 
-    /// How many entries there are.
+    /// Number of entries.
     pub(crate) fn len(&self) -> usize {
         self.entries.get()
     }
 
-    /// How many pages there are. Entries have moved where there are more than before.
+    /// Number of pages. If it has grown, entries have moved.
     pub(crate) fn pages(&self) -> usize {
         self.pages.len()
     }
 
     #[inline]
     fn directory_index(&self, hash: u64) -> usize {
-        // In two steps, since a shift by 64 is none.
+        // In two steps, because a shift by 64 would overflow.
         ((hash >> 1) >> (63 - self.depth)) as usize
     }
 
-    /// Where to look for an entry with this hash.
+    /// The first slot to probe for an entry with this hash.
     #[inline]
     pub(crate) fn place(&self, hash: u64) -> SlotPlace {
         let page = self.directory[self.directory_index(hash)];
         SlotPlace { page, slot: first_slot(hash) as u32 }
     }
 
-    /// What stands there, free or not. Its hash must stay, and whether it is free.
+    /// The slot at this position, free or not. Callers must not change its hash or whether it is
+    /// free.
     #[inline(always)]
     pub(crate) fn at(&self, place: SlotPlace) -> &SlotWords {
         let page = &self.pages[place.page as usize];
         page.slot(place.slot as usize % PAGE_SLOTS, self.form.words())
     }
 
-    /// The slots of the first page, of which most tables have no other.
+    /// The slots of the first page. Most tables have only one.
     #[inline(always)]
     pub(crate) fn first_page(&self) -> PageSlots<'_> {
         self.slots_of(&self.pages[0])
     }
 
-    /// The place and the one behind it: nearly all entries are in one of the two where their hash
-    /// leads.
+    /// The slot at this position and the next one. Nearly all entries are in the first two slots
+    /// probed for their hash.
     #[inline(always)]
     pub(crate) fn pair_at(&self, place: SlotPlace) -> (&SlotWords, &SlotWords) {
         self.slots_of(&self.pages[place.page as usize]).pair_at(place.slot as usize)
@@ -242,7 +246,7 @@ impl<F: SlotForm> PagedTable<F> {
     #[inline(always)]
     fn slots_of<'a>(&'a self, page: &'a Page) -> PageSlots<'a> {
         let (words, slot_words) = (words_of(&page.lines), self.form.words());
-        assert!(words.len() == PAGE_SLOTS * slot_words, "a page has its slots");
+        assert!(words.len() == PAGE_SLOTS * slot_words, "a page has PAGE_SLOTS slots");
         PageSlots { words, slot_words, line_mask: self.line_mask }
     }
 
@@ -252,18 +256,18 @@ impl<F: SlotForm> PagedTable<F> {
         self.at(SlotPlace::default())
     }
 
-    /// Whether nothing stands there.
+    /// Whether this slot is free.
     #[cfg(test)]
     fn is_free(&self, place: SlotPlace) -> bool {
         self.at(place)[self.form.live_word()].get() == 0
     }
 
-    /// The entry that `is_it` tells from others with similar hashes.
+    /// Finds the entry for which `is_it` returns true among those with similar hashes.
     #[inline]
     pub(crate) fn find(&self, hash: u64, is_it: impl Fn(&SlotWords) -> bool) -> Option<&SlotWords> {
         let slots = self.slots_of(&self.pages[self.place(hash).page as usize]);
         let mut probes = Probes::of(hash, self.line_mask);
-        // Ends: a page always has free slots.
+        // This terminates, because a page always has free slots.
         loop {
             let slot = slots.slot(probes.slot);
             if slot[self.form.live_word()].get() == 0 {
@@ -276,17 +280,17 @@ impl<F: SlotForm> PagedTable<F> {
         }
     }
 
-    /// Adds an entry that is not there, and moves others where there is no room for it. `hash_of`
-    /// gives the hash of any entry, of which at least the bits above [`TAG_BITS`] must be right.
+    /// Adds an entry that does not exist yet, moving others if there is no room. `hash_of` returns
+    /// the hash of any entry; at least the bits above [`TAG_BITS`] must be correct.
     ///
     /// # Panics
-    /// Where the entry has not as many words as a slot.
+    /// Panics if the entry is not as long as a slot.
     pub(crate) fn insert(&mut self, hash: u64, entry: &[u64], hash_of: impl Fn(&SlotWords) -> u64) {
         self.make_room(hash, hash_of);
         self.insert_into_room(hash, entry).expect("room was made");
     }
 
-    /// Sees to it that there is room for an entry with this hash. The others may move.
+    /// Makes room for an entry with this hash. Other entries may move.
     pub(crate) fn make_room(&mut self, hash: u64, hash_of: impl Fn(&SlotWords) -> u64) {
         loop {
             let page = self.place(hash).page as usize;
@@ -297,14 +301,14 @@ impl<F: SlotForm> PagedTable<F> {
         }
     }
 
-    /// Adds an entry that is not there; `None` where there is [no room](Self::make_room) for it.
-    /// No other moves.
+    /// Adds an entry that does not exist yet, or returns `None` if there is
+    /// [no room](Self::make_room). Other entries do not move.
     ///
     /// # Panics
-    /// Where the entry has not as many words as a slot.
+    /// Panics if the entry is not as long as a slot.
     pub(crate) fn insert_into_room(&self, hash: u64, entry: &[u64]) -> Option<&SlotWords> {
-        assert!(entry.len() == self.form.words(), "an entry has the words of a slot");
-        debug_assert!(entry[self.form.live_word()] != 0, "an entry is not free");
+        assert!(entry.len() == self.form.words(), "an entry must be as long as a slot");
+        debug_assert!(entry[self.form.live_word()] != 0, "an entry must not look free");
         let page = &self.pages[self.place(hash).page as usize];
         if page.entries.get() == PAGE_ENTRIES {
             return None;
@@ -313,9 +317,8 @@ impl<F: SlotForm> PagedTable<F> {
         Some(page.put(hash, entry.iter().copied(), self.form))
     }
 
-    /// Parts a full page, to which `hash` leads, in two by one more bit. Where all entries have the
-    /// same bit, one of the two is empty and the other full still; hashes are keyed, so that no
-    /// peer can bring that about.
+    /// Splits a full page, the one for `hash`, by one more bit. If all entries have the same bit,
+    /// one half is empty and the other still full; hashes are keyed, so no peer can force this.
     fn split(&mut self, page: usize, hash: u64, hash_of: impl Fn(&SlotWords) -> u64) {
         let (form, words) = (self.form, self.form.words());
         let depth = self.pages[page].depth;
@@ -324,8 +327,8 @@ impl<F: SlotForm> PagedTable<F> {
             self.directory = doubled;
             self.depth += 1;
         }
-        // The page is used again. To free it and make two would leave a hole each time that no
-        // aligned page fits into: a sixth of the table's memory.
+        // The page is reused. Freeing it and allocating two would leave a hole each time that no
+        // aligned page fits into, a sixth of the table's memory.
         let full = self.pages[page].empty(depth + 1, words);
         let other = self.pages.len();
         self.pages.push(Page::new(depth + 1, words));
@@ -335,7 +338,7 @@ impl<F: SlotForm> PagedTable<F> {
             let to = if hash >> bit & 1 == 0 { page } else { other };
             self.pages[to].put(hash, entry.iter().map(Cell::get), form);
         }
-        // Those that lead to one page lie side by side; the upper half of them changes over.
+        // The directory entries of one page are adjacent; the upper half now points to the new one.
         let span = 1 << (self.depth - depth);
         let begin = self.directory_index(hash) / span * span;
         let number = u32::try_from(other).expect("fewer than 2^32 pages of 1024 slots");
@@ -359,7 +362,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
-    /// Entries of any width: their hash, their key, nothing, how often they came.
+    /// Entries of any width: hash, key, padding, and how often they were added.
     #[derive(Clone, Copy)]
     struct WideEntries(usize);
 
@@ -381,7 +384,7 @@ mod tests {
         entry
     }
 
-    /// A hash with few distinct leading bits, as `bits` says, and without the tag's.
+    /// A hash of which only the `bits` leading bits vary.
     fn hash_of(key: u32, bits: u32) -> u64 {
         let mixed = u64::from(key).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> (64 - bits) << (64 - bits)
@@ -398,16 +401,16 @@ mod tests {
                 table.insert(hash, &new, |entry| entry[0].get());
             }
             let found = table.find(hash, |entry| entry[1].get() == u64::from(key));
-            let times = &found.expect("it is there")[words - 1];
+            let times = &found.expect("just inserted")[words - 1];
             times.set(times.get() + 1);
         }
         let found: HashMap<u32, u64> =
             table.iter().map(|e| (e[1].get() as u32, e[words - 1].get() - (1 << 40))).collect();
         assert_eq!((table.len(), &found), (oracle.len(), &oracle));
-        assert_eq!(table.iter().count(), oracle.len(), "none stands twice");
+        assert_eq!(table.iter().count(), oracle.len(), "no entry is duplicated");
         for (&key, &value) in &oracle {
             let place = table.place(hash_of(key, bits));
-            // Nearly always the first slot; elsewhere behind it.
+            // It is in the first slot probed, or that one is taken.
             let found = table.find(hash_of(key, bits), |entry| entry[1].get() == u64::from(key));
             let found = found.unwrap();
             assert_eq!(found[words - 1].get(), value + (1 << 40));
@@ -429,13 +432,13 @@ mod tests {
     }
 
     #[test]
-    fn half_a_million_keys_twice() {
-        count((0..500_000).chain((0..500_000).rev()), 64, 4);
+    fn a_hundred_thousand_keys_are_found_again() {
+        count((0..100_000).chain((0..100_000).rev()), 64, 4);
     }
 
-    /// Splits that leave one half empty: all hashes begin with the same ten bits.
+    /// All hashes share their first ten bits, so that splits leave one half empty.
     #[test]
-    fn hashes_that_begin_alike() {
+    fn hashes_with_a_common_prefix() {
         let mut table = PagedTable::new(WideEntries(4));
         for key in 0..3000u32 {
             let hash = hash_of(key, 64) >> 10;
@@ -449,9 +452,9 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn any_keys_are_counted_as_a_hash_map_does(
+        fn it_agrees_with_a_hash_map(
             keys in proptest::collection::vec(0u32..5000, 0..6000),
             bits in 12u32..=64,
             words in proptest::sample::select(&WIDTHS[..]),

@@ -1,7 +1,8 @@
-//! The value of a padded text field and the hash that it is found by: keeps no text.
+//! Finds the value of a padded text field and computes the tag (hash and length) that it is looked
+//! up by. Stores no text.
 //!
-//! Most values fit the first 32 bytes of their field. Those take no branch that depends on their
-//! length: a wrong guess of the processor's, one a field, would cost more than all the rest.
+//! Most values fit into the first 32 bytes of their field. For those no branch depends on the
+//! length: one misprediction per field would cost more than all the rest.
 
 use super::paged::TAG_BITS;
 use super::zero_bytes::zero_bytes;
@@ -13,25 +14,26 @@ use foldhash::quality::RandomState;
 use std::array::from_fn;
 use std::hash::{BuildHasher, Hasher};
 
-/// Bytes at the beginning of a field that short values fit.
+/// Bytes at the beginning of a field; a value that fits into them is short.
 pub(crate) const HEAD_BYTES: usize = 32;
 
 const _: () = assert!(TEXT_KEY_BYTES_MAX < 1 << TAG_BITS);
 
-/// The beginning of a field, padding included, as words whose first byte is the lowest.
+/// The beginning of a field, padding included, as little-endian words.
 pub(crate) type Head = [u64; HEAD_BYTES / 8];
 
-/// How the fields of one text are wide and padded.
+/// The width and padding of a text field, with masks derived from them.
 #[derive(Clone, Copy, Debug)]
 pub struct TextForm {
     width: usize,
     padding: Padding,
-    /// What is behind a field that is narrower than a head: padding, where there is any.
+    /// Fills up the head of a field narrower than [`HEAD_BYTES`]: a padding byte, if any.
     fill: u8,
-    /// A byte is padding where it is zero after these two, in this order, exclusive or and and.
+    /// A byte of a word is padding if `(word ^ flip) & keep` is zero there.
     flip: u64,
     keep: u64,
-    /// What of the last [`HEAD_BYTES`] of a field belongs neither to padding nor to its head.
+    /// Selects the bits of a field's last [`HEAD_BYTES`] that are outside its head and are zero
+    /// in padding.
     keep_last: Head,
 }
 
@@ -39,12 +41,12 @@ impl TextForm {
     /// The form of a field of this type.
     ///
     /// # Panics
-    /// Where that is neither text nor bytes, or too wide for a key.
+    /// Panics if it is neither text nor bytes, or too wide for a key.
     pub fn of(kind: Kind) -> Self {
         let padding = match kind {
             Kind::Text { padding, .. } => padding,
             Kind::Bytes { .. } => Padding::NONE,
-            _ => panic!("{} has no text", kind.name()),
+            _ => panic!("{} is not text", kind.name()),
         };
         let width = kind.width();
         assert!(width <= TEXT_KEY_BYTES_MAX, "{width} bytes are too many for a key");
@@ -53,35 +55,35 @@ impl TextForm {
             Padding { nul: false, space: true } => (0x20, SPACES, !0),
             Padding { nul: _, space: false } => (0x00, 0, !0),
         };
-        // Of a field of less than two heads, these bytes begin within the first.
+        // In a field narrower than two heads, the last bytes overlap the head.
         let of_head = &VALUE_MASKS[(2 * HEAD_BYTES).saturating_sub(width).min(HEAD_BYTES)];
         let keep_last = of_head.map(|mask| !mask & keep);
         TextForm { width, padding, fill, flip, keep, keep_last }
     }
 
-    /// Bytes of a field.
+    /// Width of the field in bytes.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Whether values end before the end of their field.
+    /// Whether the field has padding at all.
     #[inline(always)]
     fn is_padded(&self) -> bool {
         self.padding.nul || self.padding.space
     }
 
-    /// The bytes of a word that are no padding; zero in the place of the others.
+    /// Zero in each byte of a word that is padding, non-zero in the others.
     #[inline(always)]
     fn value_of(&self, word: u64) -> u64 {
         (word ^ self.flip) & self.keep
     }
 
-    /// The value of a field: without its padding.
+    /// The value of a field, without padding.
     pub fn value<'a>(&self, field: &'a [u8]) -> &'a [u8] {
         trim_padding(field, self.padding)
     }
 
-    /// The beginning of a field.
+    /// The head of a field.
     #[inline(always)]
     pub fn head_of(&self, field: &[u8]) -> Head {
         match field.first_chunk::<HEAD_BYTES>() {
@@ -90,11 +92,12 @@ impl TextForm {
         }
     }
 
-    /// The same of less than [`HEAD_BYTES`], by words: a copy of so few bytes would be a call.
+    /// The head of a field narrower than [`HEAD_BYTES`], word by word: copying so few bytes would
+    /// be a function call.
     #[inline]
     fn narrow_head_of(&self, field: &[u8]) -> Head {
         let fill = u64::from_le_bytes([self.fill; 8]);
-        // The last bytes, the very last in the highest.
+        // The last bytes of the field, the last one in the highest byte.
         let last = match field.last_chunk() {
             Some(last) => u64::from_le_bytes(*last),
             None => field.iter().fold(0, |word, &byte| word >> 8 | u64::from(byte) << 56),
@@ -109,14 +112,14 @@ impl TextForm {
         })
     }
 
-    /// Whether the value ends within the head: all bytes behind it are padding.
+    /// Whether the value ends within the head, that is, all later bytes are padding.
     #[inline(always)]
     pub fn is_short(&self, field: &[u8]) -> bool {
         let Some(rest) = field.get(HEAD_BYTES..) else { return true };
         if !self.is_padded() {
             return rest.is_empty();
         }
-        // In steps of fixed sizes, which compilers make vector instructions of.
+        // In steps of fixed size, which the compiler turns into vector instructions.
         let (blocks, last) = rest.as_chunks::<HEAD_BYTES>();
         let mut left = blocks;
         let mut all = Head::default();
@@ -139,8 +142,8 @@ impl TextForm {
             && (last.is_empty() || self.is_padding(last))
     }
 
-    /// The whole blocks of [`HEAD_BYTES`] in a field, where [`is_short_of`](Self::is_short_of)
-    /// can tell whether it is short; else 0.
+    /// The number of whole blocks of [`HEAD_BYTES`] in a field, if
+    /// [`is_short_of`](Self::is_short_of) supports its form; else 0.
     #[inline(always)]
     pub fn blocks(&self) -> usize {
         let is_known = self.flip == 0 && (self.is_padded() || self.width == HEAD_BYTES);
@@ -148,7 +151,7 @@ impl TextForm {
     }
 
     /// The same as [`is_short`](Self::is_short), from all whole [`blocks`](Self::blocks) of a
-    /// field and its last bytes: a known number of steps, which is half of the time.
+    /// field and its last bytes: the number of steps is constant, which halves the time.
     #[inline(always)]
     pub fn is_short_of<const N: usize>(&self, first: &[u8; N], last: &[u8; HEAD_BYTES]) -> bool {
         let (behind, _) = first[HEAD_BYTES..].as_chunks::<8>();
@@ -157,7 +160,7 @@ impl TextForm {
         behind & self.keep | last == 0
     }
 
-    /// Adds the bits of blocks that are not as padding has them.
+    /// Collects the bits in which blocks differ from padding.
     #[inline(always)]
     fn gather<const N: usize>(&self, all: &mut Head, blocks: &[[u8; HEAD_BYTES]; N]) {
         for block in blocks {
@@ -168,20 +171,20 @@ impl TextForm {
         }
     }
 
-    /// Whether there is nothing but padding.
+    /// Whether all bytes are padding.
     #[inline]
     pub fn is_padding(&self, bytes: &[u8]) -> bool {
         bytes.iter().all(|&byte| self.padding.has(byte))
     }
 
-    /// Bytes of the value of a short field.
+    /// Length of the value of a short field.
     #[inline(always)]
     fn short_len(&self, head: &Head) -> usize {
         if !self.is_padded() {
             return self.width;
         }
         let padding = zero_bytes(&head.map(|word| self.value_of(word)));
-        // From the last byte on.
+        // Padding bytes counted from the end.
         HEAD_BYTES - padding.leading_ones() as usize
     }
 
@@ -195,8 +198,8 @@ impl TextForm {
     }
 }
 
-/// An expression for the number of bytes in a field's whole [`blocks`](TextForm::blocks), as a
-/// constant; or another where nothing is compiled for it.
+/// Evaluates the first expression with the number of bytes in a field's whole
+/// [`blocks`](TextForm::blocks) as a constant, or the second if no constant is compiled for it.
 macro_rules! with_block_bytes {
     ($blocks:expr, $N:ident => $of_known:expr, $of_any:expr) => {
         with_block_bytes!(@ $blocks, $N, $of_known, $of_any, 1 2 3 4 5 6 7 8)
@@ -213,7 +216,7 @@ macro_rules! with_block_bytes {
 }
 pub(crate) use with_block_bytes;
 
-/// Bytes as words whose first byte is the lowest.
+/// Bytes as little-endian words.
 #[inline(always)]
 pub(crate) fn words_of(bytes: &[u8; HEAD_BYTES]) -> Head {
     let (words, _) = bytes.as_chunks::<8>();
@@ -223,14 +226,14 @@ pub(crate) fn words_of(bytes: &[u8; HEAD_BYTES]) -> Head {
 /// 0x20 in each byte.
 const SPACES: u64 = 0x2020_2020_2020_2020;
 
-/// A value of at most [`HEAD_BYTES`]: its words, zero behind its end.
+/// A value of at most [`HEAD_BYTES`], zero-filled after its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShortValue {
     words: Head,
     len: usize,
 }
 
-/// What of a head belongs to a value of so many bytes: a load in the place of four branches.
+/// The mask of a head for each length of a value: one load instead of four branches.
 static VALUE_MASKS: [Head; HEAD_BYTES + 1] = {
     let mut masks = [[0; HEAD_BYTES / 8]; HEAD_BYTES + 1];
     let mut len = 0;
@@ -246,7 +249,7 @@ static VALUE_MASKS: [Head; HEAD_BYTES + 1] = {
 };
 
 impl ShortValue {
-    /// Whether `bytes` begin with it.
+    /// Whether `bytes` begin with this value.
     #[inline(always)]
     pub fn begins(&self, bytes: &[u8; HEAD_BYTES]) -> bool {
         let mask = &VALUE_MASKS[self.len];
@@ -257,8 +260,8 @@ impl ShortValue {
     }
 }
 
-/// Makes tags of values: the upper bits a hash under a key drawn anew for each maker, so that a
-/// peer cannot choose texts that collide, the lower [`TAG_BITS`] the value's length.
+/// Computes the tags of values. The upper bits are a hash with a random key per maker, so that a
+/// peer cannot choose texts that collide; the lower [`TAG_BITS`] are the length of the value.
 pub(crate) struct TagMaker {
     long: RandomState,
     keys: Head,
@@ -272,7 +275,7 @@ impl Default for TagMaker {
     }
 }
 
-/// The length of the value that a tag is of.
+/// The length of the value that a tag belongs to.
 #[inline(always)]
 pub(crate) fn len_of(tag: u64) -> usize {
     tag as usize % (1 << TAG_BITS)
@@ -288,8 +291,7 @@ impl TagMaker {
         }
     }
 
-    /// The tag of a short value. Multiplies keyed words with each other and folds the products, as
-    /// wyhash does.
+    /// The tag of a short value. Multiplies keyed words and folds the products, as wyhash does.
     #[inline(always)]
     pub(crate) fn tag_of_short(&self, value: &ShortValue) -> u64 {
         let word = |i: usize| value.words[i] ^ self.keys[i];
@@ -298,12 +300,12 @@ impl TagMaker {
             product as u64 ^ (product >> 64) as u64
         };
         let hash = fold(word(0), word(1)) ^ fold(word(2), word(3)).rotate_left(32);
-        // Once more, so that the upper bits depend on all of them.
+        // Folds once more, so that the upper bits depend on all others.
         let hash = fold(hash ^ self.keys[0], self.keys[3] | 1);
         hash >> TAG_BITS << TAG_BITS | value.len as u64
     }
 
-    /// The tag of a value that is not short.
+    /// The tag of a longer value.
     #[inline(never)]
     pub(crate) fn tag_of_long(&self, value: &[u8]) -> u64 {
         let mut hasher = self.long.build_hasher();

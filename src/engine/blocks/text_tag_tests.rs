@@ -1,4 +1,4 @@
-//! Values of padded fields and their tags, beside a loop over bytes.
+//! Checks the values of padded fields and their tags against a loop over bytes.
 
 use super::*;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ pub(in crate::engine) const PADDINGS: [Padding; 4] = [
     Padding { nul: false, space: true },
 ];
 
-/// The oracle: byte by byte.
+/// Trims byte by byte, as a reference.
 pub(in crate::engine) fn trimmed(field: &[u8], padding: Padding) -> Vec<u8> {
     let mut value = field.to_vec();
     while value
@@ -24,9 +24,9 @@ pub(in crate::engine) fn trimmed(field: &[u8], padding: Padding) -> Vec<u8> {
 }
 
 proptest! {
-    /// Length and tag are those of the value, whatever follows it, for fields of any width.
+    /// Length and tag depend only on the value, not on its padding, for fields of any width.
     #[test]
-    fn a_tag_is_of_the_value_alone(
+    fn a_tag_depends_on_the_value_alone(
         bytes in proptest::collection::vec(
             prop_oneof![Just(0u8), Just(b' '), any::<u8>()], 1..300),
         value_bytes in 0usize..300,
@@ -76,10 +76,10 @@ proptest! {
     }
 }
 
-/// Texts as devices name themselves, and such that differ in one bit: of 200,000 tags none are
-/// the same, and their leading bits part them evenly.
+/// Names as devices have them, and texts that differ in one bit: of 200,000 tags no two are equal,
+/// and their leading bits are evenly distributed.
 #[test]
-fn tags_of_like_texts_differ() {
+fn tags_of_similar_texts_differ() {
     let maker = TagMaker::default();
     let form = TextForm::of(Kind::Text { bytes: 256, padding: Padding::BOTH });
     let mut tags = HashMap::new();

@@ -1,5 +1,5 @@
-//! Runs of records into groups or columns, one tight loop a field: finds no records, decides no
-//! limit and touches no byte of what it reads.
+//! Decodes runs of records into groups or columns, one tight loop per field. Finding the records is
+//! up to the parser; the received bytes are not modified.
 
 use super::intern::Interner;
 use super::texts::{TextLimit, Texts};
@@ -14,37 +14,37 @@ use crate::wire::records::packets::Run;
 use crate::wire::schema::Kind;
 use std::sync::Arc;
 
-/// What a call of [`Decoder::decode`] or [`Decoder::fold`] took.
+/// The result of [`Decoder::decode`] or [`Decoder::fold`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// Records, each one row.
+    /// Records taken; each is one row.
     pub records: usize,
-    /// Why the rest of the runs was left out, if it was.
+    /// Why the remaining records were left out, if any were.
     pub limit: Option<RowLimit>,
 }
 
-/// Which limit a record would have gone beyond.
+/// The limit that a record would have exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowLimit {
-    /// One of the texts.
+    /// A limit on texts.
     Text(TextLimit),
-    /// That of the groups.
+    /// The limit on groups.
     Groups,
 }
 
-/// Reads the records of one stream, and keeps the texts of its keys.
+/// Decodes the records of one stream and keeps the texts of its keys.
 pub struct Decoder {
     plan: Arc<Plan>,
     /// One for each key that is text.
     interners: Vec<Interner>,
     strings_bytes_limit: usize,
-    /// The keys of a block, one behind the other.
+    /// The keys of a block, one after another.
     keys: Vec<u64>,
     codes: Vec<u32>,
 }
 
 impl Decoder {
-    /// For a stream at its start.
+    /// A decoder for a stream at its start.
     pub fn new(plan: &Arc<Plan>, config: &Config) -> Self {
         let (groups_limit, bytes_limit) = (config.groups_limit, config.strings_bytes_limit);
         let interner = |text: &crate::engine::groups::plan::TextKey| {
@@ -69,16 +69,18 @@ impl Decoder {
         self.interners.iter().map(Interner::texts)
     }
 
-    /// The same, once the stream is over.
+    /// The same, at the end of the stream.
     pub fn into_texts(self) -> Vec<Texts> {
         self.interners.into_iter().map(Interner::into_texts).collect()
     }
 
-    /// Appends the records of `runs` to `set`, straight from where they landed in `received`.
+    /// Appends the records of `runs` to `set`, directly from the received bytes.
     ///
-    /// The set must have room for them: [`PacketParser::parse`](crate::wire::records::packets::PacketParser)
-    /// takes the number of free rows as its limit. Where a text goes beyond a limit, the records
-    /// before it are in the columns, and it and those after it are not.
+    /// The set must have room for them: [`PacketParser::parse`] takes the number of free rows as
+    /// its limit. If a text exceeds a limit, the records before it are in the columns, and its own
+    /// record and later ones are not.
+    ///
+    /// [`PacketParser::parse`]: crate::wire::records::packets::PacketParser
     pub fn decode(&mut self, received: &[u8], runs: &[Run], set: &mut ColumnSet) -> Decoded {
         let mut records = BlockRecords::of(runs, received, self.plan.form().record_bytes);
         let mut block = Block::new();
@@ -92,21 +94,21 @@ impl Decoder {
         decoded
     }
 
-    /// Folds the records of `runs` into their groups. Where a text or a group goes beyond a limit,
-    /// the records before it are there, and it and those after it are not.
+    /// Folds the records of `runs` into their groups. If a text or a group exceeds a limit, the
+    /// records before it are folded in, and its own record and later ones are not.
     pub fn fold(&mut self, received: &[u8], runs: &[Run], groups: &mut GroupTable) -> Decoded {
         #[cfg(target_arch = "x86_64")]
         if wide_registers() {
-            // SAFETY: the processor has what the function is compiled for.
+            // SAFETY: the processor has the features that the function is compiled for.
             return unsafe { self.fold_avx2(received, runs, groups) };
         }
         self.fold_anywhere(received, runs, groups)
     }
 
-    /// The same code with wider registers: texts are looked at 32 bytes at a time and not 16.
+    /// The same code with wider registers: texts are examined 32 bytes at a time instead of 16.
     ///
     /// # Safety
-    /// The processor must have AVX2, and LZCNT, BMI1 and BMI2, which came with it.
+    /// The processor must have AVX2, LZCNT, BMI1 and BMI2.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
     fn fold_avx2(&mut self, received: &[u8], runs: &[Run], groups: &mut GroupTable) -> Decoded {
@@ -130,7 +132,8 @@ impl Decoder {
         decoded
     }
 
-    /// The keys of a block: gives how many there are, and which limit kept the next from it.
+    /// Computes the keys of a block. Returns their number and the limit that the next record
+    /// exceeds, if any.
     #[inline(always)]
     fn make_keys(&mut self, block: &Block<'_>) -> (usize, Option<TextLimit>) {
         let plan = &*self.plan;
@@ -155,8 +158,8 @@ impl Decoder {
         (to, limit)
     }
 
-    /// Whether no text of so many records can go beyond the bytes that all texts of a stream share.
-    /// A single interner keeps that limit by itself.
+    /// Whether the texts of this many records cannot exceed the limit of bytes that all texts of a
+    /// stream share. A single interner enforces that limit itself.
     #[inline(always)]
     fn has_room_for_texts(&self, rows: usize) -> bool {
         let texts = self.plan.texts();
@@ -171,8 +174,8 @@ impl Decoder {
         self.interners.iter().map(Interner::text_bytes).sum()
     }
 
-    /// Texts in the order of their records, where the limit of their bytes is near: which record
-    /// goes beyond it must not depend on how the stream was cut.
+    /// Codes texts record by record when the limit of their bytes is near, because the record that
+    /// exceeds it must not depend on how the stream was split.
     #[cold]
     fn code_texts_by_row(&mut self, block: &Block<'_>) -> (usize, Option<TextLimit>) {
         let key_words = self.plan.key_words();
@@ -194,7 +197,7 @@ impl Decoder {
         (block.len(), None)
     }
 
-    /// The limit of all texts together, in the place of an interner's part of it.
+    /// Replaces an interner's share of the limit with the limit of all texts together.
     fn whole_limit(&self, limit: TextLimit) -> TextLimit {
         match limit {
             TextLimit::Bytes { .. } => TextLimit::Bytes { limit: self.strings_bytes_limit },
@@ -214,7 +217,7 @@ impl Decoder {
     }
 }
 
-/// Whether the processor has what [`Decoder::fold_avx2`] is compiled for.
+/// Whether the processor has the features that [`Decoder::fold_avx2`] is compiled for.
 #[cfg(target_arch = "x86_64")]
 fn wide_registers() -> bool {
     std::is_x86_feature_detected!("avx2")
@@ -223,10 +226,10 @@ fn wide_registers() -> bool {
         && std::is_x86_feature_detected!("lzcnt")
 }
 
-/// A number's bits into the keys of a block.
+/// Writes the bits of a number into the keys of a block.
 #[inline(always)]
 fn add_number(key: &NumberKey, big: bool, block: &Block<'_>, keys: &mut [u64], key_words: usize) {
-    // The sign of a signed number, turned: so that they compare by value.
+    // Flips the sign bit of signed numbers, so that they compare by value.
     let sign = if key.kind.is_signed() { 1 << (key.bits.bits - 1) } else { 0 };
     let rows = Rows { from: 0, to: block.len() };
     with_number!(key.kind, T => {
@@ -256,7 +259,7 @@ fn add_bits<T: Number>(
     }
 }
 
-/// The codes of a text into the keys of a block.
+/// Writes the codes of a text into the keys of a block.
 #[inline(always)]
 fn add_codes(bits: &KeyBits, codes: &[u32], keys: &mut [u64], key_words: usize) {
     let add = |word: &mut u64, &code: &u32| *word |= u64::from(code) << bits.shift;
@@ -269,7 +272,7 @@ fn add_codes(bits: &KeyBits, codes: &[u32], keys: &mut [u64], key_words: usize) 
     }
 }
 
-/// A field of each record, as a column of aggregates is made of it.
+/// Appends a field of each record to a column of values.
 fn append_values(source: &Source, big: bool, block: &Block<'_>, rows: Rows, column: &mut Column) {
     with_number!(source.kind, T => {
         for bytes in block.fields::<<T as Number>::Bytes>(rows, source.offset) {

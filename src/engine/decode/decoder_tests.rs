@@ -1,4 +1,4 @@
-//! Columns of decoded records against the oracle's reading of them, byte by byte.
+//! Checks the columns of decoded records against the oracle, which reads them byte by byte.
 
 use super::*;
 use crate::engine::groups::plan::KeyBits;
@@ -27,7 +27,7 @@ fn decoder(schema: Arc<Schema>, config: &Config) -> Decoder {
     Decoder::new(&Plan::new(schema), config)
 }
 
-/// Whole records as runs of so many.
+/// Splits consecutive records into runs of `run_records`.
 fn runs_of(records: usize, record_bytes: usize, run_records: usize) -> Vec<Run> {
     let begins = (0..records).step_by(run_records);
     let run = |first: usize| Run {
@@ -38,7 +38,7 @@ fn runs_of(records: usize, record_bytes: usize, run_records: usize) -> Vec<Run> 
     begins.map(run).collect()
 }
 
-/// What a column of values holds for a field.
+/// The value that a column holds for a field.
 fn value_of(source: &Source, cell: NaiveCell) -> Wide {
     let is_signed = source.kind.is_signed();
     match (cell, source.bits) {
@@ -51,7 +51,7 @@ fn value_of(source: &Source, cell: NaiveCell) -> Wide {
         }
         (NaiveCell::Integer(value), Half::High) => Wide::Unsigned(value.div_euclid(1 << 32) as u64),
         (NaiveCell::Integer(value), Half::Low) => Wide::Unsigned(value.rem_euclid(1 << 32) as u64),
-        (NaiveCell::Bytes(bytes), _) => panic!("{bytes:?} is no number"),
+        (NaiveCell::Bytes(bytes), _) => panic!("{bytes:?} is not a number"),
     }
 }
 
@@ -81,7 +81,7 @@ fn assert_holds(decoder: &Decoder, set: &ColumnSet, records: &[Vec<u8>]) {
                 NaiveCell::Bytes(value) => {
                     assert_eq!(texts.next().unwrap().get(found as usize), value, "{field:?}");
                 }
-                // Shifted so that the least value is zero: words compare as numbers do.
+                // Shifted so that the smallest value is zero: words compare as numbers do.
                 NaiveCell::Integer(value) if field.kind.is_signed() => {
                     assert_eq!(found as i128, value + (1 << (bits - 1)), "{field:?}");
                 }
@@ -97,7 +97,7 @@ fn assert_holds(decoder: &Decoder, set: &ColumnSet, records: &[Vec<u8>]) {
     }
 }
 
-/// Decodes records in runs of so many, and compares.
+/// Decodes records in runs of `run_records` and compares.
 fn check(schema: Arc<Schema>, records: &[Vec<u8>], run_records: usize) {
     let mut decoder = decoder(schema, &Config::default());
     let mut set = ColumnSet::with_rows(decoder.plan(), records.len());
@@ -121,7 +121,7 @@ fn extremes_are_kept() {
     ];
     let records: Vec<Vec<u8>> = rows.iter().map(encode).collect();
     check(Schema::built_in(), &records, 10);
-    // What the oracle reads is what was written.
+    // The oracle reads back what was written.
     let schema = Schema::built_in();
     let cell =
         |record: usize, field: usize| read(&schema.fields()[field], Endian::Big, &records[record]);
@@ -131,7 +131,7 @@ fn extremes_are_kept() {
     assert_eq!(cell(2, 4), NaiveCell::Bytes(b"in\0ner".to_vec()));
 }
 
-/// Around the records of a block, in runs that end elsewhere.
+/// Numbers of records around the size of a block, in runs that end elsewhere.
 #[test]
 fn blocks_and_runs_end_anywhere() {
     let record = |n: usize| encode(&(n as u32, n as u16, n as f32, n as i8, vec![n as u8; n]));
@@ -143,9 +143,9 @@ fn blocks_and_runs_end_anywhere() {
     }
 }
 
-/// Through the parser, of which each pass has room for a few rows.
+/// Goes through the parser, with room for only a few rows in each pass.
 #[test]
-fn passes_append_to_what_is_there() {
+fn passes_append_to_earlier_rows() {
     let rows: Vec<DecodedRow> =
         (0..40u32).map(|i| (i, 0, 0.0, 0, format!("{i}").into_bytes())).collect();
     let records: Vec<Vec<u8>> = rows.iter().map(encode).collect();
@@ -198,7 +198,7 @@ fn a_text_beyond_the_limit_stops_before_its_record() {
     }
 }
 
-/// Groups come to their limit by numbers alone, beside which no text is new.
+/// Numbers alone exhaust the limit of groups; no text is new.
 #[test]
 fn a_group_beyond_the_limit_stops_before_its_record() {
     let records: Vec<Vec<u8>> =
@@ -215,7 +215,7 @@ fn a_group_beyond_the_limit_stops_before_its_record() {
     }
 }
 
-/// Two texts of eight bytes that make the group.
+/// A schema with two texts of eight bytes as keys.
 fn two_texts() -> Arc<Schema> {
     let text = || Kind::Text { bytes: 8, padding: Padding::BOTH };
     let fields = vec![("left".to_owned(), text()), ("right".to_owned(), text())];
@@ -228,7 +228,7 @@ fn pairs(texts: &[(&str, &str)]) -> Vec<Vec<u8>> {
     texts.iter().map(|(left, right)| format!("{left:<8}{right:<8}").into_bytes()).collect()
 }
 
-/// Records that are taken when all texts together may have so many bytes.
+/// Decodes with a limit on the bytes of all texts, in columns and in groups.
 fn taken(records: &[Vec<u8>], bytes_limit: usize, run_records: usize) -> Decoded {
     let config = Config { strings_bytes_limit: bytes_limit, ..Config::default() };
     let runs = runs_of(records.len(), 16, run_records);
@@ -243,10 +243,10 @@ fn taken(records: &[Vec<u8>], bytes_limit: usize, run_records: usize) -> Decoded
     decoded
 }
 
-/// All keys that are texts share one limit: at its edge, whichever text is the one too many.
+/// All text keys share one limit, which is exact whichever text exceeds it.
 #[test]
 fn texts_of_several_keys_share_the_bytes_limit() {
-    // Together 3, 6 and 8 bytes.
+    // The texts take 3, 6 and 8 bytes in all.
     let records = pairs(&[("a", "bb"), ("a", "ccc"), ("dd", "bb")]);
     for (limit, records_taken) in [(100, 3), (8, 3), (7, 2), (6, 2), (5, 1), (3, 1), (2, 0)] {
         for run_records in [1, 10] {
@@ -255,14 +255,14 @@ fn texts_of_several_keys_share_the_bytes_limit() {
             assert_eq!(decoded.limit.is_some(), records_taken < 3, "limit {limit}");
         }
     }
-    // Equal texts of two keys are two, and each costs its bytes.
+    // Equal texts of two keys count separately.
     assert_eq!(taken(&pairs(&[("same", "same")]), 8, 1).limit, None);
     assert_eq!(taken(&pairs(&[("same", "same")]), 7, 1).records, 0);
 }
 
-/// The limit that a refusal names is the one that was set, not what other texts have left of it.
+/// The error names the configured limit, not the share that other texts left.
 #[test]
-fn a_refused_text_names_the_whole_limit() {
+fn a_rejected_text_names_the_whole_limit() {
     let decoded = taken(&pairs(&[("left", "right")]), 8, 1);
     let limit = Some(RowLimit::Text(TextLimit::Bytes { limit: 8 }));
     assert_eq!(decoded, Decoded { records: 0, limit });
@@ -270,7 +270,7 @@ fn a_refused_text_names_the_whole_limit() {
 
 proptest! {
     #[test]
-    fn any_bytes_equal_the_bytewise_reading(
+    fn any_bytes_decode_as_the_oracle_reads_them(
         records in proptest::collection::vec(
             proptest::collection::vec(any::<u8>(), RECORD_BYTES), 0..20),
         run_records in 1usize..9,
@@ -279,7 +279,7 @@ proptest! {
     }
 
     #[test]
-    fn any_records_of_any_schema_equal_the_bytewise_reading(
+    fn any_schema_decodes_as_the_oracle_reads_it(
         schema in any::schema(),
         choices in any::choices(100),
         run_records in 1usize..80,

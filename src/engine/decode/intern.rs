@@ -1,5 +1,5 @@
-//! Texts to codes, one interner a connection: trims the padding, keeps each distinct value once,
-//! and never forgets or reorders one. Knows nothing of groups.
+//! Maps texts to codes, with one interner per text key of a connection: trims the padding, keeps
+//! each distinct value once, and never removes or reorders one. Knows nothing of groups.
 
 use super::text_cache::TextCache;
 use super::texts::{TextLimit, Texts};
@@ -11,12 +11,11 @@ use crate::engine::blocks::text_tag::{
 };
 use std::hint::select_unpredictable;
 
-/// Gives each distinct value of a padded field a code.
+/// Assigns a code to each distinct value of a padded field.
 ///
-/// Two steps. A small cache of the texts seen last answers for a stream with few of them: nothing
-/// is trimmed nor hashed with care. Behind it stands a table of all values. A stream of more
-/// values than the cache holds goes past it, many fields at a time, so that their waits for memory
-/// overlap.
+/// There are two levels. A small cache of recent texts serves streams with few of them, without
+/// trimming or a strong hash. Behind it is a table of all values. A stream with more values than
+/// the cache holds bypasses it, many fields at a time, so that their cache misses overlap.
 pub(crate) struct Interner {
     form: TextForm,
     cache: TextCache,
@@ -25,32 +24,33 @@ pub(crate) struct Interner {
     texts: Texts,
     bytes_limit: usize,
     texts_limit: usize,
-    /// Fields that the cache was asked for since that was last judged, and those it did not know.
+    /// Lookups in the cache since its hit rate was last checked, and misses among them.
     asked: usize,
     missed: usize,
-    /// Fields that still go past the cache.
+    /// Number of fields that still bypass the cache.
     past_cache: usize,
 }
 
-/// Fields that are looked up side by side.
+/// Fields that are looked up together.
 const LOOKUPS: usize = 32;
-/// Fields after which it is judged whether the cache pays.
+/// Lookups after which the hit rate of the cache is checked.
 const CACHE_TRIAL: usize = 1024;
-/// It does not where more than one field in so many is unknown to it.
+/// The cache is bypassed if more than one in this many lookups misses.
 const CACHE_MISS_SHARE: usize = 4;
-/// Fields that go past it then, before it is tried again.
+/// Fields that bypass the cache before it is tried again.
 const PAST_CACHE: usize = 64 * CACHE_TRIAL;
 
-/// A distinct text's place in the table, with where it stands: a compare needs no other lookup.
+/// The table entry of a distinct text. It includes the text's offset, so that comparing needs no
+/// other lookup.
 #[derive(Clone, Copy, Default)]
 struct TextSlot {
     tag: u64,
     offset: u32,
-    /// Its code and one; 0 where the slot is free.
+    /// Its code plus one; 0 in a free slot.
     number: u32,
 }
 
-/// Slots of two words: the tag, and the number above the offset.
+/// Slots of two words: the tag, and the number (upper half) with the offset (lower half).
 #[derive(Clone, Copy)]
 struct TextSlots;
 
@@ -84,15 +84,15 @@ impl TextSlot {
     }
 }
 
-/// A field on its way to its code.
+/// A field being looked up.
 #[derive(Clone, Copy, Default)]
 struct Lookup<'a> {
-    /// None only before the first.
+    /// `None` only in an unused lookup.
     field: Option<&'a [u8]>,
     tag: u64,
-    /// Its value, where that is short.
+    /// Its value, if short.
     short: ShortValue,
-    /// What stands where its text is first looked for.
+    /// The entry in the first slot probed, or in the next.
     slot: TextSlot,
 }
 
@@ -103,8 +103,8 @@ impl<'a> Lookup<'a> {
 }
 
 impl Interner {
-    /// An empty interner of fields of this form, for at most `texts_limit` values of `bytes_limit`
-    /// bytes together.
+    /// An empty interner for fields of this form, with at most `texts_limit` values of
+    /// `bytes_limit` bytes in all.
     pub(crate) fn with_limits(form: TextForm, texts_limit: usize, bytes_limit: usize) -> Self {
         Interner {
             form,
@@ -120,12 +120,12 @@ impl Interner {
         }
     }
 
-    /// Bytes of all values together.
+    /// Total bytes of all values.
     pub(crate) fn text_bytes(&self) -> usize {
         self.texts.bytes.len()
     }
 
-    /// From now on the values may have so many bytes together; those that are there stay.
+    /// Changes the limit on the total bytes of all values. Existing values stay.
     pub(crate) fn limit_bytes(&mut self, bytes_limit: usize) {
         self.bytes_limit = bytes_limit;
     }
@@ -138,7 +138,7 @@ impl Interner {
     /// The code of one field's value.
     ///
     /// # Errors
-    /// [`TextLimit`] where the value is new and one too many.
+    /// [`TextLimit`] if the value is new and exceeds a limit.
     pub(crate) fn code(&mut self, field: &[u8]) -> Result<u32, TextLimit> {
         match self.cache.get(&self.form, field, &self.texts) {
             Some(code) => Ok(code),
@@ -146,8 +146,8 @@ impl Interner {
         }
     }
 
-    /// The code of each field's value, as many as there are places. Gives how many were coded, and
-    /// which limit kept the next from it.
+    /// Fills `codes` with the codes of the fields' values. Returns the number of fields coded and
+    /// the limit that the next one exceeds, if any.
     #[inline(always)]
     pub(crate) fn code_fields(
         &mut self,
@@ -172,7 +172,7 @@ impl Interner {
         )
     }
 
-    /// The same by way of the cache, of fields with so many bytes in whole blocks.
+    /// The same through the cache, for fields with `N` bytes in whole blocks.
     #[inline(always)]
     fn code_fields_of<const N: usize>(
         &mut self,
@@ -184,15 +184,14 @@ impl Interner {
         for codes in codes.chunks_mut(BLOCK_RECORDS) {
             let fields = fields.from(coded);
             let first = fields.first::<N>();
-            // A loop of its own: in one with what follows, few of its multiplications would be on
-            // their way at a time.
+            // A separate loop, so that many of its multiplications run in parallel.
             for (row, set) in sets[..codes.len()].iter_mut().enumerate() {
                 let head = first.get(row).first_chunk().expect("a block at least");
                 *set = TextCache::set_of(&words_of(head));
             }
             let mut row = 0;
             loop {
-                // Those that the cache knows, as far as they go; then one that it does not.
+                // Fields up to the first cache miss; then that one.
                 row = self.code_known::<N>(&sets, fields, row, codes);
                 if row == codes.len() {
                     break;
@@ -208,8 +207,8 @@ impl Interner {
         (coded, None)
     }
 
-    /// The codes of a block's fields from one on as long as the cache knows their texts: gives the
-    /// first that it does not.
+    /// Codes a block's fields from `from` on while the cache knows their texts. Returns the first
+    /// field that it does not know, or the number of fields.
     #[inline(always)]
     fn code_known<const N: usize>(
         &self,
@@ -231,13 +230,13 @@ impl Interner {
         codes.len()
     }
 
-    /// Of one field.
+    /// The code of one field that may be long, if the cache knows it.
     #[inline(never)]
     fn long_code(&self, field: &[u8]) -> Option<u32> {
         self.cache.get(&self.form, field, &self.texts)
     }
 
-    /// The same of fields of any width.
+    /// The same as [`code_fields_of`](Self::code_fields_of), for fields of any width.
     #[inline(always)]
     fn code_fields_of_any(
         &mut self,
@@ -263,8 +262,8 @@ impl Interner {
         Ok(code)
     }
 
-    /// The same for a stream of many values: each step for many fields before the next, since
-    /// each waits for memory that the one before has named.
+    /// The same without the cache, for a stream with many values. Each step is done for many fields
+    /// before the next, because it waits for memory whose address the previous step computed.
     #[inline(always)]
     fn code_fields_past_cache(
         &mut self,
@@ -324,15 +323,14 @@ impl Interner {
         Lookup { field: Some(field), tag, short, slot: TextSlot::default() }
     }
 
-    /// What stands where the text of a tag is looked for first, or behind that.
+    /// The entry for a tag in the first slot probed, or else the entry in the next slot.
     #[inline(always)]
     fn slot_of(&self, tag: u64) -> TextSlot {
         let (first, second) = self.table.pair_at(self.table.place(tag));
         TextSlot::of(select_unpredictable(first[0].get() == tag, first, second))
     }
 
-    /// Whether the slot that was looked at is the right one. Where it may be and it is not certain,
-    /// the answer is no.
+    /// Whether the slot that was read is certainly the right one. False if in doubt.
     #[inline(always)]
     fn is_text_of(&self, lookup: &Lookup<'_>) -> bool {
         let offset = lookup.slot.offset as usize;
@@ -345,13 +343,13 @@ impl Interner {
         }
     }
 
-    /// Brings the texts of slots into the core's cache, all waits at once.
+    /// Loads the texts of slots into the cache; the cache misses overlap.
     #[inline(always)]
     fn load_texts(&self, lookups: &[Lookup<'_>]) {
         let all = lookups.iter().fold(0, |all, lookup| {
             all ^ self.texts.bytes.get(lookup.slot.offset as usize).unwrap_or(&0)
         });
-        // Nothing is made of them; the loads must not be left out.
+        // The values are unused, but the loads must not be optimised away.
         std::hint::black_box(all);
     }
 

@@ -1,4 +1,4 @@
-//! Runs of records to keys and values, one loop a field. Keeps no groups.
+//! Decodes runs of records to keys and values, one loop per field. Stores no groups.
 
 pub(crate) mod decoder;
 pub(crate) mod intern;

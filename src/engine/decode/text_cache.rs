@@ -1,5 +1,5 @@
-//! The texts that a stream showed last, found by the beginning of their field: decides nothing,
-//! and may forget any of them at any time.
+//! A cache of recent texts, looked up by the beginning of their field. It may evict any of them at
+//! any time.
 
 use super::texts::Texts;
 use crate::config;
@@ -7,16 +7,16 @@ use crate::engine::blocks::text_tag::{HEAD_BYTES, Head, TextForm, words_of};
 use std::hint::select_unpredictable;
 
 const SETS: usize = 1024;
-/// Places of each set: with one, two of a stream's few texts often drive each other out.
+/// Entries of each set. With one, two of a stream's few texts would often evict each other.
 const WAYS: usize = 2;
-/// What stands in a place of nothing: longer than any text, so that a compare of lengths tells it.
+/// An empty entry. It is longer than any text, so that comparing lengths rules it out.
 const NOTHING: Known = Known { code: u32::MAX, len: u32::MAX };
 
 const _: () = assert!(SETS.is_power_of_two());
 const _: () =
     assert!(SETS * WAYS * (HEAD_BYTES + 2 * size_of::<u32>()) == config::INTERN_CACHE_BYTES);
 
-/// Which text a head belongs to.
+/// The text that a head belongs to.
 #[derive(Clone, Copy)]
 struct Known {
     code: u32,
@@ -24,16 +24,16 @@ struct Known {
     len: u32,
 }
 
-/// Word by word: a compare of arrays would wait for the words to be stored.
+/// Compares word by word: comparing arrays would wait for the words to be stored.
 #[inline(always)]
 fn same(left: &Head, right: &Head) -> bool {
     left.iter().zip(right).fold(0, |all, (left, right)| all | (left ^ right)) == 0
 }
 
-/// Fields that begin alike are one entry: where their texts differ further on, the last one is
-/// known and the others are not.
+/// Fields with the same head share an entry: if their texts differ later on, only the last one
+/// is cached.
 pub(crate) struct TextCache {
-    /// In arrays, not slices: a set's number is checked when compiled.
+    /// Arrays instead of slices, so that the bounds check of a set is done at compile time.
     heads: Box<[[Head; WAYS]; SETS]>,
     known: Box<[[Known; WAYS]; SETS]>,
     evict_next: usize,
@@ -46,7 +46,7 @@ impl Default for TextCache {
     }
 }
 
-/// The same in all places; made on the heap, since it is large for a stack.
+/// Sets filled with one value, built on the heap because they are large for a stack.
 fn sets_of<T: Copy>(value: T) -> Box<[[T; WAYS]; SETS]> {
     let sets = vec![[value; WAYS]; SETS].into_boxed_slice();
     sets.try_into().unwrap_or_else(|_| unreachable!("SETS sets were made"))
@@ -56,29 +56,28 @@ impl TextCache {
     /// The set that a head belongs to.
     #[inline(always)]
     pub(crate) fn set_of(head: &Head) -> u16 {
-        // Odd constants without a pattern: digits of the golden ratio and of √2 in binary. Who
-        // makes heads collide spoils the own cache and nothing else.
+        // Odd constants without a pattern: binary digits of the golden ratio and of √2. A peer
+        // that makes heads collide spoils only its own cache.
         const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0x6a09_e667_f3bc_c909];
         let pair = |i: usize| (head[i] ^ head[i + 2].rotate_left(29)).wrapping_mul(FACTORS[i]);
-        // The upper bits of a product depend on all of a word, the lower ones on its first bytes.
+        // The upper bits of a product depend on the whole word, the lower ones on its first bytes.
         ((pair(0) ^ pair(1)) >> (u64::BITS - SETS.ilog2())) as u16
     }
 
-    /// What is known of the text whose field begins with this head, of this set: nothing is longer
-    /// than any.
+    /// The entry of this set for this head. Its length exceeds any text if there is none.
     #[inline(always)]
     fn known(&self, set: u16, head: &Head) -> Known {
         let set = usize::from(set) % SETS;
         let (heads, known) = (&self.heads[set], &self.known[set]);
-        // Without a branch between the ways, of which either is as likely, and without a load that
-        // would wait for the compare.
+        // Without a branch, because both ways are equally likely, and without a load that would
+        // wait for the comparison.
         let (first, second) = (same(&heads[0], head), same(&heads[1], head));
         let either = select_unpredictable(first, known[0], known[1]);
         let len = if first | second { either.len } else { NOTHING.len };
         Known { len, ..either }
     }
 
-    /// The code of a field's text, if it is known and short: from the set of its head, all whole
+    /// The code of a field's text, if it is cached and short, given the set of its head, all whole
     /// [`blocks`](TextForm::blocks) of the field, and its last bytes.
     #[inline(always)]
     pub(crate) fn get_short<const N: usize>(
@@ -94,7 +93,7 @@ impl TextCache {
         is_short.then_some(known.code)
     }
 
-    /// The code of a field's text, if it is known.
+    /// The code of a field's text, if it is cached.
     #[inline(always)]
     pub(crate) fn get(&self, form: &TextForm, field: &[u8], texts: &Texts) -> Option<u32> {
         let head = form.head_of(field);
@@ -109,11 +108,11 @@ impl TextCache {
         same.then_some(known.code)
     }
 
-    /// Remembers that the text of `len` bytes behind this head has this code.
+    /// Caches the code of the text of `len` bytes that begins with this head.
     pub(crate) fn put(&mut self, head: &Head, len: usize, code: u32) {
         let set = usize::from(Self::set_of(head));
         let (heads, known) = (&mut self.heads[set], &mut self.known[set]);
-        // A head stands in one place only.
+        // A head must have one entry only.
         let same = heads.iter().position(|there| there == head);
         let free = known.iter().position(|there| there.len == NOTHING.len);
         let way = same.or(free).unwrap_or_else(|| {
@@ -131,9 +130,9 @@ mod tests {
     use crate::wire::schema::Kind;
     use crate::wire::text::Padding;
 
-    /// As devices are numbered: wherever in the text the digits stand, most texts stay.
+    /// Texts like numbered device names: wherever the digits are, most texts stay cached.
     #[test]
-    fn texts_that_differ_in_two_digits_do_not_drive_each_other_out() {
+    fn texts_that_differ_in_two_digits_rarely_evict_one_another() {
         for place in 0..HEAD_BYTES - 1 {
             let mut cache = TextCache::default();
             let form = TextForm::of(Kind::Text { bytes: 256, padding: Padding::BOTH });
@@ -154,7 +153,7 @@ mod tests {
                 cache.get_short(&form, set, field, last).is_some()
             });
             let known = known.count();
-            assert!(known > 70, "{known} of 100 where the digits stand at {place}");
+            assert!(known > 70, "{known} of 100 cached with the digits at {place}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Distinct texts by code, and the limits on them. Finds none: `intern` does.
+//! Stores distinct texts by code, and defines the limits on them. `intern` looks them up.
 
-/// Distinct texts, by code. A code is the order in which its text first came.
+/// Distinct texts, by code. Codes number the texts in the order in which they first appeared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Texts {
     pub(super) bytes: Vec<u8>,
@@ -8,20 +8,20 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// How many texts there are; their codes are `0..len`.
+    /// Number of texts. Their codes are `0..len`.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no texts.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// The text of a code that was given out.
+    /// The text with this code.
     ///
     /// # Panics
-    /// If the code was not given out.
+    /// Panics if there is no such code.
     pub fn get(&self, code: usize) -> &[u8] {
         let start = if code == 0 { 0 } else { self.ends[code - 1] as usize };
         &self.bytes[start..self.ends[code] as usize]
@@ -29,7 +29,7 @@ impl Texts {
 }
 
 impl Texts {
-    /// A copy of those from code `first` on, with codes of their own from 0.
+    /// A copy of the texts from code `first` on, with codes from 0.
     pub fn since(&self, first: usize) -> Texts {
         let start = if first == 0 { 0 } else { self.ends[first - 1] };
         Texts {
@@ -38,7 +38,7 @@ impl Texts {
         }
     }
 
-    /// Puts others behind these. Their codes go on from the last one here.
+    /// Appends other texts. Their codes continue after the last one here.
     pub fn append(&mut self, later: &Texts) {
         let start = self.bytes.len() as u32;
         self.bytes.extend_from_slice(&later.bytes);
@@ -46,17 +46,17 @@ impl Texts {
     }
 }
 
-/// A text that would go beyond a limit. Nothing of it was kept.
+/// The limit that a text would have exceeded. The text was not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TextLimit {
-    /// All distinct texts together would take too many bytes.
+    /// The distinct texts would take too many bytes in all.
     #[error("distinct texts take more than {limit} bytes (--strings-bytes-limit)")]
     Bytes {
         /// The limit in force.
         limit: usize,
     },
-    /// More distinct texts than there may be groups: each text makes at least one group.
-    #[error("more than {limit} distinct texts, hence groups (--groups-limit)")]
+    /// There would be more distinct texts than allowed groups, and each makes at least one group.
+    #[error("more than {limit} distinct texts, each of them a group (--groups-limit)")]
     Groups {
         /// The limit in force.
         limit: usize,

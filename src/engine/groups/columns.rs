@@ -1,10 +1,14 @@
-//! Preallocated columns of one batch, of records or of group partials: decodes nothing and
-//! aggregates nothing.
+//! Preallocated columns for one batch of records or of group partials. Decoding and aggregation
+//! happen elsewhere.
 
-use super::plan::{COUNT_BITS, Half, Plan, Source};
+use super::plan::{COUNT_BITS, Plan, Source};
 use crate::engine::blocks::number::{Class, Wide};
 use crate::engine::blocks::paged::SlotWords;
+use crate::wire::schema::columns::Part;
 use std::sync::Arc;
+
+/// The bits of a 64-bit number that its lower half is.
+const HALF_BITS: u32 = 32;
 
 /// One column of numbers.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,7 +17,7 @@ pub enum Column {
     Unsigned(Vec<u64>),
     /// Signed numbers.
     Signed(Vec<i64>),
-    /// Numbers with a fraction, widened so that Polars sums them in f64.
+    /// Floating-point numbers, widened so that Polars sums them in f64.
     Float(Vec<f64>),
 }
 
@@ -27,7 +31,7 @@ impl Column {
         }
     }
 
-    /// Numbers in it.
+    /// Number of values.
     pub fn len(&self) -> usize {
         match self {
             Column::Unsigned(column) => column.len(),
@@ -36,7 +40,7 @@ impl Column {
         }
     }
 
-    /// Whether there is none.
+    /// Whether it has no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -44,14 +48,23 @@ impl Column {
     /// Appends a number of the column's class.
     ///
     /// # Panics
-    /// Where it is of another.
+    /// Panics if it has another class.
     #[inline]
     pub fn push(&mut self, value: Wide) {
         match (self, value) {
             (Column::Unsigned(column), Wide::Unsigned(value)) => column.push(value),
             (Column::Signed(column), Wide::Signed(value)) => column.push(value),
             (Column::Float(column), Wide::Float(value)) => column.push(value),
-            (column, value) => panic!("{value:?} is no number of {column:?}"),
+            (column, value) => panic!("{value:?} does not fit into {column:?}"),
+        }
+    }
+
+    /// Takes the numbers out, with their memory.
+    pub fn take(&mut self) -> Self {
+        match self {
+            Column::Unsigned(column) => Column::Unsigned(std::mem::take(column)),
+            Column::Signed(column) => Column::Signed(std::mem::take(column)),
+            Column::Float(column) => Column::Float(std::mem::take(column)),
         }
     }
 
@@ -63,7 +76,7 @@ impl Column {
         }
     }
 
-    /// Removes the numbers. Memory that was lost on the way is allocated again.
+    /// Removes the values and keeps the memory, or allocates it again if it was moved out.
     fn clear(&mut self, rows_limit: usize) {
         self.truncate(0);
         match self {
@@ -74,24 +87,14 @@ impl Column {
     }
 }
 
-impl Source {
-    /// The class of its column.
-    pub fn class(&self) -> Class {
-        match self.bits {
-            Half::Low => Class::Unsigned,
-            Half::Whole | Half::High => Class::of(self.kind),
-        }
-    }
-}
-
 /// One batch of records, column by column. All columns have the same length, at most the number
-/// of rows that the set was made for; the memory is taken once and used again.
+/// of rows that the set was made for. The memory is allocated once and reused.
 #[derive(Debug)]
 pub struct ColumnSet {
-    /// The words of the keys: few integers in the place of many fields, because Polars groups one
-    /// integer column several times faster than two columns.
+    /// The words of the keys: several fields are packed into one integer, because Polars groups by
+    /// one integer column several times faster than by two columns.
     pub keys: Vec<Vec<u64>>,
-    /// The values that the plan's aggregates are made of.
+    /// The values that the plan's aggregates are computed from.
     pub values: Vec<Column>,
     rows_limit: usize,
 }
@@ -107,17 +110,17 @@ impl ColumnSet {
         }
     }
 
-    /// Rows in the set.
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.keys[0].len()
     }
 
-    /// Rows that still fit.
+    /// Number of rows that still fit.
     pub fn rows_free(&self) -> usize {
         self.rows_limit - self.rows()
     }
 
-    /// Whether there is no row in it.
+    /// Whether it has no rows.
     pub fn is_empty(&self) -> bool {
         self.keys[0].is_empty()
     }
@@ -128,8 +131,8 @@ impl ColumnSet {
         self.values.iter_mut().for_each(|column| column.truncate(rows));
     }
 
-    /// Removes the rows and keeps the memory. Columns that were lost on the way (see
-    /// `aggregate`) are allocated again.
+    /// Removes the rows and keeps the memory. Columns that were moved out (see `aggregate`) are
+    /// allocated again.
     pub fn clear(&mut self) {
         clear_words(&mut self.keys, self.rows_limit);
         self.values.iter_mut().for_each(|column| column.clear(self.rows_limit));
@@ -148,55 +151,67 @@ fn clear_words(keys: &mut [Vec<u64>], rows_limit: usize) {
     }
 }
 
-/// Group partials column by column: keys, the records of each, and its lanes.
+/// Group partials, column by column: keys, record counts and lanes.
 #[derive(Debug)]
-pub struct PartialSet {
+pub(crate) struct PartialSet {
     plan: Arc<Plan>,
     /// The words of the keys.
     pub keys: Vec<Vec<u64>>,
-    /// Records of each.
+    /// Number of records of each.
     pub counts: Vec<u64>,
-    /// What the plan's lanes hold.
+    /// The contents of the plan's lanes.
     pub parts: Vec<Column>,
-    rows_limit: usize,
 }
 
 impl PartialSet {
-    /// An empty set with memory for `rows_limit` partials.
-    pub fn with_rows(plan: &Arc<Plan>, rows_limit: usize) -> Self {
+    /// An empty set with memory for `rows` partials.
+    pub(crate) fn with_rows(plan: &Arc<Plan>, rows: usize) -> Self {
         let lanes = plan.lanes().iter();
         PartialSet {
             plan: Arc::clone(plan),
-            keys: vec_of_words(plan.key_words(), rows_limit),
-            counts: Vec::with_capacity(rows_limit),
-            parts: lanes.map(|lane| Column::with_rows(lane.class(), rows_limit)).collect(),
-            rows_limit,
+            keys: vec_of_words(plan.key_words(), rows),
+            counts: Vec::with_capacity(rows),
+            parts: lanes.map(|lane| Column::with_rows(lane.class(), rows)).collect(),
         }
     }
 
-    /// Partials that still fit.
-    pub fn rows_free(&self) -> usize {
-        self.rows_limit - self.counts.len()
-    }
-
-    /// Appends what stands in a group's slot.
-    pub fn push(&mut self, slot: &SlotWords) {
+    /// Appends the contents of a group's slot.
+    pub(crate) fn push(&mut self, slot: &SlotWords) {
         for (words, word) in self.keys.iter_mut().zip(slot) {
             words.push(word.get());
         }
         let count = slot[self.plan.count_word()].get();
         self.counts.push(count & (u64::MAX >> (u64::BITS - COUNT_BITS)));
         for (lane, column) in self.plan.lanes().iter().zip(&mut self.parts) {
-            lane.push_to(slot, column);
+            column.push(lane.value(slot));
         }
     }
 
-    /// Removes the partials and keeps the memory, as [`ColumnSet::clear`] does.
-    pub fn clear(&mut self) {
-        clear_words(&mut self.keys, self.rows_limit);
-        self.counts.clear();
-        self.counts.reserve_exact(self.rows_limit);
-        self.parts.iter_mut().for_each(|column| column.clear(self.rows_limit));
+    /// Carries what sums of lower halves have beyond their 32 bits over to the upper halves.
+    pub(crate) fn carry(&mut self) {
+        for (at, lane) in self.plan.lanes().iter().enumerate() {
+            // The upper halves are the part before.
+            if let (Part::SumLow, [.., upper, Column::Unsigned(lower)]) =
+                (lane.part, &mut self.parts[..=at])
+            {
+                carry(upper, lower);
+            }
+        }
+    }
+}
+
+fn carry(upper: &mut Column, lower: &mut [u64]) {
+    let carried = lower.iter_mut().map(|low| {
+        let carried = *low >> HALF_BITS;
+        *low &= u64::from(u32::MAX);
+        carried
+    });
+    match upper {
+        Column::Unsigned(upper) => upper.iter_mut().zip(carried).for_each(|(sum, n)| *sum += n),
+        Column::Signed(upper) => {
+            upper.iter_mut().zip(carried).for_each(|(sum, n)| *sum += n as i64)
+        }
+        Column::Float(_) => unreachable!("integers alone have halves"),
     }
 }
 

@@ -1,21 +1,36 @@
-//! Values of records into the lanes of their groups, one tight loop a lane: finds no group and
-//! decides no limit.
+//! The lanes of a group's slot, and how the values of records fold into them, one tight loop per
+//! lane. Finds no group and enforces no limit.
 
-use super::columns::Column;
-use super::plan::Lane;
 use crate::engine::blocks::block::{Block, BlockSlots, Rows};
 use crate::engine::blocks::number::{Class, Number, Wide, with_number};
 use crate::engine::blocks::paged::SlotWords;
 use crate::wire::schema::Kind;
-use crate::wire::schema::partial::Part;
+use crate::wire::schema::columns::Part;
 use std::cell::Cell;
 
-/// The bits of a 64-bit number that its upper half is.
+/// Bits in each half of a 64-bit number.
 const HALF_BITS: u32 = 32;
 
+/// The place in a group's slot that holds one part of an aggregate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// Index of the field.
+    pub field: usize,
+    /// What is made of it.
+    pub(crate) part: Part,
+    /// First byte of the field within the record.
+    pub offset: usize,
+    /// Type of the field.
+    pub kind: Kind,
+    /// Index of its word in the slot.
+    pub word: usize,
+    /// Its lowest bit within the word.
+    pub shift: u32,
+}
+
 impl Lane {
-    /// Adds the field of each of some records to its group's slot. That of the first record of a
-    /// group is in its slot from the beginning, see [`begin`](Self::begin).
+    /// Folds this lane's field of these records into the slots of their groups. The value of
+    /// `first` is written when a group [begins](Self::begin).
     #[inline(always)]
     pub fn fold(&self, big: bool, block: &Block<'_>, slots: &BlockSlots<'_>, rows: Rows) {
         if matches!(self.part, Part::First | Part::M2) {
@@ -71,13 +86,13 @@ impl Lane {
     fn replace<T: Number>(&self, place: &Cell<u64>, by: impl FnOnce(T) -> T) {
         let old = T::from_lane(place.get() >> self.shift);
         let new = by(old).to_lane();
-        // With a branch: a group's extremes change seldom, and seldom is what processors guess.
+        // A branch is cheap here: a group's extremes rarely change, and that is predictable.
         if new != old.to_lane() {
             set_bits(place, self.shift, 8 * size_of::<T>() as u32, new);
         }
     }
 
-    /// Writes what the lane of a new group begins with, whose first record this is, into its words.
+    /// Writes the lane's initial value for a new group, given its first record, into its words.
     pub fn begin(&self, big: bool, record: &[u8], words: &mut [u64]) {
         with_number!(self.kind, T => {
             let lane = match self.part {
@@ -90,7 +105,7 @@ impl Lane {
         });
     }
 
-    /// The class of what the lane holds.
+    /// The class of the lane's column.
     pub fn class(&self) -> Class {
         match self.part {
             Part::SumLow => Class::Unsigned,
@@ -99,22 +114,22 @@ impl Lane {
         }
     }
 
-    /// Appends what a group's lane holds.
-    pub fn push_to(&self, slot: &SlotWords, column: &mut Column) {
+    /// The value in a group's lane.
+    #[inline]
+    pub fn value(&self, slot: &SlotWords) -> Wide {
         let lane = slot[self.word].get() >> self.shift;
-        let value = match self.part {
+        match self.part {
             Part::Sum | Part::SumLow | Part::Mean | Part::M2 => match self.class() {
                 Class::Unsigned => Wide::Unsigned(lane),
                 Class::Signed => Wide::Signed(lane as i64),
                 Class::Float => Wide::Float(f64::from_bits(lane)),
             },
             _ => with_number!(self.kind, T => T::from_lane(lane).widened()),
-        };
-        column.push(value);
+        }
     }
 }
 
-/// The upper half of a 64-bit number, as 64 bits with its sign.
+/// The upper half of a 64-bit number, sign-extended to 64 bits if signed.
 #[inline(always)]
 pub(crate) fn high(number: u64, signed: bool) -> u64 {
     match signed {
@@ -135,8 +150,8 @@ fn set_bits(place: &Cell<u64>, shift: u32, bits: u32, lane: u64) {
     place.set(place.get() & !mask | lane << shift);
 }
 
-/// Mean, sum of squared distances from it, number of values: Welford's way, which does not lose the
-/// distances of large numbers that differ little.
+/// Updates mean, sum of squared deviations and count by Welford's method, which stays accurate for
+/// large numbers that differ little.
 #[inline(always)]
 fn add_to_moments(mean: &Cell<u64>, m2: &Cell<u64>, count: &Cell<u64>, value: f64) {
     let n = count.get() + 1;

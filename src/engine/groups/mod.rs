@@ -1,4 +1,4 @@
-//! Where a group lives and how values fold into it. Reads no bytes of a record.
+//! Stores groups in a hash table and folds values into them.
 
 pub(crate) mod columns;
 pub(crate) mod lanes;

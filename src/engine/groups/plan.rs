@@ -1,41 +1,44 @@
-//! What a schema means for a stream's memory: which bits of a key a field becomes, and where a
-//! group keeps what its aggregates need. Made once; decodes nothing and adds nothing up.
+//! The memory layout that a schema implies: which bits of a key each field takes, and where a group
+//! keeps the parts of its aggregates. Computed once per schema.
 
+use super::lanes::Lane;
 use crate::config::RecordSizes;
+use crate::engine::blocks::number::Class;
 use crate::engine::blocks::paged::SlotForm;
 use crate::engine::blocks::text_tag::TextForm;
 use crate::wire::records::packets::RecordForm;
-use crate::wire::schema::partial::Part;
+use crate::wire::schema::columns::Part;
 use crate::wire::schema::{Endian, Kind, Schema};
 use std::sync::Arc;
 
-/// Bits that the count takes of its word, the lowest ones.
+/// The count takes the lowest bits of its word, this many.
 pub(crate) const COUNT_BITS: u32 = 32;
-/// Bits that a text's code takes of a key.
+/// Bits of a text's code within a key.
 const CODE_BITS: u32 = 32;
-/// Words that mean, sum of squares and number of values take.
+/// Words for mean, sum of squares and count.
 const MOMENTS_WORDS: usize = 3;
 
-/// A key's bits. All keys of a group, in their order from the highest bit of the first word on, so
-/// that words compare as keys do: numbers by value, and texts by rank once codes are replaced.
+/// The bits of one key. The keys of a group are packed in order, from the highest bit of the first
+/// word on, so that comparing words compares keys: numbers by value, texts by rank once their codes
+/// are replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyBits {
-    /// Which word of the key.
+    /// Index of the word.
     pub word: usize,
-    /// The lowest of its bits there.
+    /// Its lowest bit within the word.
     pub shift: u32,
-    /// How many there are.
+    /// Number of bits.
     pub bits: u32,
 }
 
 impl KeyBits {
-    /// What stands there.
+    /// The key's value in a word.
     #[inline]
     pub fn of(&self, word: u64) -> u64 {
         (word >> self.shift) & (u64::MAX >> (64 - self.bits))
     }
 
-    /// A word with something else there.
+    /// The word with the key's value replaced.
     #[inline]
     pub fn replace(&self, word: u64, value: u64) -> u64 {
         let mask = (u64::MAX >> (64 - self.bits)) << self.shift;
@@ -46,57 +49,50 @@ impl KeyBits {
 /// A key that is a number or bool.
 #[derive(Clone, Copy, Debug)]
 pub struct NumberKey {
-    /// Its place among the schema's keys.
+    /// Its index among the schema's keys.
     pub key: usize,
-    /// First byte within the record.
+    /// Offset within the record.
     pub offset: usize,
     /// Its type.
     pub kind: Kind,
-    /// Its bits. Those of signed numbers have their sign turned, so that they compare by value.
+    /// Its bits. The sign bit of signed numbers is flipped, so that they compare by value.
     pub bits: KeyBits,
 }
 
-/// A key that is text or bytes, of which a group has the code.
+/// A key that is text or bytes. A group stores its code.
 #[derive(Clone, Copy, Debug)]
 pub struct TextKey {
-    /// Its place among the schema's keys.
+    /// Its index among the schema's keys.
     pub key: usize,
-    /// First byte within the record.
+    /// Offset within the record.
     pub offset: usize,
-    /// How it is wide and padded.
+    /// Its width and padding.
     pub form: TextForm,
     /// The bits of its code.
     pub bits: KeyBits,
 }
 
-/// Where a group keeps a part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lane {
-    /// Index of the field that it is made of.
-    pub field: usize,
-    /// What is made of it.
-    pub part: Part,
-    /// First byte of the field within the record.
-    pub offset: usize,
-    /// Type of the field.
-    pub kind: Kind,
-    /// The word of the slot.
-    pub word: usize,
-    /// The lowest of its bits there.
-    pub shift: u32,
-}
-
-/// A column of values that parts are made of where whole columns are aggregated.
+/// A column of values, used if whole columns are aggregated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// Its name: that of the field, or of a half of it.
+    /// Name of the field, or of one half of it.
     pub name: String,
-    /// First byte of the field within the record.
+    /// Offset of the field within the record.
     pub offset: usize,
     /// Type of the field.
     pub kind: Kind,
-    /// Which bits of it.
+    /// The bits of the field that it holds.
     pub bits: Half,
+}
+
+impl Source {
+    /// The class of its column.
+    pub fn class(&self) -> Class {
+        match self.bits {
+            Half::Low => Class::Unsigned,
+            Half::Whole | Half::High => Class::of(self.kind),
+        }
+    }
 }
 
 /// Which part of a number.
@@ -106,11 +102,11 @@ pub enum Half {
     Whole,
     /// The upper half of a 64-bit integer, with its sign.
     High,
-    /// The lower half, without a sign.
+    /// The lower half, unsigned.
     Low,
 }
 
-/// Slots of groups: the words of the key, a word with the count, and the lanes.
+/// The layout of a group's slot: the words of the key, a word with the count, and the lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupSlots {
     words: usize,
@@ -129,7 +125,7 @@ impl SlotForm for GroupSlots {
     }
 }
 
-/// Everything that the streams of one schema share.
+/// The layout that all streams of one schema share.
 #[derive(Debug)]
 pub struct Plan {
     schema: Arc<Schema>,
@@ -180,7 +176,7 @@ impl Plan {
         &self.form
     }
 
-    /// Whether numbers have their highest byte first.
+    /// Whether numbers are big-endian.
     pub fn is_big_endian(&self) -> bool {
         self.schema.endian() == Endian::Big
     }
@@ -190,7 +186,7 @@ impl Plan {
         &self.numbers
     }
 
-    /// The keys that are texts. Each has an interner of its own.
+    /// The keys that are texts. Each has its own interner.
     pub fn texts(&self) -> &[TextKey] {
         &self.texts
     }
@@ -210,22 +206,22 @@ impl Plan {
         &self.lanes
     }
 
-    /// The form of a group's slot.
+    /// The layout of a group's slot.
     pub fn slots(&self) -> GroupSlots {
         self.slots
     }
 
-    /// The word of a slot whose lowest bits are the count.
+    /// Index of the word whose lowest bits are the count.
     pub fn count_word(&self) -> usize {
         self.slots.count_word
     }
 
-    /// The columns of values, where whole columns are aggregated.
+    /// The columns of values, used if whole columns are aggregated.
     pub fn sources(&self) -> &[Source] {
         &self.sources
     }
 
-    /// What its records take.
+    /// The memory that its records take.
     pub fn sizes(&self) -> RecordSizes {
         let word = size_of::<u64>();
         RecordSizes {
@@ -257,7 +253,7 @@ fn pack_keys(schema: &Schema) -> (Vec<KeyBits>, usize) {
     (bits, word + 1)
 }
 
-/// Bits that a part takes of a slot.
+/// Bits that a part takes in a slot.
 fn lane_bits(part: Part, kind: Kind) -> u32 {
     match part {
         Part::Min | Part::Max | Part::First | Part::Last => 8 * kind.width() as u32,
@@ -265,8 +261,9 @@ fn lane_bits(part: Part, kind: Kind) -> u32 {
     }
 }
 
-/// The lanes, and the words of a slot: narrow lanes beside the count and each other, then those
-/// that take a word. An even number of words, so that few slots lie across two lines of the cache.
+/// Lays out the lanes and returns the number of words of a slot. Narrow lanes share words with the
+/// count and one another; the rest take whole words. The number of words is even, so that few slots
+/// straddle two cache lines.
 fn lay_out(schema: &Schema, key_words: usize) -> (Vec<Lane>, usize) {
     let mut lanes: Vec<Lane> = schema
         .parts()
@@ -290,7 +287,7 @@ fn lay_out(schema: &Schema, key_words: usize) -> (Vec<Lane>, usize) {
     let mut words = word + 1;
     for lane in &mut lanes {
         if lane_bits(lane.part, lane.kind) == u64::BITS {
-            // The squares stand behind the mean, which comes before them.
+            // The squares come right after their mean, which was laid out just before.
             lane.word = if lane.part == Part::M2 { words - MOMENTS_WORDS + 1 } else { words };
             words += match lane.part {
                 Part::Mean => MOMENTS_WORDS,

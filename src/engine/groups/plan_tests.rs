@@ -1,5 +1,5 @@
-//! Keys and slots of any schema: nothing lies in the place of something else, and what is said to
-//! be taken is what is taken.
+//! Checks the layout of keys and slots for any schema: nothing overlaps, and the sizes that a plan
+//! reports are those that are allocated.
 
 use super::*;
 use crate::engine::groups::columns::{Column, ColumnSet, PartialSet};
@@ -8,7 +8,7 @@ use crate::wire::schema::{Aggregate, Framing, Function};
 use crate::wire::text::Padding;
 use proptest::prelude::*;
 
-/// Marks bits that must be free so far.
+/// Marks bits as taken, which must have been free.
 fn take(words: &mut [u64], word: usize, shift: u32, bits: u32) {
     assert!(shift + bits <= u64::BITS, "{bits} bits from {shift}");
     let mask = (u64::MAX >> (u64::BITS - bits)) << shift;
@@ -23,12 +23,12 @@ fn check_keys(plan: &Plan) {
         let expected = if field.kind.is_text() { 32 } else { 8 * field.kind.width() as u32 };
         assert_eq!(bits.bits, expected, "{field:?}");
         take(&mut words, bits.word, bits.shift, bits.bits);
-        // The first keys are the highest bits, so that words compare as keys do.
+        // The first keys have the highest bits, so that words compare as keys do.
         let place = (bits.word, u64::BITS - bits.shift);
         assert!(before < Some(place), "{field:?} is after {before:?}");
         before = Some(place);
     }
-    assert!(words.iter().all(|&word| word != 0), "no word is without a key");
+    assert!(words.iter().all(|&word| word != 0), "every word has a key");
     let keys = plan.numbers().len() + plan.texts().len();
     assert_eq!((keys, plan.key_bits().len()), (plan.schema().keys().len(), keys));
 }
@@ -44,7 +44,7 @@ fn check_lanes(plan: &Plan) {
         };
         take(&mut words, lane.word, lane.shift, bits);
         if lane.part == Part::Mean {
-            // Its squares are next, then the number of values.
+            // The squares come next, then the count.
             let squares = plan
                 .lanes()
                 .iter()
@@ -67,7 +67,7 @@ fn capacity(columns: &[Column]) -> usize {
     bytes.sum()
 }
 
-/// Bytes of the sets as they are made, beside those that the plan says.
+/// Compares the sizes that the plan reports with the sets as allocated.
 fn check_sizes(plan: &Arc<Plan>) {
     let sizes = plan.sizes();
     let words = |keys: &[Vec<u64>]| keys.iter().map(|words| 8 * words.capacity()).sum::<usize>();
@@ -85,13 +85,13 @@ fn check_sizes(plan: &Arc<Plan>) {
     assert_eq!(sizes.packet_bytes_min, schema.packet_bytes_min());
 }
 
-/// `config` knows no schema, so it has the built-in one's sizes as numbers.
+/// `config` must not depend on schemas, so it repeats the built-in one's sizes as numbers.
 #[test]
-fn the_sizes_that_configuration_begins_with_are_those_of_the_built_in_schema() {
+fn default_sizes_are_those_of_the_built_in_schema() {
     assert_eq!(Plan::new(Schema::built_in()).sizes(), RecordSizes::default());
 }
 
-/// The slot of the built-in schema: half a cache line.
+/// The slot of the built-in schema takes half a cache line.
 #[test]
 fn the_built_in_schema_takes_four_words() {
     let plan = Plan::new(Schema::built_in());
@@ -101,7 +101,7 @@ fn the_built_in_schema_takes_four_words() {
     assert_eq!((plan.key_words(), plan.count_word(), plan.slots().words()), (1, 1, 4));
 }
 
-/// Eight keys and sixty-four aggregates, the widest that there are.
+/// Eight keys and sixty-four aggregates make the widest slot.
 #[test]
 fn the_widest_slot_is_laid_out() {
     let mut fields: Vec<(String, Kind)> = (0..8).map(|i| (format!("k{i}"), Kind::U64)).collect();
@@ -116,7 +116,7 @@ fn the_widest_slot_is_laid_out() {
     assert_eq!(plan.slots().words(), (8 + 1 + 64 * 3_usize).next_multiple_of(2));
 }
 
-/// Two texts share a word; a third, and a number beside, begin the next.
+/// Two texts share a word. A key that does not fit begins the next one.
 #[test]
 fn keys_share_words_in_their_order() {
     let text = Kind::Text { bytes: 9, padding: Padding::BOTH };
@@ -134,7 +134,7 @@ fn keys_share_words_in_their_order() {
 
 proptest! {
     #[test]
-    fn nothing_of_any_schema_lies_in_the_place_of_something_else(schema in any::schema()) {
+    fn the_layout_of_any_schema_has_no_overlap(schema in any::schema()) {
         let plan = Plan::new(Arc::new(schema));
         check_keys(&plan);
         check_lanes(&plan);

@@ -1,6 +1,6 @@
-//! Records to the groups of one connection, on the worker, while they are in its cache: the first
-//! of the two phases of aggregation. Reads no text, makes no result, and names no Polars: what it
-//! gives are partials, which `aggregate` groups on another thread.
+//! Folds records into the groups of one connection, on the worker while they are in its cache. This
+//! is the first of two phases of aggregation: it yields partials, which `aggregate` turns into a
+//! result on another thread.
 
 use super::plan::{GroupSlots, Plan};
 use crate::config::FOLD_ROWS;
@@ -16,9 +16,9 @@ use std::sync::Arc;
 pub struct GroupTable {
     plan: Arc<Plan>,
     table: PagedTable<GroupSlots>,
-    /// Keyed anew for each table: a peer must not be able to choose colliding keys.
+    /// A random key per table, so that a peer cannot choose colliding keys.
     hash: RandomState,
-    /// A new group on its way into the table.
+    /// Scratch memory for a new group.
     group: Cell<Vec<u64>>,
     rows: u64,
     groups_limit: usize,
@@ -26,10 +26,10 @@ pub struct GroupTable {
 }
 
 impl GroupTable {
-    /// An empty table for at most `groups_limit` groups of `rows_limit` rows together.
+    /// An empty table for at most `groups_limit` groups and `rows_limit` rows in all.
     ///
     /// # Panics
-    /// Where a group could have more rows than it can count.
+    /// Panics if a group could have more rows than its count can hold.
     pub fn with_limits(plan: &Arc<Plan>, groups_limit: usize, rows_limit: u64) -> Self {
         assert!(rows_limit <= u64::from(u32::MAX), "a partial counts in 32 bits");
         GroupTable {
@@ -43,22 +43,22 @@ impl GroupTable {
         }
     }
 
-    /// How many groups there are.
+    /// Number of groups.
     pub fn groups(&self) -> usize {
         self.table.len()
     }
 
-    /// Rows that were folded in.
+    /// Number of rows folded in.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Rows that may still be folded in, as many at most as one pass takes.
+    /// Number of rows that may still be folded in, at most as many as one pass takes.
     pub fn rows_free(&self) -> usize {
         (self.rows_limit - self.rows).min(FOLD_ROWS as u64) as usize
     }
 
-    /// How many there may be.
+    /// The most groups that it may hold.
     pub fn groups_limit(&self) -> usize {
         self.groups_limit
     }
@@ -68,23 +68,24 @@ impl GroupTable {
         self.table.iter()
     }
 
-    /// Folds the first `rows` records of a block in, whose keys stand in `keys`, one behind the
-    /// other, as far as their groups are allowed: gives how many that were.
+    /// Folds in the first `rows` records of a block, up to the first one that would exceed the
+    /// limit of groups. `keys` holds their keys, one after another. Returns the number of records
+    /// folded in.
     ///
     /// # Panics
-    /// Where there are not so many, or more than [`rows_free`](Self::rows_free).
+    /// Panics if the block has fewer records, or if `rows` exceeds [`rows_free`](Self::rows_free).
     #[inline(always)]
     pub fn fold(&mut self, block: &Block<'_>, rows: usize, keys: &[u64]) -> usize {
-        assert!(rows <= self.rows_free(), "{rows} rows, {} are free", self.rows_free());
+        assert!(rows <= self.rows_free(), "{rows} rows, but only {} free", self.rows_free());
         let mut places = Places::none();
         let (mut from, mut pages) = (0, 1);
         loop {
-            // Few groups, which is what most streams have, are in one page.
+            // Most streams have few groups, which all fit in one page.
             if self.table.pages() != pages {
                 self.look_up(rows, keys, &mut places);
                 pages = self.table.pages();
             }
-            // As far as there is room for new groups; to make more may move those that are there.
+            // Goes on until there is no room for a new group; making room may move existing ones.
             let to = self.fold_into_room(block, Rows { from, to: rows }, keys, &places);
             self.rows += (to - from) as u64;
             if to == rows || self.table.len() == self.groups_limit {
@@ -96,7 +97,8 @@ impl GroupTable {
         }
     }
 
-    /// Folds records in as long as there is room for their groups: gives the first whose has none.
+    /// Folds in records until one needs a new group that has no room. Returns the index of that
+    /// record, or the end of `rows`.
     #[inline(always)]
     fn fold_into_room(
         &self,
@@ -134,8 +136,8 @@ impl GroupTable {
         }
     }
 
-    /// Where keys are looked for first. Brings these slots into the core's cache, all waits at
-    /// once.
+    /// Finds the first slot to probe for each key and loads it into the cache; the cache misses
+    /// overlap.
     #[inline(never)]
     fn look_up(&self, rows: usize, keys: &[u64], places: &mut Places) {
         let keys = keys.chunks_exact(self.plan.key_words());
@@ -143,12 +145,12 @@ impl GroupTable {
             *place = self.table.place(self.hash_of(key));
             all ^ self.table.at(*place)[0].get()
         });
-        // Nothing is made of them; the loads must not be left out.
+        // The values are unused, but the loads must not be optimised away.
         std::hint::black_box(all);
     }
 
-    /// Counts each record in its group and says where that is, of keys of one word, as long as
-    /// there is room for new groups: gives the first whose has none.
+    /// Counts each record in its group and notes the group's slot, for keys of one word. Returns
+    /// the first record that needs a new group without room, or the end of `rows`.
     #[inline(always)]
     fn count_narrow<'a>(
         &'a self,
@@ -171,7 +173,7 @@ impl GroupTable {
             if to == rows.to {
                 return to;
             }
-            // One that is not where it is looked for first, or new.
+            // This group is not in the first two slots, or is new.
             let found = self.find_narrow(keys[to]);
             match self.counted(found, block, to, &keys[to..=to]) {
                 Some(slot) => slots.setter().set(to, slot),
@@ -226,8 +228,8 @@ impl GroupTable {
         self.table.find(self.hash.hash_one(key), |slot| slot[0].get() == key)
     }
 
-    /// Adds the group of a record, which is its first, and counts it; `None` where there is no room
-    /// for it, or where it would be one too many.
+    /// Adds a group with its first record. Returns `None` if there is no room for it or it would
+    /// exceed the limit of groups.
     #[cold]
     #[inline(never)]
     fn add(&self, block: &Block<'_>, row: usize, key: &[u64]) -> Option<&SlotWords> {
@@ -250,7 +252,7 @@ impl GroupTable {
         slot
     }
 
-    /// Sees to it that there is room for the group of a key.
+    /// Makes room for the group of a key.
     #[cold]
     #[inline(never)]
     fn make_room(&mut self, key: &[u64]) {
@@ -267,8 +269,8 @@ impl GroupTable {
     }
 }
 
-/// Where the keys of a block are looked for first, once a table has more than one page. Holds as
-/// long as the table has no more pages.
+/// The first slots to probe for the keys of a block, used once a table has more than one page. They
+/// are valid until the table gets more pages.
 struct Places([SlotPlace; BLOCK_RECORDS]);
 
 impl Places {
@@ -278,9 +280,9 @@ impl Places {
     }
 }
 
-/// Counts each record in its group and says where that is, of keys of one word, as long as groups
-/// are in one of the two slots that `pair_of` gives for a row and its key: gives the first that is
-/// not.
+/// Counts each record in its group and notes the group's slot, for keys of one word, while groups
+/// are in one of the two slots that `pair_of` returns for a row and its key. Returns the first
+/// record whose group is not, or the end of `rows`.
 #[inline(always)]
 fn count_in<'a>(
     rows: Rows,
@@ -291,9 +293,9 @@ fn count_in<'a>(
     let mut slots = slots.setter();
     for (row, &key) in (rows.from..rows.to).zip(&keys[rows.from..rows.to]) {
         let (first, second) = pair_of(row, key);
-        // Without a branch, since which groups had to give way depends on nothing but chance.
+        // Without a branch, because it is a matter of chance which groups were displaced.
         let slot = select_unpredictable(first[0].get() == key, first, second);
-        // The count stands behind the key. A free slot has none, and may have any key.
+        // The count follows the key. In a free slot it is zero and the key is arbitrary.
         if slot[0].get() != key || slot[1].get() == 0 {
             return row;
         }

@@ -1,4 +1,4 @@
-//! The pure parts of the message server: users, tokens, rate limits by user, outboxes.
+//! The pure parts of the message server: users, tokens, rate limits per user, outboxes.
 
 pub(crate) mod outbox;
 pub(crate) mod token;

@@ -1,5 +1,5 @@
-//! What waits to be written to one receiver: pieces of its own and pieces that it shares with
-//! others, in order, with a cap for itself and one for all. Writes nothing and knows no socket.
+//! The queue of bytes to be written to one receiver: its own and shared pieces, in order, with a
+//! limit per receiver and one for all receivers of a worker. Performs no I/O.
 
 use crate::config::RECEIVER_QUEUE_PIECES;
 use std::collections::VecDeque;
@@ -7,18 +7,18 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Broadcasts of one client that were received end to end, shared by all who get them.
+/// Consecutive broadcasts of one client, shared by all receivers.
 #[derive(Clone, Debug)]
 pub(crate) struct Broadcasts {
-    /// Number of the connection that sent them, and does not get them.
+    /// Number of the connection that sent them; it does not receive them.
     pub from: u64,
-    /// The frames, as they came.
+    /// The frames as received.
     pub frames: Arc<[u8]>,
-    /// How many there are.
+    /// Number of frames.
     pub messages: u32,
 }
 
-/// A cap on the bytes that wait for all receivers of a worker together.
+/// A limit on the bytes queued for all receivers of a worker.
 #[derive(Debug)]
 pub struct QueueBudget {
     queued_bytes: AtomicUsize,
@@ -26,12 +26,12 @@ pub struct QueueBudget {
 }
 
 impl QueueBudget {
-    /// Nothing waits; at most `limit` bytes may.
+    /// An unused budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(QueueBudget { queued_bytes: AtomicUsize::new(0), limit })
     }
 
-    /// Bytes that wait.
+    /// Bytes queued now.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes.load(Ordering::Relaxed)
     }
@@ -50,31 +50,31 @@ impl QueueBudget {
     }
 }
 
-/// Why a piece was not taken. Its receiver is to be cut, or another to whom more is owed.
+/// Why a piece was not queued. The caller must cut its receiver, or another one with more queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Overflow {
-    /// Too much waits for this receiver.
-    #[error("{waiting} bytes wait for it, and {more} more are above the limit of {limit}")]
+    /// Too many bytes are queued for this receiver.
+    #[error("{waiting} bytes are queued for it, and {more} more would exceed the limit of {limit}")]
     Receiver {
-        /// Bytes that waited.
+        /// Bytes queued.
         waiting: usize,
         /// Bytes of the piece.
         more: usize,
         /// The limit in force.
         limit: usize,
     },
-    /// Too many pieces wait for this receiver.
-    #[error("{RECEIVER_QUEUE_PIECES} pieces wait for it, which is the limit")]
+    /// Too many pieces are queued for this receiver.
+    #[error("{RECEIVER_QUEUE_PIECES} pieces are queued for it, which is the limit")]
     Pieces,
-    /// Too much waits for all receivers of the worker together.
-    #[error("{waiting} bytes wait for all receivers of the worker, which is the limit")]
+    /// Too many bytes are queued for all receivers of the worker.
+    #[error("{waiting} bytes are queued for all receivers of the worker, which is the limit")]
     All {
-        /// Bytes that waited.
+        /// Bytes queued.
         waiting: usize,
     },
 }
 
-/// Own bytes that one piece gathers at most, unless they come at once.
+/// Small writes are gathered into pieces of up to this many bytes.
 const PIECE_BYTES: usize = 16 << 10;
 
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Piece {
     }
 }
 
-/// Bytes that wait for one receiver.
+/// The queue of one receiver.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     pieces: VecDeque<Piece>,
@@ -104,32 +104,32 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// An empty one for at most `limit` bytes, within `budget`. Takes no memory before the first.
+    /// An empty queue for at most `limit` bytes, within `budget`. Allocates on the first push.
     pub(crate) fn new(limit: usize, budget: Arc<QueueBudget>) -> Self {
         Outbox { pieces: VecDeque::new(), written: 0, waiting_bytes: 0, limit, budget }
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing is queued.
     pub(crate) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 
-    /// Bytes that wait.
+    /// Bytes queued.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
 
-    /// Lets bytes wait that are this receiver's own.
+    /// Queues a copy of bytes that are for this receiver only.
     ///
     /// # Errors
-    /// [`Overflow`]; nothing was taken.
+    /// [`Overflow`]; nothing was queued.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), Overflow> {
         if bytes.is_empty() {
             return Ok(());
         }
         self.reserve(bytes.len())?;
         match self.pieces.back_mut() {
-            // Not for ever: a piece is freed when all of it is written.
+            // The size is limited because a piece is freed only when all of it is written.
             Some(Piece::Own(last)) if last.len() + bytes.len() <= PIECE_BYTES => {
                 last.extend_from_slice(bytes);
             }
@@ -138,11 +138,11 @@ impl Outbox {
         Ok(())
     }
 
-    /// Lets bytes wait that are shared with others, from `skip` on; only for an empty outbox may
-    /// `skip` be more than 0.
+    /// Queues bytes shared with other receivers, from `skip` on. `skip` must be 0 unless the
+    /// outbox is empty.
     ///
     /// # Errors
-    /// [`Overflow`]; nothing was taken.
+    /// [`Overflow`]; nothing was queued.
     pub(crate) fn push_shared(&mut self, bytes: &Arc<[u8]>, skip: usize) -> Result<(), Overflow> {
         debug_assert!(skip == 0 || self.is_empty());
         self.reserve(bytes.len() - skip)?;
@@ -168,7 +168,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// The first pieces, as many as `slices` has room for; gives how many.
+    /// Fills `slices` with the first pieces and returns their number.
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut count = 0;
         for (slot, piece) in slices.iter_mut().zip(&self.pieces) {
@@ -179,7 +179,7 @@ impl Outbox {
         count
     }
 
-    /// The first `bytes` of what waited have been written.
+    /// Removes the first `bytes`, which have been written.
     pub(crate) fn advance(&mut self, bytes: usize) {
         self.waiting_bytes -= bytes;
         self.budget.give_back(bytes);
@@ -193,12 +193,12 @@ impl Outbox {
             self.pieces.pop_front();
         }
         if self.pieces.is_empty() {
-            // Thousands of receivers are idle most of the time: they keep no memory for it.
+            // Thousands of receivers are idle most of the time; they should not hold memory.
             self.pieces = VecDeque::new();
         }
     }
 
-    /// Nothing of it will be written.
+    /// Drops everything queued.
     pub(crate) fn clear(&mut self) {
         self.budget.give_back(self.waiting_bytes);
         self.waiting_bytes = 0;
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receivers_limit_holds_at_its_edge() {
+    fn the_limit_per_receiver_is_exact() {
         let mut outbox = Outbox::new(4, QueueBudget::new(100));
         outbox.push(b"abc").unwrap();
         let over = Overflow::Receiver { waiting: 3, more: 2, limit: 4 };
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_of_all_holds_at_its_edge() {
+    fn the_limit_for_all_receivers_is_exact() {
         let budget = QueueBudget::new(5);
         let mut one = Outbox::new(100, Arc::clone(&budget));
         let mut other = Outbox::new(100, Arc::clone(&budget));
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_of_pieces_holds_at_its_edge() {
+    fn the_limit_of_pieces_is_exact() {
         let mut outbox = Outbox::new(1 << 20, QueueBudget::new(1 << 20));
         let piece: Arc<[u8]> = Arc::from(&b"x"[..]);
         for _ in 0..RECEIVER_QUEUE_PIECES {
@@ -280,21 +280,21 @@ mod tests {
         outbox.push_shared(&piece, 0).unwrap();
     }
 
-    /// A receiver that is always a little behind must not keep what it has read.
+    /// A receiver that is always slightly behind must not hold bytes that were written.
     #[test]
-    fn written_bytes_are_freed_though_the_outbox_is_never_empty() {
+    fn written_bytes_are_freed_even_if_the_outbox_is_never_empty() {
         let mut outbox = Outbox::new(1 << 20, QueueBudget::new(1 << 20));
         outbox.push(&[1; 1000]).unwrap();
         for _ in 0..10_000 {
             outbox.push(&[1; 1000]).unwrap();
             outbox.advance(1000);
             let held: usize = outbox.pieces.iter().map(|piece| piece.bytes().len()).sum();
-            assert!(held <= 2 * PIECE_BYTES, "{held} bytes are held for 1000 that wait");
+            assert!(held <= 2 * PIECE_BYTES, "{held} bytes are held for 1000 queued");
         }
     }
 
     proptest! {
-        /// Whatever is pushed comes out once, in order, however it is written.
+        /// Whatever is pushed comes out once and in order, however it is written.
         #[test]
         fn bytes_come_out_as_they_went_in(
             pieces in proptest::collection::vec((any::<bool>(), 1usize..40), 1..30),

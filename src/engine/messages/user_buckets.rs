@@ -1,5 +1,5 @@
-//! One token bucket a user, whichever worker the user's connections are on: to connect anew does
-//! not fill it. Decides nothing about messages (the bucket does) and reads no clock.
+//! One token bucket per user, shared by all connections of the user on all workers, so that
+//! reconnecting does not refill it. Reads no clock.
 
 use crate::config::SWEEP_PAUSE_NS;
 use crate::wire::messages::limiter::TokenBucket;
@@ -16,25 +16,25 @@ pub(crate) struct UserBuckets {
 #[derive(Default)]
 struct Users {
     buckets: HashMap<Box<str>, Arc<TokenBucket>>,
-    /// No search before this.
+    /// The earliest time of the next sweep.
     sweep_at_ns: u64,
 }
 
 impl UserBuckets {
-    /// Buckets of `rate` messages a second, and as many at once, for at most `limit` users at a
-    /// time. A rate of 0 limits nobody and keeps nothing.
+    /// Buckets of `rate` messages a second with a burst of the same size, for at most `limit`
+    /// users at a time. A rate of 0 means no limit, and nothing is stored.
     pub(crate) fn new(rate: u32, limit: usize) -> Self {
         UserBuckets { rate, limit, users: Mutex::default() }
     }
 
-    /// The bucket of `user`. It is the same for all who hold it at a time, and for whoever asks
-    /// before it has filled up again. None where there are `limit` others that cannot be forgotten
-    /// yet: the connection then has to make do with a bucket of its own.
+    /// The bucket of `user`. Everyone who takes it while it is held or not yet full again gets the
+    /// same one. `None` if there are `limit` others that cannot be dropped yet; the connection then
+    /// uses its own bucket.
     pub(crate) fn take(&self, user: &str, now_ns: u64) -> Option<Arc<TokenBucket>> {
         if self.rate == 0 {
             return Some(self.new_bucket());
         }
-        // A thread that panicked in here has left a table that is whole.
+        // A panic in here leaves the table consistent.
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = users.buckets.get(user) {
             return Some(Arc::clone(bucket));
@@ -50,7 +50,7 @@ impl UserBuckets {
         Some(bucket)
     }
 
-    /// Users that are remembered.
+    /// Number of users stored.
     #[cfg(test)]
     fn len(&self) -> usize {
         self.users.lock().unwrap_or_else(PoisonError::into_inner).buckets.len()
@@ -62,8 +62,8 @@ impl UserBuckets {
 }
 
 impl Users {
-    /// Forgets the buckets that nobody would miss: full, and held by no connection. A bucket is
-    /// handed out under the lock only, so one that the table alone holds cannot be taken meanwhile.
+    /// Drops the buckets that are full and held by no connection. Buckets are handed out under the
+    /// lock only, so one that only the table holds cannot be taken in the meantime.
     fn sweep(&mut self, now_ns: u64) {
         if now_ns < self.sweep_at_ns {
             return;
@@ -81,14 +81,14 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     #[test]
-    fn connecting_anew_does_not_fill_the_bucket() {
+    fn reconnecting_does_not_refill_the_bucket() {
         let users = UserBuckets::new(3, 10);
         let first = users.take("ann", 0).unwrap();
         assert!((0..3).all(|_| first.try_take(0)));
         drop(first);
         let again = users.take("ann", 1).unwrap();
         assert!(!again.try_take(1));
-        assert!(users.take("bob", 1).unwrap().try_take(1), "others have their own");
+        assert!(users.take("bob", 1).unwrap().try_take(1), "other users have their own");
     }
 
     #[test]
@@ -100,30 +100,30 @@ mod tests {
     }
 
     #[test]
-    fn at_the_limit_only_what_nobody_would_miss_is_forgotten() {
+    fn at_the_limit_only_full_unused_buckets_are_dropped() {
         let users = UserBuckets::new(1, 3);
         let held = users.take("held", 0).unwrap();
         assert!(users.take("used", 0).unwrap().try_take(0));
         users.take("idle", 0).unwrap();
-        assert!(users.take("new", 0).is_some(), "in the place of `idle`");
+        assert!(users.take("new", 0).is_some(), "replaces `idle`");
         assert_eq!(users.len(), 3);
-        assert!(!users.take("used", 1).unwrap().try_take(1), "still remembered");
+        assert!(!users.take("used", 1).unwrap().try_take(1), "not dropped");
         assert!(Arc::ptr_eq(&held, &users.take("held", 1).unwrap()));
     }
 
     #[test]
-    fn where_all_are_held_there_is_none_until_one_is_let_go() {
+    fn there_is_no_bucket_while_all_are_held() {
         let users = UserBuckets::new(1, 2);
         let held: Vec<_> = ["a", "b"].map(|user| users.take(user, 0).unwrap()).into();
         assert!(users.take("c", 0).is_none());
-        assert!(users.take("a", 0).is_some(), "known users are served");
+        assert!(users.take("a", 0).is_some(), "existing users keep their bucket");
         drop(held);
-        assert!(users.take("c", SWEEP_PAUSE_NS - 1).is_none(), "not searched again so soon");
+        assert!(users.take("c", SWEEP_PAUSE_NS - 1).is_none(), "not swept again so soon");
         assert!(users.take("c", SWEEP_PAUSE_NS).is_some());
     }
 
     #[test]
-    fn an_empty_bucket_keeps_its_place_until_it_is_full() {
+    fn a_used_bucket_is_kept_until_it_is_full() {
         let users = UserBuckets::new(1, 1);
         assert!(users.take("ann", 0).unwrap().try_take(0));
         assert!(users.take("bob", SECOND - 1).is_none());
@@ -131,16 +131,16 @@ mod tests {
     }
 
     #[test]
-    fn without_a_rate_nothing_is_kept() {
+    fn without_a_rate_nothing_is_stored() {
         let users = UserBuckets::new(0, 0);
         let bucket = users.take("ann", 0).unwrap();
         assert!((0..1000).all(|_| bucket.try_take(0)));
         assert_eq!(users.len(), 0);
     }
 
-    /// The protocol core names no threads, so this tests its bucket too.
+    /// The protocol core uses no threads, so this also tests its bucket under contention.
     #[test]
-    fn workers_together_take_exactly_what_there_is() {
+    fn concurrent_workers_take_exactly_the_burst() {
         const RATE: u32 = 20_000;
         let users = UserBuckets::new(RATE, 8);
         let passed = AtomicU32::new(0);

@@ -1,20 +1,17 @@
-//! Who may speak to the message server: a table of users and the SHA-256 of their tokens. Keeps no
-//! token, makes none (`token` does) and knows nothing of sessions.
+//! The users of the message server, with the SHA-256 of their tokens. Stores no token and creates
+//! none (`token` does); reads no file.
 //!
-//! The file has a line for each user, `user:sha256:<64 lowercase hexadecimal digits>`; blank lines
-//! and lines that begin with `#` say nothing. Tokens have 256 random bits, so a fast hash is
-//! enough: there is nothing to guess that a slow one would have to protect.
+//! The file has one line per user, `user:sha256:<64 lowercase hexadecimal digits>`; blank lines and
+//! lines that begin with `#` are ignored. Tokens have 256 random bits, so they cannot be guessed,
+//! and a fast hash is enough.
 
 use crate::config::{AUTH_FILE_BYTES_MAX, AUTH_USERS_MAX, USER_BYTES_MAX};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
 use subtle::{Choice, ConstantTimeEq};
 
-/// What stands between a name and its hash.
+/// The hash scheme, between the name and the hash.
 pub(crate) const SCHEME: &str = "sha256";
 const HASH_BYTES: usize = 32;
 const HASH_DIGITS: usize = 2 * HASH_BYTES;
@@ -27,39 +24,39 @@ type Hash = [u8; HASH_BYTES];
 /// The rule that a name or a line breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthRule {
-    /// Not three parts.
-    #[error("this is not a user, a scheme and a hash with `:` between them")]
+    /// The line does not have three parts.
+    #[error("expected user, scheme and hash, separated by `:`")]
     Parts,
-    /// A scheme other than `sha256`.
-    #[error("the only scheme is {SCHEME}")]
+    /// The scheme is not `sha256`.
+    #[error("unknown scheme; the only one is {SCHEME}")]
     Scheme,
-    /// Not 64 lowercase hexadecimal digits.
+    /// The hash is not 64 lowercase hexadecimal digits.
     #[error("a hash has {HASH_DIGITS} lowercase hexadecimal digits")]
     Hash,
-    /// A name that is empty or too long.
-    #[error("a user's name has 1 to {USER_BYTES_MAX} bytes, not {bytes}")]
+    /// The name is empty or too long.
+    #[error("a user name has 1 to {USER_BYTES_MAX} bytes, not {bytes}")]
     NameLength {
-        /// Bytes that it has.
+        /// Length of the name.
         bytes: usize,
     },
-    /// A name with a character that would be hard to see or would split the line.
-    #[error("a user's name may neither contain `:` or control characters nor begin with `#`")]
+    /// The name has a character that would be hard to see or would split the line.
+    #[error("a user name must not contain `:` or control characters, or begin with `#`")]
     NameCharacters,
-    /// The name stands in an earlier line.
-    #[error("the user stands in line {first} already")]
+    /// The user is on an earlier line.
+    #[error("user already listed on line {first}")]
     Duplicate {
-        /// Where it stood first.
+        /// The earlier line.
         first: usize,
     },
-    /// More users than [`AUTH_USERS_MAX`].
+    /// The file has more users than [`AUTH_USERS_MAX`].
     #[error("a file has at most {AUTH_USERS_MAX} users")]
     Users,
-    /// Bytes that are no text.
-    #[error("this is not UTF-8")]
+    /// The line is not UTF-8.
+    #[error("not valid UTF-8")]
     Utf8,
 }
 
-/// A line that cannot be taken. It is not shown: somebody may have put a token there.
+/// An invalid line. The message does not show it, because it might hold a token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {rule}; `ringest token USER` makes a valid line")]
 pub struct AuthError {
@@ -69,41 +66,7 @@ pub struct AuthError {
     pub rule: AuthRule,
 }
 
-/// Why a file gives no table.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthFileError {
-    /// The file cannot be read.
-    #[error(
-        "cannot read users from {}: {source}; `ringest token USER --auth-file {}` begins such \
-         a file",
-        path.display(), path.display()
-    )]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// The file is larger than [`AUTH_FILE_BYTES_MAX`].
-    #[error(
-        "{} has more than {AUTH_FILE_BYTES_MAX} bytes; remove comments or users",
-        path.display()
-    )]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A line of it cannot be taken.
-    #[error("{}, {source}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// Which, and why.
-        source: AuthError,
-    },
-}
-
-/// Whether `user` can be a name.
+/// Whether `user` is a valid name.
 ///
 /// # Errors
 /// [`AuthRule::NameLength`] or [`AuthRule::NameCharacters`].
@@ -117,7 +80,7 @@ pub(crate) fn check_user(user: &str) -> Result<(), AuthRule> {
     Ok(())
 }
 
-/// The hash by which a token is kept.
+/// The hash of a token, as stored.
 pub(crate) fn hash(token: &[u8]) -> Hash {
     Sha256::digest(token).into()
 }
@@ -129,10 +92,10 @@ pub(crate) struct AuthTable {
 }
 
 impl AuthTable {
-    /// Reads a table from the text of a file.
+    /// Parses the text of an auth file.
     ///
     /// # Errors
-    /// [`AuthError`] for the first line that cannot be taken.
+    /// [`AuthError`] for the first invalid line.
     pub(crate) fn parse(text: &str) -> Result<Self, AuthError> {
         let mut users = HashMap::new();
         for (line, entry) in (1..).zip(text.lines()) {
@@ -152,25 +115,23 @@ impl AuthTable {
         Ok(AuthTable { users })
     }
 
-    /// Reads a table from a file.
+    /// Parses bytes that should be text.
     ///
     /// # Errors
-    /// [`AuthFileError`], with the path and the next step.
-    pub(crate) fn load(path: &Path) -> Result<Self, AuthFileError> {
-        let bytes = read_bounded(path)?;
-        let parsed = match std::str::from_utf8(&bytes) {
+    /// [`AuthError`] for the first invalid line.
+    pub(crate) fn parse_bytes(bytes: &[u8]) -> Result<Self, AuthError> {
+        match std::str::from_utf8(bytes) {
             Ok(text) => AuthTable::parse(text),
             Err(error) => {
                 let before = &bytes[..error.valid_up_to()];
                 let line = 1 + memchr::memchr_iter(b'\n', before).count();
                 Err(AuthError { line, rule: AuthRule::Utf8 })
             }
-        };
-        parsed.map_err(|source| AuthFileError::Line { path: path.to_owned(), source })
+        }
     }
 
-    /// Whether `token` is the one of `user`. Takes the same steps for a user that is not there, and
-    /// its time does not depend on where two hashes differ.
+    /// Whether `token` is the token of `user`. Takes the same steps for an unknown user, and
+    /// compares hashes in constant time.
     pub(crate) fn verify(&self, user: &str, token: &[u8]) -> bool {
         const NOBODY: Hash = [0; HASH_BYTES];
         let given = hash(token);
@@ -179,7 +140,7 @@ impl AuthTable {
         (kept.unwrap_or(&NOBODY).ct_eq(&given) & known).into()
     }
 
-    /// Whether `user` stands in the table.
+    /// Whether the table has this user.
     pub(crate) fn contains(&self, user: &str) -> bool {
         self.users.contains_key(user)
     }
@@ -189,30 +150,16 @@ impl AuthTable {
         self.users.len()
     }
 
-    /// Whether nobody stands in the table, so that nobody can be let in.
+    /// Whether the table has no users, so that nobody can authenticate.
     pub(crate) fn is_empty(&self) -> bool {
         self.users.is_empty()
     }
 }
 
 impl fmt::Debug for AuthTable {
-    /// Names and hashes stay out of logs.
+    /// Leaves out names and hashes, to keep them out of logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthTable").field("users", &self.len()).finish_non_exhaustive()
-    }
-}
-
-fn read_bounded(path: &Path) -> Result<Vec<u8>, AuthFileError> {
-    let mut bytes = Vec::new();
-    // One byte more than allowed tells a file that is too large from one that just fits.
-    let read = File::open(path)
-        .and_then(|file| file.take(AUTH_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
-    match read {
-        Err(source) => Err(AuthFileError::Read { path: path.to_owned(), source }),
-        Ok(_) if bytes.len() > AUTH_FILE_BYTES_MAX => {
-            Err(AuthFileError::TooLarge { path: path.to_owned() })
-        }
-        Ok(_) => Ok(bytes),
     }
 }
 
@@ -244,7 +191,7 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
-/// Only an error asks for it, so the table need not remember lines.
+/// Only errors need it, so the table does not store line numbers.
 fn first_line_of(user: &str, text: &str) -> usize {
     let is_user = |line: &str| line.split_once(':').is_some_and(|(name, _)| name == user);
     1 + text.lines().position(is_user).expect("the user was seen before")

@@ -1,8 +1,8 @@
-//! What the engine has counted since its start, worker by worker: opens nothing, formats nothing
-//! and reads no clock.
+//! The engine's counters since its start, per worker. Performs no I/O, formats nothing and reads no
+//! clock.
 //!
-//! Each [`WorkerTally`] has one writing thread, so counting is a load and a store and no locked
-//! instruction; whoever reads may be a moment behind, and never sees a count go back.
+//! Each [`WorkerTally`] has a single writing thread, so counting takes a load and a store and no
+//! locked instruction. Readers may lag slightly, but never see a count go back.
 
 use crate::config::queued_bytes_of_worker;
 use crate::engine::messages::outbox::QueueBudget;
@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// Adds `n`. Only the tally's own thread may call it.
+    /// Adds `n`. Only the tally's thread may call it.
     #[inline]
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
@@ -36,7 +36,7 @@ impl Count {
     }
 }
 
-/// The two kinds of connections.
+/// The two kinds of connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// Record streams.
@@ -49,7 +49,7 @@ impl Protocol {
     /// Both.
     pub const ALL: [Protocol; 2] = [Protocol::Records, Protocol::Messages];
 
-    /// The word that stands in metrics and logs.
+    /// The name used in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Protocol::Records => "records",
@@ -58,63 +58,63 @@ impl Protocol {
     }
 }
 
-/// What one thread has counted. Arrays are in the order of the `ALL` of their type.
+/// The counters of one thread. Arrays follow the order of their type's `ALL`.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct WorkerTally {
-    /// Connections taken over, by [`Protocol`].
+    /// Connections opened, by [`Protocol`].
     pub opened: [Count; 2],
     /// Connections that have ended, by [`Protocol`].
     pub closed: [Count; 2],
-    /// Bytes received, by [`Protocol`], as they came from the socket.
+    /// Bytes received from sockets, by [`Protocol`].
     pub bytes_received: [Count; 2],
     /// Bytes handed to the kernel.
     pub bytes_sent: Count,
-    /// Whole frames from clients, by [`FrameType`], refused ones included.
+    /// Complete frames from clients, by [`FrameType`], including rejected ones.
     pub messages: [Count; FrameType::ALL.len()],
-    /// Broadcasts handed to a receiver, each receiver counted.
+    /// Deliveries of broadcasts, counted per receiver.
     pub deliveries: Count,
-    /// DATA that carried no records.
+    /// DATA messages without records.
     pub opaque_data: Count,
     /// Data records that became rows.
     pub records: Count,
     /// Whole packets of records.
     pub packets: Count,
-    /// Reads of record connections that brought bytes.
+    /// Reads of record connections that returned bytes.
     pub record_reads: Count,
-    /// Those among them that waited to be worth it.
+    /// Reads among them that waited for more bytes.
     pub coalesced_reads: Count,
-    /// How long they waited together, in nanoseconds.
+    /// Total time that those reads waited, in nanoseconds.
     pub coalesce_wait_ns: Count,
     /// Record streams that ended complete.
     pub streams_complete: Count,
     /// Record streams that ended otherwise, by [`Reason`].
     pub stream_reasons: [Count; Reason::ALL.len()],
-    /// Results that were written to a file.
+    /// Results written to a file.
     pub result_files_written: Count,
-    /// Results that should have been and could not.
+    /// Results that could not be written to a file.
     pub result_files_failed: Count,
-    /// Raw bytes that are in captures.
+    /// Raw bytes in captures.
     pub captured_bytes: Count,
-    /// Captures that lack bytes, or are not there.
+    /// Captures that lack bytes or are missing.
     pub captures_incomplete: Count,
-    /// Message connections that ended badly, by [`Fault`].
+    /// Message connections that failed, by [`Fault`].
     pub faults: [Count; Fault::ALL.len()],
-    /// Messages refused by a rate limit.
+    /// Messages rejected by a rate limit.
     pub rate_limited: Count,
     /// Receivers cut because they did not read.
     pub slow_consumers: Count,
-    /// Refused credentials, and messages that needed authentication.
+    /// Wrong credentials, and messages that needed authentication.
     pub auth_failures: Count,
     /// Processor time of the thread so far, in nanoseconds.
     pub cpu_ns: Count,
-    /// Latency of messages, from whole in the window until the reply was handed to the kernel.
+    /// Latency of messages, from complete in the window until the reply was passed to the kernel.
     message_latency: Mutex<Latency>,
-    /// Latency of packets of records, from whole in the window until their rows were there.
+    /// Latency of record packets, from complete in the window until their rows were decoded.
     packet_latency: Mutex<Latency>,
 }
 
-/// Adds what a thread has gathered by itself, and empties it.
+/// Adds the latencies that a thread has gathered, and clears them.
 fn merge(all: &Mutex<Latency>, gathered: &mut Latency) {
     if !gathered.is_empty() {
         all.lock().unwrap_or_else(PoisonError::into_inner).merge(gathered);
@@ -123,22 +123,22 @@ fn merge(all: &Mutex<Latency>, gathered: &mut Latency) {
 }
 
 impl WorkerTally {
-    /// Adds latencies of messages that the thread has gathered by itself, and empties them.
+    /// Adds message latencies that the thread has gathered, and clears them.
     pub fn merge_message_latency(&self, gathered: &mut Latency) {
         merge(&self.message_latency, gathered);
     }
 
-    /// Adds latencies of packets that the thread has gathered by itself, and empties them.
+    /// Adds packet latencies that the thread has gathered, and clears them.
     pub fn merge_packet_latency(&self, gathered: &mut Latency) {
         merge(&self.packet_latency, gathered);
     }
 
-    /// One more message connection that ended badly.
+    /// Counts a message connection that failed.
     pub fn count_fault(&self, fault: Fault) {
         self.faults[fault as usize].add(1);
     }
 
-    /// One more record stream that ended.
+    /// Counts a record stream that ended.
     pub fn count_stream(&self, reason: Option<Reason>) {
         match reason.filter(|reason| reason.status() != Status::Complete) {
             None => self.streams_complete.add(1),
@@ -147,23 +147,22 @@ impl WorkerTally {
     }
 }
 
-/// Everything that is counted: a tally for each worker, one for the acceptor, one for the
-/// reporter, and what all of them share.
+/// All counters: a tally for each worker, the acceptor and the reporter, and the queue budgets.
 #[derive(Debug)]
 pub struct Counters {
-    /// One a worker, in their order.
+    /// One per worker.
     pub workers: Box<[WorkerTally]>,
-    /// Connections that no worker saw.
+    /// Connections that never reached a worker.
     pub acceptor: WorkerTally,
     /// Record streams, counted when they are reported.
     pub reporter: WorkerTally,
-    /// Bytes that wait to be written to the receivers of each worker. Each has its part of the
-    /// whole, so that it can decide by itself whom to cut.
+    /// Bytes queued for the receivers of each worker. Each worker has its share of the total, so
+    /// that it can decide on its own which receiver to cut.
     pub queued: Box<[Arc<QueueBudget>]>,
 }
 
 impl Counters {
-    /// All zero, for `workers` workers.
+    /// Counters at zero, for `workers` workers.
     pub fn new(workers: usize) -> Arc<Self> {
         Arc::new(Counters {
             workers: (0..workers).map(|_| WorkerTally::default()).collect(),
@@ -185,14 +184,15 @@ impl Counters {
         self.tallies().map(|tally| count(tally).get()).sum()
     }
 
-    /// Bytes that wait to be written to receivers.
+    /// Bytes queued for all receivers.
     pub fn queued_bytes(&self) -> usize {
         self.queued.iter().map(|budget| budget.queued_bytes()).sum()
     }
 
-    /// Connections of a protocol that are there now.
+    /// Open connections of a protocol.
     pub fn active(&self, protocol: Protocol) -> u64 {
-        // Closed first: a connection that ends in between must not make the difference negative.
+        // Reads `closed` first, so that a connection that ends in between cannot make the
+        // difference negative.
         let closed = self.sum(|tally| &tally.closed[protocol as usize]);
         self.sum(|tally| &tally.opened[protocol as usize]).saturating_sub(closed)
     }
@@ -202,7 +202,7 @@ impl Counters {
         self.sum_latency(|worker| &worker.message_latency)
     }
 
-    /// Latency of all packets of records so far.
+    /// Latency of all record packets so far.
     pub fn packet_latency(&self) -> Latency {
         self.sum_latency(|worker| &worker.packet_latency)
     }

@@ -1,9 +1,8 @@
-//! A snapshot as the text that Prometheus reads: counts nothing, serves nothing and keeps nothing
-//! between two calls.
+//! Formats a snapshot as Prometheus text. Stateless; counting and serving happen elsewhere.
 //!
-//! The form is the classic one (`text/plain; version=0.0.4`), which every Prometheus and every
-//! agent reads. prometheus-client writes OpenMetrics, where the family of a counter has another
-//! name than its samples; so names are given whole here, and counters are written as plain values.
+//! The format is the classic one (`text/plain; version=0.0.4`), which every Prometheus server and
+//! agent reads. prometheus-client writes OpenMetrics, where the name of a counter's family differs
+//! from that of its samples, so this module passes full names and writes counters as plain values.
 
 use super::snapshot::{CoreSnapshot, EngineState, Snapshot};
 use crate::engine::stream::latency::Latency;
@@ -17,14 +16,14 @@ use prometheus_client::registry::Registry;
 use std::fmt;
 use std::time::Duration;
 
-/// What the text is, for the header of a response.
+/// The content type of the text, for an HTTP response.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What each name begins with.
+/// The prefix of every name.
 const PREFIX: &str = "ringest";
 
-/// Upper bounds of the latency histograms in nanoseconds: 1, 2.5 and 5 of each power of ten from
-/// 1 µs to 10 s. Longer ones are in `+Inf` only.
+/// Upper bounds of the latency histograms in nanoseconds: 1, 2.5 and 5 times each power of ten,
+/// from 1 µs to 10 s. Longer latencies are counted in `+Inf` only.
 const LATENCY_BOUNDS_NS: [u64; 22] = [
     1_000,
     2_500,
@@ -53,7 +52,7 @@ const LATENCY_BOUNDS_NS: [u64; 22] = [
 /// The text of all metrics.
 ///
 /// # Errors
-/// None that is known: writing to a string does not fail.
+/// None in practice, because writing to a string cannot fail.
 pub fn exposition(snapshot: Snapshot) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix(PREFIX);
     registry.register_collector(Box::new(snapshot));
@@ -76,74 +75,74 @@ impl Collector for Snapshot {
 
 impl Snapshot {
     fn encode_process(&self, families: &mut Families<'_>) -> fmt::Result {
-        let help = "The version that runs; always 1.";
+        let help = "Version of the running program; always 1.";
         families.labelled("build_info", help, Gauge, [([("version", self.version)], 1_u64)])?;
         let ready = u64::from(self.state == EngineState::Ready);
-        let help = "1 while connections are taken, 0 while it stops.";
+        let help = "1 while connections are accepted, 0 while the engine is stopping.";
         families.single("ready", help, Gauge, ready)?;
-        let help = "Moment of the start, since the beginning of 1970.";
+        let help = "Start time of the process, in seconds since the Unix epoch.";
         families.single("process_start_time_seconds", help, Gauge, self.start_time_seconds)?;
         let Some(bytes) = self.resident_memory_bytes else { return Ok(()) };
-        let help = "Memory of the process that is really there.";
+        let help = "Resident memory of the process.";
         families.single("process_resident_memory_bytes", help, Gauge, bytes)
     }
 
     fn encode_connections(&self, families: &mut Families<'_>) -> fmt::Result {
-        let help = "Connections that are there now.";
+        let help = "Open connections.";
         let counts = by("listener", self.connections_active.iter());
         families.labelled("connections_active", help, Gauge, counts)?;
-        let help = "Connections that workers took over.";
+        let help = "Connections accepted by workers.";
         let counts = by("listener", self.connections_opened.iter());
         families.labelled("connections_total", help, Counter, counts)?;
-        let help = "Bytes that came from sockets.";
+        let help = "Bytes received from sockets.";
         let counts = by("listener", self.received_bytes.iter());
         families.labelled("received_bytes_total", help, Counter, counts)?;
-        let help = "Bytes handed to the kernel for message clients.";
+        let help = "Bytes passed to the kernel for message clients.";
         families.single("sent_bytes_total", help, Counter, self.sent_bytes)?;
-        let help = "Bytes that wait to be written to message clients.";
+        let help = "Bytes queued for message clients.";
         families.single("queued_bytes", help, Gauge, self.queued_bytes)
     }
 
     fn encode_messages(&self, families: &mut Families<'_>) -> fmt::Result {
-        let help = "Messages of clients, refused ones included.";
+        let help = "Messages from clients, including rejected ones.";
         let counts = by("type", self.messages_by_type.iter());
         families.labelled("messages_total", help, Counter, counts)?;
-        let help = "Broadcasts handed to a receiver, each receiver counted.";
+        let help = "Deliveries of broadcasts, counted per receiver.";
         families.single("broadcast_deliveries_total", help, Counter, self.deliveries)?;
-        let help = "DATA messages that carried no records.";
+        let help = "DATA messages without records.";
         families.single("opaque_data_total", help, Counter, self.opaque_data)?;
-        let help = "Messages refused by a rate limit.";
+        let help = "Messages rejected by a rate limit.";
         families.single("rate_limited_total", help, Counter, self.rate_limited)?;
-        let help = "Refused credentials, and messages that needed authentication.";
+        let help = "Wrong credentials, and messages that needed authentication.";
         families.single("auth_failures_total", help, Counter, self.auth_failures)?;
-        let help = "Message clients that were cut because they did not read.";
+        let help = "Message clients cut because they did not read.";
         families.single("slow_consumers_total", help, Counter, self.slow_consumers)?;
-        let help = "From a whole message until its reply was handed to the kernel.";
+        let help = "Time from a complete message until its reply was passed to the kernel.";
         families.latency("message_latency_seconds", help, &self.message_latencies)
     }
 
     fn encode_records(&self, families: &mut Families<'_>) -> fmt::Result {
         families.single("records_total", "Records that became rows.", Counter, self.records)?;
         families.single("packets_total", "Whole packets of records.", Counter, self.packets)?;
-        let help = "Reads of record connections that brought bytes.";
+        let help = "Reads of record connections that returned bytes.";
         families.single("record_reads_total", help, Counter, self.record_reads)?;
-        let help = "Reads of record connections that waited for more to come.";
+        let help = "Reads of record connections that waited for more bytes.";
         let coalesced = self.record_coalesced_reads;
         families.single("record_coalesced_reads_total", help, Counter, coalesced)?;
-        let help = "How long these waited together; no byte waited longer than its read.";
+        let help = "Total time that those reads waited; no byte waited longer than its read.";
         let seconds = self.record_coalesce_wait_seconds;
         families.single("record_coalesce_wait_seconds_total", help, Counter, seconds)?;
         let help = "Record streams that ended complete.";
         families.single("streams_complete_total", help, Counter, self.streams_complete)?;
-        let help = "Results that were written to a file.";
+        let help = "Results written to a file.";
         families.single("result_files_written_total", help, Counter, self.result_files_written)?;
         let help = "Results that could not be written to a file.";
         families.single("result_files_failed_total", help, Counter, self.result_files_failed)?;
-        let help = "Raw bytes of record streams that are in captures.";
+        let help = "Raw bytes of record streams in captures.";
         families.single("captured_bytes_total", help, Counter, self.captured_bytes)?;
-        let help = "Captures that lack bytes of their stream, or are not there.";
+        let help = "Captures that lack bytes of their stream or are missing.";
         families.single("captures_incomplete_total", help, Counter, self.captures_incomplete)?;
-        let help = "From a whole packet of records until its rows were there.";
+        let help = "Time from a complete packet of records until its rows were decoded.";
         families.latency("packet_latency_seconds", help, &self.packet_latencies)
     }
 
@@ -151,8 +150,7 @@ impl Snapshot {
         let of = |listener, (reason, count)| ([("listener", listener), ("reason", reason)], count);
         let records = self.streams_by_reason.iter().map(|sample| of("records", sample));
         let messages = self.faults_by_reason.iter().map(|sample| of("messages", sample));
-        let help =
-            "Record streams that did not end complete, message connections that ended badly.";
+        let help = "Record streams that did not complete, and message connections that failed.";
         families.labelled("errors_total", help, Counter, records.chain(messages))
     }
 
@@ -161,7 +159,7 @@ impl Snapshot {
         let help = "Processor time of the worker on this core.";
         let seconds = self.cores.iter().map(|core| (label(core), core.cpu_seconds));
         families.labelled("core_cpu_seconds_total", help, Counter, seconds)?;
-        let help = "Connections that the worker on this core has now.";
+        let help = "Open connections of the worker on this core.";
         let active = self.cores.iter().map(|core| (label(core), core.connections_active));
         families.labelled("core_connections_active", help, Gauge, active)
     }
@@ -175,7 +173,7 @@ fn by(
     counts.map(move |(word, count)| ([(label, word)], count))
 }
 
-/// Writes one family after the other, each with its help and type before its samples.
+/// Writes families of metrics, each with its help and type before its samples.
 struct Families<'a>(DescriptorEncoder<'a>);
 
 impl Families<'_> {
@@ -212,7 +210,7 @@ impl Families<'_> {
     }
 }
 
-/// Upper bound in seconds, and how many lie between the bound before and this one.
+/// The upper bound of each bucket in seconds, and its count, which is not cumulative.
 fn latency_buckets(latency: &Latency, count: u64) -> Vec<(f64, u64)> {
     let mut below = 0;
     let bounds = LATENCY_BOUNDS_NS.iter().map(|&bound_ns| {

@@ -1,4 +1,4 @@
-//! Counters, snapshots of them, and their Prometheus text.
+//! Counters, their snapshots, and the Prometheus text.
 
 pub(crate) mod counters;
 pub(crate) mod metrics;

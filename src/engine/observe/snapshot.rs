@@ -1,5 +1,5 @@
-//! What is known of a running engine at one moment, as plain values: reads no clock, no file and
-//! no socket. Serialised it is the body of `/stats.json`, whose keys never change their meaning.
+//! A snapshot of a running engine as plain values. Reads no clock, file or socket. Serialised, it
+//! is the body of `/stats.json`, whose keys never change their meaning.
 
 use super::counters::{Count, Counters, Protocol, WorkerTally};
 use crate::engine::stream::latency::Latency;
@@ -9,8 +9,8 @@ use crate::wire::messages::frame::FrameType;
 use serde::{Serialize, Serializer};
 use std::time::{Duration, Instant};
 
-/// The types that a client may send, with the word that stands in metrics and keys. A frame of
-/// another type is an `invalid_message_type` and no message.
+/// The types that a client may send, with their names in metrics and keys. A frame of another type
+/// is counted as `invalid_message_type`, not as a message.
 pub(crate) const CLIENT_TYPES: [(FrameType, &str); 7] = [
     (FrameType::Ping, "ping"),
     (FrameType::Echo, "echo"),
@@ -21,7 +21,7 @@ pub(crate) const CLIENT_TYPES: [(FrameType, &str); 7] = [
     (FrameType::Error, "error"),
 ];
 
-/// Counts by word, in the order of the documents; serialised as an object.
+/// Counts by name, in the order of the documentation; serialised as an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ByWord(Vec<(&'static str, u64)>);
 
@@ -30,12 +30,12 @@ impl ByWord {
         ByWord(words.into_iter().collect())
     }
 
-    /// Each word with its count.
+    /// Each name with its count.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.0.iter().copied()
     }
 
-    /// All counts added up.
+    /// The sum of all counts.
     pub fn sum(&self) -> u64 {
         self.iter().map(|(_, count)| count).sum()
     }
@@ -47,32 +47,32 @@ impl Serialize for ByWord {
     }
 }
 
-/// Whether new connections are welcome.
+/// Whether new connections are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineState {
-    /// Connections are taken.
+    /// Connections are accepted.
     Ready,
-    /// The engine is stopping: none is taken, running ones may still end by themselves.
+    /// The engine is stopping: it accepts none, and open ones may still finish.
     Draining,
 }
 
-/// What is known of the process beside its counters.
+/// Facts about the process besides its counters.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
     /// Ready or draining.
     pub state: EngineState,
-    /// Since the start.
+    /// Time since the start.
     pub uptime: Duration,
-    /// Moment of the start, since the beginning of 1970.
+    /// Start time since the Unix epoch.
     pub started: Duration,
-    /// Memory that is really there; `None` where the system did not say.
+    /// Resident memory, if known.
     pub resident_bytes: Option<u64>,
     /// Core of each worker, in the order of the counters.
     pub cores: &'a [usize],
 }
 
-/// Counts at one moment, from which [`Rates`] come.
+/// Counts at one point in time. [`Rates`] are computed from two of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
     at: Instant,
@@ -94,7 +94,7 @@ impl Sample {
         }
     }
 
-    /// What happened since an earlier sample of the same counters; all zero where no time passed.
+    /// The rates since an earlier sample of the same counters; all zero if no time has passed.
     pub(crate) fn since(&self, earlier: &Sample) -> Rates {
         let seconds = self.at.saturating_duration_since(earlier.at).as_secs_f64();
         if seconds == 0.0 {
@@ -115,30 +115,30 @@ impl Sample {
     }
 }
 
-/// What happened between two samples, which are a second or so apart.
+/// Rates between two samples, about a second apart.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rates {
     /// Time between the two; 0 until there are two.
     pub seconds: f64,
-    /// Messages of clients.
+    /// Messages from clients.
     pub messages_per_second: f64,
     /// Records that became rows.
     pub records_per_second: f64,
-    /// Message connections that ended badly.
+    /// Message connections that failed.
     pub faults_per_second: f64,
-    /// Those faults for each message of that time: 0 to 1, and 1 where there were only faults.
+    /// Faults per message in that time: 0 to 1, and 1 if there were only faults.
     pub fault_share: f64,
-    /// Share of that time in which each worker ran, 0 to 1. Workers publish their processor time
-    /// every now and then, so that a share is true to some hundredths.
+    /// Share of that time in which each worker was busy, 0 to 1. Workers publish their processor
+    /// time now and then, so a share is accurate to a few hundredths.
     pub busy_shares: Vec<f64>,
 }
 
 /// Counts by listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ByListener {
-    /// Of the record listener.
+    /// Count of the record listener.
     pub records: u64,
-    /// Of the message listener.
+    /// Count of the message listener.
     pub messages: u64,
 }
 
@@ -147,7 +147,7 @@ impl ByListener {
         ByListener { records: count(Protocol::Records), messages: count(Protocol::Messages) }
     }
 
-    /// Each listener's word with its count.
+    /// Each listener's name with its count.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         let counts = [self.records, self.messages];
         Protocol::ALL.into_iter().map(Protocol::as_str).zip(counts)
@@ -157,19 +157,19 @@ impl ByListener {
 /// Latency of all messages, or of all packets, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct MeasuredLatency {
-    /// How many were measured.
+    /// Number of measurements.
     pub count: u64,
-    /// Their average.
+    /// The mean.
     pub mean_us: f64,
-    /// Half of them took no longer.
+    /// The median.
     pub p50_us: f64,
-    /// 90 % of them took no longer.
+    /// The 90th percentile.
     pub p90_us: f64,
-    /// 99 % of them took no longer.
+    /// The 99th percentile.
     pub p99_us: f64,
-    /// 99.9 % of them took no longer.
+    /// The 99.9th percentile.
     pub p99_9_us: f64,
-    /// The longest.
+    /// The maximum.
     pub max_us: f64,
 }
 
@@ -194,107 +194,107 @@ impl From<&Latency> for MeasuredLatency {
 pub struct CoreSnapshot {
     /// The core that it is pinned to.
     pub core: usize,
-    /// Share of the last second in which it ran, 0 to 1.
+    /// Share of the last second in which it was busy, 0 to 1.
     pub busy_share: f64,
-    /// Connections that it has now, of both listeners.
+    /// Its open connections, of both listeners.
     pub connections_active: u64,
-    /// Messages that it took since the start.
+    /// Messages that it received since the start.
     pub messages: u64,
     /// Its processor time since the start.
     pub cpu_seconds: f64,
 }
 
-/// Everything, at one moment. Counts begin at the start of the engine, rates are those of the last
-/// second or so.
+/// The whole state at one point in time. Counts are since the start of the engine, rates are those
+/// of about the last second.
 #[derive(Debug, Serialize)]
 pub struct Snapshot {
     /// Version of the program.
     pub version: &'static str,
     /// Ready or draining.
     pub state: EngineState,
-    /// Since the start.
+    /// Time since the start.
     pub uptime_seconds: f64,
-    /// Moment of the start, in seconds since the beginning of 1970.
+    /// Start time, in seconds since the Unix epoch.
     pub start_time_seconds: f64,
-    /// Memory that is really there; null where the system did not say.
+    /// Resident memory; null if unknown.
     pub resident_memory_bytes: Option<u64>,
-    /// Connections that are there now.
+    /// Open connections.
     pub connections_active: ByListener,
-    /// Connections that workers took over.
+    /// Connections accepted by workers.
     pub connections_opened: ByListener,
-    /// Messages of clients, refused ones included.
+    /// Messages from clients, including rejected ones.
     pub messages: u64,
-    /// The same by type.
+    /// Messages by type.
     pub messages_by_type: ByWord,
     /// Records that became rows.
     pub records: u64,
     /// Whole packets of records.
     pub packets: u64,
-    /// Reads of record connections that brought bytes.
+    /// Reads of record connections that returned bytes.
     pub record_reads: u64,
-    /// Those among them that waited for more to come.
+    /// Reads among them that waited for more bytes.
     pub record_coalesced_reads: u64,
-    /// How long they waited together: no byte waited longer than its read.
+    /// Total time that those reads waited; no byte waited longer than its read.
     pub record_coalesce_wait_seconds: f64,
-    /// Bytes that came from sockets.
+    /// Bytes received from sockets.
     pub received_bytes: ByListener,
-    /// Bytes handed to the kernel.
+    /// Bytes passed to the kernel.
     pub sent_bytes: u64,
-    /// Broadcasts handed to a receiver, each receiver counted.
+    /// Deliveries of broadcasts, counted per receiver.
     pub deliveries: u64,
-    /// DATA that carried no records.
+    /// DATA messages without records.
     pub opaque_data: u64,
     /// Record streams that ended complete.
     pub streams_complete: u64,
     /// Record streams that ended otherwise.
     pub streams_by_reason: ByWord,
-    /// Results that were written to a file.
+    /// Results written to a file.
     pub result_files_written: u64,
-    /// Results that should have been and could not.
+    /// Results that could not be written to a file.
     pub result_files_failed: u64,
-    /// Raw bytes that are in captures.
+    /// Raw bytes in captures.
     pub captured_bytes: u64,
-    /// Captures that lack bytes, or are not there.
+    /// Captures that lack bytes or are missing.
     pub captures_incomplete: u64,
-    /// Message connections that ended badly.
+    /// Message connections that failed.
     pub faults: u64,
-    /// The same by fault.
+    /// Message connections that failed, by fault.
     pub faults_by_reason: ByWord,
-    /// Messages refused by a rate limit.
+    /// Messages rejected by a rate limit.
     pub rate_limited: u64,
     /// Receivers cut because they did not read.
     pub slow_consumers: u64,
-    /// Refused credentials, and messages that needed authentication.
+    /// Wrong credentials, and messages that needed authentication.
     pub auth_failures: u64,
-    /// Bytes that wait to be written to receivers.
+    /// Bytes queued for receivers.
     pub queued_bytes: u64,
-    /// The time that the rates below are those of; 0 during the first second.
+    /// The period that the rates below cover; 0 during the first second.
     pub rates_over_seconds: f64,
-    /// Messages of clients a second.
+    /// Messages from clients per second.
     pub messages_per_second: f64,
-    /// Records a second.
+    /// Records per second.
     pub records_per_second: f64,
-    /// Faults a second.
+    /// Faults per second.
     pub faults_per_second: f64,
-    /// Faults for each message of that time, 0 to 1.
+    /// Faults per message in that period, 0 to 1.
     pub fault_share: f64,
     /// Latency of messages.
     pub message_latency: MeasuredLatency,
-    /// Latency of packets of records.
+    /// Latency of record packets.
     pub packet_latency: MeasuredLatency,
-    /// One a worker.
+    /// One entry per worker.
     pub cores: Vec<CoreSnapshot>,
-    /// All latencies of messages, for a histogram.
+    /// Histogram of message latencies.
     #[serde(skip)]
     pub message_latencies: Latency,
-    /// All latencies of packets, for a histogram.
+    /// Histogram of packet latencies.
     #[serde(skip)]
     pub packet_latencies: Latency,
 }
 
 impl Snapshot {
-    /// Everything as it is now. Each worker's latencies are locked for as long as copying them
-    /// takes; nothing else is locked.
+    /// Takes a snapshot. Each worker's latencies are locked while they are copied; nothing else is
+    /// locked.
     pub fn take(counters: &Counters, facts: &Facts<'_>, rates: &Rates) -> Self {
         let sum = |count: fn(&WorkerTally) -> &Count| counters.sum(count);
         let (message_latencies, packet_latencies) =
@@ -352,7 +352,7 @@ fn by_protocol(counters: &Counters, counts: fn(&WorkerTally) -> &[Count; 2]) -> 
     ByListener::of(|protocol| counters.sum(|tally| &counts(tally)[protocol as usize]))
 }
 
-/// Messages of clients by type, refused ones included.
+/// Messages from clients by type, including rejected ones.
 pub(crate) fn messages(counters: &Counters) -> ByWord {
     ByWord::of(
         CLIENT_TYPES
@@ -384,15 +384,16 @@ fn cores(counters: &Counters, cores: &[usize], rates: &Rates) -> Vec<CoreSnapsho
         .collect()
 }
 
-/// Connections that one thread has now.
+/// Open connections of one thread.
 fn active(tally: &WorkerTally) -> u64 {
     let sum = |counts: &[Count; 2]| -> u64 { counts.iter().map(Count::get).sum() };
-    // Closed first: a connection that ends in between must not make the difference negative.
+    // Reads `closed` first, so that a connection that ends in between cannot make the difference
+    // negative.
     let closed = sum(&tally.closed);
     sum(&tally.opened).saturating_sub(closed)
 }
 
-/// To three decimals: what people read, and finer than what is measured.
+/// Rounds to three decimals, which is readable and finer than what is measured.
 fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }

@@ -1,4 +1,4 @@
-//! Snapshots and rates: each count stands under its own key.
+//! Tests that each count has its own key in a snapshot, and tests rates.
 
 use super::*;
 use crate::engine::messages::outbox::Outbox;
@@ -20,15 +20,15 @@ fn snapshot_json(counters: &Counters, rates: &Rates) -> Value {
 }
 
 #[test]
-fn words_of_client_types_are_their_names() {
+fn names_of_client_types_match_the_frame_types() {
     for (kind, word) in CLIENT_TYPES {
         assert_eq!(kind.name().to_ascii_lowercase(), word);
     }
 }
 
-/// Each count of each tally is read from where it is kept, and the keys are those documented.
+/// Each count of each tally is reported under its documented key.
 #[test]
-fn each_count_stands_under_its_key() {
+fn each_count_has_its_own_key() {
     let counters = Counters::new(2);
     let (first, second) = (&counters.workers[0], &counters.workers[1]);
     first.opened[Protocol::Messages as usize].add(5);
@@ -39,7 +39,7 @@ fn each_count_stands_under_its_key() {
     first.bytes_sent.add(7);
     first.messages[FrameType::Ping.index()].add(10);
     second.messages[FrameType::Data.index()].add(3);
-    // Only a server sends it: a fault and no message.
+    // Only a server sends PONG, so this is a fault and not a message.
     second.messages[FrameType::Pong.index()].add(1);
     second.count_fault(Fault::InvalidMessageType);
     counters.acceptor.count_fault(Fault::ConnectionsLimit);
@@ -69,7 +69,7 @@ fn each_count_stands_under_its_key() {
     first.cpu_ns.set(1_500_000_000);
     let mut outbox = Outbox::new(100, Arc::clone(&counters.queued[0]));
     outbox.push(b"123456789").unwrap();
-    // Its bytes are to wait for the whole test.
+    // Its bytes must stay queued for the whole test.
     std::mem::forget(outbox);
     let mut latency = Latency::default();
     latency.record(Duration::from_micros(10), 3);
@@ -149,7 +149,7 @@ fn each_count_stands_under_its_key() {
 }
 
 #[test]
-fn rates_are_those_between_two_samples() {
+fn rates_are_computed_between_two_samples() {
     let counters = Counters::new(2);
     let start = Instant::now();
     let earlier = Sample::take(&counters, start);
@@ -173,7 +173,7 @@ fn rates_are_those_between_two_samples() {
     assert_eq!(body["fault_share"], 0.01);
 }
 
-/// No time, no messages, a thread's clock that runs ahead: still numbers that can be shown.
+/// No time, no messages, or a thread clock that runs ahead still give valid rates.
 #[test]
 fn odd_samples_give_rates_within_their_range() {
     let counters = Counters::new(1);

@@ -1,5 +1,5 @@
-//! Any schema and any records of it, for property tests: values that repeat, so that there are
-//! groups, and among them the ends of every type.
+//! Strategies for schemas and records in property tests. Values repeat, so that groups form, and
+//! include the extremes of every type.
 
 use super::streams::Path;
 use crate::wire::schema::{Aggregate, End, Endian, Field, Framing, Function, Kind, Length, Schema};
@@ -7,7 +7,7 @@ use crate::wire::text::Padding;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// Every type of a number.
+/// Every numeric type.
 pub(crate) const NUMBERS: [Kind; 11] = [
     Kind::U8,
     Kind::U16,
@@ -58,8 +58,7 @@ pub(crate) fn framing() -> impl Strategy<Value = Framing> {
     })
 }
 
-/// A schema of so many fields that its names are `f0`, `f1`, …: the first rules-keeping one of
-/// what is asked for.
+/// A valid schema as close as possible to what is asked for. Its fields are named `f0`, `f1`, ….
 pub(crate) fn schema_of(
     endian: Endian,
     framing: Framing,
@@ -99,10 +98,10 @@ pub(crate) fn schema_of(
     };
     let fields = kinds.iter().enumerate().map(|(i, &kind)| (name(i, &kind), kind)).collect();
     Schema::new("any".to_owned(), endian, framing, fields, chosen_keys, made)
-        .expect("it keeps the rules")
+        .expect("a valid schema")
 }
 
-/// Any schema of up to sixteen fields.
+/// Any schema with up to sixteen fields.
 pub(crate) fn schema() -> impl Strategy<Value = Schema> {
     let keys = prop::collection::vec(any::<Index>(), 1..=KEYS_MAX);
     let function = select(&Function::ALL[..]);
@@ -116,30 +115,30 @@ pub(crate) fn schema() -> impl Strategy<Value = Schema> {
     )
 }
 
-/// What a record is made of: a choice for each field.
+/// A record, as a choice of value for each field.
 pub(crate) type Choices = [u16; FIELDS_MAX];
 
-/// Up to so many of them.
+/// Up to `records_max` records.
 pub(crate) fn choices(records_max: usize) -> impl Strategy<Value = Vec<Choices>> {
     prop::collection::vec(prop::array::uniform16(any::<u16>()), 0..records_max)
 }
 
-/// Any way of a stream through the engine that there can be for a schema.
+/// Any path of a stream through the engine.
 pub(crate) fn path() -> impl Strategy<Value = (Vec<Index>, Path)> {
     let cuts = prop::collection::vec(any::<Index>(), 0..12);
     let window_bytes = prop_oneof![Just(0usize), 0usize..200, 0usize..20_000];
-    (cuts, window_bytes, 1usize..40, 1usize..20).prop_map(|(cuts, window_bytes, rows, set_rows)| {
-        (cuts, Path { cuts: Vec::new(), window_bytes, rows, set_rows })
+    (cuts, window_bytes, 1usize..40).prop_map(|(cuts, window_bytes, rows)| {
+        (cuts, Path { cuts: Vec::new(), window_bytes, rows })
     })
 }
 
-/// The records that choices are, without the one that would end the stream.
+/// The records for these choices, without any that would end the stream.
 pub(crate) fn records_of(schema: &Schema, choices: &[Choices]) -> Vec<Vec<u8>> {
     let is_key = |field: &Field| schema.keys().any(|key| key.offset == field.offset);
     let record = |choices: &Choices| -> Vec<u8> {
         let fields = schema.fields().iter().zip(choices.iter().cycle());
         let bytes = fields.flat_map(|(field, &choice)| {
-            // Few values, or there would be no groups.
+            // Few values, so that groups form.
             let choice = if is_key(field) && choice < 60_000 { choice % 3 } else { choice };
             bytes_of(field.kind, schema.endian(), choice)
         });
@@ -150,7 +149,7 @@ pub(crate) fn records_of(schema: &Schema, choices: &[Choices]) -> Vec<Vec<u8>> {
     records.filter(|record| !ends_by_record || record.iter().any(|&byte| byte != 0)).collect()
 }
 
-/// The bytes of a field, the same for each choice.
+/// The bytes of a field, determined by the choice.
 pub(crate) fn bytes_of(kind: Kind, endian: Endian, choice: u16) -> Vec<u8> {
     let width = kind.width();
     match kind {
@@ -173,13 +172,13 @@ fn ordered(mut bytes: Vec<u8>, endian: Endian) -> Vec<u8> {
     bytes
 }
 
-/// Bits without a pattern.
+/// Pseudo-random bits.
 fn mixed(choice: u16) -> u64 {
     let mixed = (u64::from(choice) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
-/// The ends of both ways to read so many bits, small numbers, or any.
+/// The extremes of signed and unsigned integers with this many bits, small numbers, or any.
 fn integer(bits: u32, choice: u16) -> u64 {
     let sign = 1 << (bits - 1);
     match choice % 16 {
@@ -192,7 +191,7 @@ fn integer(bits: u32, choice: u16) -> u64 {
     }
 }
 
-/// Mostly small, now and then what is special.
+/// Mostly small numbers, with some special ones.
 fn float(choice: u16) -> f64 {
     match choice % 97 {
         0 => f64::NAN,
@@ -207,7 +206,7 @@ fn float(choice: u16) -> f64 {
     }
 }
 
-/// One of some texts, short and as long as the field, with one of several paddings.
+/// One of several texts, short or as long as the field, with one of several paddings.
 fn text(width: usize, choice: u16) -> Vec<u8> {
     let long = |last: u8| [&vec![b'x'; width * 2 / 3][..], &[last]].concat();
     let mut text = match choice % 7 {

@@ -1,4 +1,4 @@
-//! What results must be, the slow way, for tests. Shares no code with what it checks.
+//! Slow reference implementations for tests. They share no code with what they check.
 
 pub(crate) mod any;
 mod naive;

@@ -1,16 +1,16 @@
-//! What a result must be, for tests: each record read byte by byte as its schema says, groups in a
-//! map, sums in 128 bits. Shares no decoding and no aggregation with what it checks.
+//! The reference aggregation for tests: reads each record byte by byte, keeps groups in a map and
+//! sums in 128 bits. Shares no decoding and no aggregation with the engine.
 
 use crate::engine::aggregate::{FinishedGroups, GroupColumn, Grouped, Value};
 use crate::wire::schema::{Aggregate, Endian, Field, Function, Kind, Schema};
 use std::collections::BTreeMap;
 
-/// What stands in a field.
+/// The value of a field.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum NaiveCell {
     /// An integer, or a bool as 0 and 1.
     Integer(i128),
-    /// A number with a fraction.
+    /// A floating-point number.
     Float(f64),
     /// The value of a text, or bytes.
     Bytes(Vec<u8>),
@@ -20,7 +20,7 @@ impl NaiveCell {
     fn integer(&self) -> i128 {
         match self {
             NaiveCell::Integer(value) => *value,
-            other => panic!("{other:?} is no integer"),
+            other => panic!("{other:?} is not an integer"),
         }
     }
 
@@ -28,7 +28,7 @@ impl NaiveCell {
         match self {
             NaiveCell::Integer(value) => *value as f64,
             NaiveCell::Float(value) => *value,
-            NaiveCell::Bytes(bytes) => panic!("{bytes:?} is no number"),
+            NaiveCell::Bytes(bytes) => panic!("{bytes:?} is not a number"),
         }
     }
 }
@@ -66,46 +66,46 @@ pub(crate) fn read(field: &Field, endian: Endian, record: &[u8]) -> NaiveCell {
             }
             NaiveCell::Bytes(value)
         }
-        Kind::Skip { .. } => panic!("skipped bytes are nothing"),
+        Kind::Skip { .. } => panic!("skipped bytes have no value"),
     }
 }
 
 /// Keys in the order of results: numbers by value, texts by their bytes.
 type Key = Vec<(i128, Vec<u8>)>;
 
-/// The records of each group, in the order of the groups and in that of their arrival.
+/// The records of each group in order of arrival, with the groups in order.
 fn groups<'a>(schema: &Schema, records: &'a [Vec<u8>]) -> BTreeMap<Key, Vec<&'a [u8]>> {
     let mut groups: BTreeMap<Key, Vec<&[u8]>> = BTreeMap::new();
     for record in records {
         let key = schema.keys().map(|field| match read(field, schema.endian(), record) {
             NaiveCell::Integer(value) => (value, Vec::new()),
             NaiveCell::Bytes(bytes) => (0, bytes),
-            NaiveCell::Float(_) => panic!("no key has a fraction"),
+            NaiveCell::Float(_) => panic!("a key cannot be a float"),
         });
         groups.entry(key.collect()).or_default().push(record);
     }
     groups
 }
 
-/// What a cell of a result must be.
+/// The expected value of a cell.
 #[derive(Debug)]
 enum NaiveExpectation {
     /// Exactly this.
     Exact(NaiveCell),
-    /// A number as near to this.
+    /// A number within the tolerance.
     Near { value: f64, tolerance: f64 },
-    /// A number whose square is as near to this.
+    /// A number whose square is within the tolerance.
     SquareNear { value: f64, tolerance: f64 },
-    /// Nothing.
+    /// Null.
     Null,
-    /// It depends on the order of adding, or goes beyond binary64.
+    /// Any number: it depends on the order of addition, or exceeds binary64.
     Any,
 }
 
-/// Compares a result with what the records make.
+/// Compares a result with the reference for these records.
 ///
 /// # Errors
-/// The first difference.
+/// Describes the first difference.
 pub(crate) fn compare(
     schema: &Schema,
     records: &[Vec<u8>],
@@ -146,14 +146,14 @@ pub(crate) fn compare(
     Ok(())
 }
 
-/// The same, where a difference is the end of a test.
+/// The same, but panics at a difference.
 pub(crate) fn assert_same(schema: &Schema, records: &[Vec<u8>], finished: &FinishedGroups) {
     if let Err(difference) = compare(schema, records, finished) {
         panic!("{difference}\n{schema:#?}");
     }
 }
 
-/// The names and types of a result's columns, as the protocol's document says them.
+/// Compares the names and types of the columns with the documented ones.
 fn compare_columns(
     schema: &Schema,
     grouped: &Grouped,
@@ -170,12 +170,14 @@ fn compare_columns(
             }
         });
     }
-    let found: Vec<(String, &str)> =
-        columns.iter().map(|column| (column.name().to_owned(), column.type_name())).collect();
+    let found: Vec<(String, &str)> = columns
+        .iter()
+        .map(|column| (column.name().to_owned(), column.column_type().name()))
+        .collect();
     if found != expected {
         return Err(format!("columns are {found:?}, expected {expected:?}"));
     }
-    // One chunk a column, as those who read it are promised.
+    // One chunk per column, as promised to readers.
     match grouped.frame().columns().iter().all(|column| column.n_chunks() == 1) {
         true => Ok(()),
         false => Err("a column has several chunks".to_owned()),
@@ -192,7 +194,7 @@ fn type_of(function: Function, kind: Kind) -> &'static str {
     }
 }
 
-/// What an aggregate of a group must be, and of which type its cell is.
+/// The expected value of an aggregate of a group, and the type of its cell.
 fn expect(schema: &Schema, aggregate: Aggregate, records: &[&[u8]]) -> (Kind, NaiveExpectation) {
     let Aggregate::Of { field, function } = aggregate else {
         return (Kind::U64, NaiveExpectation::Exact(NaiveCell::Integer(records.len() as i128)));
@@ -221,11 +223,11 @@ fn expect(schema: &Schema, aggregate: Aggregate, records: &[&[u8]]) -> (Kind, Na
     }
 }
 
-/// The value that is beyond all others; NaN is none where there is a number.
+/// The most extreme value. NaN counts only if there is no number.
 fn extreme(kind: Kind, values: &[NaiveCell], is_beyond: impl Fn(f64, f64) -> bool) -> NaiveCell {
     if !kind.is_float() {
         let integers = || values.iter().map(NaiveCell::integer);
-        // Which of the two is asked for.
+        // Tells whether the minimum or the maximum is asked for.
         let value = if is_beyond(0.0, 1.0) { integers().min() } else { integers().max() };
         return NaiveCell::Integer(value.expect("a group has a record"));
     }
@@ -261,7 +263,7 @@ fn sum(kind: Kind, values: &[NaiveCell]) -> (Kind, NaiveExpectation) {
     )
 }
 
-/// As IEEE 754 says, whatever the order; near where that matters.
+/// The sum by IEEE 754: exact if it does not depend on the order, else with a tolerance.
 fn float_sum(values: &[NaiveCell]) -> NaiveExpectation {
     let values = || values.iter().map(NaiveCell::float);
     let has = |special: f64| values().any(|value| value == special);
@@ -290,7 +292,7 @@ fn mean(kind: Kind, values: &[NaiveCell]) -> NaiveExpectation {
     }
 }
 
-/// In two passes: the mean, and the squared distances from it.
+/// Computed in two passes: the mean, then the squared deviations.
 fn variance(values: &[NaiveCell]) -> NaiveExpectation {
     let values: Vec<f64> = values.iter().map(NaiveCell::float).collect();
     let count = values.len() as f64;
@@ -307,8 +309,8 @@ fn variance(values: &[NaiveCell]) -> NaiveExpectation {
     let mean = values.iter().map(|value| value / count).sum::<f64>();
     let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
     let value = squares / (count - 1.0);
-    // One pass loses some digits of the distances where they are small beside the values: Chan,
-    // Golub and LeVeque 1983 say n times epsilon times the condition, which is this.
+    // A single pass loses digits of the deviations if they are small compared with the values: by
+    // n times epsilon times the condition number (Chan, Golub and LeVeque 1983), computed here.
     let lost = 4.0 * count * f64::EPSILON * largest;
     NaiveExpectation::Near { value, tolerance: 1e-9 * value + lost * value.sqrt() + lost * lost }
 }
@@ -328,7 +330,7 @@ fn is_as_expected(kind: Kind, expected: &NaiveExpectation, value: Value<'_>) -> 
     }
 }
 
-/// Whether a cell of a type holds exactly this.
+/// Whether a cell of this type holds exactly this value.
 fn is_cell(kind: Kind, cell: &NaiveCell, value: Value<'_>) -> bool {
     match (kind, cell, value) {
         (Kind::Text { .. }, NaiveCell::Bytes(bytes), Value::Text(found)) => shown(bytes) == found,
@@ -347,7 +349,7 @@ fn is_cell(kind: Kind, cell: &NaiveCell, value: Value<'_>) -> bool {
     }
 }
 
-/// Text as results show it.
+/// Text as shown in results.
 fn shown(bytes: &[u8]) -> String {
     let shown = bytes.iter().map(|&byte| match byte {
         b'\\' => "\\\\".to_owned(),

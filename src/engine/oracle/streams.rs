@@ -1,16 +1,17 @@
-//! Records to packets as a schema frames them, and a stream in pieces through the engine, for
-//! tests: reads no field and judges nothing.
+//! Frames records as packets and sends streams through the engine in pieces, for tests. Judging the
+//! outcome is up to the caller.
 
 use crate::config::Config;
 use crate::engine::aggregate::{FinishedGroups, GroupAggregate};
-use crate::engine::groups::columns::{ColumnSet, PartialSet};
+use crate::engine::groups::columns::ColumnSet;
 use crate::engine::groups::plan::Plan;
 use crate::engine::groups::table::GroupTable;
 use crate::engine::stream::intake::{Counts, NextStep, RecordIntake, Refused};
 use crate::wire::schema::{End, Endian, Length, Schema};
 use std::sync::Arc;
+use std::time::Instant;
 
-/// A packet of records, or the records alone.
+/// A packet of records, or bare records if packets have no length.
 pub(crate) fn packet(schema: &Schema, records: &[Vec<u8>]) -> Vec<u8> {
     let framing = schema.framing();
     let own = match framing.length {
@@ -20,7 +21,7 @@ pub(crate) fn packet(schema: &Schema, records: &[Vec<u8>]) -> Vec<u8> {
     };
     let body = records.concat();
     let length = body.len() + if framing.includes_itself { own } else { 0 };
-    // The lowest byte first, then turned.
+    // Least significant byte first, then reversed if big-endian.
     let mut header: Vec<u8> = (0..own).map(|i| (length >> (8 * i)) as u8).collect();
     if framing.endian == Endian::Big {
         header.reverse();
@@ -34,12 +35,12 @@ pub(crate) fn packet(schema: &Schema, records: &[Vec<u8>]) -> Vec<u8> {
 pub(crate) struct NaiveStream {
     /// All of its bytes.
     pub bytes: Vec<u8>,
-    /// What an intake must have counted at its end.
+    /// The counts that an intake must have at the end.
     pub counts: Counts,
 }
 
 impl NaiveStream {
-    /// Packets of the given sizes, over and over, until all records are sent; then what ends it.
+    /// Packets with these numbers of records, repeated until all are sent, then the end.
     pub(crate) fn new(schema: &Schema, records: &[Vec<u8>], sizes: &[usize]) -> Self {
         let end = vec![0; schema.record_bytes()];
         let ends_by_record = schema.framing().end == End::ZeroRecord;
@@ -69,27 +70,25 @@ impl NaiveStream {
 /// How a stream goes through the engine.
 #[derive(Clone, Debug)]
 pub(crate) struct Path {
-    /// Where reads end, beside the ends of the window.
+    /// Where reads end, besides the end of the window.
     pub cuts: Vec<usize>,
-    /// Bytes of the window.
+    /// Size of the window.
     pub window_bytes: usize,
-    /// Rows after which what was gathered is handed over.
+    /// Rows after which a batch is handed over.
     pub rows: usize,
-    /// Rows that Polars is handed at a time.
-    pub set_rows: usize,
 }
 
-/// What came of a stream.
+/// The outcome of a stream.
 pub(crate) struct StreamOutcome {
     /// The result.
     pub finished: FinishedGroups,
-    /// What was counted.
+    /// The counts.
     pub counts: Counts,
-    /// Whether the stream was whole when it ended.
+    /// Whether the stream was complete.
     pub is_complete: bool,
 }
 
-/// Gives pieces of a stream to an intake until it ends or is refused.
+/// Feeds pieces of a stream to an intake until it ends or is rejected.
 fn feed(
     bytes: &[u8],
     path: &Path,
@@ -105,7 +104,7 @@ fn feed(
             assert!(read > 0, "a window is never full between reads");
             buffer[free.start..free.start + read].copy_from_slice(&bytes[at..at + read]);
             at += read;
-            intake.handle_read(read);
+            intake.handle_read(read, Instant::now());
             while poll(intake, &buffer)? == NextStep::Rows {}
             intake.compact(&mut buffer);
         }
@@ -113,14 +112,14 @@ fn feed(
     Ok(())
 }
 
-/// A stream whose columns Polars aggregates.
+/// Sends a stream through columns that Polars aggregates.
 pub(crate) fn through_columns(
     plan: &Arc<Plan>,
     config: &Config,
     bytes: &[u8],
     path: &Path,
 ) -> StreamOutcome {
-    let mut intake = RecordIntake::new(plan, config, path.window_bytes);
+    let mut intake = RecordIntake::new(plan, config, path.window_bytes, Instant::now());
     let mut aggregate = GroupAggregate::new(plan);
     let mut set = ColumnSet::with_rows(plan, path.rows);
     let fed = feed(bytes, path, &mut intake, |intake, buffer| {
@@ -135,27 +134,26 @@ pub(crate) fn through_columns(
     outcome(intake, aggregate, fed)
 }
 
-/// A stream whose records are folded into groups, which Polars puts together.
+/// Sends a stream through groups, whose partials are combined at the end.
 pub(crate) fn through_groups(
     plan: &Arc<Plan>,
     config: &Config,
     bytes: &[u8],
     path: &Path,
 ) -> StreamOutcome {
-    let mut intake = RecordIntake::new(plan, config, path.window_bytes);
+    let mut intake = RecordIntake::new(plan, config, path.window_bytes, Instant::now());
     let mut aggregate = GroupAggregate::new(plan);
-    let mut set = PartialSet::with_rows(plan, path.set_rows);
     let table = || GroupTable::with_limits(plan, config.groups_limit, path.rows as u64);
     let mut groups = table();
     let fed = feed(bytes, path, &mut intake, |intake, buffer| {
         let next = intake.poll_groups(buffer, &mut groups)?;
         if groups.rows_free() == 0 {
             let full = std::mem::replace(&mut groups, table());
-            aggregate.add_partials(full.partials(), &mut set).expect("Polars takes any partials");
+            aggregate.add_table(&full).expect("Polars takes any partials");
         }
         Ok(next)
     });
-    aggregate.add_partials(groups.partials(), &mut set).expect("Polars takes any partials");
+    aggregate.add_table(&groups).expect("Polars takes any partials");
     outcome(intake, aggregate, fed)
 }
 
@@ -164,7 +162,7 @@ fn outcome(
     aggregate: GroupAggregate,
     fed: Result<(), Refused>,
 ) -> StreamOutcome {
-    fed.expect("the streams of these tests keep every rule");
+    fed.expect("the streams of these tests are valid");
     let (counts, is_complete) = (intake.counts(), intake.cut().is_none());
     let texts = intake.into_texts();
     let finished = aggregate.finish(&texts).expect("Polars takes any partials");

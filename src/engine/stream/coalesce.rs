@@ -1,5 +1,5 @@
-//! When the small reads of a record stream are worth being gathered into large ones: bytes and
-//! times come in, a decision comes out. Sets no socket option, reads no clock, waits for nothing.
+//! Decides when small reads of a record stream should be gathered into large ones, given the sizes
+//! and times of reads. Sets no socket option, reads no clock and never waits.
 
 use crate::config::{
     COALESCE_BYTES, COALESCE_FULL_READS, COALESCE_GAIN, COALESCE_READS, COALESCE_READS_MAX,
@@ -7,41 +7,41 @@ use crate::config::{
 };
 use std::time::{Duration, Instant};
 
-/// The rule for one connection. It either watches single reads or has them gathered: the socket's
-/// low-water mark is raised, and each read waits until so many bytes are there or until
+/// The rule for one connection. It either watches single reads or gathers them: then the socket's
+/// low-water mark is raised, and each read waits until that many bytes have arrived or
 /// `--coalesce-delay` is nearly over.
 ///
-/// * **Gathering begins** when [`COALESCE_READS`] reads in a row were small and fast. Small is at
-///   most an eighth of the mark, so that a full mark holds [`COALESCE_READS_PER_DELAY`] of them at
-///   least; fast is at least so many of them in a delay. A slow stream and a bulk stream never get
-///   there, and pay a comparison or two for each read.
-/// * **It goes on** while a wait brings [`COALESCE_GAIN`] times what a single read did. That is
-///   less than comes in a wait at the pace that began it, so a stream near the edge rarely goes to
-///   and fro.
-/// * **It ends** with the first wait that brings less or finds nothing at all, and after
-///   [`COALESCE_FULL_READS`] reads in a row that filled the window: that is a bulk stream.
-/// * **Where it never paid** between beginning and end, twice as many small and fast reads are
-///   asked for next time, up to [`COALESCE_READS_MAX`]; the first wait that pays forgets that.
+/// * **Gathering begins** after [`COALESCE_READS`] small and fast reads in a row. Small means at
+///   most an eighth of the mark, so that at least [`COALESCE_READS_PER_DELAY`] of them fit; fast
+///   means at least that many per delay. A slow stream or a bulk stream never gets there, and pays
+///   a comparison or two per read.
+/// * **It continues** while a wait yields [`COALESCE_GAIN`] times as many bytes as a single read
+///   did. That is less than a wait yields at the pace that started it, so a stream near the
+///   threshold rarely switches back and forth.
+/// * **It ends** with the first wait that yields less or times out, and after
+///   [`COALESCE_FULL_READS`] reads in a row that filled the window, which means a bulk stream.
+/// * **If it never paid off**, the next time needs twice as many small and fast reads, up to
+///   [`COALESCE_READS_MAX`]. The first wait that pays off resets this.
 #[derive(Clone, Debug)]
 pub(crate) struct Coalesce {
     delay: Duration,
     mark_bytes: usize,
-    /// Small and fast reads in a row that begin it the next time.
+    /// Number of small and fast reads in a row that will start gathering.
     reads_needed: u32,
     phase: CoalescePhase,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum CoalescePhase {
-    /// Single reads; those since the last that was not small, or too late.
+    /// Single reads, with the small and fast ones counted so far.
     Watching { since: Option<Instant>, reads: u32, bytes: usize },
     /// The mark is raised.
     Gathering {
-        /// What a single read brought before, on average.
+        /// Average bytes of a single read before.
         read_bytes: usize,
-        /// Whether any wait has been worth it.
+        /// Whether any wait has paid off.
         paid: bool,
-        /// Reads in a row that filled the window.
+        /// Number of reads in a row that filled the window.
         full_reads: u32,
     },
 }
@@ -49,26 +49,26 @@ enum CoalescePhase {
 const WATCHING: CoalescePhase = CoalescePhase::Watching { since: None, reads: 0, bytes: 0 };
 
 impl Coalesce {
-    /// The rule for a connection with a window of `window_bytes`; `None` where `delay` is zero,
-    /// which switches it off.
+    /// The rule for a connection with a window of `window_bytes`; `None` if `delay` is zero, which
+    /// disables gathering.
     pub(crate) fn new(delay: Duration, window_bytes: usize) -> Option<Self> {
-        // A read that takes a whole mark leaves room in the window for what a late one brings.
+        // After a read of a whole mark, the window still has room for what a late read yields.
         let mark_bytes = COALESCE_BYTES.min(window_bytes / 2);
         let reads_needed = COALESCE_READS;
         (!delay.is_zero()).then_some(Coalesce { delay, mark_bytes, reads_needed, phase: WATCHING })
     }
 
-    /// Bytes that a read waits for while reads are gathered.
+    /// The number of bytes that a read waits for while gathering.
     pub(crate) fn mark_bytes(&self) -> usize {
         self.mark_bytes
     }
 
-    /// Whether the next read is to wait for [`mark_bytes`](Self::mark_bytes).
+    /// Whether the next read should wait for [`mark_bytes`](Self::mark_bytes).
     pub(crate) fn gathers(&self) -> bool {
         matches!(self.phase, CoalescePhase::Gathering { .. })
     }
 
-    /// A read took `bytes` into a window that had room for `free`, at `now`.
+    /// Handles a read of `bytes` at `now`, into a window that had room for `free`.
     pub(crate) fn handle_read(&mut self, bytes: usize, free: usize, now: Instant) {
         match self.phase {
             CoalescePhase::Watching { since, reads, bytes: before } => {
@@ -84,7 +84,7 @@ impl Coalesce {
         }
     }
 
-    /// A wait was over and nothing had come.
+    /// Handles a wait that timed out without any bytes.
     pub(crate) fn handle_silence(&mut self) {
         self.end();
     }
@@ -102,7 +102,7 @@ impl Coalesce {
         }
     }
 
-    /// The longest time that the reads which begin gathering may take together.
+    /// The longest time in which the reads that start gathering must arrive.
     fn pace(&self) -> Duration {
         self.delay * self.reads_needed / COALESCE_READS_PER_DELAY
     }
@@ -131,7 +131,7 @@ mod tests {
     const DELAY: Duration = Duration::from_millis(1);
     const WINDOW: usize = 128 << 10;
 
-    /// A rule with a clock of its own.
+    /// A rule and a simulated clock.
     struct World {
         rule: Coalesce,
         now: Instant,
@@ -142,8 +142,8 @@ mod tests {
             World { rule: Coalesce::new(DELAY, WINDOW).unwrap(), now: Instant::now() }
         }
 
-        /// Reads of `bytes`, one each `pause`, until they are gathered; how many that took, if it
-        /// did not take more than `limit`.
+        /// Reads `bytes` every `pause` until gathering begins. Returns the number of reads, or
+        /// `None` if `limit` reads were not enough.
         fn reads_until_gathering(
             &mut self,
             bytes: usize,
@@ -166,7 +166,7 @@ mod tests {
     const FAST: Duration = Duration::from_micros(10);
 
     #[test]
-    fn no_delay_is_no_rule_and_a_mark_is_at_most_half_of_the_window() {
+    fn zero_delay_disables_it_and_the_mark_is_at_most_half_the_window() {
         assert!(Coalesce::new(Duration::ZERO, WINDOW).is_none());
         for (window, mark) in [(4 << 10, 2 << 10), (WINDOW, COALESCE_BYTES), (1 << 20, 64 << 10)] {
             assert_eq!(Coalesce::new(DELAY, window).unwrap().mark_bytes(), mark);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_reads_and_large_ones_are_not() {
+    fn slow_reads_and_large_reads_are_not_gathered() {
         let edge = DELAY / COALESCE_READS_PER_DELAY;
         let mut world = World::new();
         assert_eq!(world.reads_until_gathering(1072, edge * 2, 10_000), None);
@@ -193,30 +193,30 @@ mod tests {
         assert_eq!(world.reads_until_gathering(small, FAST, 10_000), Some(COALESCE_READS));
     }
 
-    /// A pause or a large read among them, and the small ones before it do not count.
+    /// After a pause or a large read, the small reads before it no longer count.
     #[test]
-    fn what_is_not_small_and_fast_begins_the_count_again() {
+    fn a_slow_or_large_read_restarts_the_count() {
         let mut world = World::new();
         assert_eq!(world.reads_until_gathering(1072, FAST, COALESCE_READS - 1), None);
         assert!(!world.read(COALESCE_BYTES));
         assert_eq!(world.reads_until_gathering(1072, FAST, COALESCE_READS - 1), None);
         world.now += 10 * DELAY;
-        // The read after the pause is the first of the next count.
+        // The count restarts with the read after the pause.
         assert_eq!(world.reads_until_gathering(1072, FAST, 1000), Some(COALESCE_READS));
     }
 
     #[test]
-    fn a_wait_that_brings_little_ends_it() {
+    fn a_wait_that_yields_little_ends_gathering() {
         let mut world = World::new();
         world.reads_until_gathering(1000, FAST, 1000).unwrap();
         assert!(world.read(1000 * COALESCE_GAIN));
         assert!(!world.read(1000 * COALESCE_GAIN - 1));
-        // It had paid: as many reads as the first time.
+        // It had paid off, so it takes no more reads than the first time.
         assert_eq!(world.reads_until_gathering(1000, FAST, 1000), Some(COALESCE_READS));
     }
 
     #[test]
-    fn gathering_that_does_not_pay_asks_for_more_each_time_until_it_pays() {
+    fn gathering_that_does_not_pay_off_needs_more_reads_each_time() {
         let mut world = World::new();
         let mut needed = COALESCE_READS;
         for round in 0..20 {
@@ -234,19 +234,19 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_has_become_bulk_is_read_singly_again() {
+    fn a_bulk_stream_ends_gathering() {
         let mut world = World::new();
         world.reads_until_gathering(1072, FAST, 1000).unwrap();
         for _ in 0..10 {
             assert!((1..COALESCE_FULL_READS).all(|_| world.read(WINDOW)));
-            assert!(world.read(COALESCE_BYTES), "one that leaves room begins the count again");
+            assert!(world.read(COALESCE_BYTES), "a read that leaves room restarts the count");
         }
         assert!((1..COALESCE_FULL_READS).all(|_| world.read(WINDOW)));
         assert!(!world.read(WINDOW));
         assert_eq!(world.reads_until_gathering(WINDOW, FAST, 1000), None);
     }
 
-    /// In a window of 4 KiB a packet of 1072 bytes is not small: nothing could be gained.
+    /// In a window of 4 KiB a packet of 1072 bytes is not small, so there is nothing to gain.
     #[test]
     fn a_small_window_gathers_only_what_is_small_for_it() {
         let mut world = World::new();

@@ -1,10 +1,11 @@
-//! One record stream from received bytes to rows or groups: reads no socket, owns no buffer, knows
-//! no time and waits for nothing. What drives it owns the buffer that reads land in and the column
+//! One record stream from received bytes to rows or groups: reads no socket, owns no buffer, reads
+//! no clock and waits for nothing. What drives it owns the buffer that reads land in and the column
 //! set that rows go to, and lends both.
 //!
 //! After each read: [`handle_read`](RecordIntake::handle_read), then
 //! [`poll_rows`](RecordIntake::poll_rows) or [`poll_groups`](RecordIntake::poll_groups) with room
-//! for rows until it does not ask for more, then [`compact`](RecordIntake::compact).
+//! for rows until it does not ask for more, then [`compact`](RecordIntake::compact). Until when the
+//! next read must come is said by [`deadline`](RecordIntake::deadline).
 
 use crate::config::{Config, RUNS_LIMIT};
 use crate::engine::decode::decoder::{Decoded, Decoder, RowLimit};
@@ -16,41 +17,53 @@ use crate::wire::records::packets::{PacketParser, RunList, Stop, StreamCut, Viol
 use crate::wire::records::window::Window;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// What a stream has brought so far.
+/// The counts of a stream so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Data records that became rows.
     pub records: u64,
-    /// Whole packets, that of the end record included.
+    /// Whole packets, including the one with the end record.
     pub packets: u64,
-    /// Bytes, all of them.
+    /// All bytes received.
     pub bytes: u64,
-    /// Bytes among them that came after the end record.
+    /// Bytes received after the end record.
     pub bytes_after_end: u64,
 }
 
-/// What [`RecordIntake::poll_rows`] wants next.
+/// What the caller must do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextStep {
-    /// Another call, with room for at least one row: the bytes hold more records.
+    /// Call again with room for at least one row: the bytes hold more records.
     Rows,
-    /// Another read.
+    /// Read more bytes.
     Read,
-    /// Nothing: the end record has come. Further reads are counted and their bytes dropped.
+    /// Nothing: the end record has arrived. Further bytes are counted and dropped.
     Ended,
 }
 
-/// Why a stream is refused. The records before that point are rows.
+/// What a stream waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// The first byte of a packet.
+    Packet,
+    /// The rest of a packet that has begun.
+    RestOfPacket,
+    /// The peer's close, after the end record.
+    Close,
+}
+
+/// Why a stream was rejected. The records before that point have become rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// A packet length breaks the protocol.
     #[error(transparent)]
     Packet(#[from] Violation),
-    /// A text goes beyond a limit.
+    /// A text exceeds a limit.
     #[error(transparent)]
     Text(#[from] TextLimit),
-    /// A record's group is one too many.
+    /// A record would exceed the limit of groups.
     #[error("more than {limit} groups (--groups-limit)")]
     Groups {
         /// The limit in force.
@@ -58,7 +71,7 @@ pub enum Refused {
     },
 }
 
-/// One stream's place in its protocol, its texts and its counts.
+/// The state of one stream: window, parser, texts and counts.
 pub(crate) struct RecordIntake {
     window: Window,
     parser: PacketParser,
@@ -66,11 +79,28 @@ pub(crate) struct RecordIntake {
     decoder: Decoder,
     groups_limit: usize,
     counts: Counts,
+    patience: Patience,
+    /// When bytes came last.
+    last_read: Instant,
+    /// When the packet that has begun was begun; after the end record, when that came.
+    begun: Instant,
+}
+
+/// How long a stream waits for its peer.
+struct Patience {
+    idle: Duration,
+    packet: Duration,
+    linger: Duration,
 }
 
 impl RecordIntake {
-    /// A stream at its start, read into a window of `window_bytes`.
-    pub(crate) fn new(plan: &Arc<Plan>, config: &Config, window_bytes: usize) -> Self {
+    /// A stream that starts `now`, read into a window of `window_bytes`.
+    pub(crate) fn new(
+        plan: &Arc<Plan>,
+        config: &Config,
+        window_bytes: usize,
+        now: Instant,
+    ) -> Self {
         RecordIntake {
             window: Window::new(window_bytes),
             parser: PacketParser::new(*plan.form(), config.packet_bytes_limit),
@@ -78,17 +108,28 @@ impl RecordIntake {
             decoder: Decoder::new(plan, config),
             groups_limit: config.groups_limit,
             counts: Counts::default(),
+            patience: Patience {
+                idle: config.idle_timeout,
+                packet: config.packet_timeout,
+                linger: config.linger,
+            },
+            last_read: now,
+            begun: now,
         }
     }
 
-    /// Where in the buffer the next read may put bytes; never empty between reads.
+    /// The part of the buffer for the next read; never empty between reads.
     pub(crate) fn free(&self) -> Range<usize> {
         self.window.free()
     }
 
-    /// A read put `bytes` bytes at the start of [`free`](Self::free). After the end record they
-    /// are counted and dropped.
-    pub(crate) fn handle_read(&mut self, bytes: usize) {
+    /// Handles a read that ended `now` and put `bytes` bytes at the start of [`free`](Self::free).
+    /// After the end record they are counted and dropped.
+    pub(crate) fn handle_read(&mut self, bytes: usize, now: Instant) {
+        if !self.in_packet() && !self.ended() {
+            self.begun = now;
+        }
+        self.last_read = now;
         self.counts.bytes += bytes as u64;
         self.window.fill(bytes);
         if self.ended() {
@@ -96,10 +137,10 @@ impl RecordIntake {
         }
     }
 
-    /// Decodes records that have come in, as many as there is room for in `set`.
+    /// Decodes received records, as many as fit into `set`.
     ///
     /// # Errors
-    /// [`Refused`]; the stream is over then.
+    /// [`Refused`], which ends the stream.
     pub(crate) fn poll_rows(
         &mut self,
         buffer: &[u8],
@@ -111,26 +152,27 @@ impl RecordIntake {
         })
     }
 
-    /// The same, and folds them into `groups` at once.
+    /// Decodes received records and folds them into `groups`.
     ///
     /// # Errors
-    /// [`Refused`]; the stream is over then.
+    /// [`Refused`], which ends the stream.
     ///
     /// # Panics
-    /// Where `groups` takes no more rows.
+    /// Panics if `groups` takes no more rows.
     pub(crate) fn poll_groups(
         &mut self,
         buffer: &[u8],
         groups: &mut GroupTable,
     ) -> Result<NextStep, Refused> {
         let rows_limit = groups.rows_free();
-        assert!(rows_limit > 0, "the groups hold as many rows as they can count");
+        assert!(rows_limit > 0, "the groups take no more rows");
         self.poll(buffer, rows_limit, |decoder, received, runs| {
             decoder.fold(received, runs.runs(), groups)
         })
     }
 
-    /// One pass. `use_runs` may stop at a record, and says why; those after it were never received.
+    /// One pass. `use_runs` may stop at a record and returns the reason; later records count as not
+    /// received.
     fn poll(
         &mut self,
         buffer: &[u8],
@@ -151,7 +193,8 @@ impl RecordIntake {
         self.window.parse(pass.bytes);
         self.window.consume_parsed();
         self.counts.records += decoded.records as u64;
-        self.counts.packets += self.runs.packets(decoded.records) as u64;
+        let packets = self.runs.packets(decoded.records) as u64;
+        self.count_packets(packets);
         if let Some(refused) = refused {
             return Err(refused);
         }
@@ -160,15 +203,23 @@ impl RecordIntake {
             Stop::RunsFull => Ok(NextStep::Rows),
             Stop::Refused(violation) => Err(violation.into()),
             Stop::End => {
-                // The packet that the end record stands in ends with it.
-                self.counts.packets += 1;
+                // The end record ends its packet.
+                self.count_packets(1);
                 self.drop_unparsed();
                 Ok(NextStep::Ended)
             }
         }
     }
 
-    /// What came after the end record.
+    /// Counts packets. Time for the next one runs from the read that completed them.
+    fn count_packets(&mut self, packets: u64) {
+        self.counts.packets += packets;
+        if packets > 0 {
+            self.begun = self.last_read;
+        }
+    }
+
+    /// Counts and drops bytes after the end record.
     fn drop_unparsed(&mut self) {
         let bytes = self.window.unparsed().len();
         self.counts.bytes_after_end += bytes as u64;
@@ -176,52 +227,71 @@ impl RecordIntake {
         self.window.consume_parsed();
     }
 
-    /// Moves the beginning of an unfinished record to the front of the buffer, so that the next
-    /// read has the most room.
+    /// Moves an incomplete record to the front of the buffer to make room for the next read.
     pub(crate) fn compact(&mut self, buffer: &mut [u8]) {
         self.window.compact(buffer);
     }
 
-    /// Forgets a window of which nothing is left over: the next bytes stand in another.
+    /// Gives up a window without leftover bytes; the next bytes will be in another one.
     ///
     /// # Panics
-    /// Where something is left over.
+    /// Panics if bytes are left over.
     pub(crate) fn forget_window(&mut self) {
-        assert_eq!(self.waiting_bytes(), 0, "bytes of an unfinished record are left");
+        assert_eq!(self.waiting_bytes(), 0, "bytes of an incomplete record are left");
         self.window.compact(&mut []);
     }
 
-    /// What the stream has brought so far.
+    /// The counts so far.
     pub(crate) fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Bytes of an unfinished record or length.
+    /// Bytes of an incomplete record or length.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.window.unparsed().len()
     }
 
-    /// Whether the end record has come.
+    /// Whether the end record has arrived.
     pub(crate) fn ended(&self) -> bool {
         self.parser.ended()
     }
 
-    /// Whether a packet has begun and is not complete.
+    /// Whether a packet has begun and is incomplete.
     pub(crate) fn in_packet(&self) -> bool {
         self.parser.in_packet(self.waiting_bytes())
     }
 
-    /// Where the stream stands if it stops here; `None` after the end record.
+    /// The time by which the peer must act, and what is awaited.
+    pub(crate) fn deadline(&self) -> (Instant, Awaited) {
+        if self.ended() {
+            (self.begun + self.patience.linger, Awaited::Close)
+        } else if self.in_packet() {
+            (self.begun + self.patience.packet, Awaited::RestOfPacket)
+        } else {
+            (self.last_read + self.patience.idle, Awaited::Packet)
+        }
+    }
+
+    /// Extends the deadlines by time that this side spent since the last read. A peer that keeps
+    /// sending after its end record gains nothing by it.
+    pub(crate) fn forgive(&mut self, spent: Duration) {
+        if !self.ended() || self.begun == self.last_read {
+            self.begun += spent;
+        }
+        self.last_read += spent;
+    }
+
+    /// Where the stream is cut off if it stops now; `None` if it is complete.
     pub(crate) fn cut(&self) -> Option<StreamCut> {
         self.parser.cut(self.waiting_bytes(), self.counts.bytes > 0)
     }
 
-    /// The distinct values so far of each key that is text, in the order of the keys, by code.
+    /// The distinct values so far of each text key, by code, in the order of the keys.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &Texts> {
         self.decoder.texts()
     }
 
-    /// The same, of all rows.
+    /// The same, at the end of the stream.
     pub(crate) fn into_texts(self) -> Vec<Texts> {
         self.decoder.into_texts()
     }

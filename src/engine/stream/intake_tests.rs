@@ -1,5 +1,5 @@
-//! A stream in any pieces gives the rows of the stream in one piece: the oracle reads the whole
-//! stream byte by byte and shares no code with what it checks.
+//! Checks that splitting a stream does not change its rows. The oracle reads the whole stream byte
+//! by byte and shares no code with the intake.
 
 use super::*;
 use crate::engine::groups::columns::{Column, PartialSet};
@@ -12,10 +12,10 @@ fn plan() -> Arc<Plan> {
     Plan::new(Schema::built_in())
 }
 
-/// Key, B, bits of C, D, text: comparable, NaN included.
+/// Key, B, bits of C, D, text: comparable even with NaN.
 type IntakeRow = (u32, u64, u64, i8, Vec<u8>);
 
-/// Reads a whole, right stream.
+/// Reads a whole, valid stream.
 fn naive(stream: &[u8]) -> (Vec<IntakeRow>, Counts) {
     let mut rows = Vec::new();
     let mut counts = Counts { bytes: stream.len() as u64, ..Counts::default() };
@@ -46,15 +46,15 @@ fn naive(stream: &[u8]) -> (Vec<IntakeRow>, Counts) {
     (rows, counts)
 }
 
-/// Feeds a stream in pieces that end at `cuts`, through a buffer and column sets of the given
-/// sizes, as a connection does.
+/// Feeds a stream split at `cuts`, through a buffer and column sets of the given sizes, as a
+/// connection does.
 fn feed(
     stream: &[u8],
     cuts: &[usize],
     buffer_bytes: usize,
     batch_rows: usize,
 ) -> (Vec<IntakeRow>, Counts) {
-    let mut intake = RecordIntake::new(&plan(), &Config::default(), buffer_bytes);
+    let mut intake = RecordIntake::new(&plan(), &Config::default(), buffer_bytes, Instant::now());
     let mut buffer = vec![0xaa; buffer_bytes];
     let mut set = ColumnSet::with_rows(&plan(), batch_rows);
     let mut all = Vec::new();
@@ -65,8 +65,8 @@ fn feed(
             let bytes = free.len().min(end - at);
             buffer[free.start..free.start + bytes].copy_from_slice(&stream[at..at + bytes]);
             at += bytes;
-            intake.handle_read(bytes);
-            while intake.poll_rows(&buffer, &mut set).expect("a right stream") == NextStep::Rows {
+            intake.handle_read(bytes, Instant::now());
+            while intake.poll_rows(&buffer, &mut set).expect("a valid stream") == NextStep::Rows {
                 append(&mut all, &mut set);
             }
             append(&mut all, &mut set);
@@ -97,7 +97,7 @@ fn append(all: &mut Vec<(u64, u64, f64, i8)>, set: &mut ColumnSet) {
     set.clear();
 }
 
-/// A record whose bytes depend on its number, with one of several texts and paddings.
+/// A record determined by its number, with one of several texts and paddings.
 fn record(number: u32) -> Vec<u8> {
     let mut record: Vec<u8> = number.wrapping_mul(2_654_435_761).to_be_bytes().to_vec();
     record.extend((number as u16).to_be_bytes());
@@ -115,7 +115,7 @@ fn packet(records: &[Vec<u8>]) -> Vec<u8> {
     [&length.to_be_bytes()[..], &records.concat()].concat()
 }
 
-/// Packets of the given sizes; the last gets the end record on top.
+/// Packets with these numbers of records; the last one also gets the end record.
 fn stream(sizes: &[usize]) -> Vec<u8> {
     let mut number = 0;
     let mut packets: Vec<Vec<Vec<u8>>> = Vec::new();
@@ -134,7 +134,7 @@ fn stream(sizes: &[usize]) -> Vec<u8> {
 }
 
 #[test]
-fn every_two_way_split_and_byte_by_byte() {
+fn every_two_way_split_and_byte_by_byte_give_the_same_rows() {
     let stream = stream(&[3]);
     assert_eq!(stream.len(), 1072);
     let whole = naive(&stream);
@@ -146,7 +146,7 @@ fn every_two_way_split_and_byte_by_byte() {
 }
 
 #[test]
-fn ten_thousand_random_three_way_splits() {
+fn ten_thousand_random_three_way_splits_give_the_same_rows() {
     let stream = stream(&[4, 1, 2, 3]);
     let whole = naive(&stream);
     let mut random = fastrand::Rng::with_seed(3);
@@ -168,7 +168,7 @@ fn a_thousand_packets_in_one_read() {
 }
 
 #[test]
-fn what_follows_the_end_is_counted_in_any_pieces() {
+fn bytes_after_the_end_are_counted() {
     let stream = [stream(&[2]), vec![0xee; 300]].concat();
     let whole = naive(&stream);
     assert_eq!((whole.1.packets, whole.1.bytes_after_end), (1, 300));
@@ -178,13 +178,13 @@ fn what_follows_the_end_is_counted_in_any_pieces() {
 }
 
 #[test]
-fn rows_before_a_refusal_are_kept() {
+fn rows_before_a_rejection_are_kept() {
     let config = Config::default();
-    let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes);
+    let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes, Instant::now());
     let mut buffer = [packet(&[record(1), record(2)]), vec![0, 0, 0, 5]].concat();
     let bytes = buffer.len();
     buffer.resize(config.buffer_bytes, 0);
-    intake.handle_read(bytes);
+    intake.handle_read(bytes, Instant::now());
     let mut set = ColumnSet::with_rows(&plan(), 10);
     let violation = Violation::LengthBelowMinimum { length: 5, min: 271 };
     let refused = Err(Refused::Packet(violation));
@@ -194,7 +194,7 @@ fn rows_before_a_refusal_are_kept() {
 
 proptest! {
     #[test]
-    fn any_packets_in_any_pieces_through_any_buffer(
+    fn any_split_through_any_buffer_gives_the_same_rows(
         sizes in proptest::collection::vec(1usize..40, 1..12),
         cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..20),
         buffer_bytes in 4096usize..9000,
@@ -207,9 +207,9 @@ proptest! {
     }
 }
 
-/// A stream through the fold gives the sums of its rows, and `Counts` as the rows do.
+/// Folding a stream gives the sums of its rows, and the same `Counts`.
 #[test]
-fn groups_are_those_of_the_rows_in_any_pieces() {
+fn folding_a_split_stream_gives_the_sums_of_its_rows() {
     let stream = stream(&[40, 1, 700, 3]);
     let (rows, counts) = naive(&stream);
     let mut expected = std::collections::BTreeMap::new();
@@ -219,7 +219,7 @@ fn groups_are_those_of_the_rows_in_any_pieces() {
     }
     for piece_bytes in [1, 300, 4096, 1 << 20] {
         let config = Config::default();
-        let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes);
+        let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes, Instant::now());
         let mut buffer = vec![0xaa; config.buffer_bytes];
         let mut groups = GroupTable::with_limits(&plan(), 1000, 1 << 20);
         let mut rest = &stream[..];
@@ -228,7 +228,7 @@ fn groups_are_those_of_the_rows_in_any_pieces() {
             let bytes = free.len().min(piece_bytes).min(rest.len());
             buffer[free.start..free.start + bytes].copy_from_slice(&rest[..bytes]);
             rest = &rest[bytes..];
-            intake.handle_read(bytes);
+            intake.handle_read(bytes, Instant::now());
             while intake.poll_groups(&buffer, &mut groups).unwrap() == NextStep::Rows {}
             intake.compact(&mut buffer);
         }
@@ -246,18 +246,104 @@ fn groups_are_those_of_the_rows_in_any_pieces() {
     }
 }
 
-/// Packets of two, ten groups, five allowed: the sixth record is the first that is not received.
+/// Packets of two records, ten groups, five allowed: the sixth record is not received.
 #[test]
 fn a_group_too_many_stops_the_stream_before_its_record() {
     let config = Config { groups_limit: 5, ..Config::default() };
-    let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes);
+    let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes, Instant::now());
     let record = |a: u32| [&a.to_be_bytes()[..], &[1; 7], &[b' '; 256]].concat();
     let mut buffer: Vec<u8> =
         (0..5).flat_map(|n| packet(&[record(2 * n), record(2 * n + 1)])).collect();
-    intake.handle_read(buffer.len());
+    intake.handle_read(buffer.len(), Instant::now());
     buffer.resize(config.buffer_bytes, 0);
     let mut groups = GroupTable::with_limits(&plan(), config.groups_limit, 1 << 20);
     let refused = Err(Refused::Groups { limit: 5 });
     assert_eq!(intake.poll_groups(&buffer, &mut groups), refused);
     assert_eq!((intake.counts().records, intake.counts().packets, groups.groups()), (5, 2, 5));
+}
+
+/// A stream whose three limits are easy to tell apart. Times are in seconds since it began.
+struct Timed {
+    intake: RecordIntake,
+    begun: Instant,
+    buffer: Vec<u8>,
+    set: ColumnSet,
+}
+
+impl Timed {
+    fn new() -> Self {
+        let config = Config {
+            idle_timeout: Duration::from_secs(1000),
+            packet_timeout: Duration::from_secs(100),
+            linger: Duration::from_secs(10),
+            ..Config::default()
+        };
+        let begun = Instant::now();
+        Timed {
+            intake: RecordIntake::new(&plan(), &config, config.buffer_bytes, begun),
+            begun,
+            buffer: vec![0; config.buffer_bytes],
+            set: ColumnSet::with_rows(&plan(), 100),
+        }
+    }
+
+    /// Bytes come `at` seconds, and it takes `spent` to understand them.
+    fn read(&mut self, bytes: &[u8], at: u64, spent: u64) {
+        let free = self.intake.free();
+        self.buffer[free.start..free.start + bytes.len()].copy_from_slice(bytes);
+        self.intake.handle_read(bytes.len(), self.begun + Duration::from_secs(at));
+        while self.intake.poll_rows(&self.buffer, &mut self.set).unwrap() == NextStep::Rows {}
+        self.intake.compact(&mut self.buffer);
+        self.intake.forgive(Duration::from_secs(spent));
+    }
+
+    fn deadline(&self) -> (u64, Awaited) {
+        let (at, awaited) = self.intake.deadline();
+        ((at - self.begun).as_secs(), awaited)
+    }
+}
+
+#[test]
+fn silence_is_timed_from_the_last_byte() {
+    let mut timed = Timed::new();
+    assert_eq!(timed.deadline(), (1000, Awaited::Packet));
+    timed.read(&packet(&[record(1)]), 5, 0);
+    assert_eq!(timed.deadline(), (1005, Awaited::Packet));
+    timed.read(&packet(&[record(2)]), 7, 2);
+    assert_eq!(timed.deadline(), (1009, Awaited::Packet), "two seconds were the engine's");
+}
+
+/// More bytes of a packet win no time; only the engine's own time is given back.
+#[test]
+fn a_packet_is_timed_from_its_first_byte() {
+    let mut timed = Timed::new();
+    let bytes = packet(&[record(1), record(2)]);
+    timed.read(&bytes[..1], 5, 0);
+    assert_eq!(timed.deadline(), (105, Awaited::RestOfPacket));
+    timed.read(&bytes[1..300], 50, 0);
+    assert_eq!(timed.deadline(), (105, Awaited::RestOfPacket));
+    timed.read(&bytes[300..400], 60, 3);
+    assert_eq!(timed.deadline(), (108, Awaited::RestOfPacket));
+    timed.read(&bytes[400..], 70, 0);
+    assert_eq!(timed.deadline(), (1070, Awaited::Packet));
+}
+
+/// The read that completes a packet begins the next one, where it brings some of it.
+#[test]
+fn the_rest_of_a_read_begins_a_packet_anew() {
+    let mut timed = Timed::new();
+    let bytes = packet(&[record(1)]);
+    timed.read(&bytes[..100], 5, 0);
+    timed.read(&[&bytes[100..], &bytes[..7]].concat(), 20, 4);
+    assert_eq!(timed.deadline(), (124, Awaited::RestOfPacket));
+}
+
+/// Whoever sends on after the end record wins no time, however long the engine takes to drop it.
+#[test]
+fn the_close_is_timed_from_the_end_record() {
+    let mut timed = Timed::new();
+    timed.read(&packet(&[record(1), vec![0; RECORD]]), 5, 2);
+    assert_eq!(timed.deadline(), (17, Awaited::Close));
+    timed.read(b"more", 9, 3);
+    assert_eq!(timed.deadline(), (17, Awaited::Close));
 }

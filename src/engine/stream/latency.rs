@@ -1,4 +1,4 @@
-//! Latencies in hdrhistograms of bounded size: reads no clock; durations come in.
+//! Latency histograms of bounded size. Reads no clock; the caller supplies the durations.
 
 use crate::config::{
     LATENCY_BYTES, LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN, SMALL_LATENCY_DIGITS,
@@ -6,35 +6,35 @@ use crate::config::{
 use hdrhistogram::{Counter, Histogram};
 use std::time::Duration;
 
-/// Latencies to three digits: of one connection's or one worker's packets, each from the moment its
-/// last byte was taken over until its last record stood in the columns, or of a worker's messages.
+/// Latencies with three significant digits: of the packets of a connection or worker, each from
+/// reading its last byte until its last record is in the columns, or of the messages of a worker.
 #[derive(Clone, Debug)]
 pub struct Latency {
     histogram: Histogram<u64>,
-    /// Their sum, exact; a histogram only knows it to its digits.
+    /// The exact sum; the histogram has it only to its precision.
     sum: Duration,
 }
 
-/// What is reported of a [`Latency`], in microseconds.
+/// The summary of a [`Latency`], in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LatencySummary {
-    /// Half of the packets took no longer.
+    /// The median.
     pub p50: f64,
-    /// 90 % of the packets took no longer.
+    /// The 90th percentile.
     pub p90: f64,
-    /// 99 % of the packets took no longer.
+    /// The 99th percentile.
     pub p99: f64,
-    /// 99.9 % of the packets took no longer.
+    /// The 99.9th percentile.
     pub p99_9: f64,
-    /// The longest.
+    /// The maximum.
     pub max: f64,
-    /// Packets recorded.
+    /// Number of packets or messages.
     pub count: u64,
 }
 
 impl Default for Latency {
     fn default() -> Self {
-        // The bounds are constants; a unit test makes one.
+        // The bounds are constants, which a unit test covers.
         let histogram = Histogram::new_with_bounds(LATENCY_NS_MIN, LATENCY_NS_MAX, LATENCY_DIGITS)
             .expect("the bounds of config are valid");
         debug_assert_eq!(histogram.distinct_values() * size_of::<u64>(), LATENCY_BYTES);
@@ -51,33 +51,36 @@ impl Latency {
         }
     }
 
-    /// Adds those of another.
+    /// Adds the latencies of another.
     pub fn merge(&mut self, other: &Latency) {
         self.histogram.add(&other.histogram).expect("both have the same bounds");
         self.sum += other.sum;
     }
 
-    /// Those that came after `earlier`, which is what this was before.
+    /// The latencies recorded after `earlier`, an earlier state of this.
     ///
     /// # Panics
-    /// Where `earlier` has some that this has not.
+    /// Panics if `earlier` is not an earlier state.
     pub fn since(&self, earlier: &Latency) -> Latency {
         if self.histogram.len() == earlier.histogram.len() {
-            // What a histogram has left when all is subtracted still has a maximum.
+            // A histogram keeps its maximum even when everything is subtracted.
             return Latency::default();
         }
         let mut later = self.clone();
-        later.histogram.subtract(&earlier.histogram).expect("what was before is in it");
+        later
+            .histogram
+            .subtract(&earlier.histogram)
+            .expect("an earlier state is contained in this one");
         later.sum = later.sum.saturating_sub(earlier.sum);
         later
     }
 
-    /// How many took how many nanoseconds.
+    /// The histogram, in nanoseconds.
     pub fn histogram(&self) -> &Histogram<u64> {
         &self.histogram
     }
 
-    /// Forgets all of them and keeps the memory.
+    /// Removes all latencies and keeps the memory.
     pub fn clear(&mut self) {
         if !self.is_empty() {
             self.histogram.clear();
@@ -85,22 +88,22 @@ impl Latency {
         }
     }
 
-    /// Whether there is none.
+    /// Whether nothing was recorded.
     pub fn is_empty(&self) -> bool {
         self.histogram.is_empty()
     }
 
-    /// All of them added up.
+    /// The sum of all latencies.
     pub fn sum(&self) -> Duration {
         self.sum
     }
 
-    /// How many took at most `bound`, to the histogram's three digits.
+    /// Number of latencies of at most `bound`, to the precision of the histogram.
     pub fn count_within(&self, bound: Duration) -> u64 {
         self.histogram.count_between(0, nanoseconds(bound))
     }
 
-    /// The percentiles; all zero where nothing was recorded.
+    /// The percentiles; all zero if nothing was recorded.
     pub fn summary(&self) -> LatencySummary {
         summary(&self.histogram)
     }
@@ -110,7 +113,7 @@ fn nanoseconds(latency: Duration) -> u64 {
     u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The percentiles of a histogram of nanoseconds; all zero where nothing was recorded.
+/// The percentiles of a histogram of nanoseconds; all zero if nothing was recorded.
 pub(crate) fn summary<C: Counter>(histogram: &Histogram<C>) -> LatencySummary {
     let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
     let quantile = |q| microseconds(histogram.value_at_quantile(q));
@@ -124,18 +127,18 @@ pub(crate) fn summary<C: Counter>(histogram: &Histogram<C>) -> LatencySummary {
     }
 }
 
-/// Latencies of one message connection, or waits of a record connection's gathered reads, to one
-/// digit, so that they are said up to a sixteenth too long and never too short. Takes no memory
-/// before the first, half a KiB for usual ones, and
-/// [`SMALL_LATENCY_BYTES`](crate::config::SMALL_LATENCY_BYTES) at most, since a quiet connection
-/// keeps it however slow one of its replies was: there may be thousands of these.
+/// Latencies of one message connection, or waits of a record connection's gathered reads, with one
+/// significant digit: they are reported up to a sixteenth too long and never too short. There may
+/// be thousands of these, and a quiet connection keeps its own however slow one reply was, so
+/// memory is limited: none before the first latency, half a KiB for usual ones, and at most
+/// [`SMALL_LATENCY_BYTES`](crate::config::SMALL_LATENCY_BYTES).
 #[derive(Clone, Debug, Default)]
 pub struct SmallLatency {
     histogram: Option<Box<Histogram<u32>>>,
 }
 
 impl SmallLatency {
-    /// With all the memory that it ever takes, so that recording allocates nothing.
+    /// Allocates all the memory that it can ever need, so that recording does not allocate.
     pub fn with_room() -> Self {
         SmallLatency { histogram: Some(Self::histogram_up_to(LATENCY_NS_MAX)) }
     }
@@ -157,11 +160,11 @@ impl SmallLatency {
             histogram
         });
         let nanoseconds = nanoseconds(latency).min(LATENCY_NS_MAX);
-        // A count that is full stays full: 2^32 messages of one latency are enough to know it.
+        // A count that would overflow stays as it is: 2^32 messages of one latency tell enough.
         let _ = histogram.record_n(nanoseconds, messages);
     }
 
-    /// The percentiles; all zero where nothing was recorded.
+    /// The percentiles; all zero if nothing was recorded.
     pub fn summary(&self) -> LatencySummary {
         self.histogram.as_deref().map(summary).unwrap_or_default()
     }
@@ -173,7 +176,7 @@ mod tests {
     use crate::config::SMALL_LATENCY_BYTES;
 
     #[test]
-    fn the_stated_size_is_the_real_one() {
+    fn the_documented_size_is_the_actual_one() {
         assert_eq!(Latency::default().histogram.distinct_values() * 8, LATENCY_BYTES);
     }
 
@@ -187,7 +190,7 @@ mod tests {
         latency.record(Duration::from_secs(1), 1);
         latency.record(Duration::from_secs(1), 0);
         let summary = latency.summary();
-        // Three digits, or the 64 ns that are the finest step.
+        // Three digits, or 64 ns, the finest step.
         let near = |value: f64, expected: f64| (value - expected).abs() < 0.064 + expected * 1e-3;
         assert!(near(summary.p50, 10.0) && near(summary.p90, 10.0), "{summary:?}");
         assert!(near(summary.p99, 200.0) && near(summary.p99_9, 3000.0), "{summary:?}");
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn merged_latencies_are_those_of_both() {
+    fn merging_adds_the_latencies_of_both() {
         let (mut one, mut other) = (Latency::default(), Latency::default());
         one.record(Duration::from_micros(10), 3);
         other.record(Duration::from_millis(1), 2);
@@ -209,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latencies_since_a_moment_have_percentiles_of_their_own() {
+    fn latencies_since_an_earlier_state_have_their_own_percentiles() {
         let mut latency = Latency::default();
         latency.record(Duration::from_secs(1), 100);
         latency.record(Duration::from_micros(1), 100);
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_histogram_grows_to_its_stated_size() {
+    fn a_small_histogram_grows_to_its_documented_size() {
         let mut small = SmallLatency::default();
         assert_eq!(small.summary(), LatencySummary::default());
         small.record(Duration::from_micros(12), 10);
@@ -238,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn one_with_room_has_its_stated_size_from_the_beginning() {
+    fn a_preallocated_histogram_does_not_grow() {
         let mut small = SmallLatency::with_room();
         assert_eq!(small.summary(), LatencySummary::default());
         let bytes = |small: &SmallLatency| small.histogram.as_ref().unwrap().distinct_values() * 4;
@@ -250,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_is_cut_at_the_bound() {
+    fn the_maximum_is_capped_at_the_bound() {
         let mut latency = Latency::default();
         latency.record(Duration::from_secs(3600), 1);
         let max = latency.summary().max;

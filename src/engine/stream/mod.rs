@@ -1,4 +1,4 @@
-//! One record stream from received bytes to groups, its latency, and what is reported about it.
+//! One record stream: from received bytes to groups, its latency, and its status and reason.
 
 pub(crate) mod coalesce;
 pub(crate) mod intake;

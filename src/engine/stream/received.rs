@@ -1,4 +1,5 @@
-//! What the receiving side knows of a finished connection: status, reason, counts. Prints nothing.
+//! The outcome of a finished connection as the receiver sees it: status, reason, counts. Formatting
+//! results is up to others.
 
 use super::intake::{Counts, Refused};
 use super::latency::{Latency, SmallLatency};
@@ -8,19 +9,19 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
-/// Whether a result is what the peer meant to send.
+/// Whether a result holds what the peer meant to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// The all-zero record came: the result holds every record.
+    /// The stream ended as its schema requires: the result holds every record.
     Complete,
-    /// The stream ended before it: the result holds the records received until then.
+    /// The stream ended early: the result holds the records received until then.
     Incomplete,
-    /// The peer broke the protocol or a limit: the result holds the records before that.
+    /// The peer broke the protocol or exceeded a limit: the result holds the records before that.
     Rejected,
 }
 
 impl Status {
-    /// The word that stands in results.
+    /// The name used in results.
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Complete => "complete",
@@ -30,24 +31,24 @@ impl Status {
     }
 }
 
-/// Why a connection did not end as it should, or what is missing in its result.
+/// Why a connection did not end properly, or what its result lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// A packet length below a header and one record.
+    /// A packet length is too small for one record.
     PacketLengthBelowMinimum,
-    /// A packet length that leaves a part of a record.
+    /// A packet length does not cover a whole number of records.
     PacketLengthNotWholeRecords,
-    /// A packet length above `--packet-bytes-limit`.
+    /// A packet length is above `--packet-bytes-limit`.
     PacketLengthAboveLimit,
-    /// More groups than `--groups-limit`.
+    /// The stream has more groups than `--groups-limit`.
     GroupsLimit,
-    /// More bytes of distinct texts than `--strings-bytes-limit`.
+    /// Its distinct texts have more bytes than `--strings-bytes-limit`.
     StringsBytesLimit,
-    /// A sum does not fit 64 bits, and is null. The stream is complete all the same.
+    /// A sum does not fit into 64 bits and is null. The stream is complete nevertheless.
     SumOverflow,
     /// No slot was free (`--max-connections`, `--max-streams`).
     ConnectionsLimit,
-    /// The peer closed without having sent a byte.
+    /// The peer closed without sending a byte.
     ClosedBeforeData,
     /// The peer closed after a whole packet.
     ClosedBeforeEnd,
@@ -59,24 +60,24 @@ pub enum Reason {
     ClosedInRecord,
     /// The peer reset the connection.
     Reset,
-    /// Nothing came for `--idle-timeout`.
+    /// Nothing arrived for `--idle-timeout`.
     IdleTimeout,
     /// A packet was not finished within `--packet-timeout`.
     PacketTimeout,
-    /// TLS could not be agreed on, or was broken.
+    /// The TLS handshake or connection failed.
     TlsFailed,
     /// The TLS handshake was not finished in time.
     TlsTimeout,
-    /// The engine was told to stop.
+    /// The engine was stopped.
     Shutdown,
-    /// The read failed in another way; the log has the system's error.
+    /// Reading failed in another way; the log has the system's error.
     ReadFailed,
-    /// A defect of the engine; the log says more.
+    /// A bug in the engine; the log says more.
     InternalError,
 }
 
 impl Reason {
-    /// Every reason, in the order of the documents.
+    /// Every reason, in the order of the documentation.
     pub const ALL: [Reason; 20] = [
         Reason::PacketLengthBelowMinimum,
         Reason::PacketLengthNotWholeRecords,
@@ -100,7 +101,7 @@ impl Reason {
         Reason::InternalError,
     ];
 
-    /// The stable word that stands in results and logs.
+    /// The stable name used in results and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::PacketLengthBelowMinimum => "packet_length_below_minimum",
@@ -126,7 +127,7 @@ impl Reason {
         }
     }
 
-    /// The status that a connection with this reason has.
+    /// The status of a connection with this reason.
     pub fn status(self) -> Status {
         match self {
             Reason::PacketLengthBelowMinimum
@@ -136,7 +137,7 @@ impl Reason {
             | Reason::StringsBytesLimit
             | Reason::ConnectionsLimit
             | Reason::TlsFailed => Status::Rejected,
-            // Every record is in the result; a cell that says nothing says so.
+            // Every record is in the result; the sum is null.
             Reason::SumOverflow => Status::Complete,
             _ => Status::Incomplete,
         }
@@ -184,19 +185,19 @@ impl From<StreamCut> for Reason {
     }
 }
 
-/// What the window of a connection was made of.
+/// The kind of memory of a connection's receive window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BufferKind {
     /// Registered with the worker's ring.
     Registered,
-    /// Plain memory, because all registered buffers were taken.
+    /// Plain memory, because all registered buffers were in use.
     Plain,
-    /// None: the connection was refused before it was read.
+    /// None: the connection was rejected before anything was read.
     None,
 }
 
 impl BufferKind {
-    /// The word that stands in results.
+    /// The name used in results.
     pub fn as_str(self) -> &'static str {
         match self {
             BufferKind::Registered => "registered",
@@ -206,7 +207,7 @@ impl BufferKind {
     }
 }
 
-/// A batch of a stream whose records have all been handed over.
+/// A finished batch of a stream, whose records have all been handed over.
 #[derive(Debug)]
 pub struct ClosedBatch {
     /// Its number, from 0.
@@ -217,68 +218,68 @@ pub struct ClosedBatch {
     pub counts: Counts,
     /// Latency of its packets.
     pub latency: Latency,
-    /// The texts that are new since the batch before, for each key that is text.
+    /// The texts that are new since the previous batch, for each text key.
     pub texts: Vec<Texts>,
 }
 
-/// What became of a stream's raw bytes, where they are captured.
+/// The capture of a stream's raw bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Captured {
-    /// The file that they are in; `None` where there is none.
+    /// The file with the bytes, if any.
     pub path: Option<PathBuf>,
     /// Bytes in that file.
     pub bytes: u64,
-    /// Why it does not have all of them.
+    /// Why bytes are missing, if any are.
     pub lack: Option<CaptureLack>,
 }
 
-/// Why a capture does not have all bytes of its stream.
+/// Why a capture lacks bytes of its stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CaptureLack {
-    /// All captures together had as many as they may.
+    /// All captures together reached their limit.
     #[error("cut: all captures together have {0} bytes (--capture-bytes-limit)")]
     Limit(u64),
-    /// The file could not be written, and is gone.
+    /// The file could not be written and was removed.
     #[error("{0}")]
     Failed(String),
 }
 
-/// What the receiving side knows of a connection when its socket is done.
+/// The outcome of a connection once its socket is finished.
 #[derive(Debug)]
 pub struct Received {
     /// Number of the connection, from 1, in the order of acceptance.
     pub connection: u64,
     /// Address of the sender.
     pub peer: SocketAddr,
-    /// Why the stream is not complete, or what its result lacks all the same.
+    /// Why the stream is not complete, or what its result lacks nevertheless.
     pub reason: Option<Reason>,
-    /// The reason in words and numbers, for people: printable, of one line.
+    /// The reason in words and numbers, for people: one line of printable characters.
     pub detail: Option<String>,
     /// Records, packets and bytes.
     pub counts: Counts,
-    /// When the first byte was taken over, or the connection where none came.
+    /// When the first byte was read, or the connection accepted if there was none.
     pub first_byte: Instant,
-    /// The same moment as the calendar has it.
+    /// The same time on the wall clock.
     pub started: SystemTime,
-    /// When the socket was done.
+    /// When the socket was finished.
     pub last_byte: Instant,
     /// Latency of the packets.
     pub latency: Latency,
-    /// How long bytes can have waited in the kernel for more, before the latency of their packet
+    /// How long bytes may have waited in the kernel for more before the latency of their packet
     /// began: one value for each read that was made to wait.
     pub coalesce_waits: SmallLatency,
-    /// What it was read into.
+    /// The kind of memory it was read into.
     pub buffer: BufferKind,
-    /// Where its raw bytes are; `None` where none are captured.
+    /// The capture of its raw bytes; `None` if they are not captured.
     pub capture: Option<Captured>,
-    /// Its last batch, where partials are kept of it.
+    /// Its last batch, if partials are written for it.
     pub batch: Option<Box<ClosedBatch>>,
-    /// The distinct values of each key that is text, by code.
+    /// The distinct values of each text key, by code.
     pub texts: Vec<Texts>,
 }
 
 impl Received {
-    /// A connection of which nothing has been read so far.
+    /// A connection from which nothing has been read yet.
     pub fn nothing(connection: u64, peer: SocketAddr, now: Instant) -> Self {
         Received {
             connection,
@@ -298,7 +299,7 @@ impl Received {
         }
     }
 
-    /// Complete, incomplete or rejected.
+    /// The status, which follows from the reason.
     pub fn status(&self) -> Status {
         self.reason.map_or(Status::Complete, Reason::status)
     }

@@ -1,5 +1,5 @@
-//! Whole streams of any schema, in any pieces, through both ways of aggregating, against the
-//! oracle.
+//! Checks whole streams of any schema, split anywhere, through both ways of aggregating, against
+//! the oracle.
 
 use crate::config::Config;
 use crate::engine::groups::plan::Plan;
@@ -17,7 +17,7 @@ type Through = fn(&Arc<Plan>, &Config, &[u8], &Path) -> StreamOutcome;
 
 const WAYS: [(&str, Through); 2] = [("columns", through_columns), ("groups", through_groups)];
 
-/// Cuts and sizes as they fit a schema and a stream.
+/// Fits cuts and sizes to a schema and a stream.
 fn fitted(plan: &Plan, stream: &NaiveStream, (cuts, path): &(Vec<Index>, Path)) -> Path {
     let mut cuts: Vec<usize> = match stream.bytes.len() {
         0 => Vec::new(),
@@ -28,7 +28,7 @@ fn fitted(plan: &Plan, stream: &NaiveStream, (cuts, path): &(Vec<Index>, Path)) 
     Path { cuts, window_bytes, ..path.clone() }
 }
 
-/// What is wrong with what a stream became on either way.
+/// Sends a stream both ways and describes any difference from the oracle.
 fn differences(
     schema: Schema,
     choices: &[Choices],
@@ -47,7 +47,7 @@ fn differences(
         if outcome.counts != stream.counts {
             return Err(said(&format!("{:?}, expected {:?}", outcome.counts, stream.counts)));
         }
-        // A stream without a byte is none.
+        // An empty stream is not complete.
         if outcome.is_complete == stream.bytes.is_empty() {
             return Err(said(&format!("complete: {}", outcome.is_complete)));
         }
@@ -55,7 +55,7 @@ fn differences(
     Ok(())
 }
 
-/// A schema of these fields, of which the first are keys.
+/// A schema with these fields, of which the first `keys` are keys.
 fn schema(
     framing: Framing,
     kinds: &[Kind],
@@ -72,7 +72,7 @@ fn schema(
     Schema::new("test".to_owned(), framing.endian, framing, fields, keys, made.collect()).unwrap()
 }
 
-/// Sends records as both ways take them, in packets of `packet` records, and compares.
+/// Sends records both ways, in packets of `packet` records, and compares with the oracle.
 fn check(schema: Schema, records: &[Vec<u8>], packet: usize, path: &Path) -> [StreamOutcome; 2] {
     let plan = Plan::new(Arc::new(schema));
     let stream = NaiveStream::new(plan.schema(), records, &[packet]);
@@ -84,7 +84,7 @@ fn check(schema: Schema, records: &[Vec<u8>], packet: usize, path: &Path) -> [St
     })
 }
 
-/// Records whose values are chosen at random, with a seed.
+/// Records with random values from a seed.
 fn random_records(schema: &Schema, count: usize, seed: u64) -> Vec<Vec<u8>> {
     let mut random = fastrand::Rng::with_seed(seed);
     let record = |_| -> Vec<u8> {
@@ -94,10 +94,10 @@ fn random_records(schema: &Schema, count: usize, seed: u64) -> Vec<Vec<u8>> {
     (0..count).map(record).filter(|record| record.iter().any(|&byte| byte != 0)).collect()
 }
 
-const WHOLE: Path = Path { cuts: Vec::new(), window_bytes: 1 << 20, rows: 1000, set_rows: 700 };
+const WHOLE: Path = Path { cuts: Vec::new(), window_bytes: 1 << 20, rows: 1000 };
 
-/// A hundred thousand groups of keys of five types and four words: pages split, sets are handed
-/// over, tables are merged.
+/// A hundred thousand groups with keys of five types and four words: pages are split, sets handed
+/// over and tables merged.
 #[test]
 fn a_hundred_thousand_groups_of_wide_keys() {
     let text = Kind::Text { bytes: 12, padding: any::PADDINGS[0] };
@@ -105,7 +105,7 @@ fn a_hundred_thousand_groups_of_wide_keys() {
     let made = [(5, Function::Sum), (5, Function::First), (5, Function::Max)];
     let framing = Framing { endian: Endian::Little, ..Framing::default() };
     let schema = schema(framing, &kinds, 5, &made);
-    // Half of the groups differ in their text, half in their number; some come again.
+    // Half of the groups differ in their text, half in their number; some are repeated.
     let mut records = random_records(&schema, 110_000, 11);
     for (number, record) in (0..55_000u64).zip(&mut records) {
         record[8..20].copy_from_slice(format!("{number:<12}").as_bytes());
@@ -115,14 +115,14 @@ fn a_hundred_thousand_groups_of_wide_keys() {
         record[..8].copy_from_slice(&u64::to_le_bytes(number));
     }
     records.extend_from_within(50_000..60_000);
-    let path = Path { window_bytes: 1 << 16, rows: 50_000, set_rows: 20_000, ..WHOLE };
+    let path = Path { window_bytes: 1 << 16, rows: 50_000, ..WHOLE };
     for StreamOutcome { finished, .. } in check(schema, &records, 100, &path) {
         assert_eq!(finished.grouped.len(), 110_000);
     }
 }
 
-/// Sums that leave 64 bits are null and said; those that leave it and come back are there, as are
-/// all means.
+/// Sums beyond 64 bits are null and named. Sums that exceed 64 bits only on the way are exact, as
+/// are all means.
 #[test]
 fn sums_beyond_64_bits_are_null_and_named() {
     let functions =
@@ -157,7 +157,7 @@ fn sums_beyond_64_bits_are_null_and_named() {
             .collect();
         for rows in [1, 2, 5, 1000] {
             let kinds = [Kind::U8, Kind::U64, Kind::I64];
-            let path = Path { rows, set_rows: rows, ..WHOLE };
+            let path = Path { rows, ..WHOLE };
             for StreamOutcome { finished, .. } in
                 check(schema(framing, &kinds, 1, &functions), &records, 3, &path)
             {
@@ -175,7 +175,7 @@ fn sums_beyond_64_bits_are_null_and_named() {
     }
 }
 
-/// Sums of whole columns of the largest 64-bit numbers, whose lower halves carry.
+/// Sums of whole columns of the largest 64-bit numbers, with carries from the lower halves.
 #[test]
 fn means_of_many_large_numbers_are_exact() {
     let framing = Framing::default();
@@ -187,15 +187,15 @@ fn means_of_many_large_numbers_are_exact() {
     };
     let records: Vec<Vec<u8>> = (0..10_000).map(record).collect();
     for rows in [97, 100_000] {
-        let path = Path { rows, set_rows: 1, ..WHOLE };
+        let path = Path { rows, ..WHOLE };
         check(schema(framing, &kinds, 1, &made), &records, 60, &path);
     }
 }
 
-/// The largest record that there can be, in the largest packet of a u16 that does not count
-/// itself, with keys as wide as they may be, through the smallest window for it.
+/// The largest possible record, in the largest packet with a u16 length that does not count itself,
+/// with the widest keys, through the smallest window for it.
 #[test]
-fn the_largest_record_with_the_widest_keys() {
+fn the_largest_record_with_the_widest_keys_is_aggregated() {
     let text = |padding| Kind::Text { bytes: 4095, padding };
     let widths = [text(any::PADDINGS[0]), Kind::Bytes { bytes: 4095 }, text(any::PADDINGS[3])];
     let rest = 65_535 - 3 * 4095 - 8;
@@ -211,13 +211,13 @@ fn the_largest_record_with_the_widest_keys() {
     let records = random_records(&schema, 24, 5);
     let cuts = (0..24).map(|i| i * 65_537 + i * 997 % 65_537).collect();
     let window_bytes = 2 * schema.packet_bytes_min();
-    let path = Path { cuts, window_bytes, rows: 7, set_rows: 3 };
+    let path = Path { cuts, window_bytes, rows: 7 };
     check(schema, &records, 1, &path);
 }
 
-/// As many fields, keys and aggregates as are allowed.
+/// The most fields, keys and aggregates that are allowed.
 #[test]
-fn the_most_of_everything() {
+fn the_largest_schema_is_aggregated() {
     let numbers = any::NUMBERS.iter().copied().cycle();
     let kinds: Vec<Kind> = [Kind::U8, Kind::I64, Kind::Bool, Kind::U16, Kind::I8, Kind::U64]
         .into_iter()
@@ -231,13 +231,13 @@ fn the_most_of_everything() {
         assert_eq!((schema.fields().len(), schema.aggregates().len()), (256, 64));
         let records = random_records(&schema, 500, 3);
         let twice = [&records[..], &records].concat();
-        check(schema, &twice, 9, &Path { rows: 130, set_rows: 60, ..WHOLE });
+        check(schema, &twice, 9, &Path { rows: 130, ..WHOLE });
     }
 }
 
-/// Records of one byte, bare and in packets; a zero is data where closing is what ends a stream.
+/// One-byte records, bare and in packets. Zero is data if closing ends the stream.
 #[test]
-fn records_of_one_byte() {
+fn one_byte_records_are_aggregated() {
     for (length, end) in [
         (Length::None, End::Close),
         (Length::None, End::ZeroRecord),
@@ -257,9 +257,9 @@ fn records_of_one_byte() {
     }
 }
 
-/// A stream that stops within a packet has the records before, and says that it is not whole.
+/// A stream that stops within a packet keeps the records before, and is not complete.
 #[test]
-fn a_stream_that_stops_anywhere_has_the_whole_records_before() {
+fn a_stream_that_stops_anywhere_keeps_the_whole_records_before() {
     for length in [Length::U32, Length::U16, Length::None] {
         for end in [End::ZeroRecord, End::Close] {
             let framing = Framing { length, end, ..Framing::default() };
@@ -292,7 +292,7 @@ fn a_stream_that_stops_anywhere_has_the_whole_records_before() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
     #[test]
-    fn any_stream_of_any_schema_equals_the_oracle(
+    fn any_stream_of_any_schema_agrees_with_the_oracle(
         schema in any::schema(),
         choices in any::choices(90),
         sizes in prop::collection::vec(1usize..9, 1..4),
@@ -307,13 +307,13 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
     #[test]
-    fn any_long_stream_of_any_schema_equals_the_oracle(
+    fn any_long_stream_of_any_schema_agrees_with_the_oracle(
         schema in any::schema(),
         choices in any::choices(4000),
         sizes in prop::collection::vec(1usize..9, 1..4),
         (cuts, path) in any::path(),
     ) {
-        let path = (cuts, Path { rows: 20 * path.rows, set_rows: 20 * path.set_rows, ..path });
+        let path = (cuts, Path { rows: 20 * path.rows, ..path });
         if let Err(difference) = differences(schema, &choices, &sizes, &path) {
             prop_assert!(false, "{}", difference);
         }

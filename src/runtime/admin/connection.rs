@@ -1,12 +1,12 @@
-//! One admin connection: HTTP by hyper, and a deadline at every moment of its life. Knows nothing
-//! of what is shown.
+//! One admin connection: HTTP served by hyper, with a deadline for every phase. The content of the
+//! replies comes from [`Site`].
 //!
 //! ```text
-//!   accepted ──▶ Head ──head is there──▶ Reply ──reply is written──▶ Idle ──first byte──▶ Head …
-//!                  └──────────no request, or the last reply─────────┴──▶ Linger ──▶ closed
+//!   accepted ──▶ Head ──head received──▶ Reply ──reply written──▶ Idle ──first byte──▶ Head …
+//!                  └─────────no request, or the last reply───────┴──▶ Linger ──▶ closed
 //! ```
 //!
-//! Each phase has a time after which the connection is closed as it is.
+//! A connection whose phase runs out of time is closed at once.
 
 use super::site::Site;
 use crate::config::{
@@ -31,21 +31,21 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-/// hyper takes no smaller limit.
+/// hyper panics on a smaller limit.
 const _: () = assert!(ADMIN_HEAD_BYTES >= 8 << 10);
 
 /// Limits of the admin listener; the defaults are the constants of `config`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Connections at one time.
+    /// Simultaneous connections.
     pub connections: usize,
-    /// Longest time for the head of a request.
+    /// Time allowed for the head of a request.
     pub head: Duration,
-    /// Longest time for its reply.
+    /// Time allowed for the client to take the reply.
     pub reply: Duration,
-    /// Longest silence between two requests.
+    /// Time allowed between two requests.
     pub idle: Duration,
-    /// How long a client may go on sending after the last reply.
+    /// How long a client may keep sending after the last reply.
     pub linger: Duration,
 }
 
@@ -61,9 +61,9 @@ impl Default for Limits {
     }
 }
 
-/// Serves one connection until it ends or a deadline of its phase has passed.
+/// Serves one connection until it ends or misses a deadline.
 pub(crate) async fn serve(stream: TcpStream, site: Rc<Site>, limits: Limits) {
-    // Without it the end of a long reply could wait for the client's acknowledgement.
+    // Otherwise the end of a long reply could wait for the client's acknowledgement.
     let _ = stream.set_nodelay(true);
     let progress = Rc::new(RequestProgress::new());
     let socket = Watched {
@@ -84,7 +84,7 @@ pub(crate) async fn serve(stream: TcpStream, site: Rc<Site>, limits: Limits) {
     );
     let mut deadline = pin!(sleep_until(progress.deadline(&limits)));
     poll_fn(|context| {
-        // What a client did wrong, it was told, or it is gone: nothing is left to be done.
+        // On an error, the client has had its reply or is gone: there is nothing left to do.
         if connection.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
         }
@@ -97,20 +97,20 @@ pub(crate) async fn serve(stream: TcpStream, site: Rc<Site>, limits: Limits) {
     .await;
 }
 
-/// What a connection waits for.
+/// What a connection is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RequestPhase {
     /// The rest of a request's head.
     Head,
-    /// The client taking the reply.
+    /// The client to take the reply.
     Reply,
-    /// The next request, or none.
+    /// The next request, if there is one.
     Idle,
-    /// The client closing its side.
+    /// The client to close its side.
     Linger,
 }
 
-/// Where a connection stands, seen by its socket and by its deadline.
+/// The phase of a connection and when it began, shared by its socket and its deadline.
 struct RequestProgress {
     phase: Cell<RequestPhase>,
     since: Cell<Instant>,
@@ -126,7 +126,7 @@ impl RequestProgress {
         self.since.set(Instant::now());
     }
 
-    /// Enters `to` where `from` is what was waited for.
+    /// Enters `to` if the phase is `from`.
     fn advance(&self, from: RequestPhase, to: RequestPhase) {
         if self.phase.get() == from {
             self.enter(to);
@@ -144,7 +144,7 @@ impl RequestProgress {
     }
 }
 
-/// A socket that notes what happens on it.
+/// A socket that records the connection's progress.
 struct Watched {
     stream: TokioIo<TcpStream>,
     progress: Rc<RequestProgress>,
@@ -152,8 +152,8 @@ struct Watched {
 }
 
 impl Watched {
-    /// Reads and throws away what still comes: closing a socket with unread bytes would reset the
-    /// connection, and the last reply could be lost with it.
+    /// Reads and discards what still arrives: closing a socket with unread bytes would reset the
+    /// connection, and the last reply could be lost.
     fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut scratch = [MaybeUninit::uninit(); 1024];
         while self.discarded_bytes < ADMIN_LINGER_BYTES {
@@ -203,7 +203,7 @@ impl Write for Watched {
         self.stream.is_write_vectored()
     }
 
-    /// hyper calls it when it has nothing left to write.
+    /// hyper calls this when it has nothing left to write.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         if flushed.is_ready() {

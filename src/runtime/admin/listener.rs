@@ -1,6 +1,6 @@
-//! The admin listener of `ringest serve`: one thread that shows metrics, health and state over
-//! HTTP/1. Serves no data, changes nothing and holds no worker up: it reads counters, and what its
-//! clients may take of memory and time is limited here.
+//! The admin listener of `ringest serve`: one thread that serves metrics, health and state over
+//! HTTP/1. It changes nothing and never blocks a worker: it only reads counters, and it limits the
+//! memory and time that its clients can use.
 
 use super::connection;
 use super::site::Site;
@@ -19,13 +19,13 @@ use tokio::time::MissedTickBehavior;
 pub(crate) use super::connection::Limits;
 pub use super::site::AdminState;
 
-/// The whole reply to a connection too many.
+/// The whole reply to a connection above the limit.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: text/plain; charset=utf-8\r\ncontent-length: 27\r\nconnection: close\r\n\r\n\
     too many admin connections\n";
 
-/// A running admin thread. It goes on while the engine drains; it ends by [`stop`](Self::stop), or
-/// some time after the handle was dropped.
+/// A running admin thread. It keeps serving while the engine drains. [`stop`](Self::stop) ends it;
+/// it also ends some time after the handle is dropped.
 #[derive(Debug)]
 pub struct AdminHandle {
     address: SocketAddr,
@@ -34,26 +34,26 @@ pub struct AdminHandle {
 }
 
 impl AdminHandle {
-    /// The address that is listened on.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Closes listener and connections and waits for the thread, which takes no longer than a
-    /// reply that is being made.
+    /// Closes the listener and all connections and waits for the thread, which finishes at most
+    /// the reply it is making.
     pub fn stop(self) {
-        // The thread is gone already where nobody receives.
+        // Fails only if the thread has already ended.
         let _ = self.stop.send(());
         if self.thread.join().is_err() {
-            tracing::error!("the admin thread panicked: this is a defect, please report it");
+            tracing::error!("the admin thread panicked: this is a bug, please report it");
         }
     }
 }
 
-/// Serves on a bound listener, on a thread of its own.
+/// Serves on a bound listener, on a new thread.
 ///
 /// # Errors
-/// Where the thread or its runtime cannot be made, or the listener is not usable.
+/// If the thread or its runtime cannot be created, or the listener is unusable.
 pub fn start(listener: std::net::TcpListener, state: AdminState) -> io::Result<AdminHandle> {
     start_with(listener, state, Limits::default())
 }
@@ -92,7 +92,7 @@ fn serve(
     let accepting = accept(listener, site, limits);
     let all = async {
         tokio::select! {
-            // Told to stop, or nobody is left who could tell.
+            // Told to stop, or the handle was dropped.
             _ = stopped => {}
             () = sampling => {}
             () = accepting => {}
@@ -101,7 +101,7 @@ fn serve(
     LocalSet::new().block_on(runtime, all);
 }
 
-/// Rates are there whether anybody asks for them or not, so that the first who asks sees them.
+/// Samples rates even if no one is asking, so that the first request already gets them.
 async fn sample(site: Rc<Site>) {
     let first = tokio::time::Instant::now() + ADMIN_SAMPLE;
     let mut ticks = tokio::time::interval_at(first, ADMIN_SAMPLE);
@@ -125,7 +125,7 @@ async fn accept(listener: TcpListener, site: Rc<Site>, limits: Limits) {
                 }
             }
             Err(error) => {
-                // Most likely out of file descriptors, which are free again sometime.
+                // Most likely out of file descriptors; some will be free again later.
                 tracing::warn!("cannot accept an admin connection: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -133,7 +133,7 @@ async fn accept(listener: TcpListener, site: Rc<Site>, limits: Limits) {
     }
 }
 
-/// Says that there are too many. A fresh socket takes these bytes without waiting.
+/// Tells a client above the limit so. A new socket takes these bytes without blocking.
 fn refuse(stream: TcpStream) {
     if let Ok(mut stream) = stream.into_std() {
         let _ = stream.write(BUSY);

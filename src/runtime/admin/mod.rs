@@ -1,4 +1,4 @@
-//! Metrics, health and state over HTTP, on a thread of their own.
+//! Metrics, health and state over HTTP, on a separate thread.
 
 pub(crate) mod connection;
 pub(crate) mod listener;

@@ -1,5 +1,5 @@
-//! What the admin listener shows at each path, and how it refuses: reads counters, knows no
-//! socket and no deadline.
+//! The admin listener's replies: what each path returns, and refusals. Reads counters; does no I/O
+//! and keeps no deadlines.
 
 use crate::engine::observe::counters::Counters;
 use crate::engine::observe::metrics;
@@ -17,25 +17,25 @@ use tokio::sync::watch;
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-const INDEX: &str = "ringest, admin listener\n\n\
-    /metrics      counts, for Prometheus\n\
-    /stats.json   the same state with rates and percentiles, for people and scripts\n\
-    /healthz      200 while the process serves\n\
-    /readyz       200 while it takes connections, 503 while it stops\n";
+const INDEX: &str = "ringest admin listener\n\n\
+    /metrics      metrics for Prometheus\n\
+    /stats.json   the same state as JSON, with rates and percentiles\n\
+    /healthz      200 while the process is up\n\
+    /readyz       200 while it accepts connections, 503 while it drains\n";
 
-/// What is shown.
+/// What the admin listener reports on.
 pub struct AdminState {
-    /// Everything that is counted.
+    /// All counters.
     pub counters: Arc<Counters>,
     /// Core of each worker, in the order of the counters.
     pub cores: Vec<usize>,
-    /// Holds a moment once the engine is to stop.
+    /// Holds an instant once the engine has been told to stop.
     pub drain: watch::Receiver<Option<Instant>>,
-    /// When the engine was started.
+    /// When the engine started.
     pub started: Instant,
 }
 
-/// The state that is shown, and the rates of the last second.
+/// The state to report, and the rates of the last second.
 pub(crate) struct Site {
     state: AdminState,
     started: Duration,
@@ -43,7 +43,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Shows `state`.
+    /// A site that reports `state`.
     pub(crate) fn new(state: AdminState) -> Self {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let started = since_1970.unwrap_or_default().saturating_sub(state.started.elapsed());
@@ -51,7 +51,7 @@ impl Site {
         Site { state, started, last: RefCell::new((sample, Rates::default())) }
     }
 
-    /// Rates are from now on those since the call before.
+    /// Sets the rates to those since the previous call.
     pub(crate) fn sample(&self, now: Instant) {
         let sample = Sample::take(&self.state.counters, now);
         self.last.replace_with(|(earlier, _)| {
@@ -60,15 +60,11 @@ impl Site {
         });
     }
 
-    /// The reply to a request. No body is read: a request that has one is refused.
+    /// The reply to a request. Requests with a body are refused, and the body is not read.
     pub(crate) fn reply<B: Body>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         if !matches!(path, "/" | "/metrics" | "/stats.json" | "/healthz" | "/readyz") {
-            return refused(
-                request,
-                StatusCode::NOT_FOUND,
-                "no such path; / names those there are",
-            );
+            return refused(request, StatusCode::NOT_FOUND, "no such path; / lists the paths");
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response =
@@ -77,7 +73,7 @@ impl Site {
             return response;
         }
         if has_body(request) {
-            let message = "nothing here takes a body";
+            let message = "requests must have no body";
             return refused(request, StatusCode::PAYLOAD_TOO_LARGE, message);
         }
         match path {
@@ -97,7 +93,7 @@ impl Site {
         match self.engine_state() {
             EngineState::Ready => response(StatusCode::OK, TEXT, "ready\n"),
             EngineState::Draining => {
-                let message = "draining: no more connections are taken\n";
+                let message = "draining: no new connections are accepted\n";
                 response(StatusCode::SERVICE_UNAVAILABLE, TEXT, message)
             }
         }
@@ -146,7 +142,8 @@ fn response(
     response
 }
 
-/// A refusal. A body that will not be read is in the way of the next request: the connection ends.
+/// A refusal. If the request has a body, the connection closes: the unread body would be taken for
+/// the next request.
 fn refused<B: Body>(
     request: &Request<B>,
     status: StatusCode,
@@ -160,6 +157,6 @@ fn refused<B: Body>(
 }
 
 fn defect(error: &dyn std::error::Error) -> Response<Full<Bytes>> {
-    tracing::error!("cannot show the state: {error}; this is a defect, please report it");
-    response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the log of the engine says why\n")
+    tracing::error!("cannot report the state: {error}; this is a bug, please report it");
+    response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "internal error; see the engine's log\n")
 }

@@ -1,4 +1,4 @@
-//! A connection on its way from the acceptor to a worker. Nothing of it has been read.
+//! An accepted connection on its way from the acceptor to a worker. Nothing has been read from it.
 
 use super::slots::Slot;
 use crate::engine::observe::counters::Protocol;
@@ -6,11 +6,11 @@ use rustls::ServerConfig;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-/// A connection on its way to a worker.
+/// An accepted connection, to be sent to a worker.
 pub(crate) struct Accepted {
-    /// What it speaks.
+    /// Its protocol.
     pub protocol: Protocol,
-    /// Number of the connection, from 1.
+    /// Its number, counted from 1.
     pub number: u64,
     /// Its socket.
     pub stream: TcpStream,
@@ -18,6 +18,6 @@ pub(crate) struct Accepted {
     pub peer: SocketAddr,
     /// Its slot.
     pub slot: Slot,
-    /// How it is encrypted, if it is.
+    /// Its TLS configuration; `None` for plain TCP.
     pub tls: Option<Arc<ServerConfig>>,
 }

@@ -1,8 +1,9 @@
-//! Ends reads whose time is up: never drops a read and judges no data.
+//! Ends reads and writes that have passed their deadline. Never drops a read, never inspects data.
 //!
-//! A read under way must not be dropped, since the kernel may still write to its buffer. So a
-//! deadline does not race against the read: a timer looks at all connections of the worker every
-//! [`TICK`], and where a deadline has passed it shuts the socket down, which completes the read.
+//! A read in flight must not be dropped, because the kernel may still write to its buffer. So a
+//! deadline does not race against the read. Instead, a timer checks all connections of the worker
+//! every [`TICK`] and shuts down the socket of each one whose deadline has passed; that completes
+//! the read.
 
 use crate::config::TICK;
 use std::cell::{Cell, RefCell};
@@ -18,50 +19,50 @@ use tokio_uring::net::TcpStream;
 pub(crate) enum DeadlineCut {
     /// The peer was silent between packets or frames.
     Idle,
-    /// The peer did not finish what it had begun.
+    /// The peer did not finish a packet or frame.
     Unfinished,
     /// The peer did not authenticate.
     Unauthenticated,
     /// The peer did not finish its TLS handshake.
     Handshake,
-    /// The peer did not close when everything had been said.
+    /// The peer did not close its side at the end.
     Linger,
     /// The peer did not read what it was sent.
     SlowConsumer,
     /// Writing to the peer failed.
     Broken,
-    /// The engine stops.
+    /// The engine is stopping.
     Shutdown,
 }
 
-/// Until when a connection may go on, and what is said when it does not.
+/// The deadlines of a connection, and why it was cut once one has passed.
 pub(crate) struct Control {
     stream: Rc<TcpStream>,
     deadline: Cell<Option<(Instant, DeadlineCut)>>,
     write_deadline: Cell<Option<Instant>>,
-    /// Whether the connection ends at once when the engine begins to stop.
+    /// Whether the connection ends as soon as the engine starts draining.
     dispensable: Cell<bool>,
     cut: Cell<Option<DeadlineCut>>,
     ended: Notify,
 }
 
 impl Control {
-    /// The connection's next read ends at `at` for `reason`.
+    /// Sets the deadline of the next read, and why the connection is cut when it passes.
     pub(crate) fn arm(&self, at: Instant, reason: DeadlineCut) {
         self.deadline.set(Some((at, reason)));
     }
 
-    /// The connection does not wait for its peer.
+    /// Removes the read deadline: the connection is not waiting for its peer.
     pub(crate) fn disarm(&self) {
         self.deadline.set(None);
     }
 
-    /// The connection ends at `at` unless its peer reads; `None` where nothing waits for it.
+    /// Sets the time by which the peer must have read; `None` if no write is pending.
     pub(crate) fn arm_write(&self, at: Option<Instant>) {
         self.write_deadline.set(at);
     }
 
-    /// Whether the connection has nothing to finish when the engine begins to stop.
+    /// Sets whether the connection may end as soon as the engine starts draining.
     pub(crate) fn set_dispensable(&self, dispensable: bool) {
         self.dispensable.set(dispensable);
     }
@@ -78,19 +79,19 @@ impl Control {
         }
     }
 
-    /// Ends the connection, unless it has been ended before: nothing more is read, what waits for
-    /// it may still be written.
+    /// Ends the connection unless it has already ended: nothing more is read, but pending output
+    /// may still be written.
     pub(crate) fn end(&self, reason: DeadlineCut) {
         if self.cut.get().is_none() {
             self.cut.set(Some(reason));
-            // Fails only where the peer is gone, which completes the read as well.
+            // Fails only if the peer is gone, which completes the read as well.
             let _ = self.stream.shutdown(Shutdown::Read);
             self.ended.notify_waiters();
         }
     }
 
-    /// Ends the connection in both directions, also one that has been ended before and waits for
-    /// its last words to be written.
+    /// Ends the connection in both directions, even if it has already ended and is writing its last
+    /// bytes.
     pub(crate) fn abort(&self, reason: DeadlineCut) {
         self.cut.set(Some(reason));
         let _ = self.stream.shutdown(Shutdown::Both);
@@ -110,7 +111,7 @@ impl Control {
             && at <= now
         {
             match reason {
-                // It may be TLS's own words that the peer does not read.
+                // The peer may be the one not reading: what blocks may be a write of the handshake.
                 DeadlineCut::Handshake => self.abort(reason),
                 _ => self.end(reason),
             }
@@ -125,7 +126,7 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Watches over a connection until [`remove`](Self::remove).
+    /// Watches a connection until [`remove`](Self::remove).
     pub(crate) fn add(&self, connection: u64, stream: &Rc<TcpStream>) -> Rc<Control> {
         let control = Rc::new(Control {
             stream: Rc::clone(stream),
@@ -139,13 +140,13 @@ impl Deadlines {
         control
     }
 
-    /// Forgets a connection, and with it the hold on its socket.
+    /// Stops watching a connection and releases its socket.
     pub(crate) fn remove(&self, connection: u64) {
         self.controls.borrow_mut().remove(&connection);
     }
 
-    /// Ends what is over, every [`TICK`], for ever, and calls `each_tick`. `drain` holds the moment
-    /// at which every connection ends, once there is one.
+    /// Every [`TICK`], forever: calls `each_tick` and ends the connections that are overdue.
+    /// `drain` holds the time at which every connection ends, once the engine is draining.
     pub(crate) async fn watch(
         &self,
         drain: watch::Receiver<Option<Instant>>,

@@ -1,4 +1,4 @@
-//! What every connection has: a slot, deadlines, a place in the list of those present.
+//! What every connection has: a slot, deadlines, and an entry in its worker's counts and timer.
 
 pub(crate) mod accepted;
 pub(crate) mod deadlines;

@@ -1,12 +1,11 @@
-//! That a connection is there: counted, and looked after by its worker's timer, until it is
-//! dropped. Serves nothing.
+//! Keeps a connection in its worker's counts and timer until it is dropped.
 
 use super::deadlines::Deadlines;
 use crate::engine::observe::counters::{Counters, Protocol, WorkerTally};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// One connection of a worker. Dropped in whatever way the connection ends, a defect included.
+/// One connection of a worker. Dropped however the connection ends, even by a panic.
 pub(crate) struct Presence {
     protocol: Protocol,
     number: u64,
@@ -16,7 +15,7 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// Counts connection `number` of worker `worker` as there.
+    /// Counts connection `number` of worker `worker` as open.
     pub(crate) fn new(
         protocol: Protocol,
         number: u64,

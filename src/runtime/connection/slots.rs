@@ -1,26 +1,26 @@
-//! Who may be connected and which worker gets them: counts, and touches no socket.
+//! Limits connections and streams, and chooses the worker for each. Only counts; touches no socket.
 
 use crate::engine::observe::counters::Protocol;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Slots for connections and for record streams, taken by acceptors and by message connections
-/// that carry records, and given back when what they were for is over.
+/// Slots for connections and record streams. The acceptor takes them, and so do message
+/// connections that carry records; dropping a slot frees it.
 #[derive(Debug)]
 pub(crate) struct Slots {
     connections_limit: usize,
     streams_limit: usize,
     connections: AtomicUsize,
     streams: AtomicUsize,
-    /// Connections of each worker, by protocol: a few heavy streams must not be dealt by how many
-    /// idle clients there are.
+    /// Connections of each worker, by protocol: the number of idle clients must not decide where a
+    /// few heavy streams go.
     loads: [Box<[AtomicUsize]>; 2],
-    /// Connections and streams so far: the number of each is its name.
+    /// Connections and streams so far; each is identified by its number.
     numbers: AtomicU64,
 }
 
 impl Slots {
-    /// So many slots over `workers` workers.
+    /// Slots up to these limits, spread over `workers` workers.
     pub(crate) fn new(connections_limit: usize, streams_limit: usize, workers: usize) -> Arc<Self> {
         let loads = || (0..workers).map(|_| AtomicUsize::new(0)).collect();
         Arc::new(Slots {
@@ -38,8 +38,8 @@ impl Slots {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A slot for a connection, at the worker with the fewest of its protocol, or `None` where
-    /// none is free. A record connection also takes that of a stream.
+    /// A slot for a connection, on the worker with the fewest of its protocol; `None` if none is
+    /// free. A record connection also takes a stream's slot.
     pub(crate) fn take(self: &Arc<Self>, protocol: Protocol) -> Option<Slot> {
         let stream = match protocol {
             Protocol::Records => Some(self.take_stream()?),
@@ -56,7 +56,7 @@ impl Slots {
         Some(Slot { slots: Arc::clone(self), protocol, worker, _stream: stream })
     }
 
-    /// A slot for a record stream within a connection, or `None` where none is free.
+    /// A slot for a record stream within a connection; `None` if none is free.
     pub(crate) fn take_stream(self: &Arc<Self>) -> Option<StreamSlot> {
         take_one(&self.streams, self.streams_limit).then(|| StreamSlot { slots: Arc::clone(self) })
     }
@@ -67,7 +67,7 @@ fn take_one(taken: &AtomicUsize, limit: usize) -> bool {
     taken.try_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
 }
 
-/// One connection's slot, free again when dropped.
+/// One connection's slot, freed on drop.
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Arc<Slots>,
@@ -77,12 +77,12 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// The worker that the connection goes to.
+    /// The worker that gets the connection.
     pub(crate) fn worker(&self) -> usize {
         self.worker
     }
 
-    /// Where it comes from.
+    /// The slots it was taken from.
     pub(crate) fn slots(&self) -> &Arc<Slots> {
         &self.slots
     }
@@ -95,7 +95,7 @@ impl Drop for Slot {
     }
 }
 
-/// A record stream's slot, free again when dropped.
+/// A record stream's slot, freed on drop.
 #[derive(Debug)]
 pub(crate) struct StreamSlot {
     slots: Arc<Slots>,
@@ -110,9 +110,9 @@ impl Drop for StreamSlot {
 /// What a record stream holds until its result is printed.
 #[derive(Debug)]
 pub(crate) enum StreamHold {
-    /// A connection of its own.
+    /// A separate connection.
     Connection(#[expect(dead_code, reason = "held for its drop")] Slot),
-    /// A part of a message connection.
+    /// A stream within a message connection.
     Stream(#[expect(dead_code, reason = "held for its drop")] StreamSlot),
 }
 
@@ -148,7 +148,7 @@ mod tests {
         assert!(stream.is_some() && slots.take_stream().is_none());
         drop(stream);
         assert!(slots.take(Records).is_some());
-        // A record connection that finds a stream and no connection gives the stream back.
+        // A record connection that gets a stream's slot but no connection's gives it back.
         let fourth = slots.take(Messages);
         assert!(fourth.is_some() && slots.take(Records).is_none());
         assert!(slots.take_stream().is_some());

@@ -1,12 +1,12 @@
-//! Which cores the process may use and which the workers get: pins nothing.
+//! Which cores the process may use, and which the workers get. Pins no thread.
 
 use core_affinity::CoreId;
 
 /// A core that may not be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CoresError {
-    /// One of the listed cores is outside the process's mask.
-    #[error("--cores: core {core} may not be used; allowed here: {allowed}")]
+    /// A listed core is outside the process's affinity mask.
+    #[error("--cores: this process may not use core {core}; allowed: {allowed}")]
     NotAllowed {
         /// The core.
         core: usize,
@@ -14,7 +14,7 @@ pub enum CoresError {
         allowed: String,
     },
     /// The mask could not be read.
-    #[error("cannot read which cores this process may use (sched_getaffinity failed)")]
+    #[error("cannot find out which cores this process may use (sched_getaffinity failed)")]
     Unknown,
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn allowed() -> Result<Vec<usize>, CoresError> {
     Ok(cores.into_iter().map(|core| core.id).collect())
 }
 
-/// The cores that get a worker each: those asked for, or all allowed where none was named.
+/// The cores that get a worker each: those asked for, or all allowed ones if none was named.
 ///
 /// # Errors
 /// [`CoresError`], naming the allowed set.
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn a_core_outside_the_mask_is_refused_with_the_allowed_set() {
         let error = choose(&[1, 7], &[0, 1, 2, 3]).unwrap_err();
-        assert_eq!(error.to_string(), "--cores: core 7 may not be used; allowed here: 0-3");
+        assert_eq!(error.to_string(), "--cores: this process may not use core 7; allowed: 0-3");
         let chosen = choose(&[3, 1], &[0, 1, 2, 3]).unwrap();
         assert_eq!(chosen, [CoreId { id: 3 }, CoreId { id: 1 }]);
         assert_eq!(choose(&[], &[2, 4]).unwrap(), [CoreId { id: 2 }, CoreId { id: 4 }]);

@@ -1,10 +1,10 @@
-//! What the host allows, finding by finding, each with its remedy: changes nothing but the
-//! process's own limit of open files.
+//! Checks what the host allows and gives each problem a remedy. Changes nothing but this process's
+//! limit on open files.
 
+use super::auth_file;
 use super::cores;
 use super::listener::{self, ADMIN, MESSAGES, RECORDS};
 use crate::config::{ADMIN_CONNECTIONS, Config, REFUSED_LINGERING};
-use crate::engine::messages::users::AuthTable;
 use crate::runtime::ring::{self, Buffers, RingError};
 use crate::runtime::tls::config::{Validity, load_certificates};
 use bytesize::ByteSize;
@@ -15,27 +15,28 @@ use std::io;
 use std::thread;
 use std::time::SystemTime;
 
-/// Oldest kernel that has everything the rings use (IORING_SETUP_SINGLE_ISSUER, io_uring_setup(2)).
+/// Oldest kernel with every flag that the rings use (IORING_SETUP_SINGLE_ISSUER: see
+/// io_uring_setup(2)).
 const KERNEL_MIN: (u32, u32) = (6, 0);
 /// Locked bytes of one ring of `RING_ENTRIES`: 16 KiB of entries and two queues, in whole pages.
-/// Seen with `ulimit -l`: a ring can be made with 32 KiB and not with 24.
+/// Measured with `ulimit -l`: 32 KiB is enough for a ring, 24 KiB is not.
 const RING_BYTES: usize = 32 << 10;
-/// Descriptors beside connections and captures: standard streams, listeners, signals, files that
-/// are read again, one that is written; those of admin connections and of refused clients; and for
-/// each worker its ring, its epoll and its wake-ups.
+/// Descriptors besides those of connections and captures: standard streams, listeners, signals,
+/// files that are reloaded, one file being written, admin connections and refused clients. Each
+/// worker adds its ring, its epoll and its wake-ups.
 const FILES_FIXED: usize = 48 + ADMIN_CONNECTIONS + REFUSED_LINGERING;
 const FILES_PER_WORKER: usize = 8;
 /// Bit of CAP_IPC_LOCK in a mask of capabilities (linux/capability.h).
 const CAP_IPC_LOCK: u32 = 14;
 
-/// How a check came out.
+/// Outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// As it should be.
+    /// As required.
     Pass,
-    /// It will run, not as well as it could.
+    /// The engine runs, but not as well as it could.
     Warn,
-    /// It will not run.
+    /// The engine cannot run.
     Fail,
 }
 
@@ -53,13 +54,13 @@ impl Verdict {
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
-    /// What was examined, one snake_case word.
+    /// What was checked, one snake_case word.
     pub check: &'static str,
-    /// How it came out.
+    /// Outcome.
     pub verdict: Verdict,
     /// What was found.
     pub found: String,
-    /// What to do about it; always there unless the verdict is [`Verdict::Pass`].
+    /// What to do about it; set unless the verdict is [`Verdict::Pass`].
     pub remedy: Option<String>,
 }
 
@@ -85,13 +86,13 @@ fn fail(check: &'static str, found: String, remedy: impl Into<String>) -> Findin
     Finding { check, verdict: Verdict::Fail, found, remedy: Some(remedy.into()) }
 }
 
-/// A failure whose message gives the remedy behind its last semicolon, as messages here do.
+/// A failure whose message has the remedy after its last semicolon, as all messages here do.
 fn fail_with_remedy(check: &'static str, message: &str) -> Finding {
     let (found, remedy) = message.rsplit_once("; ").unwrap_or((message, "see the log"));
     fail(check, found.to_owned(), remedy)
 }
 
-/// Examines everything that an engine with `config` needs.
+/// Checks everything that an engine with `config` needs.
 pub(crate) fn examine(config: &Config) -> Vec<Finding> {
     let (cores, workers) = cores(config);
     let mut fitted = config.clone();
@@ -108,7 +109,7 @@ pub(crate) fn examine(config: &Config) -> Vec<Finding> {
     ]
     .into_iter()
     .chain(certificates(config))
-    .chain(auth_file(config))
+    .chain(users(config))
     .collect()
 }
 
@@ -126,11 +127,11 @@ fn kernel_finding(release: &str) -> Finding {
             pass("kernel", format!("Linux {release}"))
         }
         (Some(Ok(_)), Some(Ok(_))) => fail("kernel", format!("Linux {release} is too old"), remedy),
-        _ => warn("kernel", format!("release \"{release}\" is not understood"), remedy),
+        _ => warn("kernel", format!("cannot parse the release \"{release}\""), remedy),
     }
 }
 
-/// Really makes a ring, on a thread of its own, with the flags and windows that a worker uses.
+/// Creates a ring on a separate thread, with the flags and windows that a worker uses.
 fn io_uring(config: &Config) -> Finding {
     let (count, bytes) = (config.registered_buffers, config.buffer_bytes);
     let attempt = thread::spawn(move || -> Result<(), RingError> {
@@ -148,24 +149,24 @@ fn io_uring(config: &Config) -> Finding {
         ),
         Ok(Err(RingError::Register { bytes, source })) if ring::out_of_memory(&source) => warn(
             "io_uring",
-            format!("a ring works; {bytes} bytes of windows cannot be locked, plain memory can"),
-            "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), which counts all \
-             processes of a user, or start with --registered-buffers 0",
+            format!("a ring works, but {bytes} bytes of windows cannot be locked"),
+            "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), which all \
+             processes of a user share, or start with --registered-buffers 0",
         ),
         Ok(Err(error @ RingError::Register { .. })) => fail(
             "io_uring",
             error.to_string(),
             "start with --registered-buffers 0, which uses plain memory",
         ),
-        Err(_) => fail("io_uring", "the attempt panicked".to_owned(), "please report this defect"),
+        Err(_) => fail("io_uring", "the check panicked".to_owned(), "please report this bug"),
     }
 }
 
-/// What tells one refusal from another.
+/// What distinguishes the causes of a refusal.
 struct Refusal {
-    /// Value of the sysctl `kernel.io_uring_disabled`, where there is one.
+    /// Value of the sysctl `kernel.io_uring_disabled`, if it exists.
     disabled: Option<u32>,
-    /// Whether a seccomp filter is on this process.
+    /// Whether a seccomp filter applies to this process.
     seccomp: bool,
 }
 
@@ -175,23 +176,24 @@ fn ring_refused(error: &io::Error, refusal: &Refusal) -> Finding {
     let found = format!("io_uring_setup fails: {error}");
     let disabled = refusal.disabled.unwrap_or(0);
     if errno == Some(Errno::PERM) && disabled == 2 {
-        let remedy = "kernel.io_uring_disabled is 2, which forbids io_uring to everybody: \
+        let remedy = "kernel.io_uring_disabled is 2, which forbids io_uring to all processes: \
                       `sysctl kernel.io_uring_disabled=0` on the host";
         return fail("io_uring", found, remedy);
     }
     if errno == Some(Errno::PERM) && disabled == 1 {
-        let remedy = "kernel.io_uring_disabled is 1, which leaves io_uring to CAP_SYS_ADMIN and \
-                      the group kernel.io_uring_group: join that group, or \
+        let remedy = "kernel.io_uring_disabled is 1, which reserves io_uring for CAP_SYS_ADMIN \
+                      and the group kernel.io_uring_group: join that group, or \
                       `sysctl kernel.io_uring_disabled=0` on the host";
         return fail("io_uring", found, remedy);
     }
-    let seccomp = "a seccomp profile forbids io_uring (Docker's default does since engine 25): \
-                   start the container with --security-opt seccomp=deploy/seccomp-ringest.json";
+    let seccomp = "a seccomp profile forbids io_uring (Docker's default does, since engine 25): \
+                   start the container with --security-opt \
+                   seccomp=deploy/docker/seccomp-ringest.json";
     let remedy = match errno {
         Some(Errno::PERM) if refusal.seccomp => seccomp.to_owned(),
         Some(Errno::PERM) => format!("a security module forbids it, or {seccomp}"),
         Some(Errno::NOSYS) if refusal.seccomp => {
-            format!("{seccomp}; podman's profile answers so, too, and so does a kernel without it")
+            format!("{seccomp}; podman's profile and kernels without io_uring give the same error")
         }
         Some(Errno::NOSYS) => "this kernel has no io_uring: run Linux 6.0 or later, built with \
                                CONFIG_IO_URING"
@@ -229,26 +231,26 @@ fn proc_field(file: &[u8], name: &str) -> Option<String> {
     Some(String::from_utf8_lossy(line).trim().to_owned())
 }
 
-/// Memory of this process that is really there; `None` where the kernel does not say.
+/// Resident memory of this process; `None` if the kernel does not report it.
 pub(crate) fn resident_bytes() -> Option<u64> {
     kib(&process_status("VmRSS:")?)
 }
 
-/// Bytes of a size as files of /proc write it: `1234 kB`.
+/// Bytes of a size as /proc files print it: `1234 kB`.
 fn kib(size: &str) -> Option<u64> {
     Some(size.strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
-/// Locked memory that this process may have; `None` where there is no limit for it.
+/// Locked memory that this process may use; `None` if there is no limit.
 fn locked_bytes_allowed() -> Option<u64> {
     let mask = process_status("CapEff:").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
     let exempt = mask.is_some_and(|mask| mask >> CAP_IPC_LOCK & 1 == 1);
     getrlimit(Resource::Memlock).current.filter(|_| !exempt)
 }
 
-/// Registers fewer windows where RLIMIT_MEMLOCK does not allow as many, so that an engine starts
-/// on a host with more cores than its limit was made for; what is not registered is plain memory.
-/// Says so in a finding that is no [`Verdict::Pass`].
+/// Lowers the number of registered windows to what RLIMIT_MEMLOCK allows, so that an engine starts
+/// on a host with more cores than its limit was made for; the other windows are plain memory. The
+/// finding then says so and is not a [`Verdict::Pass`].
 pub(crate) fn fit_locked_memory(config: &mut Config) -> Finding {
     let workers = workers(config);
     let (windows, finding) = locked_memory(config, workers, locked_bytes_allowed());
@@ -256,7 +258,7 @@ pub(crate) fn fit_locked_memory(config: &mut Config) -> Finding {
     finding
 }
 
-/// How many windows each worker can register, and what is said about it.
+/// How many windows each worker can register, and the finding about it.
 fn locked_memory(config: &Config, workers: usize, allowed: Option<u64>) -> (usize, Finding) {
     const REMEDY: &str = "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), or \
                           lower --registered-buffers: 0 uses plain memory";
@@ -264,9 +266,9 @@ fn locked_memory(config: &Config, workers: usize, allowed: Option<u64>) -> (usiz
     let rings = (workers * RING_BYTES) as u64;
     let needed = config.memory(workers).registered as u64 + rings;
     let Some(allowed) = allowed else {
-        return (asked, pass("memlock", format!("no limit, {} are needed", ByteSize(needed))));
+        return (asked, pass("memlock", format!("no limit; {} needed", ByteSize(needed))));
     };
-    let found = format!("{} are allowed, {} are needed", ByteSize(allowed), ByteSize(needed));
+    let found = format!("{} allowed, {} needed", ByteSize(allowed), ByteSize(needed));
     if allowed >= needed {
         return (asked, pass("memlock", found));
     }
@@ -299,16 +301,16 @@ fn open_files(config: &Config, workers: usize) -> Finding {
         }
         limit => {
             let limit = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
-            pass("nofile", format!("{limit} descriptors, {need} are needed"))
+            pass("nofile", format!("{limit} descriptors allowed, {need} needed"))
         }
     }
 }
 
-/// The process may not have as many descriptors as it needs.
+/// The process may not open as many files as it needs.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{max_connections} connections need {need} file descriptors, allowed are {limit}; raise the \
-     hard limit (ulimit -Hn, LimitNOFILE=, --ulimit nofile=) or lower --max-connections"
+    "{max_connections} connections need {need} file descriptors, but {limit} are allowed; \
+     raise the hard limit (ulimit -Hn, LimitNOFILE=, --ulimit nofile=) or lower --max-connections"
 )]
 pub(crate) struct TooFewFiles {
     need: u64,
@@ -316,10 +318,10 @@ pub(crate) struct TooFewFiles {
     max_connections: usize,
 }
 
-/// Raises the soft limit of open files to what the connections may need, within the hard one.
+/// Raises the soft limit on open files to what the connections may need, within the hard limit.
 ///
 /// # Errors
-/// [`TooFewFiles`] where the hard limit is too low.
+/// [`TooFewFiles`] if the hard limit is too low.
 pub(crate) fn raise_open_files(config: &Config) -> Result<(), TooFewFiles> {
     let workers = workers(config);
     let need = files_needed(config, workers);
@@ -335,7 +337,7 @@ pub(crate) fn raise_open_files(config: &Config) -> Result<(), TooFewFiles> {
         .map_err(|_| refused(current.unwrap_or(0)))
 }
 
-/// How many workers an engine with `config` has; as many as were asked for where that is an error.
+/// How many workers an engine with `config` has; on an error, as many as were asked for.
 pub(crate) fn workers(config: &Config) -> usize {
     cores(config).1
 }
@@ -358,14 +360,14 @@ fn cores(config: &Config) -> (Finding, usize) {
 }
 
 fn cpu_quota(workers: usize) -> Finding {
-    // Within a container the process's own group is the root of what it sees.
+    // In a container, the process's own group is the root of what it sees.
     let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let group = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
     let read = |group: &str| fs::read_to_string(format!("/sys/fs/cgroup{group}/cpu.max")).ok();
     cpu_quota_finding(read(&group).or_else(|| read("")).as_deref(), workers)
 }
 
-/// `cpu_max` is the text of the control group's file: `max 100000` or `150000 100000`.
+/// `cpu_max` is the content of the control group's file: `max 100000` or `150000 100000`.
 fn cpu_quota_finding(cpu_max: Option<&str>, workers: usize) -> Finding {
     let mut words = cpu_max.unwrap_or("max").split_whitespace();
     let quota: Option<f64> = words.next().and_then(|word| word.parse().ok());
@@ -373,18 +375,18 @@ fn cpu_quota_finding(cpu_max: Option<&str>, workers: usize) -> Finding {
     match (quota, period) {
         (Some(quota), Some(period)) if quota / period < workers as f64 => warn(
             "cpu_quota",
-            format!("{:.2} cores' worth of time for {workers} workers", quota / period),
-            "the kernel stops all workers when the quota is used up: raise it (--cpus), or name \
+            format!("{:.2} cores' worth of CPU time for {workers} workers", quota / period),
+            "the kernel stops all workers once the quota is used up: raise it (--cpus), or name \
              fewer cores with --cores",
         ),
         (Some(quota), Some(period)) => {
-            pass("cpu_quota", format!("{:.2} cores' worth of time", quota / period))
+            pass("cpu_quota", format!("{:.2} cores' worth of CPU time", quota / period))
         }
         _ => pass("cpu_quota", "none".to_owned()),
     }
 }
 
-/// The ports that are to be listened on, all at once: two may be the same by mistake.
+/// Binds all ports at once, since two may be the same by mistake.
 fn port(config: &Config) -> Finding {
     let wanted = [
         (RECORDS, &config.host, config.records_port, "records"),
@@ -399,18 +401,18 @@ fn port(config: &Config) -> Finding {
             Err(error) => return fail_with_remedy("port", &error.to_string()),
         }
         found.push(match port {
-            0 => format!("a free one will be taken for {what}"),
+            0 => format!("any free port for {what}"),
             port => format!("{port} is free for {what}"),
         });
     }
     pass("port", found.join(", "))
 }
 
-/// Only where TLS is asked for.
+/// Only with TLS.
 fn certificates(config: &Config) -> Option<Finding> {
     let loaded = load_certificates(config).transpose()?;
     Some(match loaded.map(|certificates| certificates.validity(SystemTime::now())) {
-        Ok(Validity::Valid) => pass("certificates", "key and certificate can be used".to_owned()),
+        Ok(Validity::Valid) => pass("certificates", "key and certificate are usable".to_owned()),
         Ok(validity) => Finding {
             verdict: Verdict::Warn,
             ..fail_with_remedy("certificates", &validity.to_string())
@@ -419,12 +421,12 @@ fn certificates(config: &Config) -> Option<Finding> {
     })
 }
 
-/// Only where there is to be one.
-fn auth_file(config: &Config) -> Option<Finding> {
-    Some(match AuthTable::load(config.auth_file.as_ref()?) {
+/// Only with --auth-file.
+fn users(config: &Config) -> Option<Finding> {
+    Some(match auth_file::load(config.auth_file.as_ref()?) {
         Ok(table) if table.is_empty() => {
             let remedy = "add one with `ringest token USER --auth-file FILE`";
-            warn("auth_file", "no user stands in it".to_owned(), remedy)
+            warn("auth_file", "it lists no user".to_owned(), remedy)
         }
         Ok(table) => pass("auth_file", format!("{} users", table.len())),
         Err(error) => fail_with_remedy("auth_file", &error.to_string()),
@@ -453,7 +455,7 @@ fn memory(config: &Config, workers: usize) -> Finding {
         return fail("memory", found, "lower --max-streams, --batch-rows or --buffer-bytes");
     }
     if memory.worst() as u64 > available {
-        let remedy = "peers that are not trusted could use up this host: lower --groups-limit, \
+        let remedy = "untrusted peers could exhaust this host: lower --groups-limit, \
                       --strings-bytes-limit or --max-streams";
         return warn("memory", found, remedy);
     }
@@ -463,7 +465,7 @@ fn memory(config: &Config, workers: usize) -> Finding {
 /// Whether a TCP socket listens on `port` in this network namespace, from the kernel's tables.
 ///
 /// # Errors
-/// Where neither table can be read.
+/// If neither table can be read.
 pub(crate) fn is_listening(port: u16) -> io::Result<bool> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
     if let [Err(error), Err(_)] = tables {
@@ -472,7 +474,7 @@ pub(crate) fn is_listening(port: u16) -> io::Result<bool> {
     Ok(tables.iter().flatten().any(|table| table_has_listener(table, port)))
 }
 
-/// Lines of the table: number, local address:port in hexadecimal, remote, state (0A listens).
+/// Columns of the table: number, local address:port in hexadecimal, remote, state (0A: listening).
 fn table_has_listener(table: &str, port: u16) -> bool {
     let port = format!("{port:04X}");
     table.lines().skip(1).any(|line| {

@@ -1,4 +1,4 @@
-//! The listening socket: accepts nothing.
+//! Binds listening sockets. Accepts no connection.
 
 use crate::config::LISTEN_BACKLOG;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -14,7 +14,7 @@ pub enum ListenError {
         place.host
     )]
     Resolve {
-        /// The options that say where.
+        /// The options concerned.
         place: ListenPlace,
         /// What was given.
         host: String,
@@ -24,7 +24,7 @@ pub enum ListenError {
     /// The address could not be bound.
     #[error("cannot listen on {address}: {source}; {}", remedy(place, .source))]
     Bind {
-        /// The options that say where.
+        /// The options concerned.
         place: ListenPlace,
         /// The address.
         address: SocketAddr,
@@ -33,7 +33,7 @@ pub enum ListenError {
     },
 }
 
-/// The options that say where a listener is to be.
+/// The options that set a listener's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenPlace {
     /// Option of the address.
@@ -53,8 +53,8 @@ fn remedy(place: &ListenPlace, error: &io::Error) -> String {
     let ListenPlace { host, port } = place;
     match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "another process listens there (`ss -ltnp` names it): stop it or choose another port \
-             with {port}"
+            "another process is listening there (`ss -ltnp` names it): stop it or choose another \
+             port with {port}"
         ),
         io::ErrorKind::PermissionDenied => {
             format!("ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one with {port}")
@@ -64,8 +64,8 @@ fn remedy(place: &ListenPlace, error: &io::Error) -> String {
     }
 }
 
-/// Binds and listens. Without SO_REUSEPORT, so that a second instance fails instead of taking
-/// half of the connections; with SO_REUSEADDR, so that a restart does not wait for old ones.
+/// Binds and listens: without SO_REUSEPORT, so that a second instance fails instead of taking half
+/// of the connections, and with SO_REUSEADDR, so that a restart does not wait for old ones.
 ///
 /// # Errors
 /// [`ListenError`], with the remedy.
@@ -99,7 +99,7 @@ mod tests {
         let first = listen(RECORDS, "127.0.0.1", 0).unwrap();
         let port = first.local_addr().unwrap().port();
         let error = listen(RECORDS, "127.0.0.1", port).unwrap_err().to_string();
-        assert!(error.contains("another process listens there"), "{error}");
+        assert!(error.contains("another process is listening there"), "{error}");
         assert!(error.contains(&format!("127.0.0.1:{port}")), "{error}");
     }
 

@@ -1,5 +1,6 @@
-//! What the host allows: listeners, cores, signals, standard streams.
+//! What the host allows and has: listeners, cores, signals, standard streams, the file of users.
 
+pub(crate) mod auth_file;
 pub(crate) mod cores;
 pub(crate) mod findings;
 pub(crate) mod listener;

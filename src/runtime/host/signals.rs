@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT: the first asks the engine to stop, the second ends the process; SIGHUP asks
-//! it to read its files again. SIGXFSZ ends nothing. Stops nothing and reads nothing itself.
+//! Signals: the first SIGTERM or SIGINT asks the engine to stop, the second ends the process, and
+//! SIGHUP asks the engine to reload its files. SIGXFSZ is caught, so that it does not kill.
 
 use rustix::process::Signal;
 use std::io;
@@ -12,14 +12,14 @@ pub(crate) const EXIT_SECOND_SIGNAL: i32 = 130;
 /// with [`EXIT_SECOND_SIGNAL`], and `hangup` at each SIGHUP. Signals are caught when this returns.
 ///
 /// # Errors
-/// Where the thread or its runtime cannot be made.
+/// If the thread or its runtime cannot be created.
 pub(crate) fn watch(
     first: impl FnOnce(&'static str) + Send + 'static,
     hangup: impl Fn() + Send + 'static,
     before_exit: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
-    // Whoever limits the size of files gets an error from the write that is too much (EFBIG). The
-    // signal beside it would end the process; once caught, it stays so.
+    // A file size limit (RLIMIT_FSIZE) makes the excess write fail with EFBIG, which is handled.
+    // The signal that comes with it would end the process, so it is caught, for good.
     let too_large = SignalKind::from_raw(Signal::XFSZ.as_raw());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut terminate, mut interrupt, mut hung_up) = {

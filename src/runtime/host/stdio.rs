@@ -1,20 +1,20 @@
-//! Whether the process was started with its stdout closed: writes nothing.
+//! Finds out whether the process was started with its stdout closed. Writes nothing.
 //!
-//! Rust's runtime opens /dev/null in the place of a standard stream that is closed, before `main`.
-//! That is safe, since no socket can then get the number of stdout, but results would vanish
-//! without a word. So a look is taken before that.
+//! Before `main`, Rust's runtime opens /dev/null in place of a closed standard stream. That is
+//! safe, since no socket can then get the descriptor of stdout, but results would be lost silently.
+//! So this file checks before the runtime does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static STDOUT_CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// True where nobody gave this process a stdout.
+/// Whether this process was started without a stdout.
 pub(crate) fn stdout_was_closed() -> bool {
     STDOUT_CLOSED.load(Ordering::Relaxed)
 }
 
 extern "C" fn look() {
-    // SAFETY: the number is only asked about. Where it is closed the answer is EBADF.
+    // SAFETY: F_GETFD only queries the descriptor; if it is closed, the call returns EBADF.
     let stdout = unsafe { std::os::fd::BorrowedFd::borrow_raw(1) };
     STDOUT_CLOSED.store(rustix::io::fcntl_getfd(stdout).is_err(), Ordering::Relaxed);
 }

@@ -1,41 +1,34 @@
-//! One socket that speaks the message protocol: a short list of calls. Understands no byte itself
-//! (`wire::session` does), writes nothing itself (`peer` does) and delivers no broadcast (`hub`
-//! does).
+//! Drives one message connection. The protocol is in
+//! [`wire::messages::session`](crate::wire::messages::session), writing in [`super::peer`] and the
+//! delivery of broadcasts in [`super::hub`].
 
+use super::carried::{CarriedRecords, DataTaken};
 use super::input::Input;
 use super::peer::Peer;
 use super::shared::MessageShared;
-use crate::config::{
-    AUTH_FAILURE_DELAY, DataMode, END_LINGER, REPLIES_WAITING_BYTES, SMALL_WINDOW_BYTES,
-    TLS_HANDSHAKE_TIMEOUT,
-};
+use crate::config::{AUTH_FAILURE_DELAY, Config, REPLIES_WAITING_BYTES, SMALL_WINDOW_BYTES};
 use crate::engine::messages::outbox::Broadcasts;
 use crate::engine::messages::token;
 use crate::engine::observe::counters::{Protocol, WorkerTally};
-use crate::engine::stream::received::{BufferKind, Reason};
+use crate::engine::stream::received::Reason;
 use crate::runtime::connection::accepted::Accepted;
 use crate::runtime::connection::deadlines::DeadlineCut;
 use crate::runtime::connection::presence::Presence;
-use crate::runtime::connection::slots::{Slot, StreamHold, StreamSlot};
-use crate::runtime::records::stream as record_stream;
-use crate::runtime::records::stream::{Failure, RecordStream};
+use crate::runtime::connection::slots::Slot;
+use crate::runtime::records::stream::Failure;
 use crate::runtime::records::transport::ReadError;
-use crate::runtime::results::aggregator::Job;
 use crate::runtime::ring::{self, ReadBuffer};
 use crate::runtime::tls::session::{Tls, TlsError};
 use crate::wire::messages::fault::Fault;
-use crate::wire::messages::frame::PAYLOAD_BYTES_MAX;
 use crate::wire::messages::limiter::TokenBucket;
 use crate::wire::messages::payload::Credentials;
 use crate::wire::messages::session::{NextEvent, Session, SessionEnd};
-use crate::wire::records::packets::is_whole_packets;
 use crate::wire::text::Escaped;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::mpsc;
 use tokio_uring::net::TcpStream;
 
 /// A message connection on its worker.
@@ -47,62 +40,47 @@ pub(crate) struct MessageConnection {
     peer: Rc<Peer>,
     input: Input,
     session: Session,
-    /// The record stream that DATA carries, while there is one.
-    records: Option<Box<Carried>>,
+    records: CarriedRecords,
     begun: Instant,
     messages: u64,
-    slot: Slot,
+    _slot: Slot,
 }
 
-/// A record stream within a message connection, and what it holds: large, and rare.
-struct Carried {
-    stream: RecordStream,
-    slot: StreamSlot,
-}
-
-impl Carried {
-    /// Ends the stream and has its result made.
-    async fn end(self, ended: Result<(), Failure>, jobs: &mpsc::Sender<Job>) {
-        let received = self.stream.finish(ended).await;
-        record_stream::report(jobs, received, StreamHold::Stream(self.slot)).await;
-    }
-}
-
-/// How a connection is over.
+/// How a connection ended.
 #[derive(Debug)]
 enum Over {
-    /// As the session said.
+    /// The session ended it.
     Session(SessionEnd),
     /// The client closed between two frames.
     Closed,
     /// The engine ended it.
     Cut(DeadlineCut),
-    /// Reading failed; the client is told nothing.
+    /// Reading failed.
     Failed(Fault),
 }
 
 impl MessageConnection {
-    /// Takes a socket over. Must run on the worker's runtime.
+    /// Takes over a socket. Must run on the worker's runtime.
     ///
     /// # Errors
-    /// Where TLS cannot be begun.
+    /// If TLS cannot be started.
     pub(crate) fn start(accepted: Accepted, shared: Rc<MessageShared>) -> Result<Self, TlsError> {
         let Accepted { number, stream, peer: address, slot, tls, .. } = accepted;
         let tls = tls.map(Tls::accept).transpose()?;
-        // A read of a socket that does not block fails at once instead of waiting in the ring; a
-        // reply that is held back for the next would wait for the client's acknowledgement. Where
-        // this fails, so does the first read, with its own error.
+        // Reading a non-blocking socket fails at once instead of waiting in the ring, and with
+        // Nagle's algorithm a reply could wait for the client's acknowledgement. If this fails, the
+        // first read fails as well and reports its error.
         let _ = stream.set_nonblocking(false).and_then(|()| stream.set_nodelay(true));
         let stream = Rc::new(TcpStream::from_std(stream));
         let now = Instant::now();
-        let control = shared.deadlines.add(number, &stream);
+        let worker = &shared.worker;
+        let control = worker.deadlines.add(number, &stream);
         control.set_dispensable(true);
         let encrypted = tls.is_some();
         let peer = Peer::new(number, Rc::clone(&stream), control, tls, Rc::clone(&shared.peers));
-        let counted = (&shared.streams.counters, shared.streams.worker);
-        let presence = Presence::new(Protocol::Messages, number, counted, &shared.deadlines);
+        let presence = worker.presence(Protocol::Messages, number);
         tracing::debug!(connection = number, peer = %address, "connected");
-        let rate = shared.streams.config.rate_limit;
+        let rate = worker.config.rate_limit;
         let bucket = Arc::new(TokenBucket::new(rate, rate));
         let connection = MessageConnection {
             address,
@@ -111,10 +89,10 @@ impl MessageConnection {
             session: Session::new(Arc::clone(&shared.policy), bucket, now),
             stream,
             peer,
-            records: None,
+            records: CarriedRecords::new(Rc::clone(worker), Arc::clone(slot.slots()), address),
             begun: now,
             messages: 0,
-            slot,
+            _slot: slot,
             shared,
         };
         connection.note_standing();
@@ -122,13 +100,17 @@ impl MessageConnection {
     }
 
     fn tally(&self) -> &WorkerTally {
-        self.shared.streams.tally()
+        self.shared.worker.tally()
     }
 
-    /// Serves until the connection is over.
+    fn config(&self) -> &Config {
+        &self.shared.worker.config
+    }
+
+    /// Serves the connection until it ends.
     pub(crate) async fn run(&mut self) {
         let over = self.converse().await;
-        Box::pin(self.end_records(&over)).await;
+        self.end_records(&over).await;
         self.say_goodbye(&over).await;
         self.log(&over);
     }
@@ -136,7 +118,7 @@ impl MessageConnection {
     async fn converse(&mut self) -> Over {
         loop {
             self.arm_deadline();
-            let read = self.input.read(&self.shared.buffers, &self.peer).await;
+            let read = self.input.read(&self.shared.worker.buffers, &self.peer).await;
             let taken_over = Instant::now();
             self.peer.control.disarm();
             if let Some(cut) = self.peer.control.cut() {
@@ -164,10 +146,10 @@ impl MessageConnection {
         }
     }
 
-    /// Answers what a read brought, with one write.
+    /// Processes the bytes of a read, and answers with one write.
     async fn digest(&mut self, taken_over: Instant) -> Option<SessionEnd> {
         let mut out = self.shared.peers.take_scratch();
-        // Most reads are answered without waiting for anybody: they need no look at the clock.
+        // Most reads are answered without waiting, and then the clock need not be read.
         let mut waited = false;
         let end = loop {
             let pass = self.session.poll(self.input.bytes(), taken_over, &mut out);
@@ -189,18 +171,12 @@ impl MessageConnection {
                     self.tell_judgement(user, taken_over, &mut out).await;
                 }
                 NextEvent::Data { sequence, body } => {
-                    let mut carrier = Carrier {
-                        shared: &self.shared,
-                        slot: &self.slot,
-                        address: self.address,
-                        records: &mut self.records,
-                    };
-                    match carrier.take_in(body, taken_over).await {
-                        Taken::In => self.session.acknowledge(sequence, &mut out),
-                        Taken::Rejected => self.session.reject(&mut out),
-                        Taken::NoStream => self.session.fail(Fault::StreamsLimit, &mut out),
+                    match self.records.take_in(body, taken_over).await {
+                        DataTaken::In => self.session.acknowledge(sequence, &mut out),
+                        DataTaken::Rejected => self.session.reject(&mut out),
+                        DataTaken::NoStream => self.session.fail(Fault::StreamsLimit, &mut out),
                     }
-                    self.peer.control.set_dispensable(self.records.is_none());
+                    self.peer.control.set_dispensable(!self.records.is_open());
                 }
             }
             self.input.consume(bytes);
@@ -233,7 +209,7 @@ impl MessageConnection {
         out.clear();
     }
 
-    /// Answers an AUTH; where it was wrong, after a while, so that guessing takes time.
+    /// Answers an AUTH. A refusal is delayed, to slow down guessing.
     async fn tell_judgement(&mut self, judged: Judged, taken_over: Instant, out: &mut Vec<u8>) {
         match judged {
             Judged::Believed { id, bucket } => {
@@ -244,14 +220,14 @@ impl MessageConnection {
                 self.flush(out, taken_over);
                 tokio::time::sleep(AUTH_FAILURE_DELAY).await;
                 self.session.refused(out);
-                // The time that was let pass is not a latency.
+                // The delay does not count as latency.
                 self.flush(out, Instant::now());
             }
             Judged::Defect => self.session.fail(Fault::InternalError, out),
         }
     }
 
-    /// Whether broadcasts are passed on to this client.
+    /// Updates whether this client receives broadcasts.
     fn note_standing(&self) {
         self.peer.set_receives(self.session.may_receive() && !self.handshaking());
     }
@@ -267,12 +243,11 @@ impl MessageConnection {
             Fault::AuthTimeout => DeadlineCut::Unauthenticated,
             _ => DeadlineCut::Idle,
         };
-        match self.handshaking() {
-            true => {
-                self.peer.control.arm(self.begun + TLS_HANDSHAKE_TIMEOUT, DeadlineCut::Handshake)
-            }
-            false => self.peer.control.arm(at, cut),
-        }
+        let (at, cut) = match self.handshaking() {
+            true => (self.begun + self.config().handshake_timeout, DeadlineCut::Handshake),
+            false => (at, cut),
+        };
+        self.peer.control.arm(at, cut);
     }
 
     fn end_of_stream(&self) -> Over {
@@ -294,9 +269,11 @@ impl MessageConnection {
         })
     }
 
-    /// Reports the record stream that is not at its end: CLOSE ends it well.
+    /// Ends and reports an open record stream. CLOSE is a proper end.
     async fn end_records(&mut self, over: &Over) {
-        let Some(carried) = self.records.take() else { return };
+        if !self.records.is_open() {
+            return;
+        }
         let reason = match over {
             Over::Session(SessionEnd::Closed) => None,
             Over::Cut(DeadlineCut::Idle) => Some(Reason::IdleTimeout),
@@ -310,11 +287,11 @@ impl MessageConnection {
             None => Ok(()),
             Some(reason) => Err(Failure::of(reason, "its message connection ended before CLOSE")),
         };
-        carried.end(ended, &self.shared.streams.jobs).await;
+        self.records.end(ended).await;
     }
 
-    /// Tells the client why, flushes what it is owed, and waits a moment for it to close: closing
-    /// first with its bytes unread would reset the connection and might take the last word away.
+    /// Tells the client the reason, flushes its replies, and waits a moment for it to close.
+    /// Closing first, with unread bytes, would reset the connection and could lose the last reply.
     async fn say_goodbye(&mut self, over: &Over) {
         self.peer.set_receives(false);
         let fault = over.fault();
@@ -328,7 +305,7 @@ impl MessageConnection {
         }
         let mut out = self.shared.peers.take_scratch();
         if let (Some(fault), false) = (fault, self.handshaking()) {
-            // Nothing where the session has said so itself.
+            // Adds nothing if the session has already reported it.
             self.session.fail(fault, &mut out);
             self.flush(&mut out, Instant::now());
         }
@@ -350,10 +327,10 @@ impl MessageConnection {
         }
     }
 
-    /// Reads and drops until the client closes, or for a moment: one who goes on sending is not
-    /// stopped by a socket that is shut down.
+    /// Reads and discards until the client closes or the time is up: shutting the socket down does
+    /// not stop a client that keeps sending.
     async fn wait_for_close(&mut self) {
-        let end = Instant::now() + END_LINGER;
+        let end = Instant::now() + self.config().linger;
         self.peer.control.arm(end, DeadlineCut::Linger);
         let mut dropped = ReadBuffer::Plain(vec![0; SMALL_WINDOW_BYTES]);
         let mut read = Ok(1);
@@ -379,15 +356,14 @@ impl MessageConnection {
 }
 
 impl Drop for MessageConnection {
-    /// Also where a defect ended the connection's task.
+    /// Also if the connection's task panicked.
     fn drop(&mut self) {
         self.shared.peers.forget(&self.peer);
     }
 }
 
 impl Over {
-    /// What is counted as an error; slow consumers and failures to authenticate are counted by
-    /// themselves.
+    /// The fault to count, if any. Slow consumers and failed authentication are counted separately.
     fn fault(&self) -> Option<Fault> {
         match self {
             Over::Session(SessionEnd::Fault(fault)) | Over::Failed(fault) => Some(*fault),
@@ -417,7 +393,7 @@ impl Over {
     }
 }
 
-/// What became of credentials.
+/// The outcome of checking credentials.
 enum Judged {
     Believed { id: String, bucket: Option<Arc<TokenBucket>> },
     Refused,
@@ -442,65 +418,5 @@ impl Judged {
                 Judged::Defect
             }
         }
-    }
-}
-
-/// What became of DATA.
-enum Taken {
-    In,
-    /// Its records were refused by their stream, which is reported.
-    Rejected,
-    /// It carries records, and no stream is free.
-    NoStream,
-}
-
-/// Takes DATA in for one connection.
-struct Carrier<'a> {
-    shared: &'a Rc<MessageShared>,
-    slot: &'a Slot,
-    address: SocketAddr,
-    records: &'a mut Option<Box<Carried>>,
-}
-
-impl Carrier<'_> {
-    /// Puts records into columns; anything else is counted. Waits only for the aggregation.
-    async fn take_in(&mut self, body: &[u8], taken_over: Instant) -> Taken {
-        let streams = &self.shared.streams;
-        let form = streams.plan.form();
-        if streams.config.data == DataMode::Opaque || !is_whole_packets(form, body) {
-            streams.tally().opaque_data.add(1);
-            return Taken::In;
-        }
-        if self.records.is_none() {
-            *self.records = self.start_stream(taken_over);
-        }
-        let Some(Carried { stream, .. }) = self.records.as_deref_mut() else {
-            return Taken::NoStream;
-        };
-        let digested = stream.digest(body, body.len(), taken_over).await;
-        if digested.is_ok() && !stream.intake().ended() {
-            stream.forget_window();
-            return Taken::In;
-        }
-        let carried = self.records.take().expect("a stream is there");
-        let rejected = digested.is_err();
-        // Its state is large, and most connections never carry data.
-        Box::pin(carried.end(digested, &streams.jobs)).await;
-        if rejected { Taken::Rejected } else { Taken::In }
-    }
-
-    fn start_stream(&self, now: Instant) -> Option<Box<Carried>> {
-        let slots = self.slot.slots();
-        let slot = slots.take_stream()?;
-        let stream = RecordStream::start(
-            Rc::clone(&self.shared.streams),
-            slots.next_number(),
-            self.address,
-            BufferKind::Plain,
-            PAYLOAD_BYTES_MAX,
-            now,
-        );
-        tracing::debug!(stream = stream.number(), peer = %self.address, "DATA carries records");
-        Some(Box::new(Carried { stream, slot }))
     }
 }

@@ -1,5 +1,6 @@
 //! Message connections and the broadcasts between them.
 
+pub(crate) mod carried;
 pub(crate) mod connection;
 pub(crate) mod gate;
 pub(crate) mod hub;

@@ -1,28 +1,22 @@
-//! What the message connections of one worker share: serves none of them.
+//! What the message connections of one worker share, in addition to the worker itself.
 
 use super::gate::Gate;
 use super::hub::Hub;
 use super::peer::Peers;
-use crate::runtime::connection::deadlines::Deadlines;
-use crate::runtime::records::stream::Streams;
-use crate::runtime::ring::Buffers;
+use crate::runtime::worker::Worker;
 use crate::wire::messages::session::Policy;
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// What the message connections of one worker share.
 pub(crate) struct MessageShared {
-    /// What record streams share, those within DATA among them.
-    pub streams: Rc<Streams>,
-    /// The worker's registered windows.
-    pub buffers: Rc<Buffers>,
-    /// The worker's timer.
-    pub deadlines: Rc<Deadlines>,
+    /// Their worker.
+    pub worker: Rc<Worker>,
     /// The rules of every session.
     pub policy: Arc<Policy>,
-    /// Who is let in.
+    /// Checks credentials.
     pub gate: Arc<Gate>,
-    /// The way to the clients of all workers.
+    /// Passes broadcasts to the clients of all workers.
     pub hub: Hub,
     /// The clients of this worker.
     pub peers: Rc<Peers>,

@@ -1,16 +1,16 @@
-//! One socket that sends records: a short list of calls. Understands no byte itself (`wire` does)
-//! and aggregates nothing (`engine` does, on another thread).
+//! Drives one record connection. Decoding is in [`super::stream`] and the engine; aggregation runs
+//! on another thread.
 
 use super::coalescer::{Coalescer, Coalescing};
-use super::stream::{Failure, RecordStream, Streams};
+use super::stream::{Failure, RecordStream};
 use super::transport::{ReadError, RecordTransport};
-use crate::config::{END_LINGER, TLS_HANDSHAKE_TIMEOUT};
 use crate::engine::observe::counters::Protocol;
-use crate::engine::stream::intake::Counts;
+use crate::engine::stream::intake::{Awaited, Counts};
 use crate::engine::stream::received::{BufferKind, Reason, Received};
-use crate::runtime::connection::deadlines::{Control, DeadlineCut, Deadlines};
+use crate::runtime::connection::deadlines::{Control, DeadlineCut};
 use crate::runtime::connection::presence::Presence;
-use crate::runtime::ring::{Buffers, ReadBuffer};
+use crate::runtime::ring::ReadBuffer;
+use crate::runtime::worker::Worker;
 use rustls::ServerConfig;
 use std::io;
 use std::net::SocketAddr;
@@ -21,47 +21,32 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_uring::net::TcpStream;
 
-/// What the record connections of one worker share.
-pub(crate) struct RecordShared {
-    /// What their streams share.
-    pub streams: Rc<Streams>,
-    /// The worker's registered windows.
-    pub buffers: Rc<Buffers>,
-    /// The worker's timer.
-    pub deadlines: Rc<Deadlines>,
-    /// The timer of gathered reads.
-    pub coalescer: Rc<Coalescer>,
-}
-
 /// A record connection on its worker.
 pub(crate) struct RecordConnection {
-    shared: Rc<RecordShared>,
+    worker: Rc<Worker>,
     _presence: Presence,
     transport: RecordTransport,
-    /// Gathers small reads; not with TLS, and not where it is switched off.
+    /// Gathers small reads; `None` with TLS or if coalescing is off.
     coalescing: Option<Coalescing>,
     control: Rc<Control>,
     buffer: ReadBuffer,
     stream: RecordStream,
     begun: Instant,
-    /// When the packet that has begun was begun; after the end record, when that came.
-    packet_begun: Instant,
-    /// When bytes came last.
-    last_arrival: Instant,
 }
 
 impl RecordConnection {
-    /// Takes a socket over and receives until its stream ends; says what was received. Its rows
-    /// are with the aggregation by then. Must run on the worker's runtime.
+    /// Takes over a socket and receives until its stream ends; returns what was received. By then
+    /// all rows have been passed to the aggregation. Must run on the worker's runtime.
     pub(crate) async fn serve(
         number: u64,
         stream: std::net::TcpStream,
         peer: SocketAddr,
         tls: Option<Arc<ServerConfig>>,
-        shared: Rc<RecordShared>,
+        worker: Rc<Worker>,
+        coalescer: Rc<Coalescer>,
     ) -> Received {
-        // A read of a socket that does not block fails at once instead of waiting in the ring.
-        // Where this fails, so does the first read, with its own error.
+        // Reading a non-blocking socket fails at once instead of waiting in the ring. If this
+        // fails, the first read fails as well and reports its error.
         let _ = stream.set_nonblocking(false);
         let socket = Rc::new(TcpStream::from_std(stream));
         let begun = Instant::now();
@@ -74,7 +59,7 @@ impl RecordConnection {
                 return received;
             }
         };
-        Self::start(number, peer, transport, &socket, shared, begun).run().await
+        Self::start(number, peer, transport, &socket, worker, &coalescer, begun).run().await
     }
 
     fn start(
@@ -82,33 +67,36 @@ impl RecordConnection {
         peer: SocketAddr,
         transport: RecordTransport,
         socket: &Rc<TcpStream>,
-        shared: Rc<RecordShared>,
+        worker: Rc<Worker>,
+        coalescer: &Rc<Coalescer>,
         begun: Instant,
     ) -> Self {
-        let buffer = shared.buffers.take();
+        let buffer = worker.buffers.take();
         let kind = match buffer {
             ReadBuffer::Registered(_) => BufferKind::Registered,
             ReadBuffer::Plain(_) => BufferKind::Plain,
         };
         tracing::debug!(connection = number, %peer, buffer = kind.as_str(), "connected");
-        let streams = Rc::clone(&shared.streams);
-        let counted = (&streams.counters, streams.worker);
-        let presence = Presence::new(Protocol::Records, number, counted, &shared.deadlines);
         let coalescing = match transport.encrypted() {
-            false => Coalescing::new(&shared.coalescer, socket, buffer.len()),
+            false => Coalescing::new(coalescer, socket, buffer.len()),
             true => None,
         };
         RecordConnection {
             coalescing,
-            control: shared.deadlines.add(number, socket),
-            _presence: presence,
+            control: worker.deadlines.add(number, socket),
+            _presence: worker.presence(Protocol::Records, number),
             transport,
-            stream: RecordStream::start(streams, number, peer, kind, buffer.len(), begun),
+            stream: RecordStream::start(
+                Rc::clone(&worker),
+                number,
+                peer,
+                kind,
+                buffer.len(),
+                begun,
+            ),
             buffer,
             begun,
-            packet_begun: begun,
-            last_arrival: begun,
-            shared,
+            worker,
         }
     }
 
@@ -137,7 +125,8 @@ impl RecordConnection {
         }
     }
 
-    /// Reads, and meanwhile closes a batch whose time is up: a quiet stream keeps none open.
+    /// Reads, and meanwhile closes a batch whose time is up, so that a quiet stream leaves none
+    /// open.
     async fn read(&mut self) -> Result<Option<usize>, ReadError> {
         let RecordConnection { coalescing, transport, buffer, stream, .. } = self;
         let batch_ends = stream.batch_ends();
@@ -148,16 +137,17 @@ impl RecordConnection {
                 read = &mut read => return read,
                 () = tokio::time::sleep_until(at.into()) => {}
             }
-            // The read goes on.
+            // The read is still in flight.
             Box::pin(stream.close_batch(Instant::now())).await;
         }
         read.await
     }
 
-    /// Decodes what a read brought. A latency begins here, where the completion is taken over.
+    /// Decodes the bytes of a read. Latencies are measured from here, when the completion is taken
+    /// over.
     async fn digest(&mut self, bytes: usize) -> Result<(), Failure> {
         let taken_over = Instant::now();
-        let tally = self.shared.streams.tally();
+        let tally = self.worker.tally();
         tally.bytes_received[Protocol::Records as usize].add(bytes as u64);
         tally.record_reads.add(1);
         if let Some(coalescing) = &mut self.coalescing
@@ -167,51 +157,38 @@ impl RecordConnection {
             tally.coalesced_reads.add(1);
             tally.coalesce_wait_ns.add(waited.as_nanos() as u64);
         }
-        let intake = self.stream.intake();
-        let packets_before = intake.counts().packets;
-        let (in_packet, ended) = (intake.in_packet(), intake.ended());
         let digested = self.stream.digest(&self.buffer, bytes, taken_over).await;
         self.stream.compact(&mut self.buffer);
-        digested?;
-
-        // The peer is not held to account for the time that was spent here.
-        let now = Instant::now();
-        self.last_arrival = now;
-        let packets = self.stream.intake().counts().packets;
-        if packets > packets_before || !(in_packet || ended) {
-            self.packet_begun = now;
-        } else if in_packet {
-            self.packet_begun += now - taken_over;
-        }
-        Ok(())
+        self.stream.forgive(taken_over.elapsed());
+        digested
     }
 
     fn arm_deadline(&self) {
-        let config = &self.shared.streams.config;
-        let intake = self.stream.intake();
-        let (at, reason) = if intake.ended() {
-            // Nothing fails then; the engine closes for the peer.
-            (self.packet_begun + END_LINGER, DeadlineCut::Linger)
-        } else if self.transport.handshaking() {
-            (self.begun + TLS_HANDSHAKE_TIMEOUT, DeadlineCut::Handshake)
-        } else if intake.in_packet() {
-            (self.packet_begun + config.packet_timeout, DeadlineCut::Unfinished)
-        } else {
-            (self.last_arrival + config.idle_timeout, DeadlineCut::Idle)
+        let (at, awaited) = self.stream.intake().deadline();
+        let (at, reason) = match awaited {
+            _ if self.transport.handshaking() => {
+                let limit = self.worker.config.handshake_timeout;
+                (self.begun + limit, DeadlineCut::Handshake)
+            }
+            // This is not a failure; the engine just closes if the peer does not.
+            Awaited::Close => (at, DeadlineCut::Linger),
+            Awaited::RestOfPacket => (at, DeadlineCut::Unfinished),
+            Awaited::Packet => (at, DeadlineCut::Idle),
         };
-        // The peer is not held to account for bytes that came in time and were left to wait.
+        // Bytes that arrived in time but were held back for coalescing do not count against the
+        // peer.
         let delay = self.coalescing.as_ref().map_or(Duration::ZERO, Coalescing::delay);
         self.control.arm(at + delay, reason);
     }
 
-    /// The stream is over, because the peer closed it or because the engine cut it.
+    /// The stream has ended: the peer closed it or the engine cut it.
     fn end_of_stream(&self) -> Result<(), Failure> {
         let intake = self.stream.intake();
         let Some(cut) = intake.cut() else { return Ok(()) };
         let waiting = intake.waiting_bytes();
         let Counts { packets, records, .. } = intake.counts();
         let so_far = format!("after {packets} packets, {records} records and {waiting} more bytes");
-        let config = &self.shared.streams.config;
+        let config = &self.worker.config;
         let time = |limit: Duration| humantime::format_duration(limit).to_string();
         Err(match self.control.cut() {
             Some(DeadlineCut::Idle) => {
@@ -225,8 +202,8 @@ impl RecordConnection {
                 Failure::of(Reason::PacketTimeout, detail)
             }
             Some(DeadlineCut::Handshake) => {
-                let limit = time(TLS_HANDSHAKE_TIMEOUT);
-                let detail = format!("TLS handshake not finished in {limit}");
+                let limit = time(config.handshake_timeout);
+                let detail = format!("TLS handshake not finished in {limit} (--handshake-timeout)");
                 Failure::of(Reason::TlsTimeout, detail)
             }
             Some(DeadlineCut::Shutdown) => {
@@ -252,7 +229,7 @@ impl RecordConnection {
     }
 }
 
-/// One read into the free part of a window. The future must be run to its end.
+/// Reads once into the free part of a window. The future must run to completion.
 async fn read_into(
     window: &mut ReadBuffer,
     free: Range<usize>,

@@ -1,20 +1,17 @@
-//! One record stream on its worker, wherever its bytes come from: understands no byte itself
-//! (`engine` does), reads no socket and keeps no deadline. Waits only for column sets and for room
-//! in the aggregation's queue.
+//! One record stream on its worker, whatever its source. Decoding is in the engine; this reads no
+//! socket and keeps no deadlines. It waits only for column sets and for room in the aggregation's
+//! queue.
 
 use super::open_batch::OpenBatch;
-use crate::config::{AggregateMode, Config, FOLD_ROWS_MAX};
-use crate::engine::groups::plan::Plan;
+use crate::config::{AggregateMode, FOLD_ROWS_MAX};
 use crate::engine::groups::table::GroupTable;
-use crate::engine::observe::counters::{Counters, WorkerTally};
 use crate::engine::stream::intake::{NextStep, RecordIntake, Refused};
-use crate::engine::stream::latency::Latency;
 use crate::engine::stream::received::{BufferKind, Reason, Received};
 use crate::runtime::connection::slots::StreamHold;
 use crate::runtime::results::aggregator::{Job, StreamRows};
-use crate::runtime::results::capture::{Capture, Captures};
-use crate::runtime::results::column_pool::{ColumnPool, PooledSet};
-use std::cell::RefCell;
+use crate::runtime::results::capture::Capture;
+use crate::runtime::results::column_pool::PooledSet;
+use crate::runtime::worker::Worker;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
@@ -23,111 +20,48 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
-/// What the record streams of one worker share.
-pub(crate) struct Streams {
-    /// The limits.
-    pub config: Arc<Config>,
-    /// What records are.
-    pub plan: Arc<Plan>,
-    /// Where column sets come from.
-    pub pool: Arc<ColumnPool>,
-    /// The worker's aggregation thread.
-    pub jobs: mpsc::Sender<Job>,
-    /// Where the worker counts, in `workers`.
-    pub counters: Arc<Counters>,
-    /// The worker's place.
-    pub worker: usize,
-    /// Latencies of packets since the last tick.
-    pub latency: RefCell<Latency>,
-    /// How long batches are, where partials are kept.
-    pub partials_interval: Option<Duration>,
-    /// Where raw bytes go; `None` where none are captured.
-    pub captures: Option<Arc<Captures>>,
-}
-
-impl Streams {
-    /// What the streams of worker number `worker` share. Captures nothing.
-    pub(crate) fn new(
-        config: Arc<Config>,
-        plan: Arc<Plan>,
-        pool: Arc<ColumnPool>,
-        jobs: mpsc::Sender<Job>,
-        counters: Arc<Counters>,
-        worker: usize,
-    ) -> Self {
-        let latency = RefCell::default();
-        let partials_interval = config.partials.as_ref().map(|_| config.partials_interval);
-        Streams {
-            config,
-            plan,
-            pool,
-            jobs,
-            counters,
-            worker,
-            latency,
-            partials_interval,
-            captures: None,
-        }
-    }
-
-    /// The worker's own counts.
-    pub(crate) fn tally(&self) -> &WorkerTally {
-        &self.counters.workers[self.worker]
-    }
-
-    /// Notes the latency of packets, beside that of their own stream.
-    fn record_latency(&self, latency: Duration, packets: u64) {
-        self.latency.borrow_mut().record(latency, packets);
-    }
-
-    /// What the worker's timer does at each tick.
-    pub(crate) fn each_tick(&self) {
-        self.tally().merge_packet_latency(&mut self.latency.borrow_mut());
-    }
-}
-
-/// Why a stream ends without its end record having come.
+/// Why a stream ended without its end record.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The stable word.
+    /// The reason.
     pub reason: Reason,
-    /// The same in words and numbers.
+    /// Its details, in words and numbers.
     pub detail: String,
 }
 
 impl Failure {
-    /// Both parts.
+    /// A failure with this reason and detail.
     pub(crate) fn of(reason: impl Into<Reason>, detail: impl ToString) -> Self {
         Failure { reason: reason.into(), detail: detail.to_string() }
     }
 }
 
-/// What a stream's records have become and is not yet with the aggregation; nothing before the
-/// first of them and right after it was handed over.
+/// Decoded records that have not been handed to the aggregation; `None` before the first record and
+/// right after handing over.
 enum Gathered {
-    /// The batch that is being filled.
+    /// The batch being filled.
     Columns(Option<PooledSet>),
-    /// Their groups.
+    /// The groups of the records.
     Groups(Option<Box<GroupTable>>),
 }
 
 /// A record stream.
 pub(crate) struct RecordStream {
-    shared: Rc<Streams>,
+    worker: Rc<Worker>,
     intake: RecordIntake,
     gathered: Gathered,
     /// Set by the aggregation when the connection has too many groups.
     over_groups: Arc<AtomicBool>,
-    /// From the first byte on, where partials are kept.
+    /// The open batch, from the first byte on, if partials are written.
     batch: Option<OpenBatch>,
     capture: Option<Capture>,
     received: Received,
 }
 
 impl RecordStream {
-    /// A stream at its start, read into a window of `window_bytes`.
+    /// A new stream, read into a window of `window_bytes`.
     pub(crate) fn start(
-        shared: Rc<Streams>,
+        worker: Rc<Worker>,
         number: u64,
         peer: SocketAddr,
         buffer: BufferKind,
@@ -136,14 +70,14 @@ impl RecordStream {
     ) -> Self {
         let mut received = Received::nothing(number, peer, now);
         received.buffer = buffer;
-        let gathered = match shared.config.aggregate {
+        let gathered = match worker.config.aggregate {
             AggregateMode::Columns => Gathered::Columns(None),
             AggregateMode::TwoPhase => Gathered::Groups(None),
         };
-        let intake = RecordIntake::new(&shared.plan, &shared.config, window_bytes);
-        let capture = shared.captures.as_ref().map(|captures| captures.stream(number));
+        let intake = RecordIntake::new(&worker.plan, &worker.config, window_bytes, now);
+        let capture = worker.captures.as_ref().map(|captures| captures.stream(number));
         let (over_groups, batch) = (Arc::default(), None);
-        RecordStream { intake, gathered, over_groups, batch, capture, received, shared }
+        RecordStream { intake, gathered, over_groups, batch, capture, received, worker }
     }
 
     /// The number under which it is reported.
@@ -151,21 +85,21 @@ impl RecordStream {
         self.received.connection
     }
 
-    /// Its place in its protocol.
+    /// The state of its decoder.
     pub(crate) fn intake(&self) -> &RecordIntake {
         &self.intake
     }
 
-    /// Where in the window the next read may put bytes.
+    /// The range of the window that the next read may fill.
     pub(crate) fn free(&self) -> Range<usize> {
         self.intake.free()
     }
 
-    /// Decodes `bytes` that were put at the start of [`free`](Self::free). A latency begins at
-    /// `taken_over`, where the completion was.
+    /// Decodes `bytes` bytes read to the start of [`free`](Self::free). Latencies are measured from
+    /// `taken_over`, when the read's completion was taken over.
     ///
     /// # Errors
-    /// [`Failure`]: the stream is over.
+    /// [`Failure`]; the stream has ended.
     pub(crate) async fn digest(
         &mut self,
         buffer: &[u8],
@@ -184,11 +118,11 @@ impl RecordStream {
             // Its state is large, and most engines capture nothing.
             Box::pin(capture.add(came, self.received.started)).await;
         }
-        if let Some(interval) = self.shared.partials_interval {
+        if let Some(interval) = self.worker.partials_interval() {
             // As above.
             Box::pin(self.turn_batch(taken_over, interval)).await;
         }
-        self.intake.handle_read(bytes);
+        self.intake.handle_read(bytes, taken_over);
         let digested = loop {
             if self.intake.ended() {
                 break Ok(());
@@ -200,7 +134,7 @@ impl RecordStream {
             }
         };
         let counts = self.intake.counts();
-        let tally = self.shared.tally();
+        let tally = self.worker.tally();
         tally.records.add(counts.records - before.records);
         tally.packets.add(counts.packets - before.packets);
         if self.intake.ended() && !ended {
@@ -209,17 +143,23 @@ impl RecordStream {
         digested
     }
 
-    /// Moves what is left over to the front of its window.
+    /// Moves unparsed bytes to the front of the window.
     pub(crate) fn compact(&mut self, buffer: &mut [u8]) {
         self.intake.compact(buffer);
     }
 
-    /// Forgets a window that was understood whole.
+    /// Extends the deadlines by the time that was spent on a read.
+    pub(crate) fn forgive(&mut self, spent: Duration) {
+        self.intake.forgive(spent);
+    }
+
+    /// Forgets a window that was parsed completely.
     pub(crate) fn forget_window(&mut self) {
         self.intake.forget_window();
     }
 
-    /// One pass over what has come in. Waits only for a column set and the aggregation's queue.
+    /// Makes one pass over the received bytes. Waits only for a column set and the aggregation's
+    /// queue.
     async fn poll_rows(&mut self, buffer: &[u8], taken_over: Instant) -> Result<NextStep, Failure> {
         self.make_room().await?;
         let packets_before = self.intake.counts().packets;
@@ -228,23 +168,22 @@ impl RecordStream {
                 self.intake.poll_rows(buffer, set.as_mut().expect("make_room leaves a set"))
             }
             Gathered::Groups(groups) => {
-                let (plan, limit) = (&self.shared.plan, self.shared.config.groups_limit);
+                let (plan, limit) = (&self.worker.plan, self.worker.config.groups_limit);
                 let groups = groups.get_or_insert_with(|| {
                     Box::new(GroupTable::with_limits(plan, limit, FOLD_ROWS_MAX))
                 });
                 self.intake.poll_groups(buffer, groups)
             }
         };
-        // One reading of the clock for all packets of the pass.
+        // The clock is read once for all packets of the pass.
         let packets = self.intake.counts().packets - packets_before;
         let latency = taken_over.elapsed();
         self.received.latency.record(latency, packets);
-        self.shared.record_latency(latency, packets);
+        self.worker.packet_latency.borrow_mut().record(latency, packets);
         next.map_err(|refused| Failure::of(refused, refused))
     }
 
-    /// Sees to it that there is room for a row, waiting for a column set where the aggregation is
-    /// behind.
+    /// Ensures that there is room for a row; waits for a column set if the aggregation is behind.
     async fn make_room(&mut self) -> Result<(), Failure> {
         let full = match &self.gathered {
             Gathered::Columns(set) => set.as_ref().is_some_and(|set| set.rows_free() == 0),
@@ -254,17 +193,17 @@ impl RecordStream {
             self.hand_over().await;
         }
         if self.over_groups.load(Ordering::Relaxed) {
-            let limit = self.shared.config.groups_limit;
+            let limit = self.worker.config.groups_limit;
             let refused = Refused::Groups { limit };
             return Err(Failure::of(refused, refused));
         }
         if let Gathered::Columns(set @ None) = &mut self.gathered {
-            *set = Some(self.shared.pool.take().await);
+            *set = Some(self.worker.pool.take().await);
         }
         Ok(())
     }
 
-    /// Gives what was gathered to the aggregation, waiting where its queue is full.
+    /// Hands the decoded records to the aggregation; waits if its queue is full.
     async fn hand_over(&mut self) {
         let rows = match &mut self.gathered {
             Gathered::Columns(set) => {
@@ -275,18 +214,18 @@ impl RecordStream {
         let Some(rows) = rows else { return };
         let connection = self.received.connection;
         let job = Job::Add { connection, rows, over_groups: Arc::clone(&self.over_groups) };
-        // Fails only where the aggregation thread is gone; finishing will say so.
-        let _ = self.shared.jobs.send(job).await;
+        // Fails only if the aggregation thread is gone; `report` will log that.
+        let _ = self.worker.jobs.send(job).await;
     }
 
-    /// When the batch with what has come is to be closed, whether more comes or not; `None` where
-    /// there is nothing in it, or where no partials are kept.
+    /// When the open batch must be closed, even if nothing more arrives; `None` if it is empty or
+    /// no partials are written.
     pub(crate) fn batch_ends(&self) -> Option<Instant> {
-        let (batch, interval) = (self.batch.as_ref()?, self.shared.partials_interval?);
+        let (batch, interval) = (self.batch.as_ref()?, self.worker.partials_interval()?);
         (!batch.is_empty(self.intake.counts())).then(|| batch.ends(interval))
     }
 
-    /// Opens the first batch, or closes one that is over and opens the next.
+    /// Opens the first batch, or closes one whose time is up and opens the next.
     async fn turn_batch(&mut self, now: Instant, interval: Duration) {
         let counts = self.intake.counts();
         let batch = self.batch.get_or_insert_with(|| OpenBatch::first(now));
@@ -304,11 +243,11 @@ impl RecordStream {
         let latency = std::mem::take(&mut self.received.latency);
         let batch = Box::new(batch.close(&self.intake, latency, now));
         let (connection, over_groups) = (self.received.connection, Arc::clone(&self.over_groups));
-        // Fails only where the aggregation thread is gone; finishing will say so.
-        let _ = self.shared.jobs.send(Job::Close { connection, batch, over_groups }).await;
+        // Fails only if the aggregation thread is gone; `report` will log that.
+        let _ = self.worker.jobs.send(Job::Close { connection, batch, over_groups }).await;
     }
 
-    /// Ends the stream: its last rows go to the aggregation, and what was received is said.
+    /// Ends the stream: hands over its last rows and returns what was received.
     pub(crate) async fn finish(mut self, ended: Result<(), Failure>) -> Received {
         self.hand_over().await;
         if let Err(Failure { reason, detail }) = ended {
@@ -330,38 +269,34 @@ impl RecordStream {
     }
 }
 
-/// Has the aggregation make the result of a stream that was [finished](RecordStream::finish).
+/// Hands a [finished](RecordStream::finish) stream to the aggregation, which produces its result.
 pub(crate) async fn report(jobs: &mpsc::Sender<Job>, received: Received, held: StreamHold) {
     let connection = received.connection;
     let job = Job::Finish { received: Box::new(received), held };
     if jobs.send(job).await.is_err() {
-        tracing::error!(connection, "the aggregation is gone: this is a defect, please report it");
+        tracing::error!(connection, "the aggregation has died: this is a bug, please report it");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::schema::Schema;
+    use crate::config::Config;
 
-    /// In both ways of aggregating, whose threads may find late that there are too many groups.
+    /// In both modes, since the aggregation thread may detect too many groups late.
     #[tokio::test]
     async fn a_stream_ends_once_the_aggregation_has_found_too_many_groups() {
         let packet = [&271_u32.to_be_bytes()[..], &[1; 267]].concat();
         for aggregate in [AggregateMode::Columns, AggregateMode::TwoPhase] {
-            let config = Arc::new(Config { aggregate, batch_rows: 1, ..Config::default() });
-            let (jobs, mut work) = mpsc::channel(4);
-            let plan = Plan::new(Schema::built_in());
-            let pool = ColumnPool::new(&plan, 4, 0, config.batch_rows);
-            let streams = Streams::new(config, plan, pool, jobs, Counters::new(1), 0);
+            let config = Config { aggregate, batch_rows: 1, ..Config::default() };
+            let (worker, mut work) = Worker::alone(config);
             let (peer, now) = ("[::1]:9".parse().unwrap(), Instant::now());
-            let mut stream =
-                RecordStream::start(Rc::new(streams), 7, peer, BufferKind::Plain, 4096, now);
+            let mut stream = RecordStream::start(worker, 7, peer, BufferKind::Plain, 4096, now);
             stream.digest(&packet, packet.len(), now).await.unwrap();
             stream.forget_window();
             stream.hand_over().await;
             let Some(Job::Add { connection: 7, rows, over_groups }) = work.recv().await else {
-                panic!("rows were handed over");
+                panic!("no rows were handed over");
             };
             assert_eq!(matches!(rows, StreamRows::Columns(_)), aggregate == AggregateMode::Columns);
             over_groups.store(true, Ordering::Relaxed);
@@ -369,7 +304,7 @@ mod tests {
             assert_eq!(refused.reason, Reason::GroupsLimit);
             let received = stream.finish(Err(refused)).await;
             assert_eq!((received.counts.records, received.reason.is_some()), (1, true));
-            assert!(work.try_recv().is_err(), "no rows are left");
+            assert!(work.try_recv().is_err(), "no rows remain");
         }
     }
 }

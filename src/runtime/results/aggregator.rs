@@ -1,15 +1,14 @@
-//! The aggregation thread of a worker: turns batches into results, one connection beside the
-//! other. A plain thread, since Polars must not run in an async runtime; reads no socket.
+//! The aggregation thread of a worker: turns batches into results, for many connections at a time.
+//! A plain thread, because Polars must not run in an async runtime; it reads no socket.
 
 use super::column_pool::PooledSet;
 use super::partial_files::PartialFiles;
 use super::report::Report;
 use super::reporter::FinishedConnection;
-use crate::config::{AggregateMode, Config};
+use crate::config::Config;
 use crate::engine::aggregate::partial_file::BatchFacts;
 use crate::engine::aggregate::{self, AggregateError, BatchGroups, GroupAggregate, Grouped};
 use crate::engine::decode::texts::Texts;
-use crate::engine::groups::columns::PartialSet;
 use crate::engine::groups::plan::Plan;
 use crate::engine::groups::table::GroupTable;
 use crate::engine::stream::intake::Counts;
@@ -23,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokio::sync::mpsc;
 
-/// What a worker asks of its aggregation thread.
+/// What a worker tells its aggregation thread to do.
 pub(crate) enum Job {
     /// Fold rows into their connection's groups.
     Add {
@@ -31,23 +30,23 @@ pub(crate) enum Job {
         connection: u64,
         /// The rows.
         rows: StreamRows,
-        /// To be set where the connection has too many groups.
+        /// Set if the connection has too many groups.
         over_groups: Arc<AtomicBool>,
     },
-    /// The rows since the last of these are a batch: leave it for a merge.
+    /// Close a batch: write the rows added since the previous `Close` as a partial for a merge.
     Close {
         /// Number of the connection.
         connection: u64,
-        /// What is known of it.
+        /// The batch's counts, texts and latencies.
         batch: Box<ClosedBatch>,
-        /// To be set where the connection has too many groups.
+        /// Set if the connection has too many groups.
         over_groups: Arc<AtomicBool>,
     },
-    /// Make the result of a connection; all its batches came before.
+    /// Produce the result of a connection; all its rows have been added.
     Finish {
         /// What was received.
         received: Box<Received>,
-        /// What it holds, to be given back when the result is printed.
+        /// Its slot, freed once the result is printed.
         held: StreamHold,
     },
 }
@@ -56,8 +55,8 @@ pub(crate) enum Job {
 pub(crate) enum StreamRows {
     /// A batch. The set goes back to its pool.
     Columns(PooledSet),
-    /// The groups that the worker has folded them into, mostly those of all records. Their memory
-    /// is given up here and not on the worker.
+    /// The groups that the worker has folded them into, usually for the whole stream. Their memory
+    /// is freed on this thread, not on the worker.
     Groups(Box<GroupTable>),
 }
 
@@ -66,21 +65,19 @@ struct Aggregator {
     plan: Arc<Plan>,
     groups_limit: usize,
     running: HashMap<u64, Result<Running, String>>,
-    /// Where partials become columns.
-    partials: PartialSet,
-    /// Where batches are left for a merge, if they are.
+    /// The partials that batches are written to, if any.
     files: Option<Arc<PartialFiles>>,
 }
 
-/// A connection that goes on.
+/// A connection that has not finished.
 struct Running {
-    /// Its groups; without those of the batch that is open.
+    /// Its groups, without those of the open batch.
     total: GroupAggregate,
-    /// Where partials are kept.
+    /// The open batch; `None` if no partials are written.
     open: Option<Open>,
 }
 
-/// The batch of a connection that is not closed, and what is known of those before.
+/// The open batch of a connection, with the texts and latencies of the closed ones.
 struct Open {
     groups: GroupAggregate,
     texts: Vec<Texts>,
@@ -97,7 +94,7 @@ impl Running {
         Running { total: GroupAggregate::new(plan), open }
     }
 
-    /// Where rows go.
+    /// The groups that new rows are added to.
     fn groups(&mut self) -> &mut GroupAggregate {
         match &mut self.open {
             Some(open) => &mut open.groups,
@@ -105,7 +102,7 @@ impl Running {
         }
     }
 
-    /// At least so many groups there are.
+    /// A lower bound on the number of groups.
     fn groups_known(&self) -> usize {
         let open = self.open.as_ref().map_or(0, |open| open.groups.groups_known());
         self.total.groups_known().max(open)
@@ -120,15 +117,10 @@ pub(crate) fn run(
     config: &Config,
     files: Option<Arc<PartialFiles>>,
 ) {
-    let partials_rows = match config.aggregate {
-        AggregateMode::Columns => 0,
-        AggregateMode::TwoPhase => config.batch_rows,
-    };
     let mut aggregator = Aggregator {
         plan: Arc::clone(plan),
         groups_limit: config.groups_limit,
         running: HashMap::new(),
-        partials: PartialSet::with_rows(plan, partials_rows),
         files,
     };
     while let Some(job) = jobs.blocking_recv() {
@@ -155,7 +147,7 @@ pub(crate) fn run(
 }
 
 impl Aggregator {
-    /// Folds rows in; true where the connection has too many groups by now.
+    /// Folds rows in; true if the connection now has too many groups.
     fn add(&mut self, connection: u64, rows: StreamRows) -> bool {
         let partials = self.files.is_some();
         let entry = self.running.entry(connection);
@@ -164,9 +156,7 @@ impl Aggregator {
         let aggregate = running.groups();
         let added = guarded(|| match rows {
             StreamRows::Columns(mut set) => aggregate.add(&mut set),
-            StreamRows::Groups(groups) => {
-                aggregate.add_partials(groups.partials(), &mut self.partials)
-            }
+            StreamRows::Groups(groups) => aggregate.add_table(&groups),
         });
         match added {
             Ok(()) => running.groups_known() > self.groups_limit,
@@ -177,7 +167,7 @@ impl Aggregator {
         }
     }
 
-    /// Closes a batch after which others come; true where the connection has too many groups.
+    /// Closes a batch that is not the last; true if the connection now has too many groups.
     fn close(&mut self, connection: u64, batch: ClosedBatch) -> bool {
         let Some(files) = self.files.clone() else { return false };
         let (limit, number) = (self.groups_limit, batch.number);
@@ -229,7 +219,7 @@ impl Aggregator {
         Report { received, grouped, aggregated }
     }
 
-    /// What a result says about its stream.
+    /// Sets the stream's reason and detail if its result is lacking; returns the groups.
     fn judge(
         &self,
         received: &mut Received,
@@ -237,13 +227,13 @@ impl Aggregator {
     ) -> Grouped {
         let aggregate::FinishedGroups { grouped, overflowed } = result.unwrap_or_else(|defect| {
             received.reason = Some(Reason::InternalError);
-            received.detail = Some(format!("{defect}; this is a defect, please report it"));
+            received.detail = Some(format!("{defect}; this is a bug, please report it"));
             aggregate::FinishedGroups::empty(&self.plan)
         });
         if !overflowed.is_empty() && received.reason.is_none() {
             received.reason = Some(Reason::SumOverflow);
             received.detail = Some(format!(
-                "sums of {} do not fit 64 bits and are null; their means are right",
+                "sums of {} do not fit in 64 bits and are null; their means are correct",
                 overflowed.join(", ")
             ));
         }
@@ -251,14 +241,14 @@ impl Aggregator {
             let (groups, limit) = (grouped.len(), self.groups_limit);
             received.reason = Some(Reason::GroupsLimit);
             received.detail =
-                Some(format!("{groups} groups, allowed are {limit} (--groups-limit)"));
+                Some(format!("{groups} groups, but only {limit} are allowed (--groups-limit)"));
         }
         grouped
     }
 }
 
 impl Running {
-    /// Writes the batch that is open and opens the next.
+    /// Writes the open batch and opens the next.
     fn close(
         &mut self,
         connection: u64,
@@ -278,7 +268,8 @@ impl Running {
         self.total.add_batch(groups)
     }
 
-    /// The groups of the last batch, which become part of all; nothing where no partials are kept.
+    /// Adds the groups of the last batch to the total and returns them; `None` if no partials are
+    /// written.
     fn take_last(&mut self) -> Result<Option<BatchGroups>, AggregateError> {
         let Some(open) = &mut self.open else { return Ok(None) };
         let groups = open.groups.take_batch()?;
@@ -287,7 +278,7 @@ impl Running {
     }
 }
 
-/// Writes the last batch of a stream, of which it is known by now how it ended.
+/// Writes the last batch of a stream, with the status in which the stream ended.
 fn write_last(
     files: &PartialFiles,
     received: &Received,
@@ -305,7 +296,7 @@ fn write_last(
     });
     match written {
         Ok(true) => {}
-        Ok(false) => files.give_up(connection, number, "its groups are lost"),
+        Ok(false) => files.give_up(connection, number, "its groups were lost"),
         Err(defect) => files.give_up(connection, number, &defect),
     }
 }
@@ -316,12 +307,12 @@ fn facts(batch: ClosedBatch, status: Option<Status>, reason: Option<&'static str
     BatchFacts { status, reason, records, packets, bytes, latency }
 }
 
-/// Runs Polars so that a defect in it costs one connection its result and not the process.
+/// Runs Polars in such a way that a panic costs one connection its result, not the whole process.
 fn guarded<T>(work: impl FnOnce() -> Result<T, AggregateError>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the aggregation panicked, see the log".to_owned()),
+        Err(_) => Err("the aggregation panicked (see the log)".to_owned()),
     }
 }
 
@@ -344,7 +335,7 @@ mod tests {
         StreamRows::Groups(Box::new(groups))
     }
 
-    /// A stream so long that it hands several tables over has the groups of all of them.
+    /// A stream long enough to hand over several tables has the groups of all of them.
     #[test]
     fn the_groups_of_several_tables_count_together() {
         let plan = &Plan::new(Schema::built_in());
@@ -352,7 +343,6 @@ mod tests {
             plan: Arc::clone(plan),
             groups_limit: 10,
             running: HashMap::new(),
-            partials: PartialSet::with_rows(plan, 3),
             files: None,
         };
         for keys in [0..10, 0..10, 5..10] {

@@ -1,10 +1,10 @@
-//! The raw bytes of record streams to files, so that every result can be made again: understands
-//! no byte, and no worker waits for a disk.
+//! Writes the raw bytes of record streams to files, so that every result can be reproduced. It does
+//! not decode them, and no worker blocks on the disk.
 //!
-//! A worker copies what a read brought into chunks and hands them to the capture thread, which
-//! writes them. There are only so many chunks: where the disk is slower than the senders, their
-//! streams wait for a chunk, and with them their senders. At the end of a stream a second thread
-//! has its file written out and named, so that the others need not wait for that.
+//! A worker copies the bytes of each read into chunks and sends them to the capture thread, which
+//! writes them. The number of chunks is limited: if the disk is slower than the senders, their
+//! streams wait for a free chunk, and so do the senders. When a stream ends, a second thread syncs
+//! and renames its file, so that other streams need not wait for that.
 
 use super::whole_file::{FileDirectory, MissingFiles, UnfinishedFile, moment, node_name};
 use crate::config::{CAPTURE_CHUNK_BYTES, CAPTURE_CHUNKS, Config};
@@ -18,18 +18,18 @@ use std::thread::{self, JoinHandle};
 use std::time::{Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 
-/// The way from the workers to the capture thread, and what all captures have in common.
+/// The queue from the workers to the capture thread, and what all captures share.
 #[derive(Debug)]
 pub(crate) struct Captures {
     orders: mpsc::Sender<Order>,
-    /// Chunks that were written and can be filled again.
+    /// Chunks that have been written and can be reused.
     free: Arc<Mutex<Vec<Vec<u8>>>>,
     budget: Budget,
-    /// Node and process, as names of files have them.
+    /// Node and process, as used in file names.
     run: String,
 }
 
-/// What the capture thread is to do for the stream with this number.
+/// What the capture thread must do for the stream with this number.
 #[derive(Debug)]
 struct Order {
     stream: u64,
@@ -38,12 +38,12 @@ struct Order {
 
 #[derive(Debug)]
 enum What {
-    /// Begin a file of this name without its ending. Sets the flag where that or a later write
-    /// fails.
+    /// Create a file with this name, given without its extension. The flag is set if that or a
+    /// later write fails.
     Begin { name: String, failed: Arc<AtomicBool> },
     /// Write a chunk.
     Write(Vec<u8>),
-    /// Finish the file and say what became of it.
+    /// Finish the file and report the outcome.
     End { lack: Option<CaptureLack>, reply: Option<oneshot::Sender<Captured>> },
 }
 
@@ -52,7 +52,7 @@ enum What {
 struct Budget {
     limit: u64,
     left: AtomicU64,
-    /// Whether it was said that none are left.
+    /// Whether the log has the line that none are left.
     said: AtomicBool,
 }
 
@@ -65,8 +65,8 @@ impl Budget {
         if taken < wanted && !self.said.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 limit = self.limit,
-                "captures have as many bytes as they may (--capture-bytes-limit): no more is \
-                 captured by this process. Results are not affected"
+                "the captures have reached --capture-bytes-limit: this process captures nothing \
+                 more. Results are not affected"
             );
         }
         taken
@@ -76,16 +76,16 @@ impl Budget {
 /// The threads that write captures.
 #[derive(Debug)]
 pub(crate) struct CaptureThreads {
-    /// To be given to the workers. The threads end when all of them have dropped it.
+    /// For the workers. The threads end when all workers have dropped it.
     pub captures: Arc<Captures>,
     /// To be joined after that.
     pub threads: Vec<JoinHandle<()>>,
 }
 
-/// Starts the threads where captures are asked for.
+/// Starts the threads if captures are enabled.
 ///
 /// # Errors
-/// Where nothing can be written to the directory, and where a thread cannot be made.
+/// If the directory is not writable or a thread cannot be started.
 pub(crate) fn start(config: &Config) -> Result<Option<CaptureThreads>, CaptureError> {
     let Some(path) = &config.capture else { return Ok(None) };
     let run = format!("{}-{}", node_name(config), std::process::id());
@@ -113,19 +113,19 @@ fn open(path: &Path, run: &str) -> Result<FileDirectory, String> {
     FileDirectory::open("--capture", path, &format!("{}-{run}", moment(SystemTime::now())))
 }
 
-/// Why captures could not be begun.
+/// Why captures could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// The directory cannot be used.
     #[error("{0}")]
     Directory(String),
-    /// A thread could not be made.
+    /// A thread could not be started.
     #[error(transparent)]
     Thread(#[from] io::Error),
 }
 
 impl Captures {
-    /// The capture of a stream that has not begun.
+    /// The capture of a new stream.
     pub(crate) fn stream(self: &Arc<Self>, number: u64) -> Capture {
         Capture {
             captures: Arc::clone(self),
@@ -137,7 +137,7 @@ impl Captures {
         }
     }
 
-    /// An empty chunk: one that was used before, where there is one.
+    /// An empty chunk, reused if possible.
     fn chunk(&self) -> Vec<u8> {
         let used = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         used.unwrap_or_else(|| Vec::with_capacity(CAPTURE_CHUNK_BYTES))
@@ -149,17 +149,17 @@ impl Captures {
 pub(crate) struct Capture {
     captures: Arc<Captures>,
     number: u64,
-    /// Whether the thread knows of it.
+    /// Whether the thread knows about it.
     begun: bool,
     /// Why no more is captured.
     lack: Option<CaptureLack>,
-    /// Set by the thread where it could not write.
+    /// Set by the thread if it cannot write.
     failed: Arc<AtomicBool>,
     ended: bool,
 }
 
 impl Capture {
-    /// Hands bytes over, of a stream that began at `started`. Waits while there is no room.
+    /// Hands over bytes of a stream that began at `started`. Waits while there is no room.
     pub(crate) async fn add(&mut self, bytes: &[u8], started: SystemTime) {
         if bytes.is_empty() || self.lack.is_some() || self.failed.load(Ordering::Relaxed) {
             return;
@@ -174,8 +174,8 @@ impl Capture {
             self.order(What::Begin { name, failed: Arc::clone(&self.failed) }).await;
         }
         for piece in bytes[..allowed].chunks(CAPTURE_CHUNK_BYTES) {
-            // Room first: there are no more chunks than places in the queue, but for one that is
-            // being written.
+            // Reserving room first bounds the number of chunks: one per place in the queue, plus
+            // the one being written.
             let Ok(room) = self.captures.orders.reserve().await else { return };
             let mut chunk = self.captures.chunk();
             chunk.extend_from_slice(piece);
@@ -183,7 +183,7 @@ impl Capture {
         }
     }
 
-    /// Ends the capture; says what became of it once its file is on the disk.
+    /// Ends the capture; returns its outcome once the file is on disk.
     pub(crate) async fn finish(mut self) -> Captured {
         self.ended = true;
         let lack = self.lack.take();
@@ -193,20 +193,20 @@ impl Capture {
         let (reply, said) = oneshot::channel();
         self.order(What::End { lack, reply: Some(reply) }).await;
         said.await.unwrap_or_else(|_| Captured {
-            lack: Some(CaptureLack::Failed("the capture thread is gone, see the log".to_owned())),
+            lack: Some(CaptureLack::Failed("the capture thread died (see the log)".to_owned())),
             ..Captured::default()
         })
     }
 
     async fn order(&self, what: What) {
-        // Where the thread is gone, waiting for its reply will say so.
+        // If the thread is gone, waiting for its reply fails as well and is reported.
         let _ = self.captures.orders.send(Order { stream: self.number, what }).await;
     }
 }
 
 impl Drop for Capture {
-    /// A stream whose task ended by a defect is the one whose bytes are wanted most. Where the
-    /// queue is full its file keeps its hidden name.
+    /// Ends the file of a stream whose task panicked: its bytes are the ones most needed. If the
+    /// queue is full, the file keeps its hidden name.
     fn drop(&mut self) {
         if self.begun && !self.ended {
             let what = What::End { lack: self.lack.take(), reply: None };
@@ -215,7 +215,7 @@ impl Drop for Capture {
     }
 }
 
-/// What the capture thread has.
+/// The state of the capture thread.
 struct Writer {
     directory: FileDirectory,
     open: HashMap<u64, OpenCapture>,
@@ -227,21 +227,21 @@ struct Writer {
 /// A capture that is being written.
 struct OpenCapture {
     name: String,
-    /// Gone where it could not be made or written.
+    /// The file, or why it could not be created or written.
     file: Result<UnfinishedFile, String>,
     bytes: u64,
     failed: Arc<AtomicBool>,
 }
 
 impl OpenCapture {
-    /// Gives the capture up. What was written of it is removed, since others need the room.
+    /// Gives up on the capture and removes what was written, since others need the space.
     fn fail(&mut self, stream: u64, error: &io::Error, missing: &MissingFiles) {
         self.failed.store(true, Ordering::Relaxed);
         self.file = Err(complain(stream, error, missing));
     }
 }
 
-/// Counts a capture that failed, says so where the log may, and gives the cause.
+/// Counts a failed capture, logs it unless the log was told recently, and returns the cause.
 fn complain(stream: u64, error: &io::Error, missing: &MissingFiles) -> String {
     if let Some(unlisted) = missing.add(error, Instant::now()) {
         tracing::error!(connection = stream, unlisted, "cannot write a capture: {error}");
@@ -249,7 +249,7 @@ fn complain(stream: u64, error: &io::Error, missing: &MissingFiles) -> String {
     error.to_string()
 }
 
-/// A capture whose stream is over.
+/// A capture whose stream has ended.
 struct Ending {
     stream: u64,
     capture: OpenCapture,
@@ -266,7 +266,7 @@ impl Writer {
                 What::Write(chunk) => self.write(stream, chunk),
                 What::End { lack, reply } => {
                     if let Some(capture) = self.open.remove(&stream) {
-                        // The other thread outlives this one.
+                        // Cannot fail: the other thread outlives this one.
                         let _ = self.endings.send(Ending { stream, capture, lack, reply });
                     }
                 }
@@ -296,7 +296,7 @@ impl Writer {
     }
 }
 
-/// Has a file written out and named, and tells its stream.
+/// Syncs and renames a file, and reports to its stream.
 fn end(ending: Ending, missing: &MissingFiles) {
     let Ending { stream, capture, lack, reply } = ending;
     let OpenCapture { name, file, bytes, .. } = capture;
@@ -310,7 +310,7 @@ fn end(ending: Ending, missing: &MissingFiles) {
         Err(cause) => Captured { path: None, bytes: 0, lack: Some(CaptureLack::Failed(cause)) },
     };
     if let Some(reply) = reply {
-        // A stream that no longer waits has been told to end.
+        // Fails only if the stream no longer waits for it.
         let _ = reply.send(captured);
     }
 }

@@ -1,4 +1,4 @@
-//! Captures without sockets: what is handed over stands in the file, up to the limit.
+//! Tests of captures without sockets: the file holds the bytes handed over, up to the limit.
 
 use super::*;
 use std::fs;
@@ -12,7 +12,7 @@ fn started(directory: &Path, limit: u64) -> CaptureThreads {
         node: Some("n".to_owned()),
         ..Config::default()
     };
-    start(&config).unwrap().expect("captures are asked for")
+    start(&config).unwrap().expect("captures are enabled")
 }
 
 fn finish(threads: CaptureThreads) {
@@ -39,7 +39,7 @@ const MOMENT: SystemTime = SystemTime::UNIX_EPOCH;
 async fn captures_hold_their_own_bytes_in_order() {
     let directory = tempfile::tempdir().unwrap();
     let threads = started(directory.path(), 1 << 30);
-    // More than there are chunks, of three streams that take turns, in pieces larger than one.
+    // Three streams take turns. The pieces are larger than a chunk, all together than all chunks.
     let sent: Vec<Vec<u8>> =
         (0..3).map(|seed| bytes(CAPTURE_CHUNKS * CAPTURE_CHUNK_BYTES / 2, seed)).collect();
     let mut captures: Vec<Capture> = (7..10).map(|n| threads.captures.stream(n)).collect();
@@ -61,13 +61,13 @@ async fn captures_hold_their_own_bytes_in_order() {
         assert!(fs::read(path).unwrap() == *sent);
     }
     let chunks = threads.captures.free.lock().unwrap().len();
-    assert!(chunks <= CAPTURE_CHUNKS + 1, "{chunks} chunks were made");
+    assert!(chunks <= CAPTURE_CHUNKS + 1, "{chunks} chunks were allocated");
     finish(threads);
     assert_eq!(files(directory.path()).len(), 3);
 }
 
 #[tokio::test]
-async fn at_the_limit_the_file_is_whole_and_one_byte_more_cuts() {
+async fn a_byte_above_the_limit_cuts_the_file() {
     for second in [60, 61, 100] {
         let directory = tempfile::tempdir().unwrap();
         let threads = started(directory.path(), 100);
@@ -76,7 +76,7 @@ async fn at_the_limit_the_file_is_whole_and_one_byte_more_cuts() {
         assert_eq!(first.finish().await.lack, None);
         let mut capture = threads.captures.stream(2);
         capture.add(&vec![2; second], MOMENT).await;
-        // The first stream's bytes are not given back by its end: none is left for this.
+        // The end of the first stream does not free its bytes: none are left for this one.
         capture.add(&[3; 1], MOMENT).await;
         let captured = capture.finish().await;
         assert_eq!((captured.bytes, captured.lack), (60, Some(CaptureLack::Limit(100))));
@@ -115,7 +115,7 @@ async fn a_stream_without_bytes_has_no_file() {
     assert!(files(directory.path()).is_empty());
 }
 
-/// As after a defect in its task: what came is kept.
+/// As after a panic in its task: the bytes received are kept.
 #[tokio::test]
 async fn a_capture_that_is_dropped_is_finished() {
     let directory = tempfile::tempdir().unwrap();
@@ -127,9 +127,9 @@ async fn a_capture_that_is_dropped_is_finished() {
     assert_eq!(fs::read(&files(directory.path())[0]).unwrap(), b"bytes");
 }
 
-/// A directory that is gone costs the captures and nobody else.
+/// If the directory disappears, only the captures are lost.
 #[tokio::test]
-async fn what_cannot_be_written_is_given_up_and_said() {
+async fn a_capture_that_cannot_be_written_is_abandoned_and_reported() {
     let directory = tempfile::tempdir().unwrap();
     let inside = directory.path().join("inside");
     fs::create_dir(&inside).unwrap();
@@ -142,7 +142,11 @@ async fn what_cannot_be_written_is_given_up_and_said() {
     }
     let left = threads.captures.budget.left.load(Ordering::Relaxed);
     capture.add(&[0; 1000], MOMENT).await;
-    assert_eq!(threads.captures.budget.left.load(Ordering::Relaxed), left, "nothing more is taken");
+    assert_eq!(
+        threads.captures.budget.left.load(Ordering::Relaxed),
+        left,
+        "the budget is not charged"
+    );
     let captured = capture.finish().await;
     assert_eq!((captured.path, captured.bytes), (None, 0));
     let lack = captured.lack.unwrap();
@@ -154,7 +158,7 @@ async fn what_cannot_be_written_is_given_up_and_said() {
 }
 
 #[test]
-fn a_wrong_directory_is_refused() {
+fn a_missing_directory_is_refused() {
     let config = Config { capture: Some("/no/such".into()), ..Config::default() };
     let error = start(&config).unwrap_err().to_string();
     assert!(error.starts_with("cannot write to --capture /no/such: No such file"), "{error}");

@@ -1,9 +1,10 @@
-//! The column sets that go round between workers and aggregation: fills none and reads none.
+//! The pool of column sets that circulate between workers and aggregation. It neither fills nor
+//! reads them.
 //!
-//! Every connection may hold one set, and [`BATCHES_IN_FLIGHT`](crate::config::BATCHES_IN_FLIGHT)
-//! a worker more may be under way. Whoever waits for a set holds none; so when all are given out,
-//! at least one is with the aggregation, which does not depend on any peer and brings it back. No
-//! connection can keep another from going on.
+//! Each connection may hold one set, and each worker may have another
+//! [`BATCHES_IN_FLIGHT`](crate::config::BATCHES_IN_FLIGHT) on their way to aggregation. A
+//! connection that waits for a set holds none. So when all sets are in use, at least one is with
+//! the aggregation, which depends on no peer and will return it: no connection can block another.
 
 use crate::engine::groups::columns::ColumnSet;
 use crate::engine::groups::plan::Plan;
@@ -11,10 +12,10 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
-/// Sets of one size, at most so many at one time; the memory of each is taken once.
+/// Sets of equal size, up to a limit; the memory of each is allocated once.
 #[derive(Debug)]
 pub(crate) struct ColumnPool {
-    /// Sets that nobody holds, the one used last on top, since it may still be in a cache.
+    /// Free sets; the most recently used one is on top, since it may still be in a cache.
     free: Mutex<Vec<ColumnSet>>,
     permits: Semaphore,
     plan: Arc<Plan>,
@@ -22,7 +23,8 @@ pub(crate) struct ColumnPool {
 }
 
 impl ColumnPool {
-    /// A pool of `limit` sets of `rows` rows, `ready` of them made now, the rest when needed.
+    /// A pool of `limit` sets of `rows` rows; `ready` of them are allocated now, the others on
+    /// demand.
     pub(crate) fn new(plan: &Arc<Plan>, limit: usize, ready: usize, rows: usize) -> Arc<Self> {
         let mut free = Vec::with_capacity(limit);
         free.extend((0..ready.min(limit)).map(|_| ColumnSet::with_rows(plan, rows)));
@@ -30,7 +32,7 @@ impl ColumnPool {
         Arc::new(ColumnPool { free, permits, plan, rows })
     }
 
-    /// An empty set, at once where one is free, else as soon as one comes back.
+    /// An empty set; waits for one to come back if none is free.
     pub(crate) async fn take(self: &Arc<Self>) -> PooledSet {
         let permit = self.permits.acquire().await.expect("the semaphore is never closed");
         permit.forget();
@@ -40,10 +42,10 @@ impl ColumnPool {
     }
 }
 
-/// A set on loan. Dropping it empties it and gives it back.
+/// A set taken from a pool. Dropping it empties and returns it.
 #[derive(Debug)]
 pub(crate) struct PooledSet {
-    /// `None` only within `drop`.
+    /// `None` only during `drop`.
     set: Option<ColumnSet>,
     pool: Arc<ColumnPool>,
 }
@@ -52,13 +54,13 @@ impl Deref for PooledSet {
     type Target = ColumnSet;
 
     fn deref(&self) -> &ColumnSet {
-        self.set.as_ref().expect("a set on loan")
+        self.set.as_ref().expect("the set is there until drop")
     }
 }
 
 impl DerefMut for PooledSet {
     fn deref_mut(&mut self) -> &mut ColumnSet {
-        self.set.as_mut().expect("a set on loan")
+        self.set.as_mut().expect("the set is there until drop")
     }
 }
 
@@ -95,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn beyond_the_limit_one_waits_until_a_set_comes_back() {
+    async fn above_the_limit_take_waits_until_a_set_comes_back() {
         let pool = pool(2, 0);
         let (first, _second) = (pool.take().await, pool.take().await);
         let waiting = tokio::time::timeout(Duration::from_millis(20), pool.take());

@@ -1,4 +1,4 @@
-//! What happens after the socket: aggregation threads, reports, files.
+//! What happens after a stream is received: aggregation threads, reports, files.
 
 pub(crate) mod aggregator;
 pub(crate) mod capture;

@@ -1,5 +1,5 @@
-//! The directory that batches of streams are left in for a merge: names, whole files, and what
-//! becomes of those that cannot be written. Makes no groups; no failure here ends a stream.
+//! Writes batches of streams to the partials directory, for a merge: names the files, writes them
+//! atomically and counts those that fail. A failure here ends no stream.
 
 use super::whole_file::{FileDirectory, MissingFiles, moment, node_name};
 use crate::config::Config;
@@ -11,11 +11,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// The file of a directory of partials that says what they are of.
+/// The file in a partials directory that holds their schema.
 pub(crate) const SCHEMA_FILE: &str = "schema.toml";
-/// How the names of files with groups end.
+/// Suffix of the files with groups.
 pub(crate) const GROUPS_ENDING: &str = ".groups.parquet";
-/// How the names of files with the row about a batch end.
+/// Suffix of the files with the row about a batch.
 pub(crate) const STREAM_ENDING: &str = ".stream.parquet";
 
 /// The partials of one run.
@@ -23,40 +23,40 @@ pub(crate) const STREAM_ENDING: &str = ".stream.parquet";
 pub(crate) struct PartialFiles {
     directory: FileDirectory,
     node: String,
-    /// The same moment on both clocks; times are taken from the one that never jumps.
+    /// The start of the run on both clocks; all times are derived from the monotonic one.
     started: (SystemTime, Instant),
-    /// Held by whoever else wants to know, since the engine is gone when it is said.
+    /// Shared, because it is reported after the engine has ended.
     missing: Arc<MissingFiles>,
 }
 
-/// What is to be said of missing batches once the run is over; nothing where there are none.
+/// The message about missing batches at the end of a run; `None` if none are missing.
 pub(crate) fn summary(missing: &MissingFiles) -> Option<String> {
     let (count, cause) = missing.summary()?;
     Some(format!(
-        "{count} batches of partials could not be written (--partials), the first: {cause}; \
-         results here are not affected, merged ones lack these batches. The directory must \
-         stay, with space left"
+        "{count} batches of partials could not be written (--partials), the first: {cause}; this \
+         engine's results are not affected, but merged ones will lack these batches. Keep the \
+         directory in place, with free space"
     ))
 }
 
-/// Why there is no directory for partials.
+/// Why a directory cannot be used for partials.
 #[derive(Debug, thiserror::Error)]
 pub enum PartialFilesError {
-    /// Nothing can be written there.
+    /// It is not writable.
     #[error("{0}")]
     NotWritable(String),
-    /// Its schema cannot be kept.
+    /// Its schema file cannot be read or written.
     #[error("cannot read or write {SCHEMA_FILE} in --partials {directory}: {error}")]
     Schema {
         /// The directory.
         directory: String,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
-    /// It has partials of other records.
+    /// It has partials of another schema.
     #[error(
-        "{directory} has partials of another schema ({difference}); give each schema a directory \
-         of its own, or remove the old partials with their {SCHEMA_FILE}"
+        "{directory} has partials of another schema ({difference}); use a separate directory for \
+         each schema, or remove the old partials and their {SCHEMA_FILE}"
     )]
     OtherSchema {
         /// The directory.
@@ -67,10 +67,10 @@ pub enum PartialFilesError {
 }
 
 impl PartialFiles {
-    /// Files as `config` asks for them, of a run that begins now; none where it does not.
+    /// The partials of a run that starts now; `None` if `config` has no directory for them.
     ///
     /// # Errors
-    /// Where nothing can be written there, or there are partials of another schema.
+    /// If the directory is not writable or has partials of another schema.
     pub(crate) fn start(
         config: &Config,
         schema: &Schema,
@@ -103,12 +103,12 @@ impl PartialFiles {
         Ok(PartialFiles { directory, node, started, missing: Arc::default() })
     }
 
-    /// What will be known of batches that could not be written.
+    /// The record of batches that could not be written.
     pub(crate) fn missing(&self) -> &Arc<MissingFiles> {
         &self.missing
     }
 
-    /// Names a batch of the stream with this number that began at `began`.
+    /// Identifies a batch, begun at `began`, of the stream with this number.
     pub(crate) fn origin(&self, number: u64, batch: u32, began: Instant) -> Origin {
         let (wall, clock) = self.started;
         let time = wall + began.saturating_duration_since(clock);
@@ -121,8 +121,8 @@ impl PartialFiles {
         }
     }
 
-    /// Writes a batch: its groups, then the row about it, so that whoever sees the row has seen
-    /// the groups. What fails is counted and said.
+    /// Writes a batch: first its groups, then the row about it, so that the groups exist whenever
+    /// the row does. Failures are counted and logged.
     pub(crate) fn write(
         &self,
         number: u64,
@@ -144,7 +144,7 @@ impl PartialFiles {
         }
     }
 
-    /// Notes that a batch has no groups to be written, for a reason of its own.
+    /// Counts a batch as missing because there are no groups to write, for the given cause.
     pub(crate) fn give_up(&self, number: u64, batch: u32, cause: &str) {
         self.add_missing(&format!("stream {number}, batch {batch}"), &io::Error::other(cause));
     }
@@ -158,7 +158,8 @@ impl PartialFiles {
     }
 }
 
-/// The text of the schema that a directory has; nothing where it had none and has this one now.
+/// The schema text found in a directory. `None` if there was none; this schema has then been
+/// written.
 fn schema_there(
     directory: &FileDirectory,
     run: &str,
@@ -169,7 +170,7 @@ fn schema_there(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         there => return there.map(Some),
     }
-    // Unlike a rename, a link fails where another process was faster.
+    // Unlike a rename, a link fails if another process was faster.
     let own = directory.write(&format!(".{run}.{SCHEMA_FILE}"), |out| {
         out.write_all(schema.to_toml().as_bytes())
     })?;
@@ -179,13 +180,13 @@ fn schema_there(
             fs::remove_file(&own)?;
             fs::read_to_string(&path).map(Some)
         }
-        // Where there are no links, two that begin in the same moment are not told apart.
+        // A file system without links cannot detect two processes that start at the same time.
         Err(_) => fs::rename(&own, &path).map(|()| None),
         Ok(()) => fs::remove_file(&own).map(|()| None),
     }
 }
 
-/// The first line in which the TOML of two schemas differs; nothing where they are the same.
+/// The first line in which the TOML of two schemas differs; `None` if they are equal.
 pub(crate) fn difference(there: &Schema, here: &Schema) -> Option<String> {
     if there == here {
         return None;
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_of_one_schema() {
+    fn a_directory_holds_partials_of_one_schema() {
         let directory = tempfile::tempdir().unwrap();
         let built_in = Schema::built_in();
         open(directory.path(), &built_in).unwrap();
@@ -255,7 +256,7 @@ mod tests {
         let path = directory.path().join(SCHEMA_FILE);
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(Schema::from_toml(&text).unwrap(), *built_in);
-        // Written otherwise and meaning the same.
+        // Different text, same meaning.
         fs::write(&path, format!("# a comment\n{text}")).unwrap();
         open(directory.path(), &built_in).unwrap();
         for (there, cause) in [
@@ -265,7 +266,7 @@ mod tests {
         ] {
             fs::write(&path, there).unwrap();
             let error = open(directory.path(), &built_in).unwrap_err().to_string();
-            assert!(error.contains(cause) && error.contains("of its own"), "{error}");
+            assert!(error.contains(cause) && error.contains("a separate directory"), "{error}");
         }
     }
 
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_counted_and_leaves_nothing() {
+    fn a_batch_that_cannot_be_written_is_counted_and_leaves_no_file() {
         let directory = tempfile::tempdir().unwrap();
         let inside = directory.path().join("inside");
         fs::create_dir(&inside).unwrap();
@@ -296,14 +297,14 @@ mod tests {
         };
         let broken = |_: &mut BufWriter<&File>| Err(io::Error::other("no groups").into());
         files.write(1, &files.origin(1, 0, Instant::now()), &facts(), broken);
-        assert_eq!(names(&inside), [SCHEMA_FILE], "no half file, and no row about it");
+        assert_eq!(names(&inside), [SCHEMA_FILE], "no partial file, and no row about it");
         fs::remove_dir_all(&inside).unwrap();
         (2..5).for_each(write);
         files.give_up(5, 1, "the aggregation panicked");
         let summary = summary(files.missing()).unwrap();
         assert!(summary.starts_with("5 batches of partials "), "{summary}");
         assert!(summary.contains("the first: no groups, 2026"), "{summary}");
-        // It is not given up: the directory may come back.
+        // Later batches are still tried: the directory may come back.
         fs::create_dir(&inside).unwrap();
         write(9);
         assert_eq!(names(&inside).len(), 2);

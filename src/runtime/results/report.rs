@@ -1,4 +1,4 @@
-//! A finished connection with its result. Formats nothing and prints nothing.
+//! A finished connection with its result. Formatting and printing happen elsewhere.
 
 use crate::engine::aggregate::Grouped;
 use crate::engine::stream::received::Received;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// A finished connection with its result.
 #[derive(Debug)]
 pub struct Report {
-    /// What the receiving side knows. The texts have become the result's keys.
+    /// What was received. Its texts have moved into the result's keys.
     pub received: Received,
     /// The groups. Their counts add up to the records received.
     pub grouped: Grouped,
@@ -16,12 +16,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// From the first byte until the socket was done.
+    /// From the first to the last received byte.
     pub fn receive_time(&self) -> Duration {
         self.received.last_byte - self.received.first_byte
     }
 
-    /// From the end of receiving until the result was ready: batches still under way, the last
+    /// From the last byte until the result was ready: aggregating the remaining batches, the last
     /// merge, sorting.
     pub fn aggregate_time(&self) -> Duration {
         self.aggregated.saturating_duration_since(self.received.last_byte)

@@ -1,5 +1,5 @@
-//! The thread that hands results out, one after the other, so that no two interleave: makes no
-//! result and formats none.
+//! The thread that outputs results one at a time, so that no two interleave. It neither computes
+//! nor formats them.
 
 use super::report::Report;
 use crate::config::LOG_LINES_PER_SECOND;
@@ -13,17 +13,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
-/// A report on its way out, with what its stream still holds.
+/// A report to be output, with its stream's slot.
 #[derive(Debug)]
 pub(crate) struct FinishedConnection {
     /// The report.
     pub report: Report,
-    /// Given back when the report is out.
+    /// Freed when the report has been output.
     pub _held: Option<StreamHold>,
 }
 
 impl FinishedConnection {
-    /// The report of a connection that never got a slot.
+    /// The report of a connection that got no slot.
     pub(crate) fn refused(received: Received, schema: &Arc<Schema>) -> Self {
         let grouped = Grouped::empty(Arc::clone(schema));
         let report = Report { received, grouped, aggregated: Instant::now() };
@@ -31,26 +31,26 @@ impl FinishedConnection {
     }
 }
 
-/// Where reports go: printed, written, compared. Called from one thread, the one that the tally
-/// is of.
+/// Outputs a report: prints, writes or compares it. Called from one thread only, which also owns
+/// the tally.
 pub type Sink = Box<dyn FnMut(&Report, &WorkerTally) -> io::Result<()> + Send>;
 
-/// What the reporter did until the engine stopped.
+/// What the reporter had done by the time the engine stopped.
 #[derive(Debug, Default)]
 pub struct ReporterOutcome {
     /// Connections reported.
     pub reported: u64,
-    /// Connections among them that were complete.
+    /// How many of them were complete.
     pub complete: u64,
-    /// Reports that could not be handed out.
+    /// Reports that could not be output.
     pub lost: u64,
     /// Captures that failed.
     pub captures_failed: u64,
-    /// Why the first of them did.
+    /// Why the first of them failed.
     pub capture_error: Option<String>,
-    /// Why reports could not be handed out.
+    /// Why reports could not be output.
     pub output_error: Option<io::Error>,
-    /// Why no more connections could be accepted, if that is how the engine ended.
+    /// Why no more connections could be accepted, if that ended the engine.
     pub acceptor_error: Option<io::Error>,
 }
 
@@ -66,8 +66,8 @@ impl ReporterOutcome {
     }
 }
 
-/// Runs until everybody who may finish a connection is gone. Where the sink fails, the engine is
-/// told to stop through `drain`, and that report and those after it are counted as lost.
+/// Runs until every sender of finished connections is gone. If the sink fails, tells the engine to
+/// stop through `drain`, and counts that report and all later ones as lost.
 pub(crate) fn run(
     mut finished: mpsc::Receiver<FinishedConnection>,
     mut sink: Sink,
@@ -100,8 +100,8 @@ pub(crate) fn run(
     outcome
 }
 
-/// So many lines a second about single connections, then one that counts the rest: peers decide
-/// how often connections fail, and they must not fill a disk.
+/// Limits log lines about single connections to a number per second; one more line counts the rest.
+/// Peers decide how often connections fail, and they must not be able to fill a disk.
 #[derive(Default)]
 struct LineBudget {
     second: Option<Instant>,
@@ -127,7 +127,7 @@ impl LineBudget {
 
     fn count_suppressed(&self) {
         if self.suppressed > 0 {
-            tracing::warn!(connections = self.suppressed, "more failed, not listed");
+            tracing::warn!(connections = self.suppressed, "further failures suppressed");
         }
     }
 
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_limited_by_the_second() {
+    fn lines_are_limited_per_second() {
         let mut budget = LineBudget::default();
         let start = Instant::now();
         let allowed = |budget: &mut LineBudget, at: Duration| {

@@ -1,9 +1,9 @@
-//! Files that are whole or not there, whatever happens meanwhile: knows no format, and holds
-//! nothing up where one cannot be written but counts it.
+//! Writes files atomically: each is complete or absent, whatever happens. Knows no formats. Files
+//! that cannot be written are counted.
 //!
-//! A file is written under a hidden name, synced, renamed, and its directory synced. Who sees the
-//! name sees the whole file, also after the power was cut. What a killed process leaves is a hidden
-//! file that nobody takes for a result.
+//! A file is written under a hidden name, synced and renamed; then its directory is synced. If the
+//! final name exists, the file is complete, even after a power failure. A killed process leaves a
+//! hidden file that cannot be mistaken for a result.
 
 use crate::config::{Config, FILE_COMPLAINTS, NODE_NAME_BYTES_MAX};
 use std::fmt::Display;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
-/// Bytes that are written to a file at a time.
+/// Bytes per write to a file.
 const WRITE_BYTES: usize = 64 << 10;
 
 /// A directory that files are written to.
@@ -24,11 +24,11 @@ pub(crate) struct FileDirectory {
 }
 
 impl FileDirectory {
-    /// The directory that `option` names, once a file could be made there. `run` is a name that no
-    /// other run has.
+    /// The directory that `option` names, after checking that a file can be created in it. `run` is
+    /// a name that no other run uses.
     ///
     /// # Errors
-    /// Where nothing can be written there: why, and what must be so.
+    /// If it is not writable: the cause and the remedy.
     pub(crate) fn open(option: &str, path: &Path, run: &str) -> Result<Self, String> {
         let directory = FileDirectory { path: path.to_owned() };
         // Dropping it removes it.
@@ -36,32 +36,32 @@ impl FileDirectory {
             let path = path.display();
             format!(
                 "cannot write to {option} {path}: {error}; it must be a directory that exists and \
-                 that this user may write to"
+                 that this user can write to"
             )
         })?;
         Ok(directory)
     }
 
-    /// Its path, as it was named.
+    /// Its path, as given.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A file that will be called `name`, or something else where [`UnfinishedFile::finish`] says
-    /// so.
+    /// Creates a file under a hidden name made from `name`; [`UnfinishedFile::finish`] gives it its
+    /// final one.
     ///
     /// # Errors
-    /// Those of the system.
+    /// The system's error.
     pub(crate) fn begin(&self, name: &str) -> io::Result<UnfinishedFile> {
         let hidden = self.path.join(format!(".{name}.tmp"));
         let file = OpenOptions::new().write(true).create_new(true).open(&hidden)?;
         Ok(UnfinishedFile { file, hidden: Some(hidden) })
     }
 
-    /// Writes a whole file; gives its path.
+    /// Writes a whole file; returns its path.
     ///
     /// # Errors
-    /// Those of `write` and of the system; there is no such file then, and nothing of it is left.
+    /// Those of `write` and of the system; no trace of the file is left then.
     pub(crate) fn write(
         &self,
         name: &str,
@@ -70,7 +70,7 @@ impl FileDirectory {
         let unfinished = self.begin(name)?;
         let mut out = BufWriter::with_capacity(WRITE_BYTES, &unfinished.file);
         let written = write(&mut out).and_then(|()| out.flush());
-        // Dropping it would try again to write what could not be written.
+        // Dropping it would retry the failed write.
         let _ = out.into_parts();
         written?;
         unfinished.finish(name)
@@ -86,16 +86,16 @@ pub(crate) struct UnfinishedFile {
 }
 
 impl UnfinishedFile {
-    /// Gives the file its name when all of it is on the disk; gives its path.
+    /// Syncs the file and renames it to `name`; returns its path.
     ///
     /// # Errors
-    /// Those of the system; the file is gone then.
+    /// The system's error; the file is removed then.
     pub(crate) fn finish(mut self, name: &str) -> io::Result<PathBuf> {
-        let hidden = self.hidden.as_deref().expect("it has no other name yet");
+        let hidden = self.hidden.as_deref().expect("the file still has its hidden name");
         let path = hidden.with_file_name(name);
         self.file.sync_all()?;
         fs::rename(hidden, &path)?;
-        // From here on it is this that an error must remove.
+        // From here on, an error must remove the file under its new name.
         self.hidden = Some(path.clone());
         sync_directory(path.parent().unwrap_or(Path::new(".")))?;
         self.hidden = None;
@@ -116,14 +116,14 @@ impl Write for UnfinishedFile {
 impl Drop for UnfinishedFile {
     fn drop(&mut self) {
         if let Some(path) = &self.hidden {
-            // Half a file is of no use to anybody; what matters is why it is half.
+            // If removing fails too, the error that led here is the one to report.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Has the names in a directory written to the disk. Some network file systems know no such thing
-/// and write names at once.
+/// Syncs the names in a directory. Some network file systems do not support that, and write names
+/// at once.
 fn sync_directory(path: &Path) -> io::Result<()> {
     match File::open(path)?.sync_all() {
         Err(error)
@@ -135,19 +135,19 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A moment as names of files have it, such as `20261120T200201.123456Z`: in the order of time,
-/// and nothing in it that a shell or another system would mind.
+/// A time for file names, such as `20261120T200201.123456Z`. It sorts chronologically, and its
+/// characters are safe in shells and on other systems.
 pub(crate) fn moment(at: SystemTime) -> String {
     humantime::format_rfc3339_micros(at).to_string().replace(['-', ':'], "")
 }
 
-/// What this engine is called in the names of files: as asked for, else as the host is.
+/// This engine's name in file names: the configured one, or else the host's.
 pub(crate) fn node_name(config: &Config) -> String {
     let of_host = || node_name_of(&rustix::system::uname().nodename().to_string_lossy());
     config.node.clone().unwrap_or_else(of_host)
 }
 
-/// The name of a host with nothing in it that a node's name may not have.
+/// The host's name with the characters replaced that a node name may not contain.
 fn node_name_of(host: &str) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let name = host.chars().map(|c| if allowed(c) { c } else { '_' });
@@ -155,7 +155,7 @@ fn node_name_of(host: &str) -> String {
     if name.is_empty() { "host".to_owned() } else { name }
 }
 
-/// The files of one kind that there should be and are not.
+/// Counts the files of one kind that could not be written.
 #[derive(Debug, Default)]
 pub struct MissingFiles {
     count: AtomicU64,
@@ -164,22 +164,23 @@ pub struct MissingFiles {
 }
 
 impl MissingFiles {
-    /// One more. Where the log may say so, gives how many it did not say since the last.
+    /// Counts one more. Returns `None` if it must not be logged, and otherwise how many were not
+    /// logged since the last log line.
     pub fn add(&self, cause: impl Display, now: Instant) -> Option<u64> {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.first_cause.get_or_init(|| cause.to_string());
         self.complaints.lock().unwrap_or_else(PoisonError::into_inner).allow(now)
     }
 
-    /// How many, and why the first of them; nothing where there are none.
+    /// How many there are, and the cause of the first; `None` if there are none.
     pub fn summary(&self) -> Option<(u64, &str)> {
         let count = self.count.load(Ordering::Relaxed);
         self.first_cause.get().map(|cause| (count, cause.as_str()))
     }
 }
 
-/// One line in each [`FILE_COMPLAINTS`], and how many there were beside it: a disk that is full
-/// must not be filled with lines about it.
+/// Allows one log line per [`FILE_COMPLAINTS`] and counts the others: a full disk must not fill up
+/// with lines about it.
 #[derive(Debug, Default)]
 struct Complaints {
     last: Option<Instant>,
@@ -187,7 +188,7 @@ struct Complaints {
 }
 
 impl Complaints {
-    /// Whether a line may be written, and then how many were not since the last.
+    /// How many lines were suppressed since the last one; `None` if this one must be as well.
     fn allow(&mut self, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now - last < FILE_COMPLAINTS) {
             self.unlisted += 1;
@@ -216,7 +217,7 @@ mod tests {
     fn a_file_has_its_name_once_it_is_whole() {
         let directory = tempfile::tempdir().unwrap();
         let files = FileDirectory::open("--x", directory.path(), "run").unwrap();
-        assert!(names(directory.path()).is_empty(), "the probe is gone");
+        assert!(names(directory.path()).is_empty(), "the probe was not removed");
         let path = files
             .write("a.txt", |out| {
                 out.write_all(b"half")?;
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_may_get_another_name_at_its_end() {
+    fn a_file_may_be_finished_under_another_name() {
         let directory = tempfile::tempdir().unwrap();
         let files = FileDirectory::open("--x", directory.path(), "run").unwrap();
         let mut file = files.begin("a").unwrap();
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_leaves_nothing() {
+    fn a_failed_write_leaves_no_file() {
         let directory = tempfile::tempdir().unwrap();
         let files = FileDirectory::open("--x", directory.path(), "run").unwrap();
         let refused = files.write("a", |out| {
@@ -252,7 +253,7 @@ mod tests {
         assert_eq!(refused.unwrap_err().to_string(), "no more");
         drop(files.begin("b").unwrap());
         assert!(names(directory.path()).is_empty());
-        // Its name is taken by a directory: the file can be written and not be renamed.
+        // A directory has that name: the file can be written but not renamed.
         fs::create_dir(directory.path().join("c")).unwrap();
         files.write("c", |_| Ok(())).unwrap_err();
         assert_eq!(names(directory.path()), ["c"]);
@@ -278,14 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_utc_and_sort_as_text() {
+    fn times_are_utc_and_sort_as_text() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_795_169_700_000_042);
         assert_eq!(moment(at), "20261120T101500.000042Z");
         assert_eq!(moment(at + Duration::from_nanos(999)), "20261120T101500.000042Z");
     }
 
     #[test]
-    fn a_node_is_called_as_asked_for_or_as_its_host() {
+    fn a_node_has_its_configured_name_or_its_hosts() {
         let named = Config { node: Some("edge-7".to_owned()), ..Config::default() };
         assert_eq!(node_name(&named), "edge-7");
         assert!(is_node_name(&node_name(&Config::default())));
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_files_are_counted_and_listed_once_a_while() {
+    fn missing_files_are_counted_and_only_logged_at_intervals() {
         let (missing, start) = (MissingFiles::default(), Instant::now());
         assert_eq!(missing.summary(), None);
         assert_eq!(missing.add("the first", start), Some(0));

@@ -1,5 +1,5 @@
-//! Certificate, key and client authorities from files to a configuration of rustls, at start and
-//! again on request. Speaks no TLS itself (`tls` does) and watches no file.
+//! Loads certificate, key and client authorities from files into a rustls configuration, at start
+//! and on request. Does not watch the files; TLS itself is in [`session`](super::session).
 
 use crate::config::{CERTIFICATE_ENDS_SOON, Config, PEM_FILE_BYTES_MAX, TLS_SESSIONS_MAX};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -19,18 +19,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-/// The files that TLS is served from.
+/// The files that TLS needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TlsSource {
-    /// The server's certificate and those between it and its authority, in PEM.
+    /// The server's certificate and any intermediate ones, in PEM.
     pub cert: PathBuf,
     /// The server's private key, in PEM.
     pub key: PathBuf,
-    /// Authorities whose clients are let in, in PEM; none lets in clients without a certificate.
+    /// Authorities for client certificates, in PEM; if `None`, clients need no certificate.
     pub client_ca: Option<PathBuf>,
 }
 
-/// Why there is no configuration. Each names the file and the next step.
+/// Why the configuration could not be loaded. Each message names the file and the next step.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsConfigError {
     /// A file cannot be read.
@@ -54,9 +54,9 @@ pub enum TlsConfigError {
         /// The file.
         path: PathBuf,
     },
-    /// A file has a section that is cut off or garbled.
+    /// A file has a truncated or garbled section.
     #[error(
-        "{option} {} is not sound PEM: {source}; copy the file again, from BEGIN to END",
+        "{option} {} is not valid PEM: {source}; copy the file again, from BEGIN to END",
         path.display()
     )]
     Pem {
@@ -67,10 +67,10 @@ pub enum TlsConfigError {
         /// What is wrong.
         source: pem::Error,
     },
-    /// A file has no certificate in it.
+    /// A file contains no certificate.
     #[error(
-        "{option} {} has no certificate in it; it must be PEM with BEGIN CERTIFICATE (DER can be \
-         converted: `openssl x509 -inform der`)",
+        "{option} {} contains no certificate; it must be PEM with BEGIN CERTIFICATE (to convert \
+         DER: `openssl x509 -inform der`)",
         path.display()
     )]
     NoCertificate {
@@ -79,9 +79,9 @@ pub enum TlsConfigError {
         /// The file.
         path: PathBuf,
     },
-    /// A file has no private key in it.
+    /// A file contains no private key.
     #[error(
-        "--key {} has no private key in it; it must be PEM with BEGIN PRIVATE KEY, without a \
+        "--key {} contains no private key; it must be PEM with BEGIN PRIVATE KEY, without a \
          password (`openssl pkey` removes one)",
         path.display()
     )]
@@ -116,8 +116,8 @@ pub enum TlsConfigError {
     },
     /// The key belongs to another certificate.
     #[error(
-        "the private key in --key {} does not belong to the first certificate in --cert {}; give \
-         both from the same issue, the server's own certificate first",
+        "the private key in --key {} does not match the first certificate in --cert {}; use the \
+         pair that was issued together, with the server's own certificate first",
         key.display(), cert.display()
     )]
     Mismatch {
@@ -127,47 +127,47 @@ pub enum TlsConfigError {
         cert: PathBuf,
     },
     /// The client authorities cannot be used.
-    #[error("--client-ca {} cannot be used: {source}; give CA certificates", path.display())]
+    #[error("--client-ca {} cannot be used: {source}; use CA certificates", path.display())]
     ClientCa {
         /// The file.
         path: PathBuf,
         /// What rustls says.
         source: VerifierBuilderError,
     },
-    /// The provider of cryptography refuses.
-    #[error("TLS cannot be set up: {0}; this is a defect of ringest, please report it")]
+    /// The cryptography provider failed.
+    #[error("TLS cannot be set up: {0}; this is a bug in ringest, please report it")]
     Provider(#[source] rustls::Error),
 }
 
 fn read_remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "`ringest gen-cert --dir DIR` makes certificates for trials",
-        io::ErrorKind::PermissionDenied => "let the user that runs ringest read it",
-        _ => "give a file in PEM",
+        io::ErrorKind::PermissionDenied => "make it readable for the user that runs ringest",
+        _ => "it must be a PEM file",
     }
 }
 
-/// How the server's certificate stands at a moment.
+/// Whether the server's certificate is valid at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Validity {
-    /// It is valid, and will be for a while.
+    /// It is valid for at least [`CERTIFICATE_ENDS_SOON`].
     Valid,
-    /// It is valid, for less than [`CERTIFICATE_ENDS_SOON`].
+    /// It is valid, but for less than [`CERTIFICATE_ENDS_SOON`].
     EndsSoon,
-    /// Clients refuse it since then.
+    /// It has expired, so clients refuse it.
     Expired {
-        /// For how long.
+        /// How long ago it expired.
         since: Duration,
     },
-    /// Clients refuse it until then.
+    /// It is not valid yet, so clients refuse it.
     NotYet {
-        /// For how long.
+        /// How long until it becomes valid.
         starts_in: Duration,
     },
 }
 
 impl fmt::Display for Validity {
-    /// The finding and, where something is to be done, what.
+    /// The finding and, unless the certificate is valid, the remedy.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole =
             |time: Duration| humantime::format_duration(Duration::from_secs(time.as_secs()));
@@ -175,22 +175,22 @@ impl fmt::Display for Validity {
             Validity::Valid => write!(f, "the server's certificate is valid"),
             Validity::EndsSoon => {
                 let within = whole(CERTIFICATE_ENDS_SOON);
-                write!(f, "the server's certificate ends within {within}; ")?;
+                write!(f, "the server's certificate expires within {within}; ")?;
                 write!(f, "renew it and send SIGHUP")
             }
             Validity::Expired { since } => {
-                write!(f, "the server's certificate expired {} ago and clients ", whole(since))?;
+                write!(f, "the server's certificate expired {} ago, so clients ", whole(since))?;
                 write!(f, "refuse it; renew it and send SIGHUP")
             }
             Validity::NotYet { starts_in } => {
-                write!(f, "the server's certificate becomes valid in {} only ", whole(starts_in))?;
-                write!(f, "and clients refuse it; check this host's clock, or wait")
+                write!(f, "the server's certificate becomes valid in {}, ", whole(starts_in))?;
+                write!(f, "so clients refuse it; check this host's clock, or wait")
             }
         }
     }
 }
 
-/// What was read at one time.
+/// The result of one load.
 struct Loaded {
     config: Arc<ServerConfig>,
     /// The same without session tickets.
@@ -198,10 +198,10 @@ struct Loaded {
     own: CertificateDer<'static>,
 }
 
-/// The configuration for new connections, which may be exchanged while old ones go on.
+/// The configuration for new connections. It can be replaced while existing connections continue.
 ///
-/// Each load has its own ticket keys and session memory, so no client resumes a session across a
-/// reload: whoever a new `--client-ca` does not let in has to show its certificate again.
+/// Each load has its own ticket keys and session storage, so no client can resume a session across
+/// a reload: every client has to present its certificate to the new `--client-ca`.
 pub(crate) struct Certificates {
     source: TlsSource,
     loaded: RwLock<Loaded>,
@@ -217,8 +217,8 @@ impl Certificates {
         Ok(Certificates { source, loaded })
     }
 
-    /// Reads the files again. Connections that are accepted from then on get what they say; after
-    /// an error all stays as it was.
+    /// Reads the files again for connections accepted from then on. On an error, the previous
+    /// configuration stays in use.
     ///
     /// # Errors
     /// [`TlsConfigError`].
@@ -228,24 +228,24 @@ impl Certificates {
         Ok(())
     }
 
-    /// The configuration for a connection that is accepted now.
+    /// The configuration for a newly accepted connection.
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).config)
     }
 
     /// The same for a connection whose client only sends. It gets no session tickets: a client that
-    /// closes with bytes unread resets the connection, and what it sent last may be lost.
+    /// closes with unread bytes resets the connection, and the last data it sent may be lost.
     pub(crate) fn current_for_senders(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).for_senders)
     }
 
-    /// How the server's certificate stands at `now`.
+    /// Whether the server's certificate is valid at `now`.
     pub(crate) fn validity(&self, now: SystemTime) -> Validity {
         validity(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).own, now)
     }
 }
 
-/// The certificates that `config` asks for; `None` where it asks for no TLS.
+/// The certificates that `config` names; `None` if TLS is off.
 ///
 /// # Errors
 /// [`TlsConfigError`].
@@ -353,7 +353,7 @@ fn read_bounded(option: &'static str, path: &Path) -> Result<Vec<u8>, TlsConfigE
 fn validity(own: &CertificateDer<'_>, now: SystemTime) -> Validity {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let judged_at = |moment: Duration| {
-        // Without a trust anchor no certificate is trusted, but its dates are looked at first.
+        // Without a trust anchor no certificate is trusted, but the dates are checked first.
         let moment = UnixTime::since_unix_epoch(moment);
         let algorithms = ring::default_provider().signature_verification_algorithms.all;
         let certificate = ParsedCertificate::try_from(own)?;

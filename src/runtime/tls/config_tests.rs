@@ -1,16 +1,15 @@
-//! Tests of `tls_config`: what is loaded, what is refused and how that is said, what a reload
-//! changes. No sockets and no signals.
+//! Tests of loading and reloading certificates, and of the error messages. No sockets and no
+//! signals.
 
 use super::*;
-use crate::runtime::tls::test_peer::{
-    CertificateFiles, HOUR, Talk, certificates, client_config, valid,
-};
+use crate::runtime::tls::test_certs::{HOUR, TestCertificates};
+use crate::runtime::tls::test_peer::{CertificateFiles, Talk, client_config};
 use rustls::version::{TLS12, TLS13};
 use std::fs;
 
 fn refused(source: &TlsSource) -> String {
     match Certificates::load(source.clone()) {
-        Ok(_) => panic!("{source:?} was taken"),
+        Ok(_) => panic!("{source:?} was accepted"),
         Err(error) => error.to_string(),
     }
 }
@@ -22,15 +21,15 @@ fn assert_says(message: &str, parts: &[&str]) {
 }
 
 #[test]
-fn sound_files_are_taken() {
-    let made = valid();
+fn valid_files_are_accepted() {
+    let made = TestCertificates::valid();
     CertificateFiles::of(&made).load();
     CertificateFiles::mutual(&made).load();
 }
 
 #[test]
 fn a_missing_file_is_named_with_the_next_step() {
-    let files = CertificateFiles::mutual(&valid());
+    let files = CertificateFiles::mutual(&TestCertificates::valid());
     let path = files.directory.path().join("none");
     let shown = path.to_str().unwrap();
     let sources = [
@@ -44,39 +43,46 @@ fn a_missing_file_is_named_with_the_next_step() {
 }
 
 #[test]
-fn files_without_what_is_looked_for_are_refused() {
-    let files = CertificateFiles::mutual(&valid());
+fn files_without_a_certificate_or_key_are_refused() {
+    let files = CertificateFiles::mutual(&TestCertificates::valid());
     let source = &files.source;
     let swapped = TlsSource { cert: source.key.clone(), ..source.clone() };
-    assert_says(&refused(&swapped), &["--cert", "server.key has no certificate", "BEGIN CERT"]);
+    assert_says(
+        &refused(&swapped),
+        &["--cert", "server.key contains no certificate", "BEGIN CERT"],
+    );
     let swapped = TlsSource { key: source.cert.clone(), ..source.clone() };
-    assert_says(&refused(&swapped), &["--key", "server.crt has no private key", "openssl pkey"]);
+    assert_says(
+        &refused(&swapped),
+        &["--key", "server.crt contains no private key", "openssl pkey"],
+    );
     let swapped = TlsSource { client_ca: Some(source.key.clone()), ..source.clone() };
-    assert_says(&refused(&swapped), &["--client-ca", "server.key has no certificate"]);
+    assert_says(&refused(&swapped), &["--client-ca", "server.key contains no certificate"]);
     let empty = files.directory.path().join("empty");
     fs::write(&empty, "").unwrap();
     let swapped = TlsSource { cert: empty, ..source.clone() };
-    assert_says(&refused(&swapped), &["empty has no certificate"]);
+    assert_says(&refused(&swapped), &["empty contains no certificate"]);
 }
 
 #[test]
 fn a_key_of_another_certificate_is_refused() {
-    let made = valid();
+    let made = TestCertificates::valid();
     let files = CertificateFiles::of(&made);
-    fs::write(&files.source.key, &valid().server.key).unwrap();
+    fs::write(&files.source.key, &TestCertificates::valid().server.key).unwrap();
     let (key, cert) = (&files.source.key, &files.source.cert);
-    let parts = [key.to_str().unwrap(), cert.to_str().unwrap(), "does not belong", "same issue"];
+    let parts =
+        [key.to_str().unwrap(), cert.to_str().unwrap(), "does not match", "issued together"];
     assert_says(&refused(&files.source), &parts);
 }
 
 #[test]
 fn damaged_files_are_refused() {
-    let made = valid();
+    let made = TestCertificates::valid();
     let files = CertificateFiles::of(&made);
     let certificate = &made.server.certificate;
     let cut = &certificate[..certificate.len() - 30];
     fs::write(&files.source.cert, cut).unwrap();
-    assert_says(&refused(&files.source), &["--cert", "not sound PEM", "copy the file again"]);
+    assert_says(&refused(&files.source), &["--cert", "not valid PEM", "copy the file again"]);
 
     let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     fs::write(&files.source.cert, nonsense).unwrap();
@@ -92,21 +98,21 @@ fn damaged_files_are_refused() {
 }
 
 /// Whether a new connection of a client that trusts `made` succeeds.
-fn connects(certificates: &Certificates, made: &crate::runtime::tls::certs::Generated) -> bool {
+fn connects(certificates: &Certificates, made: &TestCertificates) -> bool {
     let config = client_config(made, &TLS13, None);
     Talk::between(certificates.current(), config).handshake().is_ok()
 }
 
 #[test]
-fn after_a_reload_new_connections_get_the_new_certificate_and_old_ones_go_on() {
-    let (old, new) = (valid(), valid());
+fn after_a_reload_new_connections_get_the_new_certificate_and_old_ones_continue() {
+    let (old, new) = (TestCertificates::valid(), TestCertificates::valid());
     let files = CertificateFiles::of(&old);
     let certificates = files.load();
     let mut talk = Talk::between(certificates.current(), client_config(&old, &TLS13, None));
     talk.handshake().unwrap();
 
     files.write(&new);
-    assert!(connects(&certificates, &old), "nothing is read before it is asked for");
+    assert!(connects(&certificates, &old), "files are read on request only");
     certificates.reload().unwrap();
     assert!(connects(&certificates, &new) && !connects(&certificates, &old));
     let bytes = talk.say(b"still here");
@@ -115,11 +121,11 @@ fn after_a_reload_new_connections_get_the_new_certificate_and_old_ones_go_on() {
 }
 
 #[test]
-fn a_reload_that_fails_keeps_what_is_there() {
-    let made = valid();
+fn a_failed_reload_keeps_the_previous_configuration() {
+    let made = TestCertificates::valid();
     let files = CertificateFiles::of(&made);
     let certificates = files.load();
-    fs::write(&files.source.key, &valid().server.key).unwrap();
+    fs::write(&files.source.key, &TestCertificates::valid().server.key).unwrap();
     assert!(matches!(certificates.reload(), Err(TlsConfigError::Mismatch { .. })));
     fs::remove_file(&files.source.cert).unwrap();
     assert!(matches!(certificates.reload(), Err(TlsConfigError::Read { .. })));
@@ -130,7 +136,7 @@ fn a_reload_that_fails_keeps_what_is_there() {
 
 #[test]
 fn connections_are_accepted_while_certificates_are_reloaded() {
-    let made = valid();
+    let made = TestCertificates::valid();
     let files = CertificateFiles::of(&made);
     let certificates = files.load();
     std::thread::scope(|scope| {
@@ -142,7 +148,7 @@ fn connections_are_accepted_while_certificates_are_reloaded() {
 #[test]
 fn no_session_outlives_a_reload() {
     for version in [&TLS12, &TLS13] {
-        let made = valid();
+        let made = TestCertificates::valid();
         let files = CertificateFiles::of(&made);
         let certificates = files.load();
         let config = Arc::new(client_config(&made, version, None));
@@ -159,11 +165,11 @@ fn no_session_outlives_a_reload() {
 }
 
 #[test]
-fn the_dates_of_the_certificate_are_judged() {
+fn the_dates_of_the_certificate_are_checked() {
     let now = SystemTime::now();
     let day = 24 * HOUR;
     let judged = |not_before, not_after| {
-        CertificateFiles::of(&certificates(not_before, not_after)).load().validity(now)
+        CertificateFiles::of(&TestCertificates::between(not_before, not_after)).load().validity(now)
     };
     assert_eq!(judged(now - HOUR, now + 8 * day), Validity::Valid);
     assert_eq!(judged(now - HOUR, now + 6 * day), Validity::EndsSoon);

@@ -1,7 +1,8 @@
 //! TLS over owned buffers.
 
-pub(crate) mod certs;
 pub(crate) mod config;
 pub(crate) mod session;
+#[cfg(test)]
+mod test_certs;
 #[cfg(test)]
 mod test_peer;

@@ -1,12 +1,12 @@
-//! TLS 1.2 and 1.3 for one accepted connection, over owned buffers: performs no I/O and reads no
-//! clock of its own. It stands here and not in `wire` because rustls asks the system for randomness
-//! and, to judge certificates and tickets, for the time.
+//! TLS 1.2 and 1.3 for one accepted connection, over owned buffers. Performs no I/O. It is not part
+//! of `wire` because rustls asks the system for randomness and, to check certificates and tickets,
+//! for the time.
 //!
-//! The storage of received bytes goes to a read by value and comes back with it, so plaintext must
-//! be encrypted while nobody here can see what has come. rustls allows that, but for one case: in
-//! the middle of a handshake message that has come in pieces it wants to see the pieces with every
-//! call. For that case, which only a strange peer brings about after the handshake, a copy of them
-//! is held.
+//! The buffer for received bytes is passed to each read by value and comes back when the read
+//! completes, so plaintext must be encrypted while the received bytes are out of reach. rustls
+//! allows that with one exception: in the middle of a fragmented handshake message, it must be
+//! given the fragments on every call. For that case, which after the handshake only an unusual peer
+//! causes, a copy of them is kept.
 
 use crate::config::{TLS_INCOMING_BYTES, TLS_INCOMING_BYTES_MAX};
 use rustls::server::UnbufferedServerConnection;
@@ -23,52 +23,52 @@ pub(crate) const TLS_RECORD_BYTES_MAX: usize = HEADER_BYTES + PLAINTEXT_BYTES_MA
 const HEADER_BYTES: usize = 5;
 /// Plaintext of one record.
 const PLAINTEXT_BYTES_MAX: usize = 16 << 10;
-/// What any cipher suite adds to a record: header 5, explicit nonce 8, type 1, tag 16, rounded up.
+/// The most that a cipher suite adds to a record: header 5, explicit nonce 8, type 1, tag 16,
+/// rounded up.
 const OVERHEAD_BYTES_MAX: usize = 32;
 
 const _: () = assert!(TLS_INCOMING_BYTES > HEADER_BYTES);
 const _: () = assert!(TLS_RECORD_BYTES_MAX + TLS_INCOMING_BYTES <= TLS_INCOMING_BYTES_MAX);
 
-/// Why a connection cannot go on. Each names the cause and, where there is one, the next step.
+/// Why a connection failed. Each message names the cause and, if there is one, the next step.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
-    /// The first bytes are no TLS record.
-    #[error(
-        "the peer does not speak TLS: {0}; switch TLS on in the client, or serve without --tls"
-    )]
+    /// The first bytes are not a TLS record.
+    #[error("the peer does not speak TLS: {0}; enable TLS in the client, or serve without --tls")]
     NotTls(#[source] rustls::Error),
-    /// Both sides found no common ground.
+    /// The handshake failed.
     #[error("the TLS handshake failed: {0}; {remedy}", remedy = handshake_remedy(.0))]
     Handshake(#[source] rustls::Error),
-    /// The client's certificate is missing, or not one of `--client-ca`.
+    /// The client's certificate is missing, invalid, or not signed by an authority in
+    /// `--client-ca`.
     #[error(
-        "the client's certificate was refused: {0}; it needs a valid one, signed for clients by \
-         an authority in --client-ca"
+        "the client's certificate was refused: {0}; it must be valid, issued for clients and \
+         signed by an authority in --client-ca"
     )]
     ClientCertificate(#[source] rustls::Error),
-    /// The peer gave up.
+    /// The peer sent a fatal alert.
     #[error("the peer ended TLS with the alert {0:?}; {remedy}", remedy = alert_remedy(*.0))]
     Alert(AlertDescription),
-    /// After the handshake something came that is no sound record.
+    /// An invalid record arrived after the handshake.
     #[error(
-        "the TLS connection broke: {0}; its data was damaged or forged on the way, or the peer's \
-         TLS is defective"
+        "the TLS connection failed: {0}; the data was corrupted or forged in transit, or the \
+         peer's TLS has a bug"
     )]
     Record(#[source] rustls::Error),
-    /// More than [`TLS_INCOMING_BYTES_MAX`] have come without a message being complete.
+    /// [`TLS_INCOMING_BYTES_MAX`] bytes arrived without completing a handshake message.
     #[error(
-        "a TLS handshake message takes more than {TLS_INCOMING_BYTES_MAX} bytes; a client must \
+        "a TLS handshake message is longer than {TLS_INCOMING_BYTES_MAX} bytes; the client must \
          send a shorter certificate chain"
     )]
     TooLong,
-    /// TLS 1.2 has no way to renew keys that have been used for too many records.
-    #[error("the keys of the TLS 1.2 connection are used up; reconnect, better with TLS 1.3")]
+    /// The keys have encrypted as many records as they safely can, and TLS 1.2 cannot renew them.
+    #[error("the keys of the TLS 1.2 connection are used up; reconnect, preferably with TLS 1.3")]
     KeysUsedUp,
     /// The configuration cannot be used.
-    #[error("TLS cannot be started: {0}; this is a defect of ringest, please report it")]
+    #[error("TLS cannot be started: {0}; this is a bug in ringest, please report it")]
     Config(#[source] rustls::Error),
-    /// The caller wants to send before the handshake is done or after the end.
-    #[error("nothing can be sent over TLS now; this is a defect of ringest, please report it")]
+    /// The caller tried to send before the end of the handshake or after closing.
+    #[error("nothing can be sent over TLS now; this is a bug in ringest, please report it")]
     NotOpen,
 }
 
@@ -77,30 +77,30 @@ fn handshake_remedy(error: &rustls::Error) -> &'static str {
         rustls::Error::PeerIncompatible(_) => {
             "the client needs TLS 1.2 or 1.3 with ECDHE and AES-GCM or ChaCha20"
         }
-        _ => "`openssl s_client` shows whether another client does better",
+        _ => "try `openssl s_client` to see whether another client can connect",
     }
 }
 
 fn alert_remedy(alert: AlertDescription) -> &'static str {
     match alert {
         AlertDescription::UnknownCA | AlertDescription::BadCertificate => {
-            "it does not trust the server's certificate: give it the CA that signed that"
+            "it does not trust the server's certificate: give it the CA that signed it"
         }
         AlertDescription::CertificateExpired => {
             "the server's certificate has expired, or the peer's clock is wrong: renew it"
         }
         AlertDescription::CertificateUnknown | AlertDescription::UnsupportedCertificate => {
-            "it does not accept the server's certificate: is it issued for the name that the \
+            "it does not accept the server's certificate: was it issued for the name that the \
              client uses?"
         }
         AlertDescription::ProtocolVersion => "it needs TLS 1.2 or 1.3",
-        _ => "its own log may say why",
+        _ => "the peer's log may say why",
     }
 }
 
 #[cfg(test)]
 impl TlsError {
-    /// The reason in one word for tests.
+    /// The kind of error in one word, for tests.
     pub(crate) fn as_str(&self) -> &'static str {
         match self {
             TlsError::NotTls(_) => "not_tls",
@@ -116,36 +116,36 @@ impl TlsError {
     }
 }
 
-/// Where a connection stands after what has come.
+/// The state of a connection after processing received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TlsProgress {
-    /// Nothing can be sent yet.
+    /// The handshake is not complete, so nothing can be sent yet.
     pub handshaking: bool,
-    /// The peer has said that it will send nothing more. An end of the stream without that may be
-    /// an attacker's.
+    /// The peer has sent close_notify. Without it, the end of the stream may be forged by an
+    /// attacker.
     pub peer_closed: bool,
 }
 
-/// What is known of the peer, for logs.
+/// What is known about the peer, for logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TlsPeer {
-    /// `1.2` or `1.3`, once it is agreed on.
+    /// `1.2` or `1.3`, once negotiated.
     pub version: Option<&'static str>,
-    /// The cipher suite, once it is agreed on.
+    /// The cipher suite, once negotiated.
     pub cipher_suite: Option<&'static str>,
-    /// Whether it has shown a certificate that was accepted.
+    /// Whether it has presented a certificate that was accepted.
     pub certificate: bool,
-    /// Whether it took up an earlier session.
+    /// Whether it resumed an earlier session.
     pub resumed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TlsPhase {
-    /// Both sides may speak.
+    /// Both sides may send.
     Open,
     /// The peer has closed its side.
     PeerClosed,
-    /// This side is closed; what comes is thrown away.
+    /// This side is closed; received bytes are discarded.
     Closed,
     /// An error was returned.
     Failed,
@@ -153,28 +153,28 @@ enum TlsPhase {
 
 /// The server's side of one TLS connection.
 ///
-/// The caller reads into [`Tls::take_incoming`], hands it back with [`Tls::give_back`], calls
-/// [`Tls::process`], and sends what was appended to `out`, after an error too: it may be the alert
-/// that tells the peer what is wrong.
+/// The caller takes the buffer with [`Tls::take_incoming`], reads into it, returns it with
+/// [`Tls::give_back`], calls [`Tls::process`], and sends what was appended to `out`. It must send
+/// that after an error too: it may be the alert that tells the peer what is wrong.
 ///
-/// Memory: [`TLS_INCOMING_BYTES`] while idle, up to one record while one is incomplete, and at the
-/// worst twice [`TLS_INCOMING_BYTES_MAX`]; beside what rustls keeps for the connection, which
-/// includes one record's plaintext.
+/// Memory: [`TLS_INCOMING_BYTES`] while idle, up to one record while one is incomplete, and at
+/// worst twice [`TLS_INCOMING_BYTES_MAX`]; plus what rustls keeps for the connection, including one
+/// record's plaintext.
 pub(crate) struct Tls {
     connection: UnbufferedServerConnection,
     phase: TlsPhase,
-    /// Storage for received bytes, all of it initialised; none while a read has it.
+    /// Buffer for received bytes, fully initialised; empty while a read has it.
     incoming: Vec<u8>,
-    /// How much of `incoming` is received and not done with. filled <= incoming.len() at rest.
+    /// Received but unprocessed bytes in `incoming`. filled <= incoming.len() unless a read has it.
     filled: usize,
-    /// Whether the last read took all the room there was, so that more is waiting.
+    /// Whether the last read filled the buffer, so more bytes are probably waiting.
     busy: bool,
-    /// A copy of `incoming[..filled]` while a handshake message in pieces begins it.
+    /// A copy of `incoming[..filled]` while it begins with a fragmented handshake message.
     held: Vec<u8>,
 }
 
 impl Tls {
-    /// The beginning of a connection that was accepted with `config`.
+    /// Starts TLS on a newly accepted connection.
     ///
     /// # Errors
     /// [`TlsError::Config`].
@@ -189,7 +189,7 @@ impl Tls {
         })
     }
 
-    /// Storage for the next read, and the range of it that is free, which is never empty.
+    /// The buffer for the next read, and its free range, which is never empty.
     pub(crate) fn take_incoming(&mut self) -> (Vec<u8>, Range<usize>) {
         let bytes = self.incoming_bytes();
         let mut incoming = std::mem::take(&mut self.incoming);
@@ -204,21 +204,21 @@ impl Tls {
         (incoming, self.filled..bytes)
     }
 
-    /// Takes the storage back, with `read` more bytes in it.
+    /// Returns the buffer after a read that put `read` bytes into its free range.
     pub(crate) fn give_back(&mut self, incoming: Vec<u8>, read: usize) {
-        assert!(self.incoming.is_empty(), "there is one storage");
-        assert!(read <= incoming.len() - self.filled, "it was read into the free range");
+        assert!(self.incoming.is_empty(), "there is only one buffer");
+        assert!(read <= incoming.len() - self.filled, "a read stays within the free range");
         self.incoming = incoming;
         self.filled += read;
         self.busy = self.filled == self.incoming.len();
     }
 
-    /// Takes in all complete records that have come. Appends to `out` what has to be sent for it,
-    /// and hands each piece of plaintext to `plain`, in order.
+    /// Processes all complete records received. Appends to `out` what must be sent in return, and
+    /// passes each piece of plaintext to `plain`, in order.
     ///
     /// # Errors
-    /// [`TlsError`], after which there is only `out` to be sent. All plaintext that came before
-    /// the error has been handed over.
+    /// [`TlsError`]; the connection is then over, except that `out` must be sent. All plaintext
+    /// received before the error has been passed on.
     pub(crate) fn process(
         &mut self,
         out: &mut Vec<u8>,
@@ -245,32 +245,32 @@ impl Tls {
     /// Encrypts `plaintext`, of any length, and appends the records to `out`.
     ///
     /// # Errors
-    /// [`TlsError::NotOpen`] during the handshake and after the end; [`TlsError::KeysUsedUp`]
+    /// [`TlsError::NotOpen`] during the handshake and after closing; [`TlsError::KeysUsedUp`]
     /// after some ten million records of TLS 1.2.
     pub(crate) fn encrypt(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
-        // One record more, for the answer to a key update that may be due.
+        // One more record, for the reply to a key update that may be due.
         let records = plaintext.len().div_ceil(PLAINTEXT_BYTES_MAX) + 1;
         let room = plaintext.len() + records * OVERHEAD_BYTES_MAX;
         self.write(Some(plaintext), room, out)
     }
 
-    /// Says to the peer that nothing more will be sent, appending that to `out`. During the
-    /// handshake, and after an error, there is nothing to say. What comes after this is thrown
-    /// away, since nobody could be told that it was broken.
+    /// Appends close_notify to `out`: nothing more will be sent. Appends nothing during the
+    /// handshake and after an error. Bytes received after this are discarded, since the peer could
+    /// no longer be told about an error in them.
     pub(crate) fn close_notify(&mut self, out: &mut Vec<u8>) {
-        // Where it cannot be said, closing the socket has to do.
+        // If it cannot be sent, closing the socket must do.
         let _ = self.write(None, OVERHEAD_BYTES_MAX, out);
         if self.phase != TlsPhase::Failed {
             self.phase = TlsPhase::Closed;
         }
     }
 
-    /// Whether the handshake goes on, so that nothing can be encrypted yet.
+    /// Whether the handshake is still in progress, so nothing can be encrypted yet.
     pub(crate) fn handshaking(&self) -> bool {
         self.connection.is_handshaking()
     }
 
-    /// What is known of the peer.
+    /// What is known about the peer.
     pub(crate) fn peer(&self) -> TlsPeer {
         TlsPeer {
             version: match self.connection.protocol_version() {
@@ -287,9 +287,9 @@ impl Tls {
         }
     }
 
-    /// How large the storage should be for the next read. A record that does not fit gets the room
-    /// of the largest: one record alone then does not fill it, and a stream of them does, which
-    /// tells a peer that has paused from one that goes on.
+    /// The buffer size for the next read. If a record does not fit, the buffer grows to hold the
+    /// largest possible record: a single one does not fill it, but a stream of them does. That
+    /// distinguishes a peer that has paused from one that keeps sending.
     fn incoming_bytes(&self) -> usize {
         let bytes = self.incoming.len();
         if self.filled == 0 {
@@ -297,7 +297,7 @@ impl Tls {
         }
         match record_bytes(&self.incoming[..self.filled]) {
             Some(record) if record <= self.filled => {
-                // A handshake message in pieces: how much is missing is not known here.
+                // A fragmented handshake message: how much is missing is not known here.
                 let more = self.filled + TLS_INCOMING_BYTES;
                 if more <= bytes { bytes } else { (more + bytes).min(TLS_INCOMING_BYTES_MAX) }
             }
@@ -342,10 +342,10 @@ impl Tls {
         Ok(())
     }
 
-    /// Keeps what [`Tls::write`] needs while `incoming` is away.
+    /// Copies what [`Tls::write`] needs while a read has `incoming`.
     fn hold_pieces(&mut self) -> Result<(), TlsError> {
         let waiting = &self.incoming[..self.filled];
-        // Whole records that are still there are pieces of a handshake message.
+        // Whole records that remain are fragments of a handshake message.
         let pieces = record_bytes(waiting).is_some_and(|record| record <= self.filled);
         if pieces && self.filled >= TLS_INCOMING_BYTES_MAX {
             self.phase = TlsPhase::Failed;
@@ -360,7 +360,8 @@ impl Tls {
         Ok(())
     }
 
-    /// Appends `plaintext` encrypted, or else the end, for which `room` bytes are likely enough.
+    /// Encrypts `plaintext`, or close_notify if `None`, and appends it to `out`. `room` is a guess
+    /// of its encrypted size.
     fn write(
         &mut self,
         plaintext: Option<&[u8]>,
@@ -372,7 +373,8 @@ impl Tls {
             return Err(TlsError::NotOpen);
         }
         loop {
-            // No complete record is in there, so nothing comes of it and nothing is discarded.
+            // This holds no complete handshake message, so rustls neither processes nor discards
+            // any of it.
             let status = self.connection.process_tls_records(&mut self.held);
             match status.state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
@@ -406,7 +408,7 @@ impl Tls {
         }
     }
 
-    /// Appends the alert that an error has left to be sent.
+    /// Appends the alert that rustls queued for an error.
     fn flush_alert(&mut self, out: &mut Vec<u8>) {
         while self.connection.wants_write() {
             let status = self.connection.process_tls_records(&mut []);
@@ -438,7 +440,7 @@ impl Tls {
 
 type ServerData = rustls::server::ServerConnectionData;
 
-/// Bytes of the record that begins here, once its header has come.
+/// Size of the record that begins here; `None` until its header is complete.
 fn record_bytes(bytes: &[u8]) -> Option<usize> {
     let header = bytes.first_chunk::<HEADER_BYTES>()?;
     Some(HEADER_BYTES + usize::from(u16::from_be_bytes([header[3], header[4]])))
@@ -449,7 +451,7 @@ fn encode(
     out: &mut Vec<u8>,
 ) -> Result<(), rustls::Error> {
     let begin = out.len();
-    // How much room it needs is only told by refusing too little.
+    // rustls reports the size it needs only by rejecting a buffer that is too small.
     let room = match chunk.encode(&mut []) {
         Err(EncodeError::InsufficientSize(size)) => size.required_size,
         Err(error) => return Err(rustls::Error::General(error.to_string())),
@@ -465,9 +467,9 @@ fn encode(
     }
 }
 
-/// Early data is off, and there is no other state today.
+/// The error for an unknown state: early data is off, and rustls has no other states so far.
 fn unexpected(state: &ConnectionState<'_, '_, ServerData>) -> rustls::Error {
-    rustls::Error::General(format!("{state:?} is not expected"))
+    rustls::Error::General(format!("unexpected state {state:?}"))
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
-//! Tests of `tls` against a client in memory: both versions, every way to cut a stream, everything
-//! that a peer may do wrong. No sockets.
+//! Tests of a TLS connection against a client in memory: both versions, streams split in every way,
+//! and peers that misbehave. No sockets.
 
 use super::*;
-use crate::runtime::tls::test_peer::{
-    CertificateFiles, HOUR, Talk, certificates, client_config, valid,
-};
+use crate::runtime::tls::test_certs::{HOUR, TestCertificates};
+use crate::runtime::tls::test_peer::{CertificateFiles, Talk, client_config};
 use proptest::prelude::*;
 use rustls::crypto::cipher::{Iv, MessageEncrypter, OutboundChunks, OutboundPlainMessage};
 use rustls::version::{TLS12, TLS13};
@@ -23,9 +22,9 @@ fn pattern(bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_handshake_and_a_talk_byte_by_byte() {
+fn a_handshake_and_an_exchange_work_byte_by_byte() {
     for version in VERSIONS {
-        let made = valid();
+        let made = TestCertificates::valid();
         let config = client_config(&made, version, None);
         let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
         talk.piece = 1;
@@ -43,7 +42,7 @@ fn a_handshake_and_a_talk_byte_by_byte() {
 
 #[test]
 fn the_peer_is_described_once_it_is_known() {
-    let made = valid();
+    let made = TestCertificates::valid();
     for (version, name) in [(&TLS12, "1.2"), (&TLS13, "1.3")] {
         let config = client_config(&made, version, None);
         let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
@@ -56,7 +55,7 @@ fn the_peer_is_described_once_it_is_known() {
 }
 
 #[test]
-fn every_two_way_split_of_a_stream_gives_the_same() {
+fn a_stream_split_at_any_point_gives_the_same_plaintext() {
     for version in VERSIONS {
         let mut talk = Talk::open(version);
         let plain = pattern(70);
@@ -94,7 +93,7 @@ fn all_complete_records_are_delivered_and_the_tail_is_kept() {
 }
 
 #[test]
-fn a_mebibyte_each_way_in_pieces_of_any_size() {
+fn a_mebibyte_arrives_each_way_in_pieces_of_any_size() {
     let plain = pattern(1 << 20);
     for version in VERSIONS {
         for piece in [997, TLS_RECORD_BYTES_MAX, usize::MAX] {
@@ -110,7 +109,7 @@ fn a_mebibyte_each_way_in_pieces_of_any_size() {
 }
 
 #[test]
-fn plaintext_of_any_length_is_encrypted_behind_what_is_there() {
+fn plaintext_of_any_length_is_encrypted_and_appended() {
     for version in VERSIONS {
         let mut talk = Talk::open(version);
         for bytes in [1, 16_383, 16_384, 16_385, 32_768, 40_000] {
@@ -126,7 +125,7 @@ fn plaintext_of_any_length_is_encrypted_behind_what_is_there() {
 }
 
 #[test]
-fn plaintext_is_encrypted_while_a_read_has_the_storage() {
+fn plaintext_is_encrypted_while_a_read_has_the_buffer() {
     for version in VERSIONS {
         let mut talk = Talk::open(version);
         let bytes = talk.say(b"half of this");
@@ -142,7 +141,7 @@ fn plaintext_is_encrypted_while_a_read_has_the_storage() {
 }
 
 #[test]
-fn storage_grows_for_a_record_and_shrinks_behind_it() {
+fn the_buffer_grows_for_a_large_record_and_shrinks_after_it() {
     let mut talk = Talk::open(&TLS13);
     let storage = |talk: &mut Talk| {
         let (incoming, _) = talk.server.take_incoming();
@@ -166,7 +165,7 @@ fn storage_grows_for_a_record_and_shrinks_behind_it() {
 }
 
 #[test]
-fn storage_stays_large_while_reads_fill_it() {
+fn the_buffer_stays_large_while_reads_fill_it() {
     let mut talk = Talk::open(&TLS13);
     let bytes = talk.say(&pattern(1 << 20));
     let (mut rest, mut reads) = (&bytes[..], 0);
@@ -184,8 +183,8 @@ fn storage_stays_large_while_reads_fill_it() {
 }
 
 #[test]
-fn a_peer_without_tls_is_told_apart_and_answered_with_an_alert() {
-    let made = valid();
+fn a_peer_without_tls_is_recognised_and_gets_an_alert() {
+    let made = TestCertificates::valid();
     let config = CertificateFiles::of(&made).load().current();
     let talks =
         ["GET / HTTP/1.1\r\n\r\n", "\0\0\0\x10hello, world", "PUBLISH", "\x16\x09\x09\0\x05"];
@@ -193,7 +192,7 @@ fn a_peer_without_tls_is_told_apart_and_answered_with_an_alert() {
         let mut talk = Talk::between(Arc::clone(&config), client_config(&made, &TLS13, None));
         let error = talk.give(said.as_bytes()).unwrap_err();
         assert_eq!(error.as_str(), "not_tls", "{error}");
-        assert!(error.to_string().contains("switch TLS on in the client"), "{error}");
+        assert!(error.to_string().contains("enable TLS in the client"), "{error}");
         // Fatal, decode_error: RFC 8446, 6.
         assert_eq!((talk.out[0], &talk.out[5..]), (ALERT, &[2, 50][..]));
         assert_eq!(talk.give(b"more").unwrap_err().as_str(), "tls_not_open");
@@ -203,7 +202,7 @@ fn a_peer_without_tls_is_told_apart_and_answered_with_an_alert() {
 
 #[test]
 fn a_client_of_tls_1_1_is_refused_with_an_alert() {
-    let made = valid();
+    let made = TestCertificates::valid();
     let config = client_config(&made, &TLS13, None);
     let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
     // Version 3.2, a random, no session, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, no compression.
@@ -217,18 +216,18 @@ fn a_client_of_tls_1_1_is_refused_with_an_alert() {
 }
 
 #[test]
-fn a_client_certificate_is_asked_for_and_judged() {
-    let (made, foreign) = (valid(), valid());
+fn a_client_certificate_is_required_and_verified() {
+    let (made, foreign) = (TestCertificates::valid(), TestCertificates::valid());
     let certificates = CertificateFiles::mutual(&made).load();
     for version in VERSIONS {
         let talk =
             |pair| Talk::between(certificates.current(), client_config(&made, version, pair));
 
-        let mut right = talk(made.client.as_ref());
+        let mut right = talk(Some(&made.client));
         right.handshake().unwrap();
         assert!(right.server.peer().certificate);
 
-        let wrong = [(None, "no certificates"), (foreign.client.as_ref(), "invalid peer")];
+        let wrong = [(None, "no certificates"), (Some(&foreign.client), "invalid peer")];
         // A server's certificate is not for clients.
         let wrong = wrong.into_iter().chain([(Some(&made.server), "invalid peer")]);
         for (pair, cause) in wrong {
@@ -246,8 +245,8 @@ fn a_client_certificate_is_asked_for_and_judged() {
 #[test]
 fn a_client_that_does_not_trust_the_server_says_why() {
     let now = SystemTime::now();
-    let (made, foreign) = (valid(), valid());
-    let expired = certificates(now - 2 * HOUR, now - HOUR);
+    let (made, foreign) = (TestCertificates::valid(), TestCertificates::valid());
+    let expired = TestCertificates::between(now - 2 * HOUR, now - HOUR);
     for version in VERSIONS {
         let refused = |server, trusted| {
             let config = client_config(trusted, version, None);
@@ -265,7 +264,7 @@ fn a_client_that_does_not_trust_the_server_says_why() {
 }
 
 #[test]
-fn the_peer_s_close_is_seen_and_what_follows_it_is_not() {
+fn the_peer_s_close_is_reported_and_bytes_after_it_are_ignored() {
     for version in VERSIONS {
         let mut talk = Talk::open(version);
         let mut bytes = talk.say(b"last");
@@ -284,7 +283,7 @@ fn the_peer_s_close_is_seen_and_what_follows_it_is_not() {
 }
 
 #[test]
-fn this_side_s_close_is_said_once_and_ends_all() {
+fn close_notify_is_sent_once_and_ends_the_connection() {
     for version in VERSIONS {
         let mut talk = Talk::open(version);
         talk.server.close_notify(&mut talk.out);
@@ -303,8 +302,8 @@ fn this_side_s_close_is_said_once_and_ends_all() {
 }
 
 #[test]
-fn nothing_is_sent_before_the_handshake_is_done() {
-    let made = valid();
+fn nothing_can_be_sent_before_the_handshake_is_complete() {
+    let made = TestCertificates::valid();
     let config = client_config(&made, &TLS13, None);
     let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
     assert!(matches!(talk.server.encrypt(b"x", &mut talk.out), Err(TlsError::NotOpen)));
@@ -317,16 +316,16 @@ fn nothing_is_sent_before_the_handshake_is_done() {
     let config = client_config(&made, &TLS12, None);
     let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
     talk.server.close_notify(&mut talk.out);
-    assert!(talk.out.is_empty(), "there are no keys to say it with");
+    assert!(talk.out.is_empty(), "there are no keys yet to encrypt it with");
 }
 
-/// The client's certificate in many small records, each record in pieces.
+/// The client's certificate comes in many small records, and each record in pieces.
 #[test]
-fn a_handshake_in_small_fragments_can_be_ended_at_any_point() {
-    let made = valid();
+fn a_handshake_in_small_fragments_can_be_aborted_at_any_point() {
+    let made = TestCertificates::valid();
     let certificates = CertificateFiles::mutual(&made).load();
     for version in VERSIONS {
-        let mut config = client_config(&made, version, made.client.as_ref());
+        let mut config = client_config(&made, version, Some(&made.client));
         config.max_fragment_size = Some(64);
         config.resumption = rustls::client::Resumption::disabled();
         let config = Arc::new(config);
@@ -356,7 +355,7 @@ fn a_handshake_in_small_fragments_can_be_ended_at_any_point() {
 #[test]
 fn sessions_are_resumed() {
     for version in VERSIONS {
-        let made = valid();
+        let made = TestCertificates::valid();
         let certificates = CertificateFiles::of(&made).load();
         let config = Arc::new(client_config(&made, version, None));
         for resumed in [false, true, true] {
@@ -380,7 +379,7 @@ fn keys_are_renewed_in_both_directions() {
     assert_eq!(talk.heard, b"fresh".repeat(5));
 }
 
-/// Encrypts for the client what rustls' own client would never say.
+/// Encrypts, with the client's keys, what rustls' own client would never send.
 struct Forger {
     encrypter: Box<dyn MessageEncrypter>,
     sequence: u64,
@@ -408,7 +407,7 @@ impl Forger {
 }
 
 fn forged() -> (Forger, Tls) {
-    let made = valid();
+    let made = TestCertificates::valid();
     let mut config = client_config(&made, &TLS13, None);
     config.enable_secret_extraction = true;
     let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
@@ -423,9 +422,9 @@ fn read_into(server: &mut Tls, bytes: &[u8]) -> Result<TlsProgress, TlsError> {
     server.process(&mut Vec::new(), &mut |_| {})
 }
 
-/// The case for which pieces are held: rustls would panic without them.
+/// The case for which fragments are kept: rustls would panic without them.
 #[test]
-fn plaintext_is_encrypted_between_the_pieces_of_a_handshake_message() {
+fn plaintext_is_encrypted_between_the_fragments_of_a_handshake_message() {
     let (mut forger, mut server) = forged();
     // key_update, one byte long, update_not_requested: RFC 8446, 4.6.3.
     let message = [24, 0, 0, 1, 0];
@@ -455,12 +454,12 @@ fn a_peer_that_floods_with_key_updates_is_cut() {
         talk.give(&bytes).err()
     });
     assert_eq!(cut.unwrap().as_str(), "tls_record_broken");
-    assert!(talk.out.len() < 100, "one alert, not an answer each");
+    assert!(talk.out.len() < 100, "one alert, not a reply to each");
 }
 
 #[test]
-fn a_handshake_message_in_endless_pieces_is_cut() {
-    let made = valid();
+fn an_endless_handshake_message_is_cut() {
+    let made = TestCertificates::valid();
     let config = client_config(&made, &TLS13, None);
     let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
     let mut pieces = vec![22, 3, 1, 0, 4, 1, 0, 0xff, 0xff];
@@ -491,7 +490,7 @@ fn a_damaged_record_ends_the_connection_with_an_alert() {
 
 #[test]
 fn a_hello_with_any_byte_flipped_does_no_harm() {
-    let made = valid();
+    let made = TestCertificates::valid();
     let server = CertificateFiles::of(&made).load().current();
     let mut talk = Talk::between(Arc::clone(&server), client_config(&made, &TLS13, None));
     let hello = talk.client_bytes();
@@ -512,7 +511,7 @@ proptest! {
         like_tls in any::<bool>(),
         piece in 1_usize..100,
     ) {
-        let made = valid();
+        let made = TestCertificates::valid();
         let config = client_config(&made, &TLS13, None);
         let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
         talk.piece = piece;

@@ -1,9 +1,9 @@
-//! The other side of TLS for unit tests: trial certificates in files, and a client that talks to a
-//! `Tls` in memory, in pieces of any size. No socket and no thread.
+//! A TLS peer for unit tests: certificates in files, and a client that talks to a [`Tls`] in
+//! memory, in pieces of any size. No sockets and no threads.
 
-use super::certs::{CertSpec, Generated, Pair, generate};
 use super::config::{Certificates, TlsSource};
 use super::session::{Tls, TlsError, TlsProgress};
+use super::test_certs::{TestCertificates, TestPair};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -12,31 +12,16 @@ use rustls::{
 };
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
-pub(crate) const HOUR: Duration = Duration::from_secs(3600);
-
-/// Certificates for `localhost` that are valid for an hour around now, and a client's.
-pub(crate) fn valid() -> Generated {
-    let now = SystemTime::now();
-    certificates(now - HOUR, now + HOUR)
-}
-
-pub(crate) fn certificates(not_before: SystemTime, not_after: SystemTime) -> Generated {
-    let hosts = vec!["localhost".to_owned()];
-    let client = Some("ann".to_owned());
-    generate(&CertSpec { hosts, client, not_before, not_after }).expect("certificates")
-}
-
-/// The files of a server, in a directory of their own.
+/// The files of a server, in a temporary directory.
 pub(crate) struct CertificateFiles {
     pub directory: TempDir,
     pub source: TlsSource,
 }
 
 impl CertificateFiles {
-    pub(crate) fn of(made: &Generated) -> Self {
+    pub(crate) fn of(made: &TestCertificates) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let source = TlsSource {
             cert: directory.path().join("server.crt"),
@@ -48,14 +33,14 @@ impl CertificateFiles {
         files
     }
 
-    /// Lets in clients of the same authority only.
-    pub(crate) fn mutual(made: &Generated) -> Self {
+    /// Accepts only clients with a certificate of the same authority.
+    pub(crate) fn mutual(made: &TestCertificates) -> Self {
         let mut files = CertificateFiles::of(made);
         files.source.client_ca = Some(files.directory.path().join("ca.crt"));
         files
     }
 
-    pub(crate) fn write(&self, made: &Generated) {
+    pub(crate) fn write(&self, made: &TestCertificates) {
         let path = |name: &str| self.directory.path().join(name);
         std::fs::write(path("ca.crt"), &made.ca.certificate).expect("written");
         std::fs::write(path("server.crt"), &made.server.certificate).expect("written");
@@ -63,15 +48,15 @@ impl CertificateFiles {
     }
 
     pub(crate) fn load(&self) -> Certificates {
-        Certificates::load(self.source.clone()).expect("sound files")
+        Certificates::load(self.source.clone()).expect("valid files")
     }
 }
 
 /// A client that trusts the authority of `made`, with the certificate of `pair` if any.
 pub(crate) fn client_config(
-    made: &Generated,
+    made: &TestCertificates,
     version: &'static SupportedProtocolVersion,
-    pair: Option<&Pair>,
+    pair: Option<&TestPair>,
 ) -> ClientConfig {
     let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM");
     let mut roots = RootCertStore::empty();
@@ -90,7 +75,7 @@ pub(crate) fn client_config(
     }
 }
 
-/// A server and a client, and what is between them.
+/// A server and a client, and the bytes between them.
 pub(crate) struct Talk {
     pub server: Tls,
     pub client: ClientConnection,
@@ -98,7 +83,7 @@ pub(crate) struct Talk {
     pub out: Vec<u8>,
     /// Plaintext that the server has received.
     pub heard: Vec<u8>,
-    /// The most that one read of the server brings.
+    /// The most bytes that one read of the server gets.
     pub piece: usize,
 }
 
@@ -115,9 +100,9 @@ impl Talk {
         Talk { server, client, out: Vec::new(), heard: Vec::new(), piece: usize::MAX }
     }
 
-    /// Both with sound certificates and through the handshake.
+    /// Both with valid certificates, after the handshake.
     pub(crate) fn open(version: &'static SupportedProtocolVersion) -> Self {
-        let made = valid();
+        let made = TestCertificates::valid();
         let config = client_config(&made, version, None);
         let mut talk = Talk::between(CertificateFiles::of(&made).load().current(), config);
         talk.handshake().expect("a handshake");
@@ -143,30 +128,30 @@ impl Talk {
         }
     }
 
-    /// What the client has to send.
+    /// Takes what the client has to send.
     pub(crate) fn client_bytes(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.client.wants_write() {
-            self.client.write_tls(&mut bytes).expect("a vector takes all");
+            self.client.write_tls(&mut bytes).expect("a vector accepts every byte");
         }
         bytes
     }
 
-    /// Carries what the server has to send to the client; gives back the plaintext in it.
+    /// Delivers what the server has to send to the client; returns the plaintext in it.
     pub(crate) fn deliver(&mut self) -> Result<Vec<u8>, rustls::Error> {
         let out = std::mem::take(&mut self.out);
         let (mut rest, mut plain) = (&out[..], Vec::new());
         while !rest.is_empty() {
-            self.client.read_tls(&mut rest).expect("a slice gives all");
+            self.client.read_tls(&mut rest).expect("reading a slice cannot fail");
             self.client.process_new_packets()?;
-            // An end without close_notify cannot be seen here: the slice may go on later.
+            // Without close_notify this ends in an error, which is expected: more may follow.
             let _ = self.client.reader().read_to_end(&mut plain);
         }
         Ok(plain)
     }
 
-    /// Carries bytes to and fro until neither side has more to say. Where the client refuses, the
-    /// error is what the server makes of the client's alert.
+    /// Passes bytes back and forth until neither side has more to send. If the client refuses, the
+    /// error is what the server reports about the client's alert.
     pub(crate) fn handshake(&mut self) -> Result<(), TlsError> {
         loop {
             let bytes = self.client_bytes();
@@ -176,7 +161,7 @@ impl Talk {
             }
             if let Err(error) = self.deliver() {
                 let alert = self.client_bytes();
-                let told = self.give(&alert).expect_err("the client says why");
+                let told = self.give(&alert).expect_err("the client sent an alert");
                 return Err(match told {
                     TlsError::Alert(_) => told,
                     _ => panic!("the client: {error}; the server: {told}"),
@@ -185,9 +170,9 @@ impl Talk {
         }
     }
 
-    /// Records that the client sends for `plain`.
+    /// The records that the client sends for `plain`.
     pub(crate) fn say(&mut self, plain: &[u8]) -> Vec<u8> {
-        self.client.writer().write_all(plain).expect("there is no limit");
+        self.client.writer().write_all(plain).expect("the client's buffer has no limit");
         self.client_bytes()
     }
 }

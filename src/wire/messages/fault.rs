@@ -1,30 +1,30 @@
-//! Why a message connection ends badly: one stable word for metrics and logs, and the code that the
-//! client is told. Formats no sentence and closes nothing.
+//! The ways in which a message connection can fail, each with a stable name for metrics and logs
+//! and the error code and text for the client. The caller closes the connection.
 
 use super::frame::FrameError;
 use super::payload::{ErrorCode, RequestError};
 
-/// What went wrong with a message connection. Refused messages (rate limit), refused credentials
-/// and receivers that do not read are counted by themselves and are not among these.
+/// What went wrong with a message connection. Rate-limited messages, failed authentication and slow
+/// receivers are counted separately and are not faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// No frame began where one should.
+    /// The bytes do not begin with the magic of a frame.
     InvalidMagic,
-    /// Another version of the protocol.
+    /// The frame has another protocol version.
     InvalidVersion,
-    /// No such type, or one that only a server sends.
+    /// The type is unknown, or one that only a server sends.
     InvalidMessageType,
-    /// More payload than is allowed before authentication.
+    /// The payload is larger than allowed before authentication.
     PayloadTooLarge,
-    /// The checksum did not fit.
+    /// The checksum is wrong.
     CrcMismatch,
-    /// A payload that does not fit its type.
+    /// The payload is invalid for its type.
     MalformedPayload,
-    /// AUTH after authentication.
+    /// The client sent AUTH after it had authenticated.
     RepeatedAuth,
     /// The client sent an ERROR.
     ClientError,
-    /// No whole frame came for `--idle-timeout`.
+    /// No complete frame arrived for `--idle-timeout`.
     IdleTimeout,
     /// A frame was not finished in time.
     FrameTimeout,
@@ -32,7 +32,7 @@ pub enum Fault {
     AuthTimeout,
     /// The TLS handshake was not finished in time.
     TlsTimeout,
-    /// The peer does not speak TLS, or not as it must.
+    /// The TLS handshake or connection failed.
     TlsFailed,
     /// The client closed within a frame.
     ClosedInFrame,
@@ -42,14 +42,14 @@ pub enum Fault {
     IoFailed,
     /// No slot was free (`--max-connections`).
     ConnectionsLimit,
-    /// DATA began a record stream and none was free (`--max-streams`).
+    /// DATA began a record stream, but no slot was free (`--max-streams`).
     StreamsLimit,
-    /// A defect of the server.
+    /// A bug in the server.
     InternalError,
 }
 
 impl Fault {
-    /// Every fault, in the order of the documents.
+    /// Every fault, in the order of the documentation.
     pub const ALL: [Fault; 19] = [
         Fault::InvalidMagic,
         Fault::InvalidVersion,
@@ -72,7 +72,7 @@ impl Fault {
         Fault::InternalError,
     ];
 
-    /// The stable word that stands in metrics and logs.
+    /// The stable name used in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Fault::InvalidMagic => "invalid_magic",
@@ -97,7 +97,7 @@ impl Fault {
         }
     }
 
-    /// What the client reads in the ERROR: constant, so that nothing of a peer is sent back.
+    /// The text of the ERROR frame. It is constant, so that no bytes from a peer are echoed.
     pub fn message(self) -> &'static str {
         match self {
             Fault::InvalidMagic => "invalid magic, a frame begins with DEADBEEF",
@@ -122,7 +122,7 @@ impl Fault {
         }
     }
 
-    /// The code of the ERROR that the client is sent; `None` where nothing is sent.
+    /// The code of the ERROR frame; `None` if the client is sent none.
     pub fn code(self) -> Option<ErrorCode> {
         Some(match self {
             Fault::InvalidMagic => ErrorCode::InvalidMagic,

@@ -1,5 +1,5 @@
-//! Frames of the message protocol: header, payload, CRC-32. Knows no meaning of a payload, keeps
-//! no byte and owns no buffer: a frame is decoded where it stands.
+//! Encodes and decodes frames of the message protocol: header, payload, CRC-32. Frames are decoded
+//! in place, in the caller's buffer; payloads are interpreted elsewhere.
 //!
 //! ```text
 //!   0        4        5      6              8            8 + length    12 + length
@@ -10,49 +10,49 @@
 
 /// First four bytes of a frame.
 pub const MAGIC: [u8; 4] = 0xDEAD_BEEF_u32.to_be_bytes();
-/// The one version there is.
+/// The only protocol version.
 pub const VERSION: u8 = 1;
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 8;
 /// Bytes after the payload.
 pub const CRC_BYTES: usize = 4;
-/// Bytes of a frame beside its payload.
+/// Bytes of a frame besides its payload.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + CRC_BYTES;
 /// The longest payload that a u16 can announce.
 pub const PAYLOAD_BYTES_MAX: usize = u16::MAX as usize;
 /// The longest frame.
 pub const FRAME_BYTES_MAX: usize = OVERHEAD_BYTES + PAYLOAD_BYTES_MAX;
 
-/// What a frame is.
+/// The type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FrameType {
-    /// Client: are you there?
+    /// From the client: requests a PONG.
     Ping = 0x01,
-    /// Server: yes.
+    /// From the server: answers a PING.
     Pong = 0x02,
-    /// Client: send this back.
+    /// From the client: requests its payload back.
     Echo = 0x03,
-    /// Server: here it is.
+    /// From the server: answers an ECHO.
     EchoReply = 0x04,
-    /// Both: to every other client.
+    /// From either side: a message for all other clients.
     Broadcast = 0x05,
-    /// Client: who I am.
+    /// From the client: its user name and token.
     Auth = 0x06,
-    /// Server: believed or not.
+    /// From the server: whether authentication succeeded.
     AuthReply = 0x07,
-    /// Client: a numbered piece of data.
+    /// From the client: a numbered piece of data.
     Data = 0x08,
-    /// Server: that piece has been taken in.
+    /// From the server: acknowledges a DATA.
     DataAck = 0x09,
-    /// Client: flush and close.
+    /// From the client: requests to flush and close.
     Close = 0x0A,
-    /// Server: what is wrong.
+    /// From either side: an error.
     Error = 0xFF,
 }
 
 impl FrameType {
-    /// Every type, in the order of the numbers.
+    /// Every type, in numerical order.
     pub const ALL: [FrameType; 11] = [
         FrameType::Ping,
         FrameType::Pong,
@@ -76,7 +76,7 @@ impl FrameType {
         }
     }
 
-    /// Its place in [`ALL`](Self::ALL).
+    /// Its index in [`ALL`](Self::ALL).
     #[inline]
     pub fn index(self) -> usize {
         match self {
@@ -85,7 +85,7 @@ impl FrameType {
         }
     }
 
-    /// Its name in documents and messages to people.
+    /// Its name in documentation and messages to people.
     pub fn name(self) -> &'static str {
         match self {
             FrameType::Ping => "PING",
@@ -103,54 +103,55 @@ impl FrameType {
     }
 }
 
-/// Why bytes are no frame. Except for the last, each is seen from the header alone, as soon as the
-/// byte that breaks the rule is there.
+/// Why bytes are not a valid frame. All but the last are detected from the header alone, as soon as
+/// the offending byte arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// A byte of the magic differs.
+    /// A byte of the magic is wrong.
     #[error("invalid magic: byte {at} of a frame is {got:#04x}, expected {:#04x}", MAGIC[*at])]
     Magic {
-        /// Which of the four.
+        /// Index of the byte.
         at: usize,
-        /// What came.
+        /// The byte received.
         got: u8,
     },
-    /// Another version.
+    /// The protocol version is wrong.
     #[error("invalid version {got}, this server speaks {VERSION}")]
     Version {
-        /// What came.
+        /// The version received.
         got: u8,
     },
-    /// No such type.
+    /// The type is unknown.
     #[error("invalid message type {got:#04x}")]
     Type {
-        /// What came.
+        /// The type received.
         got: u8,
     },
-    /// The checksum does not fit the bytes.
+    /// The checksum does not match the bytes.
     #[error("CRC checksum mismatch: the frame says {got:#010x}, its bytes give {computed:#010x}")]
     Crc {
-        /// What came.
+        /// The checksum received.
         got: u32,
-        /// What the bytes give.
+        /// The checksum of the bytes received.
         computed: u32,
     },
 }
 
-/// The first eight bytes of a frame, found good.
+/// A valid header, the first eight bytes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What the frame is.
+    /// Type of the frame.
     pub kind: FrameType,
     /// Bytes of its payload.
     pub payload_bytes: usize,
 }
 
 impl Header {
-    /// Judges the header that `received` begins with, as far as it has come. `None` asks for more.
+    /// Parses the header that `received` begins with, as far as it has arrived. Returns `None` if
+    /// it needs more bytes.
     ///
     /// # Errors
-    /// [`FrameError`], from the first byte that breaks a rule.
+    /// [`FrameError`] at the first invalid byte, even if the header is incomplete.
     #[inline]
     pub fn parse(received: &[u8]) -> Result<Option<Header>, FrameError> {
         let Some(&[m0, m1, m2, m3, version, kind, high, low]) = received.first_chunk() else {
@@ -180,16 +181,16 @@ impl Header {
         }
     }
 
-    /// Bytes of the whole frame.
+    /// Size of the whole frame.
     #[inline]
     pub fn frame_bytes(&self) -> usize {
         OVERHEAD_BYTES + self.payload_bytes
     }
 
-    /// The frame that `received` begins with, once all of it has come.
+    /// The frame that `received` begins with; `None` until all of it has arrived.
     ///
     /// # Errors
-    /// [`FrameError::Crc`].
+    /// [`FrameError::Crc`] if the checksum is wrong.
     #[inline]
     pub fn frame<'a>(&self, received: &'a [u8]) -> Result<Option<Frame<'a>>, FrameError> {
         let Some(bytes) = received.get(..self.frame_bytes()) else { return Ok(None) };
@@ -206,18 +207,18 @@ impl Header {
 /// A whole frame within received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What it is.
+    /// Its type.
     pub kind: FrameType,
-    /// What it carries.
+    /// Its payload.
     pub payload: &'a [u8],
-    /// All of it, as it came: a BROADCAST is passed on so.
+    /// The whole frame as received; a BROADCAST is forwarded unchanged.
     pub bytes: &'a [u8],
 }
 
-/// The frame that `received` begins with; `None` asks for more.
+/// Decodes the frame that `received` begins with. Returns `None` if more bytes are needed.
 ///
 /// # Errors
-/// [`FrameError`].
+/// [`FrameError`] if the bytes are not a valid frame.
 pub fn decode(received: &[u8]) -> Result<Option<Frame<'_>>, FrameError> {
     match Header::parse(received)? {
         Some(header) => header.frame(received),
@@ -225,10 +226,11 @@ pub fn decode(received: &[u8]) -> Result<Option<Frame<'_>>, FrameError> {
     }
 }
 
-/// Appends a frame whose payload is `parts`, one after the other.
+/// Appends a frame whose payload is the concatenation of `parts`.
 ///
 /// # Panics
-/// Where they are longer than [`PAYLOAD_BYTES_MAX`]: whoever takes payloads from outside checks.
+/// Panics if the payload is longer than [`PAYLOAD_BYTES_MAX`]. Callers check payloads that they
+/// take from outside.
 #[inline]
 pub fn encode(kind: FrameType, parts: &[&[u8]], out: &mut Vec<u8>) {
     let payload_bytes = parts.iter().map(|part| part.len()).sum::<usize>();

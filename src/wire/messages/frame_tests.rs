@@ -1,9 +1,9 @@
-//! Tests of frames, beside a bitwise CRC that shares no code with the one in use.
+//! Tests of frames, against a bitwise CRC that shares no code with the one in use.
 
 use super::*;
 use proptest::prelude::*;
 
-/// The checksum by its definition: reflected polynomial 0xEDB88320, bit by bit.
+/// The CRC by its definition, bit by bit, for a reflected polynomial.
 fn crc_by_bits(bytes: &[u8], polynomial: u32) -> u32 {
     let mut crc = u32::MAX;
     for &byte in bytes {
@@ -32,7 +32,7 @@ fn bytes_of(hex: &str) -> Vec<u8> {
 }
 
 #[test]
-fn the_check_value_of_the_polynomial() {
+fn the_crc_has_the_standard_check_value() {
     assert_eq!(crc32fast::hash(b"123456789"), 0xCBF4_3926);
     assert_eq!(crc_by_bits(b"123456789", IEEE), 0xCBF4_3926);
 }
@@ -77,7 +77,7 @@ fn golden_frames() {
 }
 
 #[test]
-fn every_prefix_asks_for_more() {
+fn every_prefix_needs_more_bytes() {
     let bytes = frame_of(3, b"Hello, Server!");
     for cut in 0..bytes.len() {
         assert_eq!(decode(&bytes[..cut]), Ok(None), "cut at {cut}");
@@ -90,9 +90,9 @@ fn what_follows_a_frame_is_left_alone() {
     assert_eq!(decode(&bytes).unwrap().unwrap().bytes.len(), 20);
 }
 
-/// Each wrong byte of a header is named as soon as it is there, before anything follows.
+/// Each wrong byte of a header is reported as soon as it arrives.
 #[test]
-fn a_header_is_refused_at_its_first_wrong_byte() {
+fn a_header_is_rejected_at_its_first_wrong_byte() {
     for bit in 0..40 {
         let mut bytes = frame_of(1, &[7; 8]);
         bytes[bit / 8] ^= 1 << (bit % 8);
@@ -106,7 +106,7 @@ fn a_header_is_refused_at_its_first_wrong_byte() {
 }
 
 #[test]
-fn all_types_are_told_apart() {
+fn known_types_are_decoded_and_others_rejected() {
     for kind in 0..=255u8 {
         let bytes = frame_of(kind, b"");
         match kind {
@@ -123,11 +123,11 @@ fn all_types_are_told_apart() {
 }
 
 #[test]
-fn each_type_has_its_place() {
+fn types_are_indexed_in_order() {
     assert!((0..).zip(FrameType::ALL).all(|(i, kind)| kind.index() == i));
 }
 
-/// No flipped bit of a 64-byte frame leaves a frame; a longer announced length asks for more.
+/// A flipped bit never leaves a valid frame. One in the length may ask for more bytes.
 #[test]
 fn no_flipped_bit_is_accepted() {
     let good = frame_of(3, &[0x5A; 52]);
@@ -140,7 +140,7 @@ fn no_flipped_bit_is_accepted() {
 }
 
 #[test]
-fn other_checksums_are_refused() {
+fn other_checksums_are_rejected() {
     let good = frame_of(3, b"123456789");
     let (covered, crc) = good.split_at(good.len() - 4);
     let castagnoli = crc_by_bits(covered, CASTAGNOLI).to_be_bytes();
@@ -154,7 +154,7 @@ fn other_checksums_are_refused() {
 }
 
 #[test]
-fn the_longest_payload() {
+fn the_longest_payload_round_trips() {
     let payload = vec![0xA5; PAYLOAD_BYTES_MAX];
     let mut out = Vec::new();
     encode(FrameType::Echo, &[&payload[..9], &payload[9..]], &mut out);
@@ -164,13 +164,13 @@ fn the_longest_payload() {
 
 #[test]
 #[should_panic(expected = "at most 65535 bytes")]
-fn a_longer_payload_is_a_defect_of_the_caller() {
+fn a_longer_payload_panics() {
     encode(FrameType::Echo, &[&vec![0; PAYLOAD_BYTES_MAX + 1]], &mut Vec::new());
 }
 
 proptest! {
     #[test]
-    fn what_is_encoded_is_decoded(
+    fn frames_round_trip(
         kind in proptest::sample::select(&FrameType::ALL[..]),
         parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..400), 0..4),
         before in proptest::collection::vec(any::<u8>(), 0..9),

@@ -1,38 +1,38 @@
-//! A token bucket on one atomic number: decides whether one more message may pass. Reads no clock,
-//! waits for nothing and forgets nobody; whoever asks brings the time.
+//! A token bucket in one atomic integer, which decides whether one more message may pass. Reads no
+//! clock and never waits; the caller supplies the time.
 //!
-//! It is kept as a generic cell rate algorithm: instead of counting tokens, it notes the moment at
-//! which the bucket will be full again. A message moves that moment one interval away, and may
-//! pass only where the moment then lies no further ahead than a whole bucket takes to fill. So
-//! there is nothing to refill and nothing to lock: threads share a bucket through `&self`.
+//! It is a generic cell rate algorithm: instead of counting tokens, it stores the time at which the
+//! bucket will be full again. A message moves that time one interval later, and passes only if it
+//! is then no further ahead than a whole bucket takes to fill. There is nothing to refill and
+//! nothing to lock: threads share a bucket through `&self`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Parts that a nanosecond is counted in, so that the interval of 3,000,000 messages a second
-/// (333.33 ns) is not far off. 16 leave room for 36 years of uptime in a u64.
+/// Fractions of a nanosecond, so that the interval of 3,000,000 messages a second (333.33 ns) is
+/// not far off. With 16, a u64 holds 36 years of uptime.
 const TICKS_PER_NS: u64 = 16;
 const TICKS_PER_S: u64 = 1_000_000_000 * TICKS_PER_NS;
-/// Longest time to fill a bucket, 9 years; a burst that would take longer is cut to it. It keeps
-/// the sums below from overflowing in a clock's first 27 years.
+/// Longest time to fill a bucket, 9 years; a burst that would take longer is capped. This keeps the
+/// sums below from overflowing in a clock's first 27 years.
 const FILL_TICKS_MAX: u64 = u64::MAX / 4;
 
 /// Lets `rate` messages a second pass, and `burst` at once after a pause.
 ///
-/// In any time `t` at most `rate * t + burst` pass. Intervals are rounded up, to a sixteenth of a
-/// nanosecond, so a limit is never exceeded, and missed by less than one part in a thousand up to
-/// 16 million messages a second.
+/// In any time `t` at most `rate * t + burst` messages pass. Intervals are rounded up to a
+/// sixteenth of a nanosecond, so the limit is never exceeded, and up to 16 million messages a
+/// second it is missed by less than one part in a thousand.
 #[derive(Debug)]
 pub(crate) struct TokenBucket {
-    /// Ticks that one message costs; 0 where there is no limit.
+    /// Ticks that one message costs; 0 for no limit.
     interval: u64,
-    /// Ticks in which an empty bucket becomes full.
+    /// Ticks that it takes to fill an empty bucket.
     fill: u64,
-    /// When the bucket is full again, in ticks of the caller's clock; the past means that it is.
+    /// When the bucket will be full, in ticks of the caller's clock. It is full if that has passed.
     full_at: AtomicU64,
 }
 
 impl TokenBucket {
-    /// A full bucket. A `rate_per_second` of 0 means no limit; with one, a `burst` of 0 lets
+    /// A full bucket. A `rate_per_second` of 0 means no limit; otherwise a `burst` of 0 lets
     /// nothing pass.
     pub(crate) fn new(rate_per_second: u32, burst: u32) -> Self {
         let interval = match u64::from(rate_per_second) {
@@ -43,15 +43,14 @@ impl TokenBucket {
         TokenBucket { interval, fill, full_at: AtomicU64::new(0) }
     }
 
-    /// Takes a token where there is one. `now_ns` is monotonic, counted from a moment of the
-    /// caller's choice that is the same for all who share the bucket; threads may bring it
-    /// slightly out of order.
+    /// Takes a token if there is one. `now_ns` is a monotonic time, counted from an epoch that
+    /// everyone who shares the bucket agrees on; threads may supply it slightly out of order.
     pub(crate) fn try_take(&self, now_ns: u64) -> bool {
         if self.interval == 0 {
             return true;
         }
         let now = ticks(now_ns);
-        // Relaxed: the number itself is all that is shared.
+        // Relaxed is enough: no other memory depends on this value.
         let taken = self.full_at.try_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
             let full_at = full_at.max(now).saturating_add(self.interval);
             (full_at - now <= self.fill).then_some(full_at)
@@ -59,7 +58,7 @@ impl TokenBucket {
         taken.is_ok()
     }
 
-    /// Whether nothing is missing: forgetting such a bucket and making a new one is the same.
+    /// Whether the bucket is full, and can therefore be dropped and later replaced by a new one.
     pub(crate) fn is_full(&self, now_ns: u64) -> bool {
         self.full_at.load(Ordering::Relaxed) <= ticks(now_ns)
     }
@@ -85,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_s_worth_passes_at_once_and_then_one_an_interval() {
+    fn a_burst_passes_at_once_and_then_one_per_interval() {
         for rate in [1, 2, 3, 7, 1000, 99_991, 1_000_000] {
             let bucket = TokenBucket::new(rate, rate);
             let begin = 12_345_678_901;
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_of_zero_limits_nothing() {
+    fn a_rate_of_zero_means_no_limit() {
         let bucket = TokenBucket::new(0, 0);
         assert!((0..10_000).all(|_| bucket.try_take(5)));
         assert!(bucket.is_full(0));
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_steps_back_gives_nothing_away() {
+    fn a_clock_that_steps_back_yields_no_tokens() {
         let bucket = TokenBucket::new(10, 10);
         assert_eq!(take_all(&bucket, 5 * SECOND), 10);
         assert_eq!(take_all(&bucket, 4 * SECOND), 0);
@@ -147,7 +146,7 @@ mod tests {
         }
     }
 
-    /// Counts what is in the bucket, in ticks, and refills it at each question.
+    /// Counts the contents of the bucket in ticks and refills it on every call.
     struct NaiveBucket {
         interval: u128,
         capacity: u128,
@@ -176,7 +175,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_decides_as_a_counting_bucket_does(
+        fn it_agrees_with_a_counting_bucket(
             rate in 1_u32..100_000,
             burst in 1_u32..50,
             pauses in prop::collection::vec(0_u64..3_000_000, 1..300),
@@ -192,7 +191,7 @@ mod tests {
         }
 
         #[test]
-        fn from_any_moment_on_no_more_than_rate_and_burst_pass(
+        fn no_interval_passes_more_than_rate_and_burst(
             rate in 1_u32..2_000_000,
             burst in 1_u32..20,
             pauses in prop::collection::vec(0_u64..5_000, 1..200),

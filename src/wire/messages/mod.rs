@@ -1,5 +1,5 @@
-//! The message protocol without I/O: frames, payloads, one peer's session and its limits. Records in
-//! DATA are decoded elsewhere.
+//! The message protocol without I/O: frames, payloads, one peer's session and its rate limits. The
+//! records carried in DATA are decoded elsewhere.
 
 pub(crate) mod fault;
 pub mod frame;

@@ -1,44 +1,44 @@
-//! What the payloads of frames mean: who may send which, how they are laid out, what an error
-//! code stands for. Keeps no state: `session` says what a message does.
+//! The payloads of frames: their layout, the side that may send them, and the error codes. Keeps no
+//! state; `session` decides what a message does.
 
 use super::frame::{self, Frame, FrameType};
 use std::fmt;
 
 /// Bytes of a PING's payload.
 pub const PING_BYTES: usize = 8;
-/// Bytes of the sequence that DATA begins with.
+/// Bytes of the sequence number that DATA begins with.
 pub const SEQUENCE_BYTES: usize = 4;
 
-/// What a server says is wrong.
+/// The code in an ERROR frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ErrorCode {
-    /// A payload that does not fit its type, or a message at the wrong time.
+    /// The payload is invalid for its type, or the message came at the wrong time.
     Unknown = 0x00,
-    /// No frame begins there.
+    /// The bytes do not begin with the magic of a frame.
     InvalidMagic = 0x01,
-    /// Another version of the protocol.
+    /// The frame has another protocol version.
     InvalidVersion = 0x02,
-    /// No such type, or one that only a server sends.
+    /// The type is unknown, or one that only a server sends.
     InvalidMessageType = 0x03,
-    /// More payload than is allowed.
+    /// The payload is larger than allowed.
     PayloadTooLarge = 0x04,
-    /// The checksum does not fit.
+    /// The checksum is wrong.
     CrcMismatch = 0x05,
-    /// Not authenticated.
+    /// The client is not authenticated.
     AuthenticationFailed = 0x06,
-    /// Too many messages; this one was not processed.
+    /// A rate limit was exceeded; this message was not processed.
     RateLimitExceeded = 0x07,
     /// No slot is free.
     ConnectionLimitExceeded = 0x08,
-    /// Idle, or a frame not finished in time.
+    /// The client was idle, or did not finish a frame in time.
     Timeout = 0x09,
-    /// A defect of the server.
+    /// A bug in the server.
     InternalError = 0xFF,
 }
 
 impl ErrorCode {
-    /// Every code, in the order of the numbers.
+    /// Every code, in numerical order.
     pub const ALL: [ErrorCode; 11] = [
         ErrorCode::Unknown,
         ErrorCode::InvalidMagic,
@@ -58,7 +58,7 @@ impl ErrorCode {
         Self::ALL.into_iter().find(|&code| code as u8 == byte)
     }
 
-    /// Its name in documents and messages to people.
+    /// Its name in documentation and messages to people.
     pub fn name(self) -> &'static str {
         match self {
             ErrorCode::Unknown => "UNKNOWN",
@@ -76,24 +76,24 @@ impl ErrorCode {
     }
 }
 
-/// A payload that does not fit its type.
+/// A payload that is invalid for its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} payload of {payload_bytes} bytes: {rule}", .kind.name())]
 pub struct Malformed {
-    /// The type.
+    /// Type of the frame.
     pub kind: FrameType,
-    /// Bytes of the payload.
+    /// Size of the payload.
     pub payload_bytes: usize,
-    /// What it breaks.
+    /// The rule that it breaks.
     pub rule: &'static str,
 }
 
-/// Who a client says that it is. The token is a secret: it is never shown.
+/// The identity that a client claims. `Debug` leaves out the token, which is a secret.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Credentials<'a> {
     /// Name of the user.
     pub user: &'a str,
-    /// What proves it.
+    /// The token that proves it.
     pub token: &'a str,
 }
 
@@ -106,34 +106,34 @@ impl fmt::Debug for Credentials<'_> {
 /// A message from a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// To be answered with the same eight bytes.
+    /// Expects the same eight bytes back.
     Ping(&'a [u8; PING_BYTES]),
-    /// To be answered with the same bytes.
+    /// Expects the same bytes back.
     Echo(&'a [u8]),
-    /// To be passed on to the others.
+    /// Goes to all other clients.
     Broadcast(&'a [u8]),
-    /// To be believed or not.
+    /// Asks to authenticate.
     Auth(Credentials<'a>),
-    /// To be taken in and acknowledged.
+    /// Data to process and acknowledge.
     Data {
-        /// The client's number for it.
+        /// The client's sequence number.
         sequence: u32,
         /// The data.
         body: &'a [u8],
     },
-    /// To flush and close.
+    /// Asks to flush and close.
     Close,
-    /// The client says that something is wrong: nothing is to be answered.
+    /// Reports an error; it gets no answer.
     Error,
 }
 
-/// Why a frame is no message of a client.
+/// Why a frame is not a valid message from a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// Only a server sends this type.
     #[error("invalid message type: only a server sends {}", .0.name())]
     ServerType(FrameType),
-    /// The payload does not fit.
+    /// The payload is invalid.
     #[error(transparent)]
     Malformed(#[from] Malformed),
 }
@@ -146,10 +146,10 @@ pub fn from_client(kind: FrameType) -> bool {
 }
 
 impl<'a> Request<'a> {
-    /// Reads the payload of a frame from a client.
+    /// Parses a frame from a client.
     ///
     /// # Errors
-    /// [`RequestError`].
+    /// [`RequestError`] if no client may send it or its payload is invalid.
     #[inline]
     pub fn parse(frame: Frame<'a>) -> Result<Self, RequestError> {
         let payload = frame.payload;
@@ -164,11 +164,11 @@ impl<'a> Request<'a> {
             FrameType::Data => {
                 let (sequence, body) = payload
                     .split_first_chunk()
-                    .ok_or_else(|| malformed("it begins with a sequence of 4 bytes"))?;
+                    .ok_or_else(|| malformed("it must begin with a 4-byte sequence number"))?;
                 Request::Data { sequence: u32::from_be_bytes(*sequence), body }
             }
             FrameType::Close if payload.is_empty() => Request::Close,
-            FrameType::Close => return Err(malformed("it is empty").into()),
+            FrameType::Close => return Err(malformed("it must be empty").into()),
             FrameType::Error => Request::Error,
             kind => return Err(RequestError::ServerType(kind)),
         })
@@ -176,10 +176,11 @@ impl<'a> Request<'a> {
 }
 
 fn credentials(payload: &[u8]) -> Result<Credentials<'_>, &'static str> {
-    let (&length, rest) = payload.split_first().ok_or("it begins with the user's length")?;
+    let (&length, rest) =
+        payload.split_first().ok_or("it must begin with the length of the user name")?;
     let (user, token) =
-        rest.split_at_checked(usize::from(length)).ok_or("the user's length goes past its end")?;
-    let user = std::str::from_utf8(user).map_err(|_| "the user is not UTF-8")?;
+        rest.split_at_checked(usize::from(length)).ok_or("the user name goes past its end")?;
+    let user = std::str::from_utf8(user).map_err(|_| "the user name is not UTF-8")?;
     let token = std::str::from_utf8(token).map_err(|_| "the token is not UTF-8")?;
     Ok(Credentials { user, token })
 }
@@ -193,35 +194,35 @@ pub enum Reply<'a> {
     EchoReply(&'a [u8]),
     /// From another client.
     Broadcast(&'a [u8]),
-    /// Session id where the user was believed, else nothing.
+    /// The session id if authentication succeeded, else `None`.
     AuthReply(Option<&'a str>),
-    /// That DATA has been taken in.
+    /// Acknowledges the DATA with this sequence number.
     DataAck(u32),
-    /// What is wrong.
+    /// Reports an error.
     Error {
-        /// Number of the error, for codes of later servers.
+        /// The error code, as a number so that codes of later servers fit.
         code: u8,
-        /// In words, for people. Bytes of a server are not trusted to be UTF-8.
+        /// A message for people, not guaranteed to be UTF-8.
         message: &'a [u8],
     },
 }
 
-/// Why a frame is no message of a server.
+/// Why a frame is not a valid message from a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
     /// Only a client sends this type.
     #[error("only a client sends {}", .0.name())]
     ClientType(FrameType),
-    /// The payload does not fit.
+    /// The payload is invalid.
     #[error(transparent)]
     Malformed(#[from] Malformed),
 }
 
 impl<'a> Reply<'a> {
-    /// Reads the payload of a frame from a server.
+    /// Parses a frame from a server.
     ///
     /// # Errors
-    /// [`ReplyError`].
+    /// [`ReplyError`] if no server sends it or its payload is invalid.
     pub fn parse(frame: Frame<'a>) -> Result<Self, ReplyError> {
         let payload = frame.payload;
         let malformed = |rule| Malformed { kind: frame.kind, payload_bytes: payload.len(), rule };
@@ -233,12 +234,13 @@ impl<'a> Reply<'a> {
             FrameType::Broadcast => Reply::Broadcast(payload),
             FrameType::AuthReply => Reply::AuthReply(auth_reply(payload).map_err(malformed)?),
             FrameType::DataAck => {
-                let sequence = payload.try_into().map_err(|_| malformed("it has 4 bytes"))?;
+                let sequence = payload.try_into().map_err(|_| malformed("it must have 4 bytes"))?;
                 Reply::DataAck(u32::from_be_bytes(sequence))
             }
             FrameType::Error => {
-                let (&code, message) =
-                    payload.split_first().ok_or_else(|| malformed("it begins with a code"))?;
+                let (&code, message) = payload
+                    .split_first()
+                    .ok_or_else(|| malformed("it must begin with an error code"))?;
                 Reply::Error { code, message }
             }
             kind => return Err(ReplyError::ClientType(kind)),
@@ -252,7 +254,7 @@ fn auth_reply(payload: &[u8]) -> Result<Option<&str>, &'static str> {
         [1, session @ ..] if session.is_ascii() => {
             Ok(Some(std::str::from_utf8(session).expect("ASCII is UTF-8")))
         }
-        _ => Err("it is 0, or 1 and a session id"),
+        _ => Err("it must be 0, or 1 and a session id"),
     }
 }
 
@@ -264,12 +266,12 @@ pub fn encode_error(code: ErrorCode, message: &str, out: &mut Vec<u8>) {
 /// Appends an AUTH frame.
 ///
 /// # Errors
-/// The rule that a name or token breaks.
+/// Returns the rule that the name or the token breaks.
 pub fn encode_auth(credentials: Credentials<'_>, out: &mut Vec<u8>) -> Result<(), &'static str> {
     let Credentials { user, token } = credentials;
-    let length = u8::try_from(user.len()).map_err(|_| "a user has at most 255 bytes")?;
+    let length = u8::try_from(user.len()).map_err(|_| "a user name has at most 255 bytes")?;
     if 1 + user.len() + token.len() > frame::PAYLOAD_BYTES_MAX {
-        return Err("user and token have at most 65534 bytes together");
+        return Err("user name and token have at most 65534 bytes together");
     }
     frame::encode(FrameType::Auth, &[&[length], user.as_bytes(), token.as_bytes()], out);
     Ok(())
@@ -289,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn payloads_that_fit() {
+    fn valid_payloads_are_parsed() {
         assert_eq!(request(FrameType::Ping, b"12345678"), Ok(Request::Ping(b"12345678")));
         assert_eq!(request(FrameType::Echo, b""), Ok(Request::Echo(b"")));
         assert_eq!(request(FrameType::Close, b""), Ok(Request::Close));
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn payloads_that_do_not_fit() {
+    fn invalid_payloads_are_rejected() {
         let cases: [(FrameType, &[u8]); 10] = [
             (FrameType::Ping, b""),
             (FrameType::Ping, b"1234567"),
@@ -328,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_numbered() {
+    fn error_codes_round_trip() {
         for code in ErrorCode::ALL {
             assert_eq!(ErrorCode::from_byte(code as u8), Some(code));
         }
@@ -362,9 +364,9 @@ mod tests {
             reply(FrameType::Error, &[&[code], &echo], error);
         }
 
-        /// Whatever a payload holds, it is read or refused, never more.
+        /// Whatever a payload holds, it is parsed or rejected without a panic.
         #[test]
-        fn arbitrary_payloads(
+        fn arbitrary_payloads_never_panic(
             kind in proptest::sample::select(&FrameType::ALL[..]),
             payload: Vec<u8>,
         ) {

@@ -1,10 +1,10 @@
-//! One peer of the message protocol: performs no I/O, reads no clock, keeps no received byte and
-//! knows no other peer. Bytes and `now` come in; replies are appended to an outbox that is lent,
-//! and what needs somebody else comes out as [`NextEvent`].
+//! The protocol state of one message connection. Performs no I/O, reads no clock, stores no
+//! received bytes and knows no other connection. Bytes and `now` come in; replies are appended to
+//! the caller's buffer, and whatever the caller must handle is returned as [`NextEvent`].
 //!
 //! ```text
-//!   bytes ──poll──▶ frame ▶ may it be sent now? ▶ is there a token? ▶ reply in the outbox
-//!                                                                 └▶ Next: others must act
+//!   bytes ──poll──▶ frame ▶ allowed now? ▶ within the rate limit? ▶ reply in the buffer
+//!                                                                 └▶ NextEvent for the caller
 //! ```
 
 use super::fault::Fault;
@@ -16,108 +16,108 @@ use crate::config::{AUTH_FAILURES_MAX, PAYLOAD_BYTES_BEFORE_AUTH};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What all sessions of a server have in common.
+/// The settings that all sessions of a server share.
 #[derive(Debug)]
 pub(crate) struct Policy {
     /// Whether a client must authenticate before it may do anything but PING.
     pub require_auth: bool,
-    /// Longest time without a whole frame.
+    /// Longest time without a complete frame.
     pub idle_timeout: Duration,
     /// Longest time from a frame's first byte to its last.
     pub frame_timeout: Duration,
-    /// Longest time from the beginning to authentication, where that is required.
+    /// Longest time until the client authenticates, if that is required.
     pub auth_timeout: Duration,
-    /// Messages of all clients.
+    /// The rate limit for all clients together.
     pub all: TokenBucket,
-    /// The moment that the buckets count from.
+    /// The time that the buckets count from.
     pub epoch: Instant,
 }
 
 impl Policy {
-    /// Nanoseconds from the epoch to `now`, as the buckets want them.
+    /// Nanoseconds from the epoch to `now`, the unit of the buckets.
     pub(crate) fn ns(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
-/// What [`Session::poll`] understood.
+/// The result of [`Session::poll`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SessionPass<'a> {
-    /// Bytes that are done with, from the start of what was given.
+    /// Bytes consumed, from the start of the input.
     pub bytes: usize,
-    /// What is to be done before the next call.
+    /// What the caller must do before the next call.
     pub next: NextEvent<'a>,
 }
 
-/// What a session needs from whoever drives it.
+/// What a session needs from its caller.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NextEvent<'a> {
-    /// More bytes.
+    /// Read more bytes.
     Read,
-    /// These frames, whole and end to end, are to be passed on to the others as they are.
+    /// Forward these consecutive whole frames unchanged to all other clients.
     Broadcast {
         /// Their bytes.
         frames: &'a [u8],
-        /// How many there are.
+        /// The number of frames.
         messages: u32,
     },
-    /// To be judged; then [`Session::believed`] or [`Session::refused`].
+    /// Verify these credentials, then call [`Session::believed`] or [`Session::refused`].
     Authenticate(Credentials<'a>),
-    /// To be taken in; then [`Session::acknowledge`].
+    /// Process this data, then call [`Session::acknowledge`].
     Data {
-        /// The client's number.
+        /// The client's sequence number.
         sequence: u32,
         /// The data.
         body: &'a [u8],
     },
-    /// The replies so far are to be flushed and the connection closed.
+    /// Flush the replies and close the connection.
     End(SessionEnd),
 }
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionEnd {
-    /// The client said CLOSE.
+    /// The client sent CLOSE.
     Closed,
     /// The client failed to authenticate too often.
     Unauthenticated,
-    /// DATA carried records that their stream refused. The stream says why; it is counted there.
+    /// DATA carried records that their stream rejected. The stream reports and counts the reason.
     StreamRejected,
-    /// Something went wrong. The client has been told, if it is told at all.
+    /// The connection failed. If this fault has an ERROR frame, it is among the replies.
     Fault(Fault),
 }
 
-/// What a session counted since it was asked last.
+/// The counts of a session since they were last taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FrameCounts {
-    /// Whole frames, in the order of [`FrameType::ALL`].
+    /// Complete frames received, in the order of [`FrameType::ALL`].
     pub frames: [u32; FrameType::ALL.len()],
-    /// Replies written, refusals by a rate limit included.
+    /// Replies written, including those to rate-limited messages.
     pub replies: u32,
-    /// Messages refused by a rate limit.
+    /// Messages rejected by a rate limit.
     pub rate_limited: u32,
-    /// Refused credentials, and messages that needed authentication.
+    /// Wrong credentials, and messages that needed authentication.
     pub auth_failures: u32,
 }
 
-/// One peer's state.
+/// The state of one connection.
 #[derive(Debug)]
 pub(crate) struct Session {
     policy: Arc<Policy>,
-    /// Messages of this client: the connection's own, after authentication the user's.
+    /// This client's rate limit: the connection's, and after authentication the user's.
     bucket: Arc<TokenBucket>,
     authenticated: bool,
     auth_failures: u8,
     ended: Option<SessionEnd>,
     begun: Instant,
     last_frame: Instant,
-    /// Since when an unfinished frame waits.
+    /// When the current incomplete frame began.
     frame_begun: Option<Instant>,
     counts: FrameCounts,
 }
 
 impl Session {
-    /// A session that begins `now`, with its own bucket.
+    /// A session that begins `now`, with the connection's bucket.
     pub(crate) fn new(policy: Arc<Policy>, bucket: Arc<TokenBucket>, now: Instant) -> Self {
         Session {
             policy,
@@ -132,8 +132,8 @@ impl Session {
         }
     }
 
-    /// Understands `received` as far as it can alone. What is left over after [`NextEvent::Read`] is
-    /// the beginning of a frame and is to be given again, with more behind it.
+    /// Processes `received` as far as it can without the caller. Bytes left over after
+    /// [`NextEvent::Read`] begin a frame; pass them again, followed by more.
     pub(crate) fn poll<'a>(
         &mut self,
         received: &'a [u8],
@@ -141,7 +141,7 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> SessionPass<'a> {
         let now_ns = self.policy.ns(now);
-        // Broadcasts that follow each other are passed on in one piece.
+        // Consecutive broadcasts are forwarded in one piece.
         let mut run = BroadcastRun::default();
         let mut at = 0;
         let next = loop {
@@ -151,7 +151,7 @@ impl Session {
             let frame = match self.next_frame(&received[at..]) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break NextEvent::Read,
-                // Found again by the next call.
+                // The next call finds the fault again.
                 Err(_) if run.messages > 0 => break NextEvent::Read,
                 Err(fault) => {
                     self.fail(fault, out);
@@ -182,7 +182,7 @@ impl Session {
         SessionPass { bytes: at, next }
     }
 
-    /// The whole frame that `received` begins with, judged as early as it can be.
+    /// The frame that `received` begins with, rejected as early as possible.
     #[inline]
     fn next_frame<'a>(&self, received: &'a [u8]) -> Result<Option<Frame<'a>>, Fault> {
         let Some(header) = Header::parse(received)? else { return Ok(None) };
@@ -190,7 +190,7 @@ impl Session {
             return Err(Fault::InvalidMessageType);
         }
         if header.payload_bytes > PAYLOAD_BYTES_BEFORE_AUTH && self.must_authenticate() {
-            // An ERROR is never answered with one.
+            // An ERROR is never answered with an ERROR.
             return Err(match header.kind {
                 FrameType::Error => Fault::ClientError,
                 _ => Fault::PayloadTooLarge,
@@ -204,7 +204,7 @@ impl Session {
         self.policy.require_auth && !self.authenticated
     }
 
-    /// Answers a frame, or says what it needs.
+    /// Answers a frame, or returns what the caller must do.
     #[inline]
     fn handle<'a>(
         &mut self,
@@ -221,7 +221,7 @@ impl Session {
             Request::Error => return Err(Fault::ClientError),
             _ => {}
         }
-        // Strangers take nothing from what all users share.
+        // Unauthenticated clients do not use up the limit that all users share.
         let all = (!self.must_authenticate()).then_some(&self.policy.all);
         if !self.bucket.try_take(now_ns) || all.is_some_and(|all| !all.try_take(now_ns)) {
             self.refuse_for_rate(frame.kind, out);
@@ -258,8 +258,8 @@ impl Session {
         frame::encode(kind, &[payload], out);
     }
 
-    /// The message names the type that was refused: a BROADCAST has no other answer, and a client
-    /// must be able to tell its refusal from that of a message that has one.
+    /// The error names the rejected type: a BROADCAST has no other reply, so the client must be
+    /// able to tell its rejection from that of a message that expects one.
     fn refuse_for_rate(&mut self, kind: FrameType, out: &mut Vec<u8>) {
         self.counts.rate_limited += 1;
         self.counts.replies += 1;
@@ -268,7 +268,8 @@ impl Session {
         frame::encode(FrameType::Error, &parts, out);
     }
 
-    /// One failure more; after the last, what is said and the end.
+    /// Counts a failure. The last one allowed ends the session, after an ERROR if `last_word` is
+    /// given.
     fn count_auth_failure(&mut self, last_word: Option<&mut Vec<u8>>) {
         self.counts.auth_failures += 1;
         self.auth_failures += 1;
@@ -291,7 +292,7 @@ impl Session {
         }
     }
 
-    /// Ends the session for `fault`; the client is told what it is told.
+    /// Ends the session with `fault` and appends its ERROR frame, if it has one.
     pub(crate) fn fail(&mut self, fault: Fault, out: &mut Vec<u8>) {
         if self.ended.is_none() {
             self.ended = Some(SessionEnd::Fault(fault));
@@ -301,8 +302,8 @@ impl Session {
         }
     }
 
-    /// The credentials were right: from now on `bucket` limits this client, and `id` names the
-    /// session.
+    /// Accepts the credentials. From now on `bucket`, if given, limits this client, and `id` names
+    /// the session.
     pub(crate) fn believed(
         &mut self,
         id: &str,
@@ -317,41 +318,41 @@ impl Session {
         frame::encode(FrameType::AuthReply, &[&[1], id.as_bytes()], out);
     }
 
-    /// The credentials were wrong, of whatever kind.
+    /// Rejects the credentials, without saying what was wrong with them.
     pub(crate) fn refused(&mut self, out: &mut Vec<u8>) {
         self.reply(FrameType::AuthReply, &[0], out);
         self.count_auth_failure(Some(out));
     }
 
-    /// The data has been taken in.
+    /// Acknowledges data that has been processed.
     pub(crate) fn acknowledge(&mut self, sequence: u32, out: &mut Vec<u8>) {
         self.reply(FrameType::DataAck, &sequence.to_be_bytes(), out);
     }
 
-    /// The data carried records that their stream refused.
+    /// Ends the session because the stream rejected the records in the data.
     pub(crate) fn reject(&mut self, out: &mut Vec<u8>) {
         let message = "records rejected, see the result of their stream";
         payload::encode_error(ErrorCode::Unknown, message, out);
         self.ended = Some(SessionEnd::StreamRejected);
     }
 
-    /// Whether broadcasts of others may be passed on to this client.
+    /// Whether this client may receive broadcasts.
     pub(crate) fn may_receive(&self) -> bool {
         !self.must_authenticate()
     }
 
-    /// Whether credentials were believed.
+    /// Whether the client has authenticated.
     #[cfg(test)]
     pub(crate) fn authenticated(&self) -> bool {
         self.authenticated
     }
 
-    /// Whether a frame has begun and is not complete.
+    /// Whether an incomplete frame has begun.
     pub(crate) fn in_frame(&self) -> bool {
         self.frame_begun.is_some()
     }
 
-    /// When the session fails unless bytes come, and for what.
+    /// When the session fails unless more bytes arrive, and with which fault.
     pub(crate) fn deadline(&self) -> (Instant, Fault) {
         let policy = &self.policy;
         let waiting = match self.frame_begun {
@@ -364,24 +365,24 @@ impl Session {
         }
     }
 
-    /// When the session fails unless the client authenticates, where it must.
+    /// When the session fails unless the client authenticates; `None` if it need not.
     pub(crate) fn auth_deadline(&self) -> Option<Instant> {
         self.must_authenticate().then(|| self.begun + self.policy.auth_timeout)
     }
 
-    /// The client is not held to account for time that was spent on this side.
+    /// Extends the deadlines by time that the server spent.
     pub(crate) fn forgive(&mut self, spent: Duration) {
         self.last_frame += spent;
         self.frame_begun = self.frame_begun.map(|begun| begun + spent);
     }
 
-    /// What was counted since the last call.
+    /// Returns the counts since the last call and resets them.
     pub(crate) fn take_counts(&mut self) -> FrameCounts {
         std::mem::take(&mut self.counts)
     }
 }
 
-/// Broadcasts that stand end to end.
+/// Consecutive broadcasts.
 #[derive(Default)]
 struct BroadcastRun {
     begin: usize,

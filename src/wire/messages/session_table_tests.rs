@@ -1,5 +1,5 @@
-//! What each type does in each state of a session, as a table: a second writing of the rules, plain
-//! and slow. Knows nothing of timing, cuts and runs.
+//! Tests what each frame type does in each state of a session, against a second, plain
+//! implementation of the rules. Timing, split frames and runs are tested elsewhere.
 
 use super::*;
 use crate::wire::messages::payload::from_client;
@@ -55,7 +55,7 @@ impl TableState {
     }
 }
 
-/// What one frame leads to.
+/// The effect of one frame.
 #[derive(Debug)]
 struct Effect {
     reply: Vec<u8>,
@@ -79,7 +79,7 @@ impl Effect {
     }
 }
 
-/// What the protocol says that `kind` does in `state`.
+/// The effect that the protocol requires of `kind` in `state`.
 fn expected(state: TableState, kind: FrameType) -> Effect {
     match state {
         TableState::AfterClose => return Effect::silent("end", Some(SessionEnd::Closed)),

@@ -1,5 +1,5 @@
-//! The rules of a session one by one, then as properties; `table` has them state by type. Opens
-//! nothing and waits for nothing: time is a number here.
+//! Tests the rules of a session one by one and as properties; `table` covers every type in every
+//! state. Opens no socket and never waits: time is a number.
 
 use super::*;
 use crate::config::PAYLOAD_BYTES_BEFORE_AUTH;
@@ -34,7 +34,7 @@ fn unlimited() -> TokenBucket {
     TokenBucket::new(0, 0)
 }
 
-/// One that begins at 0 and may send `messages` messages then.
+/// A session that begins at time 0 and may send `messages` messages, or any number if that is 0.
 fn session(require_auth: bool, messages: u32) -> Session {
     let bucket = if messages == 0 { unlimited() } else { TokenBucket::new(1, messages) };
     Session::new(policy(require_auth, unlimited()), Arc::new(bucket), at(0))
@@ -52,7 +52,7 @@ fn error(code: ErrorCode, message: &str) -> Vec<u8> {
 
 const ALICE: &[u8] = b"\x05alices3cret";
 
-/// A payload that fits the type.
+/// A valid payload for the type.
 fn payload_of(kind: FrameType) -> &'static [u8] {
     match kind {
         Ping | Pong => b"12345678",
@@ -65,7 +65,7 @@ fn payload_of(kind: FrameType) -> &'static [u8] {
     }
 }
 
-/// What a stream of bytes leads to, whatever pieces it comes in.
+/// The effect of a stream of bytes, which must not depend on how it is split.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Played {
     replies: Vec<u8>,
@@ -77,7 +77,7 @@ struct Played {
     left: usize,
 }
 
-/// Plays a server that believes alice and nobody else.
+/// Plays a server that accepts alice and nobody else.
 fn play(mut session: Session, pieces: &[&[u8]]) -> Played {
     let mut played = Played::default();
     let mut received = Vec::new();
@@ -118,12 +118,12 @@ fn play(mut session: Session, pieces: &[&[u8]]) -> Played {
         }
     }
     played.counts = session.take_counts();
-    // What comes after the end is not looked at.
+    // Bytes after the end are not examined.
     played.left = if played.end.is_none() { received.len() } else { 0 };
     played
 }
 
-/// Every client's type, and two of a kind.
+/// A conversation with every type that a client may send, and its outcome.
 fn conversation() -> (Vec<u8>, Played) {
     let sent = [
         (Ping, &b"12345678"[..]),
@@ -179,7 +179,7 @@ fn a_conversation_cut_anywhere_is_the_same() {
     assert_eq!(play(session(false, 0), &single), expected);
 }
 
-/// One read full of small frames is answered with one write.
+/// One read full of small frames is answered by one write.
 #[test]
 fn many_frames_are_answered_at_once() {
     let pings: Vec<u8> = (0..1000u64).flat_map(|n| frame(Ping, &n.to_be_bytes())).collect();
@@ -194,7 +194,7 @@ fn many_frames_are_answered_at_once() {
     assert_eq!(session.take_counts(), FrameCounts::default());
 }
 
-/// Polls once; gives what was consumed, the run's messages and the end of the session.
+/// Polls once. Returns the bytes consumed, the messages of the run and whether the session ended.
 fn poll_run(session: &mut Session, received: &[u8], out: &mut Vec<u8>) -> (usize, u32, bool) {
     out.clear();
     let pass = session.poll(received, at(0), out);
@@ -228,7 +228,7 @@ fn broadcasts_in_a_row_are_one_run() {
 }
 
 #[test]
-fn a_run_ends_before_what_must_not_pass() {
+fn a_run_ends_before_an_invalid_frame() {
     let one = frame(Broadcast, b"same");
     let length = one.len();
     let mut broken = one.clone();
@@ -249,7 +249,7 @@ fn a_run_ends_before_what_must_not_pass() {
         assert_eq!(out, error(fault.code().unwrap(), fault.message()));
         assert_eq!(session.take_counts().frames[Broadcast.index()], 2);
     }
-    // A CLOSE behind a run does not swallow it.
+    // A CLOSE after a run does not swallow it.
     let mut session = session(false, 0);
     let received = [one.clone(), frame(Close, b"")].concat();
     let mut out = Vec::new();
@@ -257,7 +257,7 @@ fn a_run_ends_before_what_must_not_pass() {
     assert_eq!(poll_run(&mut session, &received[length..], &mut out), (12, 0, true));
 }
 
-/// Those beyond the limit are answered and not passed on; those before and after are.
+/// Broadcasts beyond the limit are answered and not forwarded; those before and after are.
 #[test]
 fn a_rate_limit_cuts_a_run() {
     let one = frame(Broadcast, b"same");
@@ -272,7 +272,7 @@ fn a_rate_limit_cuts_a_run() {
     assert_eq!(out, refusal.repeat(2));
     let counts = session.take_counts();
     assert_eq!((counts.frames[Broadcast.index()], counts.rate_limited, counts.replies), (5, 3, 3));
-    // A second later there is one token again.
+    // A second later there is one more token.
     out.clear();
     let pass = session.poll(&received, at(1000), &mut out);
     assert_eq!(pass.next, NextEvent::Broadcast { frames: &one, messages: 1 });
@@ -296,7 +296,7 @@ fn a_user_has_one_limit_on_all_connections() {
 }
 
 #[test]
-fn frames_that_break_a_rule_are_told_apart() {
+fn each_invalid_frame_has_its_fault() {
     let good = frame(Ping, b"12345678");
     let with = |at: usize, byte: u8| {
         let mut bad = good.clone();
@@ -335,12 +335,12 @@ fn frames_that_break_a_rule_are_told_apart() {
 }
 
 #[test]
-fn before_authentication_payloads_are_short() {
+fn payloads_are_limited_before_authentication() {
     let short = vec![7; PAYLOAD_BYTES_BEFORE_AUTH];
     let long = vec![7; PAYLOAD_BYTES_BEFORE_AUTH + 1];
     let too_large = Fault::PayloadTooLarge;
     let refusal = error(ErrorCode::PayloadTooLarge, too_large.message());
-    // The header is enough.
+    // The header alone is enough.
     let played = play(session(true, 0), &[&frame(Echo, &long)[..8]]);
     assert_eq!((played.replies, played.end), (refusal, Some(SessionEnd::Fault(too_large))));
     let played = play(session(true, 0), &[&frame(Echo, &short)]);
@@ -364,7 +364,7 @@ fn the_third_failure_to_authenticate_is_the_last() {
     assert_eq!(played.replies, [refused.repeat(3), last.clone()].concat());
     assert_eq!(played.end, Some(SessionEnd::Unauthenticated));
     assert_eq!((played.counts.auth_failures, played.counts.frames[Auth.index()]), (3, 3));
-    // A message that needed authentication is a failure, too.
+    // A message that needs authentication is also a failure.
     let locked = error(ErrorCode::AuthenticationFailed, "authenticate first");
     let stream = [frame(Echo, b"x"), frame(Data, b"\0\0\0\x01"), guess.clone()].concat();
     let played = play(session(true, 0), &[&stream]);
@@ -373,14 +373,14 @@ fn the_third_failure_to_authenticate_is_the_last() {
     let played = play(session(true, 0), &[&[guess.repeat(2), frame(Broadcast, b"x")].concat()]);
     assert_eq!(played.replies, [refused.repeat(2), locked].concat());
     assert_eq!((played.end, played.broadcast_count), (Some(SessionEnd::Unauthenticated), 0));
-    // Two are not too many.
+    // Two failures are allowed.
     let played = play(session(true, 0), &[&[guess.repeat(2), frame(Auth, ALICE)].concat()]);
     assert_eq!(played.replies, [refused.repeat(2), frame(AuthReply, b"\x01id")].concat());
     assert_eq!(played.end, None);
 }
 
 #[test]
-fn broadcasts_are_for_those_who_may_receive_them() {
+fn only_authenticated_clients_receive_broadcasts_if_required() {
     assert!(session(false, 0).may_receive());
     let mut locked = session(true, 0);
     assert!(!locked.may_receive() && !locked.authenticated());
@@ -403,18 +403,18 @@ fn only_whole_frames_count_as_activity() {
     session.poll(&ping, at(10_000), &mut out);
     assert_eq!(session.deadline(), (at(10_000 + IDLE), Fault::IdleTimeout));
     assert!(!session.in_frame());
-    // The end of one frame and the beginning of the next: the next has its own time.
+    // A frame that begins after another one ends has its own deadline.
     session.poll(&[&ping[..], &ping[..3]].concat(), at(20_000), &mut out);
     assert_eq!(session.deadline(), (at(20_000 + FRAME), Fault::FrameTimeout));
     assert!(session.in_frame());
 }
 
 #[test]
-fn authentication_has_its_own_time() {
+fn authentication_has_its_own_deadline() {
     let mut session = session(true, 0);
     let mut out = Vec::new();
     assert_eq!(session.deadline(), (at(AUTH), Fault::AuthTimeout));
-    // Neither a PING nor a beginning of a frame moves it.
+    // Neither a PING nor the beginning of a frame extends it.
     session.poll(&frame(Ping, b"12345678"), at(4000), &mut out);
     assert_eq!(session.deadline(), (at(AUTH), Fault::AuthTimeout));
     session.poll(&frame(Ping, b"12345678")[..7], at(4500), &mut out);
@@ -425,7 +425,7 @@ fn authentication_has_its_own_time() {
 }
 
 #[test]
-fn time_that_the_server_spent_is_forgiven() {
+fn time_spent_by_the_server_does_not_count() {
     let ping = frame(Ping, b"12345678");
     let mut session = session(false, 0);
     let mut out = Vec::new();
@@ -458,7 +458,7 @@ fn a_session_ends_once() {
 }
 
 #[test]
-fn records_that_were_refused_end_the_session() {
+fn rejected_records_end_the_session() {
     let mut session = session(false, 0);
     let mut out = Vec::new();
     session.reject(&mut out);
@@ -468,8 +468,8 @@ fn records_that_were_refused_end_the_session() {
     assert_eq!(pass, SessionPass { bytes: 0, next: NextEvent::End(SessionEnd::StreamRejected) });
 }
 
-/// A frame of any type with any payload, sometimes one that fits; sometimes with a bit flipped;
-/// sometimes no frame at all.
+/// Mostly a valid frame; sometimes one of any type with any payload, one with a flipped bit, or
+/// arbitrary bytes.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let kinds = proptest::sample::select(&FrameType::ALL[..]);
     let client_kinds = proptest::sample::select(vec![Ping, Echo, Broadcast, Auth, Data]);
@@ -491,7 +491,7 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// Whatever comes, it is understood the same in one piece as in many, and nothing panics.
+    /// Splitting any input does not change the outcome, and nothing panics.
     #[test]
     fn cuts_change_nothing(
         pieces in proptest::collection::vec(piece(), 0..20),
@@ -513,7 +513,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_are_refused_or_waited_for(bytes: Vec<u8>) {
+    fn arbitrary_bytes_are_rejected_or_incomplete(bytes: Vec<u8>) {
         let played = play(session(false, 0), &[&bytes]);
         prop_assert!(played.end.is_some() || played.left <= bytes.len());
         prop_assert!(played.broadcast_count == 0 && played.data.is_empty());

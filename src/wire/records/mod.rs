@@ -1,4 +1,5 @@
-//! Packets of records in a receive window: no message frames, and no field of a record.
+//! Finds packets of records in a receive window. Message frames and the fields of a record are
+//! handled elsewhere.
 
 pub(crate) mod packets;
 pub(crate) mod window;

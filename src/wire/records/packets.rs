@@ -1,9 +1,9 @@
-//! Packets of records, as a schema frames them: finds runs of whole records in received bytes, the
-//! end record, and reasons for refusal. Decodes no field, keeps no byte and knows no socket.
+//! Parses packets of records: finds runs of whole records and the end record in received bytes, and
+//! rejects invalid lengths. Decodes no field, stores no bytes and performs no I/O.
 
 use crate::wire::schema::{End, Endian, Framing, Length, Schema};
 
-/// What of a schema decides where records begin and end.
+/// The part of a schema that determines where records begin and end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordForm {
     /// Bytes of a record.
@@ -13,22 +13,22 @@ pub struct RecordForm {
 }
 
 impl RecordForm {
-    /// That of a schema's records.
+    /// The form of a schema's records.
     pub fn of(schema: &Schema) -> Self {
         RecordForm { record_bytes: schema.record_bytes(), framing: schema.framing() }
     }
 
-    /// Bytes of a packet's length; 0 where there is none.
+    /// Bytes of a packet's length prefix; 0 if there is none.
     pub fn header_bytes(&self) -> usize {
         self.framing.length.bytes()
     }
 
-    /// Whether each record is a packet of its own.
+    /// Whether each record is its own packet.
     pub fn is_bare(&self) -> bool {
         self.framing.length == Length::None
     }
 
-    /// The length at the beginning of `bytes`, as it was sent; `None` where it is not all there.
+    /// The length at the start of `bytes`, as it was sent; `None` until all of it has arrived.
     #[inline]
     fn length(&self, bytes: &[u8]) -> Option<u32> {
         let Framing { length, endian, .. } = self.framing;
@@ -48,7 +48,7 @@ impl RecordForm {
     /// Bytes of the body that a length announces.
     ///
     /// # Errors
-    /// [`Violation`] where it leaves no whole number of records, or is above the limit.
+    /// [`Violation`] if that is not a whole number of records or the packet is above the limit.
     #[inline]
     fn body_bytes(&self, length: u32, packet_bytes_limit: u64) -> Result<usize, Violation> {
         let (record_bytes, own) = (self.record_bytes as u64, self.header_bytes() as u64);
@@ -68,39 +68,38 @@ impl RecordForm {
     }
 }
 
-/// Whole data records that lie end to end in the received bytes.
+/// Consecutive whole data records in the received bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Run {
     /// First byte of the first record.
     pub offset: usize,
-    /// How many records follow each other from there; at least one.
+    /// Number of records from there on; at least one.
     pub records: usize,
-    /// Packets whose last record is among them: the last of the run where there is a length before
-    /// each packet, else every record.
+    /// Which of them end a packet: at most the last one if packets have a length, else every one.
     pub ends: Ends,
 }
 
 /// Which records of a run end a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ends {
-    /// None: the packet goes on behind the run.
+    /// None: the packet continues after the run.
     #[default]
     None,
     /// The last one.
     Last,
-    /// Each.
+    /// Every one.
     Each,
 }
 
 const _: () = assert!(size_of::<Run>() == crate::config::RUN_BYTES);
 
 impl Run {
-    /// The bytes of the run within those that it was found in.
+    /// The bytes of the run, given the bytes it was found in.
     pub fn bytes<'a>(&self, received: &'a [u8], record_bytes: usize) -> &'a [u8] {
         &received[self.offset..self.offset + self.records * record_bytes]
     }
 
-    /// Packets that end within its first `records` records.
+    /// Number of packets that end within its first `records` records.
     pub fn packets(&self, records: usize) -> usize {
         match self.ends {
             Ends::None => 0,
@@ -110,9 +109,9 @@ impl Run {
     }
 }
 
-/// The runs of one pass, in memory that is allocated once.
+/// The runs of one pass. Allocates once.
 #[derive(Debug)]
-pub(crate) struct RunList {
+pub struct RunList {
     runs: Vec<Run>,
     limit: usize,
     records: usize,
@@ -120,7 +119,7 @@ pub(crate) struct RunList {
 
 impl RunList {
     /// A list of at most `limit` runs.
-    pub(crate) fn with_limit(limit: usize) -> Self {
+    pub fn with_limit(limit: usize) -> Self {
         RunList { runs: Vec::with_capacity(limit), limit, records: 0 }
     }
 
@@ -129,13 +128,12 @@ impl RunList {
         &self.runs
     }
 
-    /// Data records in all runs together.
-    #[cfg(test)]
-    pub(crate) fn records(&self) -> usize {
+    /// Data records in all runs.
+    pub fn records(&self) -> usize {
         self.records
     }
 
-    /// Packets that end within the first `records` records.
+    /// Number of packets that end within the first `records` records.
     pub(crate) fn packets(&self, records: usize) -> usize {
         let mut left = records;
         let mut packets = 0;
@@ -160,20 +158,20 @@ impl RunList {
     }
 }
 
-/// How a peer broke the protocol. Each is refused from the header alone.
+/// How a peer broke the protocol. All of these are detected from the header alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// The length is smaller than one of a packet of one record.
-    #[error("packet length {length} is below {min}, that of a packet of one record")]
+    /// The length is too small for a packet of one record.
+    #[error("packet length {length} is below {min}, the length of a packet of one record")]
     LengthBelowMinimum {
         /// The length that the peer sent.
         length: u32,
-        /// The smallest that there can be.
+        /// The smallest valid length.
         min: u64,
     },
-    /// The length does not leave a whole number of records.
+    /// The length does not cover a whole number of records.
     #[error(
-        "packet length {length} leaves {remainder} bytes beside whole records of {record_bytes}"
+        "packet length {length} leaves {remainder} bytes after whole records of {record_bytes}"
     )]
     LengthNotWholeRecords {
         /// The length that the peer sent.
@@ -193,7 +191,7 @@ pub enum Violation {
     },
 }
 
-/// Where in the stream the bytes stopped when it had no end.
+/// Where a stream without an end was cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamCut {
     /// Before the first byte.
@@ -202,65 +200,65 @@ pub enum StreamCut {
     BetweenPackets,
     /// Within a packet's length.
     InHeader,
-    /// Within a packet, after a whole record or right after the length.
+    /// Within a packet, after a whole record or immediately after the length.
     InPacket,
     /// Within a record.
     InRecord,
 }
 
-/// Why a pass stopped where it did.
+/// Why a pass stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    /// The rest, if any, is the beginning of a length or a record.
+pub enum Stop {
+    /// The remaining bytes, if any, are the beginning of a length or a record.
     NeedMore,
-    /// The list of runs is full, or holds as many records as were asked for; call again after
-    /// digesting them.
+    /// The list of runs is full or holds the requested number of records; process them and call
+    /// again.
     RunsFull,
-    /// The end record was the last thing understood. What follows it is not data.
+    /// The end record has been parsed. Anything after it is not data.
     End,
-    /// The next bytes are a length that is refused.
+    /// The next bytes are an invalid length.
     Refused(Violation),
 }
 
-/// What one pass understood.
+/// The result of one pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ParsePass {
-    /// Bytes that were understood, from the start of what was given.
+pub struct ParsePass {
+    /// Bytes that were parsed, from the start of the input.
     pub bytes: usize,
-    /// Why there was no more.
+    /// Why it stopped there.
     pub stop: Stop,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ParserState {
     Header,
-    /// Bytes of the packet's body that have not been seen: a multiple of the record, not zero.
+    /// Bytes of the packet's body still to come: a multiple of the record size, never zero.
     Body {
         bytes_left: usize,
     },
-    /// Records without packets.
+    /// Records without a packet length.
     Bare,
     Ended,
 }
 
-/// Follows one stream of packets. Remembers where in a packet it is, nothing else.
+/// Parses one stream of packets. Its only state is the position within a packet.
 #[derive(Clone, Debug)]
-pub(crate) struct PacketParser {
+pub struct PacketParser {
     form: RecordForm,
     state: ParserState,
     packet_bytes_limit: u64,
 }
 
 impl PacketParser {
-    /// A parser at the start of a stream, refusing packets of more than `packet_bytes_limit`.
-    pub(crate) fn new(form: RecordForm, packet_bytes_limit: u64) -> Self {
+    /// A parser at the start of a stream. It rejects packets above `packet_bytes_limit`.
+    pub fn new(form: RecordForm, packet_bytes_limit: u64) -> Self {
         let state = if form.is_bare() { ParserState::Bare } else { ParserState::Header };
         PacketParser { form, state, packet_bytes_limit }
     }
 
-    /// Reads on in `received[from..]`, replacing `list` by the runs found there, of at most
-    /// `records_limit` records together. A run's offset counts from the start of `received`.
-    pub(crate) fn parse(
+    /// Continues in `received[from..]` and replaces `list` with the runs found there, at most
+    /// `records_limit` records in all. A run's offset counts from the start of `received`.
+    pub fn parse(
         &mut self,
         received: &[u8],
         from: usize,
@@ -300,7 +298,7 @@ impl PacketParser {
         ParsePass { bytes: at - from, stop }
     }
 
-    /// Takes whole records, up to and including an end record, and returns their bytes.
+    /// Takes whole records, up to and including an end record. Returns the number of bytes taken.
     fn take_records(
         &mut self,
         whole: &[u8],
@@ -337,12 +335,12 @@ impl PacketParser {
         whole.len()
     }
 
-    /// Whether the end record has come.
-    pub(crate) fn ended(&self) -> bool {
+    /// Whether the end record has been parsed.
+    pub fn ended(&self) -> bool {
         self.state == ParserState::Ended
     }
 
-    /// Whether a packet has begun and is not complete, when `unparsed_bytes` wait for more.
+    /// Whether a packet has begun and is incomplete, with `unparsed_bytes` waiting for more.
     pub(crate) fn in_packet(&self, unparsed_bytes: usize) -> bool {
         match self.state {
             ParserState::Header | ParserState::Bare => unparsed_bytes > 0,
@@ -351,9 +349,9 @@ impl PacketParser {
         }
     }
 
-    /// Where the stream stands if it stops here with `unparsed_bytes` not understood, or `None`
-    /// where that is its end: after the end record, or after a whole packet where closing is what
-    /// ends it. `any_bytes` tells an empty stream from one between packets.
+    /// Where the stream is cut off if it stops now with `unparsed_bytes` left, or `None` if it is
+    /// complete: after the end record, or after a whole packet if closing ends the stream.
+    /// `any_bytes` distinguishes an empty stream from one between packets.
     pub(crate) fn cut(&self, unparsed_bytes: usize, any_bytes: bool) -> Option<StreamCut> {
         let ends_by_closing = self.form.framing.end == End::Close;
         match (self.state, unparsed_bytes) {
@@ -370,9 +368,9 @@ impl PacketParser {
     }
 }
 
-/// Whether `bytes` are packets of this form from the first byte to the last. Larger ones than are
-/// allowed count, too: they are to be refused, not taken for something else.
-pub(crate) fn is_whole_packets(form: &RecordForm, bytes: &[u8]) -> bool {
+/// Whether `bytes` consist entirely of packets of this form. Packets above the size limit count as
+/// well, so that they are rejected instead of being taken for something else.
+pub fn is_whole_packets(form: &RecordForm, bytes: &[u8]) -> bool {
     if form.is_bare() {
         return !bytes.is_empty() && bytes.len().is_multiple_of(form.record_bytes);
     }
@@ -390,13 +388,13 @@ pub(crate) fn is_whole_packets(form: &RecordForm, bytes: &[u8]) -> bool {
     rest.is_empty() && !bytes.is_empty()
 }
 
-/// Index of the first record of `whole` that is all zero.
+/// Index of the first all-zero record of `whole`.
 fn find_end_record(whole: &[u8], record_bytes: usize) -> Option<usize> {
     let is_zero = |record: &[u8]| record.iter().all(|&byte| byte == 0);
     let mut records = whole.chunks_exact(record_bytes);
     match record_bytes {
         0..8 => records.position(is_zero),
-        // One load tells nearly every data record apart from it.
+        // One load rules out nearly every data record.
         8.. => records.position(|record| record.first_chunk() == Some(&[0; 8]) && is_zero(record)),
     }
 }

@@ -1,4 +1,4 @@
-//! Packets of records in any pieces; opens no socket.
+//! Parses packets of records split at every place and in every framing. Opens no socket.
 
 use super::*;
 use proptest::prelude::*;
@@ -27,8 +27,8 @@ fn packet(records: &[[u8; RECORD_BYTES]]) -> Vec<u8> {
     [&length.to_be_bytes()[..], &records.concat()].concat()
 }
 
-/// Feeds `stream` in the given pieces, as a connection would, and returns the records found,
-/// the packets that runs ended, and what is left.
+/// Feeds `stream` cut into pieces, as a connection would. Returns the records, the number of
+/// packets that ended, the last stop and the number of bytes left over.
 fn feed(stream: &[u8], cuts: &[usize], runs_limit: usize) -> (Vec<u8>, usize, Stop, usize) {
     let records_limit = 3 * runs_limit;
     let mut parser = parser(LIMIT);
@@ -76,7 +76,7 @@ fn byte_by_byte_gives_the_same_records() {
 }
 
 #[test]
-fn a_thousand_packets_in_one_read_are_taken_in_passes() {
+fn a_thousand_packets_in_one_read_take_several_passes() {
     let stream = packet(&[record(7)]).repeat(1000);
     for runs_limit in [1, 7, 512, 2000] {
         let (records, packets, stop, left) = feed(&stream, &[], runs_limit);
@@ -86,7 +86,7 @@ fn a_thousand_packets_in_one_read_are_taken_in_passes() {
 }
 
 #[test]
-fn lengths_are_refused_from_the_header_alone() {
+fn lengths_are_rejected_from_the_header_alone() {
     let parse = |length: u32| {
         let mut parser = parser(1072);
         parser.parse(&length.to_be_bytes(), 0, 1, &mut RunList::with_limit(1)).stop
@@ -109,7 +109,7 @@ fn lengths_are_refused_from_the_header_alone() {
 }
 
 #[test]
-fn records_before_a_refused_length_are_found() {
+fn records_before_a_rejected_length_are_found() {
     let stream = [packet(&[record(1)]), vec![0, 0, 0, 9]].concat();
     let (records, packets, stop, left) = feed(&stream, &[], 8);
     assert_eq!((records, packets, left), (record(1).to_vec(), 1, 4));
@@ -117,7 +117,7 @@ fn records_before_a_refused_length_are_found() {
 }
 
 #[test]
-fn whole_packets_are_told_from_other_bytes() {
+fn whole_packets_are_distinguished_from_other_bytes() {
     let two = [packet(&[record(1)]), packet(&[record(2), record(3)])].concat();
     assert!(is_whole_packets(&form(), &two));
     assert!(is_whole_packets(&form(), &packet(&[END_RECORD])));
@@ -130,7 +130,7 @@ fn whole_packets_are_told_from_other_bytes() {
 }
 
 #[test]
-fn the_end_record_ends_wherever_it_stands() {
+fn the_end_record_ends_the_stream_anywhere_in_a_packet() {
     for before in 0..4 {
         let mut records = vec![record(9); before];
         records.push(END_RECORD);
@@ -138,7 +138,7 @@ fn the_end_record_ends_wherever_it_stands() {
         for cut in 0..stream.len() {
             let (found, packets, stop, left) = feed(&stream, &[cut], 8);
             assert_eq!(found, record(9).repeat(before), "cut at {cut}");
-            // The packet of the end record is counted by whoever sees `Stop::End`.
+            // The packet of the end record is counted by the caller that gets `Stop::End`.
             assert_eq!((packets, stop, left), (0, Stop::End, 5));
         }
     }
@@ -212,8 +212,8 @@ proptest! {
         prop_assert_eq!((packets, stop, left), (sizes.len(), Stop::NeedMore, 0));
     }
 
-    /// Whatever a peer sends, the parser stops, stays within the bytes and finds no end
-    /// record that is not there.
+    /// Whatever a peer sends, the parser stops, stays within the bytes and reports an end record
+    /// only if there is one.
     #[test]
     fn arbitrary_bytes_never_break_it(
         bytes in proptest::collection::vec(
@@ -269,7 +269,7 @@ fn packet_of(form: &RecordForm, records: &[Vec<u8>]) -> Vec<u8> {
     [sent(form, (body.len() + own) as u64), body].concat()
 }
 
-/// What is found in a stream in pieces.
+/// What a parser finds in a stream cut into pieces.
 #[derive(Debug, PartialEq)]
 struct FoundRuns {
     records: Vec<u8>,
@@ -305,7 +305,7 @@ fn feed_form(form: &RecordForm, stream: &[u8], cuts: &[usize], runs_limit: usize
     FoundRuns { records, packets, stop, left: stream.len() - at, cut }
 }
 
-/// Written down byte by byte.
+/// The headers are written out byte by byte.
 #[test]
 fn each_length_is_read_as_it_is_sent() {
     let two = [1, 2, 3, 4, 5, 6];
@@ -338,9 +338,9 @@ fn each_length_is_read_as_it_is_sent() {
     }
 }
 
-/// Each refusal at its edge, whether a length counts itself or not.
+/// Checks each rejection at its limit, for lengths that count themselves and those that do not.
 #[test]
-fn lengths_of_each_kind_are_refused_at_their_edges() {
+fn lengths_of_each_kind_are_rejected_at_their_limits() {
     for length in LENGTHS {
         for endian in ENDIANS {
             let form = form_of(3, length, endian);
@@ -374,7 +374,7 @@ fn lengths_of_each_kind_are_refused_at_their_edges() {
     }
 }
 
-/// The largest packet that two bytes can say: they count themselves, or come on top.
+/// The largest packet that a two-byte length can express, with and without counting itself.
 #[test]
 fn the_largest_length_of_two_bytes() {
     for (record_bytes, includes_itself, limit) in [(65_535, false, 65_537), (65_533, true, 65_535)]
@@ -393,7 +393,7 @@ fn the_largest_length_of_two_bytes() {
 }
 
 #[test]
-fn bare_records_are_packets_of_their_own() {
+fn each_bare_record_is_a_packet() {
     for end in [End::ZeroRecord, End::Close] {
         let form = bare(3, end);
         assert!(form.is_bare() && form.header_bytes() == 0);
@@ -418,7 +418,7 @@ fn bare_records_are_packets_of_their_own() {
     }
 }
 
-/// Where closing ends a stream, records of zero bytes are data, and only whole packets are an end.
+/// If closing ends the stream, all-zero records are data, and the end must follow a whole packet.
 #[test]
 fn a_stream_that_ends_by_closing_has_no_end_record() {
     for (length, includes_itself) in LENGTHS {
@@ -444,8 +444,8 @@ fn a_stream_that_ends_by_closing_has_no_end_record() {
     }
 }
 
-/// The end record of records of any width, those that one load does not see whole among them, and
-/// records that differ from it in one bit.
+/// Covers widths below and above a single load, and records that differ from the end record in one
+/// bit.
 #[test]
 fn the_end_record_is_found_in_records_of_any_width() {
     for record_bytes in 1..=20 {
@@ -472,9 +472,9 @@ fn the_end_record_is_found_in_records_of_any_width() {
     }
 }
 
-/// Packets within a part of a pass's records, which is all that a limit may have let in.
+/// Counts packets within the first records of a pass; a limit may cut it off there.
 #[test]
-fn packets_of_a_part_of_a_pass() {
+fn packets_within_part_of_a_pass() {
     let packets = |form: RecordForm, stream: &[u8]| -> Vec<usize> {
         let mut list = RunList::with_limit(9);
         PacketParser::new(form, LIMIT).parse(stream, 0, 100, &mut list);
@@ -485,7 +485,7 @@ fn packets_of_a_part_of_a_pass() {
     let stream = [
         packet_of(&form, &[record(1), record(2)]),
         packet_of(&form, &[record(3)]),
-        // Goes on behind what has come.
+        // Incomplete.
         packet_of(&form, &[record(4), record(5)])[..3].to_vec(),
     ];
     assert_eq!(packets(form, &stream.concat()), [0, 0, 1, 2, 2]);
@@ -514,7 +514,7 @@ proptest! {
         runs_limit in 1usize..5,
         first in any::<u8>(),
     ) {
-        // A record of one byte may be the end record: left out.
+        // Skips 0, which would make an end record.
         let numbers = (0u8..=255).map(|n| n.wrapping_add(first)).filter(|&n| n != 0).cycle();
         let mut numbers = numbers.map(|n| vec![n; form.record_bytes]);
         let packets: Vec<Vec<Vec<u8>>> =
@@ -538,7 +538,7 @@ proptest! {
         prop_assert_eq!(is_whole_packets(&form, &stream), !stream.is_empty());
     }
 
-    /// Whatever a peer sends in any form: in pieces or not, the same is made of it.
+    /// Whatever a peer sends in any form, cutting it into pieces does not change the outcome.
     #[test]
     fn arbitrary_bytes_of_any_form_are_the_same_in_pieces(
         form in any_form(),

@@ -1,19 +1,19 @@
-//! The cursors of a receive window: owns no memory and reads no socket. The storage belongs to
-//! whoever reads; between two reads it is lent to the methods that need it.
+//! The cursors of a receive window. Owns no memory and reads no socket: the storage belongs to the
+//! reader, which lends it to the methods that need it between two reads.
 //!
 //! ```text
 //!   0        consumed        parsed          filled             capacity
-//!   |  done     |  in columns?  |  not looked   |  free for the     |
-//!   |           |  (runs)       |  at yet       |  next read        |
+//!   |  done     |  runs not     |  not parsed   |  free for the     |
+//!   |           |  consumed     |  yet          |  next read        |
 //! ```
 //!
-//! `consumed ≤ parsed ≤ filled ≤ capacity` always. Bytes below `consumed` stand in the columns and
-//! may be overwritten; those up to `parsed` are known to be whole records; the rest up to `filled`
-//! came from the kernel and wait for more.
+//! `consumed ≤ parsed ≤ filled ≤ capacity` always holds. Bytes below `consumed` have been copied to
+//! the columns and may be overwritten; those up to `parsed` are whole records; the rest up to
+//! `filled` has been received but not parsed.
 
 use std::ops::Range;
 
-/// Cursors over a window of `capacity` bytes. See the module's picture.
+/// Cursors over a window of `capacity` bytes, as drawn above.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
     consumed: usize,
@@ -23,7 +23,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// An empty window over a storage of `capacity` bytes.
+    /// An empty window over storage of `capacity` bytes.
     pub(crate) fn new(capacity: usize) -> Self {
         Window { consumed: 0, parsed: 0, filled: 0, capacity }
     }
@@ -33,36 +33,36 @@ impl Window {
         self.filled..self.capacity
     }
 
-    /// Bytes that stand in the window, consumed or not.
+    /// All bytes in the window, consumed or not.
     pub(crate) fn received(&self) -> Range<usize> {
         0..self.filled
     }
 
-    /// Bytes that have come in but were not parsed.
+    /// Bytes that were received but not parsed.
     pub(crate) fn unparsed(&self) -> Range<usize> {
         self.parsed..self.filled
     }
 
-    /// A read put `bytes` bytes at the start of [`free`](Self::free).
+    /// Records that a read put `bytes` bytes at the start of [`free`](Self::free).
     pub(crate) fn fill(&mut self, bytes: usize) {
         self.filled += bytes;
         self.check();
     }
 
-    /// The first `bytes` of [`unparsed`](Self::unparsed) have been understood.
+    /// Marks the first `bytes` of [`unparsed`](Self::unparsed) as parsed.
     pub(crate) fn parse(&mut self, bytes: usize) {
         self.parsed += bytes;
         self.check();
     }
 
-    /// Everything parsed so far stands in the columns.
+    /// Marks everything parsed so far as consumed.
     pub(crate) fn consume_parsed(&mut self) {
         self.consumed = self.parsed;
         self.check();
     }
 
-    /// Moves what is not consumed to the front, so that the next read has the most room. Moves
-    /// less than one record as long as each pass consumes every whole record it finds.
+    /// Moves the bytes not yet consumed to the front to make room for the next read. That is less
+    /// than one record as long as each pass consumes every whole record it finds.
     pub(crate) fn compact(&mut self, storage: &mut [u8]) {
         if self.consumed == 0 {
             return;
@@ -76,8 +76,8 @@ impl Window {
         self.check();
     }
 
-    /// The order of the cursors. Cheap enough to hold in release builds, too: three compares a
-    /// read, and a broken order would hand the kernel memory that is still in use.
+    /// Checks the order of the cursors, in release builds too: it costs three comparisons per read,
+    /// and a broken order would hand the kernel memory that is still in use.
     fn check(&self) {
         assert!(
             self.consumed <= self.parsed
@@ -118,13 +118,13 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "window out of order")]
-    fn more_than_the_capacity_is_refused() {
+    fn filling_beyond_the_capacity_panics() {
         Window::new(8).fill(9);
     }
 
     #[test]
     #[should_panic(expected = "window out of order")]
-    fn more_than_came_in_is_refused() {
+    fn parsing_beyond_the_received_bytes_panics() {
         let mut window = Window::new(8);
         window.fill(2);
         window.parse(3);

@@ -1,25 +1,25 @@
-//! What is wrong in a text that a person wrote, and where: shows the line with carets below it.
-//! Judges nothing.
+//! Formats an error in a text that a person wrote: position, problem, and the line with carets
+//! below it. Finding the error is up to the caller.
 
 use std::fmt;
 use std::ops::Range;
 
-/// Columns of a line that are shown at most; of a longer one, those around the place.
+/// Most columns of a line to show. Of a longer line, those around the error are shown.
 const SHOWN_COLUMNS: usize = 96;
 
-/// What is wrong in a text, and where.
+/// An error in a text and its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
     /// The line, from 1.
     pub line: usize,
-    /// The first character within it, from 1.
+    /// The first character within the line, from 1.
     pub column: usize,
-    /// What is wrong, the rule, and what would be right.
+    /// What is wrong and how to fix it.
     pub problem: String,
     excerpt: Excerpt,
 }
 
-/// A line as it is shown: printable ASCII, a column a character.
+/// A line for display: printable ASCII, so that each character takes one column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Excerpt {
     line: String,
@@ -27,7 +27,7 @@ struct Excerpt {
 }
 
 impl Complaint {
-    /// A complaint about these bytes of the text. Of more than one line it is about the first.
+    /// A complaint about these bytes of the text. If they span several lines, the first is shown.
     pub fn new(text: &str, span: Range<usize>, problem: impl Into<String>) -> Self {
         let start = floor(text, span.start);
         let end = floor(text, span.end.max(start));
@@ -42,7 +42,7 @@ impl Complaint {
         }
     }
 
-    /// As it is shown where the text is a file: its name, then what is wrong, then the line.
+    /// The message for a text from a file: file name and position, problem, excerpt.
     pub fn in_file(&self, name: impl fmt::Display) -> String {
         let Complaint { line, column, problem, excerpt } = self;
         let (number, blank) = (line.to_string(), " ".repeat(line.to_string().len()));
@@ -53,7 +53,7 @@ impl Complaint {
         )
     }
 
-    /// As it is shown where the text is the value of an option, such as `--struct`.
+    /// The message for a text that is the value of an option, such as `--struct`.
     pub fn in_option(&self, option: &str) -> String {
         let Complaint { column, problem, excerpt, .. } = self;
         format!(
@@ -86,7 +86,7 @@ impl Excerpt {
         Excerpt { line: shown, carets: from..to }.shortened()
     }
 
-    /// What is around the carets, where the line is long.
+    /// Cuts a long line to the part around the carets.
     fn shortened(self) -> Self {
         let Excerpt { line, carets } = self;
         if line.len() <= SHOWN_COLUMNS {
@@ -107,7 +107,7 @@ impl Excerpt {
     }
 }
 
-/// The end of the last whole character before this byte.
+/// This byte offset, moved down to a character boundary.
 fn floor(text: &str, byte: usize) -> usize {
     let mut byte = byte.min(text.len());
     while !text.is_char_boundary(byte) {
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_is_shown_with_carets_below_the_place() {
+    fn carets_mark_the_error_below_its_line() {
         let text = "one = 1\ntwo = \"x\"\nthree = 3";
         let complaint = Complaint::new(text, 14..17, "two is a number");
         assert_eq!((complaint.line, complaint.column), (2, 7));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_at_the_end_of_the_text_or_of_several_lines_has_a_caret() {
+    fn errors_at_the_end_or_across_lines_have_a_caret() {
         let at_end = Complaint::new("a = [\n", 6..6, "not closed");
         assert_eq!((at_end.line, at_end.column), (2, 1));
         assert!(at_end.in_file("a").ends_with("\n2 | \n  | ^"), "{}", at_end.in_file("a"));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_printable_ascii_is_shown() {
+    fn only_printable_ascii_is_shown() {
         let text = "a = \"\u{1b}[31m\u{202e}é\"\t# \u{7f}";
         let shown = Complaint::new(text, 4..14, "no").in_file("a");
         assert!(shown.bytes().all(|byte| byte == b'\n' || (0x20..0x7f).contains(&byte)), "{shown}");
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_line_what_is_around_the_place_is_shown() {
+    fn a_long_line_is_cut_around_the_error() {
         for (start, end) in [(0, 3), (500, 503), (997, 1000), (0, 1000), (1000, 1000)] {
             let mut text = "x".repeat(1000);
             text.replace_range(start..(start + 1).min(1000), if start < 1000 { "!" } else { "" });

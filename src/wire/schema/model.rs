@@ -1,10 +1,10 @@
-//! What a record consists of, how records are framed, and what is made of them: describes bytes and
-//! decodes none. The written forms are `toml` and `notation`.
+//! The schema types: fields, framing, keys and aggregates. They describe bytes and decode none.
+//! The written forms are in `toml` and `notation`.
 
 use crate::config::limits::PACKET_BYTES_LIMIT;
 use crate::wire::text::Padding;
 
-/// The type of a field, and how many bytes it takes where that is not part of the type.
+/// The type of a field, with its width where the type does not imply it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Unsigned, 1 byte.
@@ -29,19 +29,19 @@ pub enum Kind {
     F64,
     /// One byte: 0 is false, anything else is true.
     Bool,
-    /// Text of a fixed width. Its value ends before its trailing run of padding.
+    /// Fixed-width text. Its value ends before the trailing run of padding.
     Text {
         /// Bytes of the field.
         bytes: usize,
-        /// What it is padded with.
+        /// Which bytes pad it.
         padding: Padding,
     },
-    /// Bytes as they are.
+    /// Raw bytes, without padding.
     Bytes {
         /// Bytes of the field.
         bytes: usize,
     },
-    /// Bytes that mean nothing here.
+    /// Bytes that are ignored.
     Skip {
         /// How many.
         bytes: usize,
@@ -49,7 +49,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Bytes of a field of this type.
+    /// Bytes that a field of this type takes.
     pub fn width(self) -> usize {
         match self {
             Kind::U8 | Kind::I8 | Kind::Bool => 1,
@@ -60,7 +60,7 @@ impl Kind {
         }
     }
 
-    /// The word for it.
+    /// Its name in schemas.
     pub fn name(self) -> &'static str {
         match self {
             Kind::U8 => "u8",
@@ -80,7 +80,7 @@ impl Kind {
         }
     }
 
-    /// Whether it is a number with a fraction.
+    /// Whether it is a floating-point number.
     pub fn is_float(self) -> bool {
         matches!(self, Kind::F32 | Kind::F64)
     }
@@ -96,39 +96,39 @@ impl Kind {
     }
 }
 
-/// The order of the bytes of a number.
+/// The byte order of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endian {
-    /// The highest byte first.
+    /// Most significant byte first.
     Big,
-    /// The lowest byte first.
+    /// Least significant byte first.
     Little,
 }
 
 /// A field of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// Its name, as it stands in results; empty where it is skipped.
+    /// Its name, used in results; empty for skipped bytes.
     pub name: String,
     /// Its type.
     pub kind: Kind,
-    /// Its first byte within the record.
+    /// Offset of its first byte within the record.
     pub offset: usize,
 }
 
-/// The length that stands before the records of a packet.
+/// The length prefix of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Length {
     /// 4 bytes.
     U32,
     /// 2 bytes.
     U16,
-    /// None: records follow each other, and each is a packet of its own.
+    /// No prefix: records follow one another, and each is its own packet.
     None,
 }
 
 impl Length {
-    /// Bytes of the length itself.
+    /// Bytes of the prefix.
     pub fn bytes(self) -> usize {
         match self {
             Length::U32 => 4,
@@ -138,46 +138,46 @@ impl Length {
     }
 }
 
-/// What ends a stream, so that it is complete.
+/// What marks a stream as complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum End {
-    /// A record of which each byte is zero. It is no data.
+    /// A record whose bytes are all zero. It is not data.
     ZeroRecord,
-    /// That the peer closes after a whole packet.
+    /// The peer closes the connection after a whole packet.
     Close,
 }
 
-/// How records come.
+/// How records are framed in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Framing {
-    /// The length before the records of a packet.
+    /// The length prefix of a packet.
     pub length: Length,
-    /// Whether that counts its own bytes.
+    /// Whether the length counts its own bytes.
     pub includes_itself: bool,
-    /// The order of its bytes.
+    /// Byte order of the length.
     pub endian: Endian,
     /// What ends a stream.
     pub end: End,
 }
 
-/// What is made of a field's values in a group.
+/// An aggregate function over a field's values in a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Function {
     /// The sum, exact for integers.
     Sum,
     /// The mean: the sum, divided once.
     Mean,
-    /// The least.
+    /// The smallest value.
     Min,
-    /// The greatest.
+    /// The largest value.
     Max,
-    /// That of the first record.
+    /// The value of the first record.
     First,
-    /// That of the last record.
+    /// The value of the last record.
     Last,
-    /// The variance of a sample.
+    /// The sample variance.
     Var,
-    /// Its square root.
+    /// The sample standard deviation.
     Std,
 }
 
@@ -194,7 +194,7 @@ impl Function {
         Function::Std,
     ];
 
-    /// The word for it, with which the names of its columns end.
+    /// Its name in schemas, which is also the suffix of its columns.
     pub fn name(self) -> &'static str {
         match self {
             Function::Sum => "sum",
@@ -209,12 +209,12 @@ impl Function {
     }
 }
 
-/// A column of the result that is no key.
+/// A column of the result other than a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Aggregate {
-    /// The records of the group.
+    /// The number of records in the group.
     Count,
-    /// A function of a field's values.
+    /// A function of one field's values.
     Of {
         /// Index of the field.
         field: usize,
@@ -223,8 +223,8 @@ pub enum Aggregate {
     },
 }
 
-/// Everything that is known of a stream's records before the first comes. Made by
-/// [`Schema::new`], so each keeps the rules.
+/// Everything known about the records of a stream before the first one arrives. Only
+/// [`Schema::new`] makes one, so every schema is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schema {
     pub(super) name: String,
@@ -242,50 +242,34 @@ impl Schema {
         &self.name
     }
 
-    /// The order of the bytes of its numbers.
+    /// The byte order of its numbers.
     pub fn endian(&self) -> Endian {
         self.endian
     }
 
-    /// How its records come.
+    /// How its records are framed.
     pub fn framing(&self) -> Framing {
         self.framing
     }
 
-    /// Its fields, in the order of their bytes. They lie end to end.
+    /// Its fields in byte order, without gaps.
     pub fn fields(&self) -> &[Field] {
         &self.fields
     }
 
-    /// Bytes of a record.
+    /// Size of a record.
     pub fn record_bytes(&self) -> usize {
         self.record_bytes
     }
 
-    /// The fields that make the group, in the order of the result's columns and of its rows.
+    /// The fields to group by, in the order in which the result lists and sorts by them.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &Field> {
         self.keys.iter().map(|&key| &self.fields[key])
     }
 
-    /// The columns behind the keys, the count among them.
+    /// The columns after the keys, including the count.
     pub fn aggregates(&self) -> &[Aggregate] {
         &self.aggregates
-    }
-
-    /// The name of an aggregate's column, such as `B_mean`.
-    pub fn column_name(&self, aggregate: Aggregate) -> String {
-        match aggregate {
-            Aggregate::Count => "count".to_owned(),
-            Aggregate::Of { field, function } => {
-                format!("{}_{}", self.fields[field].name, function.name())
-            }
-        }
-    }
-
-    /// The names of a result's columns, in order.
-    pub fn column_names(&self) -> Vec<String> {
-        let keys = self.keys().map(|key| key.name.clone());
-        keys.chain(self.aggregates.iter().map(|&aggregate| self.column_name(aggregate))).collect()
     }
 
     /// Bytes of the smallest packet: its length and one record.
@@ -293,7 +277,7 @@ impl Schema {
         self.framing.length.bytes() + self.record_bytes
     }
 
-    /// Bytes of the largest packet that its length can say, its length included.
+    /// Size of the largest packet that the length can express, including the length itself.
     pub fn packet_bytes_max(&self) -> u64 {
         let Framing { length, includes_itself, .. } = self.framing;
         let own = if includes_itself { 0 } else { length.bytes() as u64 };
@@ -306,7 +290,8 @@ impl Schema {
 }
 
 impl Default for Framing {
-    /// That of the built-in schema: a u32, big-endian, that counts itself, and the all-zero record.
+    /// The framing of the built-in schema: a big-endian u32 that counts itself, and the all-zero
+    /// record at the end.
     fn default() -> Self {
         Framing {
             length: Length::U32,
@@ -316,98 +301,3 @@ impl Default for Framing {
         }
     }
 }
-
-/// How the parts of the mergeable form of a field are called: `sum_B`.
-pub mod partial {
-    use super::{Aggregate, Function, Kind, Schema};
-
-    /// One column of partials that is made of a field.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-    pub enum Part {
-        /// Sum of the values; of 64-bit integers, that of their upper halves.
-        Sum,
-        /// Sum of the lower halves of 64-bit integers.
-        SumLow,
-        /// The least value.
-        Min,
-        /// The greatest value.
-        Max,
-        /// The value of the first record.
-        First,
-        /// The value of the last record.
-        Last,
-        /// Mean of the values, in binary64.
-        Mean,
-        /// Sum of the squared distances from the mean.
-        M2,
-    }
-
-    impl Part {
-        /// What the name of its column begins with.
-        pub fn name(self) -> &'static str {
-            match self {
-                Part::Sum => "sum",
-                Part::SumLow => "sum_low",
-                Part::Min => "min",
-                Part::Max => "max",
-                Part::First => "first",
-                Part::Last => "last",
-                Part::Mean => "mean",
-                Part::M2 => "m2",
-            }
-        }
-    }
-
-    /// The parts that a function of a field of this type is made of.
-    pub fn parts_of(function: Function, kind: Kind) -> &'static [Part] {
-        match function {
-            Function::Sum | Function::Mean if matches!(kind, Kind::U64 | Kind::I64) => {
-                &[Part::Sum, Part::SumLow]
-            }
-            Function::Sum | Function::Mean => &[Part::Sum],
-            Function::Min => &[Part::Min],
-            Function::Max => &[Part::Max],
-            Function::First => &[Part::First],
-            Function::Last => &[Part::Last],
-            Function::Var | Function::Std => &[Part::Mean, Part::M2],
-        }
-    }
-
-    impl Schema {
-        /// All parts that its aggregates need, each once, field by field in the order of the
-        /// record: index of the field and part.
-        pub fn parts(&self) -> Vec<(usize, Part)> {
-            let mut parts: Vec<(usize, Part)> = self
-                .aggregates()
-                .iter()
-                .flat_map(|&aggregate| match aggregate {
-                    Aggregate::Count => Vec::new(),
-                    Aggregate::Of { field, function } => {
-                        let kind = self.fields()[field].kind;
-                        parts_of(function, kind).iter().map(|&part| (field, part)).collect()
-                    }
-                })
-                .collect();
-            parts.sort_unstable();
-            parts.dedup();
-            parts
-        }
-
-        /// The name of a part's column, such as `sum_B`.
-        pub fn part_name(&self, field: usize, part: Part) -> String {
-            format!("{}_{}", part.name(), self.fields()[field].name)
-        }
-
-        /// The columns of partials, in order.
-        pub fn partial_names(&self) -> Vec<String> {
-            let own = ["node", "connection", "batch", "time_us"].map(str::to_owned).into_iter();
-            own.chain(self.keys().map(|key| key.name.clone()))
-                .chain(["count".to_owned()])
-                .chain(self.parts().iter().map(|&(field, part)| self.part_name(field, part)))
-                .collect()
-        }
-    }
-}
-
-/// The names that no field may have: those of columns that partials and results have besides.
-pub const RESERVED_NAMES: [&str; 5] = ["node", "connection", "batch", "time_us", "count"];

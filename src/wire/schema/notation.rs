@@ -1,5 +1,5 @@
-//! A schema on the command line: Python's struct notation with lists of names. Says at which
-//! character it is wrong. Reads no option by itself.
+//! Parses a schema given on the command line: Python's struct notation plus lists of names. Errors
+//! point at the offending character. The caller parses the options themselves.
 
 use super::complaint::Complaint;
 use super::{At, Broken, Endian, Framing, Kind, Schema, words};
@@ -7,20 +7,20 @@ use crate::config::limits::{RECORD_BYTES_MAX, SCHEMA_FIELDS_MAX};
 use crate::wire::text::Padding;
 use std::ops::Range;
 
-/// A schema as four options say it.
+/// A schema given by four options.
 #[derive(Clone, Copy, Debug)]
 pub struct Notation<'a> {
     /// `--struct`: the types, such as `>IHfb256s`.
     pub format: &'a str,
-    /// `--fields`: a name for each but `x`, with commas between.
+    /// `--fields`: a name for every type except `x`, separated by commas.
     pub fields: &'a str,
-    /// `--by`: the names of those that make a group.
+    /// `--by`: the names of the fields to group by.
     pub by: &'a str,
     /// `--agg`: the other columns of the result, such as `B:mean`.
     pub aggregates: Option<&'a str>,
 }
 
-/// The name of a schema that was made of options.
+/// The name of a schema built from options.
 pub const NAME: &str = "struct";
 
 type NotationFault = (&'static str, Range<usize>, String);
@@ -31,11 +31,11 @@ const BY: &str = "--by";
 const AGG: &str = "--agg";
 
 impl Notation<'_> {
-    /// The schema. Its packets are as by default: a u32 that counts itself, in the order of bytes
-    /// of the record, and the all-zero record at the end.
+    /// Builds the schema. It has the default framing: a u32 length that counts itself, in the byte
+    /// order of the record, and the all-zero record at the end.
     ///
     /// # Errors
-    /// Which option is wrong, at which character, and why.
+    /// Names the option and the character that is wrong, and says why.
     pub fn schema(&self) -> Result<Schema, String> {
         self.read().map_err(|(option, span, problem)| {
             let text = match option {
@@ -55,7 +55,7 @@ impl Notation<'_> {
         let named: Vec<&Item> = named.collect();
         if let Some(item) = named.get(names.len()) {
             let why = format!(
-                "this is field {} of {}, and {FIELDS} has {} names; each code but x needs one",
+                "this is field {} of {}, but {FIELDS} has {} names; every code except x needs one",
                 names.len() + 1,
                 named.len(),
                 names.len()
@@ -64,7 +64,7 @@ impl Notation<'_> {
         }
         if let Some((_, span)) = names.get(named.len()) {
             let why = format!(
-                "{} names, and {STRUCT} has {} fields; x has no name, and 16s is one field",
+                "{} names, but {STRUCT} has {} fields; x takes no name, and 16s is one field",
                 names.len(),
                 named.len()
             );
@@ -75,7 +75,7 @@ impl Notation<'_> {
             .iter()
             .map(|item| match item.kind {
                 Kind::Skip { .. } => (String::new(), item.kind),
-                // There are as many names as fields that need one.
+                // The counts were compared above.
                 kind => (rest.next().map_or("", |(name, _)| name).to_owned(), kind),
             })
             .collect();
@@ -88,7 +88,7 @@ impl Notation<'_> {
             .map_err(|broken| self.place(broken, &items, &[&names, &by, &listed]))
     }
 
-    /// Where a rule is broken, in the lists of `--fields`, `--by` and `--agg`.
+    /// Maps a broken rule to its option and characters.
     fn place(&self, broken: Broken, items: &[Item], lists: &[&Names<'_>; 3]) -> NotationFault {
         let [names, by, listed] = lists;
         let Broken { at, rule } = broken;
@@ -112,7 +112,7 @@ impl Notation<'_> {
 
 type Names<'a> = Vec<(&'a str, Range<usize>)>;
 
-/// What stands between commas, without spaces around it.
+/// The items of a comma-separated list, without the spaces around them.
 fn list<'a>(option: &'static str, text: &'a str) -> Result<Names<'a>, NotationFault> {
     let mut names = Vec::new();
     let mut start = 0;
@@ -121,7 +121,7 @@ fn list<'a>(option: &'static str, text: &'a str) -> Result<Names<'a>, NotationFa
         let from = start + piece.len() - piece.trim_start().len();
         let span = from..from + name.len();
         if name.is_empty() {
-            let why = "a name is missing here; names stand with one comma between, as in A,E";
+            let why = "a name is missing here; separate names with one comma, as in A,E";
             return Err((option, span, why.to_owned()));
         }
         names.push((name, span));
@@ -141,20 +141,20 @@ fn each<T>(
     names.iter().map(read).collect()
 }
 
-/// A field, and the code that it is of.
+/// A field and the code it comes from.
 struct Item {
     kind: Kind,
     span: Range<usize>,
 }
 
-/// The order of bytes and the fields of a format, in Python's standard sizes.
+/// The byte order and the fields of a format, in Python's standard sizes.
 fn items(format: &str) -> Result<(Endian, Vec<Item>), (Range<usize>, String)> {
     let endian = match format.chars().next() {
         Some('>' | '!') => Endian::Big,
         Some('<') => Endian::Little,
         first => {
-            let why = "the first character says the order of bytes: \">\" or \"!\" for \
-                       big-endian, \"<\" for little-endian. With \"@\", \"=\" or nothing there, \
+            let why = "the first character sets the byte order: \">\" or \"!\" for \
+                       big-endian, \"<\" for little-endian. With \"@\", \"=\" or none, \
                        sizes and order differ between machines";
             let is_wrong = matches!(first, Some('@' | '='));
             return Err((0..usize::from(is_wrong), why.to_owned()));
@@ -168,30 +168,33 @@ fn items(format: &str) -> Result<(Endian, Vec<Item>), (Range<usize>, String)> {
         }
         let (mut count, mut code, mut end) = (None, first, start);
         while code.is_ascii_digit() {
-            // No record has as many fields or bytes, so what is larger need not be told apart.
+            // Saturating is fine: no record may have that many fields or bytes.
             let number = count.unwrap_or(0_usize).saturating_mul(10);
             count = Some(number.saturating_add(code as usize - '0' as usize));
             let Some((at, next)) = rest.next() else {
-                return Err((start..format.len(), "a type must follow the number".to_owned()));
+                return Err((
+                    start..format.len(),
+                    "a number must be followed by a type".to_owned(),
+                ));
             };
             (code, end) = (next, at);
         }
         let span = start..end + code.len_utf8();
         let (kind, fields) = kind_of(code, count).map_err(|why| (span.clone(), why))?;
         if fields > SCHEMA_FIELDS_MAX - items.len() {
-            let why = format!("with this there are more than {SCHEMA_FIELDS_MAX} fields");
+            let why = format!("this makes more than {SCHEMA_FIELDS_MAX} fields");
             return Err((span, why));
         }
         items.extend((0..fields).map(|_| Item { kind, span: span.clone() }));
     }
     if items.is_empty() {
-        let why = "no field; write the type of each, as in >IHfb256s";
+        let why = "no fields; list the type of each, as in >IHfb256s";
         return Err((0..format.len(), why.to_owned()));
     }
     Ok((endian, items))
 }
 
-/// The type of a code with the number before it, and how many fields of that type there are.
+/// The type that a code stands for with the number before it, and how many such fields it makes.
 fn kind_of(code: char, count: Option<usize>) -> Result<(Kind, usize), String> {
     let count_or_one = count.unwrap_or(1);
     let bytes = count_or_one;
@@ -210,20 +213,23 @@ fn kind_of(code: char, count: Option<usize>) -> Result<(Kind, usize), String> {
         'Q' => Kind::U64,
         'f' => Kind::F32,
         'd' => Kind::F64,
-        'e' => return Err("e, a float of 2 bytes, is not supported; skip it with 2x".to_owned()),
-        'p' => return Err("p, a Pascal string, is not supported; take it as Bs or xs".to_owned()),
+        'e' => return Err("e (2-byte float) is not supported; skip it with 2x".to_owned()),
+        'p' => {
+            let why = "p (Pascal string) is not supported; write its length as B, its text as s";
+            return Err(why.to_owned());
+        }
         'n' | 'N' | 'P' => {
             return Err(format!(
-                "{code} has a size that differs between machines; write q or Q for 8 bytes, i or \
-                 I for 4"
+                "the size of {code} differs between machines; write q or Q for 8 bytes, i or I \
+                 for 4"
             ));
         }
         '>' | '<' | '!' | '=' | '@' => {
-            return Err("the order of bytes is said once, by the first character".to_owned());
+            return Err("the byte order is set once, by the first character".to_owned());
         }
         _ => {
             return Err(format!(
-                "{} is no type; types are x c b B ? h H i I l L q Q f d s",
+                "unknown type {}; expected one of x c b B ? h H i I l L q Q f d s",
                 crate::wire::text::quoted(code.encode_utf8(&mut [0; 4]))
             ));
         }
@@ -231,9 +237,11 @@ fn kind_of(code: char, count: Option<usize>) -> Result<(Kind, usize), String> {
     if count_or_one == 0 || kind.width() > RECORD_BYTES_MAX {
         let number = count_or_one.min(RECORD_BYTES_MAX + 1);
         let more = if number > RECORD_BYTES_MAX { " or more" } else { "" };
-        return Err(format!("{number}{more} of {code}; allowed are 1 to {RECORD_BYTES_MAX} bytes"));
+        return Err(format!(
+            "a count of {number}{more} before {code}; a field has 1 to {RECORD_BYTES_MAX} bytes"
+        ));
     }
-    // The number before x and s is their width; before all others it is how many there are.
+    // The number before x and s is a width; before any other code it is a count of fields.
     let fields = if matches!(code, 'x' | 's') { 1 } else { count_or_one };
     Ok((kind, fields))
 }

@@ -1,4 +1,5 @@
-//! The struct notation against sizes that Python gives, and each way to write it wrongly.
+//! Compares the struct notation with the sizes that Python gives, and checks the message for each
+//! way to write it wrong.
 
 use super::*;
 use crate::wire::schema::Length;
@@ -10,7 +11,7 @@ fn schema(format: &str, fields: &str, by: &str, aggregates: &str) -> Result<Sche
 }
 
 #[test]
-fn the_built_in_schema_can_be_written_so() {
+fn the_built_in_schema_can_be_written_in_notation() {
     let built_in = Schema::built_in();
     let made = schema(">IHfb256s", "A,B,C,D,E", "A,E", "B:mean,C:sum,D:min").unwrap();
     assert_eq!(made.fields(), built_in.fields());
@@ -20,7 +21,7 @@ fn the_built_in_schema_can_be_written_so() {
     assert_eq!(made.column_names(), built_in.column_names());
 }
 
-/// `struct.calcsize` of Python 3.11 says these sizes.
+/// The sizes are those of `struct.calcsize` in Python 3.11.
 #[test]
 fn sizes_are_those_of_python() {
     let cases = [
@@ -37,12 +38,12 @@ fn sizes_are_those_of_python() {
     ];
     for (format, fields, bytes) in cases {
         let names: Vec<String> = (0..fields).map(|i| format!("f{i}")).collect();
-        // Floats are no keys; none of these begins with one.
+        // The first field is the key, and none of these is a float, which cannot be one.
         let made = schema(format, &names.join(","), "f0", "");
         let made = match made {
-            // A key of 65,535 bytes is too wide, which the size is not.
+            // A field of 65,535 bytes is valid but too wide for a key.
             Err(error) if bytes > 4095 => {
-                assert!(error.contains("65535 bytes; a key has 4095"), "{error}");
+                assert!(error.contains("65535 bytes; a key has at most 4095"), "{error}");
                 continue;
             }
             made => made.unwrap_or_else(|error| panic!("{error}")),
@@ -54,7 +55,7 @@ fn sizes_are_those_of_python() {
 }
 
 #[test]
-fn each_code_is_its_type() {
+fn each_code_maps_to_its_type() {
     let names = "a,b,c,d,e,f,g,h,i,j,k,l,m,n,o";
     let made = schema("<cbB?hHiIlLqQfd5s3x", names, "a", "").unwrap();
     let kinds: Vec<&str> = made.fields().iter().map(|field| field.kind.name()).collect();
@@ -71,40 +72,40 @@ fn each_code_is_its_type() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_its_place() {
-    // Format, fields, by, aggregates; what is said, and what the carets stand below.
+fn errors_name_the_problem_and_the_character() {
+    // Format, fields, by, aggregates; part of the message, and the text that the carets mark.
     let cases: [(&str, &str, &str, &str, &str, &str); 31] = [
         ("IH", "A,B", "A", "", "--struct, character 1: the first character", "I"),
         ("@IH", "A,B", "A", "", "sizes and order differ between machines", "@"),
         ("=IH", "A,B", "A", "", "--struct, character 1: ", "="),
-        ("", "A", "A", "", "the first character says the order", ""),
-        (">", "A", "A", "", "no field; write the type of each", ">"),
-        (">IwH", "A,B", "A", "", "--struct, character 3: \"w\" is no type; types are x c", "w"),
-        (">I\u{1b}H", "A,B", "A", "", "\"\\x1b\" is no type", "\\u{1b}"),
-        (">Ie", "A,B", "A", "", "character 3: e, a float of 2 bytes, is not supported", "e"),
-        (">I9p", "A,B", "A", "", "a Pascal string, is not supported", "9p"),
-        (">In", "A,B", "A", "", "n has a size that differs between machines", "n"),
+        ("", "A", "A", "", "the first character sets the byte order", ""),
+        (">", "A", "A", "", "no fields; list the type of each", ">"),
+        (">IwH", "A,B", "A", "", "character 3: unknown type \"w\"; expected one of x c", "w"),
+        (">I\u{1b}H", "A,B", "A", "", "unknown type \"\\x1b\"", "\\u{1b}"),
+        (">Ie", "A,B", "A", "", "character 3: e (2-byte float) is not supported", "e"),
+        (">I9p", "A,B", "A", "", "p (Pascal string) is not supported", "9p"),
+        (">In", "A,B", "A", "", "the size of n differs between machines", "n"),
         (">IN", "A,B", "A", "", "write q or Q for 8 bytes", "N"),
-        (">IP", "A,B", "A", "", "P has a size that differs", "P"),
-        (">I<H", "A,B", "A", "", "said once, by the first character", "<"),
-        (">I12", "A,B", "A", "", "character 3: a type must follow the number", "12"),
-        (">I0s", "A,B", "A", "", "0 of s; allowed are 1 to 65535 bytes", "0s"),
-        (">I0H", "A,B", "A", "", "0 of H; allowed are", "0H"),
-        (">I65536s", "A,B", "A", "", "65536 or more of s; allowed", "65536s"),
+        (">IP", "A,B", "A", "", "the size of P differs", "P"),
+        (">I<H", "A,B", "A", "", "set once, by the first character", "<"),
+        (">I12", "A,B", "A", "", "character 3: a number must be followed by", "12"),
+        (">I0s", "A,B", "A", "", "a count of 0 before s; a field has 1 to 65535", "0s"),
+        (">I0H", "A,B", "A", "", "a count of 0 before H; a field", "0H"),
+        (">I65536s", "A,B", "A", "", "65536 or more before s; a", "65536s"),
         (">I99999999999999999999s", "A,B", "A", "", "65536 or more", "99999999999999999999s"),
         (">I99999999999999999999H", "A,B", "A", "", "more than 256", "99999999999999999999H"),
-        (">256BH", "A,B", "A", "", "character 6: with this there are more than 256", "H"),
-        (">IHf", "A,B", "A", "", "this is field 3 of 3, and --fields has 2 names", "f"),
-        (">I3xH", "A,B,C", "A", "", "--fields, character 5: 3 names, and --struct has 2", "C"),
+        (">256BH", "A,B", "A", "", "character 6: this makes more than 256", "H"),
+        (">IHf", "A,B", "A", "", "this is field 3 of 3, but --fields has 2 names", "f"),
+        (">I3xH", "A,B,C", "A", "", "--fields, character 5: 3 names, but --struct has 2", "C"),
         (">IH", "A,,B", "A", "", "--fields, character 3: a name is missing here", ","),
-        (">IH", "A,node", "A", "", "--fields, character 3: \"node\" is a column of its", "node"),
-        (">I2xH", "A,A", "A", "", "--fields, character 3: two fields are called \"A\"", "A"),
-        (">IH", "A,2B", "A", "", "\"2B\" is none", "2B"),
+        (">IH", "A,node", "A", "", "--fields, character 3: \"node\" is reserved for", "node"),
+        (">I2xH", "A,A", "A", "", "--fields, character 3: two fields are named \"A\"", "A"),
+        (">IH", "A,2B", "A", "", "\"2B\" is not a field name", "2B"),
         (">IH", "A,B", "A, C", "", "--by, character 4: there is no field \"C\"", "C"),
-        (">IH", "A,B", "A,B,A", "", "--by, character 5: \"A\" is a key twice", "A"),
-        (">IH", "A,B", "A", "B:mode", "--agg, character 1: \"mode\" is no function", "B:mode"),
+        (">IH", "A,B", "A,B,A", "", "--by, character 5: \"A\" is listed twice", "A"),
+        (">IH", "A,B", "A", "B:mode", "character 1: unknown function \"mode\"", "B:mode"),
         (">I4s", "A,B", "A", "count,B:sum", "--agg, character 7: \"B\" is text", "B:sum"),
-        (">IH", "A,B", "A", "B", "\"B\" is no aggregate; write FIELD:FUNCTION", "B"),
+        (">IH", "A,B", "A", "B", "\"B\" is not an aggregate; write FIELD:FUN", "B"),
     ];
     for (format, fields, by, aggregates, said, marked) in cases {
         let error = schema(format, fields, by, aggregates).unwrap_err();
@@ -118,7 +119,7 @@ fn what_is_wrong_is_said_with_its_place() {
 }
 
 proptest! {
-    /// Whatever the options hold: no panic, and nothing of it is shown raw.
+    /// Whatever the options hold, nothing panics and nothing is shown unescaped.
     #[test]
     fn any_text_gives_a_schema_or_says_why(
         format in "[><]([0-9]{0,3}[xcbB?hHiIlLqQfdsepnNP \\PC])*",

@@ -1,7 +1,7 @@
-//! The rules that a schema keeps: finds the first that is broken, and mends nothing.
+//! Validates a schema and reports the first rule that it breaks.
 
-use super::model::partial::parts_of;
-use super::model::{Aggregate, Endian, Field, Framing, Kind, Length, RESERVED_NAMES, Schema};
+use super::columns::{Part, RESERVED_NAMES, names};
+use super::model::{Aggregate, Endian, Field, Framing, Kind, Length, Schema};
 use crate::config::limits::{
     NAME_BYTES_MAX, RECORD_BYTES_MAX, SCHEMA_AGGREGATES_MAX, SCHEMA_FIELDS_MAX, SCHEMA_KEYS_MAX,
     TEXT_KEY_BYTES_MAX,
@@ -9,34 +9,34 @@ use crate::config::limits::{
 use crate::wire::text::quoted;
 use std::collections::HashSet;
 
-/// Which part of a schema.
+/// The part of a schema that breaks a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
     /// The schema's name.
     Name,
-    /// How records come.
+    /// The framing.
     Framing,
-    /// All of the fields.
+    /// The list of fields.
     Fields,
     /// One field, by its index.
     Field(usize),
-    /// All of the keys.
+    /// The list of keys.
     Keys,
-    /// One key, by its place among the keys.
+    /// One key, by its position among the keys.
     Key(usize),
-    /// All of the aggregates.
+    /// The list of aggregates.
     Aggregates,
-    /// One aggregate, by its place among those that were listed.
+    /// One aggregate, by its position among those listed.
     Aggregate(usize),
 }
 
-/// A rule that is broken.
+/// A broken rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{rule}")]
 pub struct Broken {
-    /// Where.
+    /// The part that breaks it.
     pub at: At,
-    /// What is wrong, the rule, and what would be right.
+    /// What is wrong and how to fix it.
     pub rule: String,
 }
 
@@ -44,7 +44,7 @@ fn broken(at: At, rule: impl Into<String>) -> Broken {
     Broken { at, rule: rule.into() }
 }
 
-/// Whether it can be the name of a field: a letter or `_`, then letters, digits and `_`.
+/// Whether this can be the name of a field: a letter or `_`, then letters, digits or `_`.
 fn is_field_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     name.len() <= NAME_BYTES_MAX
@@ -53,13 +53,13 @@ fn is_field_name(name: &str) -> bool {
 }
 
 impl Schema {
-    /// A schema of fields that lie end to end, of which some are keys.
+    /// A schema whose fields follow one another without gaps.
     ///
-    /// `fields` are names and types, `keys` and `aggregates` name them by their index. Where the
-    /// count is not among the aggregates it becomes the last.
+    /// `fields` are names and types; `keys` and `aggregates` refer to them by index. A count that
+    /// is not among the aggregates is appended to them.
     ///
     /// # Errors
-    /// The first rule that is broken, and where.
+    /// Returns the first broken rule and the part that breaks it.
     pub fn new(
         name: String,
         endian: Endian,
@@ -69,7 +69,7 @@ impl Schema {
         mut aggregates: Vec<Aggregate>,
     ) -> Result<Self, Broken> {
         if framing.length == Length::None {
-            // What says nothing has one value, so that schemas that mean the same are equal.
+            // Unused settings get a fixed value, so that equivalent schemas are equal.
             framing = Framing { includes_itself: false, endian, ..framing };
         }
         let mut record_bytes = 0;
@@ -102,7 +102,7 @@ fn check(
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(allowed) {
         let rule = format!(
-            "a name has 1 to {NAME_BYTES_MAX} letters, digits, `-` and `_`, as in \"meter-2\""
+            "a name is 1 to {NAME_BYTES_MAX} letters, digits, `-` or `_`, such as \"meter-2\""
         );
         return Err(broken(At::Name, rule));
     }
@@ -113,7 +113,7 @@ fn check(
 
 fn check_fields(fields: &[Field], record_bytes: usize) -> Result<(), Broken> {
     if fields.is_empty() || fields.len() > SCHEMA_FIELDS_MAX {
-        let rule = format!("{} fields, a record has 1 to {SCHEMA_FIELDS_MAX}", fields.len());
+        let rule = format!("{} fields; a record has 1 to {SCHEMA_FIELDS_MAX}", fields.len());
         return Err(broken(At::Fields, rule));
     }
     let mut names = HashSet::new();
@@ -122,7 +122,7 @@ fn check_fields(fields: &[Field], record_bytes: usize) -> Result<(), Broken> {
     }
     if record_bytes > RECORD_BYTES_MAX {
         let rule = format!(
-            "with this field a record has {record_bytes} bytes or more; allowed are \
+            "this field makes a record of {record_bytes} bytes or more; the limit is \
              {RECORD_BYTES_MAX}"
         );
         return Err(broken(At::Fields, rule));
@@ -133,7 +133,7 @@ fn check_fields(fields: &[Field], record_bytes: usize) -> Result<(), Broken> {
 fn check_field<'a>(field: &'a Field, names: &mut HashSet<&'a str>) -> Result<(), String> {
     let (name, bytes) = (field.name.as_str(), field.kind.width());
     if bytes == 0 || bytes > RECORD_BYTES_MAX {
-        return Err(format!("{bytes} bytes, a field has 1 to {RECORD_BYTES_MAX}"));
+        return Err(format!("{bytes} bytes; a field has 1 to {RECORD_BYTES_MAX}"));
     }
     if let Kind::Skip { .. } = field.kind {
         return match name {
@@ -143,19 +143,19 @@ fn check_field<'a>(field: &'a Field, names: &mut HashSet<&'a str>) -> Result<(),
     }
     if !is_field_name(name) {
         return Err(format!(
-            "the name of a field is a letter or `_`, then letters, digits and `_`, \
-             {NAME_BYTES_MAX} at most; {} is none",
+            "{} is not a field name; use a letter or `_`, then letters, digits or `_`, at most \
+             {NAME_BYTES_MAX} in all",
             quoted(name)
         ));
     }
     if RESERVED_NAMES.contains(&name) {
         return Err(format!(
-            "\"{name}\" is a column of its own in results or partials; call the field otherwise, \
+            "\"{name}\" is reserved for a column of results or partials; choose another name, \
              such as \"{name}_\""
         ));
     }
     if !names.insert(name) {
-        return Err(format!("two fields are called \"{name}\"; each needs a name of its own"));
+        return Err(format!("two fields are named \"{name}\"; field names must be unique"));
     }
     Ok(())
 }
@@ -169,17 +169,17 @@ fn check_keys(fields: &[Field], keys: &[usize]) -> Result<(), Broken> {
         let Field { name, kind, .. } = &fields[key];
         let bytes = kind.width();
         let rule = if keys[..i].contains(&key) {
-            format!("\"{name}\" is a key twice; leave one out")
+            format!("\"{name}\" is listed twice as a key; leave one out")
         } else if matches!(kind, Kind::Skip { .. }) {
-            "skipped bytes are no key; give the field a type".to_owned()
+            "skipped bytes cannot be a key; give the field a type".to_owned()
         } else if kind.is_float() {
             format!(
-                "\"{name}\" is {}; a key is an integer, bool, text or bytes, since equal \
-                 measurements need not be equal bits",
+                "\"{name}\" is {}; a key must be an integer, bool, text or bytes, because equal \
+                 measurements may differ in their bits",
                 kind.name()
             )
         } else if kind.is_text() && bytes > TEXT_KEY_BYTES_MAX {
-            format!("\"{name}\" has {bytes} bytes; a key has {TEXT_KEY_BYTES_MAX} at most")
+            format!("\"{name}\" has {bytes} bytes; a key has at most {TEXT_KEY_BYTES_MAX}")
         } else {
             continue;
         };
@@ -189,22 +189,22 @@ fn check_keys(fields: &[Field], keys: &[usize]) -> Result<(), Broken> {
 }
 
 fn check_aggregates(fields: &[Field], aggregates: &[Aggregate]) -> Result<(), Broken> {
-    // The count is always there, whether it is listed or not.
+    // The count does not use up the limit: every schema has it, listed or not.
     let listed = aggregates.iter().filter(|&&aggregate| aggregate != Aggregate::Count).count();
     if listed > SCHEMA_AGGREGATES_MAX {
-        let rule = format!("{listed} aggregates, allowed are {SCHEMA_AGGREGATES_MAX}");
+        let rule = format!("{listed} aggregates; the limit is {SCHEMA_AGGREGATES_MAX}");
         return Err(broken(At::Aggregates, rule));
     }
     for (i, aggregate) in aggregates.iter().enumerate() {
         let rule = match aggregate {
             _ if aggregates[..i].contains(aggregate) => {
-                "this aggregate stands there twice; leave one out".to_owned()
+                "this aggregate is listed twice; leave one out".to_owned()
             }
             Aggregate::Of { field, .. } if matches!(fields[*field].kind, Kind::Skip { .. }) => {
-                "skipped bytes have no functions; give the field a type".to_owned()
+                "skipped bytes cannot be aggregated; give the field a type".to_owned()
             }
             Aggregate::Of { field, function } if fields[*field].kind.is_text() => format!(
-                "\"{}\" is {}, which has no {}; functions are of numbers and bool",
+                "\"{}\" is {}, which has no {}; functions take numbers or bool",
                 fields[*field].name,
                 fields[*field].kind.name(),
                 function.name()
@@ -216,21 +216,22 @@ fn check_aggregates(fields: &[Field], aggregates: &[Aggregate]) -> Result<(), Br
     Ok(())
 }
 
-/// Whether the columns of results and of partials have names of their own.
+/// Checks that column names are unique, in results and in partials.
 fn check_columns(schema: &Schema) -> Result<(), Broken> {
     let keys = schema.keys.len();
     if let Some((name, place)) = first_twice(&schema.column_names()) {
         let at = listed(schema, place - keys);
         return Err(broken(at, same_name("the result", name)));
     }
-    if let Some((name, place)) = first_twice(&schema.partial_names()) {
-        // Behind the columns that all partials have, the keys and the count.
-        let own = schema.partial_names().len() - schema.parts().len();
-        let (field, part) = schema.parts()[place.max(own) - own];
+    let partials = names(schema.partial_columns());
+    if let Some((name, place)) = first_twice(&partials) {
+        // The parts come last. No column before them shares its name with another one there.
+        let parts = schema.parts();
+        let (field, part) = parts[place - (partials.len() - parts.len())];
         let needs = |aggregate: &Aggregate| match *aggregate {
             Aggregate::Count => false,
             Aggregate::Of { field: other, function } => {
-                other == field && parts_of(function, schema.fields[field].kind).contains(&part)
+                other == field && Part::of(function, schema.fields[field].kind).contains(&part)
             }
         };
         let first = schema.aggregates.iter().position(needs).unwrap_or(0);
@@ -241,19 +242,19 @@ fn check_columns(schema: &Schema) -> Result<(), Broken> {
 
 fn same_name(what: &str, name: &str) -> String {
     format!(
-        "with this, two columns of {what} would be called \"{name}\"; rename one of the fields \
-         that they are made of"
+        "with this, two columns of {what} would be named \"{name}\"; rename one of the fields \
+         they come from"
     )
 }
 
-/// A name that stood there before, and its place.
+/// The first name that repeats an earlier one, and its position.
 fn first_twice(names: &[String]) -> Option<(&str, usize)> {
     let mut seen = HashSet::new();
     let place = names.iter().position(|name| !seen.insert(name.as_str()))?;
     Some((&names[place], place))
 }
 
-/// An aggregate by its place. The count that nobody listed has no place of its own.
+/// The aggregate at this position. A count that was added, not listed, has no position.
 fn listed(schema: &Schema, place: usize) -> At {
     match schema.aggregates.get(place) {
         Some(Aggregate::Of { .. }) => At::Aggregate(place),
@@ -261,12 +262,12 @@ fn listed(schema: &Schema, place: usize) -> At {
     }
 }
 
-/// Whether a packet of one record can say its length.
+/// Checks that the length can express a packet of one record.
 fn check_framing(schema: &Schema) -> Result<(), Broken> {
     let (packet_bytes, most) = (schema.packet_bytes_min() as u64, schema.packet_bytes_max());
     if schema.framing.length == Length::U16 && packet_bytes > most {
         let rule = format!(
-            "with a u16 length a packet has {most} bytes at most, and one record with its length \
+            "with a u16 length a packet has at most {most} bytes, but one record with its length \
              has {packet_bytes}; use length = \"u32\""
         );
         return Err(broken(At::Framing, rule));

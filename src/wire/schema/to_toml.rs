@@ -1,16 +1,16 @@
-//! A schema as TOML: the same text for the same schema, with the places of its fields in comments.
-//! Writes no file.
+//! Writes a schema as TOML, with field offsets in comments. Equal schemas give equal text. The
+//! caller writes the file.
 
 use super::words::{ENDIANS, ENDS, LENGTHS, word_of};
 use super::{Aggregate, Field, Framing, Kind, Length, Schema};
 use crate::wire::text::Padding;
 use std::fmt::{self, Write};
 
-/// Characters of a list that stands in one line.
+/// Longest list, in characters, that is written on one line.
 const LINE_COLUMNS: usize = 96;
 
 impl Schema {
-    /// The schema in TOML, from which [`Schema::from_toml`] makes the same schema.
+    /// The schema as TOML. [`Schema::from_toml`] reads the same schema back.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.

@@ -1,5 +1,5 @@
-//! A schema from its TOML form: reads the text, and says of what it does not understand, and of
-//! the rules that are broken, where it stands. Opens no file.
+//! Parses a schema from TOML. Errors in syntax and broken rules alike point at their place in the
+//! text. The caller reads the file.
 
 use super::complaint::Complaint;
 use super::words::{ENDIANS, ENDS, LENGTHS, PADDINGS, TYPES_WITH_BYTES, word_of};
@@ -13,12 +13,12 @@ use std::sync::{Arc, LazyLock};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// The built-in schema as it is written, with comments.
+/// The built-in schema as TOML, with comments.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
-/// The name of a schema that gives itself none.
+/// The name of a schema without `name`.
 pub const NAME_BY_DEFAULT: &str = "record";
 
-/// Keys of the whole, of `[packet]`, of a `[[field]]` and of `[result]`.
+/// The keys of the top level, of `[packet]`, of a `[[field]]` and of `[result]`.
 pub const KEYS: [(&str, &[&str]); 4] = [
     ("schema", &["name", "endian", "packet", "field", "result"]),
     ("packet", &["length", "length_includes_itself", "length_endian", "end"]),
@@ -36,14 +36,14 @@ impl Schema {
         Arc::clone(&BUILT_IN)
     }
 
-    /// A schema as it is written in TOML; docs/SCHEMA.md says how.
+    /// A schema as it is written in TOML; docs/reference/schema.md says how.
     ///
     /// # Errors
-    /// The first thing that is wrong, and where it stands.
+    /// Returns the first error with its position.
     pub fn from_toml(text: &str) -> Result<Schema, Complaint> {
         let document = DeTable::parse(text).map_err(|error| {
             let span = error.span().unwrap_or_default();
-            let problem = format!("this is no TOML: {}", Escaped(error.message().as_bytes()));
+            let problem = format!("not valid TOML: {}", Escaped(error.message().as_bytes()));
             Complaint::new(text, span, problem)
         })?;
         read(document.get_ref())
@@ -51,7 +51,7 @@ impl Schema {
     }
 }
 
-/// What is wrong, and with which bytes.
+/// What is wrong, and the bytes it is about.
 struct TomlFault {
     span: Range<usize>,
     problem: String,
@@ -63,9 +63,9 @@ fn fault<T>(span: Range<usize>, problem: impl Into<String>) -> Result<T, TomlFau
 
 type TomlValue<'a> = Spanned<DeValue<'a>>;
 
-/// A table with the keys that it may have.
+/// A table whose keys are all known ones.
 struct Section<'a> {
-    /// What it is called in complaints.
+    /// Its name in error messages.
     what: &'static str,
     span: Range<usize>,
     entries: &'a DeTable<'a>,
@@ -73,7 +73,7 @@ struct Section<'a> {
 
 impl<'a> Section<'a> {
     /// # Errors
-    /// The first key that it may not have.
+    /// Names the first unknown key.
     fn new(index: usize, span: Range<usize>, entries: &'a DeTable<'a>) -> Result<Self, TomlFault> {
         let (_, known) = KEYS[index];
         let what = ["a schema", "[packet]", "a [[field]]", "[result]"][index];
@@ -92,7 +92,7 @@ impl<'a> Section<'a> {
         self.entries.get(key)
     }
 
-    /// A value that must be there.
+    /// A required value.
     fn need(&self, key: &str, example: &str) -> Result<&'a TomlValue<'a>, TomlFault> {
         match self.get(key) {
             Some(value) => Ok(value),
@@ -102,7 +102,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A word out of a list.
+    /// A value that must be one of these words.
     fn word<T: Copy>(
         &self,
         key: &str,
@@ -116,7 +116,7 @@ impl<'a> Section<'a> {
                 let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
                 let meant = words::meant(text, names.iter().copied());
                 let problem = format!(
-                    "`{key}` is one of \"{}\", and not {}{meant}",
+                    "`{key}` must be one of \"{}\", not {}{meant}",
                     names.join("\", \""),
                     quoted(text)
                 );
@@ -126,7 +126,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// What a value is, for those who wrote another.
+/// The error for a value of the wrong TOML type.
 fn wrong_type<T>(key: &str, value: &TomlValue<'_>, wanted: &str) -> Result<T, TomlFault> {
     let found = match value.get_ref() {
         DeValue::String(_) => "a string",
@@ -137,7 +137,7 @@ fn wrong_type<T>(key: &str, value: &TomlValue<'_>, wanted: &str) -> Result<T, To
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     };
-    fault(value.span(), format!("`{key}` is {wanted}; this is {found}"))
+    fault(value.span(), format!("`{key}` must be {wanted}; this is {found}"))
 }
 
 fn string<'a>(key: &str, value: &'a TomlValue<'_>) -> Result<&'a str, TomlFault> {
@@ -147,7 +147,7 @@ fn string<'a>(key: &str, value: &'a TomlValue<'_>) -> Result<&'a str, TomlFault>
     }
 }
 
-/// Strings with where they stand.
+/// Strings with their positions.
 type Strings<'a> = Vec<(&'a str, Range<usize>)>;
 
 fn strings<'a>(
@@ -165,7 +165,7 @@ fn strings<'a>(
     each.collect()
 }
 
-/// A field, and where it and its name stand.
+/// A field, with the positions of its table and its name.
 struct FieldText {
     name: String,
     kind: Kind,
@@ -183,7 +183,7 @@ fn read(document: &DeTable<'_>) -> Result<Schema, TomlFault> {
     let fields: Vec<(String, Kind)> =
         field_texts.iter().map(|field| (field.name.clone(), field.kind)).collect();
 
-    let result = top.need("result", "a line [result], and below it by = [\"A\"]")?;
+    let result = top.need("result", "a line [result] with by = [\"A\"] below it")?;
     let result = section(3, "result", result)?;
     let by_value = result.need("by", "by = [\"A\", \"E\"]")?;
     let by = strings("by", by_value, "[\"A\", \"E\"]")?;
@@ -212,7 +212,7 @@ fn read(document: &DeTable<'_>) -> Result<Schema, TomlFault> {
         .map_err(|Broken { at, rule }| TomlFault { span: place(at), problem: rule })
 }
 
-/// What each word stands for.
+/// Parses each word, keeping its position for errors.
 fn each<T>(
     words: &Strings<'_>,
     read: impl Fn(&str) -> Result<T, String>,
@@ -223,7 +223,7 @@ fn each<T>(
     words.iter().map(read).collect()
 }
 
-/// A table that stands under a name.
+/// A table under this key.
 fn section<'a>(
     index: usize,
     key: &str,
@@ -231,13 +231,13 @@ fn section<'a>(
 ) -> Result<Section<'a>, TomlFault> {
     match value.get_ref() {
         DeValue::Table(entries) => Section::new(index, value.span(), entries),
-        _ => wrong_type(key, value, &format!("a table: write [{key}], and its keys below it")),
+        _ => wrong_type(key, value, &format!("a table: write [{key}] with its keys below it")),
     }
 }
 
 fn read_fields(top: &Section<'_>) -> Result<Vec<FieldText>, TomlFault> {
-    const RULE: &str = "for each field write [[field]], in double brackets, and its keys below it";
-    let value = top.need("field", "a line [[field]], and below it name and type")?;
+    const RULE: &str = "for each field write [[field]], in double brackets, with its keys below it";
+    let value = top.need("field", "a line [[field]] with name and type below it")?;
     let DeValue::Array(fields) = value.get_ref() else {
         return wrong_type("field", value, &format!("a list of tables: {RULE}"));
     };
@@ -257,13 +257,13 @@ fn read_field(field: &Section<'_>) -> Result<FieldText, TomlFault> {
     }
     let bytes = read_bytes(field, type_name)?;
     if let (Some(padding), true) = (field.get("padding"), type_name != "text") {
-        let problem = format!("only a text has `padding`, and this is {type_name}; leave it out");
+        let problem = format!("only text has `padding`, and this is {type_name}; leave it out");
         return fault(padding.span(), problem);
     }
     let name_value = field.get("name");
     if name_value.is_none() && type_name != "skip" {
-        let problem = "a [[field]] needs `name`, as in name = \"A\"; bytes that mean nothing \
-                       have the type \"skip\" and no name";
+        let problem = "a [[field]] needs `name`, as in name = \"A\"; bytes to ignore have the \
+                       type \"skip\" and no name";
         return fault(field.span.clone(), problem);
     }
     let name = name_value.map_or(Ok(""), |value| string("name", value))?.to_owned();
@@ -277,7 +277,7 @@ fn read_field(field: &Section<'_>) -> Result<FieldText, TomlFault> {
     Ok(FieldText { name, kind, span: field.span.clone(), name_span: name_value.map(Spanned::span) })
 }
 
-/// The `bytes` of a field whose type needs them; 0 for the others, which may not have any.
+/// The `bytes` of a field whose type needs it; 0 for other types, which must not have it.
 fn read_bytes(field: &Section<'_>, type_name: &str) -> Result<usize, TomlFault> {
     let value = field.get("bytes");
     if !TYPES_WITH_BYTES.contains(&type_name) {
@@ -286,14 +286,14 @@ fn read_bytes(field: &Section<'_>, type_name: &str) -> Result<usize, TomlFault> 
             Some(value) => fault(
                 value.span(),
                 format!(
-                    "the width of a {type_name} is part of its type; leave `bytes` out. Only \
-                     text, bytes and skip have `bytes`"
+                    "the type {type_name} has a fixed width; leave `bytes` out. Only text, bytes \
+                     and skip need it"
                 ),
             ),
         };
     }
     let Some(value) = value else {
-        let problem = format!("a field of the type {type_name} needs `bytes`, as in bytes = 16");
+        let problem = format!("a field of type {type_name} needs `bytes`, as in bytes = 16");
         return fault(field.span.clone(), problem);
     };
     let DeValue::Integer(number) = value.get_ref() else {
@@ -317,21 +317,21 @@ fn read_padding(value: &TomlValue<'_>) -> Result<Padding, TomlFault> {
             _ => {
                 let meant = words::meant(word, PADDINGS);
                 let problem = format!(
-                    "texts are padded with \"nul\" (0x00), \"space\" (0x20), both or [] for \
-                     nothing, and not with {}{meant}",
+                    "`padding` lists \"nul\" (0x00), \"space\" (0x20), both, or none as in []; \
+                     not {}{meant}",
                     quoted(word)
                 );
                 return fault(span, problem);
             }
         };
         if std::mem::replace(there, true) {
-            return fault(span, format!("\"{word}\" stands there twice; leave one out"));
+            return fault(span, format!("\"{word}\" is listed twice; leave one out"));
         }
     }
     Ok(padding)
 }
 
-/// How records come, where `endian` is that of the record, if it says one.
+/// The framing. `endian` is the byte order of the record, if given.
 fn read_framing(top: &Section<'_>, endian: Option<Endian>) -> Result<Framing, TomlFault> {
     const LENGTH_ENDIAN: &str = "length_endian";
     let packet = top.get("packet").map(|value| section(1, "packet", value)).transpose()?;
@@ -344,8 +344,8 @@ fn read_framing(top: &Section<'_>, endian: Option<Endian>) -> Result<Framing, To
         for key in ["length_includes_itself", LENGTH_ENDIAN] {
             if let Some(value) = packet.get(key) {
                 let problem = format!(
-                    "with length = \"none\" there is no length, so leave `{key}` out; or name the \
-                     length: \"u32\" or \"u16\""
+                    "length = \"none\" means no length, so leave `{key}` out; or set length \
+                     to \"u32\" or \"u16\""
                 );
                 return fault(value.span(), problem);
             }
@@ -367,7 +367,7 @@ fn read_framing(top: &Section<'_>, endian: Option<Endian>) -> Result<Framing, To
     })
 }
 
-/// The order of bytes, which must be said where a field has a number of more than one.
+/// The byte order, which is required if a number has more than one byte.
 fn needed_endian(endian: Option<Endian>, fields: &[FieldText]) -> Result<Endian, TomlFault> {
     let is_wide = |field: &&FieldText| {
         !TYPES_WITH_BYTES.contains(&field.kind.name()) && field.kind.width() > 1
@@ -378,8 +378,8 @@ fn needed_endian(endian: Option<Endian>, fields: &[FieldText]) -> Result<Endian,
         (None, Some(field)) => fault(
             field.span.clone(),
             format!(
-                "a {} has more than one byte, so a schema needs `endian` at its top: endian = \
-                 \"{}\" as x86 and ARM keep numbers, endian = \"{}\" as networks usually do",
+                "{} has more than one byte, so the schema needs `endian` at the top: endian = \
+                 \"{}\" as on x86 and ARM, endian = \"{}\" as is usual on networks",
                 field.kind.name(),
                 word_of(&ENDIANS, &Endian::Little),
                 word_of(&ENDIANS, &Endian::Big),
@@ -393,7 +393,7 @@ fn packet_span(packet: &TomlValue<'_>) -> Range<usize> {
     length.map_or(packet.span(), Spanned::span)
 }
 
-/// The first field that is one too many, or with which the record is too large.
+/// The position of the first field that exceeds the count of fields or the size of a record.
 fn span_of_fields(top: &Section<'_>, fields: &[FieldText]) -> Range<usize> {
     let mut bytes = 0;
     let beyond = fields.iter().enumerate().find(|(i, field)| {

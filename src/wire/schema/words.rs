@@ -1,5 +1,5 @@
-//! The words that the forms on paper share: types, functions, names of fields, and what was
-//! probably meant by a wrong one. Reads no text.
+//! The vocabulary that both written forms of a schema share: types, functions and field names, with
+//! suggestions for misspelled ones. Parses no document.
 
 use super::{Aggregate, End, Endian, Function, Kind, Length};
 use crate::wire::text::Padding;
@@ -10,21 +10,21 @@ pub const TYPES: [&str; 14] = [
     "u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f32", "f64", "bool", "text", "bytes",
     "skip",
 ];
-/// The types that need `bytes`: the width is not part of the type.
+/// The types that need `bytes`, because they do not imply a width.
 pub const TYPES_WITH_BYTES: [&str; 3] = ["text", "bytes", "skip"];
-/// The words of the order of bytes.
+/// The words for byte orders.
 pub const ENDIANS: [(&str, Endian); 2] = [("big", Endian::Big), ("little", Endian::Little)];
-/// The words of what stands before the records of a packet.
+/// The words for the length prefix of a packet.
 pub const LENGTHS: [(&str, Length); 3] =
     [("u32", Length::U32), ("u16", Length::U16), ("none", Length::None)];
-/// The words of what ends a stream.
+/// The words for what ends a stream.
 pub const ENDS: [(&str, End); 2] = [("zero-record", End::ZeroRecord), ("close", End::Close)];
-/// The words of the bytes that texts are padded with.
+/// The words for padding bytes.
 pub const PADDINGS: [&str; 2] = ["nul", "space"];
-/// The word of the aggregate that is of no field.
+/// The word for the aggregate that has no field.
 pub const COUNT: &str = "count";
 
-/// The type of this name, if there is one; `bytes` and `padding` where it needs them.
+/// The type with this name, if any. `bytes` and `padding` apply to the types that need them.
 pub fn kind(name: &str, bytes: usize, padding: Padding) -> Option<Kind> {
     Some(match name {
         "u8" => Kind::U8,
@@ -45,12 +45,12 @@ pub fn kind(name: &str, bytes: usize, padding: Padding) -> Option<Kind> {
     })
 }
 
-/// The word for one of a list's values.
+/// The word for this value in one of the lists above.
 pub fn word_of<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &'static str {
     words.iter().find(|(_, named)| named == value).map_or("", |(word, _)| word)
 }
 
-/// What is wrong with the name of a type: what C, Rust and others call the same, first of all.
+/// The message for an unknown type. Names from C, Rust and other languages get their equivalent.
 pub fn no_type(name: &str) -> String {
     let meant = match name.trim_end_matches("_t").trim_start_matches("std::") {
         "uint8" | "unsigned char" | "uchar" | "byte" => "u8".to_owned(),
@@ -63,13 +63,13 @@ pub fn no_type(name: &str) -> String {
         "int64" | "long long" | "isize" | "ssize" => "i64".to_owned(),
         "long" | "unsigned long" => {
             return format!(
-                "a {name} has 8 bytes on 64-bit Linux and 4 on others; write \"i64\", \"u64\", \
+                "{name} has 8 bytes on 64-bit Linux and 4 elsewhere; write \"i64\", \"u64\", \
                  \"i32\" or \"u32\""
             );
         }
         "char" => {
-            return "a char is \"i8\" where it holds a number, and \"text\" with `bytes = 1` where \
-                    it holds a letter; of an array, `bytes` is its length"
+            return "a char that holds a number is \"i8\", one that holds a letter is \"text\" with \
+                    `bytes = 1`; for an array, `bytes` is its length"
                 .to_owned();
         }
         "float" => "f32".to_owned(),
@@ -80,20 +80,20 @@ pub fn no_type(name: &str) -> String {
         "binary" | "blob" | "u8[]" => "bytes".to_owned(),
         other => {
             let meant = meant(other, TYPES);
-            return format!("{} is no type{meant} Types: {}", quoted(name), TYPES.join(", "));
+            return format!("unknown type {}{meant} Types: {}", quoted(name), TYPES.join(", "));
         }
     };
-    format!("{} is no type; here it is called \"{meant}\"", quoted(name))
+    format!("unknown type {}; use \"{meant}\"", quoted(name))
 }
 
-/// The index of the field of this name.
+/// The index of the field with this name.
 ///
 /// # Errors
-/// Which fields there are.
+/// Lists the fields that there are.
 pub fn field(name: &str, fields: &[(String, Kind)]) -> Result<usize, String> {
     let found = fields.iter().position(|(known, _)| !known.is_empty() && known == name);
     found.ok_or_else(|| {
-        // Names are read before they are judged, so these may hold anything.
+        // Names have not been validated yet, so they may hold anything.
         let names = fields.iter().map(|(name, _)| printable(name)).filter(|name| !name.is_empty());
         let names: Vec<String> = names.collect();
         let meant = meant(name, names.iter().map(String::as_str));
@@ -105,17 +105,17 @@ pub fn field(name: &str, fields: &[(String, Kind)]) -> Result<usize, String> {
     })
 }
 
-/// An aggregate as it is written: `FIELD:FUNCTION` or `count`.
+/// Parses an aggregate: `FIELD:FUNCTION` or `count`.
 ///
 /// # Errors
-/// What it must look like.
+/// Says what it must look like.
 pub fn aggregate(text: &str, fields: &[(String, Kind)]) -> Result<Aggregate, String> {
     if text == COUNT {
         return Ok(Aggregate::Count);
     }
     let Some((name, function)) = text.split_once(':') else {
         return Err(format!(
-            "{} is no aggregate; write FIELD:FUNCTION, such as \"B:mean\", or \"count\"",
+            "{} is not an aggregate; write FIELD:FUNCTION, such as \"B:mean\", or \"count\"",
             quoted(text)
         ));
     };
@@ -127,17 +127,18 @@ pub fn aggregate(text: &str, fields: &[(String, Kind)]) -> Result<Aggregate, Str
             "avg" | "average" => "; did you mean \"mean\"?".to_owned(),
             "stddev" | "sd" => "; did you mean \"std\"?".to_owned(),
             "variance" => "; did you mean \"var\"?".to_owned(),
-            "count" => "; \"count\" is the records of a group, and stands alone.".to_owned(),
+            "count" => "; \"count\" takes no field: write it alone.".to_owned(),
             _ => meant(function, names),
         };
-        format!("{} is no function{meant} Functions: {}", quoted(function), names.join(", "))
+        format!("unknown function {}{meant} Functions: {}", quoted(function), names.join(", "))
     })?;
     Ok(Aggregate::Of { field, function })
 }
 
-/// The end of a sentence: `; did you mean "X"?`, where a word is close to one of these.
+/// Ends a sentence with `; did you mean "X"?` if the word is close to one of these, else with a
+/// full stop.
 pub fn meant<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> String {
-    // Longer words are no slip of a known one, and would take long to compare.
+    // A longer word is no misspelling of a known one, and comparing it would take long.
     if word.len() > 80 {
         return ".".to_owned();
     }
@@ -151,8 +152,7 @@ pub fn meant<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> String
     }
 }
 
-/// Letters that must be put in, left out or changed to make one word the other, whatever their
-/// case.
+/// The edit distance between two words, ignoring case.
 fn distance(lower: &str, other: &str) -> usize {
     let other = other.to_ascii_lowercase();
     let mut row: Vec<usize> = (0..=other.len()).collect();
@@ -183,12 +183,12 @@ mod tests {
     }
 
     #[test]
-    fn types_of_c_are_told_by_their_name_here() {
+    fn types_of_other_languages_get_their_equivalent() {
         let cases = [
             ("uint32_t", "u32"),
             ("std::int64_t", "i64"),
             ("unsigned char", "u8"),
-            ("double", "f64"),
+            ("double", "use \"f64\""),
             ("long", "i32"),
             ("char", "bytes = 1"),
             ("U32", "u32"),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn slips_are_told_from_other_words() {
+    fn only_close_words_are_suggested() {
         assert_eq!(meant("endain", ["endian", "name"]), "; did you mean \"endian\"?");
         assert_eq!(meant("BIG", ["big", "little"]), "; did you mean \"big\"?");
         assert_eq!(meant("x", ["A", "B"]), ".");

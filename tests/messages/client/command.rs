@@ -1,17 +1,20 @@
 //! `ringest load` as a process: exit codes, output, where secrets may and may not stand.
 
 use super::server::{Reaction, Server, certificate, error};
+use crate::common::until;
 use std::fs;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn load(server: &Server, arguments: &[&str]) -> Command {
-    load_for("200ms", server, arguments)
+    load_for("200ms", "20ms", server, arguments)
 }
 
-fn load_for(duration: &str, server: &Server, arguments: &[&str]) -> Command {
+fn load_for(duration: &str, warm_up: &str, server: &Server, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringest"));
     let port = server.address.port().to_string();
-    command.args(["load", "--port", &port, "--warm-up", "20ms", "--duration", duration]);
+    command.args(["load", "--port", &port, "--warm-up", warm_up, "--duration", duration]);
     command.args(arguments).env_remove("RINGEST_TOKEN").env_remove("RINGEST_HOST");
     command
 }
@@ -102,7 +105,7 @@ fn wrong_usage_is_exit_code_2_with_the_next_step() {
         (&["--threads", "11"], "11 threads for 10 connections"),
         (&["--hgrm", "/no/such/directory/file"], "cannot write /no/such"),
         (&["--host", "no.such.host.invalid"], "cannot resolve"),
-        (&["--type", "data", "--payload-bytes", "65532"], "at most 65531 fit"),
+        (&["--type", "data", "--payload-bytes", "65532"], "the limit is 65531"),
     ] {
         let (stdout, stderr) = finish(load(&server, arguments), 2);
         assert!(stderr.contains(said) && stdout.is_empty(), "{arguments:?}: {stderr}");
@@ -111,11 +114,16 @@ fn wrong_usage_is_exit_code_2_with_the_next_step() {
 
 #[test]
 fn a_signal_ends_the_run_and_its_result_is_printed() {
-    let server = Server::judged(|_, _, _| Reaction::Usual);
-    let mut command = load_for("600s", &server, &["--format", "json"]);
-    command.stdout(std::process::Stdio::piped());
+    let asked = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&asked);
+    let server = Server::judged(move |_, _, _| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Reaction::Usual
+    });
+    let mut command = load_for("600s", "0s", &server, &["--format", "json"]);
+    command.stdout(Stdio::piped());
     let child = command.spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    until("some messages", || asked.load(Ordering::Relaxed) > 1000);
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let Output { status, stdout, .. } = child.wait_with_output().unwrap();

@@ -5,6 +5,7 @@ use ringest::protocol::frame::{self, Frame, FrameType};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub enum Reaction {
     Last(Vec<u8>),
     /// Waits, then does what it should.
     Late(Duration),
+    /// Waits for a word, then does what it should.
+    Held(Arc<Mutex<Receiver<()>>>),
 }
 
 /// Judges each message: the connection's number, the message's number on it, the message.
@@ -95,6 +98,7 @@ fn serve(mut stream: impl Read + Write, number: usize, judge: &Judge, others: &O
                     break 'connection;
                 }
                 Reaction::Late(time) => thread::sleep(time),
+                Reaction::Held(word) => word.lock().unwrap().recv().expect("a word"),
             }
             if frame.kind == FrameType::Close {
                 break 'connection;

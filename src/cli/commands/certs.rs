@@ -1,5 +1,5 @@
-//! Makes a certificate authority and certificates that it signed, for trials and tests: writes no
-//! file and reads no clock. Not for production, where a real authority issues, renews and revokes.
+//! Generates a certificate authority and certificates signed by it, for trials and tests. Writes no
+//! files and reads no clock. Not for production: use an authority that renews and revokes.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -9,16 +9,16 @@ use rustls::pki_types::ServerName;
 use sha2::{Digest, Sha256};
 use std::time::SystemTime;
 
-/// What is to be made.
+/// What to generate.
 #[derive(Clone, Debug)]
 pub struct CertSpec {
-    /// Names and addresses of the server, at least one; `*.` may stand before a name.
+    /// Names and addresses of the server, at least one; a name may begin with `*.`.
     pub hosts: Vec<String>,
-    /// Name of a client that gets a certificate too.
+    /// Name of a client to issue a certificate to, if any.
     pub client: Option<String>,
-    /// When all of them begin to be valid.
+    /// When the certificates become valid.
     pub not_before: SystemTime,
-    /// When all of them end to be valid.
+    /// When the certificates expire.
     pub not_after: SystemTime,
 }
 
@@ -30,37 +30,40 @@ pub struct Pair {
     pub key: String,
 }
 
-/// What was made.
+/// What was generated.
 pub struct Generated {
     /// The authority.
     pub ca: Pair,
     /// The server.
     pub server: Pair,
-    /// The client that was asked for.
+    /// The client, if one was requested.
     pub client: Option<Pair>,
 }
 
-/// Why nothing was made.
+/// Why nothing was generated.
 #[derive(Debug, thiserror::Error)]
 pub enum CertError {
     /// No host was given.
-    #[error("a server's certificate needs a name or an address; give one with --host")]
+    #[error("the server's certificate needs a name or an address; give one with --host")]
     NoHost,
-    /// A host is neither.
-    #[error("--host {host} is neither a DNS name nor an address; give one as clients will use it")]
+    /// A host is neither a DNS name nor an address.
+    #[error("--host {host} is neither a DNS name nor an address; give the one that clients use")]
     Host {
         /// What was given, with anything unprintable escaped.
         host: String,
     },
-    /// The end comes before the beginning, or either is out of all bounds.
-    #[error("certificates must be valid from a moment after 1970 until a later one before 10000")]
+    /// The end is not after the start, or either is out of bounds.
+    #[error(
+        "certificates must become valid in 1970 or later, and expire after that but before the \
+         year 10000"
+    )]
     Validity,
-    /// The generator refuses.
-    #[error("cannot make a certificate: {0}")]
+    /// The generator failed.
+    #[error("cannot generate a certificate: {0}")]
     Generator(#[from] rcgen::Error),
 }
 
-/// Makes an authority with a key of its own, and what it signs.
+/// Generates an authority with a new key, and the certificates that it signs.
 ///
 /// # Errors
 /// [`CertError`].
@@ -87,7 +90,7 @@ pub fn generate(spec: &CertSpec) -> Result<Generated, CertError> {
 }
 
 fn check(spec: &CertSpec) -> Result<(), CertError> {
-    /// Seconds from 1970 to 10000, where the dates of X.509 end.
+    /// Seconds from 1970 to the year 10000, where X.509 dates end.
     const SECONDS_MAX: u64 = 253_402_300_800;
     if spec.hosts.is_empty() {
         return Err(CertError::NoHost);
@@ -110,7 +113,7 @@ fn check(spec: &CertSpec) -> Result<(), CertError> {
 
 fn params(spec: &CertSpec, name: String) -> Result<CertificateParams, CertError> {
     let date = |moment: SystemTime| {
-        let since = moment.duration_since(SystemTime::UNIX_EPOCH).expect("it was checked");
+        let since = moment.duration_since(SystemTime::UNIX_EPOCH).expect("checked before");
         date_time_ymd(1970, 1, 1) + since
     };
     let mut params = CertificateParams::new(Vec::new())?;
@@ -122,9 +125,9 @@ fn params(spec: &CertSpec, name: String) -> Result<CertificateParams, CertError>
     Ok(params)
 }
 
-/// An authority that may sign certificates of servers and clients, and no further authorities. Its
-/// name tells it from others of its kind: where they had one name, a certificate of another one
-/// would seem to be forged and not just unknown.
+/// An authority that may sign certificates of servers and clients, but no further authorities. Its
+/// name is unique: if all had the same name, a certificate from another such authority would look
+/// forged rather than merely unknown.
 fn authority(spec: &CertSpec, key: &KeyPair) -> Result<CertificateParams, CertError> {
     let digest = Sha256::digest(key.public_key_raw());
     let name = format!("ringest trial CA {:02x}{:02x}{:02x}", digest[0], digest[1], digest[2]);
@@ -176,10 +179,10 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_no_host() {
+    fn anything_else_is_not_a_host() {
         for host in ["", "a b", "ä", "-", "https://example.org", "example.org:9001", "\x1b[31m"] {
             let Err(CertError::Host { host: shown }) = generate(&spec(&[host])) else {
-                panic!("{host:?} was taken")
+                panic!("{host:?} was accepted")
             };
             assert!(shown.is_ascii() && !shown.contains('\x1b'), "{shown}");
         }
@@ -187,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_comes_after_the_beginning_and_within_bounds() {
+    fn the_validity_must_end_after_it_starts_and_lie_within_bounds() {
         let hour = Duration::from_secs(3600);
         let sound = spec(&["localhost"]);
         let backwards = CertSpec { not_after: sound.not_before - hour, ..sound.clone() };

@@ -1,0 +1,60 @@
+//! The operating pages have every metric, every key of the state, and every check of `doctor`.
+
+use super::{output_of, read, row, section};
+use ringest::internals::{Counters, EngineState, Facts, Rates, Snapshot, exposition};
+use std::time::Duration;
+
+const METRICS: &str = "docs/operating/metrics.md";
+
+/// The state of an engine with one worker that has just begun.
+fn snapshot() -> Snapshot {
+    let facts = Facts {
+        state: EngineState::Ready,
+        uptime: Duration::ZERO,
+        started: Duration::ZERO,
+        resident_bytes: Some(1),
+        cores: &[0],
+    };
+    Snapshot::take(&Counters::new(1), &facts, &Rates::default())
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let page = read(METRICS);
+    let text = exposition(snapshot()).unwrap();
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let mut count = 0;
+    for (name, kind) in names {
+        let row = row(&page, name).unwrap_or_else(|| panic!("{name} in {METRICS}"));
+        assert!(row.contains(kind), "{name} is a {kind}: {row}");
+        count += 1;
+    }
+    assert!(count >= 20, "{text}");
+}
+
+#[test]
+fn every_key_of_the_state_is_documented() {
+    let page = section(&read(METRICS), "### stats.json");
+    let state = serde_json::to_value(snapshot()).unwrap();
+    for (key, value) in state.as_object().unwrap() {
+        let row = row(&page, key).unwrap_or_else(|| panic!("{key} in {METRICS}"));
+        let inner = value.as_array().map_or(value, |list| &list[0]);
+        // Reasons and faults have tables of their own.
+        let inner = inner.as_object().filter(|_| !key.ends_with("_by_reason"));
+        for name in inner.into_iter().flat_map(|object| object.keys()) {
+            assert!(row.contains(&format!("`{name}`")), "{key}: {name}: {row}");
+        }
+    }
+}
+
+#[test]
+fn every_check_of_doctor_is_documented() {
+    let any_port = ["--records-port", "0", "--port", "0"];
+    let findings = output_of(&[&["doctor", "--format", "json"], &any_port[..]].concat());
+    let findings: serde_json::Value = serde_json::from_str(&findings).unwrap();
+    let page = read("docs/operating/install.md");
+    for finding in findings["findings"].as_array().unwrap() {
+        let check = finding["check"].as_str().unwrap();
+        assert!(row(&page, check).is_some(), "{check}");
+    }
+}
