@@ -182,7 +182,7 @@ check_stop() {
 # With a profile that denies io_uring, the engine must exit with code 3 and name the cause.
 check_denied_io_uring() {
     echo "a seccomp profile that denies io_uring"
-    python3 - deploy/seccomp-ringest.json >"$scratch/denied.json" <<'EOF'
+    python3 - deploy/docker/seccomp-ringest.json >"$scratch/denied.json" <<'EOF'
 import json, sys
 
 profile = json.load(open(sys.argv[1], encoding="utf-8"))

@@ -2,7 +2,7 @@
 # Checks the dependencies with cargo-deny: licences, sources, duplicates, and advisories where their
 # database can be fetched. The rules and their reasons are in .ci/deny.toml.
 #
-# cargo-deny is compiled once, in minutes, and kept beside the compiled dependencies.
+# Compiling cargo-deny takes minutes; the program is kept with the compiled dependencies.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

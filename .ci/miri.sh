@@ -6,8 +6,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# The modules whose tests run. The layers test compares them, and the files below, with the code:
-# every file of src/ with unsafe code is in one of the two lists.
+# The modules whose tests run: those with unsafe code. The layers test compares them, and the files
+# below, with the code: every file of src/ with unsafe code is in one of the two lists.
 readonly MODULES=(
     engine::blocks
     engine::decode

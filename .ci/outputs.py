@@ -26,6 +26,9 @@ TYPES = {
     "D_min": pa.int8(),
     "count": pa.uint64(),
 }
+# Of `--output-columns`, each in the place where it is listed.
+ADDED = {"connection": pa.uint64(), "peer": pa.large_string(), "status": pa.large_string()}
+ALL = ADDED | TYPES
 
 
 def make_records(count: int) -> list[tuple]:
@@ -85,8 +88,9 @@ def read(path: Path) -> tuple[pa.Schema | None, dict, list[dict]]:
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
-            assert reader.fieldnames == list(TYPES), reader.fieldnames
-    numbers = {"A": int, "B_mean": float, "C_sum": float, "D_min": int, "count": int}
+            assert reader.fieldnames == list(ALL), reader.fieldnames
+    numbers = {"A": int, "B_mean": float, "C_sum": float, "D_min": int, "count": int,
+               "connection": int}
     return None, {}, [{**row, **{key: of(row[key]) for key, of in numbers.items()}} for row in rows]
 
 
@@ -99,15 +103,19 @@ def check(path: Path, result: dict, records: list[tuple]) -> None:
     schema, metadata, rows = read(path)
     expected = expected_rows(records)
     assert len(rows) == len(expected) == len(result["groups"]), (path, len(rows))
+    added = {key: result[key] for key in ADDED}
     for row, right in zip(rows, expected):
-        assert list(row) == list(TYPES), row
-        assert all(same(row[key], right[key]) for key in TYPES), (path, row, right)
+        right = added | right
+        assert list(row) == list(ALL), row
+        assert all(same(row[key], right[key]) for key in ALL), (path, row, right)
     if schema is None:
         return
     types = {field.name: field.type for field in schema}
     # pyarrow versions differ in the string type they give a Parquet column.
     texts = (pa.string(), pa.large_string(), pa.string_view())
-    assert types.pop("E") in texts and types == {k: v for k, v in TYPES.items() if k != "E"}, schema
+    text_columns = ("peer", "status", "E")
+    assert all(types.pop(name) in texts for name in text_columns), schema
+    assert types == {key: of for key, of in ALL.items() if key not in text_columns}, schema
     said = {key.decode(): value.decode() for key, value in metadata.items()}
     for key in ("connection", "peer", "status", "records"):
         assert said[f"ringest.{key}"] == str(result[key]), (key, said)
@@ -122,7 +130,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             serve = [program, "serve", "--host", "127.0.0.1", "--records-port", "0", "--no-messages",
                      "--admin-port", "0", "--format", "ndjson", "--exit-after", "3", "--node", "ci",
-                     "--output", directory, "--output-format", file_format]
+                     "--output", directory, "--output-format", file_format,
+                     "--output-columns", ",".join(ADDED)]
             engine = subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             line = next(line for line in engine.stderr if "ready for records" in line)
             port = int(line.split(" on ")[1].split(" ")[0].rsplit(":", 1)[1])

@@ -10,7 +10,7 @@ pub use crate::config::{
 pub use crate::engine::aggregate::{GroupAggregate, Grouped, Value, create_pool};
 pub use crate::engine::decode::decoder::Decoder;
 pub use crate::engine::decode::texts::Texts;
-pub use crate::engine::groups::columns::{Column, ColumnSet, PartialSet};
+pub use crate::engine::groups::columns::{Column, ColumnSet};
 pub use crate::engine::groups::plan::Plan;
 pub use crate::engine::groups::table::GroupTable;
 pub use crate::engine::observe::counters::{Counters, WorkerTally};

@@ -1,19 +1,18 @@
-//! ringest takes fixed-width binary record streams over TCP, on Linux, through io_uring, and gives
-//! back one exact grouped DataFrame for each connection, with its time, its rate and its latency.
+//! ringest ingests streams of fixed-width binary records over TCP, on Linux with io_uring, and
+//! returns one exact grouped DataFrame for each connection, with its duration, rate and latency.
 //!
-//! The engine is a program: `ringest serve`. This library is what other Rust programs need to talk
-//! to it:
+//! The engine is a program, `ringest serve`. This library is for Rust programs that talk to it:
 //!
 //! * [`client`]: the message client, senders of record streams, load generation
-//! * [`schema`]: what a record is, read from TOML or from Python's struct notation
-//! * [`protocol`]: frames of the message protocol and their payloads
+//! * [`schema`]: descriptions of records, read from TOML or from Python's struct notation
+//! * [`protocol`]: frames and payloads of the message protocol
 //!
 //! ```no_run
 //! use ringest::client::MessageClient;
 //! use std::time::Duration;
 //!
 //! let mut client = MessageClient::connect("localhost", 5000, Duration::from_secs(5), None)?;
-//! println!("the server is {:?} away", client.ping()?);
+//! println!("round trip: {:?}", client.ping()?);
 //! assert_eq!(client.echo(b"hello")?, b"hello");
 //! client.close()?;
 //! # Ok::<(), ringest::client::MessageError>(())
@@ -21,10 +20,10 @@
 //!
 //! # Layers
 //!
-//! Imports point down only; `tests/layers` checks it. `main` and `cli` (command line, output
-//! formats) stand on `runtime` (sockets, clocks, threads, rings) and [`client`]; those on `engine`
+//! Imports only point down, which `tests/layers` checks. `main` and `cli` (command line, output
+//! formats) use `runtime` (sockets, clocks, threads, rings) and [`client`]; these use `engine`
 //! (decoding, grouping, reports), `wire` (both protocols without I/O) and `config` (every limit).
-//! docs/internals/architecture.md follows one packet through them.
+//! docs/internals/architecture.md follows one packet through the layers.
 
 #![warn(missing_docs, unreachable_pub)]
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -43,7 +42,7 @@ mod wire;
 pub use cli::run;
 pub use wire::schema;
 
-/// Frames of the message protocol and what they carry, as bytes: opens no socket.
+/// Encoding and decoding of the message protocol: frames and their payloads. Opens no socket.
 pub mod protocol {
     pub use crate::wire::messages::{frame, payload};
 }

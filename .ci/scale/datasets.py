@@ -7,6 +7,7 @@ records, never from the partials.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import shutil
@@ -168,6 +169,50 @@ def part_type(part: str, kind: str) -> pa.DataType:
     return pa.float64() if part in ("mean", "m2") else ARROW_TYPES[kind]
 
 
+def type_name(part: str, kind: str) -> str:
+    """The type of a part or of a function's result, as metadata has it."""
+    if part == "sum":
+        return {"i": "i64", "f": "f64"}.get(kind[0], "u64")
+    if part == "sum_low":
+        return "u64"
+    return "f64" if part in ("mean", "m2", "var", "std") else kind
+
+
+def merge_plan(layout: Layout) -> dict[str, Any]:
+    """What a file of groups says of merging it, under `ringest.merge` in its metadata."""
+    columns = [{"name": "count", "type": "u64", "merge": "sum"}]
+    for name, part in layout.parts():
+        merge = {"sum_low": "sum", "m2": "squares"}.get(part, part)
+        column = {"name": f"{part}_{name}", "type": type_name(part, layout.fields[name])}
+        around = {"around": f"mean_{name}"} if part == "m2" else {}
+        columns.append(column | {"merge": merge} | around)
+    result = []
+    finishes = {"sum": "sum", "mean": "mean", "var": "variance", "std": "deviation"}
+    for name, function in layout.aggregates:
+        kind = layout.fields[name]
+        if function in ("sum", "mean"):
+            parts = ["sum", "sum_low"] if kind in ("u64", "i64") else ["sum"]
+        else:
+            parts = ["m2"] if function in ("var", "std") else [function]
+        result.append(
+            {
+                "name": f"{name}_{function}",
+                "type": type_name(function, kind),
+                "finish": finishes.get(function, "value"),
+                "of": [f"{part}_{name}" for part in parts],
+            }
+        )
+    result.append({"name": "count", "type": "u64", "finish": "sum", "of": ["count"]})
+    return {
+        "version": 1,
+        "identity": ["node", "connection", "batch"],
+        "order": ["time_us", "node", "connection", "batch"],
+        "keys": [{"name": name, "type": layout.fields[name]} for name in layout.keys],
+        "columns": columns,
+        "result": result,
+    }
+
+
 def groups_table(layout: Layout, stream: Stream, batch: int) -> pa.Table:
     time_us, records = stream.batches[batch]
     groups: dict[tuple[Any, ...], list[Record]] = {}
@@ -189,7 +234,8 @@ def groups_table(layout: Layout, stream: Stream, batch: int) -> pa.Table:
         kind = layout.fields[name]
         values = [part_of(part, kind, [row[name] for row in rows]) for rows in groups.values()]
         columns[f"{part}_{name}"] = pa.array(values, part_type(part, kind))
-    return pa.table(columns)
+    plan = json.dumps(merge_plan(layout))
+    return pa.table(columns).replace_schema_metadata({"ringest.merge": plan})
 
 
 def stream_table(stream: Stream, batch: int) -> pa.Table:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How many rows of partials a second a merge takes, on this machine: made here, not by an engine.
+"""Measures how many rows of partials per second a merge handles. Generates the partials itself.
 
     python3 .ci/scale/measure.py duckdb spark --files 1000 --groups 1000
 
-Prints the size of the files and, for each merge, its seconds and rows a second, the start of the
-process included. `ringest` is a merge, too, where RINGEST_BIN names the program.
+Prints the size of the files and, for each merge, its seconds and rows per second, including the
+start of the process. `ringest` can be measured too, if RINGEST_BIN names the program.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Two engines that write partials, one that gets everything in one stream, and one that is killed.
 
-The records are made here, so that what must come out is reckoned from them alone. Which of them a
-batch holds, and when it began, is read from the files: no test depends on the time of a batch.
+The records are generated here, and the expected results are computed from them alone. Which records
+a batch holds, and when it began, is read from the files, so no test depends on timing.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from datasets import (
     differences,
     expected,
     expected_latency,
+    merge_plan,
     packed,
     random_records,
 )
@@ -254,6 +255,9 @@ def test_two_engines_merged_are_one_engine_over_the_union(
         assert sum(len(records) for one in found for _, records in one.batches) == 600
         add_stream_rows(directory, found)
         streams += found
+        for file in directory.glob("[!.]*.groups.parquet"):
+            metadata = pq.read_metadata(file).metadata
+            assert json.loads(metadata[b"ringest.merge"]) == merge_plan(layout)
     print(f"{counted(streams)['batches']} batches of 4 connections")
 
     with Engine(tmp_path, "union", *schema_options(layout, tmp_path)) as engine:

@@ -144,9 +144,9 @@ def test_duckdb_csv_has_bytes_in_hexadecimal(tmp_path: Path) -> None:
 
 
 def test_the_template_is_that_of_the_built_in_schema(tmp_path: Path) -> None:
-    (tmp_path / "schema.toml").write_text(DEFAULT.toml())
-    arguments = [sys.executable, str(DUCKDB), "--schema", str(tmp_path / "schema.toml"), "--sql"]
-    written = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    streams = make_streams(DEFAULT, random.Random(1), nodes=1, connections=1)
+    directories = write(DEFAULT, streams, tmp_path)
+    written = run("duckdb", directories, "--sql")
     assert (ROOT / "deploy/duckdb/merge.sql").read_text() == written
 
 
@@ -172,9 +172,14 @@ def test_packed_partials_are_merged_as_the_files_were(tmp_path: Path) -> None:
     packed = tmp_path / "packed"
     packed.mkdir()
     (packed / "schema.toml").write_text(DEFAULT.toml())
+    (plan,) = duckdb.execute(
+        f"SELECT decode(value) FROM parquet_kv_metadata('{tmp_path}/small/*/*.groups.parquet')"
+        " WHERE decode(key) = 'ringest.merge' LIMIT 1"
+    ).fetchone()
     for kind in ("groups", "stream"):
         duckdb.execute(
             f"COPY (FROM '{tmp_path}/small/*/*.{kind}.parquet') TO '{packed}/day.{kind}.parquet'"
+            f" (FORMAT parquet, KV_METADATA {{'ringest.merge': '{plan}'}})"
         )
     check(merged_by("duckdb", [packed]), DEFAULT, streams, DEFAULT.keys)
     # The small files are still there: they count once.
@@ -184,11 +189,11 @@ def test_packed_partials_are_merged_as_the_files_were(tmp_path: Path) -> None:
 # ---- refusals ------------------------------------------------------------------------------------
 
 
-def refusal(*arguments: str) -> str:
+def refusal(*arguments: str, code: int = 2) -> str:
     done = subprocess.run(
         [sys.executable, str(DUCKDB), *arguments], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2, done
+    assert done.returncode == code, done
     return done.stderr
 
 
@@ -197,13 +202,24 @@ def test_refusals_name_the_cause(tmp_path: Path) -> None:
     (tmp_path / "schema.toml").write_text(DEFAULT.toml())
     streams = make_streams(DEFAULT, random.Random(1), nodes=2, connections=2)
     one, other = map(str, write(DEFAULT, streams, tmp_path / "nodes"))
-    assert "no key of these partials; keys are A, E" in refusal(one, "--by", "B")
-    (Path(other) / "schema.toml").write_text(EVERYTHING.toml())
-    assert "partials of different schemas cannot be merged" in refusal(one, other)
-    (Path(other) / "schema.toml").write_text("[")
-    assert "no TOML" in refusal(other)
-    (Path(other) / "schema.toml").write_text('[result]\nby = ["A"]\n')
-    assert "'field' is missing" in refusal(other) or "field is missing" in refusal(other)
+    assert "not a key of these partials; keys: A, E" in refusal(one, "--by", "B")
+    streams = make_streams(EVERYTHING, random.Random(1), nodes=1, connections=2)
+    (foreign,) = map(str, write(EVERYTHING, streams, tmp_path / "foreign"))
+    assert "partials of different schemas cannot be merged" in refusal(one, foreign)
+    for plan, said in (
+        (None, "an older ringest wrote it, or it was repacked without its metadata"),
+        ("[", "its ringest.merge cannot be read"),
+        ('{"version": 1}', "its ringest.merge cannot be read: 'identity'"),
+        ('{"version": 2}', "merge operations have version 2, supported is 1"),
+    ):
+        for file in Path(other).glob("*.groups.parquet"):
+            metadata = None if plan is None else {"ringest.merge": plan}
+            pq.write_table(pq.read_table(file).replace_schema_metadata(metadata), file)
+        assert said in refusal(other, code=2 if plan is None else 1)
+    # One file of another directory tells, where this one's do not.
+    for file in Path(other).glob("*.groups.parquet"):
+        pq.write_table(pq.read_table(file).replace_schema_metadata(None), file)
+    run("duckdb", [Path(one), Path(other)])
 
 
 # ---- files that are missing ----------------------------------------------------------------------
@@ -273,5 +289,6 @@ def test_all_merges_end_alike_where_a_file_is_cut_off(engine: str, tmp_path: Pat
 
 def test_names_that_differ_in_case_are_refused_by_duckdb(tmp_path: Path) -> None:
     layout = Layout({"a": "u8", "A": "u8"}, ("a", "A"), ())
-    (tmp_path / "schema.toml").write_text(layout.toml())
-    assert "differ only in case" in refusal(str(tmp_path), "--sql")
+    streams = make_streams(layout, random.Random(1), nodes=1, connections=1)
+    (directory,) = write(layout, streams, tmp_path)
+    assert "differ only in case" in refusal(str(directory), "--sql")

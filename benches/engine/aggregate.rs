@@ -6,7 +6,7 @@ use super::schemas::{Shape, run_of};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use ringest::internals::{
     ColumnSet, Config, Decoder, FOLD_ROWS, FOLD_ROWS_MAX, GroupAggregate, GroupTable, Grouped,
-    PartialSet, Plan, Value,
+    Plan, Value,
 };
 use ringest::schema::{Function, Kind};
 use std::collections::BTreeMap;
@@ -98,8 +98,7 @@ impl Fold for TwoPhase {
 
     fn finish(self) -> Grouped {
         let mut aggregate = GroupAggregate::new(self.decoder.plan());
-        let mut set = PartialSet::with_rows(self.decoder.plan(), Config::default().batch_rows);
-        aggregate.add_partials(self.table.partials(), &mut set).expect("Polars takes partials");
+        aggregate.add_table(&self.table).expect("Polars takes partials");
         let texts = self.decoder.into_texts();
         aggregate.finish(&texts).expect("Polars takes any partials").grouped
     }
@@ -111,7 +110,28 @@ pub fn bench(criterion: &mut Criterion) {
         let rows = Rows::new(groups);
         bench_fold::<Columns>(criterion, "columns", &rows);
         bench_fold::<TwoPhase>(criterion, "two-phase", &rows);
+        bench_result(criterion, &rows);
     }
+}
+
+/// From the table of a stream to its result: what a sender waits for after its last record.
+fn bench_result(criterion: &mut Criterion, rows: &Rows) {
+    let mut fold = TwoPhase::new(&plan());
+    rows.fold(SETS as u64, &mut fold);
+    let (plan, table, texts) =
+        (Arc::clone(fold.decoder.plan()), fold.table, fold.decoder.into_texts());
+    let mut group = criterion.benchmark_group("result");
+    group.throughput(Throughput::Elements(rows.groups.into()));
+    group.sample_size(10);
+    group.bench_function(BenchmarkId::new("one-table", rows.groups), |bencher| {
+        bencher.iter(|| {
+            let mut aggregate = GroupAggregate::new(&plan);
+            aggregate.add_table(&table).expect("Polars takes the groups");
+            let grouped = aggregate.finish(&texts).expect("Polars makes a result").grouped;
+            assert_eq!(grouped.len(), rows.groups as usize);
+        });
+    });
+    group.finish();
 }
 
 fn bench_fold<F: Fold>(criterion: &mut Criterion, name: &str, rows: &Rows) {

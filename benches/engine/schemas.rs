@@ -4,7 +4,7 @@
 use criterion::{Criterion, Throughput};
 use ringest::internals::{
     Config, Decoder, Ends, FOLD_ROWS, FOLD_ROWS_MAX, GroupAggregate, GroupTable, Grouped, Padding,
-    PartialSet, Plan, Run, Value,
+    Plan, Run, Value,
 };
 use ringest::schema::{Aggregate as Made, Endian, Field, Framing, Function, Kind, Schema};
 use std::collections::BTreeMap;
@@ -131,8 +131,7 @@ impl Worker {
     fn finish(self) -> Grouped {
         let plan = self.decoder.plan();
         let mut aggregate = GroupAggregate::new(plan);
-        let mut set = PartialSet::with_rows(plan, 1000);
-        aggregate.add_partials(self.groups.partials(), &mut set).expect("Polars takes partials");
+        aggregate.add_table(&self.groups).expect("Polars takes partials");
         let texts = self.decoder.into_texts();
         aggregate.finish(&texts).expect("Polars takes any partials").grouped
     }

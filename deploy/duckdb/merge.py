@@ -4,9 +4,9 @@
     python3 deploy/duckdb/merge.py DIR…                                   # shows the result
     python3 deploy/duckdb/merge.py DIR… --output result.parquet           # or .csv
     python3 deploy/duckdb/merge.py DIR… --format ndjson                   # one object on one line
-    python3 deploy/duckdb/merge.py --schema schema.toml --sql > merge.sql # the SQL only
+    python3 deploy/duckdb/merge.py DIR… --sql > merge.sql                 # the SQL only
 
-`pip install duckdb`; Python 3.11 or later. The SQL is plain: merge.sql beside this file is what
+`pip install duckdb`; Python 3.11 or later. The SQL is plain: merge.sql next to this file is what
 `--sql` writes for the built-in schema. Exit codes are those of `ringest merge`.
 docs/operating/partials.md says what partials are.
 """
@@ -16,13 +16,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "shared"))
 import partials
-from partials import Aggregate, Field, PartialsError, Schema
+from partials import Aggregate, Column, MergePlan, Part, PartialsError
 
 if TYPE_CHECKING:
     import duckdb
@@ -42,47 +42,48 @@ TYPES = {
     "text": "VARCHAR",
     "bytes": "BLOB",
 }
-# Bool as a number, because partials may hold it as one.
-CALCULATED_AS = {**TYPES, "bool": "UTINYINT"}
 
 
 # ---- the SQL -------------------------------------------------------------------------------------
 
 
 def merge_sql(
-    schema: Schema, by: Sequence[Field] | None = None, complete_only: bool = False
+    plan: MergePlan, by: Sequence[Column] | None = None, complete_only: bool = False
 ) -> str:
     """A view `merged` of the files named by the variables `groups` and `streams`."""
-    refuse_case(schema)
-    by = list(by or schema.keys)
+    refuse_case(plan)
+    by = list(by or plan.keys)
     sections = [
         "-- One copy of each row: copies agree in node, connection, batch and keys.",
-        f"rows_once AS (\n{indented(rows_once(schema, complete_only))}\n)",
+        f"rows_once AS (\n{indented(rows_once(plan, complete_only))}\n)",
     ]
-    spreads = spread_fields(schema)
     if complete_only:
         sections[:0] = [f"complete AS (\n{indented(complete_streams())}\n),"]
-    if spreads:
+    if plan.squares:
         sections[-1] += ","
         sections += [
             "-- The mean of all, around which the squared distances are added up.",
-            f"rows_with_means AS (\n{indented(rows_with_means(spreads, by))}\n)",
+            f"rows_with_means AS (\n{indented(rows_with_means(plan, by))}\n)",
         ]
-    source = "rows_with_means" if spreads else "rows_once"
+    source = "rows_with_means" if plan.squares else "rows_once"
     return (
         "CREATE OR REPLACE TEMP VIEW merged AS\nWITH\n"
         + "\n".join(sections)
-        + f"\n{select_result(schema, by, source)};\n"
+        + f"\n{select_result(plan, by, source)};\n"
     )
 
 
-def rows_once(schema: Schema, complete_only: bool) -> str:
-    identity = names([*partials.IDENTITY, *(key.name for key in schema.keys)])
-    columns = ",\n    ".join(quoted(name) for name in schema.partial_names)
+def rows_once(plan: MergePlan, complete_only: bool) -> str:
+    columns = ",\n    ".join(quoted(name) for name in plan.names)
     sql = (
-        f"SELECT DISTINCT ON ({identity})\n    {columns}\nFROM read_parquet(getvariable('groups'))"
+        f"SELECT DISTINCT ON ({identity(plan)})\n    {columns}\n"
+        "FROM read_parquet(getvariable('groups'))"
     )
     return sql + ("\nSEMI JOIN complete USING (node, connection)" if complete_only else "")
+
+
+def identity(plan: MergePlan) -> str:
+    return names([*plan.identity, *(key.name for key in plan.keys)])
 
 
 def complete_streams() -> str:
@@ -96,15 +97,11 @@ def complete_streams() -> str:
     )
 
 
-def spread_fields(schema: Schema) -> list[Field]:
-    return [one for one, part in schema.parts if part == "m2"]
-
-
-def rows_with_means(spreads: Sequence[Field], by: Sequence[Field]) -> str:
+def rows_with_means(plan: MergePlan, by: Sequence[Column]) -> str:
     means = ",\n    ".join(
-        f"sum(rows.count * {part('mean', one)}) OVER of_group / sum(rows.count) OVER of_group"
-        f" AS {quoted('mean of ' + one.name)}"
-        for one in spreads
+        f"sum(rows.count * rows.{quoted(one.around)}) OVER of_group / sum(rows.count) OVER of_group"
+        f" AS {quoted(f'mean of {one.name}')}"
+        for one in plan.squares
     )
     keys = names(key.name for key in by)
     return (
@@ -112,12 +109,9 @@ def rows_with_means(spreads: Sequence[Field], by: Sequence[Field]) -> str:
     )
 
 
-def select_result(schema: Schema, by: Sequence[Field], source: str) -> str:
+def select_result(plan: MergePlan, by: Sequence[Column], source: str) -> str:
     keys = [f"rows.{quoted(key.name)}" for key in by]
-    columns = [
-        *keys,
-        *(f"{merged(one, schema)} AS {quoted(one.name)}" for one in schema.aggregates),
-    ]
+    columns = [*keys, *(f"{finished(one, plan)} AS {quoted(one.name)}" for one in plan.result)]
     order = ", ".join(sort_key(key) for key in by)
     listed = ",\n    ".join(columns)
     return (
@@ -125,75 +119,56 @@ def select_result(schema: Schema, by: Sequence[Field], source: str) -> str:
     )
 
 
-def merged(aggregate: Aggregate, schema: Schema) -> str:
+def finished(aggregate: Aggregate, plan: MergePlan) -> str:
     """The expression of one column of the result."""
-    one = aggregate.field
-    if one is None:
-        return "CAST(sum(rows.count) AS UBIGINT)"
-    match aggregate.function:
-        case "sum" if one.type in partials.FLOAT_TYPES:
-            return f"sum({part('sum', one)})"
-        case "sum":
-            return f"TRY_CAST({exact_sum(one)} AS {TYPES[one.sum_type]})"
-        case "mean":
-            total = f"sum({part('sum', one)})"
-            total = total if one.type in partials.FLOAT_TYPES else exact_sum(one)
-            return f"CAST({total} AS DOUBLE) / CAST(sum(rows.count) AS DOUBLE)"
-        case "min" | "max" as function:
-            return extreme(function, one)
-        case "first" | "last" as function:
-            return in_time(function, one, schema)
-        case function:
-            root = "sqrt" if function == "std" else ""
-            return f"CASE WHEN sum(rows.count) > 1 THEN {root}({variance(one)}) END"
-
-
-def exact_sum(one: Field) -> str:
+    high, *low = (merged(plan.column(name), plan) for name in aggregate.of)
     # The sum of integers is a HUGEINT of 128 bits.
-    if not one.is_wide:
-        return f"sum({part('sum', one)})"
-    return f"(sum({part('sum', one)}) * 4294967296 + sum({part('sum_low', one)}))"
+    value = f"({high} * 4294967296 + {low[0]})" if low else high
+    match aggregate.finish:
+        case "value":
+            return value
+        case "sum":
+            return f"TRY_CAST({value} AS {TYPES[aggregate.type]})"
+        case "mean":
+            return f"CAST({value} AS DOUBLE) / CAST(sum(rows.count) AS DOUBLE)"
+        case "variance" | "deviation" as finish:
+            root = "sqrt" if finish == "deviation" else ""
+            variance = f"({value}) / (CAST(sum(rows.count) AS DOUBLE) - 1)"
+            return f"CASE WHEN sum(rows.count) > 1 THEN {root}({variance}) END"
+        case other:
+            raise PartialsError(f'"{aggregate.name}" has an unknown finish operation "{other}"')
 
 
-def extreme(function: str, one: Field) -> str:
-    value = f"CAST({part(function, one)} AS {CALCULATED_AS[one.type]})"
-    if one.type not in partials.FLOAT_TYPES:
-        return back(f"{function}({value})", one)
-    # DuckDB orders NaN above all numbers; here it counts only if there is nothing else.
-    numbers = f"{function}({value}) FILTER (NOT isnan({value}))"
-    return f"coalesce({numbers}, CAST('nan' AS {TYPES[one.type]}))"
+def merged(column: Part, plan: MergePlan) -> str:
+    """The expression that merges a column's rows into one value."""
+    value = f"rows.{quoted(column.name)}"
+    match column.merge:
+        case "min" | "max" as extreme if column.is_float:
+            # DuckDB orders NaN above all numbers; here it counts only if there is nothing else.
+            numbers = f"{extreme}({value}) FILTER (NOT isnan({value}))"
+            return f"coalesce({numbers}, CAST('nan' AS {TYPES[column.type]}))"
+        case "sum" | "min" | "max" as function:
+            return f"{function}({value})"
+        case "first" | "last" as end:
+            # Within a batch, rows of one group differ only in the keys that are merged away.
+            order = names((*plan.order, *(key.name for key in plan.keys)), "rows.")
+            return f"arg_{'min' if end == 'first' else 'max'}({value}, row({order}))"
+        case "squares":
+            # Chan, Golub, LeVeque: the sum of squared distances, plus those of the means.
+            mean = f"rows.{quoted(f'mean of {column.name}')}"
+            distance = f"(rows.{quoted(column.around)} - {mean})"
+            return f"sum({value}) + sum(rows.count * {distance} * {distance})"
+        case other:
+            raise PartialsError(f'"{column.name}" has an unknown merge operation "{other}"')
 
 
-def in_time(function: str, one: Field, schema: Schema) -> str:
-    # Within a batch, rows of one group differ only in the keys that are merged away.
-    order = names((*partials.TIME_ORDER, *(key.name for key in schema.keys)), "rows.")
-    value = f"CAST({part(function, one)} AS {CALCULATED_AS[one.type]})"
-    pick = "arg_min" if function == "first" else "arg_max"
-    return back(f"{pick}({value}, row({order}))", one)
-
-
-def variance(one: Field) -> str:
-    # Chan, Golub, LeVeque: the sum of squared distances, plus those of the means.
-    distance = f"{part('mean', one)} - rows.{quoted('mean of ' + one.name)}"
-    squares = f"sum({part('m2', one)}) + sum(rows.count * ({distance}) * ({distance}))"
-    return f"({squares}) / (CAST(sum(rows.count) AS DOUBLE) - 1)"
-
-
-def back(value: str, one: Field) -> str:
-    return f"CAST({value} AS BOOLEAN)" if one.type == "bool" else value
-
-
-def sort_key(key: Field) -> str:
+def sort_key(key: Column) -> str:
     name = f"rows.{quoted(key.name)}"
     if key.type != "text":
         return name
     # Text is escaped, but sorted by its bytes. A cast from text to BLOB restores these: it decodes
     # \xNN, and the only other escape, that of the backslash, is turned into one first.
     return rf"CAST(replace({name}, '\\', '\x5C') AS BLOB)"
-
-
-def part(name: str, one: Field) -> str:
-    return "rows." + quoted(f"{name}_{one.name}")
 
 
 def quoted(name: str) -> str:
@@ -208,10 +183,10 @@ def indented(text: str) -> str:
     return "\n".join("    " + line for line in text.splitlines())
 
 
-def refuse_case(schema: Schema) -> None:
+def refuse_case(plan: MergePlan) -> None:
     """Refuses columns that differ only in case, which DuckDB ignores even in quoted names."""
-    result = [key.name for key in schema.keys] + [one.name for one in schema.aggregates]
-    for columns in (schema.partial_names, result):
+    result = [one.name for one in (*plan.keys, *plan.result)]
+    for columns in (plan.names, result):
         for name, uses in Counter(name.casefold() for name in columns).items():
             if uses > 1:
                 raise PartialsError(
@@ -220,7 +195,7 @@ def refuse_case(schema: Schema) -> None:
                 )
 
 
-def template(schema: Schema, by: Sequence[Field] | None, complete_only: bool) -> str:
+def template(plan: MergePlan, by: Sequence[Column] | None, complete_only: bool) -> str:
     """The SQL with the lines around it that users adapt."""
     streams = ["SET VARIABLE streams = ['partials/*.stream.parquet'];"] if complete_only else []
     head = [
@@ -236,7 +211,7 @@ def template(schema: Schema, by: Sequence[Field] | None, complete_only: bool) ->
         "-- Into a file instead: COPY (FROM merged) TO 'result.parquet' (FORMAT parquet);",
         "",
     ]
-    return "\n".join(head) + merge_sql(schema, by, complete_only) + "\n".join(tail)
+    return "\n".join(head) + merge_sql(plan, by, complete_only) + "\n".join(tail)
 
 
 # ---- running it ----------------------------------------------------------------------------------
@@ -245,12 +220,13 @@ def template(schema: Schema, by: Sequence[Field] | None, complete_only: bool) ->
 def main() -> int:
     """Merges what the command line asks for."""
     options = parse_arguments()
+    import duckdb
+
     try:
-        if options.sql:
-            schema = read_schema(options)
-            print(template(schema, by_of(options, schema), options.complete_only), end="")
-            return partials.EXIT_OK
-        return run(options)
+        return run(duckdb.connect(), options)
+    except duckdb.Error as error:
+        print(f"merge.py: DuckDB: {error}", file=sys.stderr)
+        return partials.EXIT_FILES_MISSING
     except PartialsError as error:
         print(f"merge.py: {error}", file=sys.stderr)
         return error.exit_code
@@ -260,10 +236,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Merges partials of ringest with DuckDB.")
     add = parser.add_argument
     add(
-        "directories", nargs="*", metavar="DIR", help="directories of partials, of one node or many"
+        "directories", nargs="+", metavar="DIR", help="directories of partials, of one node or many"
     )
-    add("--schema", type=Path, help="default: schema.toml in each DIR")
-    add("--by", help="comma-separated keys to group by; default: all keys of the schema")
+    add("--by", help="comma-separated keys to group by; default: all keys")
     add("--complete-only", action="store_true", help="leave out streams that are not complete")
     add("--sql", action="store_true", help="print the SQL without running it")
     add("--format", choices=["table", "ndjson"], default="table", help="format of the output")
@@ -271,74 +246,74 @@ def parse_arguments() -> argparse.Namespace:
     add("--output-format", choices=["parquet", "csv"], help="default: by the file name")
     add("--memory", help="memory limit of DuckDB, such as 4GB; beyond that it uses the disk")
     add("--threads", type=int, help="default: all cores")
-    options = parser.parse_args()
-    if not options.directories and not (options.sql and options.schema):
-        parser.error("name a directory of partials, or --sql with --schema")
-    return options
+    return parser.parse_args()
 
 
-def by_of(options: argparse.Namespace, schema: Schema) -> Sequence[Field]:
-    return schema.keys_by(options.by.split(",") if options.by is not None else None)
+def read_plan(database: duckdb.DuckDBPyConnection, options: argparse.Namespace) -> MergePlan | None:
+    """The merge operations, from one file of each directory; `None` without files."""
+    files = []
+    for directory in map(Path, options.directories):
+        if not any(directory.glob("*.parquet")):
+            if not (directory / "schema.toml").exists():
+                raise PartialsError(f"{directory}: name directories that `serve --partials` wrote")
+            print(f"merge.py: {directory} has no partials so far", file=sys.stderr)
+        files += sorted(directory.glob(partials.GROUPS_FILES))[:1]
+    if not files:
+        return None
+    key = f"decode(key) = '{partials.MERGE_KEY}'"
+    query = f"SELECT decode(value) FROM parquet_kv_metadata(?) WHERE {key}"
+    found = ((database.execute(query, [str(file)]).fetchone(), str(file)) for file in files)
+    return partials.one_plan((row and row[0], file) for row, file in found)
 
 
-def read_schema(options: argparse.Namespace) -> Schema:
-    files = (
-        [options.schema]
-        if options.schema
-        else [Path(directory) / "schema.toml" for directory in options.directories]
-    )
-    try:
-        return partials.one_schema((file.read_text("utf-8"), str(file)) for file in files)
-    except OSError as error:
-        raise PartialsError(
-            f"{error.filename}: {error.strerror}; name directories that `serve --partials` wrote, "
-            "or the schema with --schema"
-        ) from error
-
-
-def run(options: argparse.Namespace) -> int:
-    import duckdb
-
-    schema = read_schema(options)
-    by = by_of(options, schema)
-    sql = merge_sql(schema, by, options.complete_only)
-    database = duckdb.connect()
+def run(database: duckdb.DuckDBPyConnection, options: argparse.Namespace) -> int:
+    plan = read_plan(database, options)
+    if plan is None and (options.sql or options.output):
+        raise partials.DamagedPartialsError("no partials so far; nothing was written")
+    plan = plan or MergePlan()
+    # Without partials, any key is accepted.
+    by = plan.keys_by(options.by.split(",") if options.by is not None and plan.keys else None)
+    if options.sql:
+        print(template(plan, by, options.complete_only), end="")
+        return partials.EXIT_OK
     for setting, value in (("memory_limit", options.memory), ("threads", options.threads)):
         if value is not None:
             database.execute(f"SET {setting} = '{value}'")
-    try:
-        some_said = read_streams(database, options)
-        groups = patterns(options, partials.GROUPS_FILES)
-        if groups and (some_said or not options.complete_only):
-            database.execute("SET VARIABLE groups = ?", [groups])
-            database.execute(sql)
-            database.execute("CREATE TEMP TABLE result AS FROM merged")
-            of_these = " SEMI JOIN streams_once USING (node, connection)"
-            database.execute(
-                "CREATE TEMP VIEW rows_of_files AS FROM read_parquet(getvariable('groups'))"
-                + (of_these if options.complete_only else "")
-            )
-        else:
-            columns = [(key.name, key.type) for key in by]
-            columns += [(one.name, one.type) for one in schema.aggregates]
-            database.execute(f"CREATE TEMP TABLE result ({definitions(columns)})")
-            keys = definitions((key.name, key.type) for key in schema.keys)
-            database.execute(f"CREATE TEMP TABLE rows_of_files ({ROW_COLUMNS}, {keys})")
-        summary = summarize(database)
-        missing = find_missing(database, schema, summary["records"])
-        if options.output:
-            write(database, options, schema)
-        show(database, summary, options)
-    except duckdb.Error as error:
-        raise partials.DamagedPartialsError(f"DuckDB: {error}") from error
+    some_said = read_streams(database, options)
+    if plan.keys:
+        merge(database, options, plan, by, options.complete_only and some_said)
+    else:
+        database.execute("CREATE TEMP TABLE result (count UBIGINT)")
+        database.execute(f"CREATE TEMP TABLE rows_of_files ({ROW_COLUMNS})")
+    summary = summarize(database)
+    missing = find_missing(database, plan, summary["records"])
+    if options.output:
+        write(database, options, by)
+    show(database, summary, options)
     return missing.report(sys.stderr)
 
 
 ROW_COLUMNS = "node VARCHAR, connection VARCHAR, batch UINTEGER, count UBIGINT"
 
 
-def definitions(columns: Iterable[tuple[str, str]]) -> str:
-    return ", ".join(f"{quoted(name)} {TYPES[kind]}" for name, kind in columns)
+def merge(
+    database: duckdb.DuckDBPyConnection,
+    options: argparse.Namespace,
+    plan: MergePlan,
+    by: Sequence[Column],
+    complete_only: bool,
+) -> None:
+    """Creates the result as a table, and a view of the rows it comes from."""
+    database.execute("SET VARIABLE groups = ?", [patterns(options, partials.GROUPS_FILES)])
+    database.execute(merge_sql(plan, by, complete_only))
+    # Without stream files, no stream is known to be complete.
+    none = " LIMIT 0" if options.complete_only and not complete_only else ""
+    database.execute(f"CREATE TEMP TABLE result AS FROM merged{none}")
+    of_these = " SEMI JOIN streams_once USING (node, connection)"
+    database.execute(
+        "CREATE TEMP VIEW rows_of_files AS FROM read_parquet(getvariable('groups'))"
+        + (of_these if options.complete_only else "")
+    )
 
 
 def read_streams(database: duckdb.DuckDBPyConnection, options: argparse.Namespace) -> bool:
@@ -361,13 +336,9 @@ def read_streams(database: duckdb.DuckDBPyConnection, options: argparse.Namespac
 
 def patterns(options: argparse.Namespace, pattern: str) -> list[str]:
     """A pattern for each directory with such files; DuckDB rejects patterns without a match."""
-    directories = list(map(Path, options.directories))
-    for directory in directories:
-        if pattern == partials.GROUPS_FILES and not any(directory.glob("*.parquet")):
-            print(f"merge.py: {directory} has no partials so far", file=sys.stderr)
     return [
         str(directory / pattern)
-        for directory in directories
+        for directory in map(Path, options.directories)
         if next(directory.glob(pattern), None) is not None
     ]
 
@@ -388,7 +359,7 @@ def summarize(database: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
 
 def find_missing(
-    database: duckdb.DuckDBPyConnection, schema: Schema, counted: int
+    database: duckdb.DuckDBPyConnection, plan: MergePlan, counted: int
 ) -> partials.MissingFiles:
     """Batches with a missing file. Rows are summed by batch only if the totals differ."""
     gaps = database.execute(
@@ -402,9 +373,8 @@ def find_missing(
     said = database.execute("SELECT coalesce(sum(records), 0) FROM streams_once").fetchall()[0][0]
     if said == counted and not unsaid:
         return partials.MissingFiles(gaps, [], unsaid)
-    identity = names([*partials.IDENTITY, *(key.name for key in schema.keys)])
     differing = database.execute(
-        f"WITH rows AS (SELECT DISTINCT ON ({identity}) * FROM rows_of_files), grouped AS"
+        f"WITH rows AS (SELECT DISTINCT ON ({identity(plan)}) * FROM rows_of_files), grouped AS"
         " (SELECT node, connection, batch, sum(count) AS records FROM rows GROUP BY ALL)"
         " SELECT node, connection, batch, coalesce(grouped.records, 0) AS counted,"
         " streams_once.records AS said FROM streams_once"
@@ -413,12 +383,14 @@ def find_missing(
     return partials.MissingFiles(gaps, differing, unsaid)
 
 
-def write(database: duckdb.DuckDBPyConnection, options: argparse.Namespace, schema: Schema) -> None:
+def write(
+    database: duckdb.DuckDBPyConnection, options: argparse.Namespace, by: Sequence[Column]
+) -> None:
     form = options.output_format or ("csv" if options.output.endswith(".csv") else "parquet")
     # Bytes are written to CSV in hexadecimal, as everywhere else; DuckDB would escape them.
     shown = ", ".join(
         f"lower(hex({quoted(key.name)})) AS {quoted(key.name)}"
-        for key in by_of(options, schema)
+        for key in by
         if key.type == "bytes" and form == "csv"
     )
     columns = f"* REPLACE ({shown})" if shown else "*"

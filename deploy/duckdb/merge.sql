@@ -22,9 +22,9 @@ SELECT
     rows."A",
     rows."E",
     CAST(sum(rows."sum_B") AS DOUBLE) / CAST(sum(rows.count) AS DOUBLE) AS "B_mean",
-    sum(rows."sum_C") AS "C_sum",
-    min(CAST(rows."min_D" AS TINYINT)) AS "D_min",
-    CAST(sum(rows.count) AS UBIGINT) AS "count"
+    TRY_CAST(sum(rows."sum_C") AS DOUBLE) AS "C_sum",
+    min(rows."min_D") AS "D_min",
+    TRY_CAST(sum(rows."count") AS UBIGINT) AS "count"
 FROM rows_once AS rows
 GROUP BY rows."A", rows."E"
 ORDER BY rows."A", CAST(replace(rows."E", '\\', '\x5C') AS BLOB);

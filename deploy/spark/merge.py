@@ -5,9 +5,9 @@
     python3 deploy/spark/merge.py DIR… --master 'local[2]'                # without a cluster
     python3 deploy/spark/merge.py DIR… --format ndjson                    # one object on one line
 
-A DIR is anything Spark can list: a local path, NFS, hdfs://, s3a://, gs://. Needs pyspark 4 and
-Java 17 or 21; Python 3.11 or later on the driver and on the executors. partials.py must be in the
-parent directory or passed with `--py-files`. Exit codes are those of `ringest merge`.
+A DIR is whatever Spark can list: a local path, nfs, hdfs://, s3a://, gs://. Needs pyspark 4 and
+Java 17 or 21; Python 3.11 or later on the driver and on the executors. ../shared/partials.py must
+lie there, or come with `--py-files`. Exit codes are those of `ringest merge`.
 docs/operating/partials.md says what partials are.
 """
 
@@ -25,9 +25,9 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 # With --py-files Python finds it without this.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "shared"))
 import partials
-from partials import Aggregate, DamagedPartialsError, Field, PartialsError, Schema
+from partials import Aggregate, Column, DamagedPartialsError, MergePlan, Part, PartialsError
 
 # The types with which Spark reads Parquet. It has no unsigned types and uses the next wider one.
 TYPES = {
@@ -45,110 +45,104 @@ TYPES = {
     "text": "string",
     "bytes": "binary",
 }
-SUM_LIMITS = {"u64": (0, partials.U64_MAX), "i64": (partials.I64_MIN, partials.I64_MAX)}
+SUM_LIMITS = {"u64": (0, 2**64 - 1), "i64": (-(2**63), 2**63 - 1)}
 
 
 # ---- the query -----------------------------------------------------------------------------------
 
 
-def merged(rows: DataFrame, schema: Schema, by: Sequence[Field]) -> DataFrame:
+def merged(rows: DataFrame, plan: MergePlan, by: Sequence[Column]) -> DataFrame:
     """The sorted result of these rows: keys, then aggregates in the schema's order."""
     keys = [quoted(key.name) for key in by]
-    rows = with_means(rows, schema, keys)
+    rows = with_means(rows, plan, keys)
     grouped = rows.groupBy(*keys).agg(
         F.expr("sum(cast(`count` as decimal(20,0)))").alias("all records"),
-        *moments(schema),
-        *(F.expr(merged_column(one)).alias(f"all {one.name}") for one in schema.aggregates),
+        *ends(plan),
+        *(F.expr(merged_column(one)).alias(f"all {one.name}") for one in plan.columns),
     )
-    columns = [F.expr(result_column(one)).alias(one.name) for one in schema.aggregates]
+    columns = [F.expr(finished(one, plan)).alias(one.name) for one in plan.result]
     result = grouped.select(*(F.col(key) for key in keys), *columns)
     return result.orderBy(*(F.expr(sort_key(key)) for key in by))
 
 
-def with_means(rows: DataFrame, schema: Schema, keys: Sequence[str]) -> DataFrame:
+def with_means(rows: DataFrame, plan: MergePlan, keys: Sequence[str]) -> DataFrame:
     """Adds to each row the means of its group, from which squared distances are measured."""
-    spreads = [one for one, part in schema.parts if part == "m2"]
-    if not spreads:
+    if not plan.squares:
         return rows
     means = [
-        F.expr(f"sum(`count` * `mean_{one.name}`) / sum(cast(`count` as double))").alias(
+        F.expr(f"sum(`count` * `{one.around}`) / sum(cast(`count` as double))").alias(
             f"mean of {one.name}"
         )
-        for one in spreads
+        for one in plan.squares
     ]
     return rows.join(rows.groupBy(*keys).agg(*means), [key.strip("`") for key in keys])
 
 
-def moments(schema: Schema) -> list[Any]:
-    """The first and the last row of each group, if an aggregate needs them."""
+def ends(plan: MergePlan) -> list[Any]:
+    """The first and the last row of each group, if a column needs them."""
     found = []
-    for function, extreme in (("first", "min"), ("last", "max")):
-        parts = [f"{function}_{one.name}" for one, part in schema.parts if part == function]
-        if parts:
+    for end, extreme in (("first", "min"), ("last", "max")):
+        columns = [one.name for one in plan.columns if one.merge == end]
+        if columns:
             # Within a batch, rows of one group differ only in the keys that are merged away.
-            order = (*partials.TIME_ORDER, *(key.name for key in schema.keys), *parts)
+            order = (*plan.order, *(key.name for key in plan.keys), *columns)
             row = f"struct({', '.join(map(quoted, order))})"
-            found.append(F.expr(f"{extreme}({row})").alias(f"{function} row"))
+            found.append(F.expr(f"{extreme}({row})").alias(f"{end} row"))
     return found
 
 
-def merged_column(aggregate: Aggregate) -> str:
-    """The aggregate of a group's rows that one column of the result needs."""
-    one = aggregate.field
-    if one is None or aggregate.function in ("first", "last"):
-        return "max(1)"
-    match aggregate.function:
-        case "sum" | "mean" if one.type in partials.FLOAT_TYPES:
-            return f"sum(`sum_{one.name}`)"
-        case "sum" | "mean":
-            return exact_sum(one)
-        case "min" | "max" as function:
-            return extreme_of(function, one)
-        case _:
-            distance = f"(`mean_{one.name}` - `mean of {one.name}`)"
+def merged_column(column: Part) -> str:
+    """The expression that merges a column's rows into one value."""
+    value = quoted(column.name)
+    match column.merge:
+        case "sum" if not column.is_float:
+            # Decimals of 38 digits are exact, and wide enough for any sum of 64-bit numbers.
+            return f"sum(cast({value} as decimal(20,0)))"
+        case "min" | "max" as extreme if column.is_float:
+            # Spark orders NaN above all numbers; here it counts only if there is nothing else.
+            numbers = f"{extreme}(case when not isnan({value}) then {value} end)"
+            return f"coalesce({numbers}, double('NaN'))"
+        case "sum" | "min" | "max" as function:
+            return f"{function}({value})"
+        case "first" | "last" | "mean":
+            # Computed elsewhere: from whole rows, or added to each row.
+            return "max(1)"
+        case "squares":
             # Chan, Golub, LeVeque: the sum of squared distances, plus those of the means.
-            return f"sum(`m2_{one.name}`) + sum(`count` * {distance} * {distance})"
+            distance = f"({quoted(column.around)} - {quoted(f'mean of {column.name}')})"
+            return f"sum({value}) + sum(`count` * {distance} * {distance})"
+        case other:
+            raise PartialsError(f'"{column.name}" has an unknown merge operation "{other}"')
 
 
-def exact_sum(one: Field) -> str:
-    # Decimals of 38 digits are exact, and wide enough for any sum of 64-bit numbers.
-    def total(part: str) -> str:
-        return f"sum(cast(`{part}_{one.name}` as decimal(20,0)))"
-
-    return f"{total('sum')} * 4294967296BD + {total('sum_low')}" if one.is_wide else total("sum")
-
-
-def extreme_of(function: str, one: Field) -> str:
-    value = f"`{function}_{one.name}`"
-    if one.type not in partials.FLOAT_TYPES:
-        return f"{function}({value})"
-    # Spark orders NaN above all numbers; here it counts only if there is nothing else.
-    numbers = f"{function}(case when not isnan({value}) then {value} end)"
-    return f"coalesce({numbers}, double('NaN'))"
-
-
-def result_column(aggregate: Aggregate) -> str:
-    """A column of the result, computed from the aggregates."""
-    one, value, to = aggregate.field, quoted(f"all {aggregate.name}"), TYPES[aggregate.type]
-    if one is None:
-        return f"cast(`all records` as {to})"
-    match aggregate.function:
-        case "first" | "last" as function:
-            return f"cast(`{function} row`.`{function}_{one.name}` as {to})"
-        case "sum" if one.type not in partials.FLOAT_TYPES:
-            low, high = SUM_LIMITS[aggregate.type]
-            return f"case when {value} between {low}BD and {high}BD then cast({value} as {to}) end"
+def finished(aggregate: Aggregate, plan: MergePlan) -> str:
+    """A column of the result, computed from the merged columns."""
+    parts = [plan.column(name) for name in aggregate.of]
+    high, *low = (
+        f"`{one.merge} row`.{quoted(one.name)}"
+        if one.merge in ("first", "last")
+        else quoted(f"all {one.name}")
+        for one in parts
+    )
+    value, to = f"({high} * 4294967296BD + {low[0]})" if low else high, TYPES[aggregate.type]
+    match aggregate.finish:
+        case "sum" if not aggregate.is_float:
+            least, most = SUM_LIMITS[aggregate.type]
+            fits = f"{value} between {least}BD and {most}BD"
+            return f"case when {fits} then cast({value} as {to}) end"
+        case "sum" | "value":
+            return f"cast({value} as {to})"
         case "mean":
             return f"cast({value} as double) / cast(`all records` as double)"
-        case "var" | "std" as function:
-            root = "sqrt" if function == "std" else ""
+        case "variance" | "deviation" as finish:
+            root = "sqrt" if finish == "deviation" else ""
             variance = f"{root}({value} / cast(`all records` - 1 as double))"
             return f"case when `all records` > 1 then {variance} end"
-        case _:
-            return f"cast({value} as {to})"
+        case other:
+            raise PartialsError(f'"{aggregate.name}" has an unknown finish operation "{other}"')
 
 
-def sort_key(key: Field) -> str:
+def sort_key(key: Column) -> str:
     name = quoted(key.name)
     if key.type != "text":
         return name
@@ -178,35 +172,50 @@ def read_files(spark: SparkSession, directories: Sequence[str], pattern: str) ->
         raise DamagedPartialsError(f"cannot read {', '.join(directories)}: {error}") from error
 
 
-def read_schema(spark: SparkSession, options: argparse.Namespace) -> Schema:
-    """Reads the schema with Spark, so that it can be on any file system, like the partials."""
-    paths = (
-        [options.schema]
-        if options.schema
-        else [f"{directory.rstrip('/')}/schema.toml" for directory in options.directories]
-    )
+def read_plan(spark: SparkSession, files: DataFrame) -> MergePlan:
+    """The merge operations, from the first file of each directory."""
+    directories: dict[str, str] = {}
+    for file in sorted(files.inputFiles()):
+        directories.setdefault(file.rpartition("/")[0], file)
+    return partials.one_plan((metadata(spark, one), one) for one in directories.values())
+
+
+def metadata(spark: SparkSession, file: str) -> str | None:
+    """The merge operations in a Parquet file's metadata, for which Spark has no function."""
+    context = spark.sparkContext
+    hadoop, parquet = context._jvm.org.apache.hadoop, context._jvm.org.apache.parquet.hadoop
+    path = hadoop.fs.Path(context._jvm.java.net.URI(file))
+    configuration = context._jsc.hadoopConfiguration()
+    source = parquet.util.HadoopInputFile.fromPath(path, configuration)
+    reader = parquet.ParquetFileReader.open(source)
     try:
-        return partials.one_schema(
-            (spark.read.text(path, wholetext=True).collect()[0][0], path) for path in paths
-        )
-    except PySparkException as error:
-        raise PartialsError(
-            f"no schema in {', '.join(paths)}: name directories that `serve --partials` wrote, or "
-            f"the schema with --schema ({error.getCondition()})"
-        ) from error
+        return reader.getFileMetaData().getKeyValueMetaData().get(partials.MERGE_KEY)
+    finally:
+        reader.close()
 
 
-def rows_once(rows: DataFrame, schema: Schema) -> DataFrame:
+def look_for_schema(spark: SparkSession, directories: Sequence[str]) -> None:
+    """Refuses directories that `serve --partials` has not written."""
+    for directory in directories:
+        path = f"{directory.rstrip('/')}/schema.toml"
+        try:
+            spark.read.text(path).head()
+        except PySparkException as error:
+            raise PartialsError(
+                f"no {path}: name directories that `serve --partials` wrote "
+                f"({error.getCondition()})"
+            ) from error
+
+
+def rows_once(rows: DataFrame, plan: MergePlan) -> DataFrame:
     """One copy of each row: copies agree in node, connection, batch and keys."""
-    missing = [name for name in schema.partial_names if name not in rows.columns]
+    missing = [name for name in plan.names if name not in rows.columns]
     if missing:
         raise DamagedPartialsError(
             f"the partials lack {', '.join(missing)}: they were written with another schema"
         )
-    keys = [key.name for key in schema.keys]
-    return rows.select(*map(quoted, schema.partial_names)).dropDuplicates(
-        [*partials.IDENTITY, *keys]
-    )
+    keys = [key.name for key in plan.keys]
+    return rows.select(*map(quoted, plan.names)).dropDuplicates([*plan.identity, *keys])
 
 
 def complete(streams: DataFrame) -> DataFrame:
@@ -268,8 +277,7 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "directories", nargs="+", metavar="DIR", help="directories of partials, of one node or many"
     )
-    add("--schema", help="default: schema.toml in each DIR")
-    add("--by", help="comma-separated keys to group by; default: all keys of the schema")
+    add("--by", help="comma-separated keys to group by; default: all keys")
     add("--complete-only", action="store_true", help="leave out streams that are not complete")
     add("--format", choices=["table", "ndjson"], default="table", help="format of the output")
     add("--rows", type=int, default=1000, help="maximum rows of the table (default: 1000)")
@@ -289,12 +297,16 @@ STREAM_COLUMNS = (
 
 
 def run(spark: SparkSession, options: argparse.Namespace) -> int:
-    schema = read_schema(spark, options)
-    by = schema.keys_by(options.by.split(",") if options.by is not None else None)
     files = read_files(spark, options.directories, partials.GROUPS_FILES)
     streams = read_files(spark, options.directories, partials.STREAM_FILES)
     if files is None and streams is None:
+        look_for_schema(spark, options.directories)
         print(f"merge.py: {', '.join(options.directories)}: no partials so far", file=sys.stderr)
+    if files is None and options.output:
+        raise DamagedPartialsError("no partials so far; nothing was written")
+    plan = MergePlan() if files is None else read_plan(spark, files)
+    # Without partials, any key is accepted.
+    by = plan.keys_by(options.by.split(",") if options.by is not None and plan.keys else None)
     if streams is None:
         streams = spark.createDataFrame([], STREAM_COLUMNS)
     streams = streams.dropDuplicates(list(partials.IDENTITY))
@@ -304,10 +316,10 @@ def run(spark: SparkSession, options: argparse.Namespace) -> int:
         streams = streams.join(ended, ["node", "connection"], "left_semi")
     if files is None:
         rows = files = spark.createDataFrame([], ROW_COLUMNS)
-        result = empty_result(spark, schema, by)
+        result = files.select("count")
     else:
-        rows = rows_once(files, schema)
-        result = merged(rows, schema, by)
+        rows = rows_once(files, plan)
+        result = merged(rows, plan, by)
     # It is read twice: for its record count, and for the output.
     result.persist()
     batches = batches_of(files, streams.persist()).persist()
@@ -317,14 +329,6 @@ def run(spark: SparkSession, options: argparse.Namespace) -> int:
         write(result, by, options)
     show(result, summary, options)
     return missing.report(sys.stderr)
-
-
-def empty_result(spark: SparkSession, schema: Schema, by: Sequence[Field]) -> DataFrame:
-    columns = [(key.name, key.type) for key in by]
-    columns += [(one.name, one.type) for one in schema.aggregates]
-    return spark.createDataFrame(
-        [], ", ".join(f"{quoted(name)} {TYPES[kind]}" for name, kind in columns)
-    )
 
 
 def batches_of(files: DataFrame, streams: DataFrame) -> DataFrame:
@@ -368,7 +372,7 @@ def find_missing(rows: DataFrame, batches: DataFrame, agree: bool) -> partials.M
     return partials.MissingFiles(gaps, differing, unsaid)
 
 
-def write(result: DataFrame, by: Sequence[Field], options: argparse.Namespace) -> None:
+def write(result: DataFrame, by: Sequence[Column], options: argparse.Namespace) -> None:
     if options.files:
         # Joins neighbouring partitions, so the files stay sorted in the order of their names.
         result = result.coalesce(options.files)

@@ -62,8 +62,8 @@ impl Config {
                     * record.group_bytes(),
             },
             AggregateMode::TwoPhase => RowMemory {
-                // What the aggregation hands to Polars.
-                of_worker: self.batch_rows * record.partial_row_bytes,
+                // A table becomes columns when a stream ends.
+                of_worker: 0,
                 of_connection: record.group_page_bytes(),
                 // No table has a group too many; what several have together is counted when they
                 // are merged.
@@ -88,7 +88,7 @@ struct RowMemory {
 pub struct Memory {
     /// Registered receive windows of all workers: locked memory, taken at start.
     pub registered: usize,
-    /// Columns made at start: what workers decode into and what Polars is handed.
+    /// Columns made at start, which workers decode into where Polars gets whole columns.
     pub rows_at_start: usize,
     /// Chunks of captured bytes on their way to the disk.
     pub captured: usize,

@@ -58,6 +58,28 @@ impl FileFormat {
     }
 }
 
+/// A column about the stream that files of results can have before those of the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputColumn {
+    /// Number of the connection.
+    Connection,
+    /// Address of the sender.
+    Peer,
+    /// How the stream ended.
+    Status,
+}
+
+impl OutputColumn {
+    /// The name of the column.
+    pub fn name(self) -> &'static str {
+        match self {
+            OutputColumn::Connection => "connection",
+            OutputColumn::Peer => "peer",
+            OutputColumn::Status => "status",
+        }
+    }
+}
+
 /// Where TLS is spoken and with which certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsOptions {
@@ -101,6 +123,8 @@ pub struct Config {
     pub output: Option<PathBuf>,
     /// The format of those files.
     pub output_format: FileFormat,
+    /// Columns about the stream that those files have first, in this order.
+    pub output_columns: Vec<OutputColumn>,
     /// Directory that gets the raw bytes of each record stream.
     pub capture: Option<PathBuf>,
     /// Bytes that all captures of the process may have together.
@@ -181,6 +205,7 @@ impl Default for Config {
             node: None,
             output: None,
             output_format: FileFormat::Parquet,
+            output_columns: Vec::new(),
             capture: None,
             capture_bytes_limit: 1 << 30,
             partials: None,
@@ -307,6 +332,10 @@ impl Config {
         if self.node.as_deref().is_some_and(|node| !is_node_name(node)) {
             return Err("--node takes 1 to 64 letters, digits, `.`, `_` and `-`, since names of \
                         files have it in them");
+        }
+        let columns = &self.output_columns;
+        if (1..columns.len()).any(|i| columns[..i].contains(&columns[i])) {
+            return Err("--output-columns names a column twice; name each once");
         }
         if self.admin_port.is_none()
             && self.port.is_some_and(|port| port > u16::MAX - ADMIN_PORT_OFFSET)

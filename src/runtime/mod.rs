@@ -1,11 +1,11 @@
-//! Sockets, clocks, threads and rings. The only layer that names tokio-uring and core_affinity;
-//! what bytes mean is decided below, in `wire` and `engine`.
+//! Sockets, clocks, threads and rings. The only layer that uses tokio-uring and core_affinity;
+//! `wire` and `engine` interpret the bytes.
 //!
-//! * [`server`]: starts everything, accepts and deals out
+//! * [`server`]: starts the engine, accepts connections and assigns them to workers
 //! * [`messages`]: message connections
 //! * [`records`], [`admin`]: record connections; HTTP
 //! * [`worker`]: what the connections of one worker share
-//! * [`results`], [`host`]: the path after the socket; what the host allows
+//! * [`results`], [`host`]: aggregation, reports and files; what the host allows
 //! * [`connection`], [`tls`], [`ring`]: slots and deadlines; encryption; the io_uring
 
 pub(crate) mod admin;

@@ -1,5 +1,5 @@
-//! What the connections of one worker share: limits, counts, windows, timer, and the way to the
-//! worker's aggregation thread. Serves none of them.
+//! What the connections of one worker share: limits, counters, windows, the timer, and the queue of
+//! its aggregation thread.
 
 use crate::config::Config;
 use crate::engine::groups::plan::Plan;
@@ -21,17 +21,17 @@ use tokio::sync::mpsc;
 pub(crate) struct Worker {
     /// The limits.
     pub config: Arc<Config>,
-    /// What records are.
+    /// How records are decoded.
     pub plan: Arc<Plan>,
-    /// Where column sets come from.
+    /// The pool of column sets.
     pub pool: Arc<ColumnPool>,
-    /// Where raw bytes go; `None` where none are captured.
+    /// Captures raw bytes; `None` if captures are off.
     pub captures: Option<Arc<Captures>>,
-    /// Where the worker counts, in `workers`.
+    /// The engine's counters; this worker's are in `workers`.
     pub counters: Arc<Counters>,
-    /// Its place among the workers.
+    /// Its index among the workers.
     pub index: usize,
-    /// Its aggregation thread.
+    /// The queue of its aggregation thread.
     pub jobs: mpsc::Sender<Job>,
     /// Its registered windows.
     pub buffers: Buffers,
@@ -44,28 +44,28 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// The worker's own counts.
+    /// The worker's own counters.
     pub(crate) fn tally(&self) -> &WorkerTally {
         &self.counters.workers[self.index]
     }
 
-    /// How long batches are, where partials are kept.
+    /// The length of batches; `None` if no partials are written.
     pub(crate) fn partials_interval(&self) -> Option<Duration> {
         self.config.partials.as_ref().map(|_| self.config.partials_interval)
     }
 
-    /// Counts connection `number` as there, until what is given is dropped.
+    /// Counts connection `number` as open until the result is dropped.
     pub(crate) fn presence(&self, protocol: Protocol, number: u64) -> Presence {
         Presence::new(protocol, number, (&self.counters, self.index), &self.deadlines)
     }
 
-    /// What the worker's timer does at each tick.
+    /// Called by the worker's timer at each tick.
     pub(crate) fn each_tick(&self) {
         self.tally().merge_packet_latency(&mut self.packet_latency.borrow_mut());
         self.tally().merge_message_latency(&mut self.message_latency.borrow_mut());
     }
 
-    /// The first of one worker, without registered windows, and where its jobs come out.
+    /// A single worker without registered windows, and the receiver of its jobs.
     #[cfg(test)]
     pub(crate) fn alone(config: Config) -> (Rc<Self>, mpsc::Receiver<Job>) {
         let (jobs, work) = mpsc::channel(16);

@@ -45,6 +45,13 @@ pub fn added(before: &Wrongs, after: &Wrongs) -> Wrongs {
     after.iter().map(delta).filter(|(_, count)| *count > 0).collect()
 }
 
+/// Waits until as much as expected was counted since `before`, and fails if anything else was.
+pub fn assert_added(engine: &Engine, before: &Wrongs, expected: &Wrongs) {
+    let sum = |wrongs: &Wrongs| wrongs.values().sum::<u64>();
+    until("faults to be counted", || sum(&added(before, &wrongs(engine))) >= sum(expected));
+    assert_eq!(added(before, &wrongs(engine)), *expected);
+}
+
 /// Lets the engine run for a time of its own clock: for what must not happen meanwhile.
 pub fn let_run(engine: &Engine, time: Duration) {
     let uptime = || stats(engine)["uptime_seconds"].as_f64().expect("seconds");
@@ -135,8 +142,7 @@ impl Beside {
         let before = wrongs(&self.engine);
         let outcome = case();
         wait_for_clients(&self.engine, 1);
-        let expected = Wrongs::from([(word.to_owned(), count)]);
-        assert_eq!(added(&before, &wrongs(&self.engine)), expected);
+        assert_added(&self.engine, &before, &[(word.to_owned(), count)].into());
         self.healthy.assert_well();
         outcome
     }

@@ -229,7 +229,7 @@ fn a_closed_stderr_stops_nothing() {
 #[test]
 fn wrong_usage_exits_2_and_says_what_is_allowed() {
     for (arguments, said) in [
-        (&["serve", "--cores", "1000"][..], "allowed here: "),
+        (&["serve", "--cores", "1000"][..], "allowed: "),
         (&["serve", "--cores", "0-"], "is no core number"),
         (&["serve", "--buffer-bytes", "4095"], "--buffer-bytes is 4095, allowed is 4096 to"),
         (&["serve", "--batch-rows", "0"], "--batch-rows is 0, allowed is 1 to"),

@@ -160,7 +160,7 @@ fn users_are_read_again_at_sighup() {
         engine.signal(Signal::HUP);
         until(said, || engine.log().matches(said).count() == times);
     };
-    reload("auth file read again", 1);
+    reload("auth file reloaded", 1);
     assert_let_in(&engine, "bob", &bob);
     assert_refused(&engine, "ann", &ann);
     // Whoever is in stays.
@@ -168,9 +168,9 @@ fn users_are_read_again_at_sighup() {
     early.expect(ECHO_REPLY, b"still here");
     // A file that cannot be read changes nothing.
     fs::write(users.file(), "ann:sha256:oops\n").unwrap();
-    reload("the old users stay", 1);
+    reload("keeping the old users", 1);
     assert_let_in(&engine, "bob", &bob);
     fs::remove_file(users.file()).unwrap();
-    reload("the old users stay", 2);
+    reload("keeping the old users", 2);
     assert_let_in(&engine, "bob", &bob);
 }

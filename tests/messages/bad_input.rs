@@ -1,7 +1,7 @@
 //! Every way in which a message client can be wrong, over a real socket, each beside a healthy
 //! client on the same worker, and each counted once. Crowds are in `message_crowds`.
 
-use crate::common::beside::{Beside, stats, wait_for_bytes};
+use crate::common::beside::{Beside, assert_added, stats, wait_for_bytes};
 use crate::common::wire::*;
 use crate::common::{Engine, one_core, until};
 use std::net::TcpStream;
@@ -368,9 +368,7 @@ fn messages_beyond_the_rate_are_refused_one_by_one() {
         }
     }
     assert!((1..=900).contains(&refused), "{refused} of 1000 were refused");
-    let counted =
-        crate::common::beside::added(&before, &crate::common::beside::wrongs(&beside.engine));
-    assert_eq!(counted, [("rate_limited".to_owned(), refused)].into());
+    assert_added(&beside.engine, &before, &[("rate_limited".to_owned(), refused)].into());
     client.send(&frame(CLOSE, b""));
     client.expect_end();
     beside.assert_well();

@@ -1,7 +1,7 @@
 //! Clients that do not read, do not finish, or are too many: each kind beside a healthy client on
 //! the same worker, and each counted once.
 
-use crate::common::beside::{Beside, Wrongs, added, stats, wait_for_clients, wrongs};
+use crate::common::beside::{Beside, assert_added, stats, wait_for_clients, wrongs};
 use crate::common::wire::*;
 use crate::common::{Engine, PATIENCE, one_core, until};
 use socket2::{Domain, Socket, Type};
@@ -131,8 +131,7 @@ fn receivers_that_do_not_read_are_cut_alone() {
     sender.ping(1);
     drop(sender);
     wait_for_clients(&engine, 0);
-    let counted = added(&before, &wrongs(&engine));
-    assert_eq!(counted, Wrongs::from([("slow_consumers".to_owned(), SLOW)]));
+    assert_added(&engine, &before, &[("slow_consumers".to_owned(), SLOW)].into());
     assert_eq!(stats(&engine)["queued_bytes"], 0);
 }
 
@@ -212,8 +211,8 @@ fn connect_against_slots(slots: usize, refused: usize) {
         }
     });
     accepted.iter_mut().for_each(|client| client.ping(1));
-    let counted = added(&before, &wrongs(&beside.engine));
-    assert_eq!(counted, Wrongs::from([("connections_limit".to_owned(), refused as u64)]));
+    let expected = [("connections_limit".to_owned(), refused as u64)].into();
+    assert_added(&beside.engine, &before, &expected);
     beside.assert_well();
     // A slot that becomes free is taken.
     accepted.pop();

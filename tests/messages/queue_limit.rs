@@ -46,7 +46,7 @@ fn when_too_much_waits_for_all_the_slowest_is_cut() {
     until("the line in the log", || beside.engine.log().lines().any(is_cut));
     let log = beside.engine.log();
     let first = log.lines().find(|line| is_cut(line));
-    assert!(first.unwrap().contains("cut: the most bytes wait for it"), "{first:?}");
+    assert!(first.unwrap().contains("cut: it has the most bytes waiting"), "{first:?}");
     reader.ping(1);
     sender.ping(2);
     beside.assert_well();

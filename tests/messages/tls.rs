@@ -1,7 +1,7 @@
 //! TLS as clients see it: versions, certificates of both sides, reloading, and those who speak
 //! something else.
 
-use crate::common::beside::{Healthy, added, stats, wait_for_clients, wrongs};
+use crate::common::beside::{Healthy, assert_added, stats, wait_for_clients, wrongs};
 use crate::common::oracle::{assert_result, records, stream};
 use crate::common::wire::*;
 use crate::common::{Engine, PATIENCE, ringest, run, stderr_of, until};
@@ -215,8 +215,7 @@ fn counted_beside(made: &Generated, engine: &Engine, word: &str, times: u64, cas
     let before = wrongs(engine);
     case();
     wait_for_clients(engine, 1);
-    let expected = [(word.to_owned(), times)].into();
-    assert_eq!(added(&before, &wrongs(engine)), expected);
+    assert_added(engine, &before, &[(word.to_owned(), times)].into());
     healthy.assert_well();
 }
 
@@ -280,13 +279,13 @@ fn certificates_are_read_again_at_sighup() {
         engine.signal(Signal::HUP);
         until(said, || engine.log().contains(said));
     };
-    reload("certificates read again");
+    reload("certificates reloaded");
     connect(&engine, &new).ping(2);
     refused_by_client(&engine, &old);
     // A connection keeps what it began with.
     early.ping(3);
     fs::write(files.path("key"), &old.server.key).unwrap();
-    reload("the old certificates stay");
+    reload("keeping the old certificates");
     connect(&engine, &new).ping(4);
     early.ping(5);
 }
@@ -330,7 +329,7 @@ fn tls_on_a_plaintext_port_is_closed_cleanly() {
     let error = error.expect_err("no TLS there");
     assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
     wait_for_clients(&engine, 1);
-    assert_eq!(added(&before, &wrongs(&engine)), [("invalid_magic".to_owned(), 1)].into());
+    assert_added(&engine, &before, &[("invalid_magic".to_owned(), 1)].into());
     healthy.assert_well();
     // The bytes of a hello, to see the answer in the clear.
     let name = ServerName::try_from("localhost").unwrap();
@@ -395,7 +394,7 @@ fn last_words_and_goodbye_in_one_read() {
         assert_eq!(received, answer);
         wait_for_clients(&engine, 0);
         let expected = fault.map(|word| (word.to_owned(), 1));
-        assert_eq!(added(&before, &wrongs(&engine)), expected.into_iter().collect());
+        assert_added(&engine, &before, &expected.into_iter().collect());
     }
 }
 

@@ -3,5 +3,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod live;
+mod output_columns;
 mod outputs;
 mod partials;

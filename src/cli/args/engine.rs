@@ -178,7 +178,7 @@ pub(crate) struct LimitOptions {
         default_value_t = AggregateOption::TwoPhase
     )]
     pub aggregate: AggregateOption,
-    /// Rows, of records or of partials, that Polars takes at a time [1 to 16777216]
+    /// Rows of whole columns that Polars takes at a time (--aggregate columns) [1 to 16777216]
     #[arg(long, env = "RINGEST_BATCH_ROWS", value_name = "N", default_value_t = 65_536)]
     pub batch_rows: usize,
     /// Largest packet, refused above from its header alone [271 to 4294967295]

@@ -1,7 +1,7 @@
 //! Options of `serve` about files of results and about captures: checks single values, combines
 //! none.
 
-use crate::config::{Config, FileFormat};
+use crate::config::{Config, FileFormat, OutputColumn};
 use bytesize::ByteSize;
 use clap::ValueEnum;
 use std::path::PathBuf;
@@ -22,6 +22,17 @@ pub(crate) struct OutputOptions {
         requires = "output"
     )]
     pub output_format: FileFormatOption,
+    /// Columns about the stream that come first in each file, in this order. Parquet and Arrow files
+    /// have these facts in their metadata anyway
+    #[arg(
+        long,
+        env = "RINGEST_OUTPUT_COLUMNS",
+        value_name = "LIST",
+        value_enum,
+        value_delimiter = ',',
+        requires = "output"
+    )]
+    pub output_columns: Vec<OutputColumnOption>,
     /// What this engine is called in the names of files: 1 to 64 letters, digits, `.`, `_` and `-`.
     /// Without this, the name of the host
     #[arg(long, env = "RINGEST_NODE", value_name = "NAME")]
@@ -65,12 +76,34 @@ impl From<FileFormatOption> for FileFormat {
     }
 }
 
+/// A column about the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputColumnOption {
+    /// Number of the connection, u64
+    Connection,
+    /// Address of the sender, text
+    Peer,
+    /// `complete`, `incomplete` or `rejected`, text
+    Status,
+}
+
+impl From<OutputColumnOption> for OutputColumn {
+    fn from(column: OutputColumnOption) -> Self {
+        match column {
+            OutputColumnOption::Connection => OutputColumn::Connection,
+            OutputColumnOption::Peer => OutputColumn::Peer,
+            OutputColumnOption::Status => OutputColumn::Status,
+        }
+    }
+}
+
 impl OutputOptions {
     /// A configuration with these options.
     pub(crate) fn apply(&self, config: Config) -> Config {
         Config {
             output: self.output.clone(),
             output_format: self.output_format.into(),
+            output_columns: self.output_columns.iter().map(|&column| column.into()).collect(),
             node: self.node.clone(),
             capture: self.capture.clone(),
             capture_bytes_limit: self.capture_bytes_limit,

@@ -5,10 +5,10 @@ use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::cli::terminal::status_line::say;
 use crate::config::limits::TEXT_OVERHEAD_BYTES;
 use crate::engine::groups::plan::Plan;
-use crate::wire::schema::partial::Part;
+use crate::wire::schema::columns::NamedType;
 use crate::wire::schema::toml::DEFAULT_TOML;
 use crate::wire::schema::words::{ENDIANS, word_of};
-use crate::wire::schema::{Aggregate, End, Field, Framing, Function, Kind, Length, Schema};
+use crate::wire::schema::{Aggregate, End, Field, Framing, Kind, Length, Schema};
 use bytesize::ByteSize;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
@@ -58,9 +58,9 @@ impl fmt::Display for Description<'_> {
         writeln!(out, "packet: {}", packet(schema))?;
         writeln!(out, "end of stream: {}", end(schema))?;
         writeln!(out)?;
-        table(out, ["result", "type"], &result_rows(schema))?;
+        table(out, ["result", "type"], &column_rows(schema.columns()))?;
         writeln!(out)?;
-        table(out, ["partials", "type"], &partial_rows(schema))?;
+        table(out, ["partials", "type"], &column_rows(schema.partial_columns()))?;
         writeln!(out)?;
         let memory = group_memory(schema);
         let million = |bytes: usize| ByteSize(bytes as u64 * 1_000_000).display().si();
@@ -148,53 +148,9 @@ fn end(schema: &Schema) -> String {
     }
 }
 
-fn result_rows(schema: &Schema) -> Vec<[String; 2]> {
-    let keys = schema.keys().map(|key| [key.name.clone(), key.kind.name().to_owned()]);
-    let others = schema.aggregates().iter().map(|&aggregate| {
-        let kind = match aggregate {
-            Aggregate::Count => "u64",
-            Aggregate::Of { field, function } => {
-                type_of_column(function, schema.fields()[field].kind)
-            }
-        };
-        [schema.column_name(aggregate), kind.to_owned()]
-    });
-    keys.chain(others).collect()
-}
-
-/// The type of a result's column.
-fn type_of_column(function: Function, kind: Kind) -> &'static str {
-    match function {
-        Function::Sum => type_of_sum(kind),
-        Function::Mean | Function::Var | Function::Std => "f64",
-        Function::Min | Function::Max | Function::First | Function::Last => kind.name(),
-    }
-}
-
-fn type_of_sum(kind: Kind) -> &'static str {
-    match kind {
-        _ if kind.is_float() => "f64",
-        _ if kind.is_signed() => "i64",
-        _ => "u64",
-    }
-}
-
-fn partial_rows(schema: &Schema) -> Vec<[String; 2]> {
-    let own = [("node", "string"), ("connection", "string"), ("batch", "u32"), ("time_us", "i64")];
-    let own = own.map(|(name, kind)| [name, kind].map(str::to_owned));
-    let keys = schema.keys().map(|key| [key.name.clone(), key.kind.name().to_owned()]);
-    let parts = schema.parts().into_iter().map(|(field, part)| {
-        let kind = schema.fields()[field].kind;
-        let kind = match part {
-            Part::Sum => type_of_sum(kind),
-            Part::SumLow => "u64",
-            Part::Min | Part::Max | Part::First | Part::Last => kind.name(),
-            Part::Mean | Part::M2 => "f64",
-        };
-        [schema.part_name(field, part), kind.to_owned()]
-    });
-    let count = [["count", "u64"].map(str::to_owned)];
-    own.into_iter().chain(keys).chain(count).chain(parts).collect()
+/// Names and types of columns.
+fn column_rows(columns: Vec<NamedType>) -> Vec<[String; 2]> {
+    columns.into_iter().map(|(name, of)| [name, of.name().to_owned()]).collect()
 }
 
 /// Columns below their names, numbers at the right of theirs.
@@ -297,8 +253,8 @@ ok_sum      u64
 count       u64
 
 partials        type
-node            string
-connection      string
+node            text
+connection      text
 batch           u32
 time_us         i64
 station         u16

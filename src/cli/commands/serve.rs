@@ -43,7 +43,7 @@ pub(crate) fn run(options: &ServeOptions) -> u8 {
         }
     };
     // Before the engine starts, so that a wrong name costs nothing.
-    let directories = match Directories::open(&config) {
+    let directories = match Directories::open(&config, &schema) {
         Ok(directories) => directories,
         Err(error) => {
             say(error);
@@ -104,11 +104,11 @@ struct Directories {
 }
 
 impl Directories {
-    fn open(config: &Config) -> Result<Self, String> {
+    fn open(config: &Config, schema: &Schema) -> Result<Self, String> {
         config.check().map_err(|error| error.to_string())?;
         let open = |path| LatencyFiles::open(path, &node_name(config), SystemTime::now());
         let latency = config.hgrm.as_deref().map(open).transpose()?;
-        Ok(Directories { output: OutputFiles::open(config)?, latency })
+        Ok(Directories { output: OutputFiles::open(config, schema)?, latency })
     }
 
     /// What is to be said of missing files once the run is over.

@@ -1,11 +1,13 @@
 //! A directory that gets a file with the result of each record stream: encodes none itself, and a
 //! file that cannot be written holds nothing up and is counted.
 
-use crate::config::{Config, FileFormat};
+use crate::config::{Config, FileFormat, OutputColumn};
+use crate::engine::aggregate::AddedColumn;
 use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::received::{Reason, Received, Status};
 use crate::runtime::results::report::Report;
 use crate::runtime::results::whole_file::{FileDirectory, MissingFiles, moment, node_name};
+use crate::wire::schema::Schema;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -15,6 +17,7 @@ use std::time::{Instant, SystemTime};
 pub(crate) struct OutputFiles {
     directory: FileDirectory,
     format: FileFormat,
+    columns: Vec<OutputColumn>,
     node: String,
     missing: Arc<MissingFiles>,
 }
@@ -27,14 +30,25 @@ impl OutputFiles {
     /// Files as `config` asks for them; none where it does not.
     ///
     /// # Errors
-    /// Where nothing can be written there: why, and what must be so.
-    pub(crate) fn open(config: &Config) -> Result<Option<Self>, String> {
+    /// Where nothing can be written there, or an added column has the name of another one: why, and
+    /// what must be so.
+    pub(crate) fn open(config: &Config, schema: &Schema) -> Result<Option<Self>, String> {
         let Some(path) = &config.output else { return Ok(None) };
+        let columns = config.output_columns.clone();
+        let names = schema.column_names();
+        let taken = |column: &&OutputColumn| names.iter().any(|name| name == column.name());
+        if let Some(column) = columns.iter().find(taken) {
+            let name = column.name();
+            return Err(format!(
+                "--output-columns {name}: results of this schema already have a column \"{name}\"; \
+                 rename the field, or leave {name} out"
+            ));
+        }
         let node = node_name(config);
         let run = format!("{}-{node}-{}", moment(SystemTime::now()), std::process::id());
         let directory = FileDirectory::open("--output", path, &run)?;
         let (format, missing) = (config.output_format, Arc::default());
-        Ok(Some(OutputFiles { directory, format, node, missing }))
+        Ok(Some(OutputFiles { directory, format, columns, node, missing }))
     }
 
     /// What will be known of files that could not be written.
@@ -50,8 +64,11 @@ impl OutputFiles {
             return None;
         }
         let (name, metadata) = (self.name(received), self.metadata(report));
+        let added: Vec<AddedColumn> =
+            self.columns.iter().map(|&column| added_column(column, received)).collect();
+        let grouped = report.grouped.with_first(&added);
         let written =
-            self.directory.write(&name, |out| report.grouped.write_to(self.format, out, &metadata));
+            self.directory.write(&name, |out| grouped.write_to(self.format, out, &metadata));
         match &written {
             Ok(_) => tally.result_files_written.add(1),
             Err(error) => {
@@ -101,6 +118,16 @@ impl OutputFiles {
         ]
         .map(|(key, value)| (format!("ringest.{key}"), value))
         .into()
+    }
+}
+
+/// A column about a stream.
+fn added_column(column: OutputColumn, received: &Received) -> AddedColumn {
+    let name = column.name();
+    match column {
+        OutputColumn::Connection => AddedColumn::Number(name, received.connection),
+        OutputColumn::Peer => AddedColumn::Text(name, received.peer.to_string()),
+        OutputColumn::Status => AddedColumn::Text(name, received.status().as_str().to_owned()),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::engine::aggregate::{GroupColumn, GroupRow, Grouped, Value};
 use crate::engine::stream::latency::LatencySummary;
 use crate::engine::stream::received::Captured;
 use crate::runtime::results::report::Report;
+use crate::wire::schema::columns::ColumnType;
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 use std::fmt::Write as _;
@@ -77,7 +78,7 @@ pub(crate) fn write_groups(grouped: &Grouped, out: &mut impl Write) -> io::Resul
     }
     writeln!(out, "│")?;
     for column in &columns {
-        column.write(out, column.column.type_name())?;
+        column.write(out, column.column.column_type().name())?;
     }
     writeln!(out, "│")?;
     write_rule(out, &columns, ['├', '┼', '┤'])?;
@@ -102,12 +103,16 @@ struct TableColumn<'a> {
 impl<'a> TableColumn<'a> {
     fn new(column: GroupColumn<'a>, rows: usize) -> Self {
         let mut text = String::new();
-        let mut width = column.name().len().max(column.type_name().len());
+        let mut width = column.name().len().max(column.column_type().name().len());
         for row in 0..rows {
             cell(&column, row, &mut text);
             width = width.max(text.len());
         }
-        TableColumn { column, width, left: matches!(column.type_name(), "text" | "bytes") }
+        TableColumn {
+            column,
+            width,
+            left: matches!(column.column_type(), ColumnType::Text | ColumnType::Bytes),
+        }
     }
 
     fn write(&self, out: &mut impl Write, cell: &str) -> io::Result<()> {
@@ -124,7 +129,9 @@ impl<'a> TableColumn<'a> {
 fn cell(column: &GroupColumn<'_>, row: usize, text: &mut String) {
     text.clear();
     let written = match column.value(row) {
-        Value::Float(value) if column.type_name() == "f32" => write!(text, "{:?}", value as f32),
+        Value::Float(value) if column.column_type() == ColumnType::F32 => {
+            write!(text, "{:?}", value as f32)
+        }
         value => write!(text, "{value}"),
     };
     written.expect("a string takes all");

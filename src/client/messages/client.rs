@@ -142,7 +142,7 @@ pub struct Answer {
 ///
 /// let mut client = MessageClient::connect("localhost", 5000, Duration::from_secs(5), None)?;
 /// let session = client.authenticate("alice", "token")?;
-/// println!("session {session}, {:?} away", client.ping()?);
+/// println!("session {session}, round trip {:?}", client.ping()?);
 /// assert_eq!(client.echo(b"hello")?, b"hello");
 /// client.close()?;
 /// # Ok::<(), ringest::client::MessageError>(())

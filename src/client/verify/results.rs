@@ -23,31 +23,31 @@ pub struct ResultLine {
 
 /// The JSON type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ColumnType {
+enum JsonColumnType {
     Integer,
     Float,
     Bool,
     Text,
 }
 
-fn type_of_field(kind: Kind) -> ColumnType {
+fn type_of_field(kind: Kind) -> JsonColumnType {
     match kind {
-        Kind::Bool => ColumnType::Bool,
-        Kind::F32 | Kind::F64 => ColumnType::Float,
-        Kind::Text { .. } | Kind::Bytes { .. } | Kind::Skip { .. } => ColumnType::Text,
-        _ => ColumnType::Integer,
+        Kind::Bool => JsonColumnType::Bool,
+        Kind::F32 | Kind::F64 => JsonColumnType::Float,
+        Kind::Text { .. } | Kind::Bytes { .. } | Kind::Skip { .. } => JsonColumnType::Text,
+        _ => JsonColumnType::Integer,
     }
 }
 
 /// The columns of a result, in order.
-fn columns_of(schema: &Schema) -> Vec<(String, ColumnType)> {
+fn columns_of(schema: &Schema) -> Vec<(String, JsonColumnType)> {
     let keys = schema.keys().map(|key| type_of_field(key.kind));
     let aggregates = schema.aggregates().iter().map(|aggregate| match *aggregate {
-        Aggregate::Count => ColumnType::Integer,
+        Aggregate::Count => JsonColumnType::Integer,
         Aggregate::Of { field, function } => {
             match (function, type_of_field(schema.fields()[field].kind)) {
-                (Function::Mean | Function::Var | Function::Std, _) => ColumnType::Float,
-                (Function::Sum, ColumnType::Bool) => ColumnType::Integer,
+                (Function::Mean | Function::Var | Function::Std, _) => JsonColumnType::Float,
+                (Function::Sum, JsonColumnType::Bool) => JsonColumnType::Integer,
                 (_, of_field) => of_field,
             }
         }
@@ -71,7 +71,7 @@ pub fn parse_line(line: &[u8], schema: &Schema) -> serde_json::Result<ResultLine
 #[derive(Clone, Copy)]
 struct ReportedLine<'a> {
     schema: &'a Schema,
-    columns: &'a [(String, ColumnType)],
+    columns: &'a [(String, JsonColumnType)],
 }
 
 impl<'de> DeserializeSeed<'de> for ReportedLine<'_> {
@@ -168,7 +168,7 @@ impl<'de> Visitor<'de> for Group<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for ColumnType {
+impl<'de> DeserializeSeed<'de> for JsonColumnType {
     type Value = ExpectedValue;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<ExpectedValue, D::Error> {
@@ -176,15 +176,15 @@ impl<'de> DeserializeSeed<'de> for ColumnType {
     }
 }
 
-impl Visitor<'_> for ColumnType {
+impl Visitor<'_> for JsonColumnType {
     type Value = ExpectedValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            ColumnType::Integer => "an integer",
-            ColumnType::Float => "a number, NaN, inf or -inf",
-            ColumnType::Bool => "true or false",
-            ColumnType::Text => "a text",
+            JsonColumnType::Integer => "an integer",
+            JsonColumnType::Float => "a number, NaN, inf or -inf",
+            JsonColumnType::Bool => "true or false",
+            JsonColumnType::Text => "a text",
         })
     }
 
@@ -194,41 +194,41 @@ impl Visitor<'_> for ColumnType {
 
     fn visit_bool<E: Error>(self, bool: bool) -> Result<ExpectedValue, E> {
         match self {
-            ColumnType::Bool => Ok(ExpectedValue::Bool(bool)),
+            JsonColumnType::Bool => Ok(ExpectedValue::Bool(bool)),
             _ => Err(E::invalid_type(Unexpected::Bool(bool), &self)),
         }
     }
 
     fn visit_u64<E: Error>(self, integer: u64) -> Result<ExpectedValue, E> {
         match self {
-            ColumnType::Integer => Ok(ExpectedValue::Integer(integer.into())),
-            ColumnType::Float => Ok(ExpectedValue::Float(integer as f64)),
+            JsonColumnType::Integer => Ok(ExpectedValue::Integer(integer.into())),
+            JsonColumnType::Float => Ok(ExpectedValue::Float(integer as f64)),
             _ => Err(E::invalid_type(Unexpected::Unsigned(integer), &self)),
         }
     }
 
     fn visit_i64<E: Error>(self, integer: i64) -> Result<ExpectedValue, E> {
         match self {
-            ColumnType::Integer => Ok(ExpectedValue::Integer(integer.into())),
-            ColumnType::Float => Ok(ExpectedValue::Float(integer as f64)),
+            JsonColumnType::Integer => Ok(ExpectedValue::Integer(integer.into())),
+            JsonColumnType::Float => Ok(ExpectedValue::Float(integer as f64)),
             _ => Err(E::invalid_type(Unexpected::Signed(integer), &self)),
         }
     }
 
     fn visit_f64<E: Error>(self, float: f64) -> Result<ExpectedValue, E> {
         match self {
-            ColumnType::Float => Ok(ExpectedValue::Float(float)),
+            JsonColumnType::Float => Ok(ExpectedValue::Float(float)),
             _ => Err(E::invalid_type(Unexpected::Float(float), &self)),
         }
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<ExpectedValue, E> {
         match (self, text) {
-            (ColumnType::Text, text) => Ok(ExpectedValue::Text(text.to_owned())),
+            (JsonColumnType::Text, text) => Ok(ExpectedValue::Text(text.to_owned())),
             // JSON has no numbers for these values.
-            (ColumnType::Float, "NaN") => Ok(ExpectedValue::Float(f64::NAN)),
-            (ColumnType::Float, "inf") => Ok(ExpectedValue::Float(f64::INFINITY)),
-            (ColumnType::Float, "-inf") => Ok(ExpectedValue::Float(f64::NEG_INFINITY)),
+            (JsonColumnType::Float, "NaN") => Ok(ExpectedValue::Float(f64::NAN)),
+            (JsonColumnType::Float, "inf") => Ok(ExpectedValue::Float(f64::INFINITY)),
+            (JsonColumnType::Float, "-inf") => Ok(ExpectedValue::Float(f64::NEG_INFINITY)),
             _ => Err(E::invalid_type(Unexpected::Str(text), &self)),
         }
     }

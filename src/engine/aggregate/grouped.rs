@@ -1,14 +1,11 @@
 //! A finished result: a DataFrame with the columns of its schema and one row per group, and access
 //! to its cells.
 
-use super::parts::{sum_type, type_of};
+use super::column_types::{Cells, empty_frame};
 use super::value::Value;
-use crate::wire::schema::{Aggregate, Function, Kind, Schema};
-use polars::prelude::{
-    BinaryChunked, BooleanChunked, Column, DataFrame, DataType, Float32Chunked, Float64Chunked,
-    Int8Chunked, Int16Chunked, Int32Chunked, Int64Chunked, PolarsResult, StringChunked,
-    UInt8Chunked, UInt16Chunked, UInt32Chunked, UInt64Chunked,
-};
+use crate::wire::schema::Schema;
+use crate::wire::schema::columns::ColumnType;
+use polars::prelude::{Column, DataFrame, PlSmallStr, Scalar};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use std::sync::Arc;
 
@@ -37,11 +34,17 @@ impl Grouped {
 
     /// The result without records: columns, but no rows.
     pub fn empty(schema: Arc<Schema>) -> Self {
-        let frame = column_types(&schema)
-            .into_iter()
-            .map(|(name, dtype)| Column::new_empty(name.into(), &dtype));
-        let frame = DataFrame::new_infer_height(frame.collect()).expect("names are distinct");
+        let frame = empty_frame(schema.columns()).expect("names are distinct");
         Grouped { schema, frame }
+    }
+
+    /// The same result with columns added before the others, for a file.
+    pub(crate) fn with_first(&self, added: &[AddedColumn]) -> Self {
+        let rows = self.len();
+        let mut columns: Vec<Column> = added.iter().map(|added| added.column(rows)).collect();
+        columns.extend(self.frame.columns().iter().cloned());
+        let frame = DataFrame::new(rows, columns).expect("the caller has compared the names");
+        Grouped { schema: Arc::clone(&self.schema), frame }
     }
 
     /// Its schema.
@@ -70,27 +73,22 @@ impl Grouped {
     }
 }
 
-/// The names and types of a result's columns.
-fn column_types(schema: &Schema) -> Vec<(String, DataType)> {
-    let keys = schema.keys().map(|key| (key.name.clone(), type_of(key.kind)));
-    let aggregates = schema.aggregates().iter().map(|&aggregate| {
-        let dtype = match aggregate {
-            Aggregate::Count => DataType::UInt64,
-            Aggregate::Of { field, function } => {
-                function_type(function, schema.fields()[field].kind)
-            }
-        };
-        (schema.column_name(aggregate), dtype)
-    });
-    keys.chain(aggregates).collect()
+/// A column that a file has before those of the schema: a name, and the value of all rows.
+#[derive(Clone, Debug)]
+pub(crate) enum AddedColumn {
+    /// A u64.
+    Number(&'static str, u64),
+    /// A text.
+    Text(&'static str, String),
 }
 
-/// The type of a column with what a function makes of a field's values.
-fn function_type(function: Function, kind: Kind) -> DataType {
-    match function {
-        Function::Sum => sum_type(kind),
-        Function::Mean | Function::Var | Function::Std => DataType::Float64,
-        Function::Min | Function::Max | Function::First | Function::Last => type_of(kind),
+impl AddedColumn {
+    fn column(&self, rows: usize) -> Column {
+        let (name, scalar) = match self {
+            AddedColumn::Number(name, number) => (name, Scalar::from(*number)),
+            AddedColumn::Text(name, text) => (name, Scalar::from(PlSmallStr::from_str(text))),
+        };
+        Column::new_scalar(PlSmallStr::from_static(name), scalar, rows)
     }
 }
 
@@ -99,24 +97,6 @@ fn function_type(function: Function, kind: Kind) -> DataType {
 pub struct GroupColumn<'a> {
     name: &'a str,
     cells: Cells<'a>,
-}
-
-/// The cells of a column in the type that they have.
-#[derive(Clone, Copy, Debug)]
-enum Cells<'a> {
-    U8(&'a UInt8Chunked),
-    U16(&'a UInt16Chunked),
-    U32(&'a UInt32Chunked),
-    U64(&'a UInt64Chunked),
-    I8(&'a Int8Chunked),
-    I16(&'a Int16Chunked),
-    I32(&'a Int32Chunked),
-    I64(&'a Int64Chunked),
-    F32(&'a Float32Chunked),
-    F64(&'a Float64Chunked),
-    Bool(&'a BooleanChunked),
-    Text(&'a StringChunked),
-    Bytes(&'a BinaryChunked),
 }
 
 impl<'a> GroupColumn<'a> {
@@ -130,23 +110,9 @@ impl<'a> GroupColumn<'a> {
         self.name
     }
 
-    /// The word for its type: `u8` to `f64`, `bool`, `text` or `bytes`.
-    pub fn type_name(&self) -> &'static str {
-        match self.cells {
-            Cells::U8(_) => "u8",
-            Cells::U16(_) => "u16",
-            Cells::U32(_) => "u32",
-            Cells::U64(_) => "u64",
-            Cells::I8(_) => "i8",
-            Cells::I16(_) => "i16",
-            Cells::I32(_) => "i32",
-            Cells::I64(_) => "i64",
-            Cells::F32(_) => "f32",
-            Cells::F64(_) => "f64",
-            Cells::Bool(_) => "bool",
-            Cells::Text(_) => "text",
-            Cells::Bytes(_) => "bytes",
-        }
+    /// Its type.
+    pub(crate) fn column_type(&self) -> ColumnType {
+        self.cells.column_type()
     }
 
     /// The cell in a row.
@@ -154,49 +120,7 @@ impl<'a> GroupColumn<'a> {
     /// # Panics
     /// Where there is no such row.
     pub fn value(&self, row: usize) -> Value<'a> {
-        fn unsigned<'a>(value: impl Into<u64>) -> Value<'a> {
-            Value::Unsigned(value.into())
-        }
-        fn signed<'a>(value: impl Into<i64>) -> Value<'a> {
-            Value::Signed(value.into())
-        }
-        let value = match self.cells {
-            Cells::U8(cells) => cells.get(row).map(unsigned),
-            Cells::U16(cells) => cells.get(row).map(unsigned),
-            Cells::U32(cells) => cells.get(row).map(unsigned),
-            Cells::U64(cells) => cells.get(row).map(unsigned),
-            Cells::I8(cells) => cells.get(row).map(signed),
-            Cells::I16(cells) => cells.get(row).map(signed),
-            Cells::I32(cells) => cells.get(row).map(signed),
-            Cells::I64(cells) => cells.get(row).map(signed),
-            Cells::F32(cells) => cells.get(row).map(|value| Value::Float(value.into())),
-            Cells::F64(cells) => cells.get(row).map(Value::Float),
-            Cells::Bool(cells) => cells.get(row).map(Value::Bool),
-            Cells::Text(cells) => cells.get(row).map(Value::Text),
-            Cells::Bytes(cells) => cells.get(row).map(Value::Bytes),
-        };
-        value.unwrap_or(Value::Null)
-    }
-}
-
-impl<'a> Cells<'a> {
-    fn of(column: &'a Column) -> PolarsResult<Self> {
-        Ok(match column.dtype() {
-            DataType::UInt8 => Cells::U8(column.u8()?),
-            DataType::UInt16 => Cells::U16(column.u16()?),
-            DataType::UInt32 => Cells::U32(column.u32()?),
-            DataType::UInt64 => Cells::U64(column.u64()?),
-            DataType::Int8 => Cells::I8(column.i8()?),
-            DataType::Int16 => Cells::I16(column.i16()?),
-            DataType::Int32 => Cells::I32(column.i32()?),
-            DataType::Int64 => Cells::I64(column.i64()?),
-            DataType::Float32 => Cells::F32(column.f32()?),
-            DataType::Float64 => Cells::F64(column.f64()?),
-            DataType::Boolean => Cells::Bool(column.bool()?),
-            DataType::String => Cells::Text(column.str()?),
-            // Any other type is an error that says which it is.
-            _ => Cells::Bytes(column.binary()?),
-        })
+        self.cells.value(row)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Unpacks the keys of groups into columns and sorts the groups by them.
 
-use super::parts::type_of;
+use super::column_types::dtype_of;
 use crate::engine::decode::texts::Texts;
 use crate::engine::groups::plan::{KeyBits, Plan};
+use crate::wire::schema::columns::ColumnType;
 use crate::wire::schema::{Field, Kind};
 use crate::wire::text::Escaped;
 use polars::prelude::*;
@@ -92,7 +93,7 @@ fn number_column(field: &Field, bits: &KeyBits, values: &[u64]) -> PolarsResult<
     } else {
         UInt64Chunked::from_vec(name, values.to_vec()).into_column()
     };
-    column.strict_cast(&type_of(field.kind))
+    column.strict_cast(&dtype_of(ColumnType::of_field(field.kind)))
 }
 
 /// Texts escaped for display, bytes as they are. The rows refer to one copy of the distinct values,

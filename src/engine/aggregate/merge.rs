@@ -4,13 +4,13 @@
 //! Rows with the same batch and keys count once, however often they occur. The facts recorded about
 //! each batch are compared with its rows, so that missing ones are noticed.
 
+use super::column_types::{dtype_of, empty_frame};
 use super::grouped::Grouped;
-use super::partial_file::ORIGIN_COLUMNS;
-use super::parts::{self, FinishedFrame, part_type, type_of};
+use super::parts::{self, FinishedFrame};
 use super::row_groups::RowGroups;
 use crate::config::{LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN};
 use crate::engine::stream::received::Status;
-use crate::wire::schema::partial::Part;
+use crate::wire::schema::columns::{COUNT, NamedType, ORIGIN_COLUMNS, Part};
 use crate::wire::schema::{Kind, Schema};
 use crate::wire::text::unescape;
 use hdrhistogram::Histogram;
@@ -164,18 +164,18 @@ fn read_groups(
     result: &Schema,
     files: &[PathBuf],
 ) -> Result<DataFrame, MergeError> {
-    let expected = file_columns(schema);
+    let expected = schema.partial_columns();
     for file in files {
         check_columns(file, &expected)?;
     }
-    let names = || expected.iter().map(|(name, _)| name.clone());
-    let mut all = DataFrame::new(0, expected.iter().map(empty_column).collect())?;
+    let names = || expected.iter().map(|(name, _)| name.as_str());
+    let mut all = empty_frame(expected.iter().cloned())?;
     for file in files {
         let frame = open(file)?.finish().map_err(|error| unreadable(file, error))?;
         all.vstack_mut_owned(frame.select(names())?)?;
     }
     all.rechunk_mut_par();
-    let [node, connection, batch, time] = ORIGIN_COLUMNS;
+    let [node, connection, batch, time] = ORIGIN_COLUMNS.map(|(name, _)| name);
     let own = [node, connection, batch].into_iter();
     let identity = own.map(str::to_owned).chain(schema.keys().map(|key| key.name.clone()));
     let identity: Vec<String> = identity.collect();
@@ -197,32 +197,17 @@ fn open(file: &Path) -> Result<ParquetReader<File>, MergeError> {
     Ok(ParquetReader::new(File::open(file).map_err(|error| unreadable(file, error))?))
 }
 
-fn empty_column((name, dtype): &(PlSmallStr, DataType)) -> Column {
-    Column::new_empty(name.clone(), dtype)
-}
-
-/// The columns of files with groups.
-fn file_columns(schema: &Schema) -> Vec<(PlSmallStr, DataType)> {
-    let own = [DataType::String, DataType::String, DataType::UInt32, DataType::Int64];
-    let own = ORIGIN_COLUMNS.into_iter().map(PlSmallStr::from).zip(own);
-    let keys = schema.keys().map(|key| (PlSmallStr::from(&key.name), type_of(key.kind)));
-    let parts = schema.parts().into_iter().map(|(field, part)| {
-        let dtype = part_type(schema.fields()[field].kind, part);
-        (schema.part_name(field, part).into(), dtype)
-    });
-    own.chain(keys).chain([("count".into(), DataType::UInt64)]).chain(parts).collect()
-}
-
-fn check_columns(file: &Path, expected: &[(PlSmallStr, DataType)]) -> Result<(), MergeError> {
+fn check_columns(file: &Path, expected: &[NamedType]) -> Result<(), MergeError> {
     let found = open(file)?.schema().map_err(|error| unreadable(file, error))?;
     let found = polars::prelude::Schema::from_arrow_schema(&found);
     let mut found: Vec<(PlSmallStr, DataType)> = found.into_iter().collect();
     let foreign =
         |difference| Err(MergeError::Foreign { file: file.display().to_string(), difference });
-    for (name, dtype) in expected {
+    for (name, of) in expected {
+        let dtype = dtype_of(*of);
         match found.iter().position(|(found, _)| found == name) {
             None => return foreign(format!("it has no column {name}")),
-            Some(at) if found[at].1 != *dtype => {
+            Some(at) if found[at].1 != dtype => {
                 let is = &found[at].1;
                 return foreign(format!("its column {name} is {is} instead of {dtype}"));
             }
@@ -276,7 +261,7 @@ impl Batches {
     }
 
     fn add_rows(&mut self, frame: &DataFrame) -> PolarsResult<()> {
-        let [node, connection, batch, _] = ORIGIN_COLUMNS;
+        let [node, connection, batch, _] = ORIGIN_COLUMNS.map(|(name, _)| name);
         let (node, connection) = (frame.column(node)?.str()?, frame.column(connection)?.str()?);
         let batch = frame.column(batch)?.u32()?;
         let status = frame.column("status")?.str()?;
@@ -308,9 +293,9 @@ impl Batches {
 
     /// Adds the counts of the groups.
     fn add_grouped(&mut self, rows: &DataFrame) -> PolarsResult<()> {
-        let [node, connection, batch, _] = ORIGIN_COLUMNS;
+        let [node, connection, batch, _] = ORIGIN_COLUMNS.map(|(name, _)| name);
         let groups = RowGroups::of(rows, [node, connection, batch])?;
-        let (origins, counts) = (groups.keys(), groups.sum(rows.column("count")?));
+        let (origins, counts) = (groups.keys(), groups.sum(rows.column(COUNT)?));
         let (nodes, connections) = (origins[0].str()?, origins[1].str()?);
         let (batches, counts) = (origins[2].u32()?, counts.u64()?);
         for row in 0..groups.len() {

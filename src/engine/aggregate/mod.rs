@@ -1,10 +1,12 @@
 //! Aggregates column sets into mergeable partials, and partials into one result. The only folder
 //! that uses Polars.
 
+mod column_types;
 mod encode;
 mod grouped;
 mod keys;
 pub(crate) mod merge;
+mod merge_plan;
 pub(crate) mod partial_file;
 mod partials;
 pub(crate) mod parts;
@@ -14,7 +16,7 @@ mod value;
 #[cfg(test)]
 pub(crate) use encode::tests::of_every_type;
 pub use grouped::Grouped;
-pub(crate) use grouped::{GroupColumn, GroupRow};
+pub(crate) use grouped::{AddedColumn, GroupColumn, GroupRow};
 pub(crate) use partials::{AggregateError, BatchGroups, FinishedGroups};
 pub use partials::{GroupAggregate, create_pool};
 pub use value::Value;

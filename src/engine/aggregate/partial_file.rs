@@ -1,12 +1,14 @@
 //! Writes the two Parquet files of a batch of a stream: its mergeable groups, and one row of facts
 //! about it. The caller names and opens the files; `merge` reads them.
 
-use super::parts::part_type;
+use super::column_types::dtype_of;
+use super::merge_plan::{MERGE_KEY, merge_plan};
 use crate::engine::stream::latency::Latency;
 use crate::wire::schema::Schema;
+use crate::wire::schema::columns::ORIGIN_COLUMNS;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use polars::prelude::*;
-use polars_io::parquet::write::ParquetWriter;
+use polars_io::parquet::write::{KeyValueMetadata, ParquetWriter};
 use std::io::{self, Write};
 
 /// Why a file of partials could not be written.
@@ -27,9 +29,6 @@ impl From<PartialFileError> for io::Error {
         }
     }
 }
-
-/// Columns that say which batch a row is of, in order.
-pub(crate) const ORIGIN_COLUMNS: [&str; 4] = ["node", "connection", "batch", "time_us"];
 
 /// Which batch of which stream. Whoever merges keeps one copy of rows that agree in all but the
 /// time, and in the keys.
@@ -65,7 +64,8 @@ pub(crate) struct BatchFacts {
 
 fn origin_columns(origin: &Origin, rows: usize) -> [Column; 4] {
     let Origin { node, connection, batch, time_us } = origin;
-    let [node_name, connection_name, batch_name, time_name] = ORIGIN_COLUMNS.map(PlSmallStr::from);
+    let [node_name, connection_name, batch_name, time_name] =
+        ORIGIN_COLUMNS.map(|(name, _)| name.into());
     let text = |name, value: &str| {
         let scalar = Scalar::new(DataType::String, AnyValue::StringOwned(value.into()));
         Column::new_scalar(name, scalar, rows)
@@ -90,15 +90,11 @@ pub(crate) fn write_groups(
     out: &mut impl Write,
 ) -> Result<(), PartialFileError> {
     let mut columns: Vec<Column> = origin_columns(origin, frame.height()).into();
-    for key in schema.keys() {
-        columns.push(frame.column(&key.name)?.clone());
+    for (name, of) in schema.partial_columns().into_iter().skip(columns.len()) {
+        columns.push(frame.column(&name)?.strict_cast(&dtype_of(of))?);
     }
-    columns.push(frame.column("count")?.strict_cast(&DataType::UInt64)?);
-    for (field, part) in schema.parts() {
-        let dtype = part_type(schema.fields()[field].kind, part);
-        columns.push(frame.column(&schema.part_name(field, part))?.strict_cast(&dtype)?);
-    }
-    write(DataFrame::new(frame.height(), columns)?, out)
+    let metadata = vec![(MERGE_KEY.to_owned(), merge_plan(schema))];
+    write(DataFrame::new(frame.height(), columns)?, metadata, out)
 }
 
 /// Writes the row of facts about a batch.
@@ -132,11 +128,16 @@ pub(crate) fn write_facts(
         number("bytes", facts.bytes),
         column("latency_v2", AnyValue::BinaryOwned(latency), DataType::Binary),
     ]);
-    write(DataFrame::new(1, columns)?, out)
+    write(DataFrame::new(1, columns)?, Vec::new(), out)
 }
 
-fn write(mut frame: DataFrame, out: &mut impl Write) -> Result<(), PartialFileError> {
-    ParquetWriter::new(out).finish(&mut frame)?;
+fn write(
+    mut frame: DataFrame,
+    metadata: Vec<(String, String)>,
+    out: &mut impl Write,
+) -> Result<(), PartialFileError> {
+    let metadata = (!metadata.is_empty()).then(|| KeyValueMetadata::from_static(metadata));
+    ParquetWriter::new(out).with_key_value_metadata(metadata).finish(&mut frame)?;
     Ok(())
 }
 
@@ -234,7 +235,8 @@ mod tests {
             assert_eq!(shown, [&own[..], &rest].concat());
             let names: Vec<&str> =
                 shown.iter().map(|name| name.split(' ').next().unwrap()).collect();
-            assert_eq!(names, schema().partial_names());
+            let columns = schema().partial_columns();
+            assert!(names.into_iter().eq(columns.iter().map(|(name, _)| name)));
             assert_eq!(frame.height(), rows);
         }
         let mut file = Vec::new();
@@ -247,6 +249,16 @@ mod tests {
         // The file can be merged and finished.
         let merged = parts::merged(&schema(), &frame, ["A", "E", "K"]).unwrap();
         assert_eq!(parts::finish(&schema(), &merged).unwrap().frame.height(), 3);
+    }
+
+    #[test]
+    fn a_file_of_groups_says_how_it_is_merged() {
+        let mut file = Vec::new();
+        write_groups(&schema(), &wide(3), &origin(), &mut file).unwrap();
+        let mut reader = ParquetReader::new(Cursor::new(file));
+        let metadata = reader.get_metadata().unwrap().key_value_metadata().clone().unwrap();
+        let plan = metadata.iter().find(|entry| entry.key == MERGE_KEY).unwrap();
+        assert_eq!(plan.value, Some(merge_plan(&schema())));
     }
 
     #[test]

@@ -1,25 +1,29 @@
 //! Aggregates the column sets of one connection into mergeable partials, and partials into a
 //! result.
 //!
-//! Each batch is grouped by its packed keys into partials: the count, and the parts that the
-//! schema's aggregates need. A batch consists of rows, or of partials into which a worker has
-//! folded its records (`groups`). Partials are collected until they outnumber the groups known so
-//! far, then merged into one. So memory depends on the number of groups, not on the number of
-//! records, and each row is merged a bounded number of times.
+//! A stream arrives as column sets (`--aggregate columns`), or as tables of groups into which a
+//! worker has folded its records (`groups`). Polars groups each set by its packed keys into
+//! partials: the count, and the parts that the schema's aggregates need. A table has each group
+//! once, so its columns become partials as they are; most streams have one table, and nothing is
+//! grouped again. Partials are collected until they outnumber the groups known so far, then merged
+//! into one. So memory depends on the number of groups, not on the number of records, and each row
+//! is merged a bounded number of times.
 //!
 //! Polars blocks and distributes work to its own threads, so call this from a plain thread, never
 //! from a worker.
 
+use super::column_types::empty_frame;
 use super::grouped::Grouped;
 use super::keys::{self, key_name, key_names};
 use super::partial_file::{self, Origin, PartialFileError};
 use super::parts;
 use super::row_groups::RowGroups;
 use crate::config::PENDING_ROWS;
-use crate::engine::blocks::paged::SlotWords;
 use crate::engine::decode::texts::Texts;
 use crate::engine::groups::columns::{Column as Numbers, ColumnSet, PartialSet};
 use crate::engine::groups::plan::Plan;
+use crate::engine::groups::table::GroupTable;
+use crate::wire::schema::columns::{COUNT, ColumnType};
 use polars::prelude::*;
 use std::io::Write;
 use std::sync::Arc;
@@ -80,28 +84,22 @@ impl GroupAggregate {
         self.merge_if_due()
     }
 
-    /// Adds the partials of one table, which has each group once, one set at a time. Clears the
-    /// set and keeps its memory. From the second table on, merges at once, so that the number of
-    /// groups is exact: on a long stream unmerged partials would keep growing.
+    /// Adds the groups of one table. From the second table on, merges at once, so that the number
+    /// of groups is exact: on a long stream unmerged partials would keep growing.
     ///
     /// # Errors
-    /// [`AggregateError`]; the set is cleared.
-    pub fn add_partials<'a>(
-        &mut self,
-        partials: impl Iterator<Item = &'a SlotWords>,
-        set: &mut PartialSet,
-    ) -> Result<(), AggregateError> {
-        let first = self.merged.is_none() && self.pending.is_empty();
-        let mut partials = partials.peekable();
-        while partials.peek().is_some() {
-            let free = set.rows_free();
-            partials.by_ref().take(free).for_each(|partial| set.push(partial));
-            let grouped = group_partials(&self.plan, set);
-            set.clear();
-            self.keep(grouped?)?;
+    /// [`AggregateError`].
+    pub fn add_table(&mut self, table: &GroupTable) -> Result<(), AggregateError> {
+        if table.groups() == 0 {
+            return Ok(());
         }
-        // The groups of one table are distinct, so merging would not shrink them.
-        if first { Ok(()) } else { self.merge() }
+        let partial = partials_of(&self.plan, table)?;
+        if self.merged.is_none() && self.pending.is_empty() {
+            self.merged = Some(partial);
+            return Ok(());
+        }
+        self.keep(partial)?;
+        self.merge()
     }
 
     /// Keeps a partial until the next merge.
@@ -206,14 +204,9 @@ impl BatchGroups {
 /// Partials without groups, with all columns.
 fn no_partials(plan: &Plan) -> PolarsResult<DataFrame> {
     let schema = plan.schema();
-    let words = (0..plan.key_words()).map(|word| (key_name(word), DataType::UInt64));
-    let parts = schema.parts().into_iter().map(|(field, part)| {
-        let dtype = parts::part_type(schema.fields()[field].kind, part);
-        (schema.part_name(field, part), dtype)
-    });
-    let columns = words.chain([("count".to_owned(), DataType::UInt64)]).chain(parts);
-    let columns = columns.map(|(name, dtype)| Column::new_empty(name.into(), &dtype));
-    DataFrame::new(0, columns.collect())
+    let words = (0..plan.key_words()).map(|word| (key_name(word), ColumnType::U64));
+    let count = (COUNT.to_owned(), ColumnType::U64);
+    empty_frame(words.chain([count]).chain(schema.part_columns()))
 }
 
 /// A result, and the columns in which values are missing.
@@ -235,71 +228,63 @@ impl FinishedGroups {
     }
 }
 
-/// Groups rows, each of which counts as one record.
+/// Groups rows, each of which counts as one record. The set's columns are lent to Polars without
+/// copying, and taken back afterwards.
 fn group_rows(plan: &Plan, set: &mut ColumnSet) -> Result<DataFrame, AggregateError> {
-    let keys = set.keys.iter_mut().enumerate().map(|(word, keys)| lend_word(word, keys));
-    let mut lent: Vec<Lent<'_>> = keys.collect();
+    let mut columns = Vec::with_capacity(set.keys.len() + set.values.len());
+    for (word, words) in set.keys.iter_mut().enumerate() {
+        columns.push(column_of(key_name(word), Numbers::Unsigned(std::mem::take(words))));
+    }
     for (source, values) in plan.sources().iter().zip(&mut set.values) {
-        lent.push(lend(source.name.clone(), values));
+        columns.push(column_of(source.name.clone(), values.take()));
     }
-    group(lent, |rows| parts::gathered(plan.schema(), rows, key_names(plan)))
-}
-
-/// Groups partials, each of which counts as many records as it covers.
-fn group_partials(plan: &Plan, set: &mut PartialSet) -> Result<DataFrame, AggregateError> {
-    let schema = plan.schema();
-    let keys = set.keys.iter_mut().enumerate().map(|(word, keys)| lend_word(word, keys));
-    let mut lent: Vec<Lent<'_>> = keys.collect();
-    lent.push(lend_vec("count".to_owned(), &mut set.counts));
-    for (lane, part) in plan.lanes().iter().zip(&mut set.parts) {
-        lent.push(lend(schema.part_name(lane.field, lane.part), part));
+    let rows = DataFrame::new_infer_height(columns)?;
+    let grouped = parts::gathered(plan.schema(), &rows, key_names(plan));
+    let mut columns = rows.into_columns().into_iter();
+    for (words, column) in set.keys.iter_mut().zip(&mut columns) {
+        *words = memory_of::<UInt64Type>(column);
     }
-    group(lent, |rows| parts::merged(schema, rows, key_names(plan)))
-}
-
-/// A column lent to Polars, and a closure that takes its memory back.
-struct Lent<'a> {
-    column: Column,
-    give_back: Box<dyn FnOnce() + 'a>,
-}
-
-fn lend_word(word: usize, words: &mut Vec<u64>) -> Lent<'_> {
-    lend_vec(key_name(word), words)
-}
-
-fn lend(name: String, numbers: &mut Numbers) -> Lent<'_> {
-    match numbers {
-        Numbers::Unsigned(numbers) => lend_vec(name, numbers),
-        Numbers::Signed(numbers) => lend_vec(name, numbers),
-        Numbers::Float(numbers) => lend_vec(name, numbers),
+    for (values, column) in set.values.iter_mut().zip(columns) {
+        match values {
+            Numbers::Unsigned(values) => *values = memory_of::<UInt64Type>(column),
+            Numbers::Signed(values) => *values = memory_of::<Int64Type>(column),
+            Numbers::Float(values) => *values = memory_of::<Float64Type>(column),
+        }
     }
-}
-
-fn lend_vec<N: NumericNative>(name: String, numbers: &mut Vec<N>) -> Lent<'_>
-where
-    N::PolarsType: PolarsNumericType<Native = N>,
-    ChunkedArray<N::PolarsType>: IntoColumn,
-{
-    let lent = ChunkedArray::<N::PolarsType>::from_vec(name.into(), std::mem::take(numbers));
-    let column = lent.clone().into_column();
-    Lent { column, give_back: Box::new(move || *numbers = take_back(lent)) }
-}
-
-/// Groups one batch. The columns are lent without copying and taken back.
-fn group(
-    lent: Vec<Lent<'_>>,
-    group: impl FnOnce(&DataFrame) -> PolarsResult<DataFrame>,
-) -> Result<DataFrame, AggregateError> {
-    let (columns, give_back): (Vec<Column>, Vec<_>) =
-        lent.into_iter().map(|lent| (lent.column, lent.give_back)).unzip();
-    let grouped = DataFrame::new_infer_height(columns).and_then(|frame| group(&frame));
-    give_back.into_iter().for_each(|give_back| give_back());
     Ok(grouped?)
 }
 
+/// The groups of a table as partials, in columns that are allocated once.
+fn partials_of(plan: &Arc<Plan>, table: &GroupTable) -> PolarsResult<DataFrame> {
+    let mut set = PartialSet::with_rows(plan, table.groups());
+    table.partials().for_each(|partial| set.push(partial));
+    set.carry();
+    let PartialSet { keys, counts, parts, .. } = set;
+    let mut columns = Vec::with_capacity(keys.len() + 1 + parts.len());
+    for (word, words) in keys.into_iter().enumerate() {
+        columns.push(column_of(key_name(word), Numbers::Unsigned(words)));
+    }
+    columns.push(column_of(COUNT.to_owned(), Numbers::Unsigned(counts)));
+    for (lane, part) in plan.lanes().iter().zip(parts) {
+        columns.push(column_of(plan.schema().part_name(lane.field, lane.part), part));
+    }
+    DataFrame::new_infer_height(columns)
+}
+
+/// A column of numbers, which are not copied.
+fn column_of(name: String, numbers: Numbers) -> Column {
+    let name = name.into();
+    match numbers {
+        Numbers::Unsigned(numbers) => UInt64Chunked::from_vec(name, numbers).into_column(),
+        Numbers::Signed(numbers) => Int64Chunked::from_vec(name, numbers).into_column(),
+        Numbers::Float(numbers) => Float64Chunked::from_vec(name, numbers).into_column(),
+    }
+}
+
 /// The memory of a column that Polars no longer uses; an empty vector if it still does.
-fn take_back<T: PolarsNumericType>(column: ChunkedArray<T>) -> Vec<T::Native> {
-    let mut chunks = column.downcast_into_iter();
+fn memory_of<T: PolarsNumericType>(column: Column) -> Vec<T::Native> {
+    let numbers: ChunkedArray<T> = column.take_materialized_series().take_inner();
+    let mut chunks = numbers.downcast_into_iter();
     match (chunks.next(), chunks.next()) {
         (Some(chunk), None) => chunk.into_inner().1.into_mut().right().unwrap_or_default(),
         _ => Vec::new(),

@@ -6,8 +6,6 @@ use crate::engine::aggregate::Value;
 use crate::engine::blocks::number::Wide;
 use crate::engine::blocks::text_tag::TextForm;
 use crate::engine::decode::intern::Interner;
-use crate::engine::groups::columns::PartialSet;
-use crate::engine::groups::table::GroupTable;
 use crate::engine::groups::table::tests::fold_block;
 use crate::engine::oracle::assert_same;
 use crate::engine::oracle::streams::{NaiveStream, Path, through_columns, through_groups};
@@ -40,17 +38,17 @@ fn records(rows: &[AggregatedRow]) -> Vec<Vec<u8>> {
 fn check(rows: &[AggregatedRow], batch_rows: usize) -> Grouped {
     let records = records(rows);
     let stream = NaiveStream::new(&Schema::built_in(), &records, &[7]);
-    let path = Path { cuts: Vec::new(), window_bytes: 1 << 16, rows: batch_rows, set_rows: 1 };
+    let path = Path { cuts: Vec::new(), window_bytes: 1 << 16, rows: batch_rows };
     let outcome = through_columns(&plan(), &Config::default(), &stream.bytes, &path);
     assert_same(&Schema::built_in(), &records, &outcome.finished);
     outcome.finished.grouped
 }
 
-/// The same through tables of `table_rows` rows, handed to Polars `set_rows` groups at a time.
-fn check_two_phase(rows: &[AggregatedRow], table_rows: usize, set_rows: usize) -> Grouped {
+/// The same through tables of `table_rows` rows.
+fn check_two_phase(rows: &[AggregatedRow], table_rows: usize) -> Grouped {
     let records = records(rows);
     let stream = NaiveStream::new(&Schema::built_in(), &records, &[7]);
-    let path = Path { cuts: Vec::new(), window_bytes: 1 << 16, rows: table_rows, set_rows };
+    let path = Path { cuts: Vec::new(), window_bytes: 1 << 16, rows: table_rows };
     let outcome = through_groups(&plan(), &Config::default(), &stream.bytes, &path);
     assert_same(&Schema::built_in(), &records, &outcome.finished);
     outcome.finished.grouped
@@ -75,7 +73,7 @@ fn cell(grouped: &Grouped, column: usize, row: usize) -> String {
 #[test]
 fn no_records_give_an_empty_result() {
     assert!(check(&[], 4).is_empty());
-    assert!(check_two_phase(&[], 1, 1).is_empty());
+    assert!(check_two_phase(&[], 1).is_empty());
     let columns = check(&[], 4).columns().len();
     assert_eq!(columns, 6);
 }
@@ -230,10 +228,9 @@ proptest! {
             0..300),
         batch_rows in 1usize..70,
         table_rows in 1usize..200,
-        set_rows in 1usize..20,
     ) {
         let columns = check(&rows, batch_rows);
-        let folded = check_two_phase(&rows, table_rows, set_rows);
+        let folded = check_two_phase(&rows, table_rows);
         prop_assert_eq!(columns.len(), folded.len());
         // If values are added in the same order, results are equal to the last bit.
         for column in [0, 1, 2, 4, 5] {
@@ -245,31 +242,45 @@ proptest! {
 }
 
 #[test]
-fn tables_with_more_groups_than_a_set_are_aggregated() {
+fn one_table_and_many_are_aggregated() {
     let rows: Vec<AggregatedRow> = (0..12_000u32)
         .map(|n| row(n % 5, format!("{}", n % 1999).as_bytes(), n as u16, n as f32, n as i8))
         .collect();
-    for (table_rows, set_rows) in [(1 << 20, 1 << 16), (7000, 1000), (700, 90)] {
-        check_two_phase(&rows, table_rows, set_rows);
+    for table_rows in [1 << 20, 7000, 700] {
+        check_two_phase(&rows, table_rows);
     }
-    check_two_phase(&rows[..1000], 300, 1);
+    check_two_phase(&rows[..1000], 1);
 }
 
-/// Polars returns the columns of partials with the same memory.
+/// A single table is not grouped, but its partials must be in the form that files have.
 #[test]
-fn columns_of_partials_are_reused() {
-    let mut set = PartialSet::with_rows(&plan(), 100);
-    let addresses =
-        |set: &PartialSet| (addresses(&set.keys, &set.parts), set.counts.as_ptr(), set.rows_free());
-    let before = addresses(&set);
-    let mut aggregate = GroupAggregate::new(&plan());
-    let record = &records(&[row(0, b"", 1, 1.0, 1)])[0];
-    for _ in 0..3 {
-        let mut table = GroupTable::with_limits(&plan(), 1000, 1000);
-        for keys in (0..250).collect::<Vec<u64>>().chunks(50) {
-            assert_eq!(fold_block(&mut table, &record.repeat(50), record.len(), keys), 50);
-        }
-        aggregate.add_partials(table.partials(), &mut set).unwrap();
-        assert_eq!(addresses(&set), before);
-    }
+fn sums_of_halves_are_carried_over() {
+    let schema = "endian = 'big'\n\
+         field = [{ name = 'K', type = 'u8' }, { name = 'U', type = 'u64' }, \
+        { name = 'I', type = 'i64' }]\nresult.by = ['K']\n\
+        result.aggregates = ['U:mean', 'I:sum']\n";
+    let plan = Plan::new(Arc::new(Schema::from_toml(schema).unwrap()));
+    let record = [&[7][..], &u64::MAX.to_be_bytes(), &(-1_i64).to_be_bytes()].concat();
+    let mut table = GroupTable::with_limits(&plan, 10, 1000);
+    assert_eq!(fold_block(&mut table, &record.repeat(3), record.len(), &[7 << 56; 3]), 3);
+    let mut aggregate = GroupAggregate::new(&plan);
+    aggregate.add_table(&table).unwrap();
+    let one = aggregate.merged.clone().unwrap();
+    let cells = |frame: &DataFrame| {
+        ["sum_U", "sum_low_U", "sum_I", "sum_low_I", "count"].map(|name| {
+            let column = frame.column(name).unwrap().get(0).unwrap();
+            column.try_extract::<i128>().unwrap()
+        })
+    };
+    let (half, three) = (1_i128 << 32, 3 * i128::from(u64::MAX));
+    assert_eq!(cells(&one), [three >> 32, three & (half - 1), -1, half - 3, 3]);
+    // Grouping changes nothing in them, nor does a second table but the sums.
+    assert_eq!(
+        cells(&merge_partials(&plan, one).unwrap()),
+        cells(&aggregate.merged.clone().unwrap())
+    );
+    aggregate.add_table(&table).unwrap();
+    assert_eq!(aggregate.groups_known(), 1);
+    let two = cells(&aggregate.merged.unwrap());
+    assert_eq!(two, [(2 * three) >> 32, (2 * three) & (half - 1), -1, half - 6, 6]);
 }

@@ -6,8 +6,9 @@
 //! and their sums are exact. The sum of a 64-bit field is split into two columns that cannot
 //! overflow, `sum_X * 2^32 + sum_low_X`; both are combined in 128 bits.
 
+use super::column_types::dtype_of;
 use super::row_groups::RowGroups;
-use crate::wire::schema::partial::Part;
+use crate::wire::schema::columns::{COUNT, ColumnType, Part};
 use crate::wire::schema::{Aggregate, Field, Function, Kind, Schema};
 use polars::prelude::*;
 
@@ -38,9 +39,9 @@ pub(crate) fn merged(
     keys: impl IntoIterator<Item: AsRef<str>>,
 ) -> PolarsResult<DataFrame> {
     let groups = RowGroups::of(frame, keys)?;
-    let count = frame.column("count")?;
+    let count = frame.column(COUNT)?;
     let mut columns = groups.keys();
-    columns.push(groups.sum(count).with_name("count".into()));
+    columns.push(groups.sum(count).with_name(COUNT.into()));
     for (field, part) in schema.parts() {
         let name = schema.part_name(field, part);
         let kind = schema.fields()[field].kind;
@@ -53,8 +54,8 @@ pub(crate) fn merged(
             // Even 2^48 records with the largest value do not overflow 64 bits.
             (Part::Sum, _) => groups.sum(own),
             (Part::SumLow, _) => lower(&groups, own.u64()?)?.into_column(),
-            (Part::Min, _) => groups.min(&comparable(own, kind)?),
-            (Part::Max, _) => groups.max(&comparable(own, kind)?),
+            (Part::Min, _) => groups.min(&comparable(own)?),
+            (Part::Max, _) => groups.max(&comparable(own)?),
             (Part::First, _) => groups.first(own),
             (Part::Last, _) => groups.last(own),
             (Part::Mean, _) => merged_mean(&groups, own, count)?,
@@ -79,7 +80,7 @@ pub(crate) fn gathered(
 ) -> PolarsResult<DataFrame> {
     let groups = RowGroups::of(frame, keys)?;
     let mut columns = groups.keys();
-    columns.push(groups.counts()?.with_name("count".into()));
+    columns.push(groups.counts()?.with_name(COUNT.into()));
     for (field, part) in schema.parts() {
         let Field { name, kind, .. } = &schema.fields()[field];
         let values = || frame.column(name);
@@ -164,9 +165,9 @@ fn wide_sums(
 }
 
 /// Values for which Polars can compute minimum and maximum: bool as a number.
-fn comparable(values: &Column, kind: Kind) -> PolarsResult<Column> {
-    match kind {
-        Kind::Bool => values.cast(&DataType::UInt8),
+fn comparable(values: &Column) -> PolarsResult<Column> {
+    match values.dtype() {
+        DataType::Boolean => values.cast(&DataType::UInt8),
         _ => Ok(values.clone()),
     }
 }
@@ -215,7 +216,7 @@ fn merged_m2(
 /// Fails if a column is missing or has values that its field cannot have, because of a bug or
 /// because something else wrote the partials.
 pub(crate) fn finish(schema: &Schema, frame: &DataFrame) -> PolarsResult<FinishedFrame> {
-    let count = frame.column("count")?.strict_cast(&DataType::UInt64)?;
+    let count = frame.column(COUNT)?.strict_cast(&DataType::UInt64)?;
     let mut columns: Vec<Column> =
         schema.keys().map(|key| frame.column(&key.name).cloned()).collect::<Result<_, _>>()?;
     let mut overflowed = Vec::new();
@@ -251,9 +252,9 @@ impl FieldParts<'_> {
         self.schema.fields()[self.field].kind
     }
 
-    fn part(&self, part: Part, dtype: &DataType) -> PolarsResult<Column> {
+    fn part(&self, part: Part, of: ColumnType) -> PolarsResult<Column> {
         let name = self.schema.part_name(self.field, part);
-        let column = self.frame.column(&name)?.strict_cast(dtype)?;
+        let column = self.frame.column(&name)?.strict_cast(&dtype_of(of))?;
         // Only a sum in 64 bits can be unknown, see `checked_unsigned`.
         let may_be_null = part == Part::Sum && !matches!(self.kind(), Kind::U64 | Kind::I64);
         polars_ensure!(may_be_null || !column.has_nulls(), ComputeError: "{name} has a null");
@@ -275,7 +276,7 @@ impl FieldParts<'_> {
 
     /// A value of the field, in the field's type.
     fn value(&self, part: Part) -> PolarsResult<Column> {
-        self.part(part, &type_of(self.kind()))
+        self.part(part, ColumnType::of_field(self.kind()))
     }
 
     fn sum(&self) -> PolarsResult<Column> {
@@ -288,16 +289,16 @@ impl FieldParts<'_> {
                 let sums = self.wide_sums()?.into_iter().map(|sum| i64::try_from(sum).ok());
                 sums.collect::<Int64Chunked>().into_column()
             }
-            kind => self.part(Part::Sum, &sum_type(kind))?,
+            kind => self.part(Part::Sum, ColumnType::of_sum(kind))?,
         })
     }
 
     /// The sums of a 64-bit field.
     fn wide_sums(&self) -> PolarsResult<Vec<i128>> {
-        let low = self.part(Part::SumLow, &DataType::UInt64)?;
+        let low = self.part(Part::SumLow, ColumnType::U64)?;
         let join = |upper: i128, low: u64| upper * i128::from(HALF) + i128::from(low);
         let low = low.u64()?.into_no_null_iter();
-        let upper = self.part(Part::Sum, &sum_type(self.kind()))?;
+        let upper = self.part(Part::Sum, ColumnType::of_sum(self.kind()))?;
         Ok(match self.kind() {
             Kind::I64 => {
                 let upper = upper.i64()?.into_no_null_iter();
@@ -318,56 +319,19 @@ impl FieldParts<'_> {
             let means: Vec<f64> = sums.map(|(sum, count)| sum as f64 / count as f64).collect();
             return Ok(Float64Chunked::from_vec("".into(), means).into_column());
         }
-        let sums = self.part(Part::Sum, &sum_type(self.kind()))?.cast(&DataType::Float64)?;
+        let sums =
+            self.part(Part::Sum, ColumnType::of_sum(self.kind()))?.cast(&DataType::Float64)?;
         let divided = sums.f64()?.iter().zip(counts).map(|(sum, count)| Some(sum? / count as f64));
         Ok(divided.collect::<Float64Chunked>().into_column())
     }
 
     /// The sample variance, transformed by `made`; null for a single record.
     fn variance(&self, made: impl Fn(f64) -> f64) -> PolarsResult<Column> {
-        let m2 = self.part(Part::M2, &DataType::Float64)?;
+        let m2 = self.part(Part::M2, ColumnType::F64)?;
         let groups = m2.f64()?.into_no_null_iter().zip(self.count.into_no_null_iter());
         let variances =
             groups.map(|(m2, count)| (count > 1).then(|| made(m2 / (count - 1) as f64)));
         Ok(variances.collect::<Float64Chunked>().into_column())
-    }
-}
-
-/// The type of a field's column in results and of its values in partials.
-pub(crate) fn type_of(kind: Kind) -> DataType {
-    match kind {
-        Kind::U8 => DataType::UInt8,
-        Kind::U16 => DataType::UInt16,
-        Kind::U32 => DataType::UInt32,
-        Kind::U64 => DataType::UInt64,
-        Kind::I8 => DataType::Int8,
-        Kind::I16 => DataType::Int16,
-        Kind::I32 => DataType::Int32,
-        Kind::I64 => DataType::Int64,
-        Kind::F32 => DataType::Float32,
-        Kind::F64 => DataType::Float64,
-        Kind::Bool => DataType::Boolean,
-        Kind::Text { .. } => DataType::String,
-        Kind::Bytes { .. } | Kind::Skip { .. } => DataType::Binary,
-    }
-}
-
-/// The type of a sum of such values.
-pub(super) fn sum_type(kind: Kind) -> DataType {
-    match kind {
-        _ if kind.is_float() => DataType::Float64,
-        _ if kind.is_signed() => DataType::Int64,
-        _ => DataType::UInt64,
-    }
-}
-
-/// The type that a part has in partials.
-pub(crate) fn part_type(kind: Kind, part: Part) -> DataType {
-    match part {
-        Part::Sum => sum_type(kind),
-        Part::SumLow => DataType::UInt64,
-        Part::Min | Part::Max | Part::First | Part::Last => type_of(kind),
-        Part::Mean | Part::M2 => DataType::Float64,
     }
 }
 

@@ -4,7 +4,11 @@
 use super::plan::{COUNT_BITS, Plan, Source};
 use crate::engine::blocks::number::{Class, Wide};
 use crate::engine::blocks::paged::SlotWords;
+use crate::wire::schema::columns::Part;
 use std::sync::Arc;
+
+/// The bits of a 64-bit number that its lower half is.
+const HALF_BITS: u32 = 32;
 
 /// One column of numbers.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +56,15 @@ impl Column {
             (Column::Signed(column), Wide::Signed(value)) => column.push(value),
             (Column::Float(column), Wide::Float(value)) => column.push(value),
             (column, value) => panic!("{value:?} does not fit into {column:?}"),
+        }
+    }
+
+    /// Takes the numbers out, with their memory.
+    pub fn take(&mut self) -> Self {
+        match self {
+            Column::Unsigned(column) => Column::Unsigned(std::mem::take(column)),
+            Column::Signed(column) => Column::Signed(std::mem::take(column)),
+            Column::Float(column) => Column::Float(std::mem::take(column)),
         }
     }
 
@@ -140,7 +153,7 @@ fn clear_words(keys: &mut [Vec<u64>], rows_limit: usize) {
 
 /// Group partials, column by column: keys, record counts and lanes.
 #[derive(Debug)]
-pub struct PartialSet {
+pub(crate) struct PartialSet {
     plan: Arc<Plan>,
     /// The words of the keys.
     pub keys: Vec<Vec<u64>>,
@@ -148,29 +161,22 @@ pub struct PartialSet {
     pub counts: Vec<u64>,
     /// The contents of the plan's lanes.
     pub parts: Vec<Column>,
-    rows_limit: usize,
 }
 
 impl PartialSet {
-    /// An empty set with memory for `rows_limit` partials.
-    pub fn with_rows(plan: &Arc<Plan>, rows_limit: usize) -> Self {
+    /// An empty set with memory for `rows` partials.
+    pub(crate) fn with_rows(plan: &Arc<Plan>, rows: usize) -> Self {
         let lanes = plan.lanes().iter();
         PartialSet {
             plan: Arc::clone(plan),
-            keys: vec_of_words(plan.key_words(), rows_limit),
-            counts: Vec::with_capacity(rows_limit),
-            parts: lanes.map(|lane| Column::with_rows(lane.class(), rows_limit)).collect(),
-            rows_limit,
+            keys: vec_of_words(plan.key_words(), rows),
+            counts: Vec::with_capacity(rows),
+            parts: lanes.map(|lane| Column::with_rows(lane.class(), rows)).collect(),
         }
     }
 
-    /// Number of partials that still fit.
-    pub fn rows_free(&self) -> usize {
-        self.rows_limit - self.counts.len()
-    }
-
     /// Appends the contents of a group's slot.
-    pub fn push(&mut self, slot: &SlotWords) {
+    pub(crate) fn push(&mut self, slot: &SlotWords) {
         for (words, word) in self.keys.iter_mut().zip(slot) {
             words.push(word.get());
         }
@@ -181,12 +187,31 @@ impl PartialSet {
         }
     }
 
-    /// Removes the partials and keeps the memory, as [`ColumnSet::clear`] does.
-    pub fn clear(&mut self) {
-        clear_words(&mut self.keys, self.rows_limit);
-        self.counts.clear();
-        self.counts.reserve_exact(self.rows_limit);
-        self.parts.iter_mut().for_each(|column| column.clear(self.rows_limit));
+    /// Carries what sums of lower halves have beyond their 32 bits over to the upper halves.
+    pub(crate) fn carry(&mut self) {
+        for (at, lane) in self.plan.lanes().iter().enumerate() {
+            // The upper halves are the part before.
+            if let (Part::SumLow, [.., upper, Column::Unsigned(lower)]) =
+                (lane.part, &mut self.parts[..=at])
+            {
+                carry(upper, lower);
+            }
+        }
+    }
+}
+
+fn carry(upper: &mut Column, lower: &mut [u64]) {
+    let carried = lower.iter_mut().map(|low| {
+        let carried = *low >> HALF_BITS;
+        *low &= u64::from(u32::MAX);
+        carried
+    });
+    match upper {
+        Column::Unsigned(upper) => upper.iter_mut().zip(carried).for_each(|(sum, n)| *sum += n),
+        Column::Signed(upper) => {
+            upper.iter_mut().zip(carried).for_each(|(sum, n)| *sum += n as i64)
+        }
+        Column::Float(_) => unreachable!("integers alone have halves"),
     }
 }
 

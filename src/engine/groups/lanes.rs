@@ -1,30 +1,30 @@
-//! Where a group keeps a part, and how values of records fold into it, one tight loop a lane: finds
-//! no group and decides no limit.
+//! The lanes of a group's slot, and how the values of records fold into them, one tight loop per
+//! lane. Finds no group and enforces no limit.
 
 use crate::engine::blocks::block::{Block, BlockSlots, Rows};
 use crate::engine::blocks::number::{Class, Number, Wide, with_number};
 use crate::engine::blocks::paged::SlotWords;
 use crate::wire::schema::Kind;
-use crate::wire::schema::partial::Part;
+use crate::wire::schema::columns::Part;
 use std::cell::Cell;
 
 /// Bits in each half of a 64-bit number.
 const HALF_BITS: u32 = 32;
 
-/// Where a group keeps a part.
+/// The place in a group's slot that holds one part of an aggregate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lane {
-    /// Index of the field that it is made of.
+    /// Index of the field.
     pub field: usize,
     /// What is made of it.
-    pub part: Part,
+    pub(crate) part: Part,
     /// First byte of the field within the record.
     pub offset: usize,
     /// Type of the field.
     pub kind: Kind,
-    /// The word of the slot.
+    /// Index of its word in the slot.
     pub word: usize,
-    /// The lowest of its bits there.
+    /// Its lowest bit within the word.
     pub shift: u32,
 }
 
@@ -114,7 +114,7 @@ impl Lane {
         }
     }
 
-    /// What a group's lane holds.
+    /// The value in a group's lane.
     #[inline]
     pub fn value(&self, slot: &SlotWords) -> Wide {
         let lane = slot[self.word].get() >> self.shift;

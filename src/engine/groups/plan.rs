@@ -7,7 +7,7 @@ use crate::engine::blocks::number::Class;
 use crate::engine::blocks::paged::SlotForm;
 use crate::engine::blocks::text_tag::TextForm;
 use crate::wire::records::packets::RecordForm;
-use crate::wire::schema::partial::Part;
+use crate::wire::schema::columns::Part;
 use crate::wire::schema::{Endian, Kind, Schema};
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ pub struct TextKey {
     pub bits: KeyBits,
 }
 
-/// A column of values that parts are made of where whole columns are aggregated.
+/// A column of values, used if whole columns are aggregated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Name of the field, or of one half of it.

@@ -1,5 +1,5 @@
-//! Who may speak to the message server: a table of users and the SHA-256 of their tokens. Keeps no
-//! token, makes none (`token` does), reads no file and knows nothing of sessions.
+//! The users of the message server, with the SHA-256 of their tokens. Stores no token and creates
+//! none (`token` does); reads no file.
 //!
 //! The file has one line per user, `user:sha256:<64 lowercase hexadecimal digits>`; blank lines and
 //! lines that begin with `#` are ignored. Tokens have 256 random bits, so they cannot be guessed,
@@ -66,7 +66,7 @@ pub struct AuthError {
     pub rule: AuthRule,
 }
 
-/// Whether `user` can be a name.
+/// Whether `user` is a valid name.
 ///
 /// # Errors
 /// [`AuthRule::NameLength`] or [`AuthRule::NameCharacters`].
@@ -115,10 +115,10 @@ impl AuthTable {
         Ok(AuthTable { users })
     }
 
-    /// The same from bytes that should be text.
+    /// Parses bytes that should be text.
     ///
     /// # Errors
-    /// [`AuthError`] for the first line that cannot be taken.
+    /// [`AuthError`] for the first invalid line.
     pub(crate) fn parse_bytes(bytes: &[u8]) -> Result<Self, AuthError> {
         match std::str::from_utf8(bytes) {
             Ok(text) => AuthTable::parse(text),

@@ -127,8 +127,8 @@ pub(crate) fn choices(records_max: usize) -> impl Strategy<Value = Vec<Choices>>
 pub(crate) fn path() -> impl Strategy<Value = (Vec<Index>, Path)> {
     let cuts = prop::collection::vec(any::<Index>(), 0..12);
     let window_bytes = prop_oneof![Just(0usize), 0usize..200, 0usize..20_000];
-    (cuts, window_bytes, 1usize..40, 1usize..20).prop_map(|(cuts, window_bytes, rows, set_rows)| {
-        (cuts, Path { cuts: Vec::new(), window_bytes, rows, set_rows })
+    (cuts, window_bytes, 1usize..40).prop_map(|(cuts, window_bytes, rows)| {
+        (cuts, Path { cuts: Vec::new(), window_bytes, rows })
     })
 }
 

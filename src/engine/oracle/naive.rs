@@ -170,8 +170,10 @@ fn compare_columns(
             }
         });
     }
-    let found: Vec<(String, &str)> =
-        columns.iter().map(|column| (column.name().to_owned(), column.type_name())).collect();
+    let found: Vec<(String, &str)> = columns
+        .iter()
+        .map(|column| (column.name().to_owned(), column.column_type().name()))
+        .collect();
     if found != expected {
         return Err(format!("columns are {found:?}, expected {expected:?}"));
     }

@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::engine::aggregate::{FinishedGroups, GroupAggregate};
-use crate::engine::groups::columns::{ColumnSet, PartialSet};
+use crate::engine::groups::columns::ColumnSet;
 use crate::engine::groups::plan::Plan;
 use crate::engine::groups::table::GroupTable;
 use crate::engine::stream::intake::{Counts, NextStep, RecordIntake, Refused};
@@ -76,8 +76,6 @@ pub(crate) struct Path {
     pub window_bytes: usize,
     /// Rows after which a batch is handed over.
     pub rows: usize,
-    /// Rows handed to Polars at a time.
-    pub set_rows: usize,
 }
 
 /// The outcome of a stream.
@@ -145,18 +143,17 @@ pub(crate) fn through_groups(
 ) -> StreamOutcome {
     let mut intake = RecordIntake::new(plan, config, path.window_bytes, Instant::now());
     let mut aggregate = GroupAggregate::new(plan);
-    let mut set = PartialSet::with_rows(plan, path.set_rows);
     let table = || GroupTable::with_limits(plan, config.groups_limit, path.rows as u64);
     let mut groups = table();
     let fed = feed(bytes, path, &mut intake, |intake, buffer| {
         let next = intake.poll_groups(buffer, &mut groups)?;
         if groups.rows_free() == 0 {
             let full = std::mem::replace(&mut groups, table());
-            aggregate.add_partials(full.partials(), &mut set).expect("Polars takes any partials");
+            aggregate.add_table(&full).expect("Polars takes any partials");
         }
         Ok(next)
     });
-    aggregate.add_partials(groups.partials(), &mut set).expect("Polars takes any partials");
+    aggregate.add_table(&groups).expect("Polars takes any partials");
     outcome(intake, aggregate, fed)
 }
 

@@ -94,7 +94,7 @@ fn random_records(schema: &Schema, count: usize, seed: u64) -> Vec<Vec<u8>> {
     (0..count).map(record).filter(|record| record.iter().any(|&byte| byte != 0)).collect()
 }
 
-const WHOLE: Path = Path { cuts: Vec::new(), window_bytes: 1 << 20, rows: 1000, set_rows: 700 };
+const WHOLE: Path = Path { cuts: Vec::new(), window_bytes: 1 << 20, rows: 1000 };
 
 /// A hundred thousand groups with keys of five types and four words: pages are split, sets handed
 /// over and tables merged.
@@ -115,7 +115,7 @@ fn a_hundred_thousand_groups_of_wide_keys() {
         record[..8].copy_from_slice(&u64::to_le_bytes(number));
     }
     records.extend_from_within(50_000..60_000);
-    let path = Path { window_bytes: 1 << 16, rows: 50_000, set_rows: 20_000, ..WHOLE };
+    let path = Path { window_bytes: 1 << 16, rows: 50_000, ..WHOLE };
     for StreamOutcome { finished, .. } in check(schema, &records, 100, &path) {
         assert_eq!(finished.grouped.len(), 110_000);
     }
@@ -157,7 +157,7 @@ fn sums_beyond_64_bits_are_null_and_named() {
             .collect();
         for rows in [1, 2, 5, 1000] {
             let kinds = [Kind::U8, Kind::U64, Kind::I64];
-            let path = Path { rows, set_rows: rows, ..WHOLE };
+            let path = Path { rows, ..WHOLE };
             for StreamOutcome { finished, .. } in
                 check(schema(framing, &kinds, 1, &functions), &records, 3, &path)
             {
@@ -187,7 +187,7 @@ fn means_of_many_large_numbers_are_exact() {
     };
     let records: Vec<Vec<u8>> = (0..10_000).map(record).collect();
     for rows in [97, 100_000] {
-        let path = Path { rows, set_rows: 1, ..WHOLE };
+        let path = Path { rows, ..WHOLE };
         check(schema(framing, &kinds, 1, &made), &records, 60, &path);
     }
 }
@@ -211,7 +211,7 @@ fn the_largest_record_with_the_widest_keys_is_aggregated() {
     let records = random_records(&schema, 24, 5);
     let cuts = (0..24).map(|i| i * 65_537 + i * 997 % 65_537).collect();
     let window_bytes = 2 * schema.packet_bytes_min();
-    let path = Path { cuts, window_bytes, rows: 7, set_rows: 3 };
+    let path = Path { cuts, window_bytes, rows: 7 };
     check(schema, &records, 1, &path);
 }
 
@@ -231,7 +231,7 @@ fn the_largest_schema_is_aggregated() {
         assert_eq!((schema.fields().len(), schema.aggregates().len()), (256, 64));
         let records = random_records(&schema, 500, 3);
         let twice = [&records[..], &records].concat();
-        check(schema, &twice, 9, &Path { rows: 130, set_rows: 60, ..WHOLE });
+        check(schema, &twice, 9, &Path { rows: 130, ..WHOLE });
     }
 }
 
@@ -313,7 +313,7 @@ proptest! {
         sizes in prop::collection::vec(1usize..9, 1..4),
         (cuts, path) in any::path(),
     ) {
-        let path = (cuts, Path { rows: 20 * path.rows, set_rows: 20 * path.set_rows, ..path });
+        let path = (cuts, Path { rows: 20 * path.rows, ..path });
         if let Err(difference) = differences(schema, &choices, &sizes, &path) {
             prop_assert!(false, "{}", difference);
         }

@@ -1,5 +1,5 @@
-//! Reads the file of users: bounded, and with the next step where it cannot be. Understands no line
-//! itself (`engine::messages::users` does).
+//! Reads the auth file, up to a size limit. Parsing is in
+//! [`engine::messages::users`](crate::engine::messages::users).
 
 use crate::config::AUTH_FILE_BYTES_MAX;
 use crate::engine::messages::users::{AuthError, AuthTable};
@@ -7,13 +7,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// Why a file gives no table.
+/// Why an auth file was rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthFileError {
     /// The file cannot be read.
     #[error(
-        "cannot read users from {}: {source}; `ringest token USER --auth-file {}` begins such \
-         a file",
+        "cannot read users from {}: {source}; `ringest token USER --auth-file {}` creates such a \
+         file",
         path.display(), path.display()
     )]
     Read {
@@ -31,17 +31,17 @@ pub enum AuthFileError {
         /// The file.
         path: PathBuf,
     },
-    /// A line of it cannot be taken.
+    /// A line is invalid.
     #[error("{}, {source}", path.display())]
     Line {
         /// The file.
         path: PathBuf,
-        /// Which, and why.
+        /// The line and the rule that it breaks.
         source: AuthError,
     },
 }
 
-/// Reads a table of users from a file.
+/// Reads the users from a file.
 ///
 /// # Errors
 /// [`AuthFileError`], with the path and the next step.
@@ -53,7 +53,7 @@ pub(crate) fn load(path: &Path) -> Result<AuthTable, AuthFileError> {
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, AuthFileError> {
     let mut bytes = Vec::new();
-    // One byte more than allowed tells a file that is too large from one that just fits.
+    // One byte more than allowed, to distinguish a file that is too large from one that just fits.
     let read = File::open(path)
         .and_then(|file| file.take(AUTH_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
     match read {
@@ -71,7 +71,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn messages_name_file_line_rule_and_next_step_but_never_the_line() {
+    fn messages_name_file_line_rule_and_next_step_but_not_the_text() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         writeln!(
             file,
@@ -88,17 +88,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_missing_or_no_text_is_an_error() {
+    fn a_missing_file_or_invalid_utf8_is_an_error() {
         let error = load(Path::new("/nowhere/users")).unwrap_err().to_string();
         assert!(error.contains("/nowhere/users") && error.contains("--auth-file"), "{error}");
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"# \n# \xff").unwrap();
         let error = load(file.path()).unwrap_err().to_string();
-        assert!(error.contains("line 2: this is not UTF-8"), "{error}");
+        assert!(error.contains("line 2: not valid UTF-8"), "{error}");
     }
 
     #[test]
-    fn a_file_that_never_ends_is_too_large() {
+    fn an_endless_file_is_too_large() {
         let error = load(Path::new("/dev/zero")).unwrap_err();
         assert!(matches!(error, AuthFileError::TooLarge { .. }), "{error}");
     }

@@ -164,7 +164,7 @@ fn io_uring(config: &Config) -> Finding {
 
 /// What distinguishes the causes of a refusal.
 struct Refusal {
-    /// Value of the sysctl `kernel.io_uring_disabled`, where there is one.
+    /// Value of the sysctl `kernel.io_uring_disabled`, if it exists.
     disabled: Option<u32>,
     /// Whether a seccomp filter applies to this process.
     seccomp: bool,
@@ -187,7 +187,8 @@ fn ring_refused(error: &io::Error, refusal: &Refusal) -> Finding {
         return fail("io_uring", found, remedy);
     }
     let seccomp = "a seccomp profile forbids io_uring (Docker's default does, since engine 25): \
-                   start the container with --security-opt seccomp=deploy/seccomp-ringest.json";
+                   start the container with --security-opt \
+                   seccomp=deploy/docker/seccomp-ringest.json";
     let remedy = match errno {
         Some(Errno::PERM) if refusal.seccomp => seccomp.to_owned(),
         Some(Errno::PERM) => format!("a security module forbids it, or {seccomp}"),

@@ -1,5 +1,5 @@
-//! The record stream that DATA of one message connection carries: begins it, takes its packets in
-//! and has its result made. Understands no frame and answers nobody.
+//! The record stream carried in DATA of one message connection: starts it, takes in its packets and
+//! hands it over to be reported. Does not parse frames and sends no replies.
 //!
 //! ```text
 //!          ┌──────── whole packets, and a stream is free ────────┐
@@ -9,7 +9,7 @@
 //!          └─ end record, records refused, connection over ──────┘  the stream is reported
 //! ```
 //!
-//! Bytes that are not whole packets are counted and change nothing.
+//! Bytes that are not whole packets are counted and otherwise ignored.
 
 use crate::config::DataMode;
 use crate::engine::stream::received::BufferKind;
@@ -27,11 +27,11 @@ use std::time::Instant;
 /// What happened to DATA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DataTaken {
-    /// It was taken in.
+    /// It was accepted.
     In,
-    /// Its records were refused by their stream, which is reported.
+    /// Its records were rejected; the stream has ended and is reported.
     Rejected,
-    /// It carries records, and no stream is free.
+    /// It carries records, but no stream slot is free.
     NoStream,
 }
 
@@ -43,24 +43,25 @@ pub(crate) struct CarriedRecords {
     open: Option<Box<OpenStream>>,
 }
 
-/// Large, and rare.
+/// An open stream and its slot; boxed because it is large and rare.
 struct OpenStream {
     stream: RecordStream,
     slot: StreamSlot,
 }
 
 impl CarriedRecords {
-    /// No stream so far. Those to come are reported as from `peer`.
+    /// Without a stream yet. Streams will be reported as coming from `peer`.
     pub(crate) fn new(worker: Rc<Worker>, slots: Arc<Slots>, peer: SocketAddr) -> Self {
         CarriedRecords { worker, slots, peer, open: None }
     }
 
-    /// Whether a stream has begun and has not ended.
+    /// Whether a stream is open.
     pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Takes in the records of `body`; anything else is counted. Waits only for the aggregation.
+    /// Takes in the records of `body`, or counts it if it holds none. Waits only for the
+    /// aggregation.
     pub(crate) async fn take_in(&mut self, body: &[u8], taken_over: Instant) -> DataTaken {
         let form = self.worker.plan.form();
         if self.worker.config.data == DataMode::Opaque || !is_whole_packets(form, body) {
@@ -83,7 +84,7 @@ impl CarriedRecords {
         taken
     }
 
-    /// Ends the stream, if there is one, and has its result made.
+    /// Ends the stream, if there is one, and hands it over to be reported.
     pub(crate) async fn end(&mut self, ended: Result<(), Failure>) {
         if let Some(open) = self.open.take() {
             let jobs = &self.worker.jobs;

@@ -1,5 +1,5 @@
-//! Every step of the record stream within a message connection, without a socket: what is said to
-//! the session, what goes to the aggregation, and which slots are taken.
+//! Tests of the record stream within a message connection, without a socket: what the session is
+//! told, what the aggregation gets, and which slots are taken.
 
 use super::*;
 use crate::config::Config;
@@ -13,7 +13,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// One of a worker where `streams` record streams may be open.
+    /// A connection of a worker that allows `streams` open record streams.
     fn new(config: Config, streams: usize) -> Self {
         let (worker, work) = Worker::alone(config);
         let slots = Slots::new(1, streams, 1);
@@ -52,7 +52,7 @@ fn end_packet() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn bytes_that_are_not_whole_packets_are_counted_and_begin_nothing() {
+async fn bytes_that_are_not_whole_packets_are_counted_and_start_no_stream() {
     let mut connection = Connection::new(Config::default(), 1);
     for body in [&b""[..], b"text", &data_packet()[..270]] {
         assert_eq!(connection.take_in(body).await, DataTaken::In);
@@ -63,16 +63,16 @@ async fn bytes_that_are_not_whole_packets_are_counted_and_begin_nothing() {
 }
 
 #[tokio::test]
-async fn nothing_begins_where_data_is_opaque() {
+async fn opaque_data_starts_no_stream() {
     let config = Config { data: DataMode::Opaque, ..Config::default() };
     let mut connection = Connection::new(config, 1);
     assert_eq!(connection.take_in(&data_packet()).await, DataTaken::In);
     assert_eq!((connection.opaque(), connection.carried.is_open()), (1, false));
 }
 
-/// Opaque bytes in between do not end it, and after its end record the next stream may begin.
+/// Opaque bytes in between do not end it, and the next stream may begin after its end record.
 #[tokio::test]
-async fn a_stream_goes_on_from_frame_to_frame_until_its_end_record() {
+async fn a_stream_continues_across_frames_until_its_end_record() {
     let mut connection = Connection::new(Config::default(), 1);
     for body in [data_packet(), b"text".to_vec(), data_packet().repeat(2)] {
         assert_eq!(connection.take_in(&body).await, DataTaken::In);
@@ -92,7 +92,7 @@ async fn a_stream_goes_on_from_frame_to_frame_until_its_end_record() {
 }
 
 #[tokio::test]
-async fn a_stream_that_refuses_its_records_is_reported_and_gone() {
+async fn a_stream_with_rejected_records_ends_and_is_reported() {
     let config = Config { packet_bytes_limit: 271, ..Config::default() };
     let mut connection = Connection::new(config, 1);
     let two_records = [&538_u32.to_be_bytes()[..], &[1; 534]].concat();
@@ -105,7 +105,7 @@ async fn a_stream_that_refuses_its_records_is_reported_and_gone() {
 }
 
 #[tokio::test]
-async fn without_a_free_stream_nothing_begins() {
+async fn without_a_free_slot_no_stream_begins() {
     let mut connection = Connection::new(Config::default(), 1);
     let held = connection.carried.slots.take_stream();
     assert_eq!(connection.take_in(&data_packet()).await, DataTaken::NoStream);
@@ -115,9 +115,9 @@ async fn without_a_free_stream_nothing_begins() {
     assert!(connection.carried.is_open() && connection.carried.slots.take_stream().is_none());
 }
 
-/// The slot is held until the result is printed, and with it the report.
+/// The report holds the slot until the result is printed.
 #[tokio::test]
-async fn a_connection_that_is_over_ends_its_stream_with_the_reason() {
+async fn the_end_of_a_connection_ends_its_stream_with_the_reason() {
     let mut connection = Connection::new(Config::default(), 1);
     connection.take_in(&data_packet()).await;
     connection.carried.end(Err(Failure::of(Reason::Reset, "gone"))).await;

@@ -1,6 +1,6 @@
-//! One socket that speaks the message protocol: a short list of calls. Understands no byte itself
-//! (`wire::session` does), writes nothing itself (`peer` does) and delivers no broadcast (`hub`
-//! does).
+//! Drives one message connection. The protocol is in
+//! [`wire::messages::session`](crate::wire::messages::session), writing in [`super::peer`] and the
+//! delivery of broadcasts in [`super::hub`].
 
 use super::carried::{CarriedRecords, DataTaken};
 use super::input::Input;
@@ -46,30 +46,30 @@ pub(crate) struct MessageConnection {
     _slot: Slot,
 }
 
-/// How a connection is over.
+/// How a connection ended.
 #[derive(Debug)]
 enum Over {
-    /// As the session said.
+    /// The session ended it.
     Session(SessionEnd),
     /// The client closed between two frames.
     Closed,
     /// The engine ended it.
     Cut(DeadlineCut),
-    /// Reading failed; the client is told nothing.
+    /// Reading failed.
     Failed(Fault),
 }
 
 impl MessageConnection {
-    /// Takes a socket over. Must run on the worker's runtime.
+    /// Takes over a socket. Must run on the worker's runtime.
     ///
     /// # Errors
-    /// Where TLS cannot be begun.
+    /// If TLS cannot be started.
     pub(crate) fn start(accepted: Accepted, shared: Rc<MessageShared>) -> Result<Self, TlsError> {
         let Accepted { number, stream, peer: address, slot, tls, .. } = accepted;
         let tls = tls.map(Tls::accept).transpose()?;
-        // A read of a socket that does not block fails at once instead of waiting in the ring; a
-        // reply that is held back for the next would wait for the client's acknowledgement. Where
-        // this fails, so does the first read, with its own error.
+        // Reading a non-blocking socket fails at once instead of waiting in the ring, and with
+        // Nagle's algorithm a reply could wait for the client's acknowledgement. If this fails, the
+        // first read fails as well and reports its error.
         let _ = stream.set_nonblocking(false).and_then(|()| stream.set_nodelay(true));
         let stream = Rc::new(TcpStream::from_std(stream));
         let now = Instant::now();
@@ -107,7 +107,7 @@ impl MessageConnection {
         &self.shared.worker.config
     }
 
-    /// Serves until the connection is over.
+    /// Serves the connection until it ends.
     pub(crate) async fn run(&mut self) {
         let over = self.converse().await;
         self.end_records(&over).await;
@@ -146,10 +146,10 @@ impl MessageConnection {
         }
     }
 
-    /// Answers what a read brought, with one write.
+    /// Processes the bytes of a read, and answers with one write.
     async fn digest(&mut self, taken_over: Instant) -> Option<SessionEnd> {
         let mut out = self.shared.peers.take_scratch();
-        // Most reads are answered without waiting for anybody: they need no look at the clock.
+        // Most reads are answered without waiting, and then the clock need not be read.
         let mut waited = false;
         let end = loop {
             let pass = self.session.poll(self.input.bytes(), taken_over, &mut out);
@@ -209,7 +209,7 @@ impl MessageConnection {
         out.clear();
     }
 
-    /// Answers an AUTH; where it was wrong, after a while, so that guessing takes time.
+    /// Answers an AUTH. A refusal is delayed, to slow down guessing.
     async fn tell_judgement(&mut self, judged: Judged, taken_over: Instant, out: &mut Vec<u8>) {
         match judged {
             Judged::Believed { id, bucket } => {
@@ -220,14 +220,14 @@ impl MessageConnection {
                 self.flush(out, taken_over);
                 tokio::time::sleep(AUTH_FAILURE_DELAY).await;
                 self.session.refused(out);
-                // The time that was let pass is not a latency.
+                // The delay does not count as latency.
                 self.flush(out, Instant::now());
             }
             Judged::Defect => self.session.fail(Fault::InternalError, out),
         }
     }
 
-    /// Whether broadcasts are passed on to this client.
+    /// Updates whether this client receives broadcasts.
     fn note_standing(&self) {
         self.peer.set_receives(self.session.may_receive() && !self.handshaking());
     }
@@ -269,7 +269,7 @@ impl MessageConnection {
         })
     }
 
-    /// Reports the record stream that is not at its end: CLOSE ends it well.
+    /// Ends and reports an open record stream. CLOSE is a proper end.
     async fn end_records(&mut self, over: &Over) {
         if !self.records.is_open() {
             return;
@@ -290,8 +290,8 @@ impl MessageConnection {
         self.records.end(ended).await;
     }
 
-    /// Tells the client why, flushes what it is owed, and waits a moment for it to close: closing
-    /// first with its bytes unread would reset the connection and might take the last word away.
+    /// Tells the client the reason, flushes its replies, and waits a moment for it to close.
+    /// Closing first, with unread bytes, would reset the connection and could lose the last reply.
     async fn say_goodbye(&mut self, over: &Over) {
         self.peer.set_receives(false);
         let fault = over.fault();
@@ -305,7 +305,7 @@ impl MessageConnection {
         }
         let mut out = self.shared.peers.take_scratch();
         if let (Some(fault), false) = (fault, self.handshaking()) {
-            // Nothing where the session has said so itself.
+            // Adds nothing if the session has already reported it.
             self.session.fail(fault, &mut out);
             self.flush(&mut out, Instant::now());
         }
@@ -327,8 +327,8 @@ impl MessageConnection {
         }
     }
 
-    /// Reads and drops until the client closes, or for a moment: one who goes on sending is not
-    /// stopped by a socket that is shut down.
+    /// Reads and discards until the client closes or the time is up: shutting the socket down does
+    /// not stop a client that keeps sending.
     async fn wait_for_close(&mut self) {
         let end = Instant::now() + self.config().linger;
         self.peer.control.arm(end, DeadlineCut::Linger);
@@ -356,15 +356,14 @@ impl MessageConnection {
 }
 
 impl Drop for MessageConnection {
-    /// Also where a defect ended the connection's task.
+    /// Also if the connection's task panicked.
     fn drop(&mut self) {
         self.shared.peers.forget(&self.peer);
     }
 }
 
 impl Over {
-    /// What is counted as an error; slow consumers and failures to authenticate are counted by
-    /// themselves.
+    /// The fault to count, if any. Slow consumers and failed authentication are counted separately.
     fn fault(&self) -> Option<Fault> {
         match self {
             Over::Session(SessionEnd::Fault(fault)) | Over::Failed(fault) => Some(*fault),
@@ -394,7 +393,7 @@ impl Over {
     }
 }
 
-/// What became of credentials.
+/// The outcome of checking credentials.
 enum Judged {
     Believed { id: String, bucket: Option<Arc<TokenBucket>> },
     Refused,

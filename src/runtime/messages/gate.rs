@@ -1,5 +1,5 @@
-//! Who is let in: judges credentials by the auth file that holds now. Knows no connection and no
-//! protocol; whoever asks lets time pass after a refusal.
+//! Checks credentials against the current auth file. Knows no connections and no protocol; the
+//! caller delays its reply after a refusal.
 
 use crate::config::Config;
 use crate::engine::messages::user_buckets::UserBuckets;
@@ -10,7 +10,7 @@ use crate::wire::messages::payload::Credentials;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// The users, and one rate limit for each of them.
+/// The users, each with a rate limit.
 pub(crate) struct Gate {
     file: Option<PathBuf>,
     table: RwLock<Arc<AuthTable>>,
@@ -19,10 +19,10 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Reads the auth file, where there is one.
+    /// Reads the auth file, if there is one.
     ///
     /// # Errors
-    /// Where it cannot be read or understood.
+    /// If it cannot be read or parsed.
     pub(crate) fn new(config: &Config) -> Result<Self, AuthFileError> {
         let table = match &config.auth_file {
             Some(file) => auth_file::load(file)?,
@@ -32,35 +32,35 @@ impl Gate {
             file: config.auth_file.clone(),
             table: RwLock::new(Arc::new(table)),
             open: config.auth_open,
-            // Users who were here a second ago count as well as those who are.
+            // Users who left within the last second count too.
             buckets: UserBuckets::new(config.rate_limit, 2 * config.max_connections),
         })
     }
 
-    /// Whether the credentials are right. Takes the same time for a user who is not known.
+    /// Whether the credentials are accepted. Takes the same time for an unknown user.
     pub(crate) fn judge(&self, credentials: Credentials<'_>) -> bool {
         let table = Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner));
         let known = table.verify(credentials.user, credentials.token.as_bytes());
         known || self.open
     }
 
-    /// The user's rate limit, shared by all its connections; `None` where too many users are
-    /// there, and the connection keeps its own.
+    /// The user's rate limit, shared by all its connections; `None` if there are too many users, in
+    /// which case the connection keeps its own.
     pub(crate) fn bucket(&self, user: &str, now_ns: u64) -> Option<Arc<TokenBucket>> {
         self.buckets.take(user, now_ns)
     }
 
-    /// Reads the auth file again; gives the number of its users, or `None` where there is no file.
+    /// Reloads the auth file; returns the number of its users, or `None` if there is no file.
     ///
     /// # Errors
-    /// As for [`new`](Self::new); those who were let in before still are.
+    /// Those of [`new`](Self::new); the previous users then stay in effect.
     pub(crate) fn reload(&self) -> Result<Option<usize>, AuthFileError> {
         let Some(file) = &self.file else { return Ok(None) };
         let table = auth_file::load(file)?;
         let users = table.len();
         let mut current = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *current, Arc::new(table));
-        // Taking a large table apart takes time: no worker waits for it.
+        // Dropping a large table takes time, so unlock first: no worker should wait for it.
         drop(current);
         drop(old);
         Ok(Some(users))

@@ -1,5 +1,5 @@
-//! Broadcasts on their way to every worker, and on each worker to its clients: owns no socket and
-//! orders nothing but what one sender sent.
+//! Passes broadcasts to all workers, and on each worker to its clients. Owns no sockets. Only the
+//! broadcasts of a single sender keep their order.
 
 use super::peer::{Peer, Peers};
 use crate::config::{DELIVERIES_AT_ONCE, DELIVERY_BYTES, HUB_QUEUE};
@@ -9,31 +9,31 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// A way to every worker, in the workers' order.
+/// A queue to each worker, by worker index.
 #[derive(Clone, Debug)]
 pub(crate) struct Hub {
     workers: Arc<[mpsc::Sender<Broadcasts>]>,
 }
 
 impl Hub {
-    /// A hub for `workers` workers, and where each of them gets its pieces from.
+    /// A hub for `workers` workers, and the receiver of each.
     pub(crate) fn new(workers: usize) -> (Self, Vec<mpsc::Receiver<Broadcasts>>) {
         let (senders, receivers): (Vec<_>, _) =
             (0..workers).map(|_| mpsc::channel(HUB_QUEUE)).unzip();
         (Hub { workers: senders.into() }, receivers)
     }
 
-    /// Passes a piece on to every worker. Waits where one is behind with its deliveries: no worker
-    /// waits for another while it delivers, so this ends.
+    /// Sends a piece to every worker. Waits if one is behind with its deliveries; since no worker
+    /// waits for another while it delivers, this cannot deadlock.
     pub(crate) async fn publish(&self, piece: Broadcasts) {
         for worker in self.workers.iter() {
-            // Fails where that worker has ended, with all its clients.
+            // Fails only if that worker has ended, along with all its clients.
             let _ = worker.send(piece.clone()).await;
         }
     }
 }
 
-/// Delivers to the clients of one worker, for ever. Pieces that came meanwhile are delivered
+/// Delivers to the clients of one worker, forever. Pieces that have queued up are delivered
 /// together.
 pub(crate) async fn deliver_all(peers: Rc<Peers>, mut pieces: mpsc::Receiver<Broadcasts>) {
     let mut batch = Vec::with_capacity(HUB_QUEUE);
@@ -41,18 +41,18 @@ pub(crate) async fn deliver_all(peers: Rc<Peers>, mut pieces: mpsc::Receiver<Bro
     while let Some(first) = pieces.recv().await {
         let mut bytes = first.frames.len();
         batch.push(first);
-        // No more than a receiver can have waiting: one that reads must get the time to do so.
+        // At most as much as may wait for a receiver, so that one that reads has time to do so.
         while bytes < DELIVERY_BYTES
             && let Ok(piece) = pieces.try_recv()
         {
             bytes += piece.frames.len();
             batch.push(piece);
         }
-        // Clients come and go while the ring is looked after in between.
+        // A copy of the list, because clients come and go during the pauses below.
         peers.list(&mut receivers);
         for some in receivers.chunks(DELIVERIES_AT_ONCE) {
             some.iter().for_each(|peer| peer.deliver(&batch));
-            // Also where there are few: pieces may come faster than they are delivered.
+            // Even if there are few receivers: pieces may arrive faster than they are delivered.
             ring::pause().await;
         }
         receivers.clear();

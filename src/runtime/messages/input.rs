@@ -1,9 +1,9 @@
-//! The receiving side of one message connection: reads, decrypts, and keeps what is not understood
-//! yet. Understands nothing itself.
+//! The receiving side of one message connection: reads, decrypts, and keeps bytes until they have
+//! been parsed. It does not parse them.
 //!
-//! A client that is quiet costs a small window. One that fills it gets a large one, registered
-//! where one is free, for as long as its bytes are under way: between reads it holds none, and
-//! waits until there is something to read before it takes one again.
+//! A quiet client has a small window. One that fills it gets a large window, a registered one if
+//! any is free, but only while it has bytes in it: between reads it holds none, and waits until the
+//! socket is readable before it takes another.
 
 use super::peer::Peer;
 use crate::config::SMALL_WINDOW_BYTES;
@@ -15,25 +15,25 @@ use std::io;
 use std::rc::Rc;
 use tokio_uring::net::TcpStream;
 
-/// Reads in a row that a small window would have held before the large one is given up.
+/// A large window is given up after this many reads in a row that a small one could have held.
 const QUIET_READS: u8 = 8;
 
-/// Received bytes that wait to be understood.
+/// Received bytes that have not been parsed.
 pub(crate) struct Input {
     stream: Rc<TcpStream>,
     buffer: ReadBuffer,
     window: Window,
     large: bool,
     quiet_reads: u8,
-    /// Decrypted bytes, where the connection is encrypted; the window is not used then.
+    /// Decrypted bytes, if the connection is encrypted; the window is not used then.
     plain: Vec<u8>,
     plain_done: usize,
-    /// Whether the peer has said, by TLS, that it closes.
+    /// Whether the peer has sent TLS close_notify.
     peer_closed: bool,
 }
 
 impl Input {
-    /// Nothing received so far.
+    /// With nothing received yet.
     pub(crate) fn new(stream: Rc<TcpStream>, encrypted: bool) -> Self {
         let window_bytes = if encrypted { 0 } else { SMALL_WINDOW_BYTES };
         Input {
@@ -48,7 +48,7 @@ impl Input {
         }
     }
 
-    /// What was received and not [consumed](Self::consume).
+    /// The bytes received but not [consumed](Self::consume) yet.
     pub(crate) fn bytes(&self) -> &[u8] {
         match self.plain.is_empty() {
             true => &self.buffer[self.window.unparsed()],
@@ -56,7 +56,7 @@ impl Input {
         }
     }
 
-    /// The first `bytes` of [`bytes`](Self::bytes) are done with.
+    /// Removes the first `bytes` of [`bytes`](Self::bytes).
     pub(crate) fn consume(&mut self, bytes: usize) {
         if !self.plain.is_empty() {
             self.plain_done += bytes;
@@ -66,7 +66,7 @@ impl Input {
         }
     }
 
-    /// Waits for more; gives how many bytes came from the socket, 0 at its end.
+    /// Waits for more bytes; returns how many were read from the socket, 0 at its end.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -90,7 +90,7 @@ impl Input {
         Ok(bytes)
     }
 
-    /// Whether the next window is to be large.
+    /// Decides whether the next window is large.
     fn choose_size(&mut self, bytes: usize, room: usize) {
         if !self.large {
             self.large = bytes == room;
@@ -102,13 +102,12 @@ impl Input {
         }
     }
 
-    /// Sees to it that there is a window with room, of the size that the client's last reads ask
-    /// for.
+    /// Ensures that there is a window with room, sized by the client's recent reads.
     async fn make_room(&mut self, buffers: &Buffers) -> io::Result<()> {
         self.window.compact(&mut self.buffer);
         let waiting = self.window.unparsed().len();
         if waiting == 0 && self.large {
-            // Nothing is kept for a client that sent much and has gone quiet.
+            // A client that sent a lot and is quiet now holds no window.
             self.replace(ReadBuffer::default());
             ring::readable(&self.stream).await?;
             self.replace(buffers.take_at_least(FRAME_BYTES_MAX));
@@ -121,7 +120,7 @@ impl Input {
         Ok(())
     }
 
-    /// Takes another window and what waits with it.
+    /// Switches to another window and copies the unparsed bytes.
     fn replace(&mut self, mut buffer: ReadBuffer) {
         let waiting = self.bytes().len();
         buffer[..waiting].copy_from_slice(self.bytes());
@@ -130,11 +129,11 @@ impl Input {
         self.buffer = buffer;
     }
 
-    /// Reads what TLS needs and decrypts what that gives; what TLS itself has to say is sent.
+    /// Reads and decrypts, and sends what TLS itself needs to send.
     async fn read_encrypted(&mut self, peer: &Rc<Peer>) -> Result<usize, ReadError> {
         let tls = peer.tls.as_ref().expect("an encrypted connection");
         if self.peer_closed {
-            // Whatever else its socket brings or does not.
+            // Whatever else may arrive on the socket does not matter.
             return Ok(0);
         }
         self.plain.drain(..self.plain_done);
@@ -154,7 +153,7 @@ impl Input {
         peer.send_sealed(&out);
         peer.peers().put_scratch(out);
         self.peer_closed = processed?.peer_closed;
-        // What came before that is still to be answered.
+        // Bytes received before close_notify must still be answered.
         Ok(if self.peer_closed && self.plain.is_empty() { 0 } else { bytes })
     }
 }

@@ -1,9 +1,9 @@
-//! The sending side of one message connection: hands bytes to the kernel at once where it takes
-//! them, and lets the rest wait. Reads nothing and understands nothing.
+//! The sending side of one message connection: gives the kernel what it accepts at once, and queues
+//! the rest. Does not read, and does not interpret what it sends.
 //!
-//! Whoever sends never waits for the receiver: what the kernel does not take goes to the outbox,
-//! and a task that lives as long as something waits there writes it on. A receiver that does not
-//! read is cut, by the outbox's cap or by a write that makes no progress.
+//! A sender never waits for a receiver: what the kernel does not accept goes to the outbox, and a
+//! task that lives only while the outbox is not empty writes it. A receiver that does not read is
+//! cut when its outbox is full or a write makes no progress.
 
 use crate::config::RECEIVER_QUEUE_BYTES;
 use crate::engine::messages::outbox::{Broadcasts, Outbox, Overflow};
@@ -22,23 +22,23 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_uring::net::TcpStream;
 
-/// Pieces that one system call hands over at most.
+/// The most pieces that one system call sends.
 const SLICES: usize = 64;
 
-/// Memory for replies that is kept for the next, and the largest that is.
+/// How many buffers for replies are kept for reuse, and the largest size that is kept.
 const SPARE_SCRATCHES: usize = 8;
 const SPARE_SCRATCH_BYTES: usize = 256 << 10;
 
-/// The clients of one worker, and what sending to them needs.
+/// The clients of one worker, and what is needed to send to them.
 pub(crate) struct Peers {
     worker: Rc<Worker>,
-    /// In no order.
+    /// In no particular order.
     peers: RefCell<Vec<Rc<Peer>>>,
     scratches: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Peers {
-    /// None so far, with a place for every client that there may be.
+    /// No clients yet, with capacity for the most that there may be.
     pub(crate) fn new(worker: Rc<Worker>) -> Rc<Self> {
         let connections = worker.config.max_connections;
         Rc::new(Peers {
@@ -48,12 +48,12 @@ impl Peers {
         })
     }
 
-    /// Memory for bytes to be sent, empty, used before where there is some.
+    /// An empty buffer for bytes to send, reused if possible.
     pub(crate) fn take_scratch(&self) -> Vec<u8> {
         self.scratches.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Gives it back.
+    /// Returns such a buffer.
     pub(crate) fn put_scratch(&self, mut scratch: Vec<u8>) {
         let mut spare = self.scratches.borrow_mut();
         if spare.len() < SPARE_SCRATCHES && scratch.capacity() <= SPARE_SCRATCH_BYTES {
@@ -73,7 +73,7 @@ impl Peers {
         peers.push(Rc::clone(peer));
     }
 
-    /// A client that is not there any more.
+    /// Removes a client.
     pub(crate) fn forget(&self, peer: &Peer) {
         let mut peers = self.peers.borrow_mut();
         let place = peer.place.get();
@@ -83,40 +83,40 @@ impl Peers {
         }
     }
 
-    /// Cuts the client for whom the most waits, where that is more than `bytes`; false where none
-    /// is so slow.
+    /// Cuts the client with the most bytes waiting, if those are more than `bytes`; returns whether
+    /// there was one.
     fn cut_slowest(&self, bytes: usize) -> bool {
         let peers = self.peers.borrow();
         let slowest = peers.iter().max_by_key(|peer| peer.waiting_bytes());
         let Some(slowest) = slowest.filter(|peer| peer.waiting_bytes() > bytes) else {
             return false;
         };
-        tracing::debug!(connection = slowest.number, "cut: the most bytes wait for it");
+        tracing::debug!(connection = slowest.number, "cut: it has the most bytes waiting");
         slowest.give_up_as(DeadlineCut::SlowConsumer);
         true
     }
 }
 
-/// Replies that wait, and when their messages were whole.
+/// Replies that have not been sent, and when their messages were received in full.
 struct Owed {
-    /// Bytes written to this connection, ever, once the replies are on their way.
+    /// The connection's count of sent bytes at which the replies have been sent.
     at: u64,
     taken_over: Instant,
     replies: u32,
 }
 
-/// One connected client, as those see it who send to it.
+/// One connected client, as seen by those who send to it.
 pub(crate) struct Peer {
     number: u64,
-    /// Where it stands among the worker's clients.
+    /// Its index in the worker's list of clients.
     place: Cell<usize>,
     stream: Rc<TcpStream>,
-    /// When the engine ends the connection.
+    /// The connection's deadlines.
     pub control: Rc<Control>,
-    /// The connection's TLS, where it has one: large, so not within.
+    /// The connection's TLS, if it has one; boxed because it is large.
     pub tls: Option<Box<RefCell<Tls>>>,
     outbox: RefCell<Outbox>,
-    /// Whether a task writes the outbox.
+    /// Whether a task is writing the outbox.
     writing: Cell<bool>,
     /// Whether nothing more can be written.
     broken: Cell<bool>,
@@ -124,14 +124,13 @@ pub(crate) struct Peer {
     bytes_sent: Cell<u64>,
     owed: RefCell<VecDeque<Owed>>,
     latency: RefCell<SmallLatency>,
-    /// Told of bytes that the kernel has taken, and of the end of that.
+    /// Notified when the kernel accepts bytes, and when writing ends.
     progress: Notify,
     shared: Rc<Peers>,
 }
 
 impl Peer {
-    /// The sending side of connection `number`, there until it is
-    /// [forgotten](Peers::forget).
+    /// The sending side of connection `number`, listed until it is [forgotten](Peers::forget).
     pub(crate) fn new(
         number: u64,
         stream: Rc<TcpStream>,
@@ -161,7 +160,7 @@ impl Peer {
         peer
     }
 
-    /// The clients that it is one of.
+    /// All clients of its worker.
     pub(crate) fn peers(&self) -> &Rc<Peers> {
         &self.shared
     }
@@ -171,17 +170,17 @@ impl Peer {
         self.number
     }
 
-    /// From now on broadcasts of others are passed on to it, or not.
+    /// Sets whether it receives the broadcasts of others.
     pub(crate) fn set_receives(&self, receives: bool) {
         self.receives.set(receives);
     }
 
-    /// Latency of the messages that were answered.
+    /// Latency of the messages answered so far.
     pub(crate) fn latency(&self) -> SmallLatency {
         self.latency.borrow().clone()
     }
 
-    /// Bytes that the kernel has not taken.
+    /// Bytes that the kernel has not accepted.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.outbox.borrow().waiting_bytes()
     }
@@ -194,7 +193,7 @@ impl Peer {
         self.shared.worker.config.write_timeout
     }
 
-    /// Sends `replies` replies to messages that were whole at `taken_over`.
+    /// Sends `replies` replies to messages that were received in full at `taken_over`.
     pub(crate) fn send(self: &Rc<Self>, bytes: &[u8], taken_over: Instant, replies: u32) {
         if bytes.is_empty() || self.broken.get() {
             return;
@@ -212,7 +211,7 @@ impl Peer {
         }
     }
 
-    /// Encrypts where the connection is encrypted, and sends.
+    /// Sends bytes, encrypted if the connection is.
     fn seal(self: &Rc<Self>, bytes: &[u8]) {
         let Some(tls) = &self.tls else { return self.send_sealed(bytes) };
         let mut sealed = self.shared.take_scratch();
@@ -226,7 +225,7 @@ impl Peer {
         self.shared.put_scratch(sealed);
     }
 
-    /// Sends bytes as they are: TLS's own, too.
+    /// Sends bytes as they are: plaintext without TLS, or TLS records.
     pub(crate) fn send_sealed(self: &Rc<Self>, bytes: &[u8]) {
         if bytes.is_empty() || self.broken.get() {
             return;
@@ -244,7 +243,7 @@ impl Peer {
         }
     }
 
-    /// Passes broadcasts of others on.
+    /// Passes on the broadcasts of others.
     pub(crate) fn deliver(self: &Rc<Self>, pieces: &[Broadcasts]) {
         if !self.receives.get() || self.broken.get() {
             return;
@@ -292,13 +291,13 @@ impl Peer {
         self.shared.worker.message_latency.borrow_mut().record(latency, u64::from(replies));
     }
 
-    /// Lets bytes wait, and sees to it that they are written.
+    /// Queues bytes, and ensures that a task writes them.
     fn let_wait(self: &Rc<Self>, push: impl Fn(&mut Outbox) -> Result<(), Overflow>) {
         while !self.broken.get() {
             let pushed = push(&mut self.outbox.borrow_mut());
             match pushed {
                 Ok(()) => break,
-                // Those who read must not pay for those who do not.
+                // Clients that read must not suffer from those that do not.
                 Err(Overflow::All { .. }) if self.shared.cut_slowest(self.waiting_bytes()) => {}
                 Err(overflow) => {
                     tracing::debug!(connection = self.number, "does not read: {overflow}");
@@ -312,7 +311,7 @@ impl Peer {
         }
     }
 
-    /// Writes what waits, as the receiver takes it.
+    /// Writes the outbox, as fast as the receiver reads.
     async fn write_on(self: Rc<Self>) {
         while !self.broken.get() && !self.outbox.borrow().is_empty() {
             if let Err(error) = writable(&self.stream).await {
@@ -351,7 +350,7 @@ impl Peer {
         }
     }
 
-    /// Records the latency of the replies that are on their way by now.
+    /// Records the latency of the replies that have now been sent.
     fn settle_owed(&self) {
         let mut owed = self.owed.borrow_mut();
         while let Some(first) = owed.pop_front_if(|first| first.at <= self.bytes_sent.get()) {
@@ -371,7 +370,7 @@ impl Peer {
     }
 
     /// Waits until everything is written or cannot be. A receiver that takes longer than
-    /// `--write-timeout` for its last words is cut, however it goes on.
+    /// `--write-timeout` for its last bytes is cut, even if it is making progress.
     pub(crate) async fn finish_writing(&self) {
         let written = async {
             while self.waiting_bytes() > 0 && !self.broken.get() {
@@ -388,7 +387,7 @@ impl Peer {
         self.give_up();
     }
 
-    /// Nothing more is written. Whoever reads from the connection will see it end.
+    /// Writes nothing more, and ends the connection's read.
     fn give_up(&self) {
         self.give_up_as(DeadlineCut::Broken);
     }
@@ -397,7 +396,7 @@ impl Peer {
         self.broken.set(true);
         self.outbox.borrow_mut().clear();
         self.owed.borrow_mut().clear();
-        // Why it was cut first is what counts, unless it was merely waiting for its last words.
+        // An earlier reason is kept over `Broken`; any other new reason replaces it.
         self.control
             .abort(self.control.cut().filter(|_| cut == DeadlineCut::Broken).unwrap_or(cut));
         self.progress.notify_waiters();

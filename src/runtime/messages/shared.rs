@@ -1,4 +1,4 @@
-//! What the message connections of one worker share beside the worker itself: serves none of them.
+//! What the message connections of one worker share, in addition to the worker itself.
 
 use super::gate::Gate;
 use super::hub::Hub;
@@ -14,9 +14,9 @@ pub(crate) struct MessageShared {
     pub worker: Rc<Worker>,
     /// The rules of every session.
     pub policy: Arc<Policy>,
-    /// Who is let in.
+    /// Checks credentials.
     pub gate: Arc<Gate>,
-    /// The way to the clients of all workers.
+    /// Passes broadcasts to the clients of all workers.
     pub hub: Hub,
     /// The clients of this worker.
     pub peers: Rc<Peers>,

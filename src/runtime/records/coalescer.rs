@@ -1,12 +1,12 @@
-//! Gathers the small reads of record connections: raises and lowers the low-water marks of their
-//! sockets, and bounds in time what that costs. Decides nothing (`engine::coalesce` does), reads no
-//! socket and drops no wait.
+//! Gathers the small reads of record connections into larger ones by raising the low-water marks of
+//! their sockets, and bounds the delay that this causes. When to gather is decided in
+//! [`engine::stream::coalesce`](crate::engine::stream::coalesce).
 //!
-//! A connection whose reads are gathered waits until its socket is readable, which is when the mark
-//! is reached, and then reads. One timer a worker looks after all of these waits. Where one has
-//! lasted for nearly `--coalesce-delay`, it lowers the mark, which completes the wait; so no wait
-//! is ever given up, and the end of the stream or of its reading side
-//! ([`crate::runtime::connection::deadlines`]) completes it as well.
+//! A connection whose reads are gathered waits until its socket is readable, that is, until the
+//! mark is reached, and then reads. One timer per worker watches all these waits. If one has lasted
+//! for nearly `--coalesce-delay`, the timer lowers the mark, which completes the wait. So no wait
+//! is ever cancelled; the end of the stream and the shutdown of its reading side
+//! ([`crate::runtime::connection::deadlines`]) complete it as well.
 
 use crate::config::{COALESCE_DUE, COALESCE_EARLY};
 use crate::engine::stream::coalesce::Coalesce;
@@ -24,7 +24,7 @@ use tokio_uring::net::TcpStream;
 pub(crate) struct Coalescer {
     delay: Duration,
     raised: RefCell<Vec<Rc<Mark>>>,
-    /// Whether the timer sleeps until somebody waits, and what wakes it then.
+    /// Whether the timer is idle because no connection is waiting, and what wakes it.
     asleep: Cell<bool>,
     somebody_waits: Notify,
 }
@@ -33,8 +33,8 @@ pub(crate) struct Coalescer {
 struct Mark {
     stream: Rc<TcpStream>,
     raised: Cell<bool>,
-    /// Since when the connection waits for the mark; `None` while it does something else, and from
-    /// when the timer has found that nothing is there to be waited with.
+    /// When the connection began to wait for the mark. `None` while it is not waiting, and once the
+    /// timer has lowered the mark without finding any bytes.
     waiting_since: Cell<Option<Instant>>,
 }
 
@@ -47,16 +47,17 @@ impl Mark {
     fn lower(&self) {
         self.raised.set(false);
         if let Err(error) = set_receive_low_water(self.socket(), 1) {
-            // Not known to happen where raising did not fail; bytes may wait for others then.
+            // Not known to happen if raising succeeded. Bytes may then be delayed.
             tracing::error!("cannot lower the low-water mark of a socket: {error}");
         }
     }
 
-    /// Lowers the mark of a connection that has waited long enough. What comes from now on does
-    /// not wait; where nothing had come, nothing has waited, and the wait goes on as any other.
+    /// Lowers the mark of a connection that has waited long enough. Bytes that arrive from now on
+    /// are not delayed. If none had arrived, none were delayed, and the wait becomes an ordinary
+    /// one.
     fn end_wait(&self) {
         self.lower();
-        // After lowering, so that a byte which comes in between counts as one that has waited.
+        // Checked after lowering, so that a byte arriving in between counts as delayed.
         if rustix::io::ioctl_fionread(self.socket()).is_ok_and(|bytes| bytes == 0) {
             self.waiting_since.set(None);
         }
@@ -64,7 +65,7 @@ impl Mark {
 }
 
 impl Coalescer {
-    /// Without marks, for waits of at most `delay`.
+    /// A coalescer without marks, for waits of at most `delay`.
     pub(crate) fn new(delay: Duration) -> Rc<Self> {
         Rc::new(Coalescer {
             delay,
@@ -74,7 +75,7 @@ impl Coalescer {
         })
     }
 
-    /// Lowers the marks of those who have waited long enough, for ever.
+    /// Lowers the marks of connections that have waited long enough, forever.
     pub(crate) async fn watch(&self) {
         let mut time = Box::default();
         loop {
@@ -89,7 +90,8 @@ impl Coalescer {
         }
     }
 
-    /// Lowers what is due; gives the time until the next one is, or `None` where nobody waits.
+    /// Lowers the marks that are due; returns the time until the next one is due, or `None` if no
+    /// connection is waiting.
     fn look(&self, now: Instant) -> Option<Duration> {
         let waited = |mark: &Mark| {
             mark.waiting_since.get().map(|since| now.saturating_duration_since(since))
@@ -120,7 +122,7 @@ impl Coalescer {
         mark.raised.get()
     }
 
-    /// No longer looks after a mark.
+    /// Stops watching a mark.
     fn forget(&self, mark: &Rc<Mark>) {
         self.raised.borrow_mut().retain(|raised| !Rc::ptr_eq(raised, mark));
     }
@@ -138,20 +140,21 @@ pub(crate) struct Coalescing {
     shared: Rc<Coalescer>,
     rule: Coalesce,
     mark: Rc<Mark>,
-    /// When the wait before the read under way began; `None` where no byte can have waited.
+    /// When the wait before the current read began; `None` if no byte can have been delayed.
     waited_since: Option<Instant>,
     waits: SmallLatency,
 }
 
 impl Coalescing {
-    /// For a connection with a window of `window_bytes`; `None` where it is switched off.
+    /// For a connection with a window of `window_bytes`; `None` if coalescing is off.
     pub(crate) fn new(
         shared: &Rc<Coalescer>,
         stream: &Rc<TcpStream>,
         window_bytes: usize,
     ) -> Option<Self> {
         let rule = Coalesce::new(shared.delay, window_bytes)?;
-        // Room for the marks of all, each of whom holds a share, so that raising allocates nothing.
+        // Every connection holds a reference. Reserving room for all of their marks means that
+        // raising one does not allocate.
         shared.raised.borrow_mut().reserve(Rc::strong_count(shared));
         let mark = Mark {
             stream: Rc::clone(stream),
@@ -167,24 +170,24 @@ impl Coalescing {
         })
     }
 
-    /// How much longer than without gathering it may take until what has come is read.
+    /// How much longer bytes may remain unread than without gathering.
     pub(crate) fn delay(&self) -> Duration {
         if self.rule.gathers() { self.shared.delay } else { Duration::ZERO }
     }
 
-    /// Where reads are gathered, waits until the next one is worth it; else does nothing. The
-    /// future must be run to its end.
+    /// If reads are gathered, waits until the next one is worthwhile; otherwise returns at once.
+    /// The future must run to completion.
     pub(crate) async fn wait(&mut self) {
         if self.rule.gathers() {
             self.shared.begin_wait(&self.mark);
-            // Whatever is wrong with the socket, the read will say it.
+            // If the socket has an error, the read will report it.
             let _ = ring::readable(&self.mark.stream).await;
             self.waited_since = self.mark.waiting_since.take();
         }
     }
 
-    /// A read took `bytes` into a window that had room for `free`. Gives how long any of them can
-    /// have waited for the others; `None` where none of them did.
+    /// Notes a read of `bytes` into a window that had room for `free`. Returns the longest that any
+    /// of them can have been delayed; `None` if none was.
     pub(crate) fn handle_read(
         &mut self,
         bytes: usize,
@@ -204,13 +207,13 @@ impl Coalescing {
                 self.mark.lower();
             }
         } else if !self.shared.raise(&self.mark, self.rule.mark_bytes()) {
-            // A host that forbids it: as if nothing had come of it.
+            // The host forbids it: handle it like a wait that gathered nothing.
             self.rule.handle_silence();
         }
         waited
     }
 
-    /// How long bytes can have waited, one value for each read that waited with bytes.
+    /// How long bytes can have been delayed: one value for each read that had delayed bytes.
     pub(crate) fn into_waits(mut self) -> SmallLatency {
         std::mem::take(&mut self.waits)
     }

@@ -1,5 +1,5 @@
-//! Marks, waits and their timer over real sockets and a real ring. No test asserts how long a wait
-//! takes: where one must not end by the timer, the delay is an hour.
+//! Tests of marks, waits and their timer, with real sockets and a real ring. No test asserts how
+//! long a wait takes: if the timer must not end it, the delay is an hour.
 
 use super::*;
 use std::io::Write;
@@ -55,7 +55,7 @@ fn on_ring(test: impl Future<Output = ()>) {
 }
 
 #[test]
-fn a_wait_takes_what_comes_until_the_mark_is_reached() {
+fn a_wait_gathers_bytes_until_the_mark_is_reached() {
     on_ring(async {
         let mut gathered = GatheredReads::new(HOUR);
         let mut peer = gathered.peer.try_clone().unwrap();
@@ -74,28 +74,28 @@ fn a_wait_takes_what_comes_until_the_mark_is_reached() {
 }
 
 #[test]
-fn the_timer_fetches_what_has_waited_for_long() {
+fn the_timer_ends_a_wait_that_has_lasted_long_enough() {
     on_ring(async {
         let mut gathered = GatheredReads::new(SOON).with_timer();
-        // Twice, since the timer sleeps for good where nobody waits.
+        // Twice, because the timer must also wake up after being idle.
         for _ in 0..2 {
             gathered.peer.write_all(&[7; 5000]).unwrap();
             let (bytes, waited) = gathered.wait_and_read().await;
             assert_eq!((bytes, waited.is_some()), (5000, true));
-            assert!(gathered.coalescing.mark.raised.get(), "five reads' worth pays");
+            assert!(gathered.coalescing.mark.raised.get(), "5000 bytes are worth the wait");
         }
         gathered.peer.write_all(&[7]).unwrap();
         assert_eq!(gathered.wait_and_read().await.0, 1);
-        assert!(!gathered.coalescing.mark.raised.get(), "one byte does not");
+        assert!(!gathered.coalescing.mark.raised.get(), "one byte is not");
         assert!(gathered.coalescer.raised.borrow().is_empty());
-        // And with the mark down, nothing waits.
+        // With the mark down, nothing is delayed.
         gathered.peer.write_all(&[7]).unwrap();
         assert_eq!(gathered.wait_and_read().await, (1, None));
     });
 }
 
 #[test]
-fn bytes_that_come_after_the_mark_was_lowered_have_not_waited() {
+fn bytes_that_arrive_after_the_mark_was_lowered_are_not_delayed() {
     on_ring(async {
         let mut gathered = GatheredReads::new(SOON).with_timer();
         let (mut peer, mark) = (gathered.peer.try_clone().unwrap(), &gathered.coalescing.mark);
@@ -124,16 +124,16 @@ fn every_end_of_the_stream_ends_a_wait() {
             let mut gathered = GatheredReads::new(HOUR);
             gathered.peer.write_all(b"some").unwrap();
             end(&gathered);
-            // What had come is there, and then the end.
+            // First the bytes that had arrived, then the end.
             assert_eq!(gathered.wait_and_read().await.0, 4);
             assert_eq!(gathered.wait_and_read().await.0, 0);
         });
     }
 }
 
-/// The same where the end comes while the wait is under way.
+/// The same, with the shutdown during the wait.
 #[test]
-fn a_shut_reading_side_ends_a_wait_under_way() {
+fn shutting_the_reading_side_ends_a_wait_in_progress() {
     on_ring(async {
         let mut gathered = GatheredReads::new(HOUR);
         let (stream, mark) = (Rc::clone(&gathered.stream), Rc::clone(&gathered.coalescing.mark));
@@ -149,7 +149,7 @@ fn a_shut_reading_side_ends_a_wait_under_way() {
 }
 
 #[test]
-fn a_connection_that_is_gone_leaves_no_mark_behind() {
+fn a_dropped_connection_leaves_no_mark_behind() {
     on_ring(async {
         let gathered = GatheredReads::new(HOUR);
         drop(gathered.coalescing);
@@ -158,10 +158,10 @@ fn a_connection_that_is_gone_leaves_no_mark_behind() {
     });
 }
 
-/// Two that are due at nearly the same time are served by one firing; one that has just begun to
-/// wait is not, and says when it is.
+/// One run of the timer ends two waits that are due at nearly the same time. It leaves a wait that
+/// has just begun, and returns when that one is due.
 #[test]
-fn one_firing_serves_all_that_are_nearly_due() {
+fn the_timer_ends_all_waits_that_are_nearly_due_at_once() {
     on_ring(async {
         let all = [1.0, 0.95, 0.1].map(|share| (share, GatheredReads::new(HOUR)));
         let coalescer = Coalescer::new(HOUR);

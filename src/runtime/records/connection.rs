@@ -1,5 +1,5 @@
-//! One socket that sends records: a short list of calls. Understands no byte itself (`wire` does)
-//! and aggregates nothing (`engine` does, on another thread).
+//! Drives one record connection. Decoding is in [`super::stream`] and the engine; aggregation runs
+//! on another thread.
 
 use super::coalescer::{Coalescer, Coalescing};
 use super::stream::{Failure, RecordStream};
@@ -26,7 +26,7 @@ pub(crate) struct RecordConnection {
     worker: Rc<Worker>,
     _presence: Presence,
     transport: RecordTransport,
-    /// Gathers small reads; not with TLS, and not where it is switched off.
+    /// Gathers small reads; `None` with TLS or if coalescing is off.
     coalescing: Option<Coalescing>,
     control: Rc<Control>,
     buffer: ReadBuffer,
@@ -35,8 +35,8 @@ pub(crate) struct RecordConnection {
 }
 
 impl RecordConnection {
-    /// Takes a socket over and receives until its stream ends; says what was received. Its rows
-    /// are with the aggregation by then. Must run on the worker's runtime.
+    /// Takes over a socket and receives until its stream ends; returns what was received. By then
+    /// all rows have been passed to the aggregation. Must run on the worker's runtime.
     pub(crate) async fn serve(
         number: u64,
         stream: std::net::TcpStream,
@@ -45,8 +45,8 @@ impl RecordConnection {
         worker: Rc<Worker>,
         coalescer: Rc<Coalescer>,
     ) -> Received {
-        // A read of a socket that does not block fails at once instead of waiting in the ring.
-        // Where this fails, so does the first read, with its own error.
+        // Reading a non-blocking socket fails at once instead of waiting in the ring. If this
+        // fails, the first read fails as well and reports its error.
         let _ = stream.set_nonblocking(false);
         let socket = Rc::new(TcpStream::from_std(stream));
         let begun = Instant::now();
@@ -125,7 +125,8 @@ impl RecordConnection {
         }
     }
 
-    /// Reads, and meanwhile closes a batch whose time is up: a quiet stream keeps none open.
+    /// Reads, and meanwhile closes a batch whose time is up, so that a quiet stream leaves none
+    /// open.
     async fn read(&mut self) -> Result<Option<usize>, ReadError> {
         let RecordConnection { coalescing, transport, buffer, stream, .. } = self;
         let batch_ends = stream.batch_ends();
@@ -136,13 +137,14 @@ impl RecordConnection {
                 read = &mut read => return read,
                 () = tokio::time::sleep_until(at.into()) => {}
             }
-            // The read goes on.
+            // The read is still in flight.
             Box::pin(stream.close_batch(Instant::now())).await;
         }
         read.await
     }
 
-    /// Decodes what a read brought. A latency begins here, where the completion is taken over.
+    /// Decodes the bytes of a read. Latencies are measured from here, when the completion is taken
+    /// over.
     async fn digest(&mut self, bytes: usize) -> Result<(), Failure> {
         let taken_over = Instant::now();
         let tally = self.worker.tally();
@@ -168,17 +170,18 @@ impl RecordConnection {
                 let limit = self.worker.config.handshake_timeout;
                 (self.begun + limit, DeadlineCut::Handshake)
             }
-            // Nothing fails then; the engine closes for the peer.
+            // This is not a failure; the engine just closes if the peer does not.
             Awaited::Close => (at, DeadlineCut::Linger),
             Awaited::RestOfPacket => (at, DeadlineCut::Unfinished),
             Awaited::Packet => (at, DeadlineCut::Idle),
         };
-        // The peer is not held to account for bytes that came in time and were left to wait.
+        // Bytes that arrived in time but were held back for coalescing do not count against the
+        // peer.
         let delay = self.coalescing.as_ref().map_or(Duration::ZERO, Coalescing::delay);
         self.control.arm(at + delay, reason);
     }
 
-    /// The stream is over, because the peer closed it or because the engine cut it.
+    /// The stream has ended: the peer closed it or the engine cut it.
     fn end_of_stream(&self) -> Result<(), Failure> {
         let intake = self.stream.intake();
         let Some(cut) = intake.cut() else { return Ok(()) };
@@ -226,7 +229,7 @@ impl RecordConnection {
     }
 }
 
-/// One read into the free part of a window. The future must be run to its end.
+/// Reads once into the free part of a window. The future must run to completion.
 async fn read_into(
     window: &mut ReadBuffer,
     free: Range<usize>,

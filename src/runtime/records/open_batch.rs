@@ -1,5 +1,5 @@
-//! The batch that a stream is in, on its worker, where partials are kept: says when it is over and
-//! what was in it. Keeps no records and writes nothing.
+//! The open batch of a stream, if partials are written: when it ends, and its counts, texts and
+//! latencies. Holds no records and writes nothing.
 
 use crate::engine::decode::texts::Texts;
 use crate::engine::stream::intake::{Counts, RecordIntake};
@@ -7,39 +7,39 @@ use crate::engine::stream::latency::Latency;
 use crate::engine::stream::received::ClosedBatch;
 use std::time::{Duration, Instant};
 
-/// The batch of a stream that records go to.
+/// The batch that a stream's records currently belong to.
 #[derive(Debug)]
 pub(crate) struct OpenBatch {
     number: u32,
     began: Instant,
-    /// What the stream had brought before it.
+    /// The stream's counts when the batch began.
     before: Counts,
-    /// How many texts it knew before it, of each key that is text.
+    /// For each text key, how many texts the stream had before the batch.
     texts_before: Vec<usize>,
 }
 
 impl OpenBatch {
-    /// The first of a stream.
+    /// The first batch of a stream.
     pub(crate) fn first(began: Instant) -> Self {
         OpenBatch { number: 0, began, before: Counts::default(), texts_before: Vec::new() }
     }
 
-    /// When records that come belong to the next one.
+    /// The time from which records belong to the next batch.
     pub(crate) fn ends(&self, interval: Duration) -> Instant {
         self.began + interval
     }
 
-    /// Whether nothing has come since it began, where this is what the stream has brought.
+    /// Whether nothing has arrived since the batch began; `counts` are the stream's current counts.
     pub(crate) fn is_empty(&self, counts: Counts) -> bool {
         counts == self.before
     }
 
-    /// Lets one that is empty begin later.
+    /// Moves the start of an empty batch to `now`.
     pub(crate) fn begin_at(&mut self, now: Instant) {
         self.began = now;
     }
 
-    /// Closes it, and opens the next one, which begins at `now`.
+    /// Closes the batch and opens the next one, which begins at `now`.
     pub(crate) fn close(
         &mut self,
         intake: &RecordIntake,
@@ -57,7 +57,7 @@ impl OpenBatch {
         closed
     }
 
-    /// Closes the last one of a stream, whose texts are handed over with the stream.
+    /// Closes the last batch of a stream. Its texts are handed over with the stream.
     pub(crate) fn close_last(self, counts: Counts, latency: Latency) -> ClosedBatch {
         self.closed(counts, latency, Vec::new())
     }

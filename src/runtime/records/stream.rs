@@ -1,6 +1,6 @@
-//! One record stream on its worker, wherever its bytes come from: understands no byte itself
-//! (`engine` does), reads no socket and keeps no deadline. Waits only for column sets and for room
-//! in the aggregation's queue.
+//! One record stream on its worker, whatever its source. Decoding is in the engine; this reads no
+//! socket and keeps no deadlines. It waits only for column sets and for room in the aggregation's
+//! queue.
 
 use super::open_batch::OpenBatch;
 use crate::config::{AggregateMode, FOLD_ROWS_MAX};
@@ -20,28 +20,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
-/// Why a stream ends without its end record having come.
+/// Why a stream ended without its end record.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The stable word.
+    /// The reason.
     pub reason: Reason,
-    /// The same in words and numbers.
+    /// Its details, in words and numbers.
     pub detail: String,
 }
 
 impl Failure {
-    /// Both parts.
+    /// A failure with this reason and detail.
     pub(crate) fn of(reason: impl Into<Reason>, detail: impl ToString) -> Self {
         Failure { reason: reason.into(), detail: detail.to_string() }
     }
 }
 
-/// What a stream's records have become and is not yet with the aggregation; nothing before the
-/// first of them and right after it was handed over.
+/// Decoded records that have not been handed to the aggregation; `None` before the first record and
+/// right after handing over.
 enum Gathered {
-    /// The batch that is being filled.
+    /// The batch being filled.
     Columns(Option<PooledSet>),
-    /// Their groups.
+    /// The groups of the records.
     Groups(Option<Box<GroupTable>>),
 }
 
@@ -52,14 +52,14 @@ pub(crate) struct RecordStream {
     gathered: Gathered,
     /// Set by the aggregation when the connection has too many groups.
     over_groups: Arc<AtomicBool>,
-    /// From the first byte on, where partials are kept.
+    /// The open batch, from the first byte on, if partials are written.
     batch: Option<OpenBatch>,
     capture: Option<Capture>,
     received: Received,
 }
 
 impl RecordStream {
-    /// A stream at its start, read into a window of `window_bytes`.
+    /// A new stream, read into a window of `window_bytes`.
     pub(crate) fn start(
         worker: Rc<Worker>,
         number: u64,
@@ -85,21 +85,21 @@ impl RecordStream {
         self.received.connection
     }
 
-    /// Its place in its protocol.
+    /// The state of its decoder.
     pub(crate) fn intake(&self) -> &RecordIntake {
         &self.intake
     }
 
-    /// Where in the window the next read may put bytes.
+    /// The range of the window that the next read may fill.
     pub(crate) fn free(&self) -> Range<usize> {
         self.intake.free()
     }
 
-    /// Decodes `bytes` that were put at the start of [`free`](Self::free). A latency begins at
-    /// `taken_over`, where the completion was.
+    /// Decodes `bytes` bytes read to the start of [`free`](Self::free). Latencies are measured from
+    /// `taken_over`, when the read's completion was taken over.
     ///
     /// # Errors
-    /// [`Failure`]: the stream is over.
+    /// [`Failure`]; the stream has ended.
     pub(crate) async fn digest(
         &mut self,
         buffer: &[u8],
@@ -143,22 +143,23 @@ impl RecordStream {
         digested
     }
 
-    /// Moves what is left over to the front of its window.
+    /// Moves unparsed bytes to the front of the window.
     pub(crate) fn compact(&mut self, buffer: &mut [u8]) {
         self.intake.compact(buffer);
     }
 
-    /// The peer is not held to account for the time that was spent on a read.
+    /// Extends the deadlines by the time that was spent on a read.
     pub(crate) fn forgive(&mut self, spent: Duration) {
         self.intake.forgive(spent);
     }
 
-    /// Forgets a window that was understood whole.
+    /// Forgets a window that was parsed completely.
     pub(crate) fn forget_window(&mut self) {
         self.intake.forget_window();
     }
 
-    /// One pass over what has come in. Waits only for a column set and the aggregation's queue.
+    /// Makes one pass over the received bytes. Waits only for a column set and the aggregation's
+    /// queue.
     async fn poll_rows(&mut self, buffer: &[u8], taken_over: Instant) -> Result<NextStep, Failure> {
         self.make_room().await?;
         let packets_before = self.intake.counts().packets;
@@ -174,7 +175,7 @@ impl RecordStream {
                 self.intake.poll_groups(buffer, groups)
             }
         };
-        // One reading of the clock for all packets of the pass.
+        // The clock is read once for all packets of the pass.
         let packets = self.intake.counts().packets - packets_before;
         let latency = taken_over.elapsed();
         self.received.latency.record(latency, packets);
@@ -182,8 +183,7 @@ impl RecordStream {
         next.map_err(|refused| Failure::of(refused, refused))
     }
 
-    /// Sees to it that there is room for a row, waiting for a column set where the aggregation is
-    /// behind.
+    /// Ensures that there is room for a row; waits for a column set if the aggregation is behind.
     async fn make_room(&mut self) -> Result<(), Failure> {
         let full = match &self.gathered {
             Gathered::Columns(set) => set.as_ref().is_some_and(|set| set.rows_free() == 0),
@@ -203,7 +203,7 @@ impl RecordStream {
         Ok(())
     }
 
-    /// Gives what was gathered to the aggregation, waiting where its queue is full.
+    /// Hands the decoded records to the aggregation; waits if its queue is full.
     async fn hand_over(&mut self) {
         let rows = match &mut self.gathered {
             Gathered::Columns(set) => {
@@ -214,18 +214,18 @@ impl RecordStream {
         let Some(rows) = rows else { return };
         let connection = self.received.connection;
         let job = Job::Add { connection, rows, over_groups: Arc::clone(&self.over_groups) };
-        // Fails only where the aggregation thread is gone; finishing will say so.
+        // Fails only if the aggregation thread is gone; `report` will log that.
         let _ = self.worker.jobs.send(job).await;
     }
 
-    /// When the batch with what has come is to be closed, whether more comes or not; `None` where
-    /// there is nothing in it, or where no partials are kept.
+    /// When the open batch must be closed, even if nothing more arrives; `None` if it is empty or
+    /// no partials are written.
     pub(crate) fn batch_ends(&self) -> Option<Instant> {
         let (batch, interval) = (self.batch.as_ref()?, self.worker.partials_interval()?);
         (!batch.is_empty(self.intake.counts())).then(|| batch.ends(interval))
     }
 
-    /// Opens the first batch, or closes one that is over and opens the next.
+    /// Opens the first batch, or closes one whose time is up and opens the next.
     async fn turn_batch(&mut self, now: Instant, interval: Duration) {
         let counts = self.intake.counts();
         let batch = self.batch.get_or_insert_with(|| OpenBatch::first(now));
@@ -243,11 +243,11 @@ impl RecordStream {
         let latency = std::mem::take(&mut self.received.latency);
         let batch = Box::new(batch.close(&self.intake, latency, now));
         let (connection, over_groups) = (self.received.connection, Arc::clone(&self.over_groups));
-        // Fails only where the aggregation thread is gone; finishing will say so.
+        // Fails only if the aggregation thread is gone; `report` will log that.
         let _ = self.worker.jobs.send(Job::Close { connection, batch, over_groups }).await;
     }
 
-    /// Ends the stream: its last rows go to the aggregation, and what was received is said.
+    /// Ends the stream: hands over its last rows and returns what was received.
     pub(crate) async fn finish(mut self, ended: Result<(), Failure>) -> Received {
         self.hand_over().await;
         if let Err(Failure { reason, detail }) = ended {
@@ -269,12 +269,12 @@ impl RecordStream {
     }
 }
 
-/// Has the aggregation make the result of a stream that was [finished](RecordStream::finish).
+/// Hands a [finished](RecordStream::finish) stream to the aggregation, which produces its result.
 pub(crate) async fn report(jobs: &mpsc::Sender<Job>, received: Received, held: StreamHold) {
     let connection = received.connection;
     let job = Job::Finish { received: Box::new(received), held };
     if jobs.send(job).await.is_err() {
-        tracing::error!(connection, "the aggregation is gone: this is a defect, please report it");
+        tracing::error!(connection, "the aggregation has died: this is a bug, please report it");
     }
 }
 
@@ -283,7 +283,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    /// In both ways of aggregating, whose threads may find late that there are too many groups.
+    /// In both modes, since the aggregation thread may detect too many groups late.
     #[tokio::test]
     async fn a_stream_ends_once_the_aggregation_has_found_too_many_groups() {
         let packet = [&271_u32.to_be_bytes()[..], &[1; 267]].concat();
@@ -296,7 +296,7 @@ mod tests {
             stream.forget_window();
             stream.hand_over().await;
             let Some(Job::Add { connection: 7, rows, over_groups }) = work.recv().await else {
-                panic!("rows were handed over");
+                panic!("no rows were handed over");
             };
             assert_eq!(matches!(rows, StreamRows::Columns(_)), aggregate == AggregateMode::Columns);
             over_groups.store(true, Ordering::Relaxed);
@@ -304,7 +304,7 @@ mod tests {
             assert_eq!(refused.reason, Reason::GroupsLimit);
             let received = stream.finish(Err(refused)).await;
             assert_eq!((received.counts.records, received.reason.is_some()), (1, true));
-            assert!(work.try_recv().is_err(), "no rows are left");
+            assert!(work.try_recv().is_err(), "no rows remain");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Reads a record connection's socket, decrypting where it is encrypted: understands no record
-//! and sends nothing but what TLS itself has to say.
+//! Reads a record connection's socket, with or without TLS. Does not parse records, and sends only
+//! what TLS itself needs to send.
 
 use crate::runtime::ring::{self, ReadBuffer};
 use crate::runtime::tls::session::{Tls, TlsError};
@@ -10,18 +10,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio_uring::net::TcpStream;
 
-/// Why there is nothing more to read.
+/// Why a read failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
     /// The socket failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The peer broke TLS.
+    /// TLS failed.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
 
-/// The way that a connection's bytes come.
+/// The source of a connection's bytes: plain TCP or TLS.
 pub(crate) struct RecordTransport {
     stream: Rc<TcpStream>,
     encrypted: Option<Box<Encrypted>>,
@@ -29,17 +29,17 @@ pub(crate) struct RecordTransport {
 
 struct Encrypted {
     tls: Tls,
-    /// Decrypted bytes that did not fit into the reader's buffer, and how many of them have gone.
+    /// Decrypted bytes that did not fit into the reader's buffer, and how many it has taken since.
     plain: Vec<u8>,
     taken: usize,
     peer_closed: bool,
 }
 
 impl RecordTransport {
-    /// Reads `stream`, with TLS where a configuration is given.
+    /// Reads `stream`, with TLS if a configuration is given.
     ///
     /// # Errors
-    /// Where TLS cannot be begun.
+    /// If TLS cannot be started.
     pub(crate) fn new(
         stream: Rc<TcpStream>,
         tls: Option<Arc<ServerConfig>>,
@@ -51,18 +51,18 @@ impl RecordTransport {
         Ok(RecordTransport { stream, encrypted: encrypted.transpose()? })
     }
 
-    /// Whether what is read comes by way of TLS.
+    /// Whether the connection uses TLS.
     pub(crate) fn encrypted(&self) -> bool {
         self.encrypted.is_some()
     }
 
-    /// Whether nothing can come before TLS is agreed on.
+    /// Whether the TLS handshake is still in progress.
     pub(crate) fn handshaking(&self) -> bool {
         self.encrypted.as_ref().is_some_and(|encrypted| encrypted.tls.handshaking())
     }
 
-    /// Reads into `free` of the buffer; 0 bytes mean the end of the stream, `None` that only TLS
-    /// had something to say. The future must be run to its end.
+    /// Reads into the buffer's range `free`; 0 bytes mean the end of the stream, `None` that only
+    /// TLS's own messages arrived. The future must run to completion.
     pub(crate) async fn read(
         &mut self,
         buffer: ReadBuffer,
@@ -83,8 +83,8 @@ impl RecordTransport {
 }
 
 impl Encrypted {
-    /// Reads the socket at most once: a peer may send records without content for ever, and whoever
-    /// watches over the connection wants to have a say in between.
+    /// Reads the socket at most once: a peer could send empty TLS records forever, and the caller
+    /// must be able to check deadlines in between.
     async fn read(
         &mut self,
         stream: &Rc<TcpStream>,
@@ -106,7 +106,7 @@ impl Encrypted {
         Ok(Some(bytes))
     }
 
-    /// One read of the socket, decrypted; false at its end.
+    /// Reads the socket once and decrypts; false at its end.
     async fn read_records(&mut self, stream: &Rc<TcpStream>) -> Result<bool, ReadError> {
         let (incoming, free) = self.tls.take_incoming();
         let (read, incoming) = ring::read(stream, ReadBuffer::Plain(incoming), free).await;
@@ -117,7 +117,7 @@ impl Encrypted {
         let mut out = Vec::new();
         let progress = self.tls.process(&mut out, &mut |bytes| self.plain.extend_from_slice(bytes));
         if !out.is_empty() {
-            // Fails where the peer is gone; the next read says so.
+            // Fails only if the peer is gone; the next read reports that.
             let _ = stream.write_all(out).await;
         }
         self.peer_closed = progress?.peer_closed;

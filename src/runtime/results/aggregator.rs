@@ -5,11 +5,10 @@ use super::column_pool::PooledSet;
 use super::partial_files::PartialFiles;
 use super::report::Report;
 use super::reporter::FinishedConnection;
-use crate::config::{AggregateMode, Config};
+use crate::config::Config;
 use crate::engine::aggregate::partial_file::BatchFacts;
 use crate::engine::aggregate::{self, AggregateError, BatchGroups, GroupAggregate, Grouped};
 use crate::engine::decode::texts::Texts;
-use crate::engine::groups::columns::PartialSet;
 use crate::engine::groups::plan::Plan;
 use crate::engine::groups::table::GroupTable;
 use crate::engine::stream::intake::Counts;
@@ -66,9 +65,7 @@ struct Aggregator {
     plan: Arc<Plan>,
     groups_limit: usize,
     running: HashMap<u64, Result<Running, String>>,
-    /// Where partials become columns.
-    partials: PartialSet,
-    /// Where batches are left for a merge, if they are.
+    /// The partials that batches are written to, if any.
     files: Option<Arc<PartialFiles>>,
 }
 
@@ -120,15 +117,10 @@ pub(crate) fn run(
     config: &Config,
     files: Option<Arc<PartialFiles>>,
 ) {
-    let partials_rows = match config.aggregate {
-        AggregateMode::Columns => 0,
-        AggregateMode::TwoPhase => config.batch_rows,
-    };
     let mut aggregator = Aggregator {
         plan: Arc::clone(plan),
         groups_limit: config.groups_limit,
         running: HashMap::new(),
-        partials: PartialSet::with_rows(plan, partials_rows),
         files,
     };
     while let Some(job) = jobs.blocking_recv() {
@@ -164,9 +156,7 @@ impl Aggregator {
         let aggregate = running.groups();
         let added = guarded(|| match rows {
             StreamRows::Columns(mut set) => aggregate.add(&mut set),
-            StreamRows::Groups(groups) => {
-                aggregate.add_partials(groups.partials(), &mut self.partials)
-            }
+            StreamRows::Groups(groups) => aggregate.add_table(&groups),
         });
         match added {
             Ok(()) => running.groups_known() > self.groups_limit,
@@ -353,7 +343,6 @@ mod tests {
             plan: Arc::clone(plan),
             groups_limit: 10,
             running: HashMap::new(),
-            partials: PartialSet::with_rows(plan, 3),
             files: None,
         };
         for keys in [0..10, 0..10, 5..10] {

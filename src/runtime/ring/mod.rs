@@ -1,4 +1,4 @@
-//! The io_uring of a worker: the only unsafe part of the runtime that talks to the kernel.
+//! The io_uring of a worker: all of the runtime's unsafe code for I/O.
 
 pub(crate) mod low_water;
 pub(crate) mod operations;

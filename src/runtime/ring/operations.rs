@@ -1,10 +1,10 @@
-//! The io_uring of a worker and the memory that its reads land in: knows no protocol and keeps no
-//! cursor.
+//! The operations on a worker's io_uring, and the buffers for its reads. Knows no protocol and
+//! keeps no cursors.
 //!
-//! Who owns what the kernel may write to: a [`ReadBuffer`] is moved into [`read`] and comes back
-//! with the completion, so nobody can touch it in between. A registered buffer goes back to its
-//! pool when it is dropped; the pool is held by the ring's driver until the ring is gone, so the
-//! memory outlives every operation on it.
+//! Ownership of memory that the kernel may write to: a [`ReadBuffer`] is moved into [`read`] and
+//! comes back with the completion, so no one else can access it meanwhile. A registered buffer
+//! returns to its pool when dropped; the ring's driver holds the pool until the ring is gone, so
+//! the memory outlives every operation on it.
 
 use crate::config::RING_ENTRIES;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
@@ -29,7 +29,7 @@ pub enum RingError {
     /// The windows could not be registered with the ring.
     #[error("cannot register {bytes} bytes of receive windows with an io_uring: {source}")]
     Register {
-        /// Bytes that were to be registered.
+        /// How many bytes.
         bytes: usize,
         /// The system's error.
         source: io::Error,
@@ -41,15 +41,16 @@ pub(crate) fn out_of_memory(error: &io::Error) -> bool {
     rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::NOMEM)
 }
 
-/// A runtime with a ring, to be made on the thread that will use it: the ring serves one issuer.
+/// Creates a runtime with a ring. Call this on the thread that will use it, because the ring
+/// accepts submissions from one thread only.
 ///
 /// # Errors
 /// [`RingError::Create`] with the system's error.
 pub fn runtime() -> Result<tokio_uring::Runtime, RingError> {
     let mut flags = tokio_uring::uring_builder();
-    // One thread submits, so the kernel can skip its locks; completions wait for our next call
-    // instead of interrupting us. (Not DEFER_TASKRUN: the driver waits by epoll, and deferred
-    // completions would never come.)
+    // Only one thread submits, so the kernel can skip locking. Completions wait for our next
+    // system call instead of interrupting us. (Not DEFER_TASKRUN: the driver waits with epoll, and
+    // deferred completions would never arrive.)
     flags.setup_single_issuer().setup_coop_taskrun();
     let mut builder = tokio_uring::builder();
     builder.entries(RING_ENTRIES).uring_builder(&flags);
@@ -63,14 +64,14 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// Registers `count` windows of `buffer_bytes` with the ring of the running runtime, before
-    /// any other operation.
+    /// Registers `count` windows of `buffer_bytes` with the ring of the current runtime. This must
+    /// be the ring's first operation.
     ///
     /// # Errors
     /// [`RingError::Register`] with the system's error.
     pub fn register(count: usize, buffer_bytes: usize) -> Result<Self, RingError> {
         let registered = (count > 0).then(|| {
-            // Each made by itself: a clone of a vector with spare capacity would lose it.
+            // Each is allocated separately: cloning a vector loses its spare capacity.
             FixedBufPool::new((0..count).map(|_| vec![0; buffer_bytes]))
         });
         if let Some(pool) = &registered {
@@ -80,12 +81,12 @@ impl Buffers {
         Ok(Buffers { registered, buffer_bytes })
     }
 
-    /// No registered windows: every connection reads into plain memory.
+    /// Registers no windows: every connection reads into plain memory.
     pub fn plain(buffer_bytes: usize) -> Self {
         Buffers { registered: None, buffer_bytes }
     }
 
-    /// A registered window, or plain memory of the same size where all are taken.
+    /// A registered window, or plain memory of the same size if all are taken.
     pub fn take(&self) -> ReadBuffer {
         let free = self.registered.as_ref().and_then(|pool| pool.try_next(self.buffer_bytes));
         match free {
@@ -94,7 +95,7 @@ impl Buffers {
         }
     }
 
-    /// The same, of at least `bytes`.
+    /// The same, but of at least `bytes`.
     pub fn take_at_least(&self, bytes: usize) -> ReadBuffer {
         match self.buffer_bytes >= bytes {
             true => self.take(),
@@ -103,7 +104,7 @@ impl Buffers {
     }
 }
 
-/// Memory that reads land in. All of it is initialised.
+/// A buffer for reads, fully initialised.
 pub enum ReadBuffer {
     /// Registered with the ring.
     Registered(FixedBuf),
@@ -112,7 +113,7 @@ pub enum ReadBuffer {
 }
 
 impl Default for ReadBuffer {
-    /// No memory: what stands in a connection's place while a read has its buffer.
+    /// No memory: the placeholder while a read has a connection's buffer.
     fn default() -> Self {
         ReadBuffer::Plain(Vec::new())
     }
@@ -138,8 +139,8 @@ impl DerefMut for ReadBuffer {
     }
 }
 
-/// Reads into `free` of the buffer; 0 bytes mean the end of the stream. The future must be run to
-/// its end: to stop it, shut the socket's reading side down.
+/// Reads into the buffer's range `free`; 0 bytes mean the end of the stream. The future must run to
+/// completion: to stop it early, shut down the socket's reading side.
 pub async fn read(
     stream: &Rc<TcpStream>,
     buffer: ReadBuffer,
@@ -159,7 +160,7 @@ pub async fn read(
     }
 }
 
-/// Reads by recv(2), which asks less of the kernel than a read of any file does.
+/// Reads with recv(2), which costs the kernel less than a generic file read.
 async fn receive(
     stream: &Rc<TcpStream>,
     mut buffer: Vec<u8>,
@@ -167,32 +168,32 @@ async fn receive(
 ) -> (io::Result<usize>, Vec<u8>) {
     let fd = io_uring::types::Fd(stream.as_raw_fd());
     let free = &mut buffer[free];
-    // A longer window is merely not filled at once.
+    // A longer window is just not filled by one read.
     let length = u32::try_from(free.len()).unwrap_or(u32::MAX);
     let entry = io_uring::opcode::Recv::new(fd, free.as_mut_ptr(), length).build();
     // SAFETY: the kernel writes to `length` initialised bytes of the vector's heap memory, which
-    // moves along with the vector into what is kept; nobody else has the vector. The descriptor is
-    // that of the stream, and a share of the stream is kept.
+    // does not move when the vector is moved into `kept`; no one else has the vector. The
+    // descriptor belongs to the stream, and `kept` holds a reference to the stream.
     unsafe { submit((Rc::clone(stream), buffer), RecvOutcome, entry) }.await
 }
 
-/// Hands an operation to the ring of this thread, the only way in for those that tokio-uring has
-/// no method for. The future gives `kept` to `outcome` once the kernel is done. If it is dropped
-/// before, the driver keeps `kept` until then.
+/// Submits an operation to this thread's ring. All operations that tokio-uring has no method for go
+/// through here. Once the kernel is done, the future passes `kept` to `outcome`. If the future is
+/// dropped before that, the driver keeps `kept` until the kernel is done.
 ///
 /// # Safety
-/// The kernel uses what `entry` names until the operation is done, however long that takes and
-/// whatever becomes of the future. The caller vouches that
+/// The kernel uses what `entry` refers to until the operation completes, however long that takes
+/// and even if the future is dropped. The caller must ensure that
 ///
-/// * each pointer in `entry` leads into memory that `kept` owns and that stays where it is when
-///   `kept` is moved, and the length that goes with it is within that memory;
-/// * nothing but the kernel writes to that memory while `kept` lives, and where the kernel writes,
-///   nothing else reads;
+/// * each pointer in `entry` points into memory that `kept` owns and that does not move when
+///   `kept` is moved, and the length that goes with it stays within that memory;
+/// * only the kernel writes to that memory while `kept` lives, and nothing else reads what the
+///   kernel writes;
 /// * memory that the kernel writes to may hold any bytes;
-/// * `kept` keeps the descriptor in `entry` open, so that it names no other file.
+/// * `kept` keeps the descriptor in `entry` open, so that it cannot refer to another file.
 ///
 /// # Panics
-/// Where this thread runs no ring.
+/// If this thread runs no ring.
 unsafe fn submit<K: 'static, T: OneshotOutputTransform<StoredData = K>>(
     kept: K,
     outcome: T,
@@ -201,13 +202,13 @@ unsafe fn submit<K: 'static, T: OneshotOutputTransform<StoredData = K>>(
     UnsubmittedOneshot::new(kept, outcome, entry).submit()
 }
 
-/// The descriptor of a stream, for system calls that go past the ring.
+/// The descriptor of a stream, for system calls that bypass the ring.
 pub(crate) fn socket(stream: &TcpStream) -> BorrowedFd<'_> {
-    // SAFETY: the descriptor is open as long as the stream that is borrowed here.
+    // SAFETY: the descriptor stays open while the stream is borrowed.
     unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }
 }
 
-/// Gives the buffer back that an operation read into.
+/// Returns the buffer that an operation read into.
 struct RecvOutcome;
 
 impl OneshotOutputTransform for RecvOutcome {
@@ -224,17 +225,18 @@ impl OneshotOutputTransform for RecvOutcome {
     }
 }
 
-/// Hands the kernel what it takes at once of `slices`, and gives how many bytes that was: a reply
-/// that fits into the socket's buffer is on its way before the next connection is looked at.
+/// Sends as much of `slices` as the kernel accepts without blocking, and returns how many bytes
+/// that was. A reply that fits into the socket's buffer is sent before the worker turns to another
+/// connection.
 ///
 /// # Errors
-/// Those of sendmsg(2) and send(2). A full buffer is none: it takes 0 bytes.
+/// Those of sendmsg(2) and send(2). A full buffer is not an error; it returns 0.
 pub(crate) fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     let fd = socket(stream);
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     loop {
         let sent = match slices {
-            // Cheaper for the kernel: there is no list of slices to be copied and checked.
+            // Cheaper: the kernel has no list of slices to copy and check.
             [one] => send(fd, one, flags),
             _ => sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), flags),
         };
@@ -247,7 +249,7 @@ pub(crate) fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result
     }
 }
 
-/// Gives the result of an operation and lets go of the stream that it was made on.
+/// Returns the result of an operation and releases its stream.
 struct Done;
 
 impl OneshotOutputTransform for Done {
@@ -266,11 +268,11 @@ impl OneshotOutputTransform for Done {
     }
 }
 
-/// Events of poll(2); POLLERR and POLLHUP are always reported.
+/// Events of poll(2). POLLERR and POLLHUP are always reported.
 const POLLIN: u32 = 1;
 const POLLOUT: u32 = 4;
 
-/// Waits until the socket has bytes or its end to read, or is broken. Needs no buffer.
+/// Waits until the socket has bytes to read, has reached its end, or is broken. Needs no buffer.
 ///
 /// # Errors
 /// Those of the ring.
@@ -278,7 +280,7 @@ pub(crate) async fn readable(stream: &Rc<TcpStream>) -> io::Result<()> {
     poll(stream, POLLIN).await
 }
 
-/// Waits until the socket takes bytes again, or is broken.
+/// Waits until the socket accepts bytes again, or is broken.
 ///
 /// # Errors
 /// Those of the ring.
@@ -289,22 +291,22 @@ pub(crate) async fn writable(stream: &Rc<TcpStream>) -> io::Result<()> {
 async fn poll(stream: &Rc<TcpStream>, events: u32) -> io::Result<()> {
     let fd = io_uring::types::Fd(stream.as_raw_fd());
     let entry = io_uring::opcode::PollAdd::new(fd, events).build();
-    // SAFETY: there is no pointer. The descriptor is that of the stream, a share of which is kept.
+    // SAFETY: there is no pointer. The descriptor belongs to the stream, which is kept.
     unsafe { submit(Rc::clone(stream), Done, entry) }.await.map(drop)
 }
 
-/// Waits for a time, to the precision of the kernel's timers where tokio's have that of a
-/// millisecond. Takes the memory that the kernel reads the time from and gives it back, so that who
-/// sleeps often allocates once. The future must be run to its end.
+/// Sleeps with the precision of the kernel's timers; tokio's timers are only precise to a
+/// millisecond. Takes the memory from which the kernel reads the duration and returns it, so that a
+/// loop that sleeps allocates only once. The future must run to completion.
 pub(crate) async fn sleep(mut time: Box<Timespec>, duration: Duration) -> Box<Timespec> {
     *time = Timespec::new().sec(duration.as_secs()).nsec(duration.subsec_nanos());
     let entry = io_uring::opcode::Timeout::new(&raw const *time).build();
-    // SAFETY: the kernel reads one time, in the box's memory, which stays where it is and which
-    // nobody else has. There is no descriptor.
+    // SAFETY: the kernel reads one Timespec from the box's memory, which does not move and which no
+    // one else has. There is no descriptor.
     unsafe { submit(time, Slept, entry) }.await
 }
 
-/// Gives the memory back that a time stands in; that it is over is the only thing to be said.
+/// Returns the memory of the duration; the operation has no other result.
 struct Slept;
 
 impl OneshotOutputTransform for Slept {
@@ -320,8 +322,8 @@ impl OneshotOutputTransform for Slept {
     }
 }
 
-/// Lets the ring and the other tasks go on. Not a mere yield: the ring submits only when the
-/// thread has nothing else to do, so a task that yields in a loop would keep every other waiting.
+/// Lets the ring and the other tasks run. A plain yield is not enough: the ring submits only when
+/// the thread has nothing else to do, so a task that yields in a loop would block all others.
 pub(crate) async fn pause() {
     // The operation does nothing and cannot fail in a way that matters.
     let _ = tokio_uring::no_op().await;

@@ -1,4 +1,4 @@
-//! One acceptor deals each new connection to the worker with the fewest: reads no byte of those.
+//! Accepts connections and assigns each to the worker with the fewest. Reads nothing from them.
 
 use super::refusal::Refusals;
 use crate::config::ACCEPT_PAUSE;
@@ -18,43 +18,43 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-/// How long running streams may go on after `--exit-after`: as long as they like. A century.
+/// How long running streams may continue after `--exit-after`: a century, so without limit.
 const NO_END: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// What is spoken at a listener.
+/// The settings of a listener.
 pub(crate) struct Door {
-    /// What is spoken.
+    /// The protocol of its connections.
     pub protocol: Protocol,
-    /// The certificates, where TLS is spoken.
+    /// The certificates; `None` without TLS.
     pub certificates: Option<Arc<Certificates>>,
-    /// Stop the engine after so many.
+    /// Stop the engine after this many connections.
     pub exit_after: Option<u64>,
 }
 
 /// What the acceptor needs.
 pub(crate) struct Acceptor {
-    /// Where connections find their place.
+    /// The slots for connections.
     pub slots: Arc<Slots>,
-    /// One inbox a worker, in the order of the slots.
+    /// The workers' inboxes, by worker index.
     pub inboxes: Vec<mpsc::Sender<Accepted>>,
-    /// Where refused record connections are reported.
+    /// Receives the reports of refused record connections.
     pub finished: mpsc::Sender<FinishedConnection>,
-    /// What is counted.
+    /// The engine's counters.
     pub counters: Arc<Counters>,
     /// Tells the engine to stop.
     pub drain: watch::Sender<Option<Instant>>,
-    /// What the results of refused connections have no rows of.
+    /// The schema of the empty results of refused connections.
     pub schema: Arc<Schema>,
-    /// Refused message clients.
+    /// Tells message clients that they are refused.
     pub refusals: Arc<Refusals>,
 }
 
 impl Acceptor {
-    /// Accepts at every door until the engine drains, which `exit_after` connections make it do.
-    /// Then the listeners are closed and so, by and by, is everything behind the inboxes.
+    /// Accepts at every door until the engine drains; `exit_after` connections make it drain. Then
+    /// closes the listeners and the inboxes, so that the workers end once their connections have.
     ///
     /// # Errors
-    /// Where the runtime of this thread cannot be made; no connection was accepted then.
+    /// If this thread's runtime cannot be created; then no connection has been accepted.
     pub(crate) fn run(self, doors: Vec<(std::net::TcpListener, Door)>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
@@ -83,7 +83,7 @@ impl Acceptor {
                 _ = drain.changed() => continue,
                 accepted = listener.accept() => accepted,
             };
-            // Back to a plain socket: a worker makes its own of it.
+            // Back to a plain socket: the worker registers it with its own runtime.
             match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
                 Ok((stream, peer)) => {
                     self.deal(&door, stream, peer).await;
@@ -114,7 +114,7 @@ impl Acceptor {
         });
         let accepted = Accepted { protocol: door.protocol, number, stream, peer, slot, tls };
         if self.inboxes[worker].send(accepted).await.is_err() {
-            tracing::error!(worker, "a worker is gone: this is a defect, please report it");
+            tracing::error!(worker, "a worker has died: this is a bug, please report it");
         }
     }
 
@@ -124,16 +124,15 @@ impl Acceptor {
                 let mut received = Received::nothing(number, peer, Instant::now());
                 received.reason = Some(Reason::ConnectionsLimit);
                 received.detail = Some(
-                    "every slot is taken (--max-connections, --max-streams); refused unread"
-                        .to_owned(),
+                    "no slot is free (--max-connections, --max-streams); refused unread".to_owned(),
                 );
                 let _ =
                     self.finished.send(FinishedConnection::refused(received, &self.schema)).await;
             }
             Protocol::Messages => {
                 self.counters.acceptor.count_fault(Fault::ConnectionsLimit);
-                tracing::debug!(connection = number, %peer, "refused: every slot is taken");
-                // One who speaks TLS could not read it.
+                tracing::debug!(connection = number, %peer, "refused: no slot is free");
+                // A TLS client could not read the message.
                 if door.certificates.is_none() {
                     self.refusals.tell(stream);
                 }
@@ -142,8 +141,8 @@ impl Acceptor {
     }
 }
 
-/// An accept that failed concerns one connection, unless descriptors or memory ran out: then
-/// trying again at once would spin.
+/// Waits before accepting again if descriptors or memory ran out, because retrying at once would
+/// spin. Other errors concern a single connection and need no pause.
 async fn pause_after(error: &io::Error) {
     match error.kind() {
         io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}

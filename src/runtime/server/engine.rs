@@ -1,8 +1,9 @@
-//! Starts the threads of the engine and waits for their end: serves nothing itself.
+//! Starts the engine's threads and waits for them to end.
 //!
-//! The end comes by closing, from the outside in: the acceptor leaves and with it the inboxes
-//! close; each worker finishes its connections and leaves, its jobs close; each aggregation thread
-//! finishes and leaves; the reporter, last, sees that nobody can finish a connection any more.
+//! They end by closing channels from the outside in: when the acceptor ends, the inboxes close;
+//! each worker then finishes its connections and ends, which closes its job queue; each aggregation
+//! thread finishes its jobs and ends; last, the reporter ends because all senders of finished
+//! connections are gone.
 
 use super::acceptor::{Acceptor, Door};
 use super::refusal::Refusals;
@@ -41,7 +42,7 @@ use tokio::sync::{mpsc, watch};
 /// Why the engine did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A limit is out of its range, or options do not go together.
+    /// A limit is out of range, or options conflict.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A core may not be used.
@@ -53,19 +54,19 @@ pub enum StartError {
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsConfigError),
-    /// Partials cannot be kept where they should be.
+    /// The directory for partials cannot be used.
     #[error(transparent)]
     Partials(#[from] PartialFilesError),
-    /// Raw bytes cannot be captured.
+    /// Captures cannot be started.
     #[error(transparent)]
     Capture(#[from] CaptureError),
-    /// There is no listener.
+    /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// A worker has no ring or no core.
+    /// A worker could not create its ring or be pinned to its core.
     #[error(transparent)]
     Worker(#[from] WorkerError),
-    /// A thread could not be made.
+    /// A thread could not be started.
     #[error("cannot start a thread: {0}; raise the limit of processes (ulimit -u)")]
     Thread(#[from] io::Error),
 }
@@ -84,21 +85,21 @@ pub struct Engine {
     partials: Option<Arc<PartialFiles>>,
 }
 
-/// Lets an engine stop from another thread.
+/// Stops an engine, from any thread.
 #[derive(Clone)]
 pub struct Stopper {
     drain: watch::Sender<Option<Instant>>,
 }
 
 impl Stopper {
-    /// Accepts no more and lets running record streams go on for `grace`, then ends them as
-    /// `incomplete`, `shutdown`. Message connections that carry no records end at once.
+    /// Stops accepting connections and lets running record streams continue for `grace`, then ends
+    /// them as `incomplete`, `shutdown`. Message connections that carry no records end at once.
     pub fn stop(&self, grace: Duration) {
         self.drain.send_replace(Some(Instant::now() + grace));
     }
 }
 
-/// Lets an engine read its certificates and users again, from another thread.
+/// Makes an engine reload its certificates and users, from any thread.
 #[derive(Clone)]
 pub struct Reloader {
     certificates: Option<Arc<Certificates>>,
@@ -106,30 +107,30 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Reads certificates and auth file again, and says in the log what came of it. What cannot be
-    /// read stays as it was. Connections that are there keep what they began with.
+    /// Reloads the certificates and the auth file, and logs the outcome. If one cannot be loaded,
+    /// the old one stays in use. Existing connections are not affected.
     pub fn reload(&self) {
         if let Some(certificates) = &self.certificates {
             match certificates.reload() {
-                Ok(()) => tracing::info!("certificates read again"),
-                Err(error) => tracing::error!("the old certificates stay: {error}"),
+                Ok(()) => tracing::info!("certificates reloaded"),
+                Err(error) => tracing::error!("keeping the old certificates: {error}"),
             }
             warn_of_validity(certificates);
         }
         match self.gate.reload() {
-            Ok(Some(users)) => tracing::info!(users, "auth file read again"),
+            Ok(Some(users)) => tracing::info!(users, "auth file reloaded"),
             Ok(None) => {}
-            Err(error) => tracing::error!("the old users stay: {error}"),
+            Err(error) => tracing::error!("keeping the old users: {error}"),
         }
     }
 }
 
 impl Engine {
     /// Starts listeners, workers and aggregation, for records of `schema`. When this returns,
-    /// connections are taken.
+    /// connections are being accepted.
     ///
     /// # Errors
-    /// [`StartError`]; what had been started is stopped again.
+    /// [`StartError`]; anything already started is stopped again.
     pub fn start(mut config: Config, schema: &Arc<Schema>, sink: Sink) -> Result<Self, StartError> {
         let plan = Plan::new(Arc::clone(schema));
         config.record = plan.sizes();
@@ -233,23 +234,22 @@ impl Engine {
         Ok(())
     }
 
-    /// The address that the record listener got, if there is one.
+    /// The address of the record listener, if there is one.
     pub fn records_address(&self) -> Option<SocketAddr> {
         self.records_address
     }
 
-    /// The address that the message listener got, if there is one.
+    /// The address of the message listener, if there is one.
     pub fn messages_address(&self) -> Option<SocketAddr> {
         self.messages_address
     }
 
-    /// The address that the admin listener got.
+    /// The address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin.address()
     }
 
-    /// What will be known of batches of partials that could not be written; nothing where none are
-    /// kept.
+    /// The record of partials that could not be written; `None` if partials are off.
     pub fn missing_partials(&self) -> Option<Arc<MissingFiles>> {
         self.partials.as_ref().map(|files| Arc::clone(files.missing()))
     }
@@ -264,12 +264,12 @@ impl Engine {
         self.counters.workers.len()
     }
 
-    /// A handle to stop the engine from elsewhere.
+    /// A handle to stop the engine.
     pub fn stopper(&self) -> Stopper {
         Stopper { drain: self.drain.clone() }
     }
 
-    /// A handle to have it read certificates and users again.
+    /// A handle to reload certificates and users.
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
     }
@@ -278,7 +278,7 @@ impl Engine {
     /// or because its sink failed.
     ///
     /// # Panics
-    /// Where a thread of the engine panicked, which is a defect.
+    /// If a thread of the engine panicked, which is a bug.
     pub fn wait(self) -> ReporterOutcome {
         const PANICKED: &str = "a thread of the engine panicked";
         let accepted = self.acceptor.map(|acceptor| acceptor.join().expect(PANICKED));
@@ -291,7 +291,8 @@ impl Engine {
     }
 }
 
-/// A certificate that is not valid is served all the same: its clients know best what they accept.
+/// Warns about a certificate that is not valid. It is served anyway, because some clients may
+/// accept it.
 fn warn_of_validity(certificates: &Certificates) {
     let validity = certificates.validity(SystemTime::now());
     if validity != Validity::Valid {
@@ -299,7 +300,7 @@ fn warn_of_validity(certificates: &Certificates) {
     }
 }
 
-/// Binds the listeners that are asked for.
+/// Binds the configured listeners.
 fn open_doors(
     config: &Config,
     certificates: Option<&Arc<Certificates>>,
@@ -338,12 +339,12 @@ fn new_policy(config: &Config) -> Arc<Policy> {
     })
 }
 
-/// Each stream may hold a set, and each worker have some more under way.
+/// Creates the pool: one set for each stream, and some more in flight for each worker.
 fn new_pool(plan: &Arc<Plan>, config: &Config, workers: usize) -> Arc<ColumnPool> {
     let in_flight = workers * BATCHES_IN_FLIGHT;
     let ready = match config.aggregate {
         AggregateMode::Columns => in_flight,
-        // Workers fold into groups and take none.
+        // Workers fold records into groups and need no sets.
         AggregateMode::TwoPhase => 0,
     };
     ColumnPool::new(plan, config.max_streams + in_flight, ready, config.batch_rows)

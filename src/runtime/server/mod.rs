@@ -1,4 +1,4 @@
-//! Starts the engine, accepts connections and deals them to workers.
+//! Starts the engine, accepts connections and assigns them to workers.
 
 pub(crate) mod acceptor;
 pub(crate) mod engine;

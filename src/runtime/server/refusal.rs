@@ -1,8 +1,8 @@
-//! Tells message clients for whom there is no slot why, and closes: serves none of them.
+//! Sends message clients for whom no slot is free an ERROR, and closes their connections.
 //!
-//! A socket that is closed with bytes unread is reset, and the reset may overtake what was written.
-//! So a refused client gets the ERROR and the end of the stream at once, and its own bytes are
-//! read and dropped for a moment.
+//! Closing a socket with unread bytes resets the connection, and the reset may overtake the ERROR.
+//! So a refused client gets the ERROR and the end of the stream at once, while the bytes that it
+//! sends are read and discarded for a moment.
 
 use crate::config::REFUSED_LINGERING;
 use crate::wire::messages::fault::Fault;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 
-/// Refused clients that are still there.
+/// Refuses clients, and keeps their connections open for a moment.
 pub(crate) struct Refusals {
     error: Vec<u8>,
     linger: Duration,
@@ -22,18 +22,18 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
-    /// None so far; each will be kept for `linger` at most.
+    /// Refuses clients, keeping each for at most `linger`.
     pub(crate) fn new(linger: Duration) -> Self {
         let mut error = Vec::new();
         let fault = Fault::ConnectionsLimit;
-        encode_error(fault.code().expect("it has one"), fault.message(), &mut error);
+        encode_error(fault.code().expect("this fault has a code"), fault.message(), &mut error);
         Refusals { error, linger, lingering: Arc::new(Semaphore::new(REFUSED_LINGERING)) }
     }
 
-    /// Sends the ERROR and the end of the stream, and closes a moment later; at once where too
-    /// many others are waiting for that. Must run on a tokio runtime.
+    /// Sends the ERROR and the end of the stream, and closes a moment later, or at once if too many
+    /// others are lingering. Must run on a tokio runtime.
     pub(crate) fn tell(&self, stream: TcpStream) {
-        // Fails only where the client is gone: an empty socket buffer holds it.
+        // Fails only if the client is gone: the ERROR fits into an empty socket buffer.
         let _ = stream.set_nonblocking(true);
         let _ = (&stream).write_all(&self.error);
         let _ = stream.shutdown(Shutdown::Write);

@@ -1,4 +1,4 @@
-//! A pinned thread with its ring, its inbox and its timer: reads no connection itself.
+//! A worker: a pinned thread with a ring, an inbox and a timer. It runs one task per connection.
 
 use crate::config::Config;
 use crate::engine::groups::plan::Plan;
@@ -31,26 +31,26 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-/// What all workers have in common.
+/// What all workers share.
 #[derive(Clone)]
 pub(crate) struct Common {
     /// The limits.
     pub config: Arc<Config>,
-    /// What records are.
+    /// How records are decoded.
     pub plan: Arc<Plan>,
-    /// Where column sets come from.
+    /// The pool of column sets.
     pub pool: Arc<ColumnPool>,
-    /// What is counted.
+    /// The engine's counters.
     pub counters: Arc<Counters>,
     /// The rules of message sessions.
     pub policy: Arc<Policy>,
-    /// Who is let in.
+    /// Checks credentials.
     pub gate: Arc<Gate>,
-    /// The way of broadcasts.
+    /// Passes broadcasts to all workers.
     pub hub: Hub,
-    /// Where raw bytes go; `None` where none are captured.
+    /// Captures raw bytes; `None` if captures are off.
     pub captures: Option<Arc<Captures>>,
-    /// Holds a moment once the engine is to stop.
+    /// Holds an instant once the engine has been told to stop.
     pub drain: watch::Receiver<Option<Instant>>,
 }
 
@@ -58,13 +58,13 @@ pub(crate) struct Common {
 pub(crate) struct WorkerThread {
     /// The core that it runs on.
     pub core: CoreId,
-    /// Its place among the workers.
+    /// Its index among the workers.
     pub index: usize,
-    /// What it has in common with the others.
+    /// What it shares with the others.
     pub common: Common,
-    /// Connections that were dealt to it.
+    /// Connections assigned to it.
     pub inbox: mpsc::Receiver<Accepted>,
-    /// Its aggregation thread.
+    /// The queue of its aggregation thread.
     pub jobs: mpsc::Sender<Job>,
     /// Broadcasts for its clients.
     pub pieces: mpsc::Receiver<Broadcasts>,
@@ -73,11 +73,11 @@ pub(crate) struct WorkerThread {
 /// Why a worker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// Its ring could not be made.
+    /// Its ring could not be created.
     #[error(transparent)]
     Ring(#[from] RingError),
     /// Its thread could not be pinned.
-    #[error("cannot pin a worker to core {core}: the kernel refused; try --cores without it")]
+    #[error("cannot pin a worker to core {core}: the kernel refused; leave it out of --cores")]
     Pin {
         /// The core.
         core: usize,
@@ -87,8 +87,8 @@ pub enum WorkerError {
 type Ready = std::sync::mpsc::Sender<Result<(), WorkerError>>;
 
 impl WorkerThread {
-    /// Runs until the inbox is closed and every connection is done. Says through `ready` whether
-    /// it got that far as to take connections.
+    /// Runs until the inbox is closed and every connection has ended. Reports through `ready`
+    /// whether it can take connections.
     pub(crate) fn run(self, ready: Ready) {
         let core = self.core;
         if !core_affinity::set_for_current(core) {
@@ -146,24 +146,24 @@ impl WorkerThread {
         while connections.join_next().await.is_some() {}
         for task in [timer, gathering, delivery] {
             task.abort();
-            // It holds a share, and with it the way to the aggregation: wait until it let go.
+            // Wait until the task has dropped its references, which keep the job queue open.
             let _ = task.await;
         }
         note_progress(&worker);
     }
 }
 
-/// Ends what is over at each tick, for ever.
+/// Ends overdue connections at each tick, forever.
 async fn watch_deadlines(worker: Rc<Worker>, drain: watch::Receiver<Option<Instant>>) {
     worker.deadlines.watch(drain, || note_progress(&worker)).await;
 }
 
-/// Ends waits for more bytes, for ever.
+/// Ends waits for more bytes, forever.
 async fn watch_marks(coalescer: Rc<Coalescer>) {
     coalescer.watch().await;
 }
 
-/// What others see of this worker, a tick old at most.
+/// Publishes this worker's latencies and CPU time, which others see at most one tick late.
 fn note_progress(worker: &Worker) {
     worker.each_tick();
     let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -171,15 +171,15 @@ fn note_progress(worker: &Worker) {
     worker.tally().cpu_ns.set(ns);
 }
 
-/// The registered windows, or none where locked memory has run out: RLIMIT_MEMLOCK counts all
-/// processes of a user together, and what others hold cannot be seen before.
+/// The registered windows, or none if locked memory has run out: RLIMIT_MEMLOCK counts all
+/// processes of a user together, and how much others hold cannot be known in advance.
 fn register(config: &Config) -> Result<Buffers, RingError> {
     let registered = Buffers::register(config.registered_buffers, config.buffer_bytes);
     match registered {
         Err(RingError::Register { bytes, source }) if out_of_memory(&source) => {
             tracing::warn!(
                 bytes,
-                "locked memory is used up (RLIMIT_MEMLOCK counts all processes of a user): this \
+                "locked memory is used up (RLIMIT_MEMLOCK counts all processes of a user), so this \
                  worker uses plain memory instead of registered windows"
             );
             Ok(Buffers::plain(config.buffer_bytes))
@@ -207,7 +207,7 @@ fn serve(
     }
 }
 
-/// Serves one record connection. A defect in it costs that connection, with a report, and no other.
+/// Serves one record connection. A panic ends only that connection, which is still reported.
 async fn serve_records(accepted: Accepted, worker: Rc<Worker>, coalescer: Rc<Coalescer>) {
     let Accepted { number, stream, peer, slot, tls, .. } = accepted;
     let begun = Instant::now();
@@ -216,25 +216,25 @@ async fn serve_records(accepted: Accepted, worker: Rc<Worker>, coalescer: Rc<Coa
     let received = tokio_uring::spawn(serving).await.unwrap_or_else(|panic| {
         let mut received = Received::nothing(number, peer, begun);
         received.reason = Some(Reason::InternalError);
-        received.detail = Some(format!("{panic}; this is a defect, please report it"));
+        received.detail = Some(format!("{panic}; this is a bug, please report it"));
         received
     });
     record_stream::report(&jobs, received, StreamHold::Connection(slot)).await;
 }
 
-/// Serves one message connection. A defect in it costs that connection and no other.
+/// Serves one message connection. A panic ends only that connection.
 async fn serve_messages(accepted: Accepted, shared: Rc<MessageShared>) {
     let (number, peer) = (accepted.number, accepted.peer);
     let guard = Defect { worker: Rc::clone(&shared.worker), number, armed: true };
     match MessageConnection::start(accepted, shared).map(Box::new) {
         Ok(mut connection) => connection.run().await,
-        Err(error) => tracing::error!(connection = number, %peer, "cannot begin TLS: {error}"),
+        Err(error) => tracing::error!(connection = number, %peer, "cannot start TLS: {error}"),
     }
     guard.disarm();
 }
 
-/// Counts a connection whose task panics. A task of its own for each connection would do that,
-/// too, at the price of its memory.
+/// Counts a connection whose task panics. A second task per connection could do that too, but would
+/// cost memory.
 struct Defect {
     worker: Rc<Worker>,
     number: u64,
@@ -252,7 +252,7 @@ impl Drop for Defect {
         if self.armed && std::thread::panicking() {
             self.worker.tally().count_fault(Fault::InternalError);
             let connection = self.number;
-            tracing::error!(connection, "its task panicked: this is a defect, please report it");
+            tracing::error!(connection, "its task panicked: this is a bug, please report it");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Certificates for unit tests of TLS, in memory. What `ringest gen-cert` makes is tested end to
-//! end; this shares no code with it.
+//! Certificates for unit tests of TLS, in memory. They share no code with `ringest gen-cert`, whose
+//! output is tested end to end.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -24,7 +24,7 @@ pub(crate) struct TestCertificates {
 }
 
 impl TestCertificates {
-    /// Valid for an hour around now.
+    /// Valid from an hour ago until in an hour.
     pub(crate) fn valid() -> Self {
         let now = SystemTime::now();
         Self::between(now - HOUR, now + HOUR)
@@ -32,7 +32,8 @@ impl TestCertificates {
 
     /// All of them valid from `not_before` to `not_after`.
     pub(crate) fn between(not_before: SystemTime, not_after: SystemTime) -> Self {
-        // With one name for two authorities a foreign certificate would seem forged, not unknown.
+        // If two authorities had the same name, a foreign certificate would look forged rather than
+        // unknown.
         static AUTHORITIES: AtomicU32 = AtomicU32::new(0);
         let number = AUTHORITIES.fetch_add(1, Ordering::Relaxed);
         let params = |name: &str, hosts: &[&str]| {

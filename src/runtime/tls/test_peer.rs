@@ -1,5 +1,5 @@
-//! The other side of TLS for unit tests: certificates in files, and a client that talks to a
-//! `Tls` in memory, in pieces of any size. No socket and no thread.
+//! A TLS peer for unit tests: certificates in files, and a client that talks to a [`Tls`] in
+//! memory, in pieces of any size. No sockets and no threads.
 
 use super::config::{Certificates, TlsSource};
 use super::session::{Tls, TlsError, TlsProgress};
@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// The files of a server, in a directory of their own.
+/// The files of a server, in a temporary directory.
 pub(crate) struct CertificateFiles {
     pub directory: TempDir,
     pub source: TlsSource,
@@ -33,7 +33,7 @@ impl CertificateFiles {
         files
     }
 
-    /// Lets in clients of the same authority only.
+    /// Accepts only clients with a certificate of the same authority.
     pub(crate) fn mutual(made: &TestCertificates) -> Self {
         let mut files = CertificateFiles::of(made);
         files.source.client_ca = Some(files.directory.path().join("ca.crt"));

@@ -2,8 +2,10 @@
 //! Decodes no bytes.
 //!
 //! * [`model`]: the types
+//! * `columns`: what results and partials of a schema consist of
 //! * [`toml`], [`notation`]: the two written forms
 
+pub(crate) mod columns;
 pub mod complaint;
 pub mod model;
 pub mod notation;
@@ -12,5 +14,6 @@ mod to_toml;
 pub mod toml;
 pub mod words;
 
+pub use columns::RESERVED_NAMES;
 pub use model::*;
 pub use rules::{At, Broken};

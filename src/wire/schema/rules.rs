@@ -1,7 +1,7 @@
 //! Validates a schema and reports the first rule that it breaks.
 
-use super::model::partial::parts_of;
-use super::model::{Aggregate, Endian, Field, Framing, Kind, Length, RESERVED_NAMES, Schema};
+use super::columns::{Part, RESERVED_NAMES, names};
+use super::model::{Aggregate, Endian, Field, Framing, Kind, Length, Schema};
 use crate::config::limits::{
     NAME_BYTES_MAX, RECORD_BYTES_MAX, SCHEMA_AGGREGATES_MAX, SCHEMA_FIELDS_MAX, SCHEMA_KEYS_MAX,
     TEXT_KEY_BYTES_MAX,
@@ -223,14 +223,15 @@ fn check_columns(schema: &Schema) -> Result<(), Broken> {
         let at = listed(schema, place - keys);
         return Err(broken(at, same_name("the result", name)));
     }
-    if let Some((name, place)) = first_twice(&schema.partial_names()) {
-        // Behind the columns that all partials have, the keys and the count.
-        let own = schema.partial_names().len() - schema.parts().len();
-        let (field, part) = schema.parts()[place.max(own) - own];
+    let partials = names(schema.partial_columns());
+    if let Some((name, place)) = first_twice(&partials) {
+        // The parts come last. No column before them shares its name with another one there.
+        let parts = schema.parts();
+        let (field, part) = parts[place - (partials.len() - parts.len())];
         let needs = |aggregate: &Aggregate| match *aggregate {
             Aggregate::Count => false,
             Aggregate::Of { field: other, function } => {
-                other == field && parts_of(function, schema.fields[field].kind).contains(&part)
+                other == field && Part::of(function, schema.fields[field].kind).contains(&part)
             }
         };
         let first = schema.aggregates.iter().position(needs).unwrap_or(0);

@@ -328,14 +328,14 @@ fn settings_that_cannot_be_are_refused_with_the_reason() {
     let echo = Settings { traffic: Traffic::Echo, ..good.clone() };
     let broadcast = Settings { traffic: Traffic::Broadcast, ..good.clone() };
     for (settings, reason) in [
-        (Settings { payload_bytes: 65_536, ..echo.clone() }, "at most 65535"),
-        (Settings { connections: 0, ..good.clone() }, "1 at least"),
-        (Settings { pipeline: 0, ..good.clone() }, "1 at least"),
-        (Settings { rate: Some(0), ..good.clone() }, "1 at least"),
+        (Settings { payload_bytes: 65_536, ..echo.clone() }, "the limit is 65535"),
+        (Settings { connections: 0, ..good.clone() }, "at least 1"),
+        (Settings { pipeline: 0, ..good.clone() }, "at least 1"),
+        (Settings { rate: Some(0), ..good.clone() }, "at least 1"),
         (Settings { threads: 2, ..good.clone() }, "2 threads for 1 connections"),
-        (broadcast.clone(), "a second connection"),
+        (broadcast.clone(), "broadcasts need at least one"),
         (Settings { senders: 3, connections: 2, ..broadcast }, "3 senders"),
-        (Settings { connections: 20_000, payload_bytes: 60_000, ..echo }, "lower the connections"),
+        (Settings { connections: 20_000, payload_bytes: 60_000, ..echo }, "fewer"),
     ] {
         let error = run_load(&settings, &LoadProgress::default()).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");

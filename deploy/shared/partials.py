@@ -1,6 +1,7 @@
-"""Schemas, latency histograms and reports of partials; reads no Parquet files itself.
+"""Shared by the DuckDB and Spark merges: reads merge operations and HdrHistogram V2.
 
-Shared by spark/merge.py and duckdb/merge.py. Standard library only, Python 3.11 or later.
+Opens no Parquet files. The metadata of groups files says how to merge each column, so nothing here
+depends on types or functions. Standard library only, Python 3.11 or later.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import struct
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,24 +17,12 @@ from typing import Any, Final, TextIO
 GROUPS_FILES: Final = "*.groups.parquet"
 STREAM_FILES: Final = "*.stream.parquet"
 
-# What identifies a row of partials, in addition to its keys.
+# The columns that identify the batch of a row, in both kinds of files.
 IDENTITY: Final = ("node", "connection", "batch")
-# The time order that defines first and last values.
-TIME_ORDER: Final = ("time_us", *IDENTITY)
 
-UNSIGNED_TYPES: Final = ("u8", "u16", "u32", "u64")
-SIGNED_TYPES: Final = ("i8", "i16", "i32", "i64")
-FLOAT_TYPES: Final = ("f32", "f64")
-KEY_TYPES: Final = (*UNSIGNED_TYPES, *SIGNED_TYPES, "bool", "text", "bytes")
-TYPES: Final = (*KEY_TYPES, *FLOAT_TYPES)
-
-FUNCTIONS: Final = ("sum", "mean", "min", "max", "first", "last", "var", "std")
-PARTS: Final = ("sum", "sum_low", "min", "max", "first", "last", "mean", "m2")
-
-U64_MAX: Final = 2**64 - 1
-I64_MIN: Final = -(2**63)
-I64_MAX: Final = 2**63 - 1
-
+# Key of the merge operations in the Parquet metadata of groups files.
+MERGE_KEY: Final = "ringest.merge"
+MERGE_VERSION: Final = 1
 
 EXIT_OK: Final = 0
 EXIT_FILES_MISSING: Final = 1
@@ -56,82 +44,77 @@ class DamagedPartialsError(PartialsError):
     exit_code = EXIT_FILES_MISSING
 
 
-# ---- the schema ----------------------------------------------------------------------------------
+# ---- merge operations ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Field:
-    """A named field of the record."""
+class Column:
+    """A column's name and type: u8 to u64, i8 to i64, f32, f64, bool, text or bytes."""
 
     name: str
     type: str
 
     @property
-    def is_wide(self) -> bool:
-        """Whether its sum takes two columns, one for the upper and one for the lower halves."""
-        return self.type in ("u64", "i64")
-
-    @property
-    def sum_type(self) -> str:
-        """The type of the result's sum."""
-        if self.type in FLOAT_TYPES:
-            return "f64"
-        return "i64" if self.type in SIGNED_TYPES else "u64"
+    def is_float(self) -> bool:
+        """Whether it holds floating-point numbers."""
+        return self.type in ("f32", "f64")
 
 
 @dataclass(frozen=True)
-class Aggregate:
-    """A column of the result other than a key: a function of a field, or the count."""
+class Part(Column):
+    """A column of partials other than a key: the rows of a group merge into one value.
 
-    function: str
-    field: Field | None = None
+    `merge` is sum, min, max (NaN counts only if there is nothing else), first, last (in time
+    order), mean (weighted by the count), or squares (squared distances from the mean in the column
+    `around`).
+    """
 
-    @property
-    def name(self) -> str:
-        """The name of its column."""
-        return "count" if self.field is None else f"{self.field.name}_{self.function}"
-
-    @property
-    def type(self) -> str:
-        """The type of its column."""
-        if self.field is None:
-            return "u64"
-        if self.function == "sum":
-            return self.field.sum_type
-        return "f64" if self.function in ("mean", "var", "std") else self.field.type
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The parts of its field that it is made of."""
-        if self.field is None:
-            return ()
-        if self.function in ("sum", "mean"):
-            return ("sum", "sum_low") if self.field.is_wide else ("sum",)
-        return ("mean", "m2") if self.function in ("var", "std") else (self.function,)
+    merge: str
+    around: str | None = None
 
 
 @dataclass(frozen=True)
-class Schema:
-    """The part of a schema that a merge needs."""
+class Aggregate(Column):
+    """A column of the result other than a key, computed from the merged columns `of`.
 
-    fields: tuple[Field, ...]
-    keys: tuple[Field, ...]
-    aggregates: tuple[Aggregate, ...]
+    `finish` is value (unchanged), sum (null if its type cannot hold it), mean (divided by the
+    count), variance or deviation (of a sample; null for a single record). For sum and mean, two
+    columns form one number: the first times 2**32, plus the second.
+    """
+
+    finish: str
+    of: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """How to merge partials."""
+
+    # The columns that identify a row, in addition to its keys.
+    identity: tuple[str, ...] = IDENTITY
+    # The columns that define the time order.
+    order: tuple[str, ...] = ()
+    keys: tuple[Column, ...] = ()
+    columns: tuple[Part, ...] = ()
+    result: tuple[Aggregate, ...] = ()
 
     @property
-    def parts(self) -> list[tuple[Field, str]]:
-        """All parts that the aggregates need, each once, in the order of the columns."""
-        needed = {(one.field, part) for one in self.aggregates for part in one.parts}
-        return [(one, part) for one in self.fields for part in PARTS if (one, part) in needed]
+    def names(self) -> list[str]:
+        """The columns of groups files."""
+        others = [name for name in self.order if name not in self.identity]
+        described = [one.name for one in (*self.keys, *self.columns)]
+        return [*self.identity, *others, *described]
 
     @property
-    def partial_names(self) -> list[str]:
-        """The columns of partials, in order."""
-        keys = [key.name for key in self.keys]
-        parts = [f"{part}_{one.name}" for one, part in self.parts]
-        return [*IDENTITY, "time_us", *keys, "count", *parts]
+    def squares(self) -> list[Part]:
+        """The columns of squared distances."""
+        return [one for one in self.columns if one.merge == "squares"]
 
-    def keys_by(self, names: Iterable[str] | None) -> tuple[Field, ...]:
+    def column(self, name: str) -> Part:
+        """The column with this name."""
+        return next(one for one in self.columns if one.name == name)
+
+    def keys_by(self, names: Iterable[str] | None) -> tuple[Column, ...]:
         """The keys with these names, in this order; all keys for `None`."""
         if names is None:
             return self.keys
@@ -140,62 +123,52 @@ class Schema:
         for name in wanted:
             if name not in by_name:
                 there = ", ".join(by_name)
-                raise PartialsError(f'--by: "{name}" is no key of these partials; keys are {there}')
+                raise PartialsError(f'--by: "{name}" is not a key of these partials; keys: {there}')
         if not wanted or len(set(wanted)) < len(wanted):
             raise PartialsError("--by: name one key or more, each once")
         return tuple(by_name[name] for name in wanted)
 
 
-def parse_schema(text: str, where: str) -> Schema:
-    """Reads the TOML form of a schema. The engine has checked it; what merging needs is checked."""
+def parse_plan(text: str, where: str) -> MergePlan:
+    """Reads the merge operations of a file."""
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PartialsError(f"{where}: no TOML: {error}") from error
-    try:
-        return _schema_of(document)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        cause = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
-        raise PartialsError(f"{where}: no schema of ringest: {cause}") from error
+        document = json.loads(text)
+        version = document["version"]
+        if version != MERGE_VERSION:
+            raise DamagedPartialsError(
+                f"{where}: merge operations have version {version}, supported is {MERGE_VERSION}; "
+                "use the scripts of the release that wrote the file"
+            )
+        return MergePlan(
+            tuple(document["identity"]),
+            tuple(document["order"]),
+            tuple(Column(**one) for one in document["keys"]),
+            tuple(Part(**one) for one in document["columns"]),
+            tuple(Aggregate(**one | {"of": tuple(one["of"])}) for one in document["result"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedPartialsError(f"{where}: its {MERGE_KEY} cannot be read: {error}") from error
 
 
-def _schema_of(document: dict[str, Any]) -> Schema:
-    named = [one for one in document["field"] if one["type"] != "skip"]
-    fields = tuple(Field(one["name"], one["type"]) for one in named)
-    for one in fields:
-        if one.type not in TYPES:
-            raise ValueError(f'field "{one.name}" is of an unknown type "{one.type}"')
-    by_name = {one.name: one for one in fields}
-    keys = tuple(by_name[name] for name in document["result"]["by"])
-    for key in keys:
-        if key.type not in KEY_TYPES:
-            raise ValueError(f'"{key.name}" is {key.type}, which is no key')
-    aggregates = [_aggregate_of(one, by_name) for one in document["result"].get("aggregates", [])]
-    if not any(one.field is None for one in aggregates):
-        aggregates.append(Aggregate("count"))
-    return Schema(fields, keys, tuple(aggregates))
-
-
-def _aggregate_of(listed: str, by_name: dict[str, Field]) -> Aggregate:
-    if listed == "count":
-        return Aggregate("count")
-    name, _, function = listed.partition(":")
-    if function not in FUNCTIONS:
-        raise ValueError(f'"{listed}" is neither FIELD:FUNCTION nor "count"')
-    return Aggregate(function, by_name[name])
-
-
-def one_schema(texts: Iterable[tuple[str, str]]) -> Schema:
-    """The schema shared by all of these (text, where)."""
-    found: list[tuple[Schema, str]] = [(parse_schema(text, where), where) for text, where in texts]
-    schema, first = found[0]
-    for other, where in found[1:]:
-        if other != schema:
+def one_plan(found: Iterable[tuple[str | None, str]]) -> MergePlan:
+    """The plan shared by all of these (text, where). Repacked files may have none."""
+    plan, first, where = None, "", ""
+    for text, where in found:
+        if text is None:
+            continue
+        other = parse_plan(text, where)
+        if plan is not None and other != plan:
             raise PartialsError(
                 f"{where} differs from {first}: partials of different schemas cannot be merged; "
                 "name directories of one schema"
             )
-    return schema
+        plan, first = other, where
+    if plan is None:
+        raise PartialsError(
+            f"{where} has no {MERGE_KEY}: an older ringest wrote it, or it was repacked without "
+            "its metadata; `ringest merge` reads it"
+        )
+    return plan
 
 
 # ---- latencies -----------------------------------------------------------------------------------
@@ -223,19 +196,18 @@ class Histogram:
     def decode(cls, encoded: bytes) -> Histogram:
         """Reads encoding V2, uncompressed, as in the column `latency_v2`."""
         if len(encoded) < _HEADER.size:
-            raise DamagedPartialsError(f"latency_v2: {len(encoded)} bytes, its header alone has 40")
+            raise DamagedPartialsError(f"latency_v2: {len(encoded)} bytes, the header alone has 40")
         cookie, length, offset, digits, lowest, highest, _ = _HEADER.unpack_from(encoded)
         if cookie != _COOKIE:
             raise DamagedPartialsError(
                 f"latency_v2: begins with {cookie:#010x}, not {_COOKIE:#010x}"
             )
         if offset != 0 or not 0 <= digits <= 5 or lowest < 1:
-            raise DamagedPartialsError(
-                "latency_v2: a histogram of another kind than ringest writes"
-            )
+            raise DamagedPartialsError("latency_v2: not a histogram written by ringest")
         if len(encoded) != _HEADER.size + length:
             raise DamagedPartialsError(
-                f"latency_v2: {len(encoded) - _HEADER.size} bytes of counts, header says {length}"
+                f"latency_v2: {len(encoded) - _HEADER.size} bytes of counts, the header says "
+                f"{length}"
             )
         return cls(lowest, highest, digits, Counter(_counts(encoded, _HEADER.size)))
 
