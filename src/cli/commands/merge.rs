@@ -104,7 +104,7 @@ impl FoundPartials {
             }
             let files = PartialDirectory::of(directory)?;
             if files.groups.is_empty() && files.streams.is_empty() {
-                warnings.push(format!("{} has no partials yet", directory.display()));
+                warnings.push(format!("{} has no partials so far", directory.display()));
             }
             warnings.extend(files.foreign(directory));
             groups.extend(files.groups);
@@ -202,8 +202,8 @@ fn say_what_is_missing(merged: &Merged) -> u8 {
     let facts = &merged.facts;
     say_list("is unfinished", "are unfinished", "stream", &facts.unfinished);
     say_list(
-        "has groups but no .stream.parquet",
-        "have groups but no .stream.parquet",
+        "has groups and no .stream.parquet",
+        "have groups and no .stream.parquet",
         "batch",
         &facts.unsaid,
     );
@@ -215,13 +215,10 @@ fn say_what_is_missing(merged: &Merged) -> u8 {
         say(fault);
     }
     if facts.faults.len() > NAMES_LISTED {
-        say(format_args!("and {} more like these", facts.faults.len() - NAMES_LISTED));
+        say(format_args!("and {} more of this kind", facts.faults.len() - NAMES_LISTED));
     }
     if !facts.faults.is_empty() {
-        say(
-            "the result lacks records that were received; look for the missing files on the engines' \
-             hosts",
-        );
+        say("the result is not all that was received: look for the files where they were written");
         return EXIT_FAILED;
     }
     EXIT_OK
