@@ -193,8 +193,8 @@ fn warn_of_lateness(outcome: &LoadOutcome) {
     if late.p99 > LATE_US {
         say(format_args!(
             "this process could not keep its schedule: messages were sent late by {:.1} ms (p99) \
-             and {:.1} ms (max), which the latencies include. Give it a core to itself, more --threads \
-             or a lower --rate",
+             and {:.1} ms (max), which the latencies include. Give it a core to itself, more \
+             --threads or a lower --rate",
             late.p99 / 1000.0,
             late.max / 1000.0,
         ));
