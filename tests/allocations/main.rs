@@ -32,8 +32,6 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Reads, at least, that must not allocate.
 const READS: u64 = 250;
-/// The same where one batch of columns takes many of them.
-const READS_OF_BATCHES: u64 = 2000;
 /// The same where reads wait to be gathered.
 const GATHERED_READS: u64 = 200;
 /// Ticks of the worker's timer, at least, that must not allocate.
@@ -491,7 +489,7 @@ fn batches_of_columns() {
         let block = block(125);
         let config = Config {
             aggregate: AggregateMode::Columns,
-            batch_rows: 2048,
+            batch_rows: 512,
             max_streams: connections as usize,
             ..config()
         };
@@ -499,7 +497,12 @@ fn batches_of_columns() {
         let once = ALLOCATIONS_OF_SET * u64::from(connections) + BLOCKS_OF_QUEUE;
         let mut world = World::start(config, connections, &block, BULK);
         world.warm_up(&block);
-        let measured = world.measure(READS_OF_BATCHES, World::write);
+        let enough = world.sent() + 9 * once * batch_rows;
+        let measured = world.measure(1, |world| {
+            while world.sent() < enough {
+                world.write();
+            }
+        });
         let batches = measured.records / batch_rows;
         assert!(batches > 8 * once, "too few batches to tell: {batches}");
         assert!(measured.asked.allocations <= once, "{measured:?}, {batches} batches");

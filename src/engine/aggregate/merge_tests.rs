@@ -139,7 +139,7 @@ fn any_record() -> impl Strategy<Value = Record> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
     /// Batches of several streams and nodes, with files in any order and some duplicated.
     #[test]
     fn merging_files_gives_the_result_of_all_records(
