@@ -62,7 +62,7 @@ ARMS = {
 
 HEADING = re.compile(r"connection \d+ from ")
 CONTROL = re.compile(r"\x1b\[([\d;]*)([A-Za-z])")
-GOOD = re.compile(r"\bcomplete\b|\bagrees?\b(?= with what was sent)|\bagrees$")
+GOOD = re.compile(r"\bcomplete\b|\bmatch(es)?\b(?= what was sent)")
 BAD = re.compile(r"\brejected\b|\bincomplete\b")
 
 

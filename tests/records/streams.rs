@@ -260,7 +260,7 @@ fn the_sender_verifies_what_the_engine_made_of_it() {
         let said = stderr_of(&output);
         assert_eq!(output.status.code(), Some(0), "{more:?}: {said}");
         assert!(said.contains("match what was sent"));
-        let paced = "asked for 100000 records/s: largest delay ";
+        let paced = "scheduled at 100000 records/s: largest delay ";
         assert_eq!(said.contains(paced), more.contains(&"--rate"), "{said}");
     }
     // A result that is not the one of this sender's bytes must be noticed.
