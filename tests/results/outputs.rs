@@ -253,7 +253,7 @@ fn wrong_values_exit_2_before_anything_listens() {
     fs::write(&file, "").unwrap();
     let (here, file) = (directory.path().to_str().unwrap(), file.to_str().unwrap());
     let long = "n".repeat(65);
-    let no_node = "--node takes 1 to 64 letters, digits";
+    let no_node = "use 1 to 64 letters, digits";
     for (options, said) in [
         (&["--output", "/no/such"][..], "cannot write to --output /no/such: No such file"),
         (&["--output", file], "must be a directory"),
