@@ -65,6 +65,7 @@ pub(crate) struct Args {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one value in a process")]
 pub(crate) enum Command {
     /// Receive record streams, print a result for each, and serve messages
     Serve(ServeOptions),

@@ -186,7 +186,7 @@ fn rows_before_a_rejection_are_kept() {
     buffer.resize(config.buffer_bytes, 0);
     intake.handle_read(bytes, Instant::now());
     let mut set = ColumnSet::with_rows(&plan(), 10);
-    let violation = Violation::LengthBelowMinimum { length: 5, min: 271 };
+    let violation = Violation::BelowMinimum { length: 5, min: 271 };
     let refused = Err(Refused::Packet(violation));
     assert_eq!(intake.poll_rows(&buffer, &mut set), refused);
     assert_eq!((set.rows(), intake.counts().records, intake.counts().packets), (2, 2, 1));

@@ -147,9 +147,9 @@ impl Reason {
 impl From<Violation> for Reason {
     fn from(violation: Violation) -> Self {
         match violation {
-            Violation::LengthBelowMinimum { .. } => Reason::PacketLengthBelowMinimum,
-            Violation::LengthNotWholeRecords { .. } => Reason::PacketLengthNotWholeRecords,
-            Violation::LengthAboveLimit { .. } => Reason::PacketLengthAboveLimit,
+            Violation::BelowMinimum { .. } => Reason::PacketLengthBelowMinimum,
+            Violation::NotWholeRecords { .. } => Reason::PacketLengthNotWholeRecords,
+            Violation::AboveLimit { .. } => Reason::PacketLengthAboveLimit,
         }
     }
 }

@@ -55,15 +55,15 @@ impl RecordForm {
         let counted = if self.framing.includes_itself { own } else { 0 };
         let sent = u64::from(length);
         if sent < counted + record_bytes {
-            return Err(Violation::LengthBelowMinimum { length, min: counted + record_bytes });
+            return Err(Violation::BelowMinimum { length, min: counted + record_bytes });
         }
         let body = sent - counted;
         if body + own > packet_bytes_limit {
-            return Err(Violation::LengthAboveLimit { length, limit: packet_bytes_limit });
+            return Err(Violation::AboveLimit { length, limit: packet_bytes_limit });
         }
         match body % record_bytes {
             0 => Ok(body as usize),
-            remainder => Err(Violation::LengthNotWholeRecords { length, remainder, record_bytes }),
+            remainder => Err(Violation::NotWholeRecords { length, remainder, record_bytes }),
         }
     }
 }
@@ -163,7 +163,7 @@ impl RunList {
 pub enum Violation {
     /// The length is too small for a packet of one record.
     #[error("packet length {length} is below {min}, the length of a packet of one record")]
-    LengthBelowMinimum {
+    BelowMinimum {
         /// The length that the peer sent.
         length: u32,
         /// The smallest valid length.
@@ -173,7 +173,7 @@ pub enum Violation {
     #[error(
         "packet length {length} leaves {remainder} bytes after whole records of {record_bytes}"
     )]
-    LengthNotWholeRecords {
+    NotWholeRecords {
         /// The length that the peer sent.
         length: u32,
         /// Bytes beyond the last whole record.
@@ -183,7 +183,7 @@ pub enum Violation {
     },
     /// The length is above the configured limit.
     #[error("packet length {length} is above the limit of {limit} (--packet-bytes-limit)")]
-    LengthAboveLimit {
+    AboveLimit {
         /// The length that the peer sent.
         length: u32,
         /// The limit in force.

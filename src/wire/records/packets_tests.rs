@@ -92,15 +92,15 @@ fn lengths_are_rejected_from_the_header_alone() {
         parser.parse(&length.to_be_bytes(), 0, 1, &mut RunList::with_limit(1)).stop
     };
     for length in [0, 1, 3, 4, 5, 267, 270] {
-        let violation = Violation::LengthBelowMinimum { length, min: 271 };
+        let violation = Violation::BelowMinimum { length, min: 271 };
         assert_eq!(parse(length), Stop::Refused(violation));
     }
     for (length, remainder) in [(272, 1), (537, 266), (539, 1)] {
-        let violation = Violation::LengthNotWholeRecords { length, remainder, record_bytes: 267 };
+        let violation = Violation::NotWholeRecords { length, remainder, record_bytes: 267 };
         assert_eq!(parse(length), Stop::Refused(violation));
     }
     for length in [1073, 1339, u32::MAX] {
-        let violation = Violation::LengthAboveLimit { length, limit: 1072 };
+        let violation = Violation::AboveLimit { length, limit: 1072 };
         assert_eq!(parse(length), Stop::Refused(violation));
     }
     for length in [271, 538, 805, 1072] {
@@ -113,7 +113,7 @@ fn records_before_a_rejected_length_are_found() {
     let stream = [packet(&[record(1)]), vec![0, 0, 0, 9]].concat();
     let (records, packets, stop, left) = feed(&stream, &[], 8);
     assert_eq!((records, packets, left), (record(1).to_vec(), 1, 4));
-    assert_eq!(stop, Stop::Refused(Violation::LengthBelowMinimum { length: 9, min: 271 }));
+    assert_eq!(stop, Stop::Refused(Violation::BelowMinimum { length: 9, min: 271 }));
 }
 
 #[test]
@@ -357,17 +357,17 @@ fn lengths_of_each_kind_are_rejected_at_their_limits() {
             }
             for below in 0..counted + 3 {
                 let violation =
-                    Violation::LengthBelowMinimum { length: below as u32, min: counted + 3 };
+                    Violation::BelowMinimum { length: below as u32, min: counted + 3 };
                 assert_eq!(stop(below), Stop::Refused(violation), "{form:?}");
             }
             for (body, remainder) in [(4, 1), (5, 2), (11, 2)] {
                 let length = (counted + body) as u32;
                 let violation =
-                    Violation::LengthNotWholeRecords { length, remainder, record_bytes: 3 };
+                    Violation::NotWholeRecords { length, remainder, record_bytes: 3 };
                 assert_eq!(stop(counted + body), Stop::Refused(violation), "{form:?}");
             }
             for above in [counted + 13, counted + 15, 65_535] {
-                let violation = Violation::LengthAboveLimit { length: above as u32, limit };
+                let violation = Violation::AboveLimit { length: above as u32, limit };
                 assert_eq!(stop(above), Stop::Refused(violation), "{form:?}");
             }
         }
@@ -387,7 +387,7 @@ fn the_largest_length_of_two_bytes() {
         let pass = PacketParser::new(form, limit).parse(&stream, 0, 9, &mut list);
         assert_eq!((pass.stop, list.records(), list.packets(1)), (Stop::NeedMore, 1, 1));
         let pass = PacketParser::new(form, limit - 1).parse(&stream, 0, 9, &mut list);
-        let violation = Violation::LengthAboveLimit { length: 65_535, limit: limit - 1 };
+        let violation = Violation::AboveLimit { length: 65_535, limit: limit - 1 };
         assert_eq!(pass.stop, Stop::Refused(violation));
     }
 }
