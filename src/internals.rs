@@ -1,5 +1,5 @@
-//! What the project's own tests and benchmarks reach of the engine. Not an interface: any release
-//! may change it.
+//! The parts of the engine that the project's own tests and benchmarks use. Not a public interface:
+//! any release may change it.
 
 pub use crate::cli::commands::certs::{
     CertSpec, Generated, Pair, generate as generate_certificates,

@@ -1,11 +1,11 @@
-//! ringest ingests streams of fixed-width binary records over TCP, on Linux with io_uring, and
-//! returns one exact grouped DataFrame for each connection, with its duration, rate and latency.
+//! ringest receives streams of fixed-width binary records over TCP, on Linux through io_uring, and
+//! returns one exact grouped DataFrame per connection, with its time, throughput and latency.
 //!
-//! The engine is a program, `ringest serve`. This library is for Rust programs that talk to it:
+//! The engine is a program: `ringest serve`. This library is for Rust programs that talk to it:
 //!
 //! * [`client`]: the message client, senders of record streams, load generation
-//! * [`schema`]: descriptions of records, read from TOML or from Python's struct notation
-//! * [`protocol`]: frames and payloads of the message protocol
+//! * [`schema`]: the layout of a record, from TOML or Python's struct notation
+//! * [`protocol`]: frames of the message protocol and their payloads
 //!
 //! ```no_run
 //! use ringest::client::MessageClient;
@@ -20,10 +20,10 @@
 //!
 //! # Layers
 //!
-//! Imports only point down, which `tests/layers` checks. `main` and `cli` (command line, output
-//! formats) use `runtime` (sockets, clocks, threads, rings) and [`client`]; these use `engine`
-//! (decoding, grouping, reports), `wire` (both protocols without I/O) and `config` (every limit).
-//! docs/internals/architecture.md follows one packet through the layers.
+//! Imports only point down, which `tests/layers` checks. At the top, `main` and `cli` (command
+//! line, output formats) use `runtime` (sockets, clocks, threads, rings) and [`client`]; both use
+//! `engine` (decoding, grouping, reports), `wire` (both protocols, without I/O) and `config` (every
+//! limit). docs/internals/architecture.md follows a packet through the layers.
 
 #![warn(missing_docs, unreachable_pub)]
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -42,7 +42,7 @@ mod wire;
 pub use cli::run;
 pub use wire::schema;
 
-/// Encoding and decoding of the message protocol: frames and their payloads. Opens no socket.
+/// Frames of the message protocol and their payloads, as bytes. No I/O.
 pub mod protocol {
     pub use crate::wire::messages::{frame, payload};
 }

@@ -1,4 +1,4 @@
-//! The `ringest` program: the exit code of the chosen command, nothing else.
+//! The `ringest` program. All of it is in the library's `cli`.
 
 use std::process::ExitCode;
 

@@ -1,10 +1,10 @@
-//! Exit codes of the program; decides none.
+//! Exit codes of the program.
 
-/// Everything went well.
+/// Success.
 pub(crate) const EXIT_OK: u8 = 0;
-/// The work was done and came out wrong: a connection not complete, a difference, lost output.
+/// A result is incomplete or differs, or output was lost.
 pub(crate) const EXIT_FAILED: u8 = 1;
-/// The command line is wrong.
+/// Wrong usage.
 pub(crate) const EXIT_USAGE: u8 = 2;
-/// The host cannot run the engine as asked.
+/// The host cannot run the engine as configured.
 pub(crate) const EXIT_HOST: u8 = 3;

@@ -1,5 +1,5 @@
-//! Flags and environment to one validated configuration, one file a command, and output formats:
-//! opens no socket itself and knows no protocol.
+//! The program's command line, its commands and output formats. Sockets and protocols belong to
+//! `runtime` and `client`.
 
 pub(crate) mod args;
 pub(crate) mod commands;
@@ -10,21 +10,23 @@ pub(crate) mod terminal;
 use crate::runtime::host::stdio;
 use args::{Args, Command};
 use clap::Parser;
-use commands::{demo, doctor, gen_cert, health, load, merge, replay, schema, send, serve, token};
+use commands::{
+    demo, doctor, gen_cert, health, load, merge, reference, replay, schema, send, serve, token,
+};
 use exit::EXIT_FAILED;
 use std::process::ExitCode;
 use terminal::logging;
 use terminal::status_line::say;
 
-/// Parses the command line, runs the chosen command and returns the exit code. To be called
-/// first thing in `main`, while there is one thread.
+/// Parses the command line, runs the command and returns the exit code. Call it first in `main`,
+/// before any other thread exists.
 pub fn run() -> ExitCode {
     let args = Args::parse();
     logging::start(args.debug);
     let prints =
         !matches!(args.command, Command::Send(_) | Command::Replay(_) | Command::Health(_));
     if prints && stdio::stdout_was_closed() {
-        say("stdout is closed, so nothing could be printed; to discard it, give >/dev/null");
+        say("stdout is closed; to discard the output, redirect it to /dev/null");
         return ExitCode::from(EXIT_FAILED);
     }
     ExitCode::from(match args.command {
@@ -38,6 +40,7 @@ pub fn run() -> ExitCode {
         Command::Health(options) => health::run(&options),
         Command::GenCert(options) => gen_cert::run(&options),
         Command::Token(options) => token::run(&options),
+        Command::Reference(options) => reference::run(&options),
         Command::Schema(options) => schema::run(&options),
     })
 }

@@ -1,4 +1,4 @@
-//! The memory that a configuration implies, part by part: measures nothing.
+//! The memory that a configuration implies, part by part. Computed from the limits, not measured.
 
 use super::limits::{
     BATCHES_IN_FLIGHT, CAPTURE_CHUNK_BYTES, CAPTURE_CHUNKS, FOLDED_TABLES, HUB_QUEUE,
@@ -14,19 +14,19 @@ pub(crate) fn queued_bytes_of_worker(workers: usize) -> usize {
 }
 
 impl Config {
-    /// The memory that these limits imply with `workers` workers.
+    /// The memory that these limits imply with this number of workers.
     pub fn memory(&self, workers: usize) -> Memory {
         let rows = self.row_memory();
         let partials = self.partials.is_some();
-        // Where partials are kept, the batch and all batches before it stand side by side, and the
-        // aggregation has texts and latencies of its own; a batch under way has latencies, too.
+        // With partials, the current batch and the sum of earlier ones both exist, and the
+        // aggregation keeps its own texts and latencies; a batch in flight has latencies as well.
         let (tables, copies, histograms) = if partials { (1, 2, 3) } else { (0, 1, 1) };
         let texts = self.record.texts * self.groups_limit * TEXT_OVERHEAD_BYTES
             + self.strings_bytes_limit * TEXT_COPIES;
         Memory {
             registered: workers * self.registered_buffers * self.buffer_bytes,
             rows_at_start: workers * rows.of_worker,
-            // One more is being written.
+            // One more is being written to disk.
             captured: match self.capture {
                 Some(_) => (CAPTURE_CHUNKS + 1) * CAPTURE_CHUNK_BYTES,
                 None => 0,
@@ -43,7 +43,7 @@ impl Config {
             streams: self.max_streams.min(self.max_connections),
             message_idle: MESSAGE_IDLE_BYTES,
             message_busy: MESSAGE_BUSY_BYTES,
-            // Without a message listener there are none.
+            // Without a message listener there are no message connections.
             connections: if self.port.is_some() { self.max_connections } else { 0 },
             queues: workers * (queued_bytes_of_worker(workers) + HUB_QUEUE * MESSAGE_WINDOW_BYTES),
         }
@@ -56,66 +56,66 @@ impl Config {
             AggregateMode::Columns => RowMemory {
                 of_worker: BATCHES_IN_FLIGHT * set_bytes,
                 of_connection: set_bytes,
-                // Groups are counted when partials are merged: by then there may be as many
-                // pending rows as groups allowed, and a batch.
+                // Groups are only counted when partials are merged. By then there may be as many
+                // pending rows as groups are allowed, and a batch.
                 of_groups: (2 * self.groups_limit + PENDING_ROWS + self.batch_rows)
                     * record.group_bytes(),
             },
             AggregateMode::TwoPhase => RowMemory {
-                // A table becomes columns when a stream ends.
+                // A table only becomes columns when its stream ends.
                 of_worker: 0,
                 of_connection: record.group_page_bytes(),
-                // No table has a group too many; what several have together is counted when they
-                // are merged.
+                // Each table keeps to the limit of groups; their sum is only counted when they are
+                // merged.
                 of_groups: FOLDED_TABLES * self.groups_limit * record.folded_group_bytes(),
             },
         }
     }
 }
 
-/// Bytes that records take on their way to a result, which depend on how they are aggregated.
+/// Bytes that records take on their way to a result; they depend on the aggregate mode.
 struct RowMemory {
     /// At start.
     of_worker: usize,
-    /// While a connection sends, however much it sends.
+    /// While a connection sends, regardless of how much.
     of_connection: usize,
-    /// At its limit of groups, without their texts.
+    /// For a connection at its limit of groups, without their texts.
     of_groups: usize,
 }
 
 /// Bytes that the limits of a [`Config`] imply, part by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// Registered receive windows of all workers: locked memory, taken at start.
+    /// Registered receive windows of all workers: locked memory, allocated at start.
     pub registered: usize,
-    /// Columns made at start, which workers decode into where Polars gets whole columns.
+    /// Columns allocated at start, which workers decode into where Polars takes whole columns.
     pub rows_at_start: usize,
     /// Chunks of captured bytes on their way to the disk.
     pub captured: usize,
-    /// What a connection costs while it sends, however much it sends: window, column set or first
+    /// A record connection while it sends, regardless of how much: its window, column set or first
     /// page of groups, the interner's cache and first page, histograms.
     pub connection_receiving: usize,
-    /// What a connection costs at most for its groups and texts, when it reaches both limits.
+    /// The groups and texts of a record connection that reaches both limits.
     pub connection_groups: usize,
-    /// How many record streams there may be.
+    /// Number of record streams allowed.
     pub streams: usize,
-    /// What a message connection costs that is quiet.
+    /// A quiet message connection.
     pub message_idle: usize,
-    /// What a message connection costs at most while its bytes are under way.
+    /// The most that a busy message connection takes in addition.
     pub message_busy: usize,
-    /// How many message connections there may be.
+    /// Number of message connections allowed.
     pub connections: usize,
-    /// What may wait for receivers, and for workers to deliver it.
+    /// Data that may wait for receivers, and for workers to deliver it.
     pub queues: usize,
 }
 
 impl Memory {
-    /// Bytes taken at start.
+    /// Bytes allocated at start.
     pub fn at_start(&self) -> usize {
         self.registered + self.rows_at_start
     }
 
-    /// Bytes when every stream has few groups and every message connection is quiet.
+    /// Bytes with every connection open, few groups per stream and quiet message connections.
     pub fn all_receiving(&self) -> usize {
         self.at_start()
             .saturating_add(self.captured)
@@ -123,8 +123,8 @@ impl Memory {
             .saturating_add(self.connections.saturating_mul(self.message_idle))
     }
 
-    /// Bytes when every stream also reaches its limits of groups and texts, every message
-    /// connection is busy, and nobody reads.
+    /// Bytes when, in addition, every stream reaches its limits of groups and texts, every message
+    /// connection is busy, and no receiver reads.
     pub fn worst(&self) -> usize {
         self.all_receiving()
             .saturating_add(self.streams.saturating_mul(self.connection_groups))

@@ -1,8 +1,8 @@
-//! Every limit of the engine, named once, and the memory that the limits imply. Reads no
-//! environment, no arguments and no clock, and imports nothing of the crate.
+//! Every limit of the engine, and the memory that the limits imply. Reads no environment, arguments
+//! or clock, and imports nothing from the crate.
 //!
-//! * [`limits`]: those that are fixed, and the ranges of the others
-//! * [`memory`]: what they add up to
+//! * [`limits`]: fixed limits, and the ranges of configurable ones
+//! * [`memory`]: the memory they add up to
 
 pub mod limits;
 pub(crate) mod memory;
@@ -15,12 +15,12 @@ pub(crate) use record_sizes::RecordSizes;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What becomes of the bytes that DATA carries.
+/// What to do with the payload of DATA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataMode {
-    /// Packets of records are aggregated; anything else is acknowledged and counted.
+    /// Aggregate packets of records; acknowledge and count anything else.
     Records,
-    /// Everything is acknowledged and counted.
+    /// Acknowledge and count everything.
     Opaque,
 }
 
@@ -29,25 +29,25 @@ pub enum DataMode {
 pub enum AggregateMode {
     /// Full column sets go to Polars, on the aggregation thread.
     Columns,
-    /// Each read is folded into group partials on the worker; those go to Polars.
+    /// Workers fold each read into partial groups, which go to Polars.
     TwoPhase,
 }
 
-/// The format of a file with a result.
+/// The format of a result file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFormat {
     /// Apache Parquet.
     Parquet,
-    /// Arrow's IPC file format.
+    /// Arrow IPC file.
     Arrow,
-    /// Comma-separated values with a line of names.
+    /// Comma-separated values with a header line.
     Csv,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Ndjson,
 }
 
 impl FileFormat {
-    /// What the names of such files end with.
+    /// The extension of such files.
     pub fn extension(self) -> &'static str {
         match self {
             FileFormat::Parquet => "parquet",
@@ -58,7 +58,7 @@ impl FileFormat {
     }
 }
 
-/// A column about the stream that files of results can have before those of the schema.
+/// A column about the stream that result files can have before those of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputColumn {
     /// Number of the connection.
@@ -80,78 +80,78 @@ impl OutputColumn {
     }
 }
 
-/// Where TLS is spoken and with which certificates.
+/// The listeners that use TLS, and its certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// On the message listener.
+    /// TLS on the message listener.
     pub messages: bool,
-    /// On the record listener.
+    /// TLS on the record listener.
     pub records: bool,
-    /// The server's certificates, in PEM.
+    /// PEM file with the server's certificate and its chain.
     pub cert: Option<PathBuf>,
-    /// Their key, in PEM.
+    /// PEM file with its private key.
     pub key: Option<PathBuf>,
-    /// Authorities of clients, in PEM: clients must then have a certificate.
+    /// PEM file of certificate authorities; clients must then present a certificate.
     pub client_ca: Option<PathBuf>,
 }
 
-/// What one engine is started with. Made by `cli` from flags and environment; checked by
-/// [`Config::check`], which every start calls.
+/// The configuration of an engine. `cli` makes it from options and variables; every start calls
+/// [`Config::check`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Address or name that the listeners bind.
     pub host: String,
-    /// Port of the record listener; 0 takes a free one, `None` listens for none.
+    /// Port of the record listener; 0 picks a free one, `None` means no listener.
     pub records_port: Option<u16>,
-    /// Port of the message listener; 0 takes a free one, `None` listens for none.
+    /// Port of the message listener; 0 picks a free one, `None` means no listener.
     pub port: Option<u16>,
     /// Address or name that the admin listener binds.
     pub admin_host: String,
-    /// Port of the admin listener; 0 takes a free one, `None` is 1000 above the message port.
+    /// Port of the admin listener; 0 picks a free one, `None` is 1000 above the message port.
     pub admin_port: Option<u16>,
-    /// Cores that get a worker each, in this order; empty means all that the process may use.
+    /// Cores that get one worker each, in this order; empty means all that the process may use.
     pub cores: Vec<usize>,
     /// Accept this many record connections, report them, and stop.
     pub exit_after: Option<u64>,
-    /// How often what came is said on stderr.
+    /// How often throughput is printed on stderr.
     pub interval: Option<Duration>,
-    /// Directory that gets a file of latencies for each record stream.
+    /// Directory for a latency file per record stream.
     pub hgrm: Option<PathBuf>,
-    /// What this engine is called in the names of files; `None` is the host's name.
+    /// Name of this engine in file names; `None` means the host name.
     pub node: Option<String>,
-    /// Directory that gets a file with the result of each record stream.
+    /// Directory for a result file per record stream.
     pub output: Option<PathBuf>,
     /// The format of those files.
     pub output_format: FileFormat,
-    /// Columns about the stream that those files have first, in this order.
+    /// Columns about the stream that come first in those files, in this order.
     pub output_columns: Vec<OutputColumn>,
-    /// Directory that gets the raw bytes of each record stream.
+    /// Directory for the raw bytes of each record stream.
     pub capture: Option<PathBuf>,
-    /// Bytes that all captures of the process may have together.
+    /// Total size of all captures of the process.
     pub capture_bytes_limit: u64,
-    /// Directory that batches of streams are left in for a merge.
+    /// Directory for partial results, to be merged later.
     pub partials: Option<PathBuf>,
-    /// How long a batch of a stream is, at least.
+    /// Shortest length of a batch of partial results.
     pub partials_interval: Duration,
     /// Bytes of one record connection's receive window.
     pub buffer_bytes: usize,
-    /// Receive windows of each worker that are registered with its ring.
+    /// Receive windows that each worker registers with its ring.
     pub registered_buffers: usize,
-    /// What the records of the schema in use take.
+    /// Sizes of the schema's records.
     pub record: RecordSizes,
     /// How records become groups.
     pub aggregate: AggregateMode,
-    /// Rows of one column set, which Polars takes at a time.
+    /// Rows of a column set, the unit that Polars takes.
     pub batch_rows: usize,
-    /// Largest packet, its 4-byte length included.
+    /// Largest packet, including its length field.
     pub packet_bytes_limit: u64,
     /// Groups that one record stream may have.
     pub groups_limit: usize,
-    /// Bytes of distinct texts that one record stream may have.
+    /// Total size of the distinct texts that one record stream may have.
     pub strings_bytes_limit: usize,
-    /// Connections at one time, on both listeners together.
+    /// Connections at a time, on both listeners together.
     pub max_connections: usize,
-    /// Record streams at one time, counted until their result is printed.
+    /// Record streams at a time, each counted until its result is printed.
     pub max_streams: usize,
     /// Longest silence between packets or frames.
     pub idle_timeout: Duration,
@@ -161,32 +161,32 @@ pub struct Config {
     pub frame_timeout: Duration,
     /// Longest TLS handshake.
     pub handshake_timeout: Duration,
-    /// How long a client may take to authenticate, where that is required.
+    /// How long a client may take to authenticate, with `require_auth`.
     pub auth_timeout: Duration,
-    /// How long a write may make no progress before its receiver is cut.
+    /// How long a write may make no progress before its receiver is disconnected.
     pub write_timeout: Duration,
-    /// How long a peer may take to close once everything is said; then the engine closes.
+    /// How long a finished peer may take to close before the engine closes the connection.
     pub linger: Duration,
-    /// The same for a message client that was refused for want of a slot.
+    /// The same for a message client that was refused because no connection was free.
     pub refused_linger: Duration,
     /// How long running connections may go on after the first SIGTERM or SIGINT.
     pub drain_timeout: Duration,
-    /// Longest time that received bytes wait in the kernel for more, so that one read takes many
-    /// small segments; zero reads each as it comes.
+    /// Longest time that small segments wait in the kernel to be read together; zero reads each as
+    /// it arrives.
     pub coalesce_delay: Duration,
-    /// Messages a second of one client; 0 is no limit.
+    /// Messages per second from one client; 0 means no limit.
     pub rate_limit: u32,
-    /// Messages a second of all clients; 0 is no limit.
+    /// Messages per second from all clients together; 0 means no limit.
     pub global_rate_limit: u32,
-    /// Users who may authenticate.
+    /// File of the users who may authenticate.
     pub auth_file: Option<PathBuf>,
-    /// Whether AUTH succeeds for anyone.
+    /// Whether AUTH succeeds for any user and token.
     pub auth_open: bool,
-    /// Whether a client must authenticate before it may do more than PING.
+    /// Whether clients must authenticate before they may do more than PING and CLOSE.
     pub require_auth: bool,
-    /// What DATA carries.
+    /// What to do with the payload of DATA.
     pub data: DataMode,
-    /// Where TLS is spoken.
+    /// Where and how to use TLS.
     pub tls: TlsOptions,
 }
 
@@ -244,25 +244,25 @@ impl Default for Config {
 /// What is wrong with a [`Config`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// A value outside its range.
+    /// A value out of its range.
     #[error(transparent)]
     OutOfRange(#[from] OutOfRange),
-    /// Options that do not go together.
+    /// Options that contradict or need each other.
     #[error("{0}")]
     Conflict(&'static str),
 }
 
-/// A value outside its range: which, what it was, what it may be.
+/// A value out of its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--{option} is {value}, allowed is {min} to {max}")]
+#[error("--{option} is {value}; it must be between {min} and {max}")]
 pub struct OutOfRange {
     /// Name of the option, without dashes.
     pub option: &'static str,
-    /// What was asked for.
+    /// The value given.
     pub value: u64,
-    /// Smallest allowed value.
+    /// Smallest value allowed.
     pub min: u64,
-    /// Largest allowed value.
+    /// Largest value allowed.
     pub max: u64,
 }
 
@@ -290,7 +290,7 @@ fn within_times(
     within(option, value_ms, range_ms.0, range_ms.1)
 }
 
-/// Whether a node can be called that: it stands between dashes in names of files.
+/// Whether a node may have this name, which becomes part of file names.
 pub(crate) fn is_node_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=NODE_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed)
@@ -300,7 +300,7 @@ impl Config {
     /// Checks each value against its range.
     ///
     /// # Errors
-    /// The first value that lies outside, with its range, or options that do not go together.
+    /// The first value that is out of range, or options that contradict or need each other.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_ranges()?;
         self.check_combinations().map_err(ConfigError::Conflict)
@@ -310,28 +310,35 @@ impl Config {
         let TlsOptions { messages, records, cert, key, client_ca } = &self.tls;
         let encrypted = *messages || *records;
         if self.port.is_none() && self.records_port.is_none() {
-            return Err("--no-records and --no-messages leave nothing to serve; leave one out");
+            return Err("--no-records and --no-messages leave nothing to serve; drop one of them");
         }
         if encrypted && (cert.is_none() || key.is_none()) {
-            return Err("TLS needs --cert and --key; `ringest gen-cert` makes a pair for trials");
+            return Err("TLS needs --cert and --key; for a trial, `ringest gen-cert` creates both");
         }
         if !encrypted && (cert.is_some() || key.is_some() || client_ca.is_some()) {
-            return Err("--cert, --key and --client-ca do nothing without --tls or --records-tls");
+            return Err(
+                "--cert, --key and --client-ca have no effect without --tls or --records-tls",
+            );
         }
         if *messages && self.port.is_none() || *records && self.records_port.is_none() {
-            return Err("TLS is asked for on a listener that is switched off");
+            return Err("--tls or --records-tls is set for a listener that is turned off");
         }
         if self.require_auth && self.auth_file.is_none() && !self.auth_open {
-            return Err("--require-auth without --auth-file would let nobody in; make the file \
-                        with `ringest token USER --auth-file FILE`");
+            return Err(
+                "--require-auth without --auth-file locks everyone out; create the file with \
+                        `ringest token USER --auth-file FILE`",
+            );
         }
         if self.auth_open && self.auth_file.is_some() {
-            return Err("--auth-open believes everybody, so --auth-file would do nothing; leave \
-                        one of them out");
+            return Err(
+                "--auth-open accepts any user, so --auth-file has no effect; drop one of them",
+            );
         }
         if self.node.as_deref().is_some_and(|node| !is_node_name(node)) {
-            return Err("--node takes 1 to 64 letters, digits, `.`, `_` and `-`, since names of \
-                        files have it in them");
+            return Err(
+                "--node becomes part of file names: use 1 to 64 letters, digits, `.`, `_` \
+                        or `-`",
+            );
         }
         let columns = &self.output_columns;
         if (1..columns.len()).any(|i| columns[..i].contains(&columns[i])) {
@@ -340,26 +347,24 @@ impl Config {
         if self.admin_port.is_none()
             && self.port.is_some_and(|port| port > u16::MAX - ADMIN_PORT_OFFSET)
         {
-            return Err("the admin port would be above 65535, 1000 above --port; name one with \
-                        --admin-port");
-        }
-        if self.node.as_deref().is_some_and(|node| !is_node_name(node)) {
-            return Err("--node takes 1 to 64 letters, digits, `.`, `_` and `-`, since names of \
-                        files have it in them");
+            return Err(
+                "the admin port defaults to 1000 above --port, which is beyond 65535; set \
+                        --admin-port",
+            );
         }
         let ports = [self.records_port, self.port, Some(self.admin_port())];
         let taken = |i: usize| ports[i].filter(|&port| port != 0);
         if (0..3).any(|i| taken(i).is_some() && (taken(i) == taken((i + 1) % 3))) {
             return Err(
                 "two of --port, --records-port and the admin port are the same; give each \
-                        listener its own",
+                 listener its own port",
             );
         }
         Ok(())
     }
 
-    /// Port of the admin listener: the one asked for, else 1000 above the message port, and a free
-    /// one where that is.
+    /// Port of the admin listener: `admin_port` if set, otherwise 1000 above the message port. 0
+    /// picks a free one, also if the message port is 0.
     pub fn admin_port(&self) -> u16 {
         let beside = match self.port {
             Some(0) => 0,
@@ -402,7 +407,7 @@ impl Config {
         within("exit-after", self.exit_after.unwrap_or(1), 1, u64::MAX)
     }
 
-    /// What peers are given to do something, and the engine to stop.
+    /// Checks the times that peers are given, and that the engine takes to stop.
     fn check_times(&self) -> Result<(), OutOfRange> {
         within_times("idle-timeout (ms)", self.idle_timeout, TIMEOUT_MS)?;
         within_times("packet-timeout (ms)", self.packet_timeout, TIMEOUT_MS)?;

@@ -62,8 +62,8 @@ fn each_limit_holds_at_its_edge() {
     }
 }
 
-/// Limits that are what the schema's records need: at the edge, for the smallest, the built-in and
-/// the largest record.
+/// Limits that depend on the schema, at their edges, for the smallest, the built-in and the largest
+/// record.
 #[test]
 fn windows_and_packets_hold_a_record_of_the_schema() {
     for (record_bytes, packet_bytes_min) in [(1, 1), (267, 271), (3000, 3002), (65_535, 65_539)] {
@@ -86,7 +86,7 @@ fn windows_and_packets_hold_a_record_of_the_schema() {
     }
 }
 
-/// What a schema's records take is in the sum: more texts, wider rows and slots, larger pages.
+/// The sum grows with the schema's records: more texts, wider rows and slots, larger pages.
 #[test]
 fn the_sum_follows_the_schema() {
     let with = |record: RecordSizes, aggregate: AggregateMode| {
@@ -112,7 +112,7 @@ fn the_sum_follows_the_schema() {
 }
 
 #[test]
-fn options_that_do_not_go_together_are_refused() {
+fn contradictory_options_are_refused() {
     let pair =
         |tls: TlsOptions| TlsOptions { cert: Some("cert".into()), key: Some("key".into()), ..tls };
     let on = TlsOptions { messages: true, ..TlsOptions::default() };
@@ -121,16 +121,16 @@ fn options_that_do_not_go_together_are_refused() {
         ("are the same", Config { records_port: Some(6000), ..Config::default() }),
         ("nothing to serve", Config { port: None, records_port: None, ..Config::default() }),
         ("needs --cert", Config { tls: on.clone(), ..Config::default() }),
-        ("do nothing", Config { tls: pair(TlsOptions::default()), ..Config::default() }),
-        ("switched off", Config { port: None, tls: pair(on.clone()), ..Config::default() }),
-        ("nobody in", Config { require_auth: true, ..Config::default() }),
+        ("have no effect", Config { tls: pair(TlsOptions::default()), ..Config::default() }),
+        ("turned off", Config { port: None, tls: pair(on.clone()), ..Config::default() }),
+        ("locks everyone out", Config { require_auth: true, ..Config::default() }),
         (
-            "believes everybody",
+            "accepts any user",
             Config { auth_open: true, auth_file: Some("f".into()), ..Config::default() },
         ),
-        ("above 65535", Config { port: Some(64_536), ..Config::default() }),
+        ("beyond 65535", Config { port: Some(64_536), ..Config::default() }),
         (
-            "switched off",
+            "turned off",
             Config {
                 records_port: None,
                 tls: pair(TlsOptions { records: true, ..TlsOptions::default() }),
@@ -180,7 +180,7 @@ fn each_part_is_what_the_documents_say() {
 }
 
 #[test]
-fn partials_cost_the_batches_beside_the_whole() {
+fn partials_cost_the_batches_in_addition() {
     let without = Config::default().memory(2);
     let with = Config { partials: Some("d".into()), ..Config::default() }.memory(2);
     assert_eq!(with.connection_receiving, without.connection_receiving + 2 * 172_032);
@@ -199,7 +199,7 @@ fn captures_cost_their_chunks_however_many_streams_there_are() {
 }
 
 #[test]
-fn a_node_s_name_can_stand_in_a_file_s() {
+fn a_node_s_name_can_be_part_of_a_file_name() {
     for (name, allowed) in [
         ("n", true),
         ("Node_1.example-2", true),
@@ -215,7 +215,7 @@ fn a_node_s_name_can_stand_in_a_file_s() {
     assert!(is_node_name(&"n".repeat(64)) && !is_node_name(&"n".repeat(65)));
 }
 
-/// The smallest and the largest of every limit that the sum depends on, in both ways to aggregate.
+/// The smallest and largest value of every limit in the sum, in both aggregate modes.
 #[test]
 fn the_sum_holds_at_the_ends_of_its_limits() {
     for aggregate in [AggregateMode::Columns, AggregateMode::TwoPhase] {

@@ -1,6 +1,6 @@
 //! Options, environment variables and commands, as `--help` prints them, are in the documents.
 
-use super::{output_of, read};
+use super::{common, output_of, read};
 
 /// The names of all commands, without `help`.
 fn commands() -> Vec<String> {
@@ -54,8 +54,18 @@ fn the_page_of_options_is_what_the_program_prints() {
     assert!(!printed.is_empty());
     assert!(
         read("docs/reference/options.md") == printed,
-        "run `ringest reference options > docs/reference/options.md`"
+        "it is out of date; run `cargo run -- reference options > docs/reference/options.md`"
     );
+}
+
+/// Neither the terminal nor variables that set options change the page.
+#[test]
+fn the_page_of_options_does_not_depend_on_the_environment() {
+    let mut command = common::ringest();
+    command.args(["reference", "options"]);
+    command.envs([("COLUMNS", "40"), ("TERM", "x"), ("RATE_LIMIT", "5"), ("RINGEST_PORT", "1")]);
+    let printed = String::from_utf8(common::run(&mut command).stdout).expect("UTF-8");
+    assert_eq!(printed, output_of(&["reference", "options"]));
 }
 
 #[test]

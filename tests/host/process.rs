@@ -224,27 +224,33 @@ fn a_closed_stderr_stops_nothing() {
 fn wrong_usage_exits_2_and_says_what_is_allowed() {
     for (arguments, said) in [
         (&["serve", "--cores", "1000"][..], "allowed: "),
-        (&["serve", "--cores", "0-"], "is no core number"),
-        (&["serve", "--buffer-bytes", "4095"], "--buffer-bytes is 4095, allowed is 4096 to"),
-        (&["serve", "--batch-rows", "0"], "--batch-rows is 0, allowed is 1 to"),
-        (&["serve", "--packet-bytes-limit", "270"], "allowed is 271 to"),
-        (&["serve", "--registered-buffers", "1025"], "allowed is 0 to 1024"),
-        (&["serve", "--max-connections", "100000"], "allowed is 1 to 65536"),
-        (&["serve", "--batch-rows", "18446744073709551615"], "allowed is 1 to 16777216"),
-        (&["serve", "--idle-timeout", "1ms"], "--idle-timeout (ms) is 1, allowed is 100 to"),
-        (&["serve", "--coalesce-delay", "1001ms"], "is 1001000, allowed is 0 to 1000000"),
+        (&["serve", "--cores", "0-"], "is not a core number"),
+        (
+            &["serve", "--buffer-bytes", "4095"],
+            "--buffer-bytes is 4095; it must be between 4096 and",
+        ),
+        (&["serve", "--batch-rows", "0"], "--batch-rows is 0; it must be between 1 and"),
+        (&["serve", "--packet-bytes-limit", "270"], "must be between 271 and"),
+        (&["serve", "--registered-buffers", "1025"], "must be between 0 and 1024"),
+        (&["serve", "--max-connections", "100000"], "must be between 1 and 65536"),
+        (&["serve", "--batch-rows", "18446744073709551615"], "must be between 1 and 16777216"),
+        (
+            &["serve", "--idle-timeout", "1ms"],
+            "--idle-timeout (ms) is 1; it must be between 100 and",
+        ),
+        (&["serve", "--coalesce-delay", "1001ms"], "is 1001000; it must be between 0 and 1000000"),
         (&["serve", "--buffer-bytes", "many"], "write e.g. 64KiB"),
         (&["serve", "--exit-after", "0"], "0 is not in 1.."),
         (&["serve", "--format", "xml"], "possible values: table, ndjson"),
         (&["serve", "--aggregate", "rows"], "possible values: columns, two-phase"),
-        (&["doctor", "--max-connections", "0"], "allowed is 1 to 65536"),
+        (&["doctor", "--max-connections", "0"], "must be between 1 and 65536"),
         (&["send", "--host", "no such host"], "cannot resolve --host"),
         (&["send", "--verify", "/nonexistent/results"], "serve --format ndjson"),
         (&["send", "--rate", "1000000001"], "1000000001 is not in 0..=1000000000"),
         (&["send", "--rate=-1"], "invalid value '-1' for '--rate <N>'"),
         (&["send", "--groups", "0"], "0 is not in 1..=10000000"),
         (&["send", "--groups", "10000001"], "10000001 is not in 1..=10000000"),
-        (&["send", "--write-bytes", "268435457"], "268435457 bytes, at most 268435456"),
+        (&["send", "--write-bytes", "268435457"], "268435457 bytes; it must be at most 268435456"),
         (&["send", "--packet-records", "0"], "0 is not in 1..=1000000"),
         (&["fly"], "unrecognized subcommand"),
     ] {
@@ -342,7 +348,29 @@ fn the_demo_agrees_with_itself() {
     // 125 rows each, none cut.
     assert_eq!(stdout.lines().filter(|line| line.starts_with('│')).count(), 3 * (125 + 2));
     assert_eq!(stdout.matches("latency of 1251 packets: p50").count(), 3);
-    assert!(stderr_of(&output).contains("3 results of 15000 records agree with what was sent"));
+    assert!(!stdout.contains("connection  peer"), "the summary is for terminals only");
+    assert!(stderr_of(&output).contains("3 results of 15000 records match what was sent"));
+}
+
+/// On a terminal the tables are followed by a row for each connection, and by the verdict.
+#[test]
+fn on_a_terminal_the_demo_ends_with_a_summary() {
+    const ON_A_TERMINAL: &str =
+        "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let demo = ["demo", "--connections", "3", "--records", "5000"];
+    let output = run(Command::new("python3").args(["-c", ON_A_TERMINAL, RINGEST]).args(demo));
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{shown}{}", stderr_of(&output));
+    let lines: Vec<&str> = shown.lines().map(str::trim_end).collect();
+    let [.., heading, first, second, third, verdict] = lines[..] else { panic!("{shown}") };
+    assert!(heading.starts_with("connection  peer ") && heading.ends_with(" max µs"), "{shown}");
+    for (row, number) in [first, second, third].into_iter().zip(["1", "2", "3"]) {
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!((cells.len(), cells[0]), (10, number), "{row}");
+        assert_eq!(cells[2..5], ["complete", "5000", "125"], "{row}");
+    }
+    assert!(verdict.contains("3 results of 15000 records match what was sent"), "{shown}");
+    assert_eq!(shown.matches("shape: (125, 6)").count(), 3);
 }
 
 /// The reference sender, written in another language, writes down what must come out.

@@ -170,7 +170,7 @@ fn options_that_do_not_go_together_exit_2() {
     };
     assert!(serve(&["--require-auth"]).contains("--require-auth without --auth-file"));
     assert!(serve(&["--tls"]).contains("TLS needs --cert and --key"));
-    assert!(serve(&["--cert", "a", "--key", "b"]).contains("do nothing without"));
+    assert!(serve(&["--cert", "a", "--key", "b"]).contains("have no effect without"));
     assert!(serve(&["--auth-file", "/nonexistent/users"]).contains("cannot read users from"));
     let tls = ["--tls", "--cert", "/nonexistent/cert", "--key", "/nonexistent/key"];
     assert!(serve(&tls).contains("cannot read --cert"));

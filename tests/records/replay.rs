@@ -164,7 +164,7 @@ fn wrong_files_are_told_before_anything_is_sent() {
 fn wrong_options_are_told() {
     for (options, told) in [
         (&[][..], "<FILE>"),
-        (&["x", "--write-bytes", "0"], "0 bytes, allowed are 1 to 268435456"),
+        (&["x", "--write-bytes", "0"], "0 bytes; it must be between 1 and 268435456"),
         (&["x", "--connections", "1001"], "1001 is not in 1..=1000"),
         (&["x", "--rate", "2TB"], "2000000000000 bytes a second, at most 1000000000000"),
         (&["x", "--host", "no such host"], "cannot resolve --host no such host"),

@@ -147,16 +147,16 @@ fn what_is_no_file_of_a_schema_is_told() {
         let error = refused(&["serve", "--schema", path]);
         assert!(error.contains(what), "{path}: {what}: {error}");
     };
-    said(&path("missing.toml"), "there is no schema");
-    said(&path("missing.toml"), "`ringest schema show` prints that one, to begin with");
-    said(&path(""), "is a directory; it must be a file");
+    said(&path("missing.toml"), "does not exist; give the path of a TOML file");
+    said(&path("missing.toml"), "start from `ringest schema show`");
+    said(&path(""), "is a directory; it must be a TOML file");
     said("/dev/null", "is a device");
     let _socket = UnixListener::bind(path("socket")).unwrap();
     said(&path("socket"), "is a socket");
     assert!(Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
     said(&path("pipe"), "is a pipe");
     fs::write(path("latin1.toml"), b"endian = \"big\"\n# gr\xf6\xdfe\n").unwrap();
-    said(&path("latin1.toml"), "latin1.toml:2:5: the byte 0xf6 is no UTF-8");
+    said(&path("latin1.toml"), "latin1.toml:2:5: byte 0xf6 is not valid UTF-8");
 
     let limit = ringest::internals::SCHEMA_FILE_BYTES_MAX;
     let mut text = toml::DEFAULT_TOML.to_owned() + "#";
@@ -164,7 +164,7 @@ fn what_is_no_file_of_a_schema_is_told() {
     fs::write(path("large.toml"), &text).unwrap();
     stdout(&ringest(&["schema", "check", &path("large.toml")]));
     fs::write(path("large.toml"), text + "x").unwrap();
-    said(&path("large.toml"), "has more than 1048576 bytes");
+    said(&path("large.toml"), "is larger than 1048576 bytes");
 }
 
 /// The program takes a schema that it is going to use, and so far only one.

@@ -259,7 +259,7 @@ fn the_sender_verifies_what_the_engine_made_of_it() {
         let output = send(more);
         let said = stderr_of(&output);
         assert_eq!(output.status.code(), Some(0), "{more:?}: {said}");
-        assert!(said.contains("agree with what was sent"));
+        assert!(said.contains("match what was sent"));
         let paced = "asked for 100000 records/s: largest delay ";
         assert_eq!(said.contains(paced), more.contains(&"--rate"), "{said}");
     }

@@ -135,7 +135,7 @@ fn who_reads_stderr_late_sees_that_lines_are_missing() {
         unread
     };
     let mut line = String::new();
-    while !line.contains(" lines are missing here") {
+    while !line.contains(" log lines dropped: ") {
         line.clear();
         assert!(stderr.read_line(&mut line).unwrap() > 0, "it never says so");
     }
@@ -376,8 +376,12 @@ fn wrong_values_exit_2_and_say_what_is_allowed() {
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
     for (option, value, said) in [
-        ("--interval", "99ms", "--interval (ms) is 99, allowed is 100 to 3600000"),
-        ("--interval", "3600001ms", "--interval (ms) is 3600001, allowed is 100 to 3600000"),
+        ("--interval", "99ms", "--interval (ms) is 99; it must be between 100 and 3600000"),
+        (
+            "--interval",
+            "3600001ms",
+            "--interval (ms) is 3600001; it must be between 100 and 3600000",
+        ),
         ("--interval", "1", "invalid value '1' for '--interval <TIME>'"),
         ("--hgrm", "/no/such/directory", "cannot write to --hgrm /no/such/directory: No such file"),
         ("--hgrm", file.to_str().unwrap(), "must be a directory"),

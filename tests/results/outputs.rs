@@ -265,7 +265,7 @@ fn wrong_values_exit_2_before_anything_listens() {
         (&["--capture-bytes-limit", "1MB"], "--capture <DIR>"),
         (
             &["--capture", here, "--capture-bytes-limit", "0"],
-            "--capture-bytes-limit is 0, allowed is 1 to 1152921504606846976",
+            "--capture-bytes-limit is 0; it must be between 1 and 1152921504606846976",
         ),
         (&["--node", ""], no_node),
         (&["--node", "a/b"], no_node),
@@ -327,8 +327,8 @@ fn a_directory_that_goes_away_costs_the_files_and_no_result() {
     for said in [
         "ERROR cannot write a result: No such file or directory",
         "ERROR cannot write a capture: No such file or directory",
-        "ringest: 2 results could not be written to a file (--output), the first: No such file",
-        "ringest: 2 captures could not be written (--capture), the first: No such file",
+        "ringest: 2 result files could not be written (--output); the first: No such file",
+        "ringest: 2 captures could not be written (--capture); the first: No such file",
     ] {
         assert!(log.contains(said), "{said}: {log}");
     }

@@ -1,16 +1,17 @@
-//! CPU lists as `taskset -c` takes them: knows nothing of the cores that are there.
+//! CPU lists in the form that `taskset -c` takes. Does not check which cores exist.
 
-/// Highest core number that is taken: what the kernel's masks hold here (`CPU_SETSIZE`).
+/// Highest core number accepted: the most that a CPU mask of the C library holds (`CPU_SETSIZE`).
 pub(crate) const CORE_MAX: usize = 1023;
 
-/// Cores that were asked for; none means all that are allowed.
+/// The requested cores; empty means all that the process may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CpuList(pub Vec<usize>);
 
-/// Reads `all`, or numbers and ranges, `0,2-5,8-14:2`; each core once, ascending.
+/// Parses `all`, or numbers and ranges such as `0,2-5,8-14:2`, into ascending cores without
+/// duplicates.
 ///
 /// # Errors
-/// A sentence that names the part that is wrong.
+/// Names the part that is wrong.
 pub(crate) fn parse(text: &str) -> Result<CpuList, String> {
     if text.trim() == "all" {
         return Ok(CpuList::default());
@@ -42,7 +43,7 @@ fn number(text: &str) -> Result<usize, String> {
     let number = text.trim().parse::<usize>().ok().filter(|&core| core <= CORE_MAX);
     number.ok_or_else(|| {
         let text = text.escape_default();
-        format!("\"{text}\" is no core number of 0 to {CORE_MAX}; write e.g. 0,2-5 or all")
+        format!("\"{text}\" is not a core number (0-{CORE_MAX}); write e.g. 0,2-5 or all")
     })
 }
 
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_refused() {
+    fn malformed_lists_are_refused() {
         for text in ["", ",", "a", "1-", "-1", "3-1", "0-4:0", "1024", "0-9999999999", "0x1", "1;2"]
         {
             assert!(parse(text).is_err(), "{text}");

@@ -1,132 +1,183 @@
-//! Options of every command that starts or examines an engine: checks single values, combines none.
+//! Options of every command that starts or examines an engine. Checks single values; whether they
+//! go together is for `Config::check` to say.
 
 use super::cpu_list::{self, CpuList};
+use super::heading;
 use super::schema::SchemaOptions;
-use super::times::TimeOptions;
+use super::size::size;
+use super::times::{PeerTimeOptions, StreamTimeOptions};
 use crate::config::{AggregateMode, Config, DataMode, TlsOptions};
-use bytesize::ByteSize;
 use clap::ValueEnum;
 use std::path::PathBuf;
-use std::time::Duration;
 
-/// What the engine is started with; shared by every command that starts or examines one.
+/// Everything that an engine is started with.
 #[derive(Debug, clap::Args)]
 pub(crate) struct EngineOptions {
-    /// Address or name to listen on
+    /// Where it listens
+    #[command(flatten)]
+    pub listeners: ListenerOptions,
+    /// What records consist of
+    #[command(flatten)]
+    pub schema: SchemaOptions,
+    /// What message clients may do
+    #[command(flatten)]
+    pub messages: MessageOptions,
+    /// Encryption and authentication
+    #[command(flatten)]
+    pub security: SecurityOptions,
+    /// What it may use
+    #[command(flatten)]
+    pub resources: ResourceOptions,
+    /// How long it waits for peers, and at its end
+    #[command(flatten)]
+    pub times: PeerTimeOptions,
+}
+
+/// Where an engine listens.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = heading::LISTENERS)]
+pub(crate) struct ListenerOptions {
+    /// Address or host name to listen on
     #[arg(long, env = "RINGEST_HOST", default_value = "0.0.0.0")]
     pub host: String,
-    /// Port of the record listener; 0 takes a free one, named on stderr
-    #[arg(long, env = "RINGEST_RECORDS_PORT", default_value_t = 9000)]
+    /// Port for record streams; 0 picks a free one and prints it on stderr
+    #[arg(long, env = "RINGEST_RECORDS_PORT", value_name = "PORT", default_value_t = 9000)]
     pub records_port: u16,
-    /// Port of the message listener; 0 takes a free one, named on stderr
+    /// Port for messages; 0 picks a free one and prints it on stderr
     #[arg(long, env = "RINGEST_PORT", default_value_t = 5000)]
     pub port: u16,
-    /// No record listener
+    /// Do not listen for record streams
     #[arg(
         long,
         env = "RINGEST_NO_RECORDS",
         value_parser = clap::builder::BoolishValueParser::new(),
-        action = clap::ArgAction::SetTrue
+        action = clap::ArgAction::SetTrue,
+        hide_short_help = true
     )]
     pub no_records: bool,
-    /// No message listener
+    /// Do not listen for messages
     #[arg(
         long,
         env = "RINGEST_NO_MESSAGES",
         value_parser = clap::builder::BoolishValueParser::new(),
-        action = clap::ArgAction::SetTrue
+        action = clap::ArgAction::SetTrue,
+        hide_short_help = true
     )]
     pub no_messages: bool,
-    /// Address or name of the admin listener: metrics, health, state
-    #[arg(long, env = "RINGEST_ADMIN_HOST", default_value = "127.0.0.1")]
+    /// Address or host name of the admin listener, which serves metrics, health and state
+    #[arg(
+        long,
+        env = "RINGEST_ADMIN_HOST",
+        value_name = "HOST",
+        default_value = "127.0.0.1",
+        hide_short_help = true
+    )]
     pub admin_host: String,
-    /// Port of the admin listener, by default 1000 above --port; 0 takes a free one
-    #[arg(long, env = "RINGEST_ADMIN_PORT", value_name = "PORT")]
+    /// Port of the admin listener, by default --port plus 1000; 0 picks a free one
+    #[arg(long, env = "RINGEST_ADMIN_PORT", value_name = "PORT", hide_short_help = true)]
     pub admin_port: Option<u16>,
-    /// What records consist of
-    #[command(flatten)]
-    pub schema: SchemaOptions,
-    /// What the message server lets its clients do
-    #[command(flatten)]
-    pub messages: MessageOptions,
-    /// How long peers may take
-    #[command(flatten)]
-    pub times: TimeOptions,
-    /// The limits
-    #[command(flatten)]
-    pub limits: LimitOptions,
 }
 
-/// What the message server lets its clients do.
+/// What message clients may do.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = heading::MESSAGES)]
 pub(crate) struct MessageOptions {
-    /// Messages a second of one client, or of one user where authenticated; 0 is no limit
-    /// [0 to 1000000000; RATE_LIMIT is read, too]
+    /// Messages per second from one client, or from one user once authenticated; 0 means no limit
+    /// [0 to 1000000000]
+    ///
+    /// RATE_LIMIT is read as well; RINGEST_RATE_LIMIT wins.
     #[arg(
         long,
-        env = short_or_long("RATE_LIMIT", "RINGEST_RATE_LIMIT"),
+        env = short_or_long("RINGEST_RATE_LIMIT"),
         value_name = "N",
-        default_value_t = 1000
+        default_value_t = 1000,
+        hide_short_help = true
     )]
     pub rate_limit: u32,
-    /// Messages a second of all clients; 0 is no limit [0 to 1000000000]
-    #[arg(long, env = "RINGEST_GLOBAL_RATE_LIMIT", value_name = "N", default_value_t = 50_000)]
+    /// Messages per second from all clients together; 0 means no limit [0 to 1000000000]
+    #[arg(
+        long,
+        env = "RINGEST_GLOBAL_RATE_LIMIT",
+        value_name = "N",
+        default_value_t = 50_000,
+        hide_short_help = true
+    )]
     pub global_rate_limit: u32,
-    /// Users who may authenticate, as `ringest token` writes them; read again at SIGHUP
-    #[arg(long, env = "RINGEST_AUTH_FILE", value_name = "FILE")]
-    pub auth_file: Option<PathBuf>,
-    /// Before a client has authenticated it may only PING and CLOSE
+    /// What to do with the payload of DATA
     #[arg(
         long,
-        env = "RINGEST_REQUIRE_AUTH",
-        value_parser = clap::builder::BoolishValueParser::new(),
-        action = clap::ArgAction::SetTrue
+        env = "RINGEST_DATA",
+        value_name = "MODE",
+        value_enum,
+        default_value_t = DataOption::Records,
+        hide_short_help = true
     )]
-    pub require_auth: bool,
-    /// AUTH succeeds for anyone, for trials; without this and an auth file it always fails
-    #[arg(
-        long,
-        env = "RINGEST_AUTH_OPEN",
-        value_parser = clap::builder::BoolishValueParser::new(),
-        action = clap::ArgAction::SetTrue
-    )]
-    pub auth_open: bool,
-    /// What DATA carries: packets of records to be aggregated, or bytes that are only counted
-    #[arg(long, env = "RINGEST_DATA", value_enum, default_value_t = DataOption::Records)]
     pub data: DataOption,
-    /// TLS on the message listener
+}
+
+/// Encryption and authentication.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = heading::TLS_AND_USERS)]
+pub(crate) struct SecurityOptions {
+    /// Use TLS on the message listener
     #[arg(
         long,
         env = "RINGEST_TLS",
         value_parser = clap::builder::BoolishValueParser::new(),
-        action = clap::ArgAction::SetTrue
+        action = clap::ArgAction::SetTrue,
+        hide_short_help = true
     )]
     pub tls: bool,
-    /// TLS on the record listener
+    /// Use TLS on the record listener
     #[arg(
         long,
         env = "RINGEST_RECORDS_TLS",
         value_parser = clap::builder::BoolishValueParser::new(),
-        action = clap::ArgAction::SetTrue
+        action = clap::ArgAction::SetTrue,
+        hide_short_help = true
     )]
     pub records_tls: bool,
-    /// Certificates of this server, in PEM, its own first; read again at SIGHUP
-    #[arg(long, env = "RINGEST_CERT", value_name = "FILE")]
+    /// PEM file with the server's certificate, followed by its chain; reread on SIGHUP
+    #[arg(long, env = "RINGEST_CERT", value_name = "FILE", hide_short_help = true)]
     pub cert: Option<PathBuf>,
-    /// Key of the certificate, in PEM
-    #[arg(long, env = "RINGEST_KEY", value_name = "FILE")]
+    /// PEM file with the private key of that certificate; reread on SIGHUP
+    #[arg(long, env = "RINGEST_KEY", value_name = "FILE", hide_short_help = true)]
     pub key: Option<PathBuf>,
-    /// Authorities of clients, in PEM: a client must then have a certificate of one of them
-    #[arg(long, env = "RINGEST_CLIENT_CA", value_name = "FILE")]
+    /// PEM file with certificate authorities; clients must then present a certificate from one of
+    /// them
+    #[arg(long, env = "RINGEST_CLIENT_CA", value_name = "FILE", hide_short_help = true)]
     pub client_ca: Option<PathBuf>,
+    /// File of the users who may authenticate, as `ringest token` writes it; reread on SIGHUP
+    #[arg(long, env = "RINGEST_AUTH_FILE", value_name = "FILE", hide_short_help = true)]
+    pub auth_file: Option<PathBuf>,
+    /// Accept only PING, AUTH and CLOSE until a client has authenticated
+    #[arg(
+        long,
+        env = "RINGEST_REQUIRE_AUTH",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::SetTrue,
+        hide_short_help = true
+    )]
+    pub require_auth: bool,
+    /// Accept any user with any token, for trials only
+    ///
+    /// Without this and without --auth-file, every AUTH fails.
+    #[arg(
+        long,
+        env = "RINGEST_AUTH_OPEN",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::SetTrue,
+        hide_short_help = true
+    )]
+    pub auth_open: bool,
 }
 
-/// What DATA carries.
+/// What to do with the payload of DATA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DataOption {
-    /// Packets of records are aggregated and reported; anything else is only counted
+    /// Aggregate and report packets of records; acknowledge and count anything else
     Records,
-    /// Everything is only counted
+    /// Acknowledge and count everything
     Opaque,
 }
 
@@ -135,20 +186,89 @@ pub(crate) enum DataOption {
 pub(crate) enum AggregateOption {
     /// Polars groups whole columns of records
     Columns,
-    /// Each read is folded into partials on its worker, and Polars groups those
+    /// Workers fold each read into groups as it arrives
     TwoPhase,
 }
 
-/// The variable of an option that has a short name, too: the one that is set, the long one first.
-fn short_or_long(short: &'static str, long: &'static str) -> &'static str {
-    let set = |name| std::env::var_os(name).is_some();
-    if set(short) && !set(long) { short } else { long }
+/// The variable to read for an option that has a short one as well, such as `RATE_LIMIT` for
+/// `RINGEST_RATE_LIMIT`: the short one only if it alone is set.
+fn short_or_long(long: &'static str) -> &'static str {
+    let short = long.trim_start_matches("RINGEST_");
+    let is_set = |name| std::env::var_os(name).is_some();
+    if is_set(short) && !is_set(long) { short } else { long }
 }
 
-/// Limits of the engine.
+/// What an engine may use. `ringest demo` has these options as well.
 #[derive(Debug, clap::Args)]
+pub(crate) struct ResourceOptions {
+    /// How much one connection and all of them may take
+    #[command(flatten)]
+    pub limits: LimitOptions,
+    /// How long it waits for record streams
+    #[command(flatten)]
+    pub timeouts: StreamTimeOptions,
+    /// How it uses the machine
+    #[command(flatten)]
+    pub host: HostOptions,
+}
+
+/// How much one connection and all of them may take.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = heading::LIMITS)]
 pub(crate) struct LimitOptions {
-    /// Cores that get a pinned worker each, as `taskset -c` takes them, or `all` that are allowed
+    /// Connections at a time, on both listeners together [1 to 65536]
+    ///
+    /// MAX_CONNECTIONS is read as well; RINGEST_MAX_CONNECTIONS wins.
+    #[arg(
+        long,
+        env = short_or_long("RINGEST_MAX_CONNECTIONS"),
+        value_name = "N",
+        default_value_t = 1000,
+        hide_short_help = true
+    )]
+    pub max_connections: usize,
+    /// Record streams at a time, each counted until its result is printed [1 to 65536]
+    #[arg(long, env = "RINGEST_MAX_STREAMS", value_name = "N", default_value_t = 256)]
+    pub max_streams: usize,
+    /// Largest packet; a larger one is rejected by its length field, before it is received
+    /// [271 to 4294967295]
+    ///
+    /// The smallest allowed value is a packet of one record: 271 bytes with the built-in schema.
+    #[arg(
+        long,
+        env = "RINGEST_PACKET_BYTES_LIMIT",
+        value_name = "SIZE",
+        default_value = "16MiB",
+        value_parser = size::<u64>,
+        hide_short_help = true
+    )]
+    pub packet_bytes_limit: u64,
+    /// Groups per record stream [1 to 4294967295]
+    #[arg(
+        long,
+        env = "RINGEST_GROUPS_LIMIT",
+        value_name = "N",
+        default_value_t = 1_000_000,
+        hide_short_help = true
+    )]
+    pub groups_limit: usize,
+    /// Total size of the distinct texts in one record stream [256 to 4294967295]
+    #[arg(
+        long,
+        env = "RINGEST_STRINGS_BYTES_LIMIT",
+        value_name = "SIZE",
+        default_value = "64MiB",
+        value_parser = size::<usize>,
+        hide_short_help = true
+    )]
+    pub strings_bytes_limit: usize,
+}
+
+/// How an engine uses the machine.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = heading::HOST)]
+pub(crate) struct HostOptions {
+    /// Cores to use, with one pinned worker each: a list such as 0,2-5, or `all`
     #[arg(
         long,
         env = "RINGEST_CORES",
@@ -157,165 +277,98 @@ pub(crate) struct LimitOptions {
         value_parser = cpu_list::parse
     )]
     pub cores: CpuList,
-    /// Receive window of a connection [4KiB to 16MiB]
+    /// Receive window of one connection [4KiB to 16MiB]
     #[arg(
         long,
         env = "RINGEST_BUFFER_BYTES",
         value_name = "SIZE",
         default_value = "256KiB",
-        value_parser = size
+        value_parser = size::<usize>,
+        hide_short_help = true
     )]
     pub buffer_bytes: usize,
-    /// Windows of each worker that are registered with its ring, in locked memory; connections
-    /// beyond them use plain memory [0 to 1024]
-    #[arg(long, env = "RINGEST_REGISTERED_BUFFERS", value_name = "N", default_value_t = 8)]
+    /// Receive windows that each worker registers with its io_uring, in locked memory [0 to 1024]
+    ///
+    /// Connections beyond that number use ordinary memory.
+    #[arg(
+        long,
+        env = "RINGEST_REGISTERED_BUFFERS",
+        value_name = "N",
+        default_value_t = 8,
+        hide_short_help = true
+    )]
     pub registered_buffers: usize,
-    /// How records become groups: folded into partials on the worker, or whole columns in Polars
+    /// How records become groups
     #[arg(
         long,
         env = "RINGEST_AGGREGATE",
+        value_name = "MODE",
         value_enum,
-        default_value_t = AggregateOption::TwoPhase
+        default_value_t = AggregateOption::TwoPhase,
+        hide_short_help = true
     )]
     pub aggregate: AggregateOption,
-    /// Rows of whole columns that Polars takes at a time (--aggregate columns) [1 to 16777216]
-    #[arg(long, env = "RINGEST_BATCH_ROWS", value_name = "N", default_value_t = 65_536)]
-    pub batch_rows: usize,
-    /// Largest packet, refused above from its header alone [271 to 4294967295]
+    /// Rows that Polars takes at a time, with `--aggregate columns` [1 to 16777216]
     #[arg(
         long,
-        env = "RINGEST_PACKET_BYTES_LIMIT",
-        value_name = "SIZE",
-        default_value = "16MiB",
-        value_parser = size
-    )]
-    pub packet_bytes_limit: usize,
-    /// Groups of one record stream [1 to 4294967295]
-    #[arg(long, env = "RINGEST_GROUPS_LIMIT", value_name = "N", default_value_t = 1_000_000)]
-    pub groups_limit: usize,
-    /// Distinct texts of one record stream, in bytes together [256 to 4294967295]
-    #[arg(
-        long,
-        env = "RINGEST_STRINGS_BYTES_LIMIT",
-        value_name = "SIZE",
-        default_value = "64MiB",
-        value_parser = size
-    )]
-    pub strings_bytes_limit: usize,
-    /// Connections at one time, on both listeners together [1 to 65536; MAX_CONNECTIONS is read,
-    /// too]
-    #[arg(
-        long,
-        env = short_or_long("MAX_CONNECTIONS", "RINGEST_MAX_CONNECTIONS"),
+        env = "RINGEST_BATCH_ROWS",
         value_name = "N",
-        default_value_t = 1000
+        default_value_t = 65_536,
+        hide_short_help = true
     )]
-    pub max_connections: usize,
-    /// Record streams at one time, counted until their result is printed [1 to 65536]
-    #[arg(long, env = "RINGEST_MAX_STREAMS", value_name = "N", default_value_t = 256)]
-    pub max_streams: usize,
-    /// Longest silence between packets or frames [100ms to 7days]
-    #[arg(
-        long,
-        env = "RINGEST_IDLE_TIMEOUT",
-        value_name = "TIME",
-        default_value = "60s",
-        value_parser = humantime::parse_duration
-    )]
-    pub idle_timeout: Duration,
-    /// Longest time from a packet's first byte to its last [100ms to 7days]
-    #[arg(
-        long,
-        env = "RINGEST_PACKET_TIMEOUT",
-        value_name = "TIME",
-        default_value = "10s",
-        value_parser = humantime::parse_duration
-    )]
-    pub packet_timeout: Duration,
-    /// Longest time that bytes of a record stream in small, fast segments wait for more, so that
-    /// one read takes many; 0 reads each as it comes [0 to 1s]
-    #[arg(
-        long,
-        env = "RINGEST_COALESCE_DELAY",
-        value_name = "TIME",
-        default_value = "1ms",
-        value_parser = humantime::parse_duration
-    )]
-    pub coalesce_delay: Duration,
+    pub batch_rows: usize,
 }
 
 impl EngineOptions {
     /// The configuration that the options describe, not yet checked.
     pub(crate) fn config(&self) -> Config {
-        let messages = &self.messages;
+        let EngineOptions { listeners, messages, security, .. } = self;
         Config {
-            host: self.host.clone(),
-            records_port: (!self.no_records).then_some(self.records_port),
-            port: (!self.no_messages).then_some(self.port),
-            admin_host: self.admin_host.clone(),
-            admin_port: self.admin_port,
+            host: listeners.host.clone(),
+            records_port: (!listeners.no_records).then_some(listeners.records_port),
+            port: (!listeners.no_messages).then_some(listeners.port),
+            admin_host: listeners.admin_host.clone(),
+            admin_port: listeners.admin_port,
             rate_limit: messages.rate_limit,
             global_rate_limit: messages.global_rate_limit,
-            auth_file: messages.auth_file.clone(),
-            auth_open: messages.auth_open,
-            require_auth: messages.require_auth,
             data: match messages.data {
                 DataOption::Records => DataMode::Records,
                 DataOption::Opaque => DataMode::Opaque,
             },
+            auth_file: security.auth_file.clone(),
+            auth_open: security.auth_open,
+            require_auth: security.require_auth,
             tls: TlsOptions {
-                messages: messages.tls,
-                records: messages.records_tls,
-                cert: messages.cert.clone(),
-                key: messages.key.clone(),
-                client_ca: messages.client_ca.clone(),
+                messages: security.tls,
+                records: security.records_tls,
+                cert: security.cert.clone(),
+                key: security.key.clone(),
+                client_ca: security.client_ca.clone(),
             },
-            ..self.times.apply(self.limits.config())
+            ..self.times.apply(self.resources.config())
         }
     }
 }
 
-impl LimitOptions {
+impl ResourceOptions {
     /// A configuration with these limits and otherwise the defaults, not yet checked.
     pub(crate) fn config(&self) -> Config {
+        let ResourceOptions { limits, timeouts, host } = self;
         Config {
-            cores: self.cores.0.clone(),
-            buffer_bytes: self.buffer_bytes,
-            registered_buffers: self.registered_buffers,
-            aggregate: match self.aggregate {
+            max_connections: limits.max_connections,
+            max_streams: limits.max_streams,
+            packet_bytes_limit: limits.packet_bytes_limit,
+            groups_limit: limits.groups_limit,
+            strings_bytes_limit: limits.strings_bytes_limit,
+            cores: host.cores.0.clone(),
+            buffer_bytes: host.buffer_bytes,
+            registered_buffers: host.registered_buffers,
+            aggregate: match host.aggregate {
                 AggregateOption::Columns => AggregateMode::Columns,
                 AggregateOption::TwoPhase => AggregateMode::TwoPhase,
             },
-            batch_rows: self.batch_rows,
-            packet_bytes_limit: self.packet_bytes_limit as u64,
-            groups_limit: self.groups_limit,
-            strings_bytes_limit: self.strings_bytes_limit,
-            max_connections: self.max_connections,
-            max_streams: self.max_streams,
-            idle_timeout: self.idle_timeout,
-            packet_timeout: self.packet_timeout,
-            coalesce_delay: self.coalesce_delay,
-            ..Config::default()
+            batch_rows: host.batch_rows,
+            ..timeouts.apply(Config::default())
         }
-    }
-}
-
-/// Bytes, with a unit or without.
-pub(crate) fn size(text: &str) -> Result<usize, String> {
-    let size: ByteSize = text.parse().map_err(|error| format!("{error}; write e.g. 64KiB"))?;
-    usize::try_from(size.as_u64()).map_err(|error| error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(size("64KiB"), Ok(65_536));
-        assert_eq!(size("4096"), Ok(4096));
-        assert_eq!(size("1MB"), Ok(1_000_000));
-        assert!(size("many").unwrap_err().contains("64KiB"));
-        assert!(size("-1").is_err());
     }
 }

@@ -1,21 +1,21 @@
-//! Options of `ringest gen-cert`. Runs nothing.
+//! Options of `ringest gen-cert`.
 
 use std::path::PathBuf;
 
 /// Options of `ringest gen-cert`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GenCertOptions {
-    /// Directory to write to; made where it is missing
+    /// Directory to write to; created if it does not exist
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
-    /// Name or address by which clients reach the server; may be given several times
+    /// Name or address by which clients reach the server; may be repeated
     #[arg(
         long = "host",
         value_name = "NAME",
         default_values = ["localhost", "127.0.0.1", "::1"]
     )]
     pub hosts: Vec<String>,
-    /// Days that the certificates are valid [1 to 3650]
+    /// Days for which the certificates are valid [1 to 3650]
     #[arg(
         long,
         value_name = "N",
@@ -23,20 +23,23 @@ pub(crate) struct GenCertOptions {
         value_parser = clap::value_parser!(u32).range(1..=3650)
     )]
     pub days: u32,
-    /// Make a client's certificate too, NAME.crt and NAME.key
+    /// Also create a client certificate, NAME.crt, and its key, NAME.key
     #[arg(long, value_name = "NAME", value_parser = client_name)]
     pub client: Option<String>,
 }
 
-/// The name becomes a file's name.
+/// Checks that a name can be that of a file.
 fn client_name(name: &str) -> Result<String, String> {
     let sound = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     if !begins || name.len() > 64 || !name.chars().all(sound) {
-        return Err("a name has 1 to 64 letters, digits, `.`, `_` or `-`".to_owned());
+        return Err(
+            "use 1 to 64 letters, digits, `.`, `_` or `-`, starting with a letter or digit"
+                .to_owned(),
+        );
     }
     if matches!(name, "ca" | "server") {
-        return Err("`ca` and `server` are the names of the other certificates".to_owned());
+        return Err("`ca` and `server` are reserved for the other certificates".to_owned());
     }
     Ok(name.to_owned())
 }

@@ -1,5 +1,6 @@
-//! Options of `ringest load`: checks single values, combines none.
+//! Options of `ringest load`. Checks single values only.
 
+use super::heading;
 use crate::client::load::Traffic;
 use clap::ValueEnum;
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ pub enum TrafficOption {
     Ping,
     /// ECHO, answered by the same bytes
     Echo,
-    /// DATA, answered by its sequence
+    /// DATA, answered by its sequence number
     Data,
     /// BROADCAST, delivered to all other connections
     Broadcast,
@@ -29,7 +30,7 @@ impl From<TrafficOption> for Traffic {
     }
 }
 
-/// How the result is printed.
+/// The format of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LoadFormat {
     /// A few lines, for people
@@ -41,44 +42,32 @@ pub(crate) enum LoadFormat {
 /// Options of `ringest load`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A token is a secret and no argument: RINGEST_TOKEN or --token-file holds it."
+    next_help_heading = heading::SENDING,
+    after_help = "These are the options that most people need; `ringest load --help` shows all.",
+    after_long_help = "There is no option for the token, since other users of this host could see \
+                       it. Put it into RINGEST_TOKEN or --token-file."
 )]
 pub(crate) struct LoadOptions {
-    /// Address or name of the server
-    #[arg(long, env = "RINGEST_HOST", default_value = "127.0.0.1")]
+    /// Address or host name of the server
+    #[arg(
+        long,
+        env = "RINGEST_HOST",
+        default_value = "127.0.0.1",
+        help_heading = heading::SERVER
+    )]
     pub host: String,
-    /// Port of the server's message listener
-    #[arg(long, env = "RINGEST_PORT", default_value_t = 5000)]
+    /// Message port of the server
+    #[arg(
+        long,
+        env = "RINGEST_PORT",
+        default_value_t = 5000,
+        help_heading = heading::SERVER
+    )]
     pub port: u16,
-    /// Connections, all at once
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 10,
-        value_parser = clap::value_parser!(u32).range(1..=65_536)
-    )]
-    pub connections: u32,
-    /// Messages that each connection keeps in flight (closed loop); with broadcasts, each sender
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..=65_536)
-    )]
-    pub pipeline: u32,
-    /// Messages a second over all connections, on a fixed schedule (open loop); latencies then
-    /// count from when a message was due
-    #[arg(
-        long,
-        value_name = "N",
-        conflicts_with = "pipeline",
-        value_parser = clap::value_parser!(u64).range(1..)
-    )]
-    pub rate: Option<u64>,
-    /// What is sent
+    /// Type of the messages
     #[arg(long = "type", value_name = "TYPE", value_enum, default_value_t = TrafficOption::Ping)]
     pub traffic: TrafficOption,
-    /// Bytes of each echo, broadcast and data; a ping has 8
+    /// Payload of each echo, data or broadcast, in bytes; a ping has 8 [0 to 65535]
     #[arg(
         long,
         value_name = "N",
@@ -86,15 +75,42 @@ pub(crate) struct LoadOptions {
         value_parser = clap::value_parser!(u32).range(0..=65_535)
     )]
     pub payload_bytes: u32,
-    /// Connections that send, with `--type broadcast`; all receive
+    /// Number of connections, all opened at once [1 to 65536]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=65_536)
+    )]
+    pub connections: u32,
+    /// Messages that each sending connection keeps in flight (closed loop) [1 to 65536]
     #[arg(
         long,
         value_name = "N",
         default_value_t = 1,
         value_parser = clap::value_parser!(u32).range(1..=65_536)
     )]
+    pub pipeline: u32,
+    /// Messages per second over all connections, on a fixed schedule (open loop)
+    ///
+    /// Latency then counts from the moment at which a message was due.
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "pipeline",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub rate: Option<u64>,
+    /// Connections that send, with `--type broadcast`; all of them receive [1 to 65536]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=65_536),
+        hide_short_help = true
+    )]
     pub senders: u32,
-    /// Time that is measured
+    /// How long to measure
     #[arg(
         long,
         value_name = "TIME",
@@ -102,48 +118,94 @@ pub(crate) struct LoadOptions {
         value_parser = humantime::parse_duration
     )]
     pub duration: Duration,
-    /// Time before that, which is not measured
+    /// How long to send before the measurement begins
     #[arg(
         long,
         value_name = "TIME",
         default_value = "1s",
-        value_parser = humantime::parse_duration
+        value_parser = humantime::parse_duration,
+        hide_short_help = true
     )]
     pub warm_up: Duration,
-    /// Threads that share the connections; each can use up a core
+    /// Threads that share the connections; each can use up a core [1 to 1024]
     #[arg(
         long,
         value_name = "N",
         default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..=1024)
+        value_parser = clap::value_parser!(u32).range(1..=1024),
+        hide_short_help = true
     )]
     pub threads: u32,
-    /// Speak TLS; needs --ca or --insecure
-    #[arg(long)]
+    /// Use TLS; needs --ca or --insecure
+    #[arg(long, help_heading = heading::TLS_AND_USERS, hide_short_help = true)]
     pub tls: bool,
-    /// PEM file of the authorities whose certificates are believed
-    #[arg(long, value_name = "FILE", requires = "tls", conflicts_with = "insecure")]
+    /// PEM file of the certificate authorities to trust
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls",
+        conflicts_with = "insecure",
+        help_heading = heading::TLS_AND_USERS,
+        hide_short_help = true
+    )]
     pub ca: Option<PathBuf>,
-    /// Believe any certificate: for trials only
-    #[arg(long, requires = "tls")]
+    /// Accept any certificate, for trials only
+    #[arg(
+        long,
+        requires = "tls",
+        help_heading = heading::TLS_AND_USERS,
+        hide_short_help = true
+    )]
     pub insecure: bool,
-    /// PEM file of the certificate that this side shows, where the server asks for one
-    #[arg(long, value_name = "FILE", requires_all = ["tls", "client_key"])]
+    /// PEM file of the client certificate, for servers that ask for one
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires_all = ["tls", "client_key"],
+        help_heading = heading::TLS_AND_USERS,
+        hide_short_help = true
+    )]
     pub client_cert: Option<PathBuf>,
-    /// PEM file of its key
-    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    /// PEM file of its private key
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "client_cert",
+        help_heading = heading::TLS_AND_USERS,
+        hide_short_help = true
+    )]
     pub client_key: Option<PathBuf>,
-    /// Authenticate each connection as this user
-    #[arg(long, value_name = "NAME")]
+    /// Authenticate every connection as this user
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = heading::TLS_AND_USERS,
+        hide_short_help = true
+    )]
     pub user: Option<String>,
-    /// File that holds the user's token; else RINGEST_TOKEN does
-    #[arg(long, value_name = "FILE", requires = "user")]
+    /// File that holds the user's token; without it, RINGEST_TOKEN must hold the token
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "user",
+        help_heading = heading::TLS_AND_USERS,
+        hide_short_help = true
+    )]
     pub token_file: Option<PathBuf>,
-    /// Form of the result on stdout
-    #[arg(long, value_enum, default_value_t = LoadFormat::Table)]
+    /// Format of the result on stdout
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = LoadFormat::Table,
+        help_heading = heading::RESULTS
+    )]
     pub format: LoadFormat,
-    /// Also write the percentiles of the latencies, in microseconds, to this file, as the tools of
-    /// HdrHistogram read them
-    #[arg(long, value_name = "FILE")]
+    /// File to write the latency percentiles to as well, in HdrHistogram's text format and µs
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = heading::RESULTS,
+        hide_short_help = true
+    )]
     pub hgrm: Option<PathBuf>,
 }

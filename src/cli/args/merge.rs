@@ -1,4 +1,4 @@
-//! Options of `ringest merge`. Runs nothing.
+//! Options of `ringest merge`.
 
 use super::output::FileFormatOption;
 use crate::cli::output::format::Format;
@@ -7,16 +7,16 @@ use std::path::PathBuf;
 /// Options of `ringest merge`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct MergeOptions {
-    /// Directories of `serve --partials`, of any nodes, all of one schema
+    /// Directories written by `serve --partials`, from any number of engines, all with one schema
     #[arg(value_name = "DIR", required = true)]
     pub directories: Vec<PathBuf>,
-    /// Keys that make a group of the result; without this, all of the schema
+    /// Keys to group by, separated by commas; without it, all keys of the schema
     #[arg(long, value_name = "KEYS", value_delimiter = ',')]
     pub by: Option<Vec<String>>,
-    /// Form of the result on stdout
+    /// Format of the result on stdout
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
-    /// File that gets the result, too; one of the same name is replaced
+    /// File to write the result to as well; an existing file is replaced
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Format of that file

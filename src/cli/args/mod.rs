@@ -1,50 +1,55 @@
-//! The commands and the options of most: checks single values, combines none. Options of the
-//! engine, of senders and of schemas stand in files of their own.
+//! The command line: its commands, and one file of options per command. Runs nothing.
 
 pub(crate) mod cpu_list;
+pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod engine;
 pub(crate) mod gen_cert;
+pub(crate) mod heading;
 pub(crate) mod health;
 pub(crate) mod load;
 pub(crate) mod merge;
 pub(crate) mod output;
 pub(crate) mod partials;
+pub(crate) mod reference;
 pub(crate) mod replay;
 pub(crate) mod schema;
 pub(crate) mod send;
+pub(crate) mod serve;
+pub(crate) mod size;
 pub(crate) mod times;
 pub(crate) mod token;
 
-use crate::cli::output::format::Format;
-use crate::config::Config;
-use clap::{Parser, Subcommand, ValueEnum};
-use engine::{EngineOptions, LimitOptions};
+use clap::{Parser, Subcommand};
+use demo::DemoOptions;
+use doctor::DoctorOptions;
 use gen_cert::GenCertOptions;
 use health::HealthOptions;
 use load::LoadOptions;
 use merge::MergeOptions;
-use output::OutputOptions;
-use partials::PartialsOptions;
+use reference::ReferenceOptions;
 use replay::ReplayOptions;
 use schema::SchemaCommandOptions;
 use send::SendOptions;
-use std::path::PathBuf;
-use std::time::Duration;
+use serve::ServeOptions;
 use token::TokenOptions;
 
-/// io_uring ingest engine: fixed-width record streams over TCP in, one exact grouped DataFrame for
-/// each out, with its time, rate and latency; and a server of framed messages beside it.
+/// Ingest engine on io_uring: fixed-width record streams over TCP in, one exact grouped DataFrame
+/// per stream out, with its time, throughput and latency. Also serves framed messages.
 #[derive(Debug, Parser)]
 #[command(
     name = "ringest",
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 done; 1 a result is not complete or differs, or output was lost; \
-                  2 wrong usage; 3 the host cannot run it as asked; 130 second signal.\n\
+    after_help = "Exit codes: 0 success; 1 a result is incomplete or differs, or output was lost; \
+                  2 wrong usage; 3 the host cannot run the engine as configured; 130 second \
+                  signal.\n\
                   Start with: ringest doctor, ringest demo, ringest serve."
 )]
 pub(crate) struct Args {
-    /// Verbose logs. RUST_LOG is honoured and wins; NO_COLOR is honoured
+    /// Verbose log
+    ///
+    /// RUST_LOG is read as well and wins. NO_COLOR turns colours off.
     #[arg(
         long,
         global = true,
@@ -61,125 +66,37 @@ pub(crate) struct Args {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Receive record streams and print one result for each; serve messages
+    /// Receive record streams, print a result for each, and serve messages
     Serve(ServeOptions),
-    /// Start an engine on a free loopback port, send it records, compare the results
+    /// Start an engine on a free loopback port, send it records and compare the results
     Demo(DemoOptions),
-    /// Send record streams to an engine
+    /// Send generated record streams to an engine
     Send(SendOptions),
-    /// Send captured streams to an engine again
+    /// Send captured record streams to an engine again
     Replay(ReplayOptions),
-    /// Put load on a message server and print rates and latencies
+    /// Put load on a message server and print throughput and latency
     Load(LoadOptions),
-    /// Merge the partials that engines have left in directories (`serve --partials`)
+    /// Merge the partial results that engines wrote with `serve --partials`
     Merge(MergeOptions),
-    /// Examine whether this host can run the engine as configured
+    /// Check whether this host can run the engine as configured
     Doctor(DoctorOptions),
-    /// Check a schema of records, or print one as TOML
+    /// Check a schema, or print one as TOML
     Schema(SchemaCommandOptions),
-    /// Exit 0 where the engine of this host is ready, for container health checks
+    /// Exit 0 if the engine on this host is ready, for container health checks
     Health(HealthOptions),
-    /// Write certificates for trials of TLS
+    /// Create certificates for trying out TLS
     GenCert(GenCertOptions),
-    /// Make a token for a user of the message server
+    /// Create a token for a user of the message server
     Token(TokenOptions),
-}
-
-/// Options of `ringest serve`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct ServeOptions {
-    /// The engine
-    #[command(flatten)]
-    pub engine: EngineOptions,
-    /// Accept so many record connections, report them, and exit: 0 if all were complete, else 1
-    #[arg(
-        long,
-        env = "RINGEST_EXIT_AFTER",
-        value_name = "N",
-        value_parser = clap::value_parser!(u64).range(1..)
-    )]
-    pub exit_after: Option<u64>,
-    /// Form of the results on stdout
-    #[arg(long, env = "RINGEST_FORMAT", value_enum, default_value_t = Format::Table)]
-    pub format: Format,
-    /// Say on stderr how much comes, that often: in one line that changes on a terminal, otherwise
-    /// in a line each time [100ms to 1h]
-    #[arg(
-        long,
-        env = "RINGEST_INTERVAL",
-        value_name = "TIME",
-        value_parser = humantime::parse_duration
-    )]
-    pub interval: Option<Duration>,
-    /// Directory that gets a file for each record stream: the percentiles of its packets'
-    /// latencies, in microseconds, as the tools of HdrHistogram read them
-    #[arg(long, env = "RINGEST_HGRM", value_name = "DIR")]
-    pub hgrm: Option<PathBuf>,
-    /// Files of results, and captures
-    #[command(flatten)]
-    pub output: OutputOptions,
-    /// Partials for a merge
-    #[command(flatten)]
-    pub partials: PartialsOptions,
-}
-
-impl ServeOptions {
-    /// The configuration that the options describe, not yet checked.
-    pub(crate) fn config(&self) -> Config {
-        self.partials.apply(Config {
-            exit_after: self.exit_after,
-            interval: self.interval,
-            hgrm: self.hgrm.clone(),
-            ..self.output.apply(self.engine.config())
-        })
-    }
-}
-
-/// Options of `ringest demo`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct DemoOptions {
-    /// Connections to send over
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 10,
-        value_parser = clap::value_parser!(u32).range(1..=1000)
-    )]
-    pub connections: u32,
-    /// Records over each
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
-    pub records: u64,
-    /// Form of the results on stdout
-    #[arg(long, env = "RINGEST_FORMAT", value_enum, default_value_t = Format::Table)]
-    pub format: Format,
-    /// The engine's limits
-    #[command(flatten)]
-    pub limits: LimitOptions,
-}
-
-/// Options of `ringest doctor`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct DoctorOptions {
-    /// The engine that is to run here
-    #[command(flatten)]
-    pub engine: EngineOptions,
-    /// Form of the findings
-    #[arg(long, value_enum, default_value_t = DoctorFormat::Text)]
-    pub format: DoctorFormat,
-}
-
-/// How findings are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DoctorFormat {
-    /// A line a finding, and its remedy
-    Text,
-    /// One JSON object
-    Json,
+    /// Print a page of docs/reference
+    #[command(hide = true)]
+    Reference(ReferenceOptions),
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use clap::CommandFactory;
 
     #[test]
@@ -192,5 +109,53 @@ mod tests {
         let args = Args::parse_from(["ringest", "serve"]);
         let Command::Serve(options) = args.command else { panic!("serve was asked for") };
         assert_eq!(options.config(), Config::default());
+    }
+
+    /// A help text may end with the range of an option's values, in brackets: both ends are taken,
+    /// and what lies beyond them is not.
+    #[test]
+    fn ranges_in_help_texts_are_those_that_are_checked() {
+        let mut command = Args::command();
+        command.build();
+        let serve = command.find_subcommand("serve").expect("a command");
+        let takes = |option: &str, value: &str| {
+            // Some options need one of these.
+            let needed = ["ringest", "serve", "--capture=d", "--output=d"];
+            let option = format!("--{option}={value}");
+            Args::try_parse_from(needed.into_iter().chain([option.as_str()])).is_ok_and(|args| {
+                let Command::Serve(options) = args.command else { panic!("serve was asked for") };
+                options.config().check().is_ok()
+            })
+        };
+        let mut ranges = 0;
+        for arg in serve.get_arguments() {
+            let (Some(help), Some(option)) = (arg.get_help(), arg.get_long()) else { continue };
+            let help = help.to_string();
+            let Some((_, range)) = help.trim_end_matches(']').rsplit_once(" [") else { continue };
+            let (min, max) = range.split_once(" to ").expect("two ends");
+            assert!(takes(option, min) && takes(option, max), "--{option}: {range}");
+            let below = min.parse::<u64>().ok().and_then(|min| min.checked_sub(1));
+            let above = max.parse::<u64>().ok().map(|max| max + 1);
+            for beyond in below.into_iter().chain(above) {
+                assert!(!takes(option, &beyond.to_string()), "--{option}={beyond}: {range}");
+            }
+            ranges += 1;
+        }
+        assert!(ranges >= 15, "{ranges}");
+    }
+
+    #[test]
+    fn short_help_is_short_and_says_where_the_rest_is() {
+        for (name, options) in [("serve", 10), ("send", 8), ("load", 9)] {
+            let mut command = Args::command();
+            command.build();
+            let command = command.find_subcommand(name).expect("a command");
+            let help = command.clone().term_width(100).render_help().to_string();
+            let own = help.lines().filter(|line| line.trim_start().starts_with("--")).count();
+            // And --debug.
+            assert_eq!(own, options + 1, "{help}");
+            assert!(help.ends_with(&format!("`ringest {name} --help` shows all.\n")), "{help}");
+            assert!(help.lines().count() <= 40, "{help}");
+        }
     }
 }

@@ -1,67 +1,81 @@
-//! Options of `serve` about files of results and about captures: checks single values, combines
-//! none.
+//! Options of `serve` for result files and captures. Checks single values only.
 
+use super::heading;
+use super::size::size;
 use crate::config::{Config, FileFormat, OutputColumn};
-use bytesize::ByteSize;
 use clap::ValueEnum;
 use std::path::PathBuf;
 
-/// Files of results, and captures.
+/// Result files and captures.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = heading::RESULTS)]
 pub(crate) struct OutputOptions {
-    /// Directory that gets a file with the result of each record stream, written before the result
-    /// is printed
+    /// Directory for result files: one per record stream, written before the result is printed
     #[arg(long, env = "RINGEST_OUTPUT", value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// Format of those files
+    /// Format of the result files
     #[arg(
         long,
         env = "RINGEST_OUTPUT_FORMAT",
+        value_name = "FORMAT",
         value_enum,
         default_value_t = FileFormatOption::Parquet,
-        requires = "output"
+        requires = "output",
+        hide_short_help = true
     )]
     pub output_format: FileFormatOption,
-    /// Columns about the stream that come first in each file, in this order. Parquet and Arrow files
-    /// have these facts in their metadata anyway
+    /// Columns about the stream to add to each result file, before the others
+    ///
+    /// They appear in the order given. Parquet and Arrow files have these facts in their metadata
+    /// anyway.
     #[arg(
         long,
         env = "RINGEST_OUTPUT_COLUMNS",
         value_name = "LIST",
         value_enum,
         value_delimiter = ',',
-        requires = "output"
+        requires = "output",
+        hide_short_help = true
     )]
     pub output_columns: Vec<OutputColumnOption>,
-    /// What this engine is called in the names of files: 1 to 64 letters, digits, `.`, `_` and `-`.
-    /// Without this, the name of the host
-    #[arg(long, env = "RINGEST_NODE", value_name = "NAME")]
+    /// Name of this engine in file names: 1 to 64 letters, digits, `.`, `_` or `-`
+    ///
+    /// Without it, the host name is used.
+    #[arg(long, env = "RINGEST_NODE", value_name = "NAME", hide_short_help = true)]
     pub node: Option<String>,
-    /// Directory that gets the raw bytes of each record stream, for `replay`
-    #[arg(long, env = "RINGEST_CAPTURE", value_name = "DIR")]
+    /// Directory for the raw bytes of each record stream, which `ringest replay` can send again
+    #[arg(
+        long,
+        env = "RINGEST_CAPTURE",
+        value_name = "DIR",
+        help_heading = heading::CAPTURES_AND_PARTIALS,
+        hide_short_help = true
+    )]
     pub capture: Option<PathBuf>,
-    /// Bytes of all captures of this process together; no more is captured then [1 to 1EiB]
+    /// Total size of all captures of this process; capturing stops there [1 to 1EiB]
     #[arg(
         long,
         env = "RINGEST_CAPTURE_BYTES_LIMIT",
         value_name = "SIZE",
         default_value = "1GiB",
-        value_parser = bytes,
-        requires = "capture"
+        value_parser = size::<u64>,
+        requires = "capture",
+        help_heading = heading::CAPTURES_AND_PARTIALS,
+        hide_short_help = true
     )]
     pub capture_bytes_limit: u64,
 }
 
-/// The format of a file with a result.
+/// The format of a result file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FileFormatOption {
     /// Apache Parquet, compressed
     Parquet,
-    /// Arrow's IPC file format
+    /// Arrow IPC file
     Arrow,
-    /// Comma-separated values with a line of names
+    /// Comma-separated values with a header line
     Csv,
-    /// One JSON object a group
+    /// One JSON object per group and line
     Ndjson,
 }
 
@@ -110,9 +124,4 @@ impl OutputOptions {
             ..config
         }
     }
-}
-
-fn bytes(text: &str) -> Result<u64, String> {
-    let size: ByteSize = text.parse().map_err(|error| format!("{error}; write e.g. 64KiB"))?;
-    Ok(size.as_u64())
 }

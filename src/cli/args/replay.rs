@@ -1,22 +1,35 @@
-//! Options of `ringest replay`: checks single values, combines none.
+//! Options of `ringest replay`. Checks single values only.
 
+use super::heading;
+use super::size::size;
 use crate::config::limits::{REPLAY_RATE_MAX, REPLAY_WRITE_BYTES};
-use bytesize::ByteSize;
 use std::path::PathBuf;
 
 /// Options of `ringest replay`.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = heading::SENDING)]
 pub(crate) struct ReplayOptions {
-    /// Captured streams, as `serve --capture` stores them: the bytes of one connection each
+    /// Captures from `serve --capture`, each with the bytes of one connection
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// Address or name of the engine
-    #[arg(long, env = "RINGEST_HOST", default_value = "127.0.0.1")]
+    /// Address or host name of the engine
+    #[arg(
+        long,
+        env = "RINGEST_HOST",
+        default_value = "127.0.0.1",
+        help_heading = heading::SERVER
+    )]
     pub host: String,
-    /// Port of the engine's record listener
-    #[arg(long, env = "RINGEST_RECORDS_PORT", default_value_t = 9000)]
+    /// Record port of the engine
+    #[arg(
+        long,
+        env = "RINGEST_RECORDS_PORT",
+        value_name = "PORT",
+        default_value_t = 9000,
+        help_heading = heading::SERVER
+    )]
     pub records_port: u16,
-    /// Connections at one time; each file has one of its own
+    /// Connections at a time; each file gets its own [1 to 1000]
     #[arg(
         long,
         env = "RINGEST_CONNECTIONS",
@@ -25,7 +38,7 @@ pub(crate) struct ReplayOptions {
         value_parser = clap::value_parser!(u32).range(1..=1000)
     )]
     pub connections: u32,
-    /// Bytes of each write, whatever packets they are [1 to 256MiB]
+    /// Size of each write, regardless of packets [1 to 256MiB]
     #[arg(
         long,
         env = "RINGEST_WRITE_BYTES",
@@ -34,8 +47,11 @@ pub(crate) struct ReplayOptions {
         value_parser = write_size
     )]
     pub write_bytes: usize,
-    /// Bytes a second over all connections, on a fixed schedule that waits for nobody; 0 is as
-    /// fast as they are taken. Each write has its time, so small --write-bytes are more even
+    /// Bytes per second over all connections, on a fixed schedule; 0 sends as fast as possible
+    /// [0 to 1TB]
+    ///
+    /// The schedule does not wait for the engine. It times whole writes, so smaller --write-bytes
+    /// send more evenly.
     // Not RINGEST_RATE, which counts records where `send` reads it.
     #[arg(
         long,
@@ -45,11 +61,11 @@ pub(crate) struct ReplayOptions {
         value_parser = rate
     )]
     pub rate: u64,
-    /// Congestion control of the connections, as the kernel names it, such as cubic; without this
-    /// the system's own
+    /// TCP congestion control by its kernel name, such as cubic; without it, the system's default
     #[arg(long, env = "RINGEST_CONGESTION", value_name = "NAME")]
     pub congestion: Option<String>,
-    /// Send captures, too, that stopped at their limit (.cut.capture): their streams are incomplete
+    /// Also send captures that were cut at their size limit (.cut.capture), whose streams are
+    /// incomplete
     #[arg(
         long,
         env = "RINGEST_ALLOW_CUT",
@@ -59,17 +75,12 @@ pub(crate) struct ReplayOptions {
     pub allow_cut: bool,
 }
 
-fn size(text: &str) -> Result<u64, String> {
-    let size: ByteSize = text.parse().map_err(|error| format!("{error}; write e.g. 64KiB"))?;
-    Ok(size.as_u64())
-}
-
 fn write_size(text: &str) -> Result<usize, String> {
     let (min, max) = REPLAY_WRITE_BYTES;
     let bytes = size(text)?;
-    match usize::try_from(bytes) {
-        Ok(bytes) if (min..=max).contains(&bytes) => Ok(bytes),
-        _ => Err(format!("{bytes} bytes, allowed are {min} to {max}")),
+    match (min..=max).contains(&bytes) {
+        true => Ok(bytes),
+        false => Err(format!("{bytes} bytes; it must be between {min} and {max}")),
     }
 }
 
@@ -77,7 +88,7 @@ fn rate(text: &str) -> Result<u64, String> {
     let bytes = size(text)?;
     match bytes {
         0..=REPLAY_RATE_MAX => Ok(bytes),
-        _ => Err(format!("{bytes} bytes a second, at most {REPLAY_RATE_MAX}")),
+        _ => Err(format!("{bytes} bytes per second; it must be at most {REPLAY_RATE_MAX}")),
     }
 }
 
@@ -89,7 +100,7 @@ mod tests {
     fn sizes_and_rates_have_edges() {
         assert_eq!(write_size("1"), Ok(1));
         assert_eq!(write_size("256MiB"), Ok(256 << 20));
-        assert!(write_size("0").unwrap_err().contains("allowed are 1 to 268435456"));
+        assert!(write_size("0").unwrap_err().contains("must be between 1 and 268435456"));
         assert!(write_size("268435457").is_err());
         assert_eq!(rate("1TB"), Ok(REPLAY_RATE_MAX));
         assert_eq!(rate("100MB"), Ok(100_000_000));

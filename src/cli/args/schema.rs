@@ -1,6 +1,7 @@
-//! Options that choose a schema, for every command that needs one, and the schema that they
-//! choose: opens one file. Knows no rule of a schema.
+//! Options that choose a schema, and the loading of the one they choose. Leaves what a schema may
+//! say to `wire::schema`.
 
+use super::heading;
 use crate::config::limits::SCHEMA_FILE_BYTES_MAX;
 use crate::wire::schema::Schema;
 use crate::wire::schema::complaint::Complaint;
@@ -11,7 +12,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What the built-in schema is called where a file could be named.
+/// Name of the built-in schema, accepted in place of a file.
 const BUILT_IN: &str = "default";
 
 /// Options of `ringest schema`.
@@ -25,17 +26,20 @@ pub(crate) struct SchemaCommandOptions {
 /// What to do with a schema.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum SchemaAction {
-    /// Check a schema; print its offsets, packets, columns and memory
+    /// Check a schema and print its offsets, packets, columns and memory use
     Check(ChosenSchema),
-    /// Print a schema as TOML, the built-in one with comments: a file to begin with
+    /// Print a schema as TOML; the built-in one has comments and is a good start for your own
     Show(ChosenSchema),
 }
 
-/// Which schema records have.
+/// The schema of the records.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = heading::RECORDS)]
 pub(crate) struct SchemaOptions {
-    /// Layout of the records and columns of the result: a TOML file (docs/reference/schema.md),
-    /// or `default`, the built-in schema
+    /// Schema of the records: a TOML file, or `default` for the built-in schema
+    ///
+    /// It says which fields a record has, and how they are grouped and aggregated.
+    /// docs/reference/schema.md describes the file.
     #[arg(
         long,
         env = "RINGEST_SCHEMA",
@@ -51,50 +55,56 @@ pub(crate) struct SchemaOptions {
 
 /// A schema in Python's struct notation.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = heading::RECORDS)]
 pub(crate) struct NotationOptions {
-    /// A record in Python's struct notation instead of a file, such as '>IHfb256s'
+    /// A record in Python's struct notation, such as '>IHfb256s', instead of a schema file
     #[arg(
         id = "struct_format",
         long = "struct",
         env = "RINGEST_STRUCT",
         value_name = "FORMAT",
-        requires_all = ["struct_fields", "struct_by"]
+        requires_all = ["struct_fields", "struct_by"],
+        hide_short_help = true
     )]
     pub format: Option<String>,
-    /// With --struct: the names of its fields, such as A,B,C,D,E; those skipped by x have none
+    /// With --struct: names of the fields, such as A,B,C,D,E; skipped bytes (x) have no name
     #[arg(
         id = "struct_fields",
         long = "fields",
         env = "RINGEST_FIELDS",
         value_name = "NAMES",
-        requires = "struct_format"
+        requires = "struct_format",
+        hide_short_help = true
     )]
     pub fields: Option<String>,
-    /// With --struct: the fields that make a group, such as A,E
+    /// With --struct: the fields to group by, such as A,E
     #[arg(
         id = "struct_by",
         long = "by",
         env = "RINGEST_BY",
         value_name = "NAMES",
-        requires = "struct_format"
+        requires = "struct_format",
+        hide_short_help = true
     )]
     pub by: Option<String>,
-    /// With --struct: the columns beside them, such as B:mean,C:sum,D:min; the functions are sum,
-    /// mean, min, max, first, last, var and std. Without it there is only the count
+    /// With --struct: the aggregates, such as B:mean,C:sum,D:min; records are always counted
+    ///
+    /// The functions are sum, mean, min, max, first, last, var and std.
     #[arg(
         id = "struct_agg",
         long = "agg",
         env = "RINGEST_AGG",
         value_name = "LIST",
-        requires = "struct_format"
+        requires = "struct_format",
+        hide_short_help = true
     )]
     pub aggregates: Option<String>,
 }
 
-/// A schema that `ringest schema` is about.
+/// The schema that `ringest schema` reads.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ChosenSchema {
-    /// TOML file, or `default`
+    /// TOML file, or `default` for the built-in schema
     #[arg(
         env = "RINGEST_SCHEMA",
         value_name = "FILE",
@@ -108,17 +118,17 @@ pub(crate) struct ChosenSchema {
 }
 
 impl SchemaOptions {
-    /// The schema that the options choose.
+    /// Loads the schema that the options choose.
     ///
     /// # Errors
-    /// Why there is none, with the place in the file or option, and what would be right.
+    /// What is wrong, where in the file or option, and what would be right.
     pub(crate) fn load(&self) -> Result<Arc<Schema>, String> {
         load(&self.schema, &self.notation)
     }
 }
 
 impl ChosenSchema {
-    /// The schema.
+    /// Loads the schema.
     ///
     /// # Errors
     /// As [`SchemaOptions::load`].
@@ -131,7 +141,7 @@ fn load(file: &Path, notation: &NotationOptions) -> Result<Arc<Schema>, String> 
     if let Some(format) = &notation.format {
         let notation = Notation {
             format,
-            // Where there is a format, the command line demands both of these.
+            // The command line requires both of these with a format.
             fields: notation.fields.as_deref().unwrap_or_default(),
             by: notation.by.as_deref().unwrap_or_default(),
             aggregates: notation.aggregates.as_deref(),
@@ -149,15 +159,15 @@ fn read(file: &Path) -> Result<String, String> {
     let name = file.display();
     let cannot = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!(
-            "there is no schema {name}; give the path of a TOML file, or `{BUILT_IN}` for the \
-             built-in schema. `ringest schema show` prints that one, to begin with"
+            "schema file {name} does not exist; give the path of a TOML file, or `{BUILT_IN}` for \
+             the built-in schema. To write your own, start from `ringest schema show`"
         ),
-        _ => format!("cannot read the schema {name}: {error}; this user must be allowed to"),
+        _ => format!("cannot read schema file {name}: {error}; check its permissions"),
     };
-    // Before it is opened: opening a pipe waits for whoever writes to it.
+    // Checked before opening: opening a pipe would wait for a writer.
     let metadata = fs::metadata(file).map_err(cannot)?;
-    if let Some(what) = no_file(metadata.file_type()) {
-        return Err(format!("the schema {name} is {what}; it must be a file, in TOML"));
+    if let Some(what) = other_than_file(metadata.file_type()) {
+        return Err(format!("schema {name} is {what}; it must be a TOML file"));
     }
     let mut bytes = Vec::new();
     let limit = SCHEMA_FILE_BYTES_MAX as u64;
@@ -166,21 +176,20 @@ fn read(file: &Path) -> Result<String, String> {
         .map_err(cannot)?;
     if bytes.len() > SCHEMA_FILE_BYTES_MAX {
         return Err(format!(
-            "the schema {name} has more than {SCHEMA_FILE_BYTES_MAX} bytes, which is the most; is \
-             this the file that was meant?"
+            "schema file {name} is larger than {SCHEMA_FILE_BYTES_MAX} bytes; is it the right file?"
         ));
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let byte = error.as_bytes()[at];
         let text = String::from_utf8_lossy(error.as_bytes());
-        let problem = format!("the byte 0x{byte:02x} is no UTF-8; save the file as UTF-8");
+        let problem = format!("byte 0x{byte:02x} is not valid UTF-8; save the file as UTF-8");
         Complaint::new(&text, at..at + 1, problem).in_file(name)
     })
 }
 
-/// What something is that is no file.
-fn no_file(kind: FileType) -> Option<&'static str> {
+/// Names what a path leads to if that is not a regular file.
+fn other_than_file(kind: FileType) -> Option<&'static str> {
     Some(match kind {
         _ if kind.is_file() => return None,
         _ if kind.is_dir() => "a directory",

@@ -1,21 +1,22 @@
-//! Options of `ringest send`: checks single values, combines none.
+//! Options of `ringest send`. Checks single values only.
 
-use super::engine::size;
+use super::heading;
 use super::schema::SchemaOptions;
+use super::size::size;
 use crate::client::records::generate;
 use crate::config::limits::{SEND_GROUPS, SEND_RATE, SEND_WRITE_BYTES};
 use clap::ValueEnum;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Padding of texts.
+/// Padding of text fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PaddingOption {
-    /// 0x20 only
+    /// Spaces (0x20)
     Space,
-    /// 0x00 only
+    /// Zero bytes (0x00)
     Nul,
-    /// 0x00, then 0x20, in changing shares
+    /// Zero bytes, then spaces, in varying proportions
     Mixed,
 }
 
@@ -31,83 +32,140 @@ impl From<PaddingOption> for generate::SentPadding {
 
 /// Options of `ringest send`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "These are the options that most people need; `ringest send --help` shows all.",
+    after_long_help = "Every option can be given as an environment variable instead; the command \
+                       line wins."
+)]
 pub(crate) struct SendOptions {
-    /// Address or name of the engine
-    #[arg(long, env = "RINGEST_HOST", default_value = "127.0.0.1")]
+    /// Address or host name of the engine
+    #[arg(
+        long,
+        env = "RINGEST_HOST",
+        default_value = "127.0.0.1",
+        help_heading = heading::SERVER
+    )]
     pub host: String,
-    /// Port of the engine's record listener
-    #[arg(long, env = "RINGEST_RECORDS_PORT", default_value_t = 9000)]
+    /// Record port of the engine
+    #[arg(
+        long,
+        env = "RINGEST_RECORDS_PORT",
+        value_name = "PORT",
+        default_value_t = 9000,
+        help_heading = heading::SERVER
+    )]
     pub records_port: u16,
-    /// What records consist of: as the engine was told
+    /// What records consist of: the engine must be given the same
     #[command(flatten)]
     pub schema: SchemaOptions,
-    /// Connections, all at once
+    /// Records per connection
     #[arg(
         long,
-        env = "RINGEST_CONNECTIONS",
+        env = "RINGEST_RECORDS",
         value_name = "N",
-        default_value_t = 10,
-        value_parser = clap::value_parser!(u32).range(1..=1000)
+        default_value_t = 1_000_000,
+        help_heading = heading::RECORDS
     )]
-    pub connections: u32,
-    /// Records over each connection
-    #[arg(long, env = "RINGEST_RECORDS", value_name = "N", default_value_t = 1_000_000)]
     pub records: u64,
-    /// Records in a packet; bare records are packets of their own
-    #[arg(
-        long,
-        env = "RINGEST_PACKET_RECORDS",
-        value_name = "N",
-        default_value_t = 4,
-        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
-    )]
-    pub packet_records: u32,
-    /// Bytes that are collected before each write; 0 writes each packet by itself [0 to 256MiB]
-    // Loopback takes 65,483 bytes at a time. A little more goes as two pieces, a small one last,
-    // and has been seen to halve the rate.
-    #[arg(
-        long,
-        env = "RINGEST_WRITE_BYTES",
-        value_name = "SIZE",
-        default_value = "60KiB",
-        value_parser = write_size
-    )]
-    pub write_bytes: usize,
-    /// Records a second over all connections, on a fixed schedule that waits for nobody; 0 is as
-    /// fast as they are taken. Each write has its time, so small --write-bytes are more even
-    #[arg(
-        long,
-        env = "RINGEST_RATE",
-        value_name = "N",
-        default_value_t = 0,
-        value_parser = clap::value_parser!(u64).range(SEND_RATE.0..=SEND_RATE.1)
-    )]
-    pub rate: u64,
-    /// Congestion control of the connections, as the kernel names it, such as cubic; without this
-    /// the system's own
-    #[arg(long, env = "RINGEST_CONGESTION", value_name = "NAME")]
-    pub congestion: Option<String>,
-    /// Padding of texts, as far as the schema allows it
-    #[arg(long, env = "RINGEST_PADDING", value_enum, default_value_t = PaddingOption::Space)]
-    pub padding: PaddingOption,
-    /// Seed of the records. All connections send the same packets round and round, each beginning
-    /// one further
-    #[arg(long, env = "RINGEST_SEED", value_name = "N", default_value_t = 1)]
-    pub seed: u64,
-    /// Groups of each connection, as far as its keys can tell them apart; they take a record each,
-    /// of the connections together
+    /// Groups per connection [1 to 10000000]
+    ///
+    /// The key fields must have room for that many different values. A record per group is kept in
+    /// memory, once for all connections.
     #[arg(
         long,
         env = "RINGEST_GROUPS",
         value_name = "N",
         default_value_t = 125,
         value_parser =
-            clap::value_parser!(u32).range(i64::from(SEND_GROUPS.0)..=i64::from(SEND_GROUPS.1))
+            clap::value_parser!(u32).range(i64::from(SEND_GROUPS.0)..=i64::from(SEND_GROUPS.1)),
+        help_heading = heading::RECORDS
     )]
     pub groups: u32,
-    /// File that `serve --format ndjson` writes its results to: wait for the results of these
-    /// connections and compare them with what was sent
-    #[arg(long, env = "RINGEST_VERIFY", value_name = "FILE")]
+    /// Records per packet; without packets in the schema, each record is sent by itself
+    /// [1 to 1000000]
+    #[arg(
+        long,
+        env = "RINGEST_PACKET_RECORDS",
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
+        help_heading = heading::RECORDS,
+        hide_short_help = true
+    )]
+    pub packet_records: u32,
+    /// Padding of text fields, where the schema allows it
+    #[arg(
+        long,
+        env = "RINGEST_PADDING",
+        value_enum,
+        default_value_t = PaddingOption::Space,
+        help_heading = heading::RECORDS,
+        hide_short_help = true
+    )]
+    pub padding: PaddingOption,
+    /// Seed of the generated records
+    ///
+    /// All connections send the same packets in a loop, each starting one packet later than the
+    /// one before.
+    #[arg(
+        long,
+        env = "RINGEST_SEED",
+        value_name = "N",
+        default_value_t = 1,
+        help_heading = heading::RECORDS,
+        hide_short_help = true
+    )]
+    pub seed: u64,
+    /// Number of connections, all opened at once [1 to 1000]
+    #[arg(
+        long,
+        env = "RINGEST_CONNECTIONS",
+        help_heading = heading::SENDING,
+        value_name = "N",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
+    pub connections: u32,
+    /// Records per second over all connections, on a fixed schedule; 0 sends as fast as possible
+    /// [0 to 1000000000]
+    ///
+    /// The schedule does not wait for the engine. It times whole writes, so smaller --write-bytes
+    /// send more evenly.
+    #[arg(
+        long,
+        env = "RINGEST_RATE",
+        help_heading = heading::SENDING,
+        value_name = "N",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(SEND_RATE.0..=SEND_RATE.1)
+    )]
+    pub rate: u64,
+    /// Bytes to collect before each write; 0 writes each packet by itself [0 to 256MiB]
+    // Loopback takes 65,483 bytes at a time. A little more is split into two segments, a small one
+    // last, and was seen to halve the rate.
+    #[arg(
+        long,
+        env = "RINGEST_WRITE_BYTES",
+        help_heading = heading::SENDING,
+        value_name = "SIZE",
+        default_value = "60KiB",
+        value_parser = write_size,
+        hide_short_help = true
+    )]
+    pub write_bytes: usize,
+    /// TCP congestion control by its kernel name, such as cubic; without it, the system's default
+    #[arg(
+        long,
+        env = "RINGEST_CONGESTION",
+        help_heading = heading::SENDING,
+        value_name = "NAME",
+        hide_short_help = true
+    )]
+    pub congestion: Option<String>,
+    /// Compare the results in this file with what was sent
+    ///
+    /// `serve --format ndjson` must be writing its results there.
+    #[arg(long, env = "RINGEST_VERIFY", value_name = "FILE", help_heading = heading::RESULTS)]
     pub verify: Option<PathBuf>,
     /// How long to wait for those results
     #[arg(
@@ -115,7 +173,9 @@ pub(crate) struct SendOptions {
         env = "RINGEST_VERIFY_TIMEOUT",
         value_name = "TIME",
         default_value = "60s",
-        value_parser = humantime::parse_duration
+        value_parser = humantime::parse_duration,
+        help_heading = heading::RESULTS,
+        hide_short_help = true
     )]
     pub verify_timeout: Duration,
 }
@@ -123,5 +183,8 @@ pub(crate) struct SendOptions {
 fn write_size(text: &str) -> Result<usize, String> {
     let (_, bytes_max) = SEND_WRITE_BYTES;
     let bytes = size(text)?;
-    if bytes > bytes_max { Err(format!("{bytes} bytes, at most {bytes_max}")) } else { Ok(bytes) }
+    match bytes > bytes_max {
+        true => Err(format!("{bytes} bytes; it must be at most {bytes_max}")),
+        false => Ok(bytes),
+    }
 }

@@ -1,28 +1,70 @@
-//! Options that say how long peers may take: checks single values, combines none. Those of a silent
-//! peer and of an unfinished packet are among the limits.
+//! Options that say how long an engine waits. Checks single values only.
 
+use super::heading;
 use crate::config::Config;
 use std::time::Duration;
 
-/// How long peers may take.
+/// How long an engine waits for record streams.
 #[derive(Debug, clap::Args)]
-pub(crate) struct TimeOptions {
+#[command(next_help_heading = heading::TIMEOUTS)]
+pub(crate) struct StreamTimeOptions {
+    /// Longest silence between packets or frames before the connection is closed [100ms to 7days]
+    #[arg(
+        long,
+        env = "RINGEST_IDLE_TIMEOUT",
+        value_name = "TIME",
+        default_value = "60s",
+        value_parser = humantime::parse_duration,
+        hide_short_help = true
+    )]
+    pub idle_timeout: Duration,
+    /// Longest time from a packet's first byte to its last [100ms to 7days]
+    #[arg(
+        long,
+        env = "RINGEST_PACKET_TIMEOUT",
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = humantime::parse_duration,
+        hide_short_help = true
+    )]
+    pub packet_timeout: Duration,
+    /// Longest time that small segments in quick succession wait to be read together; 0 reads each
+    /// as it arrives [0 to 1s]
+    ///
+    /// This applies to record streams only.
+    #[arg(
+        long,
+        env = "RINGEST_COALESCE_DELAY",
+        value_name = "TIME",
+        default_value = "1ms",
+        value_parser = humantime::parse_duration,
+        hide_short_help = true
+    )]
+    pub coalesce_delay: Duration,
+}
+
+/// How long an engine waits for peers, and at its end.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = heading::TIMEOUTS)]
+pub(crate) struct PeerTimeOptions {
     /// Longest time from a frame's first byte to its last [100ms to 7days]
     #[arg(
         long,
         env = "RINGEST_FRAME_TIMEOUT",
         value_name = "TIME",
         default_value = "10s",
-        value_parser = humantime::parse_duration
+        value_parser = humantime::parse_duration,
+        hide_short_help = true
     )]
     pub frame_timeout: Duration,
-    /// Longest TLS handshake [100ms to 7days]
+    /// Longest time of a TLS handshake [100ms to 7days]
     #[arg(
         long,
         env = "RINGEST_HANDSHAKE_TIMEOUT",
         value_name = "TIME",
         default_value = "5s",
-        value_parser = humantime::parse_duration
+        value_parser = humantime::parse_duration,
+        hide_short_help = true
     )]
     pub handshake_timeout: Duration,
     /// How long a client may take to authenticate, with --require-auth [100ms to 7days]
@@ -31,37 +73,40 @@ pub(crate) struct TimeOptions {
         env = "RINGEST_AUTH_TIMEOUT",
         value_name = "TIME",
         default_value = "5s",
-        value_parser = humantime::parse_duration
+        value_parser = humantime::parse_duration,
+        hide_short_help = true
     )]
     pub auth_timeout: Duration,
-    /// How long a write to a message client may make no progress before the client is cut off
+    /// How long a write to a message client may make no progress before the client is disconnected
     /// [100ms to 7days]
     #[arg(
         long,
         env = "RINGEST_WRITE_TIMEOUT",
         value_name = "TIME",
         default_value = "10s",
-        value_parser = humantime::parse_duration
+        value_parser = humantime::parse_duration,
+        hide_short_help = true
     )]
     pub write_timeout: Duration,
-    /// How long a peer may take to close once everything is said; then the engine closes
+    /// How long a finished peer may take to close before the engine closes the connection
     /// [0 to 1min]
     #[arg(
         long,
         env = "RINGEST_LINGER",
         value_name = "TIME",
         default_value = "1s",
-        value_parser = humantime::parse_duration
+        value_parser = humantime::parse_duration,
+        hide_short_help = true
     )]
     pub linger: Duration,
-    /// The same for a message client that was refused because no connection was free
-    /// [0 to 1min]
+    /// The same for a message client that was refused for lack of a free connection [0 to 1min]
     #[arg(
         long,
         env = "RINGEST_REFUSED_LINGER",
         value_name = "TIME",
         default_value = "100ms",
-        value_parser = humantime::parse_duration
+        value_parser = humantime::parse_duration,
+        hide_short_help = true
     )]
     pub refused_linger: Duration,
     /// How long running connections may go on after the first SIGTERM or SIGINT [0 to 7days]
@@ -70,12 +115,25 @@ pub(crate) struct TimeOptions {
         env = "RINGEST_DRAIN_TIMEOUT",
         value_name = "TIME",
         default_value = "10s",
-        value_parser = humantime::parse_duration
+        value_parser = humantime::parse_duration,
+        hide_short_help = true
     )]
     pub drain_timeout: Duration,
 }
 
-impl TimeOptions {
+impl StreamTimeOptions {
+    /// A configuration with these times, not yet checked.
+    pub(crate) fn apply(&self, config: Config) -> Config {
+        Config {
+            idle_timeout: self.idle_timeout,
+            packet_timeout: self.packet_timeout,
+            coalesce_delay: self.coalesce_delay,
+            ..config
+        }
+    }
+}
+
+impl PeerTimeOptions {
     /// A configuration with these times, not yet checked.
     pub(crate) fn apply(&self, config: Config) -> Config {
         Config {

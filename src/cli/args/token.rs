@@ -1,4 +1,4 @@
-//! Options of `ringest token`. Runs nothing.
+//! Options of `ringest token`.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,8 @@ use std::path::PathBuf;
 pub(crate) struct TokenOptions {
     /// Name of the user [1 to 255 bytes]
     pub user: String,
-    /// File of users to add the line to; made where it is missing. Without it, the line is shown
+    /// File of users to add the user to; created if it does not exist. Without it, the line for
+    /// that file is printed on stderr
     #[arg(long, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
 }

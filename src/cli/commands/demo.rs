@@ -1,9 +1,11 @@
-//! `ringest demo`: an engine, senders and a comparison in one process, over real TCP. Everything
-//! it does can be done with `serve` and `send`.
+//! `ringest demo`: an engine, its senders and a comparison of results in one process, over real
+//! TCP. It does nothing that `serve` and `send` cannot do.
 
 use super::serve::{start, to_stdout};
-use crate::cli::args::DemoOptions;
+use crate::cli::args::demo::DemoOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK};
+use crate::cli::output::demo_summary::{SummaryRow, write_summary};
+use crate::cli::output::format::Format;
 use crate::cli::terminal::status_line::say;
 use crate::client::records::block::PacketBlock;
 use crate::client::records::generate::{SentPadding, StreamSpec};
@@ -15,23 +17,28 @@ use crate::runtime::results::report::Report;
 use crate::runtime::results::reporter::Sink;
 use crate::wire::schema::Schema;
 use std::collections::HashMap;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
-/// Records in a packet, and bytes in a write, as senders in the field have them (four records)
-/// but without their system call for each packet: the default of `send`.
+/// Records per packet, as real senders have them. Writes are larger than theirs, to spare a system
+/// call per packet; both are the defaults of `send`.
 const PACKET_RECORDS: usize = 4;
 const WRITE_BYTES: usize = 60 << 10;
-/// Groups of each connection, as senders in the field have them.
+/// Groups per connection, as real senders have them.
 const GROUPS: u32 = 125;
+/// Differences that are listed before the rest is only counted.
+const DIFFERENCES_LISTED: usize = 20;
 
-/// What is kept of a report for the comparison.
+/// What is kept of a report for the comparison and the summary.
 struct Kept {
     status: &'static str,
     records: u64,
     groups: Vec<ReportedGroup>,
+    summary: SummaryRow,
 }
 
 type KeptResults = Arc<Mutex<HashMap<SocketAddr, Kept>>>;
@@ -45,13 +52,13 @@ pub(crate) fn run(options: &DemoOptions) -> u8 {
         records_port: Some(0),
         port: None,
         admin_port: Some(0),
-        ..options.limits.config()
+        ..options.resources.config()
     };
-    let engine =
-        match start(&config, &Schema::built_in(), keeping(&results, to_stdout(options.format))) {
-            Ok(engine) => engine,
-            Err(code) => return code,
-        };
+    let sink = keeping(&results, to_stdout(options.format));
+    let engine = match start(&config, &Schema::built_in(), sink) {
+        Ok(engine) => engine,
+        Err(code) => return code,
+    };
     let address = engine.records_address().expect("a record listener was asked for");
     let stopper = engine.stopper();
     say(format_args!(
@@ -60,6 +67,28 @@ pub(crate) fn run(options: &DemoOptions) -> u8 {
         options.connections,
         options.records,
     ));
+    let (sent, mut differences) = send_all(options, address);
+    if !differences.is_empty() {
+        // The engine would wait for the connections that failed.
+        stopper.stop(Duration::ZERO);
+    }
+    if let Some(error) = engine.wait().output_error {
+        say(format_args!("cannot write results to stdout: {error}; nothing was compared"));
+        return EXIT_FAILED;
+    }
+    if options.format == Format::Table
+        && io::stdout().is_terminal()
+        && let Err(error) = write_summary(rows(&results), &mut io::stdout().lock())
+    {
+        say(format_args!("cannot write the summary to stdout: {error}"));
+        return EXIT_FAILED;
+    }
+    differences.extend(compare(&sent, &results));
+    conclude(&differences, &sent)
+}
+
+/// Sends all streams at once; returns those that were sent and why others were not.
+fn send_all(options: &DemoOptions, address: SocketAddr) -> (Vec<Sent>, Vec<String>) {
     let spec = StreamSpec {
         schema: Schema::built_in(),
         records: options.records,
@@ -69,59 +98,57 @@ pub(crate) fn run(options: &DemoOptions) -> u8 {
         groups: GROUPS,
     };
     let block = PacketBlock::new(&spec).expect("packets of a few records, of a few groups");
-    let senders: Vec<_> = (0..options.connections)
-        .map(|number| {
-            let block = Arc::clone(&block);
-            let settings = SendSettings {
-                number,
-                write_bytes: WRITE_BYTES,
-                pace: None,
-                tally: true,
-                ..SendSettings::default()
-            };
-            thread::spawn(move || send_stream(address, &block, &settings, &AtomicU64::new(0)))
-        })
-        .collect();
-    let mut sent = Vec::new();
-    let mut differences = Vec::new();
+    let send = |number| {
+        let block = Arc::clone(&block);
+        let settings = SendSettings {
+            number,
+            write_bytes: WRITE_BYTES,
+            pace: None,
+            tally: true,
+            ..SendSettings::default()
+        };
+        thread::spawn(move || send_stream(address, &block, &settings, &AtomicU64::new(0)))
+    };
+    let senders: Vec<_> = (0..options.connections).map(send).collect();
+    let (mut sent, mut errors) = (Vec::new(), Vec::new());
     for sender in senders {
         match sender.join() {
             Ok(Ok(stream)) => sent.push(stream),
-            Ok(Err(error)) => differences.push(error.to_string()),
-            Err(_) => differences.push("a sender panicked".to_owned()),
+            Ok(Err(error)) => errors.push(error.to_string()),
+            Err(_) => errors.push("a sender panicked".to_owned()),
         }
     }
-    if !differences.is_empty() {
-        // Fewer connections came than the engine waits for.
-        stopper.stop(std::time::Duration::ZERO);
-    }
-    if let Some(error) = engine.wait().output_error {
-        say(format_args!("cannot write results to stdout: {error}; nothing was compared"));
-        return EXIT_FAILED;
-    }
-    differences.extend(compare(&sent, &results));
-    conclude(&differences, &sent)
+    (sent, errors)
 }
 
-/// Keeps each report for the comparison before it goes on to `sink`.
+/// Passes each report on to `sink` and keeps what the comparison and the summary need.
 fn keeping(results: &KeptResults, mut sink: Sink) -> Sink {
     let results = Arc::clone(results);
     Box::new(move |report: &Report, tally| {
+        let printed = sink(report, tally);
         let columns = report.grouped.columns();
         let groups = (0..report.grouped.len()).map(|row| {
             let values = columns.iter().map(|column| reported(column.value(row)));
             ReportedGroup::new(report.grouped.schema(), values.collect())
         });
-        let groups = groups.collect();
         let received = &report.received;
-        let kept =
-            Kept { status: received.status().as_str(), records: received.counts.records, groups };
+        let kept = Kept {
+            summary: SummaryRow::of(report),
+            status: received.status().as_str(),
+            records: received.counts.records,
+            groups: groups.collect(),
+        };
         results.lock().expect("no holder panics").insert(received.peer, kept);
-        sink(report, tally)
+        printed
     })
 }
 
-/// A cell, as the comparison takes it.
+fn rows(results: &KeptResults) -> Vec<SummaryRow> {
+    let results = results.lock().expect("no holder panics");
+    results.values().map(|kept| kept.summary.clone()).collect()
+}
+
+/// A cell in the form that the comparison takes.
 fn reported(value: Value<'_>) -> expected::ExpectedValue {
     match value {
         Value::Null => expected::ExpectedValue::Null,
@@ -154,14 +181,14 @@ fn conclude(differences: &[String], sent: &[Sent]) -> u8 {
         let records: u64 = sent.iter().map(|stream| stream.records).sum();
         let connections = sent.len();
         say(format_args!(
-            "{connections} results of {records} records agree with what was sent: counts and \
-             minima exactly, means and sums to 1e-9"
+            "{connections} results of {records} records match what was sent: counts and minima \
+             exactly, means and sums to 1e-9"
         ));
         return EXIT_OK;
     }
-    for difference in differences.iter().take(20) {
+    for difference in differences.iter().take(DIFFERENCES_LISTED) {
         say(difference);
     }
-    say(format_args!("{} differences; this is a defect, please report it", differences.len()));
+    say(format_args!("{} differences; this is a bug, please report it", differences.len()));
     EXIT_FAILED
 }

@@ -1,6 +1,7 @@
-//! `ringest doctor`: prints what the host was found to allow. Examines nothing itself.
+//! `ringest doctor`: prints whether this host can run the engine. The checks are in
+//! `runtime::host`.
 
-use crate::cli::args::{DoctorFormat, DoctorOptions};
+use crate::cli::args::doctor::{DoctorFormat, DoctorOptions};
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::cli::terminal::status_line::say;
 use crate::config::Config;

@@ -1,5 +1,5 @@
-//! `ringest gen-cert`: writes certificates for trials. Makes none itself (`certs` does),
-//! and never writes over a file.
+//! `ringest gen-cert`: writes certificates for trying out TLS, and overwrites no file. `certs`
+//! generates them.
 
 use super::certs::{CertError, CertSpec, Generated, Pair, generate};
 use crate::cli::args::gen_cert::GenCertOptions;
@@ -12,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Clocks of clients may be that far behind.
+/// How far a client's clock may be behind.
 const CLOCK_SLACK: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -21,16 +21,16 @@ enum GenCertError {
     #[error(transparent)]
     Certificates(#[from] CertError),
     #[error(
-        "{} is there already, so nothing was written; choose another --dir, or remove the old \
+        "{} already exists; nothing was written. Choose another --dir, or remove the old \
          certificates and keys",
         .0.display()
     )]
     Exists(PathBuf),
-    #[error("cannot write {}: {source}; choose a --dir that you may write to", path.display())]
+    #[error("cannot write {}: {source}; choose a --dir that you can write to", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
 
-/// One file that is to be written.
+/// A file to be written.
 struct NewFile<'a> {
     path: PathBuf,
     text: &'a str,
@@ -63,7 +63,7 @@ fn exit_code(error: &GenCertError) -> u8 {
     }
 }
 
-/// Makes and writes the files; gives back what is to be said about them.
+/// Writes the files; returns the text that describes them.
 fn make(options: &GenCertOptions) -> Result<String, GenCertError> {
     let now = SystemTime::now();
     let made = generate(&CertSpec {
@@ -91,20 +91,20 @@ fn files<'a>(dir: &Path, made: &'a Generated, client: Option<&str>) -> Vec<NewFi
     files.extend(pair(
         "ca",
         &made.ca,
-        ["the authority: give it to clients", "its key: keep it away"],
+        ["certificate authority: give this to clients", "its key: keep it secret"],
     ));
-    files.extend(pair("server", &made.server, ["the server's certificate", "its key"]));
+    files.extend(pair("server", &made.server, ["server certificate", "its key"]));
     if let (Some(name), Some(made)) = (client, &made.client) {
-        files.extend(pair(name, made, ["a client's certificate", "its key"]));
+        files.extend(pair(name, made, ["client certificate", "its key"]));
     }
     files
 }
 
-/// Writes all or, where one is there already, none.
+/// Writes all files, or none if one of them exists.
 fn write_all(dir: &Path, files: &[NewFile<'_>]) -> Result<(), GenCertError> {
     fs::create_dir_all(dir)
         .map_err(|source| GenCertError::Write { path: dir.to_owned(), source })?;
-    // A link to nowhere is there, too.
+    // This also finds a dangling link.
     if let Some(file) = files.iter().find(|file| file.path.symlink_metadata().is_ok()) {
         return Err(GenCertError::Exists(file.path.clone()));
     }
@@ -141,7 +141,11 @@ fn describe(files: &[NewFile<'_>], options: &GenCertOptions) -> String {
     for (file, path) in files.iter().zip(&shown) {
         line(format_args!("{path:width$}  {}", file.what));
     }
-    line(format_args!("for {}, {} days; for trials only", options.hosts.join(", "), options.days));
+    line(format_args!(
+        "valid for {}, for {} days; for trials only",
+        options.hosts.join(", "),
+        options.days
+    ));
     line(format_args!(""));
     let in_dir = |name: &str| quoted(&options.dir.join(name));
     let serve = format!(
@@ -151,13 +155,13 @@ fn describe(files: &[NewFile<'_>], options: &GenCertOptions) -> String {
     );
     line(format_args!("{serve}"));
     if options.client.is_some() {
-        line(format_args!("or, for clients with a certificate only:"));
+        line(format_args!("or, to require a client certificate:"));
         line(format_args!("{serve} --client-ca {}", in_dir("ca.crt")));
     }
     text
 }
 
-/// A path as a shell takes it.
+/// A path, quoted for a shell where needed.
 fn quoted(path: &Path) -> String {
     let path = path.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,@%".contains(c);
@@ -197,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_can_be_started_with_what_is_written() {
+    fn an_engine_can_start_with_the_files() {
         let directory = tempfile::tempdir().unwrap();
         let dir = directory.path().join("new/certs");
         make(&options(&dir, Some("ann"))).unwrap();
@@ -224,15 +228,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_over_and_nothing_left_half_done() {
+    fn no_file_is_overwritten_and_none_left_half_done() {
         let directory = tempfile::tempdir().unwrap();
         let old = directory.path().join("server.key");
         fs::write(&old, "precious").unwrap();
         let error = make(&options(directory.path(), None)).unwrap_err();
         assert_eq!(exit_code(&error), EXIT_FAILED);
         let error = error.to_string();
-        assert!(error.contains("server.key is there already"), "{error}");
-        assert!(error.contains("choose another --dir"), "{error}");
+        assert!(error.contains("server.key already exists"), "{error}");
+        assert!(error.contains("Choose another --dir"), "{error}");
         assert_eq!(names(directory.path()), ["server.key"]);
         assert_eq!(fs::read_to_string(&old).unwrap(), "precious");
     }
@@ -240,11 +244,11 @@ mod tests {
     #[test]
     fn a_directory_that_cannot_be_made_is_an_error() {
         let error = make(&options(Path::new("/proc/none"), None)).unwrap_err().to_string();
-        assert!(error.contains("/proc/none") && error.contains("may write to"), "{error}");
+        assert!(error.contains("/proc/none") && error.contains("can write to"), "{error}");
     }
 
     #[test]
-    fn a_host_that_is_none_is_wrong_usage() {
+    fn an_invalid_host_is_wrong_usage() {
         let directory = tempfile::tempdir().unwrap();
         let mut options = options(directory.path(), None);
         options.hosts = vec!["not a host".to_owned()];
@@ -253,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_to_use_are_printed_as_a_shell_takes_them() {
+    fn commands_are_printed_as_a_shell_takes_them() {
         let dir = Path::new("/tmp/my certs");
         let text = describe(&[], &options(dir, Some("ann")));
         let serve = "ringest serve --tls --cert '/tmp/my certs/server.crt' \

@@ -1,6 +1,6 @@
-//! `ringest health`: whether the engine of this host is ready, for a container that has nothing
-//! else in it. Asks the admin listener, or, told a record port, the kernel's table of sockets;
-//! connects to no listener of the engine's peers, which would count and report it.
+//! `ringest health`: tells whether the engine on this host is ready, for containers that have no
+//! other tool. Asks the admin listener or, given a record port, the kernel's socket table. It does
+//! not connect to the record or message listener, which would count and report the connection.
 
 use crate::cli::args::health::HealthOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK};
@@ -12,16 +12,16 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-/// Longest time for the whole question, name resolution aside.
+/// Longest time for the whole check, except name resolution.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// More of a reply is not read.
+/// Bytes of a reply that are read at most.
 const REPLY_BYTES_MAX: usize = 4 << 10;
 const REQUEST: &[u8] = b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 
 /// Why the engine does not count as healthy.
 #[derive(Debug, thiserror::Error)]
 enum Unhealthy {
-    #[error("the port of the admin listener is not known: {0}; give its number with --admin-port")]
+    #[error("the port of the admin listener is unknown: {0}; give its number with --admin-port")]
     PortUnknown(&'static str),
     #[error(
         "cannot resolve {}: {source}; give --admin-host an address",
@@ -29,23 +29,23 @@ enum Unhealthy {
     )]
     Resolve { host: String, source: io::Error },
     #[error(
-        "no admin listener answers at {address}: {source}; see whether `ringest serve` runs here, \
+        "no admin listener answers at {address}: {source}; check that `ringest serve` runs here, \
          and with which --admin-host and --admin-port"
     )]
     Unreachable { address: SocketAddr, source: io::Error },
     #[error(
-        "what listens at {address} does not answer like ringest's admin listener; see which port \
-         `ringest serve` gave to it"
+        "the server at {address} does not answer like ringest's admin listener; check which port \
+         `ringest serve` printed for it"
     )]
     Foreign { address: SocketAddr },
     #[error(
-        "the engine at {address} is not ready, HTTP status {status}: {}; its log says more",
+        "the engine at {address} is not ready, HTTP status {status}: {}; see its log",
         Escaped(.said.as_bytes())
     )]
     NotReady { address: SocketAddr, status: u16, said: String },
-    #[error("nothing listens on port {0} here; start `ringest serve`")]
+    #[error("nothing listens on port {0}; start `ringest serve`")]
     NotListening(u16),
-    #[error("cannot read the kernel's table of sockets: {0}; mount /proc, or leave --records-port")]
+    #[error("cannot read the kernel's socket table: {0}; mount /proc, or omit --records-port")]
     NoTable(io::Error),
 }
 
@@ -96,11 +96,11 @@ fn admin_port(options: &HealthOptions) -> Result<u16, Unhealthy> {
         (None, 0) => Err(Unhealthy::PortUnknown("--port 0 lets the system choose one")),
         (None, port) => port
             .checked_add(ADMIN_PORT_OFFSET)
-            .ok_or(Unhealthy::PortUnknown("there is none 1000 above --port")),
+            .ok_or(Unhealthy::PortUnknown("1000 above --port is beyond 65535")),
     }
 }
 
-/// Where to ask: a listener on all addresses is asked on this host's own.
+/// Addresses to ask. A listener on all addresses is asked on loopback.
 fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Unhealthy> {
     let resolved = (host, port).to_socket_addrs();
     let resolved = resolved
@@ -113,7 +113,7 @@ fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Unhealthy> {
     Ok(resolved.map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
-/// What is answered to the question, until the other side closes or enough was said.
+/// Sends the request and reads the reply until the server closes or the limit is reached.
 fn ask(address: SocketAddr, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
     stream.set_write_timeout(Some(left(deadline)?))?;
@@ -125,7 +125,7 @@ fn ask(address: SocketAddr, deadline: Instant) -> io::Result<Vec<u8>> {
         match stream.read(&mut chunk) {
             Ok(0) => break,
             Ok(n) => reply.extend_from_slice(&chunk[..n]),
-            // A refusal may come with a reset behind it.
+            // A refusal may be followed by a reset.
             Err(error) if reset(&error) && !reply.is_empty() => break,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(too_late()),
             Err(error) => return Err(error),
@@ -138,7 +138,7 @@ fn reset(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ConnectionReset
 }
 
-/// Time until the deadline, which is never zero: sockets take zero for no limit.
+/// Time until the deadline, never zero: a socket option of zero means no limit.
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(too_late()) } else { Ok(left) }
@@ -158,7 +158,7 @@ fn judge(address: SocketAddr, reply: &[u8]) -> Result<(), Unhealthy> {
     }
 }
 
-/// Status and first line of the body.
+/// The status and the first line of the body.
 fn parse(reply: &[u8]) -> Option<(u16, String)> {
     let reply = String::from_utf8_lossy(reply);
     let (head, body) = reply.split_once("\r\n\r\n")?;
@@ -209,7 +209,7 @@ mod tests {
         };
         assert_eq!(judged("HTTP/1.1 200 OK\r\na: b\r\n\r\nready\n"), Ok(()));
         let draining = judged("HTTP/1.1 503 No\r\n\r\ndrain\x1b[2J\nmore").unwrap_err();
-        assert!(draining.contains("HTTP status 503: drain\\x1b[2J; its log"), "{draining}");
+        assert!(draining.contains("HTTP status 503: drain\\x1b[2J; see its log"), "{draining}");
         for foreign in [
             "",
             "SSH-2.0-OpenSSH\r\n",

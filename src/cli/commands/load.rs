@@ -1,5 +1,5 @@
-//! `ringest load`: load on a message server, and what came of it. Neither starts nor stops a
-//! server, and sends nothing itself.
+//! `ringest load`: puts load on a message server and prints the result. `client::load` sends and
+//! measures.
 
 use crate::cli::args::load::{LoadFormat, LoadOptions};
 use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
@@ -23,15 +23,15 @@ use std::time::{Duration, Instant};
 
 /// How often progress is shown.
 const POLL: Duration = Duration::from_millis(100);
-/// How long an address may take to accept where a host has several.
+/// How long an address may take to accept, if the host has several.
 const PROBE: Duration = Duration::from_secs(2);
-/// Sending so much later than planned is worth a word: it is part of the latencies.
+/// Messages sent this much later than planned are reported, since it is part of their latency.
 const LATE_US: f64 = 1000.0;
 
 /// Runs the command and returns its exit code.
 pub(crate) fn run(options: &LoadOptions) -> u8 {
     let prepared = settings(options).and_then(|settings| {
-        // Opened before anything is sent, so that a wrong name costs nothing.
+        // Opened first, so that a wrong path is reported before anything is sent.
         let percentiles = options.hgrm.as_deref().map(create).transpose()?;
         Ok((settings, percentiles))
     });
@@ -86,7 +86,7 @@ fn settings(options: &LoadOptions) -> Result<Settings, String> {
     })
 }
 
-/// A name such as `localhost` may stand for addresses that nobody listens on.
+/// Picks the first address that accepts: a name such as `localhost` may have others.
 fn first_that_accepts(addresses: Vec<SocketAddr>) -> SocketAddr {
     let accepts = |address: &&SocketAddr| TcpStream::connect_timeout(address, PROBE).is_ok();
     match addresses[..] {
@@ -104,8 +104,8 @@ fn tls(options: &LoadOptions) -> Result<Option<ClientTls>, String> {
         None if options.insecure => Trust::Anybody,
         None => {
             return Err(
-                "--tls needs --ca FILE with the authority of the server's certificate; for \
-                        a trial, --insecure believes any"
+                "--tls needs --ca FILE with the authority of the server's certificate, or \
+                 --insecure, which accepts any, for a trial"
                     .to_owned(),
             );
         }
@@ -118,7 +118,10 @@ fn tls(options: &LoadOptions) -> Result<Option<ClientTls>, String> {
     };
     let config = client_config(&trust, identity.as_ref()).map_err(|error| error.to_string())?;
     let server_name = ServerName::try_from(options.host.clone()).map_err(|error| {
-        format!("--host {} is no name for TLS: {error}", options.host.escape_default())
+        format!(
+            "--host {} is not a valid server name for TLS: {error}",
+            options.host.escape_default()
+        )
     })?;
     Ok(Some(ClientTls { config, server_name }))
 }
@@ -129,12 +132,12 @@ fn login(options: &LoadOptions) -> Result<Option<Login>, String> {
         Some(path) => fs::read_to_string(path)
             .map_err(|error| format!("cannot read --token-file {}: {error}", path.display()))?,
         None => std::env::var("RINGEST_TOKEN")
-            .map_err(|_| "--user needs its token, in RINGEST_TOKEN or in --token-file FILE")?,
+            .map_err(|_| "--user needs a token, in RINGEST_TOKEN or --token-file FILE")?,
     };
-    // Editors and `echo` end a file with a line break, which is no part of the token.
+    // Editors and `echo` end a file with a line break that is not part of the token.
     let token = token.trim_end_matches(['\r', '\n']).to_owned();
     if token.is_empty() {
-        return Err("the token is empty; RINGEST_TOKEN or --token-file must hold one".to_owned());
+        return Err("the token is empty; put one into RINGEST_TOKEN or --token-file".to_owned());
     }
     Ok(Some(Login { user, token }))
 }
@@ -146,7 +149,7 @@ fn create(path: &Path) -> Result<BufWriter<File>, String> {
 
 // ---- the run ----
 
-/// Runs in a thread of its own, while this one shows how far it is.
+/// Runs the load in a second thread while this one shows its progress.
 fn run_with_progress(settings: &Settings) -> Result<LoadOutcome, LoadError> {
     let progress = Arc::new(LoadProgress::default());
     let (stopped, hung_up) = (Arc::clone(&progress), Arc::clone(&progress));
@@ -155,11 +158,11 @@ fn run_with_progress(settings: &Settings) -> Result<LoadOutcome, LoadError> {
     thread::scope(|scope| {
         let running = scope.spawn(|| load::run(settings, &progress));
         show(settings, &progress, &|| running.is_finished());
-        running.join().expect("a run that panics is a defect; please report it")
+        running.join().expect("a run that panics is a bug; please report it")
     })
 }
 
-/// A bar on stderr until the run is done; hidden where stderr is no terminal.
+/// Shows a progress bar on stderr until the run ends; hidden if stderr is not a terminal.
 fn show(settings: &Settings, progress: &LoadProgress, is_finished: &dyn Fn() -> bool) {
     let time = settings.warm_up + settings.duration;
     let bar = ProgressBar::new(time.as_millis() as u64);
@@ -184,13 +187,14 @@ fn show(settings: &Settings, progress: &LoadProgress, is_finished: &dyn Fn() -> 
     bar.finish_and_clear();
 }
 
-/// Says where the schedule was not kept by this side's own doing: the latencies count it.
+/// Warns if this process could not keep its schedule, which makes the latencies longer.
 fn warn_of_lateness(outcome: &LoadOutcome) {
     let late = summary(&outcome.tally.lateness);
     if late.p99 > LATE_US {
         say(format_args!(
-            "messages were sent late by this side itself: p99 {:.1} ms, max {:.1} ms; latencies \
-             include it. A core of its own, more --threads or a lower --rate help",
+            "this process could not keep its schedule: messages were sent late by {:.1} ms (p99) \
+             and {:.1} ms (max), which the latencies include. Give it a core to itself, more \
+             --threads or a lower --rate",
             late.p99 / 1000.0,
             late.max / 1000.0,
         ));

@@ -1,5 +1,5 @@
-//! `ringest merge`: finds the partials of directories, has them merged, and prints the result.
-//! Receives nothing, merges nothing itself, and changes no file of theirs.
+//! `ringest merge`: finds partials in directories, has `engine::aggregate` merge them, and prints
+//! the result. Changes no file in those directories.
 
 use crate::cli::args::merge::MergeOptions;
 use crate::cli::args::output::FileFormatOption;
@@ -19,7 +19,7 @@ use std::io::{self, BufWriter, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Names that are listed before the rest of them is counted.
+/// Names that are listed before the rest is only counted.
 const NAMES_LISTED: usize = 10;
 
 /// Runs the command and returns its exit code.
@@ -49,13 +49,13 @@ pub(crate) fn run(options: &MergeOptions) -> u8 {
     say_what_is_missing(&merged)
 }
 
-/// Writes the result to a file, which is whole or not there.
+/// Writes the result to a file, completely or not at all.
 fn write_file(path: &Path, format: FileFormatOption, merged: &Merged) -> Result<(), String> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     let name = path.file_name().and_then(|name| name.to_str());
-    let name = name
-        .ok_or_else(|| format!("--output {}: the file needs a name, in UTF-8", path.display()))?;
+    let name =
+        name.ok_or_else(|| format!("--output {} needs a file name in UTF-8", path.display()))?;
     let probe = format!("{name}.{}", std::process::id());
     let directory = FileDirectory::open("--output", parent, &probe)?;
     let facts = &merged.facts;
@@ -76,7 +76,7 @@ fn complain(error: impl std::fmt::Display, code: u8) -> u8 {
     code
 }
 
-/// What lies in the directories.
+/// The partials in all directories.
 struct FoundPartials {
     schema: Schema,
     groups: Vec<PathBuf>,
@@ -96,8 +96,8 @@ impl FoundPartials {
                     if let Some(difference) = difference(&own, known) {
                         let (here, there) = (first.display(), directory.display());
                         return Err(format!(
-                            "{there} has partials of another schema than {here}: {difference}; \
-                             merge each schema by itself"
+                            "{there} and {here} have partials of different schemas: {difference}; \
+                             merge each schema separately"
                         ));
                     }
                 }
@@ -110,8 +110,8 @@ impl FoundPartials {
             groups.extend(files.groups);
             streams.extend(files.streams);
         }
-        let schema = schema.map(|(_, schema)| schema).ok_or("no directory is given")?;
-        // By name, so that a result does not depend on the order of directories.
+        let schema = schema.map(|(_, schema)| schema).ok_or("no directory was given")?;
+        // By name, so that the order of directories does not change the result.
         groups
             .sort_by(|left, right| left.file_name().cmp(&right.file_name()).then(left.cmp(right)));
         Ok(FoundPartials { schema, groups, streams, warnings })
@@ -125,8 +125,8 @@ fn read_schema(directory: &Path) -> Result<Schema, String> {
         .and_then(|file| file.take(SCHEMA_FILE_BYTES_MAX as u64).read_to_string(&mut text));
     read.map_err(|error| {
         format!(
-            "cannot read {}: {error}; a directory of partials is one that `ringest serve \
-             --partials` was given, which writes {SCHEMA_FILE} at its start",
+            "cannot read {}: {error}; give a directory of `ringest serve --partials`, which writes \
+             {SCHEMA_FILE} when it starts",
             path.display()
         )
     })?;
@@ -148,7 +148,7 @@ impl PartialDirectory {
         for entry in fs::read_dir(directory).map_err(unreadable)? {
             let name = entry.map_err(unreadable)?.file_name();
             let shown = name.to_string_lossy();
-            // What is hidden is on its way, or what a killed process has left.
+            // Hidden files are being written, or were left behind by a killed process.
             if shown.starts_with('.') || shown == SCHEMA_FILE {
                 continue;
             }
@@ -167,11 +167,11 @@ impl PartialDirectory {
     fn foreign(&self, directory: &Path) -> Option<String> {
         let first = self.others.first()?.to_string_lossy();
         let (count, directory) = (self.others.len(), directory.display());
-        Some(format!("{count} other files in {directory} are no partials, such as {first}"))
+        Some(format!("{count} files in {directory} are not partials, such as {first}"))
     }
 }
 
-/// The schema of a result with these keys only.
+/// The schema of a result that has only these keys.
 fn result_schema(schema: &Schema, by: Option<&[String]>) -> Result<Schema, String> {
     let Some(by) = by else { return Ok(schema.clone()) };
     let mut keys = Vec::new();
@@ -179,7 +179,7 @@ fn result_schema(schema: &Schema, by: Option<&[String]>) -> Result<Schema, Strin
         if !schema.keys().any(|key| key.name == *name) {
             let all: Vec<&str> = schema.keys().map(|key| key.name.as_str()).collect();
             return Err(format!(
-                "--by {name}: these partials have the keys {}; others are not in them any more",
+                "--by {name}: not a key of these partials, which have the keys {}",
                 all.join(", ")
             ));
         }
@@ -197,10 +197,10 @@ fn result_schema(schema: &Schema, by: Option<&[String]>) -> Result<Schema, Strin
     .map_err(|broken| format!("--by: {broken}"))
 }
 
-/// What is not as it should be, on stderr, and the exit code that follows from it.
+/// Reports on stderr what is missing from the result; returns the exit code.
 fn say_what_is_missing(merged: &Merged) -> u8 {
     let facts = &merged.facts;
-    say_list("is not finished", "are not finished", "stream", &facts.unfinished);
+    say_list("is unfinished", "are unfinished", "stream", &facts.unfinished);
     say_list(
         "has groups and no .stream.parquet",
         "have groups and no .stream.parquet",
@@ -209,7 +209,7 @@ fn say_what_is_missing(merged: &Merged) -> u8 {
     );
     if !merged.overflowed.is_empty() {
         let columns = merged.overflowed.join(", ");
-        say(format_args!("sums of {columns} do not all fit 64 bits; those that do not are null"));
+        say(format_args!("some sums of {columns} do not fit into 64 bits; they are null"));
     }
     for fault in facts.faults.iter().take(NAMES_LISTED) {
         say(fault);

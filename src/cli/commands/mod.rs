@@ -1,4 +1,4 @@
-//! One file for each command.
+//! The commands, one file each.
 
 pub(crate) mod certs;
 pub(crate) mod demo;
@@ -7,6 +7,7 @@ pub(crate) mod gen_cert;
 pub(crate) mod health;
 pub(crate) mod load;
 pub(crate) mod merge;
+pub(crate) mod reference;
 pub(crate) mod replay;
 pub(crate) mod schema;
 pub(crate) mod send;

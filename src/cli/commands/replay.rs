@@ -1,4 +1,4 @@
-//! `ringest replay`: captured streams to an engine. Makes no stream and judges no result.
+//! `ringest replay`: sends captured streams to an engine again. Does not look at the results.
 
 use super::send::resolve;
 use crate::cli::args::replay::ReplayOptions;
@@ -11,7 +11,7 @@ use std::thread;
 
 /// Runs the command and returns its exit code.
 pub(crate) fn run(options: &ReplayOptions) -> u8 {
-    // All files are looked at before the first is sent, so that a wrong name costs nothing.
+    // All files are opened first, so that a wrong path is reported before anything is sent.
     let looked_at = options.files.iter().map(|path| CaptureFile::look_at(path, options.allow_cut));
     let (captures, errors): (Vec<_>, Vec<_>) = looked_at.partition(Result::is_ok);
     for error in errors.iter().filter_map(|error| error.as_ref().err()) {
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &ReplayOptions) -> u8 {
         replay.join()
     });
     let Ok(results) = results else {
-        say("a sender panicked; this is a defect, please report it");
+        say("a sender panicked; this is a bug, please report it");
         return EXIT_FAILED;
     };
     let (sent, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);

@@ -1,7 +1,8 @@
-//! `ringest schema`: says what a schema comes to, or prints it as TOML. Receives no record.
+//! `ringest schema`: describes a schema, or prints it as TOML.
 
 use crate::cli::args::schema::{SchemaAction, SchemaCommandOptions};
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
+use crate::cli::output::columns::{Align, write_columns};
 use crate::cli::terminal::status_line::say;
 use crate::config::limits::TEXT_OVERHEAD_BYTES;
 use crate::engine::groups::plan::Plan;
@@ -10,8 +11,8 @@ use crate::wire::schema::toml::DEFAULT_TOML;
 use crate::wire::schema::words::{ENDIANS, word_of};
 use crate::wire::schema::{Aggregate, End, Field, Framing, Kind, Length, Schema};
 use bytesize::ByteSize;
-use std::fmt::{self, Write as _};
-use std::io::{self, Write as _};
+use std::fmt;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 /// Runs the command and returns its exit code.
@@ -39,7 +40,7 @@ pub(crate) fn run(options: &SchemaCommandOptions) -> u8 {
     }
 }
 
-/// What a schema comes to, for people.
+/// The description of a schema, for people.
 struct Description<'a>(&'a Schema);
 
 impl fmt::Display for Description<'_> {
@@ -53,32 +54,47 @@ impl fmt::Display for Description<'_> {
             word_of(&ENDIANS, &schema.endian())
         )?;
         writeln!(out)?;
-        table(out, ["field", "type", "offset", "bytes", "role"], &field_rows(schema))?;
+        write_columns(
+            out,
+            [
+                ("field", Align::Left),
+                ("type", Align::Left),
+                ("offset", Align::Right),
+                ("bytes", Align::Right),
+                ("role", Align::Left),
+            ],
+            &field_rows(schema),
+        )?;
         writeln!(out)?;
         writeln!(out, "packet: {}", packet(schema))?;
         writeln!(out, "end of stream: {}", end(schema))?;
         writeln!(out)?;
-        table(out, ["result", "type"], &column_rows(schema.columns()))?;
+        write_columns(out, two_columns("result"), &column_rows(schema.columns()))?;
         writeln!(out)?;
-        table(out, ["partials", "type"], &column_rows(schema.partial_columns()))?;
+        write_columns(out, two_columns("partials"), &column_rows(schema.partial_columns()))?;
         writeln!(out)?;
         let memory = group_memory(schema);
         let million = |bytes: usize| ByteSize(bytes as u64 * 1_000_000).display().si();
         writeln!(
             out,
-            "memory of a million groups: {} while records come, {} at worst{}",
+            "memory of a million groups: {} while receiving, {} at worst{}",
             million(memory.typical),
             million(memory.worst),
             if schema.keys().any(|key| key.kind.is_text()) {
                 format!(
-                    " (texts of {TYPICAL_TEXT_BYTES} bytes; at worst each is new in each group and \
-                     fills its field)"
+                    " (with texts of {TYPICAL_TEXT_BYTES} bytes; at worst every group has new \
+                     texts that fill their fields)"
                 )
             } else {
                 String::new()
             }
         )
     }
+}
+
+/// Headings of a list of columns with their types.
+fn two_columns(name: &str) -> [(&str, Align); 2] {
+    [(name, Align::Left), ("type", Align::Left)]
 }
 
 fn field_rows(schema: &Schema) -> Vec<[String; 5]> {
@@ -95,7 +111,7 @@ fn field_rows(schema: &Schema) -> Vec<[String; 5]> {
     schema.fields().iter().enumerate().map(row).collect()
 }
 
-/// What a field is there for.
+/// What a field is used for.
 fn role(schema: &Schema, index: usize, field: &Field) -> String {
     if matches!(field.kind, Kind::Skip { .. }) {
         return "skipped".to_owned();
@@ -128,10 +144,10 @@ fn packet(schema: &Schema) -> String {
     let records = (schema.packet_bytes_max() - own) / record;
     let said = |records: u64| records * record + if includes_itself { own } else { 0 };
     format!(
-        "a {word} length, {}-endian, that {}, then records; with 1 record it says {}, \
-         with {records} at most {}{}",
+        "a {word} length, {}-endian, {}, then records; it is {} for 1 record and at most {} for \
+         {records}{}",
         word_of(&ENDIANS, &endian),
-        if includes_itself { "counts itself" } else { "does not count itself" },
+        if includes_itself { "counting itself" } else { "not counting itself" },
         said(1),
         said(records),
         if length == Length::U32 { ", if --packet-bytes-limit allows" } else { "" }
@@ -153,47 +169,20 @@ fn column_rows(columns: Vec<NamedType>) -> Vec<[String; 2]> {
     columns.into_iter().map(|(name, of)| [name, of.name().to_owned()]).collect()
 }
 
-/// Columns below their names, numbers at the right of theirs.
-fn table<const N: usize>(
-    out: &mut impl fmt::Write,
-    head: [&str; N],
-    rows: &[[String; N]],
-) -> fmt::Result {
-    let rows: Vec<[&str; N]> = std::iter::once(head)
-        .chain(rows.iter().map(|row| std::array::from_fn(|column| row[column].as_str())))
-        .collect();
-    let widths: [usize; N] = std::array::from_fn(|column| {
-        rows.iter().map(|row| row[column].len()).max().unwrap_or_default()
-    });
-    for row in &rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = widths[column];
-            let is_number = matches!(head[column], "offset" | "bytes");
-            match is_number {
-                true => write!(line, "{cell:>width$}  ")?,
-                false => write!(line, "{cell:<width$}  ")?,
-            }
-        }
-        writeln!(out, "{}", line.trim_end())?;
-    }
-    Ok(())
-}
-
-/// Bytes of memory that one group costs.
+/// Bytes of memory that one group takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct GroupMemory {
-    /// While its stream sends, with texts of a usual length.
+    /// While its stream is received, with texts of a typical length.
     typical: usize,
-    /// At the worst moment, when the result is made, with texts that fill their fields.
+    /// At the peak, while the result is built, with texts that fill their fields.
     worst: usize,
 }
 
-/// Bytes that a text of a usual length has.
+/// A typical length of a text.
 const TYPICAL_TEXT_BYTES: usize = 16;
 
-/// What a group costs, as the memory sum counts it; while records come, its slot in a table that is
-/// as full as they mostly are.
+/// The memory of a group, as `Config::memory` counts it. The typical value assumes a table as full
+/// as tables usually are.
 fn group_memory(schema: &Schema) -> GroupMemory {
     let sizes = Plan::new(Arc::new(schema.clone())).sizes();
     let texts = schema.keys().map(|key| key.kind).filter(|kind| kind.is_text());
@@ -239,8 +228,8 @@ power    f32        16      4  max, std
 ok       bool       20      1  key 2, sum
 spare    bytes      21      3  not used
 
-packet: a u16 length, little-endian, that does not count itself, then records; with 1 record it \
-says 24, with 2730 at most 65520
+packet: a u16 length, little-endian, not counting itself, then records; it is 24 for 1 record and \
+at most 65520 for 2730
 end of stream: the sender closes after a whole packet
 
 result      type
@@ -267,7 +256,7 @@ mean_power      f64
 m2_power        f64
 sum_ok          u64
 
-memory of a million groups: 140.0 MB while records come, 525.0 MB at worst
+memory of a million groups: 140.0 MB while receiving, 525.0 MB at worst
 ";
         assert_eq!(describe(METER), expected);
     }
@@ -282,10 +271,10 @@ memory of a million groups: 140.0 MB while records come, 525.0 MB at worst
         assert!(bare.contains("packet: none; records of 1 bytes follow each other\n"), "{bare}");
         assert!(bare.contains("end of stream: the sender closes after a whole record\n"), "{bare}");
         let largest = of("");
-        let said = "with 1 record it says 5, with 4294967291 at most 4294967295, if --packet-bytes";
+        let said = "it is 5 for 1 record and at most 4294967295 for 4294967291, if --packet-bytes";
         assert!(largest.contains(said), "{largest}");
         assert!(largest.contains("end of stream: a record of 1 zero bytes\n"), "{largest}");
-        let said = "it says 3, with 65533 at most 65535\n";
+        let said = "it is 3 for 1 record and at most 65535 for 65533\n";
         assert!(of("length = 'u16'").contains(said), "{}", of("length = 'u16'"));
     }
 

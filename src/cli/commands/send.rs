@@ -1,5 +1,5 @@
-//! `ringest send`: record streams to an engine, and on demand a comparison with its results.
-//! Neither starts nor stops an engine.
+//! `ringest send`: sends generated record streams to an engine and, on request, compares its
+//! results with what was sent.
 
 use crate::cli::args::send::SendOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How often the file of results is looked at.
+/// How often the result file is read.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Runs the command and returns its exit code.
@@ -33,8 +33,8 @@ pub(crate) fn run(options: &SendOptions) -> u8 {
             return EXIT_USAGE;
         }
     };
-    // Opened before anything is sent, so that a wrong name costs nothing and old results are
-    // passed over.
+    // Opened first, so that a wrong path is reported before anything is sent, and so that older
+    // results are skipped.
     let results = match options.verify.as_deref().map(ResultReader::open_at_end).transpose() {
         Ok(results) => results,
         Err(error) => {
@@ -114,7 +114,7 @@ fn send_all(
         match sender.join() {
             Ok(Ok(stream)) => sent.push(stream),
             Ok(Err(error)) => errors.push(error.to_string()),
-            Err(_) => errors.push("a sender panicked; this is a defect, please report it".into()),
+            Err(_) => errors.push("a sender panicked; this is a bug, please report it".into()),
         }
     }
     (sent, errors)
@@ -137,11 +137,11 @@ fn summarise(sent: &[Sent], rate: u64) {
     ));
     if let Some(delay) = sent.iter().filter_map(|stream| stream.delay_max).max() {
         let delay_ms = delay.as_secs_f64() * 1e3;
-        say(format_args!("asked for {rate} records/s: largest delay {delay_ms:.1} ms"));
+        say(format_args!("scheduled at {rate} records/s: largest delay {delay_ms:.1} ms"));
     }
 }
 
-/// The engine's results, as they are written.
+/// Reads the engine's results as they are written.
 struct ResultReader {
     file: File,
     unread: Vec<u8>,
@@ -164,7 +164,7 @@ impl ResultReader {
         Ok(ResultReader { file, unread: Vec::new() })
     }
 
-    /// The lines that were finished since the last call.
+    /// The lines completed since the last call.
     fn new_lines(&mut self, schema: &Schema) -> Result<Vec<ResultLine>, String> {
         self.file.read_to_end(&mut self.unread).map_err(|error| format!("--verify: {error}"))?;
         let (lines, bytes) = finished_lines(&self.unread);
@@ -172,7 +172,7 @@ impl ResultReader {
             .map(|line| {
                 parse_line(line, schema).map_err(|error| {
                     format!(
-                        "--verify: no ndjson result of schema {}: {error}; is it \
+                        "--verify: not an ndjson result of schema {}: {error}; is it from \
                          `serve --format ndjson` with the same schema?",
                         schema.name()
                     )
@@ -184,7 +184,7 @@ impl ResultReader {
     }
 }
 
-/// Waits for the results of what was sent, compares, and returns how many streams differ.
+/// Waits for the results of what was sent and compares them; returns how many streams differ.
 fn verify(mut results: ResultReader, schema: &Schema, sent: &[Sent], timeout: Duration) -> usize {
     let deadline = Instant::now() + timeout;
     let mut waiting: HashMap<String, &Sent> =
@@ -210,12 +210,12 @@ fn verify(mut results: ResultReader, schema: &Schema, sent: &[Sent], timeout: Du
     for peer in waiting.keys() {
         say(format_args!(
             "no result for {peer} within {}; results are matched by the sender's address, which \
-             address translation hides",
+             address translation (NAT) hides",
             humantime::format_duration(timeout)
         ));
     }
     let agreeing = sent.len() - waiting.len() - differing;
-    say(format_args!("{agreeing} of {} results agree with what was sent", sent.len()));
+    say(format_args!("{agreeing} of {} results match what was sent", sent.len()));
     waiting.len() + differing
 }
 

@@ -1,10 +1,10 @@
-//! `ringest serve`: starts the engine, prints its results, waits for its end. Receives nothing
-//! itself.
+//! `ringest serve`: starts the engine, prints its results and waits for its end.
 
-use crate::cli::args::ServeOptions;
+use crate::cli::args::serve::ServeOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
 use crate::cli::output::format::Format;
 use crate::cli::output::latency_files::{self, LatencyFiles};
+use crate::cli::output::lines::Percentiles;
 use crate::cli::output::output_files::{self, OutputFiles};
 use crate::cli::output::render::{StreamFiles, write_report};
 use crate::cli::terminal::live::{Listeners, Live};
@@ -32,7 +32,7 @@ use std::time::SystemTime;
 
 /// Runs the command and returns its exit code.
 pub(crate) fn run(options: &ServeOptions) -> u8 {
-    // Whoever reads stderr must not be able to hold up results, nor the end.
+    // A stderr that nobody reads must delay neither results nor the end.
     status_line::limit_waits();
     let config = options.config();
     let schema = match options.engine.schema.load() {
@@ -42,7 +42,7 @@ pub(crate) fn run(options: &ServeOptions) -> u8 {
             return EXIT_USAGE;
         }
     };
-    // Before the engine starts, so that a wrong name costs nothing.
+    // Opened first, so that a wrong path is reported before the engine starts.
     let directories = match Directories::open(&config, &schema) {
         Ok(directories) => directories,
         Err(error) => {
@@ -63,7 +63,7 @@ pub(crate) fn run(options: &ServeOptions) -> u8 {
     let stop = move |signal| {
         seen.store(true, Ordering::Relaxed);
         tracing::info!(
-            "{signal}: no more connections are taken, running streams have {}; a second signal \
+            "{signal}: no new connections; running streams have {} to finish. A second signal \
              exits at once",
             humantime::format_duration(drain)
         );
@@ -90,14 +90,15 @@ pub(crate) fn run(options: &ServeOptions) -> u8 {
         live.stop();
     }
     sum_up(&counters);
-    // Whoever stops the engine knows that connections may be cut.
+    // Stopping the engine by a signal may cut connections, so incomplete ones are not a failure
+    // then.
     let must_be_complete = options.exit_after.is_some() && !signalled.load(Ordering::Relaxed);
     let missing_partials = missing_partials.and_then(|missing| partial_files::summary(&missing));
     let missing = missing().into_iter().chain(missing_partials).collect();
     exit_code(&outcome, must_be_complete, missing)
 }
 
-/// Where files go beside what is printed, as far as they are asked for.
+/// The directories for files, as far as files are asked for.
 struct Directories {
     output: Option<OutputFiles>,
     latency: Option<LatencyFiles>,
@@ -111,7 +112,7 @@ impl Directories {
         Ok(Directories { output: OutputFiles::open(config, schema)?, latency })
     }
 
-    /// What is to be said of missing files once the run is over.
+    /// Describes, after the run, the files that could not be written.
     fn missing(&self) -> impl FnOnce() -> Vec<String> + use<> {
         let results = self.output.as_ref().map(|files| Arc::clone(files.missing()));
         let latencies = self.latency.as_ref().map(|files| Arc::clone(files.missing()));
@@ -123,7 +124,7 @@ impl Directories {
     }
 }
 
-/// Starts the live line where one is asked for.
+/// Starts the live line (`--interval`).
 fn start_live(config: &Config, engine: &Engine) -> io::Result<Option<Live>> {
     let Some(interval) = config.interval else { return Ok(None) };
     let listeners = Listeners {
@@ -133,7 +134,7 @@ fn start_live(config: &Config, engine: &Engine) -> io::Result<Option<Live>> {
     Live::start(Arc::clone(engine.counters()), interval, listeners).map(Some)
 }
 
-/// Says where to connect to; port 0 has become a real one.
+/// Prints the addresses to connect to, with the actual ports.
 fn announce(engine: &Engine) {
     let workers = engine.workers();
     say(format_args!("ready for admin on http://{}/", engine.admin_address()));
@@ -146,7 +147,7 @@ fn announce(engine: &Engine) {
     }
 }
 
-/// What the message server did, once it is over.
+/// Prints the totals of the message server after the run.
 fn sum_up(counters: &Counters) {
     let opened = counters.sum(|tally| &tally.opened[Protocol::Messages as usize]);
     if opened == 0 {
@@ -155,13 +156,14 @@ fn sum_up(counters: &Counters) {
     let messages = messages(counters).sum();
     let latency = counters.message_latency().summary();
     say(format_args!(
-        "{opened} message connections, {messages} messages; latency of {} replies: p50 {:.1} µs, \
-         p90 {:.1} µs, p99 {:.1} µs, p99.9 {:.1} µs, max {:.1} µs",
-        latency.count, latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max
+        "{opened} message connections, {messages} messages; latency of {} replies: {}",
+        latency.count,
+        Percentiles(&latency),
     ));
 }
 
-/// Prepares the process and starts the engine; where that fails, says why and what to do.
+/// Prepares the process and starts the engine. On failure, prints why and what to do, and returns
+/// the exit code.
 pub(crate) fn start(config: &Config, schema: &Arc<Schema>, sink: Sink) -> Result<Engine, u8> {
     let config = &Config { record: Plan::new(Arc::clone(schema)).sizes(), ..config.clone() };
     if let Err(error) = config.check() {
@@ -197,17 +199,17 @@ pub(crate) fn start(config: &Config, schema: &Arc<Schema>, sink: Sink) -> Result
     })
 }
 
-/// What `ringest doctor` finds wrong, on stderr.
+/// Prints what `ringest doctor` finds wrong to stderr.
 fn explain(config: &Config) {
     for finding in findings::examine(config) {
         if finding.verdict == Verdict::Fail {
             say(finding);
         }
     }
-    say("`ringest doctor` examines this host, with the same options");
+    say("for a full check, run `ringest doctor` with the same options");
 }
 
-/// Prints each report to stdout, whole, and flushes it.
+/// Prints each whole report to stdout and flushes it.
 pub(crate) fn to_stdout(format: Format) -> Sink {
     let mut print = printer(format);
     Box::new(move |report, _| print(report, &StreamFiles::default()))
@@ -218,7 +220,7 @@ fn printer(format: Format) -> impl FnMut(&Report, &StreamFiles) -> io::Result<()
     move |report, files| {
         let written = write_report(format, report, files, &mut out);
         if written.is_err() {
-            // What is buffered cannot be written; dropping the writer must not try again.
+            // Dropping the writer must not try to write the buffered rest again.
             let broken = std::mem::replace(&mut out, BufWriter::new(io::stdout()));
             let _ = broken.into_parts();
         }
@@ -226,8 +228,9 @@ fn printer(format: Format) -> impl FnMut(&Report, &StreamFiles) -> io::Result<()
     }
 }
 
-/// The same, out of the live line's way. Before it the result is written to its file, so that who
-/// reads where that is finds it there; after it the latencies, which do not count as printing.
+/// The same, with files and without disturbing the live line. The result file is written before the
+/// result is printed, so that a reader of the printed path finds the file; latencies are written
+/// after it, since their time must not count as printing.
 fn to_stdout_and_files(format: Format, config: &Config, directories: Directories) -> Sink {
     let mut print = printer(format);
     let on_terminal = io::stdout().is_terminal();
@@ -250,21 +253,21 @@ fn exit_code(outcome: &ReporterOutcome, must_be_complete: bool, missing_files: V
     let failed_captures = outcome.capture_error.as_ref().map(|cause| {
         let count = outcome.captures_failed;
         format!(
-            "{count} captures could not be written (--capture), the first: {cause}; the results \
-             are not affected. The directory must stay, with space left"
+            "{count} captures could not be written (--capture); the first: {cause}. The results \
+             are not affected. Check that the directory exists and has space"
         )
     });
     let files_missing = !missing_files.is_empty() || failed_captures.is_some();
     missing_files.into_iter().chain(failed_captures).for_each(say);
     if let Some(error) = output_error {
         say(format_args!(
-            "cannot write results to stdout: {error}; {lost} results are lost. Whatever reads \
-             stdout must stay, and a file needs space"
+            "cannot write results to stdout: {error}; {lost} results are lost. Check that the \
+             program reading stdout still runs, or that the disk has space"
         ));
         return EXIT_FAILED;
     }
     if let Some(error) = acceptor_error {
-        say(format_args!("stopped, since no more connections could be accepted: {error}"));
+        say(format_args!("stopped because connections could no longer be accepted: {error}"));
         return EXIT_FAILED;
     }
     tracing::info!("stopped: {reported} connections reported, {complete} of them complete");

@@ -1,5 +1,5 @@
-//! `ringest token`: makes a token for a user, and the line by which an engine knows it. Keeps no
-//! token: who loses one gets another.
+//! `ringest token`: makes a token for a user, and the line by which an engine recognises it. The
+//! token itself is stored nowhere: a lost one is replaced.
 
 use crate::cli::args::token::TokenOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
@@ -22,28 +22,28 @@ enum TokenError {
     #[error(transparent)]
     Random(#[from] NoRandomness),
     #[error(
-        "the user stands in {} already and its token stays valid; remove the line that begins \
-         with its name, and ask again for a new one",
+        "user already listed in {}, with a token that stays valid; for a new token, remove the \
+         line that begins with the user's name and run this again",
         .0.display()
     )]
     Known(PathBuf),
-    #[error("{}, {source}; it was not changed", path.display())]
+    #[error("{}, {source}; the file was not changed", path.display())]
     File { path: PathBuf, source: AuthError },
     #[error("cannot add to {}: {source}; {}", path.display(), remedy(.source))]
     Io { path: PathBuf, source: io::Error },
-    #[error("cannot write to stdout: {0}; nobody has the token now, {1}")]
+    #[error("cannot write to stdout: {0}; the token is lost, {1}")]
     Stdout(#[source] io::Error, &'static str),
 }
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::NotFound => "its directory must be there",
+        io::ErrorKind::NotFound => "create its directory first",
         io::ErrorKind::PermissionDenied => "run this as the owner of the file and its directory",
         io::ErrorKind::ResourceBusy => {
-            "a file that is mounted by itself cannot be replaced: mount its directory"
+            "a file that is a mount point cannot be replaced: mount its directory instead"
         }
-        io::ErrorKind::InvalidData => "it must be a file that this command or an editor wrote",
-        _ => "it was not changed",
+        io::ErrorKind::InvalidData => "give a file that this command or an editor wrote",
+        _ => "the file was not changed",
     }
 }
 
@@ -73,23 +73,23 @@ fn make(options: &TokenOptions) -> Result<(), TokenError> {
     let unused = match &options.auth_file {
         Some(path) => {
             add_line(path, user, &line)?;
-            "so remove the user's line from the file and ask again"
+            "so remove the user's line from the file and run this again"
         }
-        None => "so ask again",
+        None => "so run this again",
     };
     print(&token).map_err(|error| TokenError::Stdout(error, unused))?;
     match &options.auth_file {
         Some(path) => say(format_args!(
-            "{} lets the user in; a running engine reads it again at SIGHUP",
+            "user added to {}; send SIGHUP to a running engine to have it read the file again",
             path.display()
         )),
         None => {
-            say("this line in the engine's --auth-file lets the user in:");
-            // As it is, to be copied.
+            say("add this line to the engine's --auth-file to let the user in:");
+            // Without a prefix, so that it can be copied.
             let _ = writeln!(io::stderr(), "{line}");
         }
     }
-    say("the token on stdout is kept nowhere: hand it over safely");
+    say("the token on stdout is stored nowhere; pass it on safely");
     Ok(())
 }
 
@@ -99,10 +99,10 @@ fn print(token: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Adds a line to a file of users, so that a crash leaves the old file or the new one.
+/// Adds a line to a file of users. A crash leaves either the old file or the new one.
 fn add_line(path: &Path, user: &str, line: &str) -> Result<(), TokenError> {
     let failed = |source| TokenError::Io { path: path.to_owned(), source };
-    // What a link points to is replaced, not the link.
+    // Replace what a link points to, not the link.
     let target = match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
         resolved => resolved.map_err(failed)?,
@@ -112,7 +112,7 @@ fn add_line(path: &Path, user: &str, line: &str) -> Result<(), TokenError> {
         _ => Path::new("."),
     };
     let directory = File::open(directory).map_err(failed)?;
-    // Two of these commands at once would lose a line. The lock ends with the descriptor.
+    // Two of these commands at the same time would lose a line. Closing the descriptor unlocks.
     directory.lock().map_err(failed)?;
 
     let (old, metadata) = read_old(&target).map_err(failed)?;
@@ -124,7 +124,7 @@ fn add_line(path: &Path, user: &str, line: &str) -> Result<(), TokenError> {
     directory.sync_all().map_err(failed)
 }
 
-/// The file as it is; nothing where there is none yet.
+/// Reads the file; an empty text if it does not exist yet.
 fn read_old(target: &Path) -> io::Result<(String, Option<Metadata>)> {
     let file = match File::open(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((String::new(), None)),
@@ -134,16 +134,15 @@ fn read_old(target: &Path) -> io::Result<(String, Option<Metadata>)> {
     let mut text = String::new();
     file.take(AUTH_FILE_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
     if !metadata.is_file() || text.len() > AUTH_FILE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file of users"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a file of users"));
     }
     Ok((text, Some(metadata)))
 }
 
-/// The text with one line more.
+/// The text with the line added.
 ///
 /// # Errors
-/// None where the user is there already, or what is wrong with the text, which the line would not
-/// mend.
+/// None if the user is already listed; otherwise what is wrong with the text.
 fn extended(old: &str, user: &str, line: &str) -> Result<String, Option<AuthError>> {
     if AuthTable::parse(old).map_err(Some)?.contains(user) {
         return Err(None);
@@ -158,7 +157,7 @@ fn extended(old: &str, user: &str, line: &str) -> Result<String, Option<AuthErro
     Ok(text)
 }
 
-/// Writes a new file beside the target, with its mode and owner, and puts it in its place.
+/// Writes a new file next to the target, with its mode and owner, and renames it over the target.
 fn replace(target: &Path, text: &str, old: Option<&Metadata>) -> io::Result<()> {
     let mut name = target.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
@@ -174,7 +173,7 @@ fn write_new(path: &Path, text: &str, old: Option<&Metadata>) -> io::Result<()> 
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(NEW_FILE_MODE).open(path)?;
     if let Some(old) = old {
-        // The engine may run as another user than whoever makes tokens.
+        // The engine may run as a different user than this command.
         let new = file.metadata()?;
         if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
             fchown(&file, Some(old.uid()), Some(old.gid()))?;
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_begun_and_grows_by_lines() {
+    fn a_file_is_created_and_grows_by_lines() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("users");
         for user in ["ann", "bob", "Zoë"] {
@@ -209,11 +208,11 @@ mod tests {
         let table = load(&file).unwrap();
         assert!(["ann", "bob", "Zoë"].iter().all(|user| table.contains(user)));
         assert_eq!(mode(&file), 0o600);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no other file is left");
     }
 
     #[test]
-    fn what_is_in_the_file_stays_with_its_mode() {
+    fn the_content_and_mode_of_the_file_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("users");
         let begin = format!("# ours\n\n{}", line_for("ann", "abc").unwrap());
@@ -261,11 +260,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_refused() {
+    fn other_things_than_files_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let missing = directory.path().join("none/users");
         let error = ask("ann", &missing).unwrap_err().to_string();
-        assert!(error.contains("its directory must be there"), "{error}");
+        assert!(error.contains("create its directory first"), "{error}");
         assert!(ask("ann", directory.path()).is_err());
         assert!(ask("ann", Path::new("/dev/null")).is_err());
     }

@@ -1,12 +1,12 @@
-//! The forms in which a result is printed. Renders none.
+//! The formats in which results are printed.
 
 use clap::ValueEnum;
 
-/// How results are printed.
+/// The format of results on stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// A heading, the whole DataFrame and a summary, for people
+    /// Heading, full DataFrame and summary, for people
     Table,
-    /// One JSON object a line, for programs
+    /// One JSON object per line, for programs
     Ndjson,
 }

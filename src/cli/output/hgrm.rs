@@ -1,14 +1,13 @@
-//! Percentiles in the text form of HdrHistogram's own tools (`.hgrm`): measures nothing and opens
-//! no file.
+//! Percentiles in the text format of HdrHistogram's own tools (`.hgrm`).
 //!
-//! The form is that of `outputPercentileDistribution` of the Java original, five steps for each
-//! halving of the distance to 1. Its plotters draw the lines with four columns.
+//! The format is that of `outputPercentileDistribution` in the Java original, with five steps for
+//! each halving of the distance to 1. Its plotters draw the lines with four columns.
 
 use hdrhistogram::Histogram;
 use std::io::{self, Write};
 
-/// Writes the percentiles of nanoseconds as HdrHistogram's own tools do, in microseconds: value,
-/// percentile, how many were no longer, and one in how many was longer.
+/// Writes the percentiles of a histogram of nanoseconds, in microseconds: value, percentile, how
+/// many values are at most that, and one in how many is larger.
 ///
 /// # Errors
 /// Those of the writer.
@@ -29,7 +28,7 @@ pub(crate) fn write_percentiles(
             writeln!(out, " {:14.2}", 1.0 / (1.0 - quantile))?;
         } else {
             writeln!(out)?;
-            // All are counted; whatever follows would say the same.
+            // All values are counted; further lines would repeat this one.
             break;
         }
     }
@@ -42,7 +41,7 @@ pub(crate) fn write_percentiles(
     out.flush()
 }
 
-/// Equal steps in the first bucket: the next power of two that keeps the digits in its upper half.
+/// Steps in the first bucket: the next power of two whose upper half resolves all digits.
 fn sub_buckets(histogram: &Histogram<u64>) -> u64 {
     (2 * 10_u64.pow(u32::from(histogram.sigfig()))).next_power_of_two()
 }
@@ -52,7 +51,7 @@ mod tests {
     use super::*;
     use crate::config::{LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN};
 
-    /// One of the bounds that `ringest load` has.
+    /// With the bounds that `ringest load` uses.
     fn histogram() -> Histogram<u64> {
         Histogram::new_with_bounds(1, 3600 * 1_000_000_000, 3).unwrap()
     }
@@ -97,7 +96,7 @@ mod tests {
         assert!(!text.contains("NaN"), "{text}");
     }
 
-    /// What HdrHistogram's Java original prints for the same values, to the byte.
+    /// HdrHistogram's Java original prints exactly these bytes for the same values.
     #[test]
     fn the_original_prints_the_same() {
         const EXPECTED: &str = "       Value     Percentile TotalCount 1/(1-Percentile)

@@ -1,5 +1,5 @@
-//! A directory that gets a file for each record stream: how long its packets took, as percentiles.
-//! Measures nothing; a file that cannot be written holds nothing up and is counted.
+//! `serve --hgrm`: a file of packet latencies for each record stream. A file that cannot be written
+//! is counted and reported; it delays nothing.
 
 use super::hgrm::write_percentiles;
 use crate::runtime::results::report::Report;
@@ -12,28 +12,28 @@ use std::time::{Instant, SystemTime};
 #[derive(Debug)]
 pub(crate) struct LatencyFiles {
     directory: FileDirectory,
-    /// What the name of each begins with: no other run has it.
+    /// The start of each file name, unique to this run.
     run: String,
     missing: Arc<MissingFiles>,
 }
 
 impl LatencyFiles {
-    /// Files in `directory`, of a run of `node` that begins at `started`.
+    /// Prepares files in `directory` for a run of `node` that began at `started`.
     ///
     /// # Errors
-    /// Where nothing can be written there: why, and what must be so.
+    /// Why nothing can be written there, and what to do.
     pub(crate) fn open(directory: &Path, node: &str, started: SystemTime) -> Result<Self, String> {
         let run = run_name(started, node, std::process::id());
         let directory = FileDirectory::open("--hgrm", directory, &run)?;
         Ok(LatencyFiles { directory, run, missing: Arc::default() })
     }
 
-    /// What will be known of files that could not be written.
+    /// The files that could not be written, counted as the run goes on.
     pub(crate) fn missing(&self) -> &Arc<MissingFiles> {
         &self.missing
     }
 
-    /// Writes the file of a stream; none for one without packets.
+    /// Writes the file of a stream, unless it had no packets.
     pub(crate) fn add(&mut self, report: &Report) {
         let (connection, latency) = (report.received.connection, &report.received.latency);
         if latency.is_empty() {
@@ -51,16 +51,16 @@ impl LatencyFiles {
     }
 }
 
-/// What is to be said of missing files once the run is over; nothing where there are none.
+/// Describes, after the run, the files that could not be written, if any.
 pub(crate) fn summary(missing: &MissingFiles) -> Option<String> {
     let (count, cause) = missing.summary()?;
     Some(format!(
-        "{count} latency files could not be written (--hgrm), the first: {cause}; the results are \
-         not affected. The directory must stay, with space left"
+        "{count} latency files could not be written (--hgrm); the first: {cause}. The results are \
+         not affected. Check that the directory exists and has space"
     ))
 }
 
-/// Moment, node and process: two runs that write to one directory differ in one of them.
+/// Time, node and process; no two runs that share a directory have all three in common.
 fn run_name(started: SystemTime, node: &str, process: u32) -> String {
     let moment = humantime::format_rfc3339_seconds(started).to_string().replace(['-', ':'], "");
     format!("{moment}-{node}-{process}")
@@ -117,7 +117,7 @@ mod tests {
         let inside = directory.path().join("inside");
         fs::create_dir(&inside).unwrap();
         let mut files = LatencyFiles::open(&inside, "n", SystemTime::now()).unwrap();
-        // Its name is taken by a directory: the file can be written and not be renamed.
+        // A directory has its name, so the file can be written but not renamed.
         fs::create_dir(inside.join(format!("{}-4.hgrm", files.run))).unwrap();
         files.add(&report(4, 1));
         assert_eq!(names(&inside).len(), 1, "no half file");
@@ -125,7 +125,7 @@ mod tests {
         (5..8).for_each(|connection| files.add(&report(connection, 1)));
         let summary = summary(files.missing()).unwrap();
         assert!(summary.starts_with("4 latency files ") && summary.contains("directory"));
-        // It is not given up: the directory may come back.
+        // Later files are tried again, since the directory may come back.
         fs::create_dir(&inside).unwrap();
         files.add(&report(9, 1));
         assert_eq!(names(&inside).len(), 1);

@@ -1,5 +1,6 @@
-//! The result of `ringest load` as a table and as JSON: measures nothing and opens no file.
+//! The result of `ringest load`, as a table or as JSON.
 
+use super::lines::{LatencyLine, Percentiles};
 use crate::client::load::tally::LoadTally;
 use crate::client::load::{LoadOutcome, Settings, Traffic};
 use crate::engine::stream::latency::{LatencySummary, summary};
@@ -16,7 +17,7 @@ fn name(traffic: Traffic) -> &'static str {
     }
 }
 
-/// What a PING carries is not the user's to choose.
+/// Bytes of each message's payload; that of a PING is fixed.
 fn payload_bytes(settings: &Settings) -> usize {
     if settings.traffic == Traffic::Ping { 8 } else { settings.payload_bytes }
 }
@@ -44,11 +45,15 @@ pub(crate) fn write_table(
     let megabytes = |bytes| outcome.per_second(bytes) / 1e6;
     let (sent, received) = (megabytes(tally.bytes_sent), megabytes(tally.bytes_received));
     write_row(out, "bytes", format_args!("{sent:.1} MB/s sent, {received:.1} MB/s received"))?;
-    write_row(out, "latency", Percentiles(summary(&tally.latency)))?;
+    write_latency(out, "latency", &summary(&tally.latency))?;
     if settings.rate.is_some() {
-        write_row(out, "sent late", Percentiles(summary(&tally.lateness)))?;
+        write_latency(out, "sent late", &summary(&tally.lateness))?;
         let held_back = tally.held_back;
-        write_row(out, "held back", format_args!("{held_back} messages, too many unanswered"))?;
+        write_row(
+            out,
+            "held back",
+            format_args!("{held_back} messages, since too many were unanswered"),
+        )?;
     }
     write_problems(tally, out)
 }
@@ -81,27 +86,18 @@ fn write_row(out: &mut impl Write, name: &str, value: impl std::fmt::Display) ->
     writeln!(out, "{name:<11} {value}")
 }
 
-struct Percentiles(LatencySummary);
-
-impl std::fmt::Display for Percentiles {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let LatencySummary { p50, p90, p99, p99_9, max, count } = self.0;
-        write!(
-            f,
-            "p50 {p50:.1} µs, p90 {p90:.1} µs, p99 {p99:.1} µs, p99.9 {p99_9:.1} µs, \
-             max {max:.1} µs, of {count}"
-        )
-    }
+fn write_latency(out: &mut impl Write, name: &str, latency: &LatencySummary) -> io::Result<()> {
+    write_row(out, name, format_args!("{}, of {}", Percentiles(latency), latency.count))
 }
 
 fn write_problems(tally: &LoadTally, out: &mut impl Write) -> io::Result<()> {
     let kinds = [
-        ("with other content", tally.mismatches),
+        ("wrong content", tally.mismatches),
         ("not answered", tally.unanswered),
         ("not sent", tally.unsent),
         ("connections failed", tally.failed),
         ("connections lost", tally.lost),
-        ("connections with invalid bytes", tally.invalid),
+        ("connections with invalid data", tally.invalid),
     ];
     let errors = tally.errors_by_name();
     let kinds = kinds.into_iter().map(|(name, count)| (name.to_owned(), count));
@@ -142,8 +138,8 @@ struct Object<'a> {
     answers_per_second: f64,
     sent_bytes_per_second: f64,
     received_bytes_per_second: f64,
-    latency_us: LatencyJson,
-    lateness_us: Option<LatencyJson>,
+    latency_us: LatencyLine,
+    lateness_us: Option<LatencyLine>,
     held_back: u64,
     errors: BTreeMap<String, u64>,
     mismatches: u64,
@@ -154,23 +150,6 @@ struct Object<'a> {
     connections_invalid: u64,
     first_problem: Option<&'a str>,
     clean: bool,
-}
-
-#[derive(Serialize)]
-struct LatencyJson {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    p99_9: f64,
-    max: f64,
-    count: u64,
-}
-
-impl From<LatencySummary> for LatencyJson {
-    fn from(summary: LatencySummary) -> Self {
-        let LatencySummary { p50, p90, p99, p99_9, max, count } = summary;
-        LatencyJson { p50, p90, p99, p99_9, max, count }
-    }
 }
 
 /// Writes the result for programs, as one line.
@@ -272,7 +251,7 @@ errors      none
             "open loop, 1000 messages/s: broadcast of 64 bytes, 10 connections of which 1 send to ",
             "\ndeliveries          1000          500/s\n",
             "\nsent late   p50 2.0 µs, ",
-            "\nheld back   3 messages, too many unanswered\n",
+            "\nheld back   3 messages, since too many were unanswered\n",
             "\nerrors      RATE_LIMIT_EXCEEDED 1, connections lost 2\n",
             "\nfirst       closed by the server\n",
         ] {

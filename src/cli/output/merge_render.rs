@@ -1,14 +1,14 @@
-//! A merged result as a table and as ndjson: merges nothing and opens no file.
+//! The result of `ringest merge`, as a table or a line of ndjson.
 
 use super::format::Format;
-use super::render::{LatencyLine, groups, write_groups};
+use super::lines::{LatencyLine, Percentiles, serialize_groups, write_groups};
 use crate::engine::aggregate::Grouped;
 use crate::engine::aggregate::merge::{Merged, MergedFacts};
-use crate::engine::stream::latency::{LatencySummary, summary};
+use crate::engine::stream::latency::summary;
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// Writes a merged result whole and flushes.
+/// Writes the whole result and flushes.
 ///
 /// # Errors
 /// Those of the writer.
@@ -32,18 +32,14 @@ fn write_table(merged: &Merged, out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
         "merged {batches} batches of {streams} streams from {nodes} nodes: {complete} complete, \
-         {incomplete} incomplete, {rejected} rejected, {unfinished} not finished"
+         {incomplete} incomplete, {rejected} rejected, {unfinished} unfinished"
     )?;
     write_groups(&merged.grouped, out)?;
     let MergedFacts { records, packets, bytes, .. } = facts;
     let groups = merged.grouped.len();
     writeln!(out, "{records} records, {packets} packets, {bytes} bytes, {groups} groups")?;
-    let LatencySummary { p50, p90, p99, p99_9, max, count } = summary(&facts.latency);
-    writeln!(
-        out,
-        "latency of {count} packets: p50 {p50:.1} µs, p90 {p90:.1} µs, p99 {p99:.1} µs, \
-         p99.9 {p99_9:.1} µs, max {max:.1} µs\n"
-    )
+    let latency = summary(&facts.latency);
+    writeln!(out, "latency of {} packets: {}\n", latency.count, Percentiles(&latency))
 }
 
 /// The line of a merge. Key names and their order are part of the interface.
@@ -61,7 +57,7 @@ struct MergeLine<'a> {
     packets: u64,
     bytes: u64,
     latency_us: LatencyLine,
-    #[serde(serialize_with = "groups")]
+    #[serde(serialize_with = "serialize_groups")]
     groups: &'a Grouped,
 }
 

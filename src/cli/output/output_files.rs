@@ -1,5 +1,5 @@
-//! A directory that gets a file with the result of each record stream: encodes none itself, and a
-//! file that cannot be written holds nothing up and is counted.
+//! `serve --output`: a file with the result of each record stream. A file that cannot be written is
+//! counted and reported; the result is printed all the same.
 
 use crate::config::{Config, FileFormat, OutputColumn};
 use crate::engine::aggregate::AddedColumn;
@@ -22,16 +22,16 @@ pub(crate) struct OutputFiles {
     missing: Arc<MissingFiles>,
 }
 
-/// Where the result of a stream is; or why it is in no file. Neither for a connection that had no
-/// slot.
+/// The file with the result of a stream, or why it could not be written; `None` for a connection
+/// that had no slot.
 pub(crate) type ResultFile = Option<Result<PathBuf, String>>;
 
 impl OutputFiles {
-    /// Files as `config` asks for them; none where it does not.
+    /// Prepares the files that `config` asks for, if any.
     ///
     /// # Errors
-    /// Where nothing can be written there, or an added column has the name of another one: why, and
-    /// what must be so.
+    /// Why nothing can be written there, or that an added column has the name of another one; and
+    /// what to do.
     pub(crate) fn open(config: &Config, schema: &Schema) -> Result<Option<Self>, String> {
         let Some(path) = &config.output else { return Ok(None) };
         let columns = config.output_columns.clone();
@@ -51,15 +51,15 @@ impl OutputFiles {
         Ok(Some(OutputFiles { directory, format, columns, node, missing }))
     }
 
-    /// What will be known of files that could not be written.
+    /// The files that could not be written, counted as the run goes on.
     pub(crate) fn missing(&self) -> &Arc<MissingFiles> {
         &self.missing
     }
 
-    /// Writes the file of a stream; it is on the disk when this returns.
+    /// Writes the file of a stream and syncs it to disk.
     pub(crate) fn add(&mut self, report: &Report, tally: &WorkerTally) -> ResultFile {
         let received = &report.received;
-        // Nothing of it was read, and anybody could fill a directory so.
+        // Nothing of it was read, and anyone could fill the directory this way.
         if received.reason == Some(Reason::ConnectionsLimit) {
             return None;
         }
@@ -86,8 +86,7 @@ impl OutputFiles {
         Some(written.map_err(|error| error.to_string()))
     }
 
-    /// Moment of the first byte, node, process, connection; and whether it is all that was meant
-    /// to come.
+    /// Time of the first byte, node, process, connection and, unless it is complete, status.
     fn name(&self, received: &Received) -> String {
         let (moment, node) = (moment(received.started), &self.node);
         let (process, connection) = (std::process::id(), received.connection);
@@ -100,7 +99,7 @@ impl OutputFiles {
         format!("{moment}-{node}-{process}-{connection}{status}.{extension}")
     }
 
-    /// What a file says of its result beside the columns.
+    /// Facts about the result that are stored in the file's metadata.
     fn metadata(&self, report: &Report) -> Vec<(String, String)> {
         let received = &report.received;
         let reason = received.reason.map_or("", Reason::as_str);
@@ -121,7 +120,7 @@ impl OutputFiles {
     }
 }
 
-/// A column about a stream.
+/// The value of an added column for a stream.
 fn added_column(column: OutputColumn, received: &Received) -> AddedColumn {
     let name = column.name();
     match column {
@@ -131,11 +130,11 @@ fn added_column(column: OutputColumn, received: &Received) -> AddedColumn {
     }
 }
 
-/// What is to be said of missing files once the run is over; nothing where there are none.
+/// Describes, after the run, the files that could not be written, if any.
 pub(crate) fn summary(missing: &MissingFiles) -> Option<String> {
     let (count, cause) = missing.summary()?;
     Some(format!(
-        "{count} results could not be written to a file (--output), the first: {cause}; all were \
-         printed. The directory must stay, with space left"
+        "{count} result files could not be written (--output); the first: {cause}. The results \
+         were printed. Check that the directory exists and has space"
     ))
 }

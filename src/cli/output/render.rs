@@ -1,28 +1,26 @@
-//! Results as tables and as ndjson, streamed to a writer: makes no result and opens no file.
+//! The result of a record stream, as a table or a line of ndjson, streamed to a writer.
 
 use super::format::Format;
+use super::lines::{LatencyLine, Percentiles, serialize_groups, write_groups};
 use super::output_files::ResultFile;
-use crate::engine::aggregate::{GroupColumn, GroupRow, Grouped, Value};
+use crate::engine::aggregate::Grouped;
 use crate::engine::stream::latency::LatencySummary;
 use crate::engine::stream::received::Captured;
 use crate::runtime::results::report::Report;
-use crate::wire::schema::columns::ColumnType;
 use serde::Serialize;
-use serde::ser::{SerializeSeq, Serializer};
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::Duration;
 
-/// What is said of a stream's files, as far as files are asked for.
+/// The files of a stream that its result mentions.
 #[derive(Debug, Default)]
 pub(crate) struct StreamFiles {
-    /// The file with its result; `None` where none are written.
+    /// The result file; `None` without `--output`.
     pub result: Option<ResultFile>,
-    /// Whether raw bytes are captured.
+    /// Whether raw bytes are captured (`--capture`).
     pub captures: bool,
 }
 
-/// Writes one report whole and flushes.
+/// Writes a whole report and flushes.
 ///
 /// # Errors
 /// Those of the writer.
@@ -39,15 +37,13 @@ pub(crate) fn write_report(
     out.flush()
 }
 
-/// A rate where time has passed, else 0: a stream of one read has none.
+/// A rate, or 0 where no time passed, as for a stream of a single read.
 fn per_second(amount: f64, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { amount / time.as_secs_f64() }
 }
 
 // ---- table ----
 
-/// The table is streamed row by row in two passes, one for the widths: Polars' own display builds
-/// the whole text in memory and cuts rows, columns and strings unless told otherwise.
 fn write_table(report: &Report, files: &StreamFiles, out: &mut impl Write) -> io::Result<()> {
     let received = &report.received;
     let (connection, peer, status) =
@@ -62,91 +58,6 @@ fn write_table(report: &Report, files: &StreamFiles, out: &mut impl Write) -> io
     write_summary(report, out)?;
     write_files(report, files, out)?;
     writeln!(out)
-}
-
-/// The groups as a table, whole.
-pub(crate) fn write_groups(grouped: &Grouped, out: &mut impl Write) -> io::Result<()> {
-    let columns: Vec<TableColumn<'_>> = grouped
-        .columns()
-        .into_iter()
-        .map(|column| TableColumn::new(column, grouped.len()))
-        .collect();
-    writeln!(out, "shape: ({}, {})", grouped.len(), columns.len())?;
-    write_rule(out, &columns, ['┌', '┬', '┐'])?;
-    for column in &columns {
-        column.write(out, column.column.name())?;
-    }
-    writeln!(out, "│")?;
-    for column in &columns {
-        column.write(out, column.column.column_type().name())?;
-    }
-    writeln!(out, "│")?;
-    write_rule(out, &columns, ['├', '┼', '┤'])?;
-    let mut text = String::new();
-    for row in 0..grouped.len() {
-        for column in &columns {
-            cell(&column.column, row, &mut text);
-            column.write(out, &text)?;
-        }
-        writeln!(out, "│")?;
-    }
-    write_rule(out, &columns, ['└', '┴', '┘'])
-}
-
-/// A column and how wide it is shown. Cells are ASCII: as many columns as bytes.
-struct TableColumn<'a> {
-    column: GroupColumn<'a>,
-    width: usize,
-    left: bool,
-}
-
-impl<'a> TableColumn<'a> {
-    fn new(column: GroupColumn<'a>, rows: usize) -> Self {
-        let mut text = String::new();
-        let mut width = column.name().len().max(column.column_type().name().len());
-        for row in 0..rows {
-            cell(&column, row, &mut text);
-            width = width.max(text.len());
-        }
-        TableColumn {
-            column,
-            width,
-            left: matches!(column.column_type(), ColumnType::Text | ColumnType::Bytes),
-        }
-    }
-
-    fn write(&self, out: &mut impl Write, cell: &str) -> io::Result<()> {
-        let width = self.width;
-        match self.left {
-            true => write!(out, "│ {cell:<width$} "),
-            false => write!(out, "│ {cell:>width$} "),
-        }
-    }
-}
-
-/// Puts a cell into `text` as people read it: a fraction with the shortest digits that read back
-/// as the same number of its own type.
-fn cell(column: &GroupColumn<'_>, row: usize, text: &mut String) {
-    text.clear();
-    let written = match column.value(row) {
-        Value::Float(value) if column.column_type() == ColumnType::F32 => {
-            write!(text, "{:?}", value as f32)
-        }
-        value => write!(text, "{value}"),
-    };
-    written.expect("a string takes all");
-}
-
-fn write_rule(
-    out: &mut impl Write,
-    columns: &[TableColumn<'_>],
-    [left, inner, right]: [char; 3],
-) -> io::Result<()> {
-    for (i, column) in columns.iter().enumerate() {
-        let corner = if i == 0 { left } else { inner };
-        write!(out, "{corner}{}", "─".repeat(column.width + 2))?;
-    }
-    writeln!(out, "{right}")
 }
 
 fn write_files(report: &Report, files: &StreamFiles, out: &mut impl Write) -> io::Result<()> {
@@ -170,7 +81,7 @@ fn write_files(report: &Report, files: &StreamFiles, out: &mut impl Write) -> io
 fn write_summary(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let received = &report.received;
     let (receive, aggregate) = (report.receive_time(), report.aggregate_time());
-    // Waiting for the results before it to be printed counts as printing.
+    // Includes the wait for earlier results to be printed.
     let print = report.aggregated.elapsed();
     let total = receive + aggregate + print;
     writeln!(
@@ -197,17 +108,13 @@ fn write_summary(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let (records, bytes) = (received.counts.records as f64, received.counts.bytes as f64);
     let (record_rate, byte_rate) = (per_second(records, total), per_second(bytes, total));
     writeln!(out, "{record_rate:.0} records/s, {:.1} MB/s", byte_rate / 1e6)?;
-    let LatencySummary { p50, p90, p99, p99_9, max, count } = received.latency.summary();
-    writeln!(
-        out,
-        "latency of {count} packets: p50 {p50:.1} µs, p90 {p90:.1} µs, p99 {p99:.1} µs, \
-         p99.9 {p99_9:.1} µs, max {max:.1} µs"
-    )?;
+    let latency = received.latency.summary();
+    writeln!(out, "latency of {} packets: {}", latency.count, Percentiles(&latency))?;
     let LatencySummary { p50, p99, max, count, .. } = received.coalesce_waits.summary();
     if count > 0 {
         writeln!(
             out,
-            "{count} reads waited for more before that: p50 {p50:.1} µs, p99 {p99:.1} µs, \
+            "{count} reads waited for more data first: p50 {p50:.1} µs, p99 {p99:.1} µs, \
              max {max:.1} µs"
         )?;
     }
@@ -243,7 +150,7 @@ struct ReportLine<'a> {
     /// Only with `--capture`.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     capture: Option<CaptureKeys>,
-    #[serde(serialize_with = "groups")]
+    #[serde(serialize_with = "serialize_groups")]
     groups: &'a Grouped,
 }
 
@@ -258,34 +165,6 @@ struct CaptureKeys {
     capture: Option<String>,
     capture_bytes: u64,
     capture_error: Option<String>,
-}
-
-/// Latencies in microseconds.
-#[derive(Serialize)]
-pub(crate) struct LatencyLine {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    p99_9: f64,
-    max: f64,
-    count: u64,
-}
-
-impl From<LatencySummary> for LatencyLine {
-    fn from(summary: LatencySummary) -> Self {
-        let LatencySummary { p50, p90, p99, p99_9, max, count } = summary;
-        LatencyLine { p50, p90, p99, p99_9, max, count }
-    }
-}
-
-/// All groups, an object each.
-pub(crate) fn groups<S: Serializer>(grouped: &&Grouped, serializer: S) -> Result<S::Ok, S::Error> {
-    let columns = grouped.columns();
-    let mut sequence = serializer.serialize_seq(Some(grouped.len()))?;
-    for row in 0..grouped.len() {
-        sequence.serialize_element(&GroupRow { columns: &columns, row })?;
-    }
-    sequence.end()
 }
 
 fn file_keys(result: &ResultFile) -> FileKeys<'_> {

@@ -1,4 +1,4 @@
-//! Both forms of a result, byte by byte.
+//! Both formats of a result, byte by byte.
 
 use super::*;
 use crate::config::{Config, FileFormat};
@@ -10,7 +10,7 @@ use crate::engine::stream::received::{CaptureLack, Reason, Received};
 use crate::wire::schema::Schema;
 use std::time::Instant;
 
-/// Three groups: a text to be escaped, a sum that is no number, an infinite one.
+/// Three groups: a text that needs escaping, a sum that is not a number, an infinite sum.
 fn report() -> Report {
     let rows = [(7, &b"a\\\x1b"[..], 1.5), (3, b"", f32::NAN), (7, b"long text", f32::INFINITY)];
     let mut stream = Vec::new();
@@ -72,7 +72,7 @@ shape: (3, 6)
 }
 
 #[test]
-fn a_line_has_its_keys_in_order_and_words_for_what_is_no_number() {
+fn a_line_has_its_keys_in_order_and_words_for_nan_and_infinity() {
     let line = written(Format::Ndjson);
     assert_eq!(line.matches('\n').count(), 1);
     let keys = [
@@ -104,7 +104,7 @@ fn a_line_has_its_keys_in_order_and_words_for_what_is_no_number() {
     assert!(line.contains(r#""E":"a\\\\\\x1b""#) && line.contains(r#""C_sum":"inf""#), "{line}");
 }
 
-/// What both forms say of files.
+/// What both formats say about files.
 fn said(result: Option<ResultFile>, capture: Option<Captured>) -> [String; 2] {
     let mut report = report();
     report.received.capture = capture;
@@ -139,7 +139,7 @@ fn a_result_says_where_its_files_are() {
 }
 
 #[test]
-fn a_result_says_which_files_are_not_there() {
+fn a_result_says_which_files_are_missing() {
     let failed = CaptureLack::Failed("disk on fire".to_owned());
     let captured = Captured { lack: Some(failed), ..Captured::default() };
     let [table, line] = said(Some(Some(Err("disk full".to_owned()))), Some(captured));
@@ -151,7 +151,7 @@ fn a_result_says_which_files_are_not_there() {
         r#""capture":null,"capture_bytes":0,"capture_error":"disk on fire","groups":["#
     );
     assert!(line.contains(keys), "{line}");
-    // A connection without a slot: neither is due.
+    // A connection without a slot has neither.
     let [table, line] = said(Some(None), None);
     assert!(table.ends_with("µs\n\n"), "{table}");
     let keys = concat!(
@@ -161,9 +161,9 @@ fn a_result_says_which_files_are_not_there() {
     assert!(line.contains(keys), "{line}");
 }
 
-/// Bytes as text, numbers to the right, fractions of 32 bits short in the table and exact in JSON.
+/// Bytes as text, numbers right-aligned, 32-bit fractions short in the table and exact in JSON.
 #[test]
-fn columns_of_every_type_and_cells_that_are_not_there() {
+fn columns_of_every_type_and_missing_cells() {
     let grouped = of_every_type();
     let mut table = Vec::new();
     write_groups(&grouped, &mut table).unwrap();
@@ -184,14 +184,14 @@ shape: (3, 9)
     write_report(Format::Ndjson, &report, &StreamFiles::default(), &mut line).unwrap();
     let mut groups = Vec::new();
     report.grouped.write_to(FileFormat::Ndjson, &mut groups, &[]).unwrap();
-    // A file has the same objects, one a line.
+    // A file has the same objects, one per line.
     let groups = String::from_utf8(groups).unwrap().trim_end().replace('\n', ",");
     let line = String::from_utf8(line).unwrap();
     assert!(line.ends_with(&format!(r#""groups":[{groups}]}}{}"#, '\n')), "{line}");
     assert!(line.contains(r#""R":"0001ff","O":false,"U_sum":18446744073709551615,"I_min":-128,"#));
 }
 
-/// As that of a connection without a slot.
+/// Such as that of a connection without a slot.
 #[test]
 fn a_result_without_a_group_shows_its_columns() {
     let mut table = Vec::new();

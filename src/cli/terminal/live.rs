@@ -1,5 +1,5 @@
-//! `serve --interval`: a thread that says on stderr, at each interval, what came in it. Counts and
-//! measures nothing itself; the workers do not know of it.
+//! `serve --interval`: a thread that prints throughput to stderr at each interval. It reads the
+//! engine's counters and counts nothing itself.
 
 use super::status_line;
 use super::status_line::say;
@@ -12,12 +12,12 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Which data listeners there are: what the others would bring is not shown.
+/// Which data listeners are open. Figures of the others are not shown.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Listeners {
-    /// The one for records.
+    /// The record listener.
     pub records: bool,
-    /// The one for messages.
+    /// The message listener.
     pub messages: bool,
 }
 
@@ -28,10 +28,10 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Says from now on at each `interval` what is counted.
+    /// Starts printing what was counted in each `interval`.
     ///
     /// # Errors
-    /// Where there can be no thread.
+    /// If the thread cannot be started.
     pub(crate) fn start(
         counters: Arc<Counters>,
         interval: Duration,
@@ -43,12 +43,12 @@ impl Live {
         Ok(Live { stop, thread })
     }
 
-    /// Ends it, once everything has been counted. What came since the last line gets a line of its
-    /// own, so that nothing is missing in a log of them.
+    /// Stops it, once everything has been counted. A last line covers the time since the line
+    /// before, so that a log of these lines is complete.
     pub(crate) fn stop(self) {
         drop(self.stop);
         if self.thread.join().is_err() {
-            tracing::error!("the live line panicked: this is a defect, please report it");
+            tracing::error!("the live line panicked; this is a bug, please report it");
         }
     }
 }
@@ -75,14 +75,14 @@ fn run(counters: &Counters, interval: Duration, listeners: Listeners, stop: &mps
         }
         due += interval;
         if due <= now.at {
-            // A process that stood still does not make up for lines that nobody missed.
+            // After a pause of the whole process, missed lines are not made up for.
             due = now.at + interval;
         }
         before = now;
     }
 }
 
-/// What has been counted up to a moment.
+/// The counters at one moment.
 struct Totals {
     at: Instant,
     records: u64,
@@ -108,14 +108,14 @@ impl Totals {
     }
 }
 
-/// What came between two moments.
+/// What was counted between two moments.
 #[derive(Clone, Debug)]
 struct StreamProgress {
     seconds: f64,
     records: u64,
     bytes: u64,
     messages: u64,
-    /// Of packets that were done in this time; none where there were none.
+    /// Of the packets finished in this time, if any.
     latency_us_p99: Option<f64>,
     /// Connections at the end of it, by protocol.
     active: [u64; 2],
@@ -152,7 +152,7 @@ impl StreamProgress {
         self.latency_us_p99.map_or("no packets".to_owned(), |p99| format!("p99 {p99:.1} µs"))
     }
 
-    /// For a log: with the moment, and with what came since the start.
+    /// For a log: with the time, and the totals since the start.
     fn dated(&self, now: SystemTime) -> String {
         let moment = humantime::format_rfc3339_millis(now);
         let (records, megabytes) =
@@ -176,7 +176,7 @@ impl StreamProgress {
         )
     }
 
-    /// For a terminal: what is looked at first stands first, since the end may be cut.
+    /// For a terminal: the most important figures first, since the end may be cut off.
     fn brief(&self) -> String {
         let (records, megabytes) =
             (self.per_second(self.records), self.per_second(self.bytes) / 1e6);
@@ -197,9 +197,9 @@ impl StreamProgress {
     }
 }
 
-/// Three digits, with a sign for the thousands.
+/// Three digits with a suffix, such as `1.23 M`.
 fn shortened(amount: f64) -> String {
-    // From what is no longer shown as 999.
+    // The bounds are where rounding would give 1000.
     let (amount, sign) = match amount {
         small if small < 999.5 => return format!("{small:.0}"),
         some if some < 999_500.0 => (some / 1e3, "k"),
@@ -230,7 +230,7 @@ mod tests {
         counters
     }
 
-    /// Two seconds of two workers, after something that does not count any more.
+    /// Two seconds of two workers; what was counted before must not appear.
     fn progress(listeners: Listeners) -> StreamProgress {
         let counters = counters();
         let start = Instant::now();

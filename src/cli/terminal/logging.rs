@@ -1,17 +1,17 @@
-//! Logs on stderr: writes no result.
+//! The log on stderr.
 
-use super::status_line::Lines;
+use super::status_line::{Lines, say};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging. RUST_LOG decides what is written where it is set, else `debug` does. Colours
+/// Starts logging. RUST_LOG sets the level if it is set, otherwise `debug` does. Colours appear
 /// only on a terminal and without NO_COLOR.
 pub(crate) fn start(debug: bool) {
     let default = if debug { "ringest=debug" } else { "ringest=info" };
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => {
             EnvFilter::try_new(&directives).unwrap_or_else(|error| {
-                crate::cli::say(format_args!("RUST_LOG is ignored: {error}"));
+                say(format_args!("RUST_LOG is ignored: {error}"));
                 EnvFilter::new(default)
             })
         }
@@ -23,7 +23,7 @@ pub(crate) fn start(debug: bool) {
         .with_writer(|| Lines)
         .with_ansi(std::io::stderr().is_terminal() && !colours_refused)
         .with_target(false)
-        // A stderr that is closed must not stop an engine: saying about it would panic.
+        // Reporting an error of a closed stderr would panic, and must not stop an engine.
         .log_internal_errors(false)
         .init();
 }

@@ -1,4 +1,4 @@
-//! What moves on a screen, and the log.
+//! stderr: progress, the live line and the log.
 
 pub(crate) mod live;
 pub(crate) mod logging;

@@ -1,11 +1,11 @@
-//! A bar on stderr while something is sent: counts nothing itself.
+//! A progress bar on stderr while something is sent.
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use std::fmt;
 use std::thread;
 use std::time::Duration;
 
-/// How often it is drawn.
+/// How often the bar is redrawn.
 const REDRAW: Duration = Duration::from_millis(100);
 
 /// What is counted.
@@ -27,7 +27,7 @@ impl Unit {
 
     fn rate(self, state: &ProgressState, out: &mut dyn fmt::Write) {
         let a_second = state.per_sec() as u64;
-        // A bar that cannot be written is not shown.
+        // A failure only leaves the rate out of the bar.
         let _ = match self {
             Unit::Records => write!(out, "{}/s", HumanCount(a_second)),
             Unit::Bytes => write!(out, "{}/s", HumanBytes(a_second)),
@@ -35,11 +35,11 @@ impl Unit {
     }
 }
 
-/// Draws a bar on stderr until all is done; none where stderr is no terminal.
+/// Shows a bar until `is_done`, unless stderr is not a terminal.
 pub(crate) fn show(unit: Unit, total: u64, so_far: impl Fn() -> u64, is_done: impl Fn() -> bool) {
     let bar = ProgressBar::new(total);
     if bar.is_hidden() {
-        // Nobody looks, and looking would take time from the senders.
+        // Polling would only take time from the senders.
         return;
     }
     if let Ok(style) = ProgressStyle::with_template(unit.template()) {

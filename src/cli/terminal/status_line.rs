@@ -1,8 +1,8 @@
-//! stderr with one line at its end that changes in place while a command runs on a terminal: knows
-//! nothing of what the line says. Where there is none, stderr is as it always is.
+//! stderr with a status line at its end that changes in place, on a terminal. The caller supplies
+//! its text.
 //!
-//! Whatever else the process writes to stderr goes through here, too, so that it comes before the
-//! line and not into it.
+//! All other output to stderr goes through here as well, so that it appears above the line and not
+//! in it.
 
 use super::stderr::Stderr;
 use rustix::termios::tcgetwinsize;
@@ -10,34 +10,34 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
-/// Back to the line's beginning, and everything from there on gone.
+/// Returns to the start of the line and erases it.
 const CLEAR: &[u8] = b"\r\x1b[K";
-/// Columns of a terminal that does not say.
+/// Assumed width of a terminal that does not report one.
 const COLUMNS: usize = 80;
 
 static LINE: Mutex<(StatusLine, Stderr)> = Mutex::new((StatusLine::EMPTY, Stderr::unlimited()));
 
-/// What stands at the end of stderr.
+/// The state of the line at the end of stderr.
 struct StatusLine {
-    /// Empty where nothing is to be shown.
+    /// Empty if nothing is to be shown.
     text: String,
-    /// Whether it stands on the terminal now.
+    /// Whether it is on the terminal now.
     drawn: bool,
-    /// Who wants it gone for now.
+    /// How many guards keep it hidden.
     held: usize,
 }
 
 impl StatusLine {
     const EMPTY: StatusLine = StatusLine { text: String::new(), drawn: false, held: 0 };
 
-    /// The bytes that bring `text` to the terminal, and the line below it.
+    /// The bytes that write `text`, followed by the line.
     fn around(&mut self, text: &[u8], columns: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         if std::mem::take(&mut self.drawn) {
             bytes.extend(CLEAR);
         }
         bytes.extend(text);
-        // Never behind half a line of somebody else.
+        // Never after an unfinished line of other output.
         if self.held == 0 && !self.text.is_empty() && text.last().is_none_or(|&end| end == b'\n') {
             bytes.extend(fitted(&self.text, columns).as_bytes());
             self.drawn = true;
@@ -46,7 +46,7 @@ impl StatusLine {
     }
 }
 
-/// Changes what is to be shown, and writes `text` before it.
+/// Changes the line and writes `text` above it.
 fn update(text: &[u8], change: impl FnOnce(&mut StatusLine)) -> io::Result<()> {
     let mut guard = LINE.lock().unwrap_or_else(PoisonError::into_inner);
     let (line, stderr) = &mut *guard;
@@ -58,29 +58,29 @@ fn update(text: &[u8], change: impl FnOnce(&mut StatusLine)) -> io::Result<()> {
     }
 }
 
-/// From now on nothing waits for stderr for long: lines that nobody takes are left out.
+/// From now on, writes to stderr wait only briefly; lines that are not read in time are dropped.
 pub(crate) fn limit_waits() {
     LINE.lock().unwrap_or_else(PoisonError::into_inner).1.limit_waits();
 }
 
-/// Whether stderr is a terminal on which a line can be changed.
+/// Whether stderr is a terminal on which a line can change in place.
 pub(crate) fn possible() -> bool {
     let dumb = std::env::var_os("TERM").is_none_or(|name| name.is_empty() || name == "dumb");
     !dumb && io::stderr().is_terminal()
 }
 
-/// Shows a line, in place of the one before.
+/// Shows a line in place of the previous one.
 pub(crate) fn show(text: String) {
-    // A terminal that is gone stops nothing.
+    // A terminal that is gone is not an error.
     let _ = update(b"", |line| line.text = text);
 }
 
-/// Takes the line away.
+/// Removes the line.
 pub(crate) fn remove() {
     show(String::new());
 }
 
-/// Writes whole lines to stderr, before the line that is shown.
+/// Writes whole lines to stderr, above the status line.
 ///
 /// # Errors
 /// Those of stderr.
@@ -88,13 +88,13 @@ pub(crate) fn print(text: &[u8]) -> io::Result<()> {
     update(text, |_| ())
 }
 
-/// Takes the line away for as long as the guard is there, for output that goes elsewhere.
+/// Hides the line while the guard lives, for output to another stream.
 pub(crate) fn hold() -> HeldLine {
     let _ = update(b"", |line| line.held += 1);
     HeldLine(())
 }
 
-/// While it is there, nothing is shown.
+/// Hides the status line while it lives.
 #[must_use]
 pub(crate) struct HeldLine(());
 
@@ -122,8 +122,8 @@ fn columns() -> usize {
     size.map_or(COLUMNS, |size| if size.ws_col == 0 { COLUMNS } else { size.ws_col.into() })
 }
 
-/// As much of the text as fits into a line, with a sign where it is cut. The last column stays
-/// free: some terminals go to the next line when it is filled.
+/// The text cut to the width of the terminal, marked by `…`. The last column stays free, since some
+/// terminals wrap once it is filled.
 fn fitted(text: &str, columns: usize) -> String {
     let room = columns.saturating_sub(1);
     if text.chars().count() <= room {
@@ -133,8 +133,8 @@ fn fitted(text: &str, columns: usize) -> String {
     cut.chain((room > 0).then_some('…')).collect()
 }
 
-/// One line on stderr. A stderr that is closed must not stop an engine, so a failure is not an
-/// error (`eprintln!` would panic).
+/// Prints one line on stderr. Failures are ignored, since a closed stderr must not stop an engine
+/// (`eprintln!` would panic).
 pub(crate) fn say(line: impl Display) {
     let _ = print(format!("ringest: {line}\n").as_bytes());
 }
@@ -154,7 +154,7 @@ mod tests {
         );
     }
 
-    /// What a terminal of one growing line would show.
+    /// The lines that a terminal would show.
     fn shown(bytes: &[u8]) -> Vec<String> {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let last = |line: &str| line.rsplit("\r\x1b[K").next().unwrap().to_owned();
@@ -171,7 +171,7 @@ mod tests {
         bytes.extend(line.around(b"", 80));
         bytes.extend(line.around(b"log\n", 80));
         assert_eq!(shown(&bytes), ["begun", "log", "two"]);
-        // Half a line of somebody else waits for its end.
+        // An unfinished line is left alone until it ends.
         bytes.extend(line.around(b"half", 80));
         assert_eq!(shown(&bytes), ["begun", "log", "half"]);
         bytes.extend(line.around(b" and half\n", 80));

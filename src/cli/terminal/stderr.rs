@@ -1,6 +1,5 @@
-//! stderr, which may be a pipe that nobody reads or a terminal that was stopped: a process that
-//! serves others waits for it once, and from then on goes without lines until it takes some.
-//! Formats nothing but how many those were.
+//! Writes to stderr that do not block for long. If stderr is a pipe that nobody reads or a stopped
+//! terminal, one write waits; later lines are dropped until stderr accepts data again.
 
 use crate::config::STDERR_PATIENCE;
 use mio::unix::SourceFd;
@@ -9,23 +8,23 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-/// What is known of stderr. One for the process.
+/// The state of stderr, one per process.
 pub(crate) struct Stderr {
-    /// Tells whether a write would block; `None` where all writes may.
+    /// Tells whether a write would block; `None` if writes may block.
     watch: Option<(Poll, Events)>,
-    /// Whether it took nothing when it was waited for last.
+    /// Whether the last wait timed out.
     stuck: bool,
     lines_lost: u64,
 }
 
 impl Stderr {
-    /// Writes wait as long as they must.
+    /// Writes may block.
     pub(crate) const fn unlimited() -> Self {
         Stderr { watch: None, stuck: false, lines_lost: 0 }
     }
 
-    /// From now on writes wait for [`STDERR_PATIENCE`] at most. Nothing changes for a file, which
-    /// takes everything, nor where there is no stderr.
+    /// From now on, writes wait for [`STDERR_PATIENCE`] at most. This changes nothing for a file,
+    /// which never blocks, or for a closed stderr.
     pub(crate) fn limit_waits(&mut self) {
         let watch = || -> io::Result<(Poll, Events)> {
             let poll = Poll::new()?;
@@ -36,8 +35,8 @@ impl Stderr {
         self.watch = watch().ok();
     }
 
-    /// Writes bytes, at most a pipe's page. Where they are not taken in time they are left out and
-    /// counted; how many were is said before what is written next.
+    /// Writes bytes, at most a page of a pipe. If stderr does not accept them in time they are
+    /// dropped and counted, and the next write reports how many were.
     ///
     /// # Errors
     /// Those of the write.
@@ -55,17 +54,17 @@ impl Stderr {
         }
         if self.lines_lost > 0 {
             let lost = std::mem::take(&mut self.lines_lost);
-            writeln!(out, "ringest: {lost} lines are missing here, since nobody read them")?;
+            writeln!(out, "ringest: {lost} log lines dropped: stderr was not being read")?;
         }
         out.write_all(bytes)
     }
 }
 
-/// Whether a write would not block, now or within `patience`. Where that is not to be known, a
-/// write will say what is wrong.
+/// Whether a write would not block, now or within `patience`. If that cannot be determined, the
+/// write itself will report what is wrong.
 fn is_writable(poll: &mut Poll, events: &mut Events, patience: Duration) -> bool {
     let fd = io::stderr().as_raw_fd();
-    // Asks anew: what was ready once is not said again by itself.
+    // Register again, since readiness is reported only once.
     if poll.registry().reregister(&mut SourceFd(&fd), Token(0), Interest::WRITABLE).is_err() {
         return true;
     }
