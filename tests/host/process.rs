@@ -1,6 +1,6 @@
 //! The program as its users meet it: start, signals, output, exit codes, wrong usage.
 
-use crate::common::beside::{let_run, wait_for_bytes};
+use crate::common::beside::{let_run, stats, wait_for_bytes};
 use crate::common::oracle::{assert_result, packets, records, stream};
 use crate::common::{Engine, RINGEST, result_of, ringest, run, stderr_of, until, wait_closed};
 use rustix::process::Signal;
@@ -177,39 +177,35 @@ fn a_full_or_closed_stdout_is_an_error_and_no_panic() {
 #[test]
 fn results_that_wait_to_be_read_cost_no_connection() {
     const CONNECTIONS: usize = 60;
+    const RECORDS: u32 = 200;
     let options = [
         "--exit-after",
         &CONNECTIONS.to_string(),
         "--cores",
         &crate::common::one_core(),
-        "--batch-rows",
-        "50",
+        // So that reads end within packets.
+        "--buffer-bytes",
+        "4KiB",
         "--packet-timeout",
-        "1s",
+        "2s",
     ];
     let (mut engine, stderr) = Engine::start_with(&options, Stdio::piped());
     engine.read_log(stderr);
-    let address = engine.address;
-    let all: Vec<_> = (0..2000u32)
+    let all: Vec<_> = (0..RECORDS)
         .map(|i| crate::common::oracle::record(i, 1, 1.0, 1, b"a group for each record"))
         .collect();
-    let bytes = stream(&all, 1000);
-    let senders: Vec<_> = (0..CONNECTIONS)
-        .map(|_| {
-            let bytes = bytes.clone();
-            std::thread::spawn(move || {
-                std::net::TcpStream::connect(address).unwrap().write_all(&bytes).unwrap();
-            })
-        })
-        .collect();
-    // Several times the deadline, with nobody reading.
-    let_run(&engine, Duration::from_millis(2500));
+    let bytes = stream(&all, RECORDS as usize);
+    // All of it fits into the buffers of the kernel: no sender has to be woken to send the rest.
+    for _ in 0..CONNECTIONS {
+        crate::common::send(&engine, &bytes);
+    }
+    // More than the deadline, with nobody reading.
+    let_run(&engine, Duration::from_secs(4));
+    let taken = stats(&engine)["records"].as_u64().unwrap();
+    assert!(taken < CONNECTIONS as u64 * u64::from(RECORDS), "the engine was not held up");
     let mut printed = String::new();
     engine.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
-    for sender in senders {
-        sender.join().unwrap();
-    }
-    assert_eq!(engine.wait_for_end().code(), Some(0));
+    assert_eq!(engine.wait_for_end().code(), Some(0), "{}", engine.log());
     assert_eq!(printed.lines().count(), CONNECTIONS);
     for line in printed.lines() {
         assert_result(&serde_json::from_str(line).unwrap(), &all);
