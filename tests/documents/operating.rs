@@ -1,6 +1,6 @@
 //! The operating pages have every metric, every key of the state, and every check of `doctor`.
 
-use super::{output_of, read, row, section};
+use super::{files_below, output_of, read, row, section};
 use ringest::internals::{Counters, EngineState, Facts, Rates, Snapshot, exposition};
 use std::time::Duration;
 
@@ -57,4 +57,44 @@ fn every_check_of_doctor_is_documented() {
         let check = finding["check"].as_str().unwrap();
         assert!(row(&page, check).is_some(), "{check}");
     }
+}
+
+/// What the sources print, with continued string literals joined.
+fn sources() -> String {
+    let files = files_below("src", ".rs").into_iter().chain(files_below("deploy", ".py"));
+    let text: String = files.map(|path| read(&path)).collect();
+    let mut joined = String::with_capacity(text.len());
+    for piece in text.split("\\\n") {
+        joined.push_str(if joined.is_empty() { piece } else { piece.trim_start() });
+    }
+    joined
+}
+
+/// A key has words of the program around what varies: `…`, `N`, an option, an error of the system.
+#[test]
+fn the_keys_of_troubleshooting_are_texts_of_the_program() {
+    // Printed by the option parser, made of a name, or put together from several literals.
+    const OTHERS: [&str; 3] = ["error: invalid value", "FILE:LINE:COLUMN", "cannot read or write"];
+    let page = read("docs/operating/troubleshooting.md");
+    let (own, _) = page.split_once("\n## Build and containers").expect("the last part");
+    let sources = sources();
+    let mut count = 0;
+    for key in own.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()) {
+        if OTHERS.iter().any(|other| key.starts_with(other)) {
+            continue;
+        }
+        let varying = [" N ", "…", ": ", "(os error", "FILE", "DIR", "--"];
+        let mut pieces = vec![format!(" {key} ")];
+        for mark in varying {
+            pieces = pieces.iter().flat_map(|piece| piece.split(mark)).map(str::to_owned).collect();
+        }
+        let words = pieces.iter().map(|piece| piece.trim_matches([' ', '.', ';', '(', ')']));
+        let mut words = words.filter(|words| words.len() >= 8).peekable();
+        if words.peek().is_none() {
+            continue;
+        }
+        assert!(words.any(|words| sources.contains(words)), "no text of the program: {key}");
+        count += 1;
+    }
+    assert!(count >= 80, "{count} keys");
 }

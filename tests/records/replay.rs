@@ -166,7 +166,10 @@ fn wrong_options_are_told() {
         (&[][..], "<FILE>"),
         (&["x", "--write-bytes", "0"], "0 bytes; it must be between 1 and 268435456"),
         (&["x", "--connections", "1001"], "1001 is not in 1..=1000"),
-        (&["x", "--rate", "2TB"], "2000000000000 bytes per second; it must be at most 1000000000000"),
+        (
+            &["x", "--rate", "2TB"],
+            "2000000000000 bytes per second; it must be at most 1000000000000",
+        ),
         (&["x", "--host", "no such host"], "cannot resolve --host no such host"),
     ] {
         let output = run(ringest().arg("replay").args(options));

@@ -356,14 +356,12 @@ fn lengths_of_each_kind_are_rejected_at_their_limits() {
                 assert_eq!(stop(counted + 3 * records), Stop::NeedMore, "{form:?}");
             }
             for below in 0..counted + 3 {
-                let violation =
-                    Violation::BelowMinimum { length: below as u32, min: counted + 3 };
+                let violation = Violation::BelowMinimum { length: below as u32, min: counted + 3 };
                 assert_eq!(stop(below), Stop::Refused(violation), "{form:?}");
             }
             for (body, remainder) in [(4, 1), (5, 2), (11, 2)] {
                 let length = (counted + body) as u32;
-                let violation =
-                    Violation::NotWholeRecords { length, remainder, record_bytes: 3 };
+                let violation = Violation::NotWholeRecords { length, remainder, record_bytes: 3 };
                 assert_eq!(stop(counted + body), Stop::Refused(violation), "{form:?}");
             }
             for above in [counted + 13, counted + 15, 65_535] {
