@@ -2,7 +2,7 @@
 //! result each stream must produce. Writes to no socket.
 //!
 //! A block consists of whole packets, and a stream cycles through them: it starts at one of them,
-//! wraps around after the last, and ends with a packet of its own that holds the remaining records
+//! wraps around after the last, and ends with a separate packet that holds the remaining records
 //! and, if the schema has one, the end record. Memory use therefore depends neither on the length
 //! of the streams nor on their number.
 

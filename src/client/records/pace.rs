@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_due_one_after_the_other_whoever_asks() {
+    fn bytes_are_due_in_order_for_every_caller() {
         let pace = BytePace::new(3_000);
         assert_eq!(
             [1000, 0, 1000, 1].map(|bytes| pace.due_ns(bytes)),

@@ -116,7 +116,9 @@ fn guarded<W: Write>(
         (Ok(Ok(())), None) => Ok(()),
         (_, Some(error)) => Err(error),
         (Ok(Err(error)), None) => Err(io::Error::other(error.to_string())),
-        (Err(_), None) => Err(io::Error::other("Polars panicked, see the log; this is a defect")),
+        (Err(_), None) => {
+            Err(io::Error::other("Polars panicked (see the log); this is a bug, please report it"))
+        }
     }
 }
 

@@ -30,8 +30,8 @@ impl From<PartialFileError> for io::Error {
     }
 }
 
-/// Which batch of which stream. Whoever merges keeps one copy of rows that agree in all but the
-/// time, and in the keys.
+/// Which batch of which stream. A merge keeps one copy of rows that agree in the keys and in all of
+/// these but the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The node that received it.

@@ -338,7 +338,7 @@ fn the_rest_of_a_read_begins_a_packet_anew() {
     assert_eq!(timed.deadline(), (124, Awaited::RestOfPacket));
 }
 
-/// Whoever sends on after the end record wins no time, however long the engine takes to drop it.
+/// A peer that keeps sending after the end record gains no time, however slowly that is dropped.
 #[test]
 fn the_close_is_timed_from_the_end_record() {
     let mut timed = Timed::new();

@@ -26,7 +26,7 @@ pub(crate) struct Coalescer {
     raised: RefCell<Vec<Rc<Mark>>>,
     /// Whether the timer is idle because no connection is waiting, and what wakes it.
     asleep: Cell<bool>,
-    somebody_waits: Notify,
+    waiting: Notify,
 }
 
 /// The low-water mark of one socket.
@@ -71,7 +71,7 @@ impl Coalescer {
             delay,
             raised: RefCell::default(),
             asleep: Cell::new(false),
-            somebody_waits: Notify::new(),
+            waiting: Notify::new(),
         })
     }
 
@@ -83,7 +83,7 @@ impl Coalescer {
                 Some(rest) => time = ring::sleep(time, rest).await,
                 None => {
                     self.asleep.set(true);
-                    self.somebody_waits.notified().await;
+                    self.waiting.notified().await;
                     self.asleep.set(false);
                 }
             }
@@ -130,7 +130,7 @@ impl Coalescer {
     fn begin_wait(&self, mark: &Mark) {
         mark.waiting_since.set(Some(Instant::now()));
         if self.asleep.get() {
-            self.somebody_waits.notify_one();
+            self.waiting.notify_one();
         }
     }
 }
