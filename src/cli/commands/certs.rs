@@ -66,7 +66,7 @@ pub enum CertError {
 /// Generates an authority with a new key, and the certificates that it signs.
 ///
 /// # Errors
-/// [`CertError`].
+/// `CertError`.
 pub fn generate(spec: &CertSpec) -> Result<Generated, CertError> {
     check(spec)?;
     let ca_key = KeyPair::generate()?;

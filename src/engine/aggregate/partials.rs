@@ -73,7 +73,7 @@ impl GroupAggregate {
     /// Adds a batch and clears the set, keeping its memory.
     ///
     /// # Errors
-    /// [`AggregateError`]; the set is cleared and its rows are lost.
+    /// `AggregateError`; the set is cleared and its rows are lost.
     pub fn add(&mut self, set: &mut ColumnSet) -> Result<(), AggregateError> {
         if set.is_empty() {
             return Ok(());
@@ -88,7 +88,7 @@ impl GroupAggregate {
     /// of groups is exact: on a long stream unmerged partials would keep growing.
     ///
     /// # Errors
-    /// [`AggregateError`].
+    /// `AggregateError`.
     pub fn add_table(&mut self, table: &GroupTable) -> Result<(), AggregateError> {
         if table.groups() == 0 {
             return Ok(());
@@ -143,7 +143,7 @@ impl GroupAggregate {
     /// Takes out all groups so far, merged.
     ///
     /// # Errors
-    /// [`AggregateError`] if Polars fails.
+    /// `AggregateError` if Polars fails.
     pub fn take_batch(&mut self) -> Result<BatchGroups, AggregateError> {
         self.merge()?;
         Ok(BatchGroups { plan: Arc::clone(&self.plan), frame: self.merged.take() })
@@ -152,7 +152,7 @@ impl GroupAggregate {
     /// Adds the groups of a later batch and merges, so that the number of groups is exact.
     ///
     /// # Errors
-    /// [`AggregateError`] if Polars fails.
+    /// `AggregateError` if Polars fails.
     pub fn add_batch(&mut self, batch: BatchGroups) -> Result<(), AggregateError> {
         let Some(frame) = batch.frame else { return Ok(()) };
         self.keep(frame)?;
@@ -162,7 +162,7 @@ impl GroupAggregate {
     /// The result, sorted by the keys. `texts` are the values of each text key, by code.
     ///
     /// # Errors
-    /// [`AggregateError`] if Polars fails.
+    /// `AggregateError` if Polars fails.
     pub fn finish(mut self, texts: &[Texts]) -> Result<FinishedGroups, AggregateError> {
         self.merge()?;
         let schema = self.plan.schema();

@@ -62,11 +62,11 @@ impl Protocol {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct WorkerTally {
-    /// Connections opened, by [`Protocol`].
+    /// Connections opened, by `Protocol`.
     pub opened: [Count; 2],
-    /// Connections that have ended, by [`Protocol`].
+    /// Connections that have ended, by `Protocol`.
     pub closed: [Count; 2],
-    /// Bytes received from sockets, by [`Protocol`].
+    /// Bytes received from sockets, by `Protocol`.
     pub bytes_received: [Count; 2],
     /// Bytes handed to the kernel.
     pub bytes_sent: Count,

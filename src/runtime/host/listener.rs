@@ -68,7 +68,7 @@ fn remedy(place: &ListenPlace, error: &io::Error) -> String {
 /// of the connections, and with SO_REUSEADDR, so that a restart does not wait for old ones.
 ///
 /// # Errors
-/// [`ListenError`], with the remedy.
+/// `ListenError`, with the remedy.
 pub fn listen(place: ListenPlace, host: &str, port: u16) -> Result<TcpListener, ListenError> {
     let resolved = (host, port).to_socket_addrs().and_then(|mut addresses| {
         addresses.next().ok_or_else(|| io::Error::other("the name has no address"))

@@ -45,7 +45,7 @@ pub(crate) fn out_of_memory(error: &io::Error) -> bool {
 /// accepts submissions from one thread only.
 ///
 /// # Errors
-/// [`RingError::Create`] with the system's error.
+/// `RingError::Create` with the system's error.
 pub fn runtime() -> Result<tokio_uring::Runtime, RingError> {
     let mut flags = tokio_uring::uring_builder();
     // Only one thread submits, so the kernel can skip locking. Completions wait for our next
@@ -68,7 +68,7 @@ impl Buffers {
     /// be the ring's first operation.
     ///
     /// # Errors
-    /// [`RingError::Register`] with the system's error.
+    /// `RingError::Register` with the system's error.
     pub fn register(count: usize, buffer_bytes: usize) -> Result<Self, RingError> {
         let registered = (count > 0).then(|| {
             // Each is allocated separately: cloning a vector loses its spare capacity.

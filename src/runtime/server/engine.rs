@@ -71,7 +71,7 @@ pub enum StartError {
     Thread(#[from] io::Error),
 }
 
-/// A running engine. Dropping the handle does not stop it: [`Stopper::stop`] does.
+/// A running engine. Dropping the handle does not stop it: `Stopper::stop` does.
 pub struct Engine {
     records_address: Option<SocketAddr>,
     messages_address: Option<SocketAddr>,
@@ -130,7 +130,7 @@ impl Engine {
     /// connections are being accepted.
     ///
     /// # Errors
-    /// [`StartError`]; anything already started is stopped again.
+    /// `StartError`; anything already started is stopped again.
     pub fn start(mut config: Config, schema: &Arc<Schema>, sink: Sink) -> Result<Self, StartError> {
         let plan = Plan::new(Arc::clone(schema));
         config.record = plan.sizes();
@@ -274,7 +274,7 @@ impl Engine {
         self.reloader.clone()
     }
 
-    /// Waits until the engine has stopped: by [`Stopper::stop`], after `exit_after` connections,
+    /// Waits until the engine has stopped: by `Stopper::stop`, after `exit_after` connections,
     /// or because its sink failed.
     ///
     /// # Panics
