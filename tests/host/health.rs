@@ -2,8 +2,9 @@
 //! where it looks.
 
 use ringest::internals::{AdminState, Counters, start_admin};
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -96,14 +97,17 @@ fn a_port_that_nobody_knows_is_asked_for() {
 
 #[test]
 fn a_record_port_is_looked_up_and_not_connected_to() {
-    let (listener, port) = bound();
+    // Bound from the start, so that no other process gets the port meanwhile.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port().to_string();
     // Explicit wins over where the admin listener would be.
     let arguments = ["--records-port", &port, "--admin-port", "1"];
-    assert_eq!(health(&arguments).0, Some(0));
-    listener.set_nonblocking(true).unwrap();
-    assert!(listener.accept().is_err(), "nobody came");
-    drop(listener);
     let (code, said) = health(&arguments);
     assert_eq!(code, Some(1));
     assert!(said.contains(&format!("nothing listens on port {port}; start")), "{said}");
+    socket.listen(1).unwrap();
+    assert_eq!(health(&arguments).0, Some(0));
+    socket.set_nonblocking(true).unwrap();
+    assert!(socket.accept().is_err(), "nobody came");
 }

@@ -187,7 +187,7 @@ fn results_that_wait_to_be_read_cost_no_connection() {
         "--buffer-bytes",
         "4KiB",
         "--packet-timeout",
-        "2s",
+        "4s",
     ];
     let (mut engine, stderr) = Engine::start_with(&options, Stdio::piped());
     engine.read_log(stderr);
@@ -200,7 +200,7 @@ fn results_that_wait_to_be_read_cost_no_connection() {
         crate::common::send(&engine, &bytes);
     }
     // More than the deadline, with nobody reading.
-    let_run(&engine, Duration::from_secs(4));
+    let_run(&engine, Duration::from_secs(6));
     let taken = stats(&engine)["records"].as_u64().unwrap();
     assert!(taken < CONNECTIONS as u64 * u64::from(RECORDS), "the engine was not held up");
     let mut printed = String::new();
