@@ -1,6 +1,6 @@
 //! The program as its users meet it: start, signals, output, exit codes, wrong usage.
 
-use crate::common::beside::{let_run, stats, wait_for_bytes};
+use crate::common::beside::{let_run, wait_for_bytes};
 use crate::common::oracle::{assert_result, packets, records, stream};
 use crate::common::{Engine, RINGEST, result_of, ringest, run, stderr_of, until, wait_closed};
 use rustix::process::Signal;
@@ -201,8 +201,7 @@ fn results_that_wait_to_be_read_cost_no_connection() {
     }
     // More than the deadline, with nobody reading.
     let_run(&engine, Duration::from_secs(6));
-    let taken = stats(&engine)["records"].as_u64().unwrap();
-    assert!(taken < CONNECTIONS as u64 * u64::from(RECORDS), "the engine was not held up");
+    assert!(engine.child.try_wait().unwrap().is_none(), "results fitted into the pipe");
     let mut printed = String::new();
     engine.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
     assert_eq!(engine.wait_for_end().code(), Some(0), "{}", engine.log());
