@@ -1,6 +1,7 @@
 //! `ringest health` as a process, against the admin listener and against whatever else may be
 //! where it looks.
 
+use crate::common::kept_from_others;
 use ringest::internals::{AdminState, Counters, start_admin};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -42,6 +43,7 @@ fn a_ready_engine_is_healthy_and_a_draining_one_is_not() {
     assert_eq!(code, Some(1));
     assert!(said.contains("HTTP status 503: draining"), "{said}");
     admin.stop();
+    let _kept = kept_from_others(port.parse().unwrap());
     let (code, said) = health(&["--admin-port", &port]);
     assert_eq!(code, Some(1));
     assert!(said.contains("refused") && said.contains("check that `ringest serve` runs"), "{said}");
@@ -103,6 +105,7 @@ fn a_record_port_is_looked_up_and_not_connected_to() {
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "nobody came");
     drop(listener);
+    let _kept = kept_from_others(port.parse().unwrap());
     let (code, said) = health(&arguments);
     assert_eq!(code, Some(1));
     assert!(said.contains(&format!("nothing listens on port {port}; start")), "{said}");
