@@ -1,10 +1,10 @@
 //! `ringest health` as a process, against the admin listener and against whatever else may be
 //! where it looks.
 
+use crate::common::{kept_from_others, nobody};
 use ringest::internals::{AdminState, Counters, start_admin};
-use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,6 +43,7 @@ fn a_ready_engine_is_healthy_and_a_draining_one_is_not() {
     assert_eq!(code, Some(1));
     assert!(said.contains("HTTP status 503: draining"), "{said}");
     admin.stop();
+    let _kept = kept_from_others(port.parse().unwrap());
     let (code, said) = health(&["--admin-port", &port]);
     assert_eq!(code, Some(1));
     assert!(said.contains("refused") && said.contains("check that `ringest serve` runs"), "{said}");
@@ -97,10 +98,8 @@ fn a_port_that_nobody_knows_is_asked_for() {
 
 #[test]
 fn a_record_port_is_looked_up_and_not_connected_to() {
-    // Bound from the start, so that no other process gets the port meanwhile.
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    let port = socket.local_addr().unwrap().as_socket().unwrap().port().to_string();
+    let (address, socket) = nobody();
+    let port = address.port().to_string();
     // Explicit wins over where the admin listener would be.
     let arguments = ["--records-port", &port, "--admin-port", "1"];
     let (code, said) = health(&arguments);

@@ -2,7 +2,9 @@
 
 use crate::common::beside::{let_run, wait_for_bytes};
 use crate::common::oracle::{assert_result, packets, records, stream};
-use crate::common::{Engine, RINGEST, result_of, ringest, run, stderr_of, until, wait_closed};
+use crate::common::{
+    Engine, RINGEST, kept_from_others, result_of, ringest, run, stderr_of, until, wait_closed,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
@@ -328,6 +330,7 @@ fn health_sees_whether_an_engine_listens_and_connects_to_none() {
     engine.signal(Signal::TERM);
     let (_, results, _) = engine.wait();
     assert!(results.is_empty());
+    let _kept = kept_from_others(port.parse().unwrap());
     assert_eq!(health(&port), Some(1));
 }
 
