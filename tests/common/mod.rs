@@ -52,22 +52,14 @@ pub fn one_core() -> String {
     core_affinity::get_core_ids().expect("cores")[0].id.to_string()
 }
 
-/// An address at which nobody listens, and what keeps anybody else from it: a port that a test has
-/// given up may be another test's a moment later.
+/// An address at which nobody listens, and what keeps other processes from it: a port that a test
+/// has given up may be another test's a moment later.
 pub fn nobody() -> (SocketAddr, Socket) {
-    let socket = kept_from_others(0);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).expect("a free port");
     let address = socket.local_addr().expect("its address");
     (address.as_socket().expect("an address of IP"), socket)
-}
-
-/// Takes a port on which nobody listens any more, and does not listen on it.
-pub fn kept_from_others(port: u16) -> Socket {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    // Connections that have ended do not hold it up.
-    socket.set_reuse_address(true).expect("a socket option");
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    socket.bind(&address.into()).expect("a free port");
-    socket
 }
 
 /// Which listeners an engine has, each on a free port.

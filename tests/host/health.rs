@@ -1,7 +1,7 @@
 //! `ringest health` as a process, against the admin listener and against whatever else may be
 //! where it looks.
 
-use crate::common::{kept_from_others, nobody};
+use crate::common::nobody;
 use ringest::internals::{AdminState, Counters, start_admin};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -43,8 +43,9 @@ fn a_ready_engine_is_healthy_and_a_draining_one_is_not() {
     assert_eq!(code, Some(1));
     assert!(said.contains("HTTP status 503: draining"), "{said}");
     admin.stop();
-    let _kept = kept_from_others(port.parse().unwrap());
-    let (code, said) = health(&["--admin-port", &port]);
+    // Not the same port: another test may listen on one that was given up.
+    let (nobody, _kept) = nobody();
+    let (code, said) = health(&["--admin-port", &nobody.port().to_string()]);
     assert_eq!(code, Some(1));
     assert!(said.contains("refused") && said.contains("check that `ringest serve` runs"), "{said}");
 }
