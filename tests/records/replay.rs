@@ -1,7 +1,7 @@
 //! Captured streams sent again, to a listener that keeps what comes and to an engine.
 
 use crate::common::oracle::{records, stream};
-use crate::common::{Engine, ringest, run, stderr_of};
+use crate::common::{Engine, nobody, ringest, run, stderr_of};
 use ringest::client::records::replay::{CaptureFile, ReplaySettings, replay_all};
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -194,8 +194,8 @@ fn a_connection_that_fails_is_told_with_its_file() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("sent 1 files, 100 bytes"), "{said}");
     assert!(said.contains("stream-0.capture: the connection to 127.0.0.1"), "{said}");
-    drop(listener);
-    let output = run(&mut replay(address, &[], &files[1..]));
+    let (nobody, _kept) = nobody();
+    let output = run(&mut replay(nobody, &[], &files[1..]));
     let said = stderr_of(&output);
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("stream-0.capture: cannot connect to 127.0.0.1"), "{said}");
