@@ -119,6 +119,15 @@ const _: () = assert!(
 pub const STDERR_PATIENCE: Duration = Duration::from_millis(500);
 /// How often deadlines are checked, and so how late one may be noticed.
 pub const TICK: Duration = Duration::from_millis(50);
+/// How long after the first SIGINT another one ends the process at once. One that comes sooner is
+/// the same request, delivered twice.
+pub const SECOND_SIGINT_AFTER: Duration = Duration::from_secs(1);
+/// How long a start may take after SIGTERM or SIGINT. A start that reads a file from a file system
+/// that hangs must not keep the process.
+pub const STOPPED_START: Duration = Duration::from_secs(2);
+/// How long a stopping engine goes on accepting where somebody asks whether it is ready: two
+/// checks, a second apart, and the time that the answer takes to reach every balancer.
+pub const DRAIN_DELAY_CHECKED: Duration = Duration::from_secs(5);
 /// How long the acceptor rests after the process ran out of file descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Log lines about single connections that are written per second; the rest are counted.
@@ -199,6 +208,8 @@ pub const ADMIN_PORT_OFFSET: u16 = 1000;
 pub const TIMEOUT_MS: (u64, u64) = (2 * TICK.as_millis() as u64, 7 * 24 * 3600 * 1000);
 /// Smallest and largest `--drain-timeout`; with 0, the signal ends running streams.
 pub const DRAIN_TIMEOUT_MS: (u64, u64) = (0, TIMEOUT_MS.1);
+/// Smallest and largest `--drain-delay`; with 0, the signal closes the listeners.
+pub const DRAIN_DELAY_MS: (u64, u64) = (0, TIMEOUT_MS.1);
 /// Smallest and largest `--linger` and `--refused-linger`; 0 closes at once.
 pub const LINGER_MS: (u64, u64) = (0, 60 * 1000);
 

@@ -169,7 +169,11 @@ pub struct Config {
     pub linger: Duration,
     /// The same for a message client that was refused because no connection was free.
     pub refused_linger: Duration,
-    /// How long running connections may go on after the first SIGTERM or SIGINT.
+    /// How long connections are still accepted after the first SIGTERM or SIGINT, while `/readyz`
+    /// says that the engine is stopping; `None` is [`DRAIN_DELAY_CHECKED`] where `/readyz` has been
+    /// asked, and otherwise zero.
+    pub drain_delay: Option<Duration>,
+    /// How long running connections may go on once a signal has closed the listeners.
     pub drain_timeout: Duration,
     /// Longest time that small segments wait in the kernel to be read together; zero reads each as
     /// it arrives.
@@ -228,6 +232,7 @@ impl Default for Config {
             write_timeout: Duration::from_secs(10),
             linger: Duration::from_secs(1),
             refused_linger: Duration::from_millis(100),
+            drain_delay: None,
             drain_timeout: Duration::from_secs(10),
             coalesce_delay: Duration::from_millis(1),
             rate_limit: 1000,
@@ -417,6 +422,7 @@ impl Config {
         within_times("write-timeout (ms)", self.write_timeout, TIMEOUT_MS)?;
         within_times("linger (ms)", self.linger, LINGER_MS)?;
         within_times("refused-linger (ms)", self.refused_linger, LINGER_MS)?;
+        within_times("drain-delay (ms)", self.drain_delay.unwrap_or_default(), DRAIN_DELAY_MS)?;
         within_times("drain-timeout (ms)", self.drain_timeout, DRAIN_TIMEOUT_MS)
     }
 }

@@ -17,7 +17,7 @@ fn the_defaults_are_allowed() {
 #[test]
 fn each_limit_holds_at_its_edge() {
     type Set = fn(&mut Config, u64);
-    let cases: [(&str, Set, u64, u64); 23] = [
+    let cases: [(&str, Set, u64, u64); 24] = [
         ("buffer-bytes", |c, v| c.buffer_bytes = v as usize, 4096, 16 << 20),
         ("registered-buffers", |c, v| c.registered_buffers = v as usize, 0, 1024),
         ("batch-rows", |c, v| c.batch_rows = v as usize, 1, 16 << 20),
@@ -36,6 +36,7 @@ fn each_limit_holds_at_its_edge() {
         ("write-timeout (ms)", |c, v| c.write_timeout = ms(v), 100, WEEK_MS),
         ("linger (ms)", |c, v| c.linger = ms(v), 0, 60_000),
         ("refused-linger (ms)", |c, v| c.refused_linger = ms(v), 0, 60_000),
+        ("drain-delay (ms)", |c, v| c.drain_delay = Some(ms(v)), 0, WEEK_MS),
         ("drain-timeout (ms)", |c, v| c.drain_timeout = ms(v), 0, WEEK_MS),
         ("interval (ms)", |c, v| c.interval = Some(ms(v)), 100, 3_600_000),
         ("partials-interval (ms)", |c, v| c.partials_interval = ms(v), 100, 3_600_000),

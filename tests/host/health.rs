@@ -6,6 +6,7 @@ use ringest::internals::{AdminState, Counters, start_admin};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -30,7 +31,13 @@ fn a_ready_engine_is_healthy_and_a_draining_one_is_not() {
     let (listener, port) = bound();
     let (drain, drained) = watch::channel(None);
     let counters = Counters::new(1);
-    let state = AdminState { counters, cores: vec![0], drain: drained, started: Instant::now() };
+    let state = AdminState {
+        counters,
+        cores: vec![0],
+        drain: drained,
+        readiness: Arc::default(),
+        started: Instant::now(),
+    };
     let admin = start_admin(listener, state).unwrap();
     for host in ["127.0.0.1", "0.0.0.0", "::", "localhost"] {
         let (code, said) = health(&["--admin-host", host, "--admin-port", &port]);

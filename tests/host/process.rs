@@ -83,20 +83,8 @@ fn an_idle_engine_stops() {
 }
 
 /// Waits until so many connections are with a worker.
-fn wait_for_connections(engine: &Engine, count: usize) {
+pub fn wait_for_connections(engine: &Engine, count: usize) {
     until("connections", || engine.log().matches(" connected").count() == count);
-}
-
-#[test]
-fn a_second_signal_exits_with_130() {
-    let engine = Engine::start(&["--debug"]);
-    let _running = engine.connect();
-    wait_for_connections(&engine, 1);
-    engine.signal(Signal::TERM);
-    until("the first signal to be seen", || engine.log().contains("SIGTERM"));
-    engine.signal(Signal::INT);
-    let (status, ..) = engine.wait();
-    assert_eq!(status.code(), Some(130));
 }
 
 #[test]

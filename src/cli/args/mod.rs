@@ -43,7 +43,7 @@ use token::TokenOptions;
     max_term_width = 100,
     after_help = "Exit codes: 0 success; 1 a result is incomplete or differs, or output was lost; \
                   2 wrong usage; 3 the host cannot run the engine as configured; 130 second \
-                  signal.\n\
+                  SIGINT.\n\
                   Start with: ringest doctor, ringest demo, ringest serve."
 )]
 pub(crate) struct Args {

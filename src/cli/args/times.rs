@@ -109,7 +109,20 @@ pub(crate) struct PeerTimeOptions {
         hide_short_help = true
     )]
     pub refused_linger: Duration,
-    /// How long running connections may go on after the first SIGTERM or SIGINT [0 to 7days]
+    /// How long to go on accepting connections after the first SIGTERM or SIGINT, while /readyz
+    /// already answers 503 [0 to 7days]
+    ///
+    /// A load balancer needs this time to notice. Default: 5s if /readyz has been asked since the
+    /// start, otherwise 0.
+    #[arg(
+        long,
+        env = "RINGEST_DRAIN_DELAY",
+        value_name = "TIME",
+        value_parser = humantime::parse_duration,
+        hide_short_help = true
+    )]
+    pub drain_delay: Option<Duration>,
+    /// How long running connections may go on once a signal has closed the listeners [0 to 7days]
     #[arg(
         long,
         env = "RINGEST_DRAIN_TIMEOUT",
@@ -143,6 +156,7 @@ impl PeerTimeOptions {
             write_timeout: self.write_timeout,
             linger: self.linger,
             refused_linger: self.refused_linger,
+            drain_delay: self.drain_delay,
             drain_timeout: self.drain_timeout,
             ..config
         }

@@ -10,7 +10,7 @@ use crate::client::load::{self, LoadError, LoadOutcome, LoadProgress, Login, Set
 use crate::client::messages::tls::{Identity, Trust, client_config};
 use crate::client::messages::transport::{ClientTls, resolve};
 use crate::engine::stream::latency::summary;
-use crate::runtime::host::signals;
+use crate::runtime::host::signals::{self, Hangups, Reactions};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use rustls::pki_types::ServerName;
 use std::fs::{self, File};
@@ -153,8 +153,15 @@ fn create(path: &Path) -> Result<BufWriter<File>, String> {
 fn run_with_progress(settings: &Settings) -> Result<LoadOutcome, LoadError> {
     let progress = Arc::new(LoadProgress::default());
     let (stopped, hung_up) = (Arc::clone(&progress), Arc::clone(&progress));
-    let watching = signals::watch(move |_| stopped.stop(), move || hung_up.stop(), || {});
-    watching.map_err(|source| LoadError::System { what: "catch signals", source })?;
+    let watching = signals::catch_hangups().and_then(Hangups::watch);
+    let watching =
+        watching.map_err(|source| LoadError::System { what: "catch signals", source })?;
+    watching.react(Reactions {
+        leave: Box::new(|_| Duration::ZERO),
+        stop: Box::new(move |_| stopped.stop()),
+        reload: Arc::new(move || hung_up.stop()),
+        before_exit: Box::new(|| {}),
+    });
     thread::scope(|scope| {
         let running = scope.spawn(|| load::run(settings, &progress));
         show(settings, &progress, &|| running.is_finished());

@@ -10,14 +10,14 @@ use crate::cli::output::render::{StreamFiles, write_report};
 use crate::cli::terminal::live::{Listeners, Live};
 use crate::cli::terminal::status_line;
 use crate::cli::terminal::status_line::say;
-use crate::config::Config;
+use crate::config::{Config, DRAIN_DELAY_CHECKED, SECOND_SIGINT_AFTER};
 use crate::engine::aggregate;
 use crate::engine::groups::plan::Plan;
 use crate::engine::observe::counters::{Counters, Protocol};
 use crate::engine::observe::snapshot::messages;
 use crate::runtime::host::findings;
 use crate::runtime::host::findings::Verdict;
-use crate::runtime::host::signals;
+use crate::runtime::host::signals::{self, Reactions};
 use crate::runtime::results::capture::CaptureError;
 use crate::runtime::results::partial_files;
 use crate::runtime::results::report::Report;
@@ -28,10 +28,15 @@ use crate::wire::schema::Schema;
 use std::io::{self, BufWriter, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Runs the command and returns its exit code.
 pub(crate) fn run(options: &ServeOptions) -> u8 {
+    // First of all: a SIGHUP before this ends the process.
+    let hangups = match signals::catch_hangups() {
+        Ok(hangups) => hangups,
+        Err(error) => return no_signals(&error),
+    };
     // A stderr that nobody reads must delay neither results nor the end.
     status_line::limit_waits();
     let config = options.config();
@@ -52,29 +57,20 @@ pub(crate) fn run(options: &ServeOptions) -> u8 {
     };
     let missing = directories.missing();
     let sink = to_stdout_and_files(options.format, &config, directories);
-    let engine = match start(&config, &schema, sink) {
+    let fitted = match prepare(&config, &schema) {
+        Ok(fitted) => fitted,
+        Err(code) => return code,
+    };
+    let watch = match hangups.watch() {
+        Ok(watch) => watch,
+        Err(error) => return no_signals(&error),
+    };
+    let engine = match launch(fitted, &schema, sink) {
         Ok(engine) => engine,
         Err(code) => return code,
     };
-    let stopper = engine.stopper();
     let signalled = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&signalled);
-    let drain = config.drain_timeout;
-    let stop = move |signal| {
-        seen.store(true, Ordering::Relaxed);
-        tracing::info!(
-            "{signal}: no new connections; running streams have {} to finish. A second signal \
-             exits at once",
-            humantime::format_duration(drain)
-        );
-        stopper.stop(drain);
-    };
-    let reloader = engine.reloader();
-    let watching = signals::watch(stop, move || reloader.reload(), status_line::remove);
-    if let Err(error) = watching {
-        say(format_args!("cannot catch signals: {error}"));
-        return EXIT_HOST;
-    }
+    watch.react(reactions(&config, &engine, Arc::clone(&signalled)));
     announce(&engine);
     let live = match start_live(&config, &engine) {
         Ok(live) => live,
@@ -96,6 +92,46 @@ pub(crate) fn run(options: &ServeOptions) -> u8 {
     let missing_partials = missing_partials.and_then(|missing| partial_files::summary(&missing));
     let missing = missing().into_iter().chain(missing_partials).collect();
     exit_code(&outcome, must_be_complete, missing)
+}
+
+fn no_signals(error: &io::Error) -> u8 {
+    say(format_args!("cannot catch signals: {error}"));
+    EXIT_HOST
+}
+
+/// What signals do to the engine; `signalled` becomes true once it has been asked to stop.
+fn reactions(config: &Config, engine: &Engine, signalled: Arc<AtomicBool>) -> Reactions {
+    let (asked_delay, drain) = (config.drain_delay, config.drain_timeout);
+    let (leaver, stopper, reloader) = (engine.stopper(), engine.stopper(), engine.reloader());
+    let leave = move |signal: &str| {
+        signalled.store(true, Ordering::Relaxed);
+        let checked = if leaver.is_checked() { DRAIN_DELAY_CHECKED } else { Duration::ZERO };
+        let delay = asked_delay.unwrap_or(checked);
+        leaver.leave();
+        if !delay.is_zero() {
+            tracing::info!(
+                "{signal}: not ready from now on; connections are accepted for {} more \
+                 (--drain-delay), until every load balancer has noticed",
+                humantime::format_duration(delay)
+            );
+        }
+        delay
+    };
+    let stop = move |signal: &str| {
+        tracing::info!(
+            "{signal}: no new connections; running streams have {} to finish. SIGINT twice, {} \
+             apart, exits at once",
+            humantime::format_duration(drain),
+            humantime::format_duration(SECOND_SIGINT_AFTER)
+        );
+        stopper.stop(drain);
+    };
+    Reactions {
+        leave: Box::new(leave),
+        stop: Box::new(stop),
+        reload: Arc::new(move || reloader.reload()),
+        before_exit: Box::new(status_line::remove),
+    }
 }
 
 /// The directories for files, as far as files are asked for.
@@ -165,6 +201,12 @@ fn sum_up(counters: &Counters) {
 /// Prepares the process and starts the engine. On failure, prints why and what to do, and returns
 /// the exit code.
 pub(crate) fn start(config: &Config, schema: &Arc<Schema>, sink: Sink) -> Result<Engine, u8> {
+    launch(prepare(config, schema)?, schema, sink)
+}
+
+/// Prepares the process for an engine; returns the configuration that fits it. Call it before any
+/// other thread exists.
+fn prepare(config: &Config, schema: &Arc<Schema>) -> Result<Config, u8> {
     let config = &Config { record: Plan::new(Arc::clone(schema)).sizes(), ..config.clone() };
     if let Err(error) = config.check() {
         say(error);
@@ -181,7 +223,11 @@ pub(crate) fn start(config: &Config, schema: &Arc<Schema>, sink: Sink) -> Result
     if locked_memory.verdict != Verdict::Pass {
         tracing::warn!("{}", locked_memory.found);
     }
-    Engine::start(fitted, schema, sink).map_err(|error| {
+    Ok(fitted)
+}
+
+fn launch(config: Config, schema: &Arc<Schema>, sink: Sink) -> Result<Engine, u8> {
+    Engine::start(config.clone(), schema, sink).map_err(|error| {
         say(&error);
         match error {
             StartError::Config(_)
@@ -192,7 +238,7 @@ pub(crate) fn start(config: &Config, schema: &Arc<Schema>, sink: Sink) -> Result
             StartError::Capture(CaptureError::Directory(_)) => EXIT_USAGE,
             StartError::Capture(CaptureError::Thread(_)) => EXIT_HOST,
             StartError::Listen(_) | StartError::Worker(_) | StartError::Thread(_) => {
-                explain(config);
+                explain(&config);
                 EXIT_HOST
             }
         }

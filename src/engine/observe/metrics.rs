@@ -78,7 +78,7 @@ impl Snapshot {
         let help = "Version of the running program; always 1.";
         families.labelled("build_info", help, Gauge, [([("version", self.version)], 1_u64)])?;
         let ready = u64::from(self.state == EngineState::Ready);
-        let help = "1 while connections are accepted, 0 while the engine is stopping.";
+        let help = "1 while new connections are wanted, 0 once the engine is stopping.";
         families.single("ready", help, Gauge, ready)?;
         let help = "Start time of the process, in seconds since the Unix epoch.";
         families.single("process_start_time_seconds", help, Gauge, self.start_time_seconds)?;

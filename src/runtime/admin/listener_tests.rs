@@ -24,6 +24,7 @@ fn admin(limits: Limits) -> (AdminHandle, Arc<Counters>, Drain) {
         counters: Arc::clone(&counters),
         cores: vec![0, 1],
         drain: drained,
+        readiness: Arc::default(),
         started: Instant::now(),
     };
     (start_with(listener, state, limits).unwrap(), counters, drain)

@@ -2,4 +2,5 @@
 
 pub(crate) mod connection;
 pub(crate) mod listener;
+pub(crate) mod readiness;
 pub(crate) mod site;

@@ -1,6 +1,7 @@
 //! The admin listener's replies: what each path returns, and refusals. Reads counters; does no I/O
 //! and keeps no deadlines.
 
+use super::readiness::Readiness;
 use crate::engine::observe::counters::Counters;
 use crate::engine::observe::metrics;
 use crate::engine::observe::snapshot::{EngineState, Facts, Rates, Sample, Snapshot};
@@ -21,7 +22,7 @@ const INDEX: &str = "ringest admin listener\n\n\
     /metrics      metrics for Prometheus\n\
     /stats.json   the same state as JSON, with rates and percentiles\n\
     /healthz      200 while the process is up\n\
-    /readyz       200 while it accepts connections, 503 while it drains\n";
+    /readyz       200 while it accepts connections, 503 once it is stopping\n";
 
 /// What the admin listener reports on.
 pub struct AdminState {
@@ -31,6 +32,8 @@ pub struct AdminState {
     pub cores: Vec<usize>,
     /// Holds an instant once the engine has been told to stop.
     pub drain: watch::Receiver<Option<Instant>>,
+    /// Whether it is about to stop, and whether anybody has asked.
+    pub readiness: Arc<Readiness>,
     /// When the engine started.
     pub started: Instant,
 }
@@ -86,14 +89,18 @@ impl Site {
     }
 
     fn engine_state(&self) -> EngineState {
-        if self.state.drain.borrow().is_some() { EngineState::Draining } else { EngineState::Ready }
+        match self.state.readiness.is_leaving() || self.state.drain.borrow().is_some() {
+            true => EngineState::Draining,
+            false => EngineState::Ready,
+        }
     }
 
     fn readiness(&self) -> Response<Full<Bytes>> {
+        self.state.readiness.note_question();
         match self.engine_state() {
             EngineState::Ready => response(StatusCode::OK, TEXT, "ready\n"),
             EngineState::Draining => {
-                let message = "draining: no new connections are accepted\n";
+                let message = "draining: send new connections elsewhere\n";
                 response(StatusCode::SERVICE_UNAVAILABLE, TEXT, message)
             }
         }

@@ -15,6 +15,7 @@ use crate::engine::groups::plan::Plan;
 use crate::engine::observe::counters::{Counters, Protocol};
 use crate::runtime::admin::listener as admin;
 use crate::runtime::admin::listener::{AdminHandle, AdminState};
+use crate::runtime::admin::readiness::Readiness;
 use crate::runtime::connection::slots::Slots;
 use crate::runtime::host::auth_file::AuthFileError;
 use crate::runtime::host::cores::{self, CoresError};
@@ -77,6 +78,7 @@ pub struct Engine {
     messages_address: Option<SocketAddr>,
     counters: Arc<Counters>,
     drain: watch::Sender<Option<Instant>>,
+    readiness: Arc<Readiness>,
     threads: Vec<JoinHandle<()>>,
     acceptor: Option<JoinHandle<io::Result<()>>>,
     reporter: JoinHandle<ReporterOutcome>,
@@ -89,9 +91,21 @@ pub struct Engine {
 #[derive(Clone)]
 pub struct Stopper {
     drain: watch::Sender<Option<Instant>>,
+    readiness: Arc<Readiness>,
 }
 
 impl Stopper {
+    /// Makes `/readyz` say that the engine is stopping. It goes on accepting until
+    /// [`stop`](Self::stop).
+    pub(crate) fn leave(&self) {
+        self.readiness.leave();
+    }
+
+    /// Whether somebody asks `/readyz`, who will send new connections elsewhere.
+    pub(crate) fn is_checked(&self) -> bool {
+        self.readiness.has_been_asked()
+    }
+
     /// Stops accepting connections and lets running record streams continue for `grace`, then ends
     /// them as `incomplete`, `shutdown`. Message connections that carry no records end at once.
     pub fn stop(&self, grace: Duration) {
@@ -153,12 +167,14 @@ impl Engine {
             (address_of(Protocol::Records)?, address_of(Protocol::Messages)?);
         let counters = Counters::new(cores.len());
         let (drain, drained) = watch::channel(None);
+        let readiness = Arc::<Readiness>::default();
         let admin = admin::start(
             listener::listen(ADMIN, &config.admin_host, config.admin_port())?,
             AdminState {
                 counters: Arc::clone(&counters),
                 cores: cores.iter().map(|core| core.id).collect(),
                 drain: drained.clone(),
+                readiness: Arc::clone(&readiness),
                 started: Instant::now(),
             },
         )?;
@@ -172,6 +188,7 @@ impl Engine {
             messages_address,
             counters: Arc::clone(&counters),
             drain: drain.clone(),
+            readiness,
             threads: capture_threads,
             acceptor: None,
             reporter,
@@ -266,7 +283,7 @@ impl Engine {
 
     /// A handle to stop the engine.
     pub fn stopper(&self) -> Stopper {
-        Stopper { drain: self.drain.clone() }
+        Stopper { drain: self.drain.clone(), readiness: Arc::clone(&self.readiness) }
     }
 
     /// A handle to reload certificates and users.
