@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import socket
 from pathlib import Path
@@ -32,17 +31,13 @@ def run_program(
     code: str, monkeypatch: pytest.MonkeyPatch, *, messages: int = 0, records: int = 0
 ) -> None:
     """Runs a program unchanged; its connections to ports 5000 and 9000 go to these ports."""
-    ports = {5000: messages, 9000: records}
-    loop_connect = asyncio.BaseEventLoop.create_connection
-    socket_connect = socket.create_connection
+    # Nobody listens on the port of a second server.
+    ports = {5000: messages, 5001: 1, 9000: records}
+    resolve = socket.getaddrinfo
 
-    async def redirected(self: Any, factory: Any, host: str, port: int, **options: Any) -> Any:
-        return await loop_connect(self, factory, host, ports[port], **options)
-
-    def redirected_socket(address: tuple[str, int], timeout: float | None) -> socket.socket:
-        return socket_connect((address[0], ports[address[1]]), timeout)
+    def redirected(host: str, port: int, *arguments: Any, **options: Any) -> Any:
+        return resolve(host, ports[port], *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(asyncio.BaseEventLoop, "create_connection", redirected)
-        patch.setattr(socket, "create_connection", redirected_socket)
+        patch.setattr(socket, "getaddrinfo", redirected)
         exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})  # noqa: S102

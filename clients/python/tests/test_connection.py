@@ -258,7 +258,7 @@ def test_a_missing_pong_ends_the_connection() -> None:
         async with scripted(silent) as port:
             client = BinaryProtocolClient("127.0.0.1", port, request_timeout_s=None)
             await client.connect()
-            with pytest.raises(ConnectionLostError, match=r"no answer to a PING within 10.0 s"):
+            with pytest.raises(ConnectionLostError, match=r"no answer to a PING, .* for 10.0 s"):
                 await client.echo(b"1")
             assert asyncio.get_running_loop().time() == pytest.approx(30.0 + 10.0)
             with pytest.raises(NotConnected, match="no answer to a PING"):

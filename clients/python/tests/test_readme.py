@@ -118,6 +118,14 @@ def test_the_reconnecting_program(
     assert capsys.readouterr().out == "b'still there?'\n"
 
 
+def test_the_program_with_several_servers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with message_server(serve) as port:
+        run_program(block("### Several servers", "python"), monkeypatch, messages=port)
+    assert capsys.readouterr().out == "b'whoever is there'\n"
+
+
 def test_the_schema_program(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,8 +162,8 @@ def test_the_result_program(
 
 def test_no_program_is_left_out() -> None:
     sections = [
-        "## Messages", "### Broadcasts", "### TLS", "### Reconnecting", "## Record streams",
-        "### Schemas", "## Result files",
+        "## Messages", "### Broadcasts", "### TLS", "### Reconnecting", "### Several servers",
+        "## Record streams", "### Schemas", "## Result files",
     ]  # fmt: skip
     assert all_programs() == [block(section, "python") for section in sections]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 from scripted import (
@@ -14,6 +15,7 @@ from scripted import (
     ECHO,
     PING,
     UNAUTHENTICATED,
+    Handler,
     Peer,
     answer_to,
     error_frame,
@@ -296,6 +298,71 @@ def test_a_connection_that_breaks_at_once_is_followed_by_another() -> None:
     run(scenario())
 
 
+def lasting(time_s: float, accepted_s: list[float]) -> Handler:
+    """A handler that accepts, notes when, and disconnects after this time; the 7th stays."""
+
+    async def accept(peer: Peer) -> None:
+        accepted_s.append(asyncio.get_running_loop().time())
+        if len(accepted_s) == 7:
+            await peer.serve()
+        await peer.write(answer_to(PING, await peer.expect(PING)))
+        await asyncio.sleep(time_s)
+
+    return accept
+
+
+def waits_after(time_s: float, policy: ReconnectPolicy) -> list[float]:
+    """The first six waits of a client whose connections each last this time."""
+    accepted_s: list[float] = []
+
+    async def scenario() -> None:
+        async with scripted(lasting(time_s, accepted_s)) as port:
+            client = BinaryProtocolClient("127.0.0.1", port, reconnect=policy)
+            await client.connect()
+            # The first connection has a PING only for the sake of the handler.
+            await client.ping()
+            await asyncio.sleep(1000.0)
+            await client.close()
+
+    run_in_virtual_time(scenario())
+    return [after - before - time_s for before, after in pairwise(accepted_s)]
+
+
+def test_connections_that_break_at_once_do_not_reset_the_waits() -> None:
+    policy = ReconnectPolicy(delay_min_s=1.0, delay_max_s=8.0, stable_s=5.0)
+    for lasted_s in (0.0, 4.999):
+        waits_s = waits_after(lasted_s, policy)
+        for wait_s, longest_s in zip(waits_s, (1.0, 2.0, 4.0, 8.0, 8.0, 8.0), strict=True):
+            assert longest_s / 2.0 - 0.001 <= wait_s <= longest_s + 0.001
+
+
+def test_connections_that_last_reset_the_waits() -> None:
+    policy = ReconnectPolicy(delay_min_s=1.0, delay_max_s=8.0, stable_s=5.0)
+    assert all(0.499 <= wait_s <= 1.001 for wait_s in waits_after(5.001, policy))
+
+
+def test_connections_that_break_at_once_count_as_failed_attempts() -> None:
+    policy = ReconnectPolicy(attempts_max=2)
+    accepted_s: list[float] = []
+
+    async def scenario() -> None:
+        async with scripted(lasting(0.0, accepted_s)) as port:
+            client = BinaryProtocolClient("127.0.0.1", port, reconnect=policy)
+            await client.connect()
+            await client.ping()
+            with pytest.raises(NotConnected, match="the server closed it"):
+                await anext(client.broadcasts())
+            assert len(accepted_s) == 1 + 2
+            # connect() starts anew.
+            await client.connect()
+            await client.ping()
+            with pytest.raises(NotConnected, match="the server closed it"):
+                await anext(client.broadcasts())
+            assert len(accepted_s) == 2 * (1 + 2)
+
+    run_in_virtual_time(scenario())
+
+
 def test_a_missing_pong_leads_to_another_connection() -> None:
     async def scenario() -> None:
         async with (
@@ -342,12 +409,12 @@ def test_close_ends_the_attempts(wait_s: float) -> None:
             await client.connect()
             with pytest.raises(ConnectionLostError):
                 await client.ping()
-        waiting = asyncio.create_task(client.echo(b"1"))
+        waiting = [asyncio.create_task(one) for one in (client.echo(b"1"), client.connect())]
         await asyncio.sleep(wait_s)
-        await client.connect()
         await client.close()
-        with pytest.raises(NotConnected, match="the client was closed"):
-            await waiting
+        for task in waiting:
+            with pytest.raises(NotConnected, match="the client was closed"):
+                await task
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run_in_virtual_time(scenario())
@@ -381,3 +448,6 @@ def test_policies_that_make_no_sense() -> None:
         ReconnectPolicy(delay_min_s=2.0, delay_max_s=1.0)
     with pytest.raises(ValueError, match="attempts_max"):
         ReconnectPolicy(attempts_max=0)
+    for stable_s in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="stable_s"):
+            ReconnectPolicy(stable_s=stable_s)

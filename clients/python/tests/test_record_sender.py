@@ -264,7 +264,7 @@ def test_misuse_raises_an_error_with_the_next_step() -> None:
             sender.connect()
     for arguments, rule in (
         ({"port": 0}, "a port from 1 to 65535"),
-        ({"host": ""}, "give a host"),
+        ({"host": ""}, "not the address of a server"),
         ({"timeout_s": 0.0}, "timeout_s must be greater than 0"),
         ({"connect_timeout_s": -1.0}, "connect_timeout_s must be greater than 0"),
         ({"server_hostname": "x"}, "enable TLS"),

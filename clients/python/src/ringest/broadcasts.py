@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import deque
+from collections.abc import Callable
 
 from ringest.errors import RingestError
 
@@ -33,6 +34,11 @@ class BroadcastBuffer:
     def dropped(self) -> int:
         """All payloads dropped so far because they were not read in time."""
         return self._dropped
+
+    def enter_loop(self) -> None:
+        """Makes the buffer usable on another event loop; the previous one must have no readers."""
+        self._readable = asyncio.Event()
+        self._update()
 
     def begin(self) -> None:
         """Marks the start of a connection: from now on, readers wait for payloads."""
@@ -74,11 +80,13 @@ class BroadcastBuffer:
 class Broadcasts:
     """An async iterator over a buffer. A wait may be cancelled, e.g. by `asyncio.wait_for`."""
 
-    def __init__(self, buffer: BroadcastBuffer) -> None:
+    def __init__(self, buffer: BroadcastBuffer, enter_loop: Callable[[], None]) -> None:
         self._buffer = buffer
+        self._enter_loop = enter_loop
 
     def __aiter__(self) -> Broadcasts:
         return self
 
     async def __anext__(self) -> bytes:
+        self._enter_loop()
         return await self._buffer.take()

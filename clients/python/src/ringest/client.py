@@ -1,8 +1,8 @@
 """The message client. It has at most one connection at a time and does not encode frames.
 
 `BinaryProtocolClient` sends requests, delivers broadcasts, and reopens a lost connection if it has
-a `ReconnectPolicy`. It never sends a request twice. It belongs to one event loop and is not
-thread-safe; any number of tasks may use it concurrently.
+a `ReconnectPolicy`. It never sends a request twice. It belongs to one event loop at a time and is
+not thread-safe; any number of tasks may use it concurrently.
 """
 
 from __future__ import annotations
@@ -10,35 +10,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import itertools
 import math
 import ssl as tls
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, TypeVar
 
 from ringest.broadcasts import BroadcastBuffer, Broadcasts
-from ringest.connection import (
-    Callbacks,
-    Connection,
-    Limits,
-    NotSent,
-    log,
-    now_ms,
-    open_connection,
-    prove,
-)
+from ringest.connection import Callbacks, Connection, Limits, NotSent, log, now_ms
 from ringest.errors import (
     AuthenticationError,
     ConnectTimeout,
     NotConnected,
-    ProtocolError,
     RequestTimeout,
     RingestError,
     ServerError,
 )
 from ringest.in_flight import Answer
+from ringest.opening import NotOpened, Opener
 from ringest.protocol import (
     DATA_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
@@ -49,7 +39,7 @@ from ringest.protocol import (
     MessageType,
 )
 from ringest.reconnect import ReconnectPolicy
-from ringest.target import Target
+from ringest.target import targets
 
 T = TypeVar("T")
 
@@ -65,14 +55,16 @@ class Pong:
 class BinaryProtocolClient:
     """A client of the ringest message server.
 
-    Times are in seconds. None means no limit for `connect_timeout_s` and `request_timeout_s`, and
-    no heartbeat for `heartbeat_interval_s`. `ssl` and `server_hostname` are those of asyncio's
-    `create_connection`. README.md describes each method and the errors that it raises.
+    `host` is the server, or a sequence of servers of which one is used at a time: each a name or an
+    address, with a port of its own if it has another than `port`. Times are in seconds. None means
+    no limit for `connect_timeout_s` and `request_timeout_s`, and no heartbeat for
+    `heartbeat_interval_s`. `ssl` and `server_hostname` are those of asyncio's `create_connection`.
+    README.md describes each method and the errors that it raises.
     """
 
     def __init__(
         self,
-        host: str = "localhost",
+        host: str | Sequence[str] = "localhost",
         port: int = 5000,
         *,
         ssl: tls.SSLContext | bool | None = None,
@@ -94,8 +86,6 @@ class BinaryProtocolClient:
         _check_positive("heartbeat_timeout_s", heartbeat_timeout_s)
         _check_positive("in_flight_max", in_flight_max)
         _check_positive("broadcasts_max", broadcasts_max)
-        self._target: Final = Target(host, port, ssl or None, server_hostname)
-        self._limits: Final = Limits(in_flight_max, heartbeat_interval_s, heartbeat_timeout_s)
         self._connect_timeout_s: Final = connect_timeout_s
         self._request_timeout_s: Final = request_timeout_s
         self._close_timeout_s: Final = close_timeout_s
@@ -104,23 +94,31 @@ class BinaryProtocolClient:
         self._broadcasts_refused = 0
         self._sequence_next = 0
         self._connection: Connection | None = None
+        # When the connection was opened, by the clock of its event loop.
+        self._opened_s = 0.0
         # Why there is no connection.
         self._reason: RingestError = NotConnected("not connected: call connect() first")
         self._broadcasts: Final = BroadcastBuffer(broadcasts_max, self._reason)
-        self._callbacks: Final = Callbacks(self._broadcasts.put, self._note_refusal, self._note_end)
+        limits = Limits(in_flight_max, heartbeat_interval_s, heartbeat_timeout_s)
+        callbacks = Callbacks(self._broadcasts.put, self._note_refusal, self._note_end)
+        servers = targets(host, port, ssl, server_hostname)
+        self._opener: Final = Opener(servers, limits, callbacks, connect_timeout_s)
         self._reconnecting: asyncio.Task[None] | None = None
-        # Set unless a reconnect is under way.
-        self._settled: Final = asyncio.Event()
-        self._settled.set()
-        # Connecting and closing exclude each other.
-        self._open_close_turn: Final = asyncio.Lock()
+        # Attempts in a row that failed, or whose connection did not last.
+        self._attempts_failed = 0
+        # How often close() was called: a connect() from before that must not succeed after it.
+        self._closes = 0
+        # The limit by which close() ends a connect() that is under way.
+        self._connect_limit: asyncio.Timeout | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reset_loop()
 
     def __repr__(self) -> str:
-        if self._connection is not None:
+        if self.connected:
             state = "connected"
         else:
             state = "not connected" if self._reconnecting is None else "reconnecting"
-        return f"<BinaryProtocolClient {self._target} {state}>"
+        return f"<BinaryProtocolClient {self._server()} {state}>"
 
     async def __aenter__(self) -> BinaryProtocolClient:
         await self.connect()
@@ -137,12 +135,14 @@ class BinaryProtocolClient:
     @property
     def connected(self) -> bool:
         """Whether there is a connection, as far as the client knows."""
-        return self._connection is not None
+        return self._connection is not None and not self._loop_is_closed()
 
     @property
     def session_id(self) -> str | None:
         """The session id of the current connection; None if it is not authenticated."""
-        return None if self._connection is None else self._connection.session_id
+        if self._connection is None or self._loop_is_closed():
+            return None
+        return self._connection.session_id
 
     @property
     def broadcasts_dropped(self) -> int:
@@ -155,19 +155,50 @@ class BinaryProtocolClient:
         return self._broadcasts_refused
 
     async def connect(self) -> None:
-        """Opens the connection; does nothing if there is one, or during a reconnect."""
+        """Opens the connection, or waits for a reconnect under way; does nothing if there is one.
+
+        ConnectError or ConnectTimeout if that fails. NotConnected if `close` is called meanwhile.
+        """
+        self._enter_loop()
+        closes = self._closes
         async with self._open_close_turn:
-            if self._connection is not None or self._reconnecting is not None:
-                return
-            connection = await self._open()
-            self._broadcasts.begin()
-            self._adopt(connection)
+            if closes != self._closes:
+                raise NotConnected(_CLOSED)
+            try:
+                async with asyncio.timeout(None) as self._connect_limit:
+                    if self._reconnecting is not None:
+                        await self._wait_for_reconnect()
+                    if self._connection is None:
+                        connection = await self._opener.open_first()
+                        self._attempts_failed = 0
+                        self._broadcasts.begin()
+                        self._adopt(connection)
+            except NotOpened as failed:
+                error = failed.connect_error()
+                raise error from error.__cause__
+            except TimeoutError:
+                if closes == self._closes:
+                    raise
+                raise NotConnected(_CLOSED) from None
+            finally:
+                self._connect_limit = None
 
     async def close(self) -> None:
-        """Sends CLOSE, waits until the server has closed, and ends reconnects. Never fails."""
+        """Sends CLOSE, waits until the server has closed, and ends `connect` and reconnects.
+
+        It never fails, and takes no longer than `close_timeout_s`.
+        """
+        if self._runs_elsewhere():
+            await self._close_elsewhere()
+            return
+        self._leave_loop()
+        self._closes += 1
+        if self._connect_limit is not None:
+            self._connect_limit.reschedule(0.0)
+            self._connect_limit = None
         async with self._open_close_turn:
             connection, self._connection = self._connection, None
-            self._reason = NotConnected("the client was closed: call connect() to use it again")
+            self._reason = NotConnected(_CLOSED)
             try:
                 if self._reconnecting is not None:
                     self._reconnecting.cancel()
@@ -225,7 +256,7 @@ class BinaryProtocolClient:
 
     def broadcasts(self) -> Broadcasts:
         """An async iterator over the broadcasts of other clients; it ends after `close`."""
-        return Broadcasts(self._broadcasts)
+        return Broadcasts(self._broadcasts, self._enter_loop)
 
     async def _request(self, kind: MessageType, payload: bytes, repeated: bytes) -> Answer:
         """Sends one request, once, and waits for its answer."""
@@ -266,7 +297,7 @@ class BinaryProtocolClient:
     def _timed_out(self, kind: MessageType, sent: bool | None) -> RequestTimeout:
         """The error of a request; `sent` is None if that is unknown."""
         limit_s = self._request_timeout_s
-        answer = f"no answer to {kind.name} from {self._target} within {limit_s} s"
+        answer = f"no answer to {kind.name} from {self._server()} within {limit_s} s"
         if sent:
             text = f"{answer}: it was sent, so repeat it only if that is safe"
         elif sent is None:
@@ -279,6 +310,7 @@ class BinaryProtocolClient:
 
     async def _ready_connection(self) -> Connection:
         """The connection; waits during a reconnect. Raises the reason if there is none."""
+        self._enter_loop()
         while self._connection is None:
             if self._reconnecting is None:
                 raise self._refusal()
@@ -293,10 +325,9 @@ class BinaryProtocolClient:
         error.__cause__ = self._reason
         return error
 
-    async def _open(self) -> Connection:
-        return await open_connection(
-            self._target, self._limits, self._callbacks, self._connect_timeout_s
-        )
+    def _server(self) -> str:
+        """The server of the connection; all servers if there is none."""
+        return str(self._opener if self._connection is None else self._connection.target)
 
     def _note_refusal(self, error: ServerError) -> None:
         """Counts a refused broadcast, logs it and calls the callback."""
@@ -304,7 +335,7 @@ class BinaryProtocolClient:
         count = self._broadcasts_refused
         # The 1st, 2nd, 4th, 8th and so on: a flood of refusals must not flood the log.
         if count & (count - 1) == 0:
-            log.warning("%s refused a broadcast, %d so far: %s", self._target, count, error)
+            log.warning("%s refused a broadcast, %d so far: %s", self._server(), count, error)
         if self._on_broadcast_refused is None:
             return
         try:
@@ -319,43 +350,61 @@ class BinaryProtocolClient:
         self._connection = None
         self._reason = reason
         if self._policy is None or isinstance(reason, AuthenticationError):
-            log.info("%s: connection ended: %s", self._target, reason)
+            log.info("%s: connection ended: %s", connection.target, reason)
             self._broadcasts.end(self._refusal())
-        else:
-            log.warning("%s: connection ended, reconnecting: %s", self._target, reason)
-            self._settled.clear()
-            task = self._reconnect(self._policy, connection.credentials)
-            self._reconnecting = asyncio.get_running_loop().create_task(task)
+            return
+        log.warning("%s: connection ended, reconnecting: %s", connection.target, reason)
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._opened_s >= self._policy.stable_s:
+            self._attempts_failed = 0
+        self._settled.clear()
+        task = self._reconnect(self._policy, connection.credentials)
+        self._reconnecting = loop.create_task(task)
 
     def _adopt(self, connection: Connection) -> None:
         """Makes this the current connection, unless it has ended in the meantime."""
         self._connection = connection
+        self._opened_s = asyncio.get_running_loop().time()
         if connection.ended is not None:
             self._note_end(connection, connection.ended)
 
+    async def _wait_for_reconnect(self) -> None:
+        """Waits until the reconnect under way has succeeded or was given up."""
+        limit_s = self._connect_timeout_s
+        try:
+            async with asyncio.timeout(limit_s) as limit:
+                while self._reconnecting is not None:
+                    await self._settled.wait()
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            text = f"not reconnected within {limit_s} s ({self._reason}): the client keeps trying"
+            raise ConnectTimeout(text) from error
+
     async def _reconnect(self, policy: ReconnectPolicy, credentials: Credentials | None) -> None:
-        """Tries until the server has accepted a connection, or gives up.
+        """Tries until a server has accepted a connection, or gives up.
 
         It gives up at once on errors that would come back: refused credentials, and a server of
         another protocol.
         """
         try:
-            for attempt in itertools.count(1):
-                if not policy.allows(attempt):
-                    break
+            while policy.allows(self._attempts_failed + 1):
+                # It counts as failed until its connection has lasted.
+                self._attempts_failed += 1
+                attempt = self._attempts_failed
                 await asyncio.sleep(policy.delay_s(attempt))
                 try:
-                    connection = await self._open_proven(credentials)
-                except RingestError as error:
-                    self._reason = error
-                    log.warning("%s: reconnect attempt %d: %s", self._target, attempt, error)
-                    if isinstance(error, AuthenticationError | ProtocolError):
+                    connection = await self._opener.open_proven(credentials)
+                except NotOpened as failed:
+                    self._reason = failed.reason()
+                    log.warning("reconnect attempt %d: %s", attempt, self._reason)
+                    if failed.final:
                         break
                 else:
-                    log.info("%s: reconnected", self._target)
+                    log.info("%s: reconnected", connection.target)
                     self._adopt(connection)
                     return
-            log.error("%s: reconnecting failed: %s", self._target, self._reason)
+            log.error("%s: reconnecting failed: %s", self._server(), self._reason)
             self._broadcasts.end(self._refusal())
         finally:
             # Unless the new connection has already ended, and another task is reconnecting.
@@ -367,20 +416,71 @@ class BinaryProtocolClient:
         self._reconnecting = None
         self._settled.set()
 
-    async def _open_proven(self, credentials: Credentials | None) -> Connection:
-        connection = await self._open()
-        try:
-            async with asyncio.timeout(self._connect_timeout_s) as limit:
-                await prove(connection, credentials)
-        except BaseException as error:
-            connection.abort()
-            if isinstance(error, TimeoutError) and limit.expired():
-                waited = f"did not answer within {self._connect_timeout_s} s"
-                raise ConnectTimeout(
-                    f"{self._target} accepted the connection but {waited}: see its log"
-                ) from error
-            raise
-        return connection
+    # The event loop, of which there is one at a time.
+
+    def _loop_is_closed(self) -> bool:
+        return self._loop is not None and self._loop.is_closed()
+
+    def _runs_elsewhere(self) -> bool:
+        """Whether the client is in use in the event loop of another thread."""
+        elsewhere = self._loop is not None and self._loop is not asyncio.get_running_loop()
+        return elsewhere and self._in_use() and self._loop is not None and self._loop.is_running()
+
+    def _in_use(self) -> bool:
+        opening_or_closing = self._open_close_turn.locked()
+        return opening_or_closing or self._connection is not None or self._reconnecting is not None
+
+    def _enter_loop(self) -> None:
+        """Makes the client belong to the running event loop.
+
+        What it had in a loop that was closed has ended. RuntimeError if the other loop is not.
+        """
+        if self._loop is asyncio.get_running_loop():
+            return
+        if self._in_use() and not self._loop_is_closed():
+            raise RuntimeError("this client belongs to another event loop: use a client for each")
+        self._leave_loop()
+
+    def _leave_loop(self) -> None:
+        """Ends what the client has in an event loop that no longer runs, and enters this one."""
+        if self._loop is asyncio.get_running_loop():
+            return
+        connection, self._connection = self._connection, None
+        task, self._reconnecting = self._reconnecting, None
+        if connection is not None or task is not None:
+            why = "the event loop of the connection has ended"
+            self._reason = NotConnected(f"{why}: call connect() in each event loop")
+            self._broadcasts.end(self._reason)
+        if self._loop_is_closed():
+            if connection is not None:
+                connection.abandon()
+        else:
+            if connection is not None:
+                connection.abort()
+            if task is not None:
+                task.cancel()
+        self._reset_loop()
+        self._loop = asyncio.get_running_loop()
+
+    def _reset_loop(self) -> None:
+        """Makes what waits for others anew: such an object belongs to the loop of its first use."""
+        # Set unless a reconnect is under way.
+        self._settled = asyncio.Event()
+        self._settled.set()
+        # Connecting and closing exclude each other.
+        self._open_close_turn = asyncio.Lock()
+        self._connect_limit = None
+        self._broadcasts.enter_loop()
+
+    async def _close_elsewhere(self) -> None:
+        """Closes the client in the event loop of the other thread."""
+        assert self._loop is not None
+        closed = asyncio.run_coroutine_threadsafe(self.close(), self._loop)
+        # That loop may end before it closes the client.
+        await asyncio.wait([asyncio.wrap_future(closed)], timeout=self._close_timeout_s)
+
+
+_CLOSED: Final = "the client was closed: call connect() to use it again"
 
 
 def _own_bytes(payload: bytes | bytearray | memoryview, bytes_max: int) -> bytes:

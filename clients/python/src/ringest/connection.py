@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from ringest.errors import (
     AlreadyAuthenticated,
@@ -27,9 +28,11 @@ from ringest.errors import (
     RingestError,
     ServerError,
 )
+from ringest.happy_eyeballs import connect_async
 from ringest.in_flight import Answer, Ending, InFlight, Received, Refused
 from ringest.protocol import TIMESTAMP, Credentials, Frame, FrameParser, MessageType, encode
-from ringest.target import Target, explain_connect, explain_refused
+from ringest.target import Target, explain_connect
+from ringest.unacknowledged import unacknowledged_bytes
 
 log: Final = logging.getLogger("ringest")
 
@@ -58,6 +61,19 @@ class Callbacks:
     ended: Callable[[Connection, RingestError], None]
 
 
+class QueueAhead:
+    """The bytes that were written before a request, and not acknowledged by then."""
+
+    def __init__(self, bytes_written: int, bytes_delivered: int) -> None:
+        self._end: Final = bytes_written
+        self._left = max(bytes_written - bytes_delivered, 0)
+
+    def has_moved(self, bytes_delivered: int) -> bool:
+        """Whether fewer of them are left than at the last call."""
+        before, self._left = self._left, max(self._end - bytes_delivered, 0)
+        return self._left < before
+
+
 class NotSent(Exception):
     """The connection ended before the request was sent; it can be sent over another one."""
 
@@ -69,12 +85,12 @@ async def open_connection(
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout_s) as limit:
+            sock = await connect_async(target.host, target.port)
             _transport, connection = await loop.create_connection(
-                lambda: Connection(target, limits, callbacks),
-                target.host,
-                target.port,
+                lambda: Connection(target, limits, callbacks, sock),
+                sock=sock,
                 ssl=target.ssl,
-                server_hostname=target.server_hostname,
+                server_hostname=target.certificate_name,
             )
     except (OSError, UnicodeError) as error:
         # The operating system's own timeout is a TimeoutError, too.
@@ -83,16 +99,17 @@ async def open_connection(
             advice = "check the address, firewalls, and that both sides use TLS or neither does"
             raise ConnectTimeout(f"no connection to {target}{waited}: {advice}") from error
         raise ConnectError(explain_connect(error, target)) from error
-    if isinstance(connection.ended, ConnectError):
-        raise connection.ended
     return connection
 
 
 class Connection(asyncio.Protocol):
     """An open connection; see the module."""
 
-    def __init__(self, target: Target, limits: Limits, callbacks: Callbacks) -> None:
+    def __init__(
+        self, target: Target, limits: Limits, callbacks: Callbacks, sock: socket.socket
+    ) -> None:
         self._target: Final = target
+        self._socket: Final = sock
         self._limits: Final = limits
         self._callbacks: Final = callbacks
         self._transport: asyncio.Transport
@@ -108,11 +125,17 @@ class Connection(asyncio.Protocol):
         self._transport_gone: Final = asyncio.Event()
         # The latest ERROR after which the server may or may not close.
         self._last_error: ServerError | None = None
-        self._last_request_s = time.monotonic()
+        self._last_request_s = self._last_received_s = time.monotonic()
+        self._bytes_written = 0
         self._heartbeat: asyncio.Task[None] | None = None
         self._auth_turn: Final = asyncio.Lock()
         self._auth: asyncio.Future[Answer] | None = None
         self._credentials: Credentials | None = None
+
+    @property
+    def target(self) -> Target:
+        """The server."""
+        return self._target
 
     @property
     def ended(self) -> RingestError | None:
@@ -147,7 +170,7 @@ class Connection(asyncio.Protocol):
         """Waits for its turn and sends a BROADCAST. NotSent if the connection ends before that."""
         async with self._turn:
             await self._wait_until_sendable()
-            self._transport.write(encode(MessageType.BROADCAST, payload))
+            self._write(encode(MessageType.BROADCAST, payload))
             self._in_flight.push_broadcast()
 
     async def ping(self, timestamp_ms: int) -> Answer:
@@ -186,7 +209,7 @@ class Connection(asyncio.Protocol):
         self._update_may_send()
         try:
             if self._ended is None:
-                self._transport.write(encode(MessageType.CLOSE))
+                self._write(encode(MessageType.CLOSE))
             async with asyncio.timeout(timeout_s):
                 await self._transport_gone.wait()
         except TimeoutError:
@@ -198,17 +221,48 @@ class Connection(asyncio.Protocol):
         """Ends the connection at once."""
         self._end(NotConnected("this client closed the connection: call connect() for another"))
 
+    def abandon(self) -> None:
+        """Closes the socket of a connection whose event loop is closed, so no callback will run."""
+        self._ended = self._ended or NotConnected("the event loop of the connection was closed")
+        # Deregisters the transport, and then fails to schedule its end.
+        with contextlib.suppress(RuntimeError):
+            self._transport.abort()
+        self._socket.close()
+
+    async def wait_while_alive(
+        self, answer: asyncio.Future[Any], timeout_s: float | None, ahead: QueueAhead | None = None
+    ) -> bool:
+        """Waits for an answer; False if the server gives no sign of life for `timeout_s`.
+
+        Any received byte is one: on a slow connection, an answer may queue behind large messages
+        for longer than that. So is progress of what was sent ahead of the request: the kernel of a
+        server that no longer reads acknowledges only as much as it can buffer.
+        """
+        if timeout_s is None:
+            await asyncio.wait([answer])
+            return True
+        alive_s = time.monotonic()
+        while not answer.done():
+            alive_s = max(alive_s, self._last_received_s)
+            now_s, deadline_s = time.monotonic(), alive_s + timeout_s
+            if now_s < deadline_s:
+                await asyncio.wait([answer], timeout=deadline_s - now_s)
+            elif ahead is not None and ahead.has_moved(self._bytes_delivered()):
+                alive_s = now_s
+            else:
+                return False
+        return True
+
     # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if self._met_itself():
-            self._end(ConnectError(explain_refused(self._target)))
-        elif self._limits.heartbeat_interval_s is not None:
+        if self._limits.heartbeat_interval_s is not None:
             beat = self._beat(self._limits.heartbeat_interval_s, self._limits.heartbeat_timeout_s)
             self._heartbeat = asyncio.get_running_loop().create_task(beat)
 
     def data_received(self, data: bytes) -> None:
+        self._last_received_s = time.monotonic()
         self._parser.feed(data)
         try:
             while self._ended is None:
@@ -261,11 +315,20 @@ class Connection(asyncio.Protocol):
         if isinstance(error, AuthenticationError):
             self._last_error = error
 
+    def _write(self, data: bytes) -> None:
+        self._transport.write(data)
+        self._bytes_written += len(data)
+
+    def _bytes_delivered(self) -> int:
+        """Written bytes that the server's kernel has acknowledged, as far as that is known."""
+        buffered = self._transport.get_write_buffer_size()
+        return self._bytes_written - buffered - unacknowledged_bytes(self._socket)
+
     def _write_request(
         self, kind: MessageType, payload: bytes, repeated: bytes, *, internal: bool = False
     ) -> asyncio.Future[Answer]:
         now_s = self._last_request_s = time.monotonic()
-        self._transport.write(encode(kind, payload))
+        self._write(encode(kind, payload))
         answer = self._in_flight.push(kind, repeated, now_s, internal=internal)
         self._update_may_send()
         return answer
@@ -296,8 +359,7 @@ class Connection(asyncio.Protocol):
     async def _beat(self, interval_s: float, timeout_s: float) -> None:
         """Sends a PING after each interval without a request, and ends a dead connection.
 
-        BROADCASTs do not count as requests because they have no answer. The PONG queues behind the
-        answers to earlier requests, so the timeout restarts whenever one of those arrives.
+        BROADCASTs do not count as requests because they have no answer.
         """
         while True:
             wait_s = self._last_request_s + interval_s - time.monotonic()
@@ -305,14 +367,12 @@ class Connection(asyncio.Protocol):
                 await asyncio.sleep(wait_s)
                 continue
             payload = TIMESTAMP.pack(now_ms())
+            ahead = QueueAhead(self._bytes_written, self._bytes_delivered())
             pong = self._write_request(MessageType.PING, payload, payload, internal=True)
-            while not pong.done():
-                answered = self._in_flight.answered
-                await asyncio.wait([pong], timeout=timeout_s)
-                if not pong.done() and self._in_flight.answered == answered:
-                    cause = f"no answer to a PING within {timeout_s} s"
-                    self._end(_connection_lost(self._target, cause))
-                    return
+            if not await self.wait_while_alive(pong, timeout_s, ahead):
+                cause = f"no answer to a PING, and nothing else received for {timeout_s} s"
+                self._end(_connection_lost(self._target, cause))
+                return
 
     def _stop_heartbeat(self) -> None:
         if self._heartbeat is not None:
@@ -331,15 +391,6 @@ class Connection(asyncio.Protocol):
             own.setblocking(False)
             while self._ended is None and (received := own.recv(RECEIVE_BYTES)):
                 self.data_received(received)
-
-    def _met_itself(self) -> bool:
-        """Whether the socket is connected to itself.
-
-        That can happen when nobody listens on a local port of the ephemeral range: the kernel may
-        assign that same port to the client.
-        """
-        own = self._transport.get_extra_info("sockname")
-        return own is not None and own == self._transport.get_extra_info("peername")
 
 
 async def prove(connection: Connection, credentials: Credentials | None) -> None:

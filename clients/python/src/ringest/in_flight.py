@@ -97,15 +97,9 @@ class InFlight:
     def __init__(self) -> None:
         self._requests: deque[Request] = deque()
         self._broadcasts_last = 0
-        self._answered = 0
 
     def __len__(self) -> int:
         return len(self._requests)
-
-    @property
-    def answered(self) -> int:
-        """All requests so far that were answered or refused."""
-        return self._answered
 
     def push(
         self, kind: MessageType, repeated: bytes, now_s: float, *, internal: bool = False
@@ -146,9 +140,9 @@ class InFlight:
     def fail(self, reason: RingestError) -> None:
         """Ends all requests with an error, because the connection has ended.
 
-        If the server gave a reason or violated the protocol, the oldest request that somebody waits
-        for gets that error, and the others a ConnectionLostError. If the server had reached its
-        connection limit, all of them get that error.
+        If the server gave a reason or violated the protocol, that error goes to the oldest request
+        whose caller is still waiting; the others get a ConnectionLostError. If the server had
+        reached its connection limit, all of them get that error.
         """
         reason_pending = isinstance(reason, ServerError | ProtocolError)
         while self._requests:
@@ -213,7 +207,6 @@ class InFlight:
 
     def _settle(self, outcome: Answer | RingestError) -> None:
         request = self._requests.popleft()
-        self._answered += 1
         if request.answer.done():
             return
         if isinstance(outcome, Answer):

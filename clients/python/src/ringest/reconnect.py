@@ -15,18 +15,22 @@ class ReconnectPolicy:
     """Delays that double from `delay_min_s` to `delay_max_s`, each randomly cut by up to half.
 
     The random part keeps clients that lost the same server from returning all at once. After
-    `attempts_max` failed attempts in a row the client gives up; None means never.
+    `attempts_max` failed attempts in a row the client gives up; None means never. An attempt whose
+    connection ends within `stable_s` has failed, too.
     """
 
     delay_min_s: float = 0.5
     delay_max_s: float = 30.0
     attempts_max: int | None = None
+    stable_s: float = 10.0
 
     def __post_init__(self) -> None:
         if not 0.0 < self.delay_min_s <= self.delay_max_s < float("inf"):
             raise ValueError("delay_min_s must be greater than 0, and delay_max_s not less than it")
         if self.attempts_max is not None and self.attempts_max < 1:
             raise ValueError("attempts_max must be at least 1, or None for no limit")
+        if not 0.0 <= self.stable_s < float("inf"):
+            raise ValueError("stable_s must be at least 0 and finite")
 
     def allows(self, attempt: int) -> bool:
         """Whether to make the attempt of this number; the first is 1."""

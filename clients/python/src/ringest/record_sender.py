@@ -7,10 +7,11 @@ the engine reports it as incomplete.
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import ssl
-import struct
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Final
 
@@ -24,12 +25,12 @@ from ringest.errors import (
     RingestError,
     SendTimeout,
 )
+from ringest.happy_eyeballs import LINGER_RESET, connect_blocking
 from ringest.record_packets import RecordPackets
 from ringest.schema import Record, Schema
-from ringest.target import Target, explain_connect
+from ringest.target import Target, explain_connect, split_address
+from ringest.unacknowledged import unacknowledged_bytes
 
-# SO_LINGER with a timeout of 0: close() resets the connection.
-_LINGER_RESET: Final = struct.pack("ii", 1, 0)
 # The engine never answers. What another kind of server sends is only looked at, so this suffices.
 _ANSWER_BYTES: Final = 64
 
@@ -38,8 +39,8 @@ class RecordSender:
     """One stream of records: a context manager that connects, and finishes if nothing was raised.
 
     `packet_records` is the number of records per packet; by default, a packet has up to 60 KiB.
-    Times are in seconds, None means no limit; `timeout_s` applies to each packet and to the end.
-    A sender is not thread-safe.
+    Times are in seconds, None means no limit; `timeout_s` is how long the engine may make no
+    progress. A sender is not thread-safe.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class RecordSender:
         for name, time_s in (("connect_timeout_s", connect_timeout_s), ("timeout_s", timeout_s)):
             if time_s is not None and not time_s > 0.0:
                 raise ValueError(f"{name} must be greater than 0, or None for no limit")
-        self._target: Final = Target(host, port, tls or None, server_hostname)
+        self._target: Final = Target(*split_address(host, port), tls or None, server_hostname)
         self._connect_timeout_s: Final = connect_timeout_s
         self._timeout_s: Final = timeout_s
         self._packets: Final = RecordPackets(schema, packet_records)
@@ -118,8 +119,11 @@ class RecordSender:
     def connect(self) -> None:
         """Opens the connection; ConnectError or ConnectTimeout if that fails.
 
-        A sender is one stream, so it connects only once.
+        A sender is one stream, so it does nothing if it is connected, and does not connect again
+        after that.
         """
+        if self._socket is not None:
+            return
         if self._local_address is not None:
             raise NotConnected("this sender has already sent its stream: create another one")
         try:
@@ -175,10 +179,15 @@ class RecordSender:
             self.close()
             rule = 'no record was sent, but with end = "close" a stream needs at least one'
             raise RecordError(f"{rule}: the engine reports this one as incomplete")
+        own = self._connected()
         try:
-            self._shut_down(self._connected())
+            self._shut_down(own)
         except OSError as error:
-            raise self._break(error) from error
+            raise self._break(own, error) from error
+        except BaseException:
+            # An interrupt. The end is on its way, so it must not be sent again.
+            self._drop_socket("finish() was interrupted: see the result of the stream")
+            raise
         self._finished = True
         self._drop_socket("the stream is finished: create another sender for another stream")
 
@@ -189,27 +198,27 @@ class RecordSender:
         if self.schema.packet.end == "close":
             # A regular close would end the stream as complete.
             with contextlib.suppress(OSError):
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         self._drop_socket("the stream was aborted: create another sender to send it again")
 
     def _open(self) -> socket.socket:
         target = self._target
-        plain = socket.create_connection((target.host, target.port), self._connect_timeout_s)
+        limit_s = math.inf if self._connect_timeout_s is None else self._connect_timeout_s
+        begun_s = time.monotonic()
+        own = connect_blocking(target.host, target.port, self._connect_timeout_s)
         try:
-            # Without a listener, the kernel may assign the target port to this client.
-            if plain.getsockname() == plain.getpeername():
-                plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-                raise ConnectionRefusedError("the socket connected to itself")
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            own = plain
+            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if target.ssl is not None:
                 context = ssl.create_default_context() if target.ssl is True else target.ssl
                 assert isinstance(context, ssl.SSLContext)
-                name = target.server_hostname or target.host
-                own = context.wrap_socket(plain, server_hostname=name)
+                left_s = begun_s + limit_s - time.monotonic()
+                if left_s <= 0.0:
+                    raise TimeoutError("timed out")
+                own.settimeout(None if math.isinf(left_s) else left_s)
+                own = context.wrap_socket(own, server_hostname=target.certificate_name)
             own.settimeout(self._timeout_s)
         except BaseException:
-            plain.close()
+            own.close()
             raise
         return own
 
@@ -223,35 +232,53 @@ class RecordSender:
         if not packet:
             return
         try:
-            own.sendall(packet)
+            rest = memoryview(packet)
+            while rest:
+                rest = rest[self._patiently(own, lambda: own.send(rest)) :]  # noqa: B023
         except OSError as error:
-            raise self._break(error) from error
+            raise self._break(own, error) from error
+        except BaseException:
+            # An interrupt. What followed would be read as the rest of this packet.
+            self.close()
+            raise
         self._bytes_sent += len(packet)
+
+    def _patiently(self, own: socket.socket, wait: Callable[[], Any]) -> Any:
+        """Calls `wait` until it is done; TimeoutError if nothing is acknowledged for `timeout_s`.
+
+        On a slow network, a single wait may take longer than that.
+        """
+        queued = unacknowledged_bytes(own)
+        while True:
+            try:
+                return wait()
+            except TimeoutError:
+                before, queued = queued, unacknowledged_bytes(own)
+                if queued >= before:
+                    raise
 
     def _shut_down(self, own: socket.socket) -> None:
         """Shuts down the sending side, and waits until the engine closes."""
         if isinstance(own, ssl.SSLSocket):
             # An engine may close without a TLS close_notify.
             with contextlib.suppress(ssl.SSLEOFError, ssl.SSLZeroReturnError):
-                own.unwrap()
+                self._patiently(own, own.unwrap)
             return
         own.shutdown(socket.SHUT_WR)
-        if answer := own.recv(_ANSWER_BYTES):
-            # The first byte of a TLS alert.
-            tls = answer[0] == 0x15
-            why = "it uses TLS: pass tls=" if tls else "check that this is its port for records"
+        if answer := self._patiently(own, lambda: own.recv(_ANSWER_BYTES)):
             self.close()
+            why = _explain_answer(answer) or "check that this is its port for records"
             raise ProtocolError(f"{self._target} answered, which an engine never does; {why}")
 
-    def _break(self, error: OSError) -> RingestError:
+    def _break(self, own: socket.socket, error: OSError) -> RingestError:
         """Aborts the stream after a socket error; returns the error to raise."""
         progress = f"after {self._bytes_sent} bytes to {self._target}"
         reason: RingestError
         if isinstance(error, TimeoutError):
             advice = "the engine is overloaded or stuck: see its log, or raise timeout_s"
             reason = SendTimeout(f"no progress for {self._timeout_s} s {progress}: {advice}")
-        elif isinstance(error, ConnectionResetError | BrokenPipeError):
-            advice = "the engine closed the stream; its result and its log say why"
+        elif isinstance(error, ConnectionResetError | BrokenPipeError | ssl.SSLError):
+            advice = _explain_end(own, error)
             reason = ConnectionLostError(f"connection lost {progress}: {advice}")
         else:
             advice = "check the network and the engine's log"
@@ -265,3 +292,27 @@ class RecordSender:
             self._socket.close()
         self._socket = None
         self._reason = NotConnected(why)
+
+
+def _explain_end(own: socket.socket, error: OSError) -> str:
+    """Why the engine ended a connection: a TLS alert says so, if it arrived before the end."""
+    try:
+        if isinstance(error, ssl.SSLError):
+            raise error
+        own.settimeout(0.0)
+        if advice := _explain_answer(own.recv(_ANSWER_BYTES)):
+            return advice
+    except ssl.SSLError as alert:
+        if "ALERT" in (alert.reason or ""):
+            return f"the engine refused the connection ({alert.reason}): {_CLIENT_CERTIFICATE}"
+    except OSError:
+        pass
+    return "the engine closed the stream; its result and its log say why"
+
+
+def _explain_answer(answer: bytes) -> str | None:
+    """What to do about a TLS alert; None if the answer is none."""
+    return "it uses TLS: pass tls=" if answer[:1] == b"\x15" else None
+
+
+_CLIENT_CERTIFICATE: Final = "load a client certificate that it trusts into the SSLContext"

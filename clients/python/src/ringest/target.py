@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 PORT_MAX: Final = 65_535
+
+# A name or an IPv4 address, or an IPv6 address in brackets, each with or without a port; or an IPv6
+# address without brackets, which has no port.
+_ADDRESS: Final = re.compile(
+    r"(?:([^:\[\]]+)|\[([^\[\]]+)\])(?::([0-9]{1,5}))?|([^:\[\]]*:[^\[\]]*:[^\[\]]*)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,37 @@ class Target:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def certificate_name(self) -> str | None:
+        """The name that the server's certificate must have; None without TLS."""
+        if not self.ssl:
+            return None
+        return self.host if self.server_hostname is None else self.server_hostname
+
+
+def targets(
+    servers: str | Sequence[str],
+    port: int,
+    tls: ssl.SSLContext | bool | None,
+    server_hostname: str | None,
+) -> tuple[Target, ...]:
+    """The targets of one or several servers; `port` is that of those without their own."""
+    names = [servers] if isinstance(servers, str) else list(servers)
+    if not names:
+        raise ValueError("no server given: give at least one, such as ['localhost:5000']")
+    places = [split_address(name, port) for name in names]
+    return tuple(Target(*place, tls or None, server_hostname) for place in places)
+
+
+def split_address(address: str, port: int) -> tuple[str, int]:
+    """Host and port of an address; `port` if it has none of its own."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
+        forms = "'host', 'host:port' or '[IPv6 address]:port'"
+        raise ValueError(f"{address!r} is not the address of a server: give {forms}")
+    name, bracketed, digits, bare = match.groups()
+    return name or bracketed or bare, int(digits) if digits else port
 
 
 def explain_connect(error: OSError | UnicodeError, target: Target) -> str:
