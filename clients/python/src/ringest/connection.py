@@ -31,7 +31,7 @@ from ringest.errors import (
 from ringest.happy_eyeballs import connect_async
 from ringest.in_flight import Answer, Ending, InFlight, Received, Refused
 from ringest.protocol import TIMESTAMP, Credentials, Frame, FrameParser, MessageType, encode
-from ringest.target import Target, explain_connect
+from ringest.target import Target, explain_alert, explain_connect
 from ringest.unacknowledged import unacknowledged_bytes
 
 log: Final = logging.getLogger("ringest")
@@ -283,8 +283,11 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None and self._ended is None:
             self._read_rest()
-        cause = "it was closed" if exc is None else str(exc)
-        self._end(self._last_error or _connection_lost(self._target, cause))
+        if alert := explain_alert(exc):
+            lost = ConnectionLostError(f"connection to {self._target} lost: {alert}")
+        else:
+            lost = _connection_lost(self._target, "it was closed" if exc is None else str(exc))
+        self._end(self._last_error or lost)
         self._transport_gone.set()
 
     def pause_writing(self) -> None:

@@ -157,5 +157,8 @@ def _explain_prefix(prefix: bytes) -> str:
     magic = PREFIX[:4]
     if prefix.startswith(magic):
         return f"the server uses version {prefix[4]}, not {VERSION}: use the same release of both"
+    # The first bytes of a TLS alert. The parser stops at the first wrong byte that has arrived.
+    if prefix[:2] == b"\x15\x03":
+        return "the server uses TLS: pass ssl="
     found = prefix[:4].hex(" ")
     return f"the server sent {found}, not the magic {magic.hex(' ')}: {_CHECK_ADDRESS}"

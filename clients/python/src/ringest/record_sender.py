@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from ringest.errors import (
     ConnectError,
@@ -28,8 +28,11 @@ from ringest.errors import (
 from ringest.happy_eyeballs import LINGER_RESET, connect_blocking
 from ringest.record_packets import RecordPackets
 from ringest.schema import Record, Schema
-from ringest.target import Target, explain_connect, split_address
+from ringest.target import Target, explain_alert, explain_connect, split_address
+from ringest.tls_socket import TlsSocket
 from ringest.unacknowledged import unacknowledged_bytes
+
+Stream: TypeAlias = socket.socket | TlsSocket
 
 # The engine never answers. What another kind of server sends is only looked at, so this suffices.
 _ANSWER_BYTES: Final = 64
@@ -66,7 +69,7 @@ class RecordSender:
         self._bytes_sent: int = 0
         self._local_address: tuple[str, int] | None = None
         self._finished = False
-        self._socket: socket.socket | None = None
+        self._socket: Stream | None = None
         # Why there is no socket.
         self._reason: RingestError = NotConnected("not connected: use `with`, or call connect()")
 
@@ -201,28 +204,26 @@ class RecordSender:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         self._drop_socket("the stream was aborted: create another sender to send it again")
 
-    def _open(self) -> socket.socket:
+    def _open(self) -> Stream:
         target = self._target
         limit_s = math.inf if self._connect_timeout_s is None else self._connect_timeout_s
-        begun_s = time.monotonic()
-        own = connect_blocking(target.host, target.port, self._connect_timeout_s)
+        deadline_s = time.monotonic() + limit_s
+        plain = connect_blocking(target.host, target.port, self._connect_timeout_s)
         try:
-            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            own: Stream = plain
             if target.ssl is not None:
                 context = ssl.create_default_context() if target.ssl is True else target.ssl
                 assert isinstance(context, ssl.SSLContext)
-                left_s = begun_s + limit_s - time.monotonic()
-                if left_s <= 0.0:
-                    raise TimeoutError("timed out")
-                own.settimeout(None if math.isinf(left_s) else left_s)
-                own = context.wrap_socket(own, server_hostname=target.certificate_name)
+                own = TlsSocket(plain, context, target.certificate_name)
+                own.handshake(deadline_s)
             own.settimeout(self._timeout_s)
         except BaseException:
-            own.close()
+            plain.close()
             raise
         return own
 
-    def _connected(self) -> socket.socket:
+    def _connected(self) -> Stream:
         if self._socket is None:
             raise type(self._reason)(str(self._reason))
         return self._socket
@@ -243,7 +244,7 @@ class RecordSender:
             raise
         self._bytes_sent += len(packet)
 
-    def _patiently(self, own: socket.socket, wait: Callable[[], Any]) -> Any:
+    def _patiently(self, own: Stream, wait: Callable[[], Any]) -> Any:
         """Calls `wait` until it is done; TimeoutError if nothing is acknowledged for `timeout_s`.
 
         On a slow network, a single wait may take longer than that.
@@ -257,20 +258,15 @@ class RecordSender:
                 if queued >= before:
                     raise
 
-    def _shut_down(self, own: socket.socket) -> None:
+    def _shut_down(self, own: Stream) -> None:
         """Shuts down the sending side, and waits until the engine closes."""
-        if isinstance(own, ssl.SSLSocket):
-            # An engine may close without a TLS close_notify.
-            with contextlib.suppress(ssl.SSLEOFError, ssl.SSLZeroReturnError):
-                self._patiently(own, own.unwrap)
-            return
-        own.shutdown(socket.SHUT_WR)
+        self._patiently(own, lambda: own.shutdown(socket.SHUT_WR))
         if answer := self._patiently(own, lambda: own.recv(_ANSWER_BYTES)):
             self.close()
             why = _explain_answer(answer) or "check that this is its port for records"
             raise ProtocolError(f"{self._target} answered, which an engine never does; {why}")
 
-    def _break(self, own: socket.socket, error: OSError) -> RingestError:
+    def _break(self, own: Stream, error: OSError) -> RingestError:
         """Aborts the stream after a socket error; returns the error to raise."""
         progress = f"after {self._bytes_sent} bytes to {self._target}"
         reason: RingestError
@@ -278,7 +274,8 @@ class RecordSender:
             advice = "the engine is overloaded or stuck: see its log, or raise timeout_s"
             reason = SendTimeout(f"no progress for {self._timeout_s} s {progress}: {advice}")
         elif isinstance(error, ConnectionResetError | BrokenPipeError | ssl.SSLError):
-            advice = _explain_end(own, error)
+            closed = "the engine closed the stream; its result and its log say why"
+            advice = explain_alert(error) or _explain_end(own) or closed
             reason = ConnectionLostError(f"connection lost {progress}: {advice}")
         else:
             advice = "check the network and the engine's log"
@@ -294,25 +291,15 @@ class RecordSender:
         self._reason = NotConnected(why)
 
 
-def _explain_end(own: socket.socket, error: OSError) -> str:
-    """Why the engine ended a connection: a TLS alert says so, if it arrived before the end."""
+def _explain_end(own: Stream) -> str | None:
+    """Why the engine ended the connection; None unless a TLS alert arrived before the end."""
     try:
-        if isinstance(error, ssl.SSLError):
-            raise error
         own.settimeout(0.0)
-        if advice := _explain_answer(own.recv(_ANSWER_BYTES)):
-            return advice
-    except ssl.SSLError as alert:
-        if "ALERT" in (alert.reason or ""):
-            return f"the engine refused the connection ({alert.reason}): {_CLIENT_CERTIFICATE}"
-    except OSError:
-        pass
-    return "the engine closed the stream; its result and its log say why"
+        return _explain_answer(own.recv(_ANSWER_BYTES))
+    except OSError as error:
+        return explain_alert(error)
 
 
 def _explain_answer(answer: bytes) -> str | None:
     """What to do about a TLS alert; None if the answer is none."""
-    return "it uses TLS: pass tls=" if answer[:1] == b"\x15" else None
-
-
-_CLIENT_CERTIFICATE: Final = "load a client certificate that it trusts into the SSLContext"
+    return "it uses TLS: pass tls= (or --tls)" if answer[:1] == b"\x15" else None

@@ -26,6 +26,7 @@ from ringest.send_processes import (
     send_streams,
 )
 from ringest.target import PORT_MAX
+from ringest.tls_files import TlsFiles, TlsFilesError
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -79,6 +80,7 @@ def _plan_of(options: argparse.Namespace) -> SendPlan:
         connect_timeout_s=options.connect_timeout,
         expects=options.expect is not None,
         schema_toml=schema.to_toml(),
+        tls=options.tls_files,
     )
 
 
@@ -98,7 +100,25 @@ def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         options.schema = Schema.default()
     if options.records == 0 and options.schema.packet.end == "close":
         send.error('--records 0, but with end = "close" a stream needs at least one record')
+    options.tls_files = _tls_files(send, options)
     return options
+
+
+def _tls_files(send: argparse.ArgumentParser, options: argparse.Namespace) -> TlsFiles | None:
+    """The files for TLS, which are usable; None without TLS."""
+    files = TlsFiles(options.ca, options.cert, options.key, options.server_name)
+    if not options.tls:
+        for name, value in asdict(files).items():
+            if value is not None:
+                send.error(f"--{name.replace('_', '-')} only applies to TLS: add --tls")
+        return None
+    if (files.cert is None) != (files.key is None):
+        send.error("--cert and --key go together: give both, or none")
+    try:
+        files.context()
+    except TlsFilesError as error:
+        send.error(str(error))
+    return files
 
 
 def _add_options(send: argparse.ArgumentParser) -> None:
@@ -122,6 +142,15 @@ def _add_options(send: argparse.ArgumentParser) -> None:
     add("--expect", "write the expected results to a JSON file", type=_writable, metavar="FILE")
     timeout_help = "how long to retry while the engine refuses connections"
     add("--connect-timeout", timeout_help, type=_seconds, default=10.0, metavar="SECONDS")
+    add("--tls", "use TLS, for engines with --records-tls", action="store_true")
+    ca_help = "PEM file of the authorities to trust (default: those that this machine trusts)"
+    add("--ca", ca_help, metavar="FILE")
+    add(
+        "--cert", "PEM file of the client certificate, for engines that ask for one", metavar="FILE"
+    )
+    add("--key", "PEM file of its private key", metavar="FILE")
+    name_help = "name that the engine's certificate must have (default: the host)"
+    add("--server-name", name_help, metavar="NAME")
 
 
 def _schema(path: str) -> Schema:

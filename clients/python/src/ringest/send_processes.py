@@ -16,6 +16,7 @@ from ringest.expected_result import expected_groups
 from ringest.record_sender import RecordSender
 from ringest.schema import Schema
 from ringest.seeded_records import Padding, SeededRecords
+from ringest.tls_files import TlsFiles, TlsFilesError
 
 CONNECT_RETRY_S: Final = 0.1
 # How many records are generated before they are sent, in whole packets.
@@ -36,6 +37,8 @@ class SendPlan:
     connect_timeout_s: float
     expects: bool
     schema_toml: str
+    # None: without TLS.
+    tls: TlsFiles | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def _run_process(plan: SendPlan, number: int, report: Connection) -> None:
     exit_on_signals()
     try:
         outcome: StreamOutcome = _send_stream(plan, number)
-    except RingestError as error:
+    except (RingestError, TlsFilesError) as error:
         outcome = StreamFailed(number, str(error))
     report.send(outcome)
 
@@ -102,7 +105,13 @@ def _send_stream(plan: SendPlan, number: int) -> StreamSent:
     schema = Schema.from_toml(plan.schema_toml)
     records = SeededRecords(schema, plan.seed, number, plan.padding, tally=plan.expects)
     sender = RecordSender(
-        schema, plan.host, plan.port, packet_records=plan.packet_records, timeout_s=None
+        schema,
+        plan.host,
+        plan.port,
+        tls=None if plan.tls is None else plan.tls.context(),
+        server_hostname=None if plan.tls is None else plan.tls.server_name,
+        packet_records=plan.packet_records,
+        timeout_s=None,
     )
     block_records = plan.packet_records * max(1, BLOCK_RECORDS // plan.packet_records)
     _connect(sender, plan.connect_timeout_s)

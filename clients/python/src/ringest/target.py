@@ -74,11 +74,26 @@ def explain_connect(error: OSError | UnicodeError, target: Target) -> str:
         return explain_refused(target)
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message
-        return f"certificate of {target} rejected ({why}): check the CA file and server_hostname"
+        return f"certificate of {target} rejected ({why}): check the CA file and the expected name"
     if isinstance(error, ssl.SSLError):
         why = error.reason or str(error)
         return f"TLS with {target} failed ({why}): check that both server and client use TLS"
     return f"cannot connect to {target} ({error}): check host and port, and that the server runs"
+
+
+def explain_alert(error: BaseException | None) -> str | None:
+    """Cause and next step if the server ended TLS with an alert; None if it did not.
+
+    With TLS 1.3, this is how a client learns after connecting that its certificate was refused.
+    """
+    reason = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
+    if "ALERT" not in reason:
+        return None
+    if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
+        advice = "give it a client certificate that it trusts, with --cert or an SSLContext"
+    else:
+        advice = "see its log for the reason"
+    return f"the server ended TLS with {reason}: {advice}"
 
 
 def explain_refused(target: Target) -> str:

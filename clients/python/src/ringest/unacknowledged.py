@@ -7,12 +7,14 @@ import socket
 import struct
 import sys
 
+from ringest.tls_socket import TlsSocket
+
 if sys.platform == "linux":
     from fcntl import ioctl
     from termios import TIOCOUTQ
 
 
-def unacknowledged_bytes(sock: socket.socket) -> int:
+def unacknowledged_bytes(sock: socket.socket | TlsSocket) -> int:
     """The bytes in the kernel's send queue: not sent, or not acknowledged. 0 where that is unknown.
 
     On a slow network this queue holds megabytes, which are still on their way although every send
