@@ -184,6 +184,41 @@ def test_an_all_zero_record_is_refused_where_it_would_be_the_end() -> None:
         assert port.wait() == (b"\x00\x00\x00\x07" + bytes(3)) * 2
 
 
+@pytest.mark.parametrize("length", ["u32", "none"])
+@pytest.mark.parametrize("bad", [0, 1, 49_999, 99_999])
+def test_an_array_is_sent_whole_or_not_at_all(length: str, bad: int) -> None:
+    """It is many packets long, and the record that cannot be sent is in any of them."""
+    good = b"\x01\x00\x00" * 100_000
+    with listener() as port:
+        with RecordSender(small(length=length), HOST, port.port) as sender:
+            sender.send([9, 9])
+            with pytest.raises(RecordError, match=f"record {bad} of the array"):
+                sender.send_array(good[: 3 * bad] + bytes(3) + good[3 * bad + 3 :])
+            assert (sender.records, sender.bytes_sent) == (1, 0)
+            sender.send_array(good)
+        packets, ended = naive_packets(small(length=length), port.wait())
+    assert ended
+    records = [record for packet in packets for record in packet]
+    assert records == [b"\x09\x00\x09"] + [good[:3]] * 100_000 + [bytes(3)]
+    assert sender.packets == len(packets)
+
+
+def test_calls_before_connect_leave_nothing_behind() -> None:
+    with listener() as port:
+        sender = RecordSender(small(), HOST, port.port)
+        for use in (sender.finish, sender.flush):
+            with pytest.raises(NotConnected):
+                use()
+        with sender:
+            # Connecting twice is connecting once.
+            sender.connect()
+            sender.send([1, 2])
+        packets, ended = naive_packets(small(), port.wait())
+    assert ended
+    assert packets == [[b"\x01\x00\x02", bytes(3)]]
+    assert sender.packets == 1
+
+
 @pytest.mark.parametrize("length", ["u32", "u16", "none"])
 def test_arrays_arrive_unchanged(length: str) -> None:
     rng = random.Random(7)

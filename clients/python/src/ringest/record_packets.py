@@ -66,15 +66,18 @@ class RecordPackets:
         return self.flush()
 
     def whole(self, data: Any) -> Iterator[bytes]:
-        """The packet of the pending records, then the packets of a buffer of whole records."""
+        """The packet of the pending records, then the packets of a buffer of whole records.
+
+        RecordError before the first packet if any of the records cannot be sent.
+        """
         view, records = self._whole_records(memoryview(data))
+        items = len(view) // records if records > 0 else 0
+        self._refuse_end(view, records, items)
         if self._pending and records > 0:
             yield self.flush()
-        items = len(view) // records if records > 0 else 0
         for begin in range(0, records, self._limit):
             count = min(self._limit, records - begin)
             packed = view[begin * items : (begin + count) * items].tobytes()
-            self._refuse_end(packed, begin)
             self.records += count
             self._count(count)
             yield (self._header if count == self._limit else self._length(count)) + packed
@@ -91,16 +94,19 @@ class RecordPackets:
             view = memoryview(view.tobytes())
         return view, view.nbytes // size
 
-    def _refuse_end(self, packed: bytes, first: int) -> None:
-        """Rejects records that would end the stream; `first` is the index of the first record."""
+    def _refuse_end(self, view: memoryview, records: int, items: int) -> None:
+        """Rejects records of which one would end the stream."""
         if self._end_record is None:
             return
-        size, place = len(self._end_record), 0
-        while (place := packed.find(self._end_record, place)) >= 0:
-            if place % size == 0:
-                raise RecordError(f"record {first + place // size} of the array: {_ALL_ZERO}")
-            # Zeros that straddle two records: continue at the start of the second one.
-            place += size - place % size
+        size = len(self._end_record)
+        step = max(1, _SEARCHED_BYTES // size)
+        for first in range(0, records, step):
+            packed, place = view[first * items : (first + step) * items].tobytes(), 0
+            while (place := packed.find(self._end_record, place)) >= 0:
+                if place % size == 0:
+                    raise RecordError(f"record {first + place // size} of the array: {_ALL_ZERO}")
+                # Zeros that straddle two records: continue at the start of the second one.
+                place += size - place % size
 
     def _length(self, records: int) -> bytes:
         packet = self.schema.packet
@@ -118,3 +124,6 @@ _ALL_ZERO: Final = (
     "an all-zero record would end the stream; pad a text with a space, or use "
     'end = "close" in the schema'
 )
+
+# How much of a buffer is searched at once.
+_SEARCHED_BYTES: Final = 65_536

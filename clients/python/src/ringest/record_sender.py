@@ -160,13 +160,17 @@ class RecordSender:
                 self._write(packet)
 
     def send_array(self, data: Any) -> None:
-        """Sends a buffer of packed records unchanged: bytes, or an array of `numpy_dtype()`."""
+        """Sends a buffer of packed records unchanged: bytes, or an array of `numpy_dtype()`.
+
+        After a RecordError, none of them has been sent.
+        """
         self._connected()
         for packet in self._packets.whole(data):
             self._write(packet)
 
     def flush(self) -> None:
         """Sends the records collected so far, as a packet that is not full."""
+        self._connected()
         self._write(self._packets.flush())
 
     def finish(self) -> None:
@@ -177,6 +181,7 @@ class RecordSender:
         """
         if self._finished:
             return
+        self._connected()
         self._write(self._packets.end())
         if self._bytes_sent == 0:
             self.close()
