@@ -32,8 +32,9 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Reads, at least, that must not allocate.
 const READS: u64 = 250;
-/// The same where reads wait to be gathered.
-const GATHERED_READS: u64 = 200;
+/// Gathered reads, at least, that must not allocate. How many other reads come between them depends
+/// on how busy the machine is.
+const GATHERED_READS: u64 = 50;
 /// Ticks of the worker's timer, at least, that must not allocate.
 const TICKS: u32 = 3;
 /// Messages with records that must not allocate, and as many without.
@@ -194,12 +195,22 @@ impl<'a> World<'a> {
 
     /// What the worker asks the allocator for while it takes so many reads, of records that `send`
     /// sends, and then while nothing comes.
-    fn measure(&mut self, reads_min: u64, mut send: impl FnMut(&mut Self)) -> Measured {
+    fn measure(&mut self, reads_min: u64, send: impl FnMut(&mut Self)) -> Measured {
+        self.measure_until(|tally| tally.record_reads.get(), reads_min, send)
+    }
+
+    /// The same, until a count has grown by `min`.
+    fn measure_until(
+        &mut self,
+        count: impl Fn(&WorkerTally) -> u64,
+        min: u64,
+        mut send: impl FnMut(&mut Self),
+    ) -> Measured {
         self.show_if_asked();
-        let (asked, reads) = (self.worker.asked(), self.tally().record_reads.get());
-        let (records, gathered) = (self.tally().records.get(), self.tally().coalesced_reads.get());
-        let begun = Instant::now();
-        while self.tally().record_reads.get() - reads < reads_min {
+        let asked = self.worker.asked();
+        let (records, reads) = (self.tally().records.get(), self.tally().record_reads.get());
+        let (begun, before) = (Instant::now(), count(self.tally()));
+        while count(self.tally()) - before < min {
             assert!(begun.elapsed() < PATIENCE, "the records are not taken");
             send(self);
         }
@@ -209,7 +220,6 @@ impl<'a> World<'a> {
             asked: self.worker.asked().since(asked),
             reads: self.tally().record_reads.get() - reads,
             records: self.tally().records.get() - records,
-            gathered_reads: self.tally().coalesced_reads.get() - gathered,
         };
         self.worker.show(0);
         eprintln!("{measured:?}");
@@ -246,7 +256,6 @@ impl<'a> World<'a> {
 struct Measured {
     asked: Asked,
     reads: u64,
-    gathered_reads: u64,
     records: u64,
 }
 
@@ -366,7 +375,7 @@ fn packets_one_by_one_and_never_gathered() {
     assert_steady(config(), 10, 10_000, PACKETS);
 }
 
-/// With the longest delay it does not depend on how fast anything is that reads are gathered.
+/// With the longest delay, reads are gathered on a slow machine as well, though less often.
 #[test]
 fn packets_that_wait_to_be_gathered() {
     for connections in [1, 10] {
@@ -378,9 +387,8 @@ fn packets_that_wait_to_be_gathered() {
             world.write_and_rest();
             world.tally().coalesced_reads.get() >= 4 * u64::from(connections)
         });
-        let measured = world.measure(GATHERED_READS, World::write_and_rest);
-        measured.assert_nothing_asked();
-        assert!(measured.gathered_reads > GATHERED_READS / 2, "{measured:?}");
+        let gathered = |tally: &WorkerTally| tally.coalesced_reads.get();
+        world.measure_until(gathered, GATHERED_READS, World::write_and_rest).assert_nothing_asked();
         world.finish();
     }
 }

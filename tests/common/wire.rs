@@ -232,3 +232,11 @@ fn the_check_value_of_the_checksum() {
     assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
     assert_eq!(crc_with(IEEE, b"123456789"), 0xCBF4_3926);
 }
+
+/// Whether the engine has sent something.
+pub fn is_told(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let told = stream.peek(&mut [0]).is_ok();
+    stream.set_nonblocking(false).unwrap();
+    told
+}

@@ -1,7 +1,7 @@
 //! Every way in which a message client can be wrong, over a real socket, each beside a healthy
 //! client on the same worker, and each counted once. Crowds are in `message_crowds`.
 
-use crate::common::beside::{Beside, assert_added, stats, wait_for_bytes};
+use crate::common::beside::{Beside, assert_added, let_run, stats, wait_for_bytes};
 use crate::common::wire::*;
 use crate::common::{Engine, one_core, until};
 use std::net::TcpStream;
@@ -288,6 +288,26 @@ fn whoever_does_not_authenticate_in_time_is_told() {
     silent.expect_error(TIMEOUT);
     silent.expect_end();
     assert_eq!(stats(&engine)["faults_by_reason"]["auth_timeout"], 1);
+}
+
+/// A client that is cut while it still sends reads the reason: closing the socket at once would
+/// reset the connection, and a reset discards what the client has not read.
+#[test]
+fn a_client_that_goes_on_sending_still_reads_why_it_was_cut() {
+    let beside = beside(&["--frame-timeout", "100ms", "--linger", "1min"]);
+    beside.counts("frame_timeout", 1, || {
+        let mut client = beside.connect();
+        let endless = frame(ECHO, &[7; 1000]);
+        client.send(&endless[..20]);
+        until("the client to be told", || is_told(&client.stream));
+        // A socket that is closed by now resets the connection.
+        let_run(&beside.engine, Duration::from_millis(300));
+        endless[20..].iter().for_each(|byte| client.send(&[*byte]));
+        client.expect_error(TIMEOUT);
+        client.expect_end();
+        assert_eq!(stats(&beside.engine)["connections_active"]["messages"], 2);
+        // Once it closes, the engine does not wait for the rest of the minute.
+    });
 }
 
 /// Where every type is cut in two, in whatever place, it is taken as if it had come whole.

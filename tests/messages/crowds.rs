@@ -160,14 +160,6 @@ fn a_thousand_clients_that_trickle_are_told_to_hurry() {
     });
 }
 
-/// Whether the engine has sent something.
-fn is_told(stream: &TcpStream) -> bool {
-    stream.set_nonblocking(true).unwrap();
-    let told = stream.peek(&mut [0]).is_ok();
-    stream.set_nonblocking(false).unwrap();
-    told
-}
-
 #[test]
 fn those_who_are_silent_are_told_to_ping() {
     // The healthy client asks now and then, and for longer than that.

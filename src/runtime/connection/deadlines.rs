@@ -2,8 +2,12 @@
 //!
 //! A read in flight must not be dropped, because the kernel may still write to its buffer. So a
 //! deadline does not race against the read. Instead, a timer checks all connections of the worker
-//! every [`TICK`] and shuts down the socket of each one whose deadline has passed; that completes
-//! the read.
+//! every [`TICK`] and makes the kernel complete the read of each one whose deadline has passed: it
+//! cancels the read, or shuts the socket down for reading.
+//!
+//! A socket that is shut down in both directions is reset by the next byte of its peer, and the
+//! reset discards what the peer has not read. So a connection that says goodbye is never shut down
+//! for reading before its time to linger is over.
 
 use crate::config::TICK;
 use std::cell::{Cell, RefCell};
@@ -35,11 +39,18 @@ pub(crate) enum DeadlineCut {
     Shutdown,
 }
 
+/// Completes the reads of a socket that are under way. A read that begins later need not notice,
+/// so the connection checks [`Control::cut`] before each read.
+pub(crate) type EndReads = fn(&Rc<TcpStream>);
+
 /// The deadlines of a connection, and why it was cut once one has passed.
 pub(crate) struct Control {
     stream: Rc<TcpStream>,
+    end_reads: EndReads,
     deadline: Cell<Option<(Instant, DeadlineCut)>>,
     write_deadline: Cell<Option<Instant>>,
+    /// Until when the connection waits for its peer to close.
+    linger_deadline: Cell<Option<Instant>>,
     /// Whether the connection ends as soon as the engine starts draining.
     dispensable: Cell<bool>,
     cut: Cell<Option<DeadlineCut>>,
@@ -60,6 +71,13 @@ impl Control {
     /// Sets the time by which the peer must have read; `None` if no write is pending.
     pub(crate) fn arm_write(&self, at: Option<Instant>) {
         self.write_deadline.set(at);
+    }
+
+    /// The connection has ended, and now waits for its peer to close: until then at the longest,
+    /// or until the engine ends all connections, bytes may still be read.
+    pub(crate) fn linger(&self, until: Instant) {
+        self.disarm();
+        self.linger_deadline.set(Some(until));
     }
 
     /// Sets whether the connection may end as soon as the engine starts draining.
@@ -84,8 +102,7 @@ impl Control {
     pub(crate) fn end(&self, reason: DeadlineCut) {
         if self.cut.get().is_none() {
             self.cut.set(Some(reason));
-            // Fails only if the peer is gone, which completes the read as well.
-            let _ = self.stream.shutdown(Shutdown::Read);
+            (self.end_reads)(&self.stream);
             self.ended.notify_waiters();
         }
     }
@@ -100,6 +117,12 @@ impl Control {
     }
 
     fn look(&self, now: Instant, draining: bool, all_end: bool) {
+        if let Some(at) = self.linger_deadline.get() {
+            if all_end || at <= now {
+                self.abort(DeadlineCut::Linger);
+            }
+            return;
+        }
         match self.write_deadline.get() {
             Some(at) if at <= now => return self.abort(DeadlineCut::SlowConsumer),
             Some(_) if all_end => return self.abort(DeadlineCut::Shutdown),
@@ -127,11 +150,18 @@ pub(crate) struct Deadlines {
 
 impl Deadlines {
     /// Watches a connection until [`remove`](Self::remove).
-    pub(crate) fn add(&self, connection: u64, stream: &Rc<TcpStream>) -> Rc<Control> {
+    pub(crate) fn add(
+        &self,
+        connection: u64,
+        stream: &Rc<TcpStream>,
+        end_reads: EndReads,
+    ) -> Rc<Control> {
         let control = Rc::new(Control {
             stream: Rc::clone(stream),
+            end_reads,
             deadline: Cell::new(None),
             write_deadline: Cell::new(None),
+            linger_deadline: Cell::new(None),
             dispensable: Cell::new(false),
             cut: Cell::new(None),
             ended: Notify::new(),

@@ -74,7 +74,7 @@ impl MessageConnection {
         let stream = Rc::new(TcpStream::from_std(stream));
         let now = Instant::now();
         let worker = &shared.worker;
-        let control = worker.deadlines.add(number, &stream);
+        let control = worker.deadlines.add(number, &stream, ring::cancel);
         control.set_dispensable(true);
         let encrypted = tls.is_some();
         let peer = Peer::new(number, Rc::clone(&stream), control, tls, Rc::clone(&shared.peers));
@@ -117,6 +117,10 @@ impl MessageConnection {
 
     async fn converse(&mut self) -> Over {
         loop {
+            // Cancelling ends only a read that is under way.
+            if let Some(cut) = self.peer.control.cut() {
+                return Over::Cut(cut);
+            }
             self.arm_deadline();
             let read = self.input.read(&self.shared.worker.buffers, &self.peer).await;
             let taken_over = Instant::now();
@@ -328,10 +332,10 @@ impl MessageConnection {
     }
 
     /// Reads and discards until the client closes or the time is up: shutting the socket down does
-    /// not stop a client that keeps sending.
+    /// not stop a client that keeps sending, and closing it would cost the client the last reply.
     async fn wait_for_close(&mut self) {
         let end = Instant::now() + self.config().linger;
-        self.peer.control.arm(end, DeadlineCut::Linger);
+        self.peer.control.linger(end);
         let mut dropped = ReadBuffer::Plain(vec![0; SMALL_WINDOW_BYTES]);
         let mut read = Ok(1);
         while read.is_ok_and(|bytes| bytes > 0) && Instant::now() < end {

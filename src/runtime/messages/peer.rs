@@ -10,7 +10,7 @@ use crate::engine::messages::outbox::{Broadcasts, Outbox, Overflow};
 use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::latency::SmallLatency;
 use crate::runtime::connection::deadlines::{Control, DeadlineCut};
-use crate::runtime::ring::{send_now, writable};
+use crate::runtime::ring::{is_cancelled, send_now, writable};
 use crate::runtime::tls::session::Tls;
 use crate::runtime::worker::Worker;
 use std::cell::{Cell, RefCell};
@@ -314,11 +314,15 @@ impl Peer {
     /// Writes the outbox, as fast as the receiver reads.
     async fn write_on(self: Rc<Self>) {
         while !self.broken.get() && !self.outbox.borrow().is_empty() {
-            if let Err(error) = writable(&self.stream).await {
-                self.fail(&error);
-                break;
+            match writable(&self.stream).await {
+                Ok(()) => self.write_some(),
+                // The connection's read was meant: what is queued is still written.
+                Err(error) if is_cancelled(&error) => {}
+                Err(error) => {
+                    self.fail(&error);
+                    break;
+                }
             }
-            self.write_some();
         }
         self.control.arm_write(None);
         self.writing.set(false);

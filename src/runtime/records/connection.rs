@@ -13,7 +13,7 @@ use crate::runtime::ring::ReadBuffer;
 use crate::runtime::worker::Worker;
 use rustls::ServerConfig;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
@@ -83,7 +83,7 @@ impl RecordConnection {
         };
         RecordConnection {
             coalescing,
-            control: worker.deadlines.add(number, socket),
+            control: worker.deadlines.add(number, socket, shut_down_for_reading),
             _presence: worker.presence(Protocol::Records, number),
             transport,
             stream: RecordStream::start(
@@ -227,6 +227,12 @@ impl RecordConnection {
         };
         Err(Failure::of(reason, error))
     }
+}
+
+/// Ends reads for good. Record connections send nothing that the peer could lose by a reset.
+fn shut_down_for_reading(stream: &Rc<TcpStream>) {
+    // Fails only if the peer is gone, which completes the read as well.
+    let _ = stream.shutdown(Shutdown::Read);
 }
 
 /// Reads once into the free part of a window. The future must run to completion.

@@ -140,7 +140,7 @@ impl DerefMut for ReadBuffer {
 }
 
 /// Reads into the buffer's range `free`; 0 bytes mean the end of the stream. The future must run to
-/// completion: to stop it early, shut down the socket's reading side.
+/// completion: to end it early, [`cancel`] it or shut down the socket's reading side.
 pub async fn read(
     stream: &Rc<TcpStream>,
     buffer: ReadBuffer,
@@ -293,6 +293,23 @@ async fn poll(stream: &Rc<TcpStream>, events: u32) -> io::Result<()> {
     let entry = io_uring::opcode::PollAdd::new(fd, events).build();
     // SAFETY: there is no pointer. The descriptor belongs to the stream, which is kept.
     unsafe { submit(Rc::clone(stream), Done, entry) }.await.map(drop)
+}
+
+/// Ends the operations on a socket that are under way, as if each had failed with ECANCELED, and
+/// leaves the socket as it is. An operation that begins later is not affected.
+pub(crate) fn cancel(stream: &Rc<TcpStream>) {
+    let fd = io_uring::types::Fd(stream.as_raw_fd());
+    let all = io_uring::types::CancelBuilder::fd(fd).all();
+    let entry = io_uring::opcode::AsyncCancel2::new(all).build();
+    // SAFETY: there is no pointer. The descriptor belongs to the stream, which is kept.
+    let cancelled = unsafe { submit(Rc::clone(stream), Done, entry) };
+    // Fails if nothing was under way. Dropping the future does not withdraw the operation.
+    drop(cancelled);
+}
+
+/// Whether an operation ended because of [`cancel`].
+pub(crate) fn is_cancelled(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::CANCELED)
 }
 
 /// Sleeps with the precision of the kernel's timers; tokio's timers are only precise to a
