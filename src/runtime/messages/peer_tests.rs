@@ -1,0 +1,50 @@
+//! Tests of the sending side, with real sockets and a real ring.
+
+use super::*;
+use crate::config::Config;
+use std::io::Read;
+use std::net::Shutdown;
+
+/// A connected client of a worker, and the other end.
+fn connected() -> (Rc<Peer>, std::net::TcpStream) {
+    let (worker, _work) = Worker::alone(Config::default());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let stream = Rc::new(TcpStream::from_std(listener.accept().unwrap().0));
+    let control = worker.deadlines.add(1, &stream);
+    (Peer::new(1, stream, control, None, Peers::new(worker)), other)
+}
+
+fn counted(peer: &Peer) -> (u64, u64) {
+    let worker = peer.shared.worker.message_latency.borrow().summary().count;
+    (peer.latency().summary().count, worker)
+}
+
+#[test]
+fn only_replies_that_were_sent_have_a_latency() {
+    crate::runtime::ring::runtime().unwrap().block_on(async {
+        let (peer, mut other) = connected();
+        peer.send(b"sent", Instant::now(), 2);
+        assert_eq!(counted(&peer), (2, 2));
+        let mut received = [0; 4];
+        other.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"sent");
+        // Nothing can be written any more.
+        peer.stream.shutdown(Shutdown::Write).unwrap();
+        peer.send(b"lost", Instant::now(), 3);
+        assert_eq!(counted(&peer), (2, 2));
+        peer.send(b"lost", Instant::now(), 3);
+        assert_eq!(counted(&peer), (2, 2));
+    });
+}
+
+/// One reply too long for what may wait for a client.
+#[test]
+fn a_reply_that_cuts_its_client_has_no_latency() {
+    crate::runtime::ring::runtime().unwrap().block_on(async {
+        let (peer, _other) = connected();
+        peer.send(&vec![0; 64 * RECEIVER_QUEUE_BYTES], Instant::now(), 1);
+        assert_eq!(peer.control.cut(), Some(DeadlineCut::SlowConsumer));
+        assert_eq!(counted(&peer), (0, 0));
+    });
+}
