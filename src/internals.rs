@@ -25,6 +25,6 @@ pub use crate::runtime::ring::{Buffers, read, runtime as ring_runtime};
 pub use crate::runtime::server::engine::Engine;
 pub use crate::wire::messages::fault::Fault;
 pub use crate::wire::records::packets::{
-    Ends, PacketParser, RecordForm, Run, RunList, Stop, is_whole_packets,
+    Ends, PacketParser, RecordForm, Run, RunList, Stop, begins_with_packet, check_whole_packets,
 };
 pub use crate::wire::text::{Escaped, Padding, trim_padding};

@@ -68,8 +68,17 @@ impl Worker {
     /// A single worker without registered windows, and the receiver of its jobs.
     #[cfg(test)]
     pub(crate) fn alone(config: Config) -> (Rc<Self>, mpsc::Receiver<Job>) {
+        Self::alone_with(crate::wire::schema::Schema::built_in(), config)
+    }
+
+    /// The same, for records of a schema.
+    #[cfg(test)]
+    pub(crate) fn alone_with(
+        schema: Arc<crate::wire::schema::Schema>,
+        config: Config,
+    ) -> (Rc<Self>, mpsc::Receiver<Job>) {
         let (jobs, work) = mpsc::channel(16);
-        let plan = Plan::new(crate::wire::schema::Schema::built_in());
+        let plan = Plan::new(schema);
         let worker = Rc::new(Worker {
             pool: ColumnPool::new(&plan, 4, 0, config.batch_rows),
             buffers: Buffers::plain(config.buffer_bytes),

@@ -5,8 +5,8 @@ use super::common::wire::Client;
 use super::common::{Engine, result_of, send};
 use super::read;
 use ringest::internals::{
-    Escaped, PacketParser, Padding, Reason, RecordForm, RunList, Stop, is_whole_packets,
-    trim_padding,
+    Escaped, PacketParser, Padding, Reason, RecordForm, RunList, Stop, begins_with_packet,
+    check_whole_packets, trim_padding,
 };
 use ringest::protocol::frame::{self, FrameType};
 use ringest::protocol::payload::{Credentials, ErrorCode, Reply, Request};
@@ -255,8 +255,13 @@ fn data_carries_records_or_not() {
     for of_schema in list(&vectors()["schemas"]) {
         let form = RecordForm::of(&schema_of(of_schema));
         for vector in list(&of_schema["data_payloads"]) {
-            let records = is_whole_packets(&form, &bytes(&vector["data"]));
+            let payload = bytes(&vector["data"]);
+            let records = begins_with_packet(&form, &payload, PACKET_BYTES_LIMIT);
             assert_eq!(records, vector["records"].as_bool().unwrap(), "{vector}");
+            let checked = check_whole_packets(&form, &payload, PACKET_BYTES_LIMIT);
+            let reason =
+                checked.err().filter(|_| records).map(|fault| Reason::from(fault).as_str());
+            assert_eq!(reason, vector["reason"].as_str(), "{vector}");
         }
     }
 }

@@ -105,24 +105,15 @@ fn anything_else_is_acknowledged_and_counted() {
     let one = packets(&records(1, 1), 1);
     let mut wrong_length = one.clone();
     wrong_length[3] ^= 1;
-    let opaque = [
-        &b""[..],
-        b"payload",
-        &one[..270],
-        &[&one[..], b"x"].concat(),
-        &wrong_length,
-        &[0; 60_000],
-    ];
+    let opaque =
+        [&b""[..], b"payload", b"Large data payload...", &one[..3], &wrong_length, &[0; 60_000]];
     for (sequence, body) in (0..).zip(opaque) {
         send_acknowledged(&mut client, sequence, body);
     }
     assert_eq!(stats(&engine)["opaque_data"], opaque.len());
-    // In between records it changes nothing of them.
+    // The connection may carry records afterwards.
     let all = records(30, 2);
-    for some in all.chunks(10) {
-        send_acknowledged(&mut client, 7, &packets(some, 4));
-        send_acknowledged(&mut client, u32::MAX, b"not records");
-    }
+    send_records(&mut client, &all, 10);
     close(&mut client);
     let results = engine.wait_for_results(1);
     assert_status(&results[0], "complete", None);
@@ -297,4 +288,150 @@ fn records_may_be_kept_for_the_authenticated() {
     send_records(&mut client, &all, 3);
     close(&mut client);
     assert_result(&engine.wait_for_results(1)[0], &all);
+}
+
+/// Payloads that are meant as records and are not whole packets: nothing of them counts, the client
+/// is told what is wrong, and the stream says that it lacks something.
+#[test]
+fn nearly_whole_packets_are_refused() {
+    let engine = Engine::start_messages(&["--packet-bytes-limit", "60000"]);
+    let all = records(8, 1);
+    let good = packets(&all, 4);
+    let part = &good[..1072];
+    let mut wrong_second = good.clone();
+    wrong_second[1072 + 3] ^= 1;
+    let one_more = [part, &[0][..]].concat();
+    let above = [&(4 + 267 * 230_u32).to_be_bytes()[..], &[1; 267 * 230]].concat();
+    let cases: [(&[u8], &str, &str); 6] = [
+        (&part[..1071], "data_not_whole_packets", "1071 bytes are left after 0 whole packets"),
+        (&one_more, "data_not_whole_packets", "1 bytes are left after 1 whole packets"),
+        (&good[..1072 + 500], "data_not_whole_packets", "500 bytes are left after 1 whole"),
+        (&part[..4], "data_not_whole_packets", "4 bytes are left after 0 whole packets"),
+        (&wrong_second, "packet_length_not_whole_records", "packet length 1073"),
+        (&above, "packet_length_above_limit", "--packet-bytes-limit"),
+    ];
+    let mut reported = 0;
+    for (payload, reason, said) in cases {
+        // As the first payload of a connection, and behind records that were acknowledged.
+        for before in [&[][..], &all[..4]] {
+            let mut client = Client::connect(engine.messages());
+            if !before.is_empty() {
+                send_acknowledged(&mut client, 0, &packets(before, 4));
+            }
+            client.send(&data(1, payload));
+            let error = client.next().expect("an ERROR");
+            assert_eq!((error.kind, error.error_code()), (ERROR, UNKNOWN));
+            let text = String::from_utf8(error.payload[1..].to_vec()).unwrap();
+            assert!(text.starts_with("records rejected: ") && text.contains(said), "{text}");
+            client.expect_end();
+            reported += 1;
+            let results = engine.wait_for_results(reported);
+            let result = &results_of(&results, client.local_address())[0];
+            assert_status(result, "rejected", Some(reason));
+            assert_result(result, before);
+        }
+    }
+    let counts = stats(&engine);
+    assert_eq!((&counts["opaque_data"], &counts["faults"]), (&0.into(), &0.into()));
+}
+
+/// Once a connection has carried records, everything on it must be records, even after the end of a
+/// stream.
+#[test]
+fn anything_else_between_records_is_refused() {
+    let engine = Engine::start_messages(&[]);
+    let all = records(8, 1);
+    for (count, ended) in [(1, false), (3, true)] {
+        let mut client = Client::connect(engine.messages());
+        send_records(&mut client, &all, 4);
+        if ended {
+            send_acknowledged(&mut client, 8, &packet(&[end_record()]));
+        }
+        // Holds nothing that could be lost.
+        send_acknowledged(&mut client, 9, b"");
+        client.send(&data(10, b"Large data payload..."));
+        client.expect_error(UNKNOWN);
+        client.expect_end();
+        let results = results_of(&engine.wait_for_results(count), client.local_address());
+        let last = results.last().unwrap();
+        assert_status(last, "rejected", Some("packet_length_above_limit"));
+        assert_result(last, if ended { &[] } else { &all });
+        if ended {
+            assert_status(&results[0], "complete", None);
+            assert_result(&results[0], &all);
+        }
+    }
+}
+
+/// What follows an end record in its payload would be acknowledged and be in no result.
+#[test]
+fn nothing_may_follow_the_end_record_in_its_payload() {
+    let engine = Engine::start_messages(&[]);
+    let all = records(4, 1);
+    let mut client = Client::connect(engine.messages());
+    let ended = [packets(&all, 4), packet(&[end_record()])].concat();
+    client.send(&data(1, &[&ended[..], &packets(&all, 4)].concat()));
+    client.expect_error(UNKNOWN);
+    client.expect_end();
+    let results = engine.wait_for_results(1);
+    assert_status(&results[0], "rejected", Some("data_after_end"));
+    assert_result(&results[0], &all);
+    assert_eq!(results[0]["bytes_after_end"], 1072);
+}
+
+fn partials_in(directory: &std::path::Path) -> usize {
+    let names = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_str().unwrap().ends_with(".groups.parquet")).count()
+}
+
+/// What was acknowledged is in a file after the interval, whether the client is silent or PINGs.
+#[test]
+fn a_quiet_stream_closes_its_batch() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    let engine = Engine::start_messages(&["--partials", path, "--partials-interval", "100ms"]);
+    let all = records(20, 4);
+    let mut client = Client::connect(engine.messages());
+    send_records(&mut client, &all[..10], 10);
+    until("the first batch", || partials_in(directory.path()) == 1);
+    send_records(&mut client, &all[10..], 10);
+    until("the second batch", || {
+        client.ping(7);
+        partials_in(directory.path()) == 2
+    });
+    close(&mut client);
+    let results = engine.wait_for_results(1);
+    assert_status(&results[0], "complete", None);
+    assert_result(&results[0], &all);
+}
+
+/// PINGs keep a client, and only records keep its stream: two quiet clients lock nobody out.
+#[test]
+fn a_quiet_stream_gives_its_slot_back_and_the_client_stays() {
+    let engine = Engine::start_messages(&["--max-streams", "2", "--idle-timeout", "2s"]);
+    let all = records(12, 4);
+    let mut quiet = [Client::connect(engine.messages()), Client::connect(engine.messages())];
+    for client in &mut quiet {
+        send_records(client, &all, 12);
+    }
+    until("the end of both streams", || {
+        quiet.iter_mut().for_each(|client| client.ping(1));
+        engine.results().len() == 2
+    });
+    for result in engine.results() {
+        assert_status(&result, "incomplete", Some("idle_timeout"));
+        assert_result(&result, &all);
+    }
+    let mut third = Client::connect(engine.messages());
+    send_records(&mut third, &all, 12);
+    close(&mut third);
+    // The next records of a client whose stream has ended begin another stream.
+    send_records(&mut quiet[0], &all, 12);
+    close(&mut quiet[0]);
+    let results = engine.wait_for_results(4);
+    for result in &results[2..] {
+        assert_status(result, "complete", None);
+        assert_result(result, &all);
+    }
+    assert_eq!(stats(&engine)["faults"], 0);
 }

@@ -13,3 +13,4 @@ mod limits;
 mod load;
 mod queue_limit;
 mod tls;
+mod tls_ends;

@@ -34,23 +34,23 @@ fn certificates(not_after: SystemTime) -> Generated {
     .unwrap()
 }
 
-fn valid() -> Generated {
+pub(crate) fn valid() -> Generated {
     certificates(SystemTime::now() + HOUR)
 }
 
 /// Files of the server.
-struct Files {
+pub(crate) struct Files {
     directory: tempfile::TempDir,
 }
 
 impl Files {
-    fn new(made: &Generated) -> Self {
+    pub(crate) fn new(made: &Generated) -> Self {
         let files = Files { directory: tempfile::tempdir().unwrap() };
         files.write(made);
         files
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -61,7 +61,7 @@ impl Files {
     }
 
     /// Options that name the files, and further ones.
-    fn options(&self, more: &[&str]) -> Vec<String> {
+    pub(crate) fn options(&self, more: &[&str]) -> Vec<String> {
         let (cert, key) = (self.path("cert"), self.path("key"));
         ["--cert", cert.to_str().unwrap(), "--key", key.to_str().unwrap()]
             .iter()
@@ -70,7 +70,7 @@ impl Files {
             .collect()
     }
 
-    fn start(&self, more: &[&str]) -> Engine {
+    pub(crate) fn start(&self, more: &[&str]) -> Engine {
         let options = self.options(&[&["--tls"], more].concat());
         Engine::start_messages(&options.iter().map(String::as_str).collect::<Vec<_>>())
     }
@@ -79,7 +79,7 @@ impl Files {
 type TlsClient = Client<StreamOwned<ClientConnection, TcpStream>>;
 
 /// A client that trusts `ca`, with a certificate of its own where it has one.
-fn config(
+pub(crate) fn config(
     ca: &Generated,
     own: Option<&Generated>,
     versions: &[&'static SupportedProtocolVersion],
@@ -102,7 +102,7 @@ fn config(
 }
 
 /// Connects and shakes hands, as far as the client sees it.
-fn handshake(
+pub(crate) fn handshake(
     address: SocketAddr,
     config: ClientConfig,
 ) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {

@@ -186,6 +186,34 @@ fn silence_ends_with_the_idle_timeout() {
     assert_result(&results[0], &good);
 }
 
+/// With `end = "close"` only the sender's close completes a stream, not the engine's.
+#[test]
+fn a_stream_that_the_engine_cuts_is_not_complete_either_way_to_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let schema = directory.path().join("schema.toml");
+    let built_in = include_str!("../../src/wire/schema/default.toml");
+    std::fs::write(&schema, built_in.replace("end = \"zero-record\"", "end = \"close\"")).unwrap();
+    let schema = schema.to_str().unwrap();
+    let good = records(8, 5);
+    for (option, reason) in [("--idle-timeout", "idle_timeout"), ("--drain-timeout", "shutdown")] {
+        let engine = Engine::start(&["--schema", schema, option, "500ms"]);
+        let mut socket = engine.connect();
+        let bytes = packets(&good, 4);
+        socket.write_all(&bytes).unwrap();
+        wait_for_bytes(&engine, "records", bytes.len() as u64);
+        if reason == "shutdown" {
+            engine.signal(rustix::process::Signal::TERM);
+        }
+        wait_closed(&mut socket);
+        let results = engine.wait_for_results(1);
+        assert_eq!(
+            (&results[0]["status"], &results[0]["reason"]),
+            (&"incomplete".into(), &reason.into())
+        );
+        assert_result(&results[0], &good);
+    }
+}
+
 /// A byte now and then does not keep a slot: the packet that it belongs to has its own time.
 #[test]
 fn a_packet_that_trickles_ends_with_the_packet_timeout() {

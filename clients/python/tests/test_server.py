@@ -141,7 +141,8 @@ def test_many_requests_of_many_tasks_on_many_connections() -> None:
     async def one(client: BinaryProtocolClient, number: int) -> None:
         payload = number.to_bytes(4, "big") * (number % 500)
         assert await client.echo(payload) == payload
-        await client.send_data(payload, sequence=number)
+        # Whatever the number: it does not begin with the length of a packet.
+        await client.send_data(b"text" + payload, sequence=number)
         await client.ping()
 
     async def many(port: int) -> None:
@@ -152,6 +153,23 @@ def test_many_requests_of_many_tasks_on_many_connections() -> None:
         await asyncio.gather(*(many(port) for _ in range(4)))
 
     with server("--rate-limit", "1000000", "--global-rate-limit", "1000000") as port:
+        run(scenario(port))
+
+
+def test_data_that_is_nearly_a_packet_is_refused() -> None:
+    packet = (271).to_bytes(4, "big") + b"\x01" * 267
+
+    async def scenario(port: int) -> None:
+        for payload in (packet[:-1], packet + b"\x00"):
+            async with BinaryProtocolClient("127.0.0.1", port) as client:
+                assert await client.send_data(packet) == 0
+                with pytest.raises(ServerError, match="records rejected") as caught:
+                    await client.send_data(payload)
+                assert caught.value.code is ErrorCode.UNKNOWN
+        async with BinaryProtocolClient("127.0.0.1", port) as client:
+            assert await client.send_data(packet * 2) == 0
+
+    with server() as port:
         run(scenario(port))
 
 

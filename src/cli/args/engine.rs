@@ -175,7 +175,8 @@ pub(crate) struct SecurityOptions {
 /// What to do with the payload of DATA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DataOption {
-    /// Aggregate and report packets of records; acknowledge and count anything else
+    /// Aggregate and report packets of records, refuse broken ones; acknowledge and count anything
+    /// else
     Records,
     /// Acknowledge and count everything
     Opaque,

@@ -77,8 +77,8 @@ pub(crate) struct PeerTimeOptions {
         hide_short_help = true
     )]
     pub auth_timeout: Duration,
-    /// How long a write to a message client may make no progress before the client is disconnected
-    /// [100ms to 7days]
+    /// How long a write to a message client, or of TLS to a sender, may make no progress before the
+    /// connection is ended [100ms to 7days]
     #[arg(
         long,
         env = "RINGEST_WRITE_TIMEOUT",

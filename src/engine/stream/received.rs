@@ -4,7 +4,7 @@
 use super::intake::{Counts, Refused};
 use super::latency::{Latency, SmallLatency};
 use crate::engine::decode::texts::{TextLimit, Texts};
-use crate::wire::records::packets::{StreamCut, Violation};
+use crate::wire::records::packets::{PayloadFault, StreamCut, Violation};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
@@ -40,6 +40,10 @@ pub enum Reason {
     PacketLengthNotWholeRecords,
     /// A packet length is above `--packet-bytes-limit`.
     PacketLengthAboveLimit,
+    /// A DATA message that is meant as records is not whole packets.
+    DataNotWholePackets,
+    /// A DATA message goes on after the end record.
+    DataAfterEnd,
     /// The stream has more groups than `--groups-limit`.
     GroupsLimit,
     /// Its distinct texts have more bytes than `--strings-bytes-limit`.
@@ -58,6 +62,8 @@ pub enum Reason {
     ClosedInPacket,
     /// The peer closed within a record.
     ClosedInRecord,
+    /// The TLS connection of a stream that ends by closing was cut: close_notify is missing.
+    ClosedWithoutCloseNotify,
     /// The peer reset the connection.
     Reset,
     /// Nothing arrived for `--idle-timeout`.
@@ -66,7 +72,7 @@ pub enum Reason {
     PacketTimeout,
     /// The TLS handshake or connection failed.
     TlsFailed,
-    /// The TLS handshake was not finished in time.
+    /// The TLS handshake was not finished in time, or the peer did not read what TLS sends.
     TlsTimeout,
     /// The engine was stopped.
     Shutdown,
@@ -78,10 +84,12 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Reason; 20] = [
+    pub const ALL: [Reason; 23] = [
         Reason::PacketLengthBelowMinimum,
         Reason::PacketLengthNotWholeRecords,
         Reason::PacketLengthAboveLimit,
+        Reason::DataNotWholePackets,
+        Reason::DataAfterEnd,
         Reason::GroupsLimit,
         Reason::StringsBytesLimit,
         Reason::SumOverflow,
@@ -91,6 +99,7 @@ impl Reason {
         Reason::ClosedInHeader,
         Reason::ClosedInPacket,
         Reason::ClosedInRecord,
+        Reason::ClosedWithoutCloseNotify,
         Reason::Reset,
         Reason::IdleTimeout,
         Reason::PacketTimeout,
@@ -107,6 +116,8 @@ impl Reason {
             Reason::PacketLengthBelowMinimum => "packet_length_below_minimum",
             Reason::PacketLengthNotWholeRecords => "packet_length_not_whole_records",
             Reason::PacketLengthAboveLimit => "packet_length_above_limit",
+            Reason::DataNotWholePackets => "data_not_whole_packets",
+            Reason::DataAfterEnd => "data_after_end",
             Reason::GroupsLimit => "groups_limit",
             Reason::StringsBytesLimit => "strings_bytes_limit",
             Reason::SumOverflow => "sum_overflow",
@@ -116,6 +127,7 @@ impl Reason {
             Reason::ClosedInHeader => "closed_in_header",
             Reason::ClosedInPacket => "closed_in_packet",
             Reason::ClosedInRecord => "closed_in_record",
+            Reason::ClosedWithoutCloseNotify => "closed_without_close_notify",
             Reason::Reset => "reset",
             Reason::IdleTimeout => "idle_timeout",
             Reason::PacketTimeout => "packet_timeout",
@@ -133,6 +145,8 @@ impl Reason {
             Reason::PacketLengthBelowMinimum
             | Reason::PacketLengthNotWholeRecords
             | Reason::PacketLengthAboveLimit
+            | Reason::DataNotWholePackets
+            | Reason::DataAfterEnd
             | Reason::GroupsLimit
             | Reason::StringsBytesLimit
             | Reason::ConnectionsLimit
@@ -150,6 +164,15 @@ impl From<Violation> for Reason {
             Violation::BelowMinimum { .. } => Reason::PacketLengthBelowMinimum,
             Violation::NotWholeRecords { .. } => Reason::PacketLengthNotWholeRecords,
             Violation::AboveLimit { .. } => Reason::PacketLengthAboveLimit,
+        }
+    }
+}
+
+impl From<PayloadFault> for Reason {
+    fn from(fault: PayloadFault) -> Self {
+        match fault {
+            PayloadFault::Packet(violation) => violation.into(),
+            PayloadFault::CutOff { .. } => Reason::DataNotWholePackets,
         }
     }
 }

@@ -14,7 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::Shutdown;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_uring::net::TcpStream;
 
@@ -63,9 +63,15 @@ impl Control {
         self.deadline.set(Some((at, reason)));
     }
 
-    /// Removes the read deadline: the connection is not waiting for its peer.
-    pub(crate) fn disarm(&self) {
-        self.deadline.set(None);
+    /// Removes the read deadline, and returns it: the connection is not waiting for its peer.
+    pub(crate) fn disarm(&self) -> Option<(Instant, DeadlineCut)> {
+        self.deadline.take()
+    }
+
+    /// Sets a deadline that was [removed](Self::disarm) while a read was in flight, later by the
+    /// time that the engine spent meanwhile.
+    pub(crate) fn rearm(&self, removed: Option<(Instant, DeadlineCut)>, spent: Duration) {
+        self.deadline.set(removed.map(|(at, reason)| (at + spent, reason)));
     }
 
     /// Sets the time by which the peer must have read; `None` if no write is pending.
@@ -187,12 +193,15 @@ impl Deadlines {
         loop {
             ticks.tick().await;
             each_tick();
-            let now = Instant::now();
-            let end = *drain.borrow();
-            let all_end = end.is_some_and(|end| end <= now);
-            for control in self.controls.borrow().values() {
-                control.look(now, end.is_some(), all_end);
-            }
+            self.look(Instant::now(), *drain.borrow());
+        }
+    }
+
+    /// Ends the connections that are overdue at `now`; all of them, if that is after `end`.
+    pub(crate) fn look(&self, now: Instant, end: Option<Instant>) {
+        let all_end = end.is_some_and(|end| end <= now);
+        for control in self.controls.borrow().values() {
+            control.look(now, end.is_some(), all_end);
         }
     }
 }

@@ -2,35 +2,38 @@
 //! hands it over to be reported. Does not parse frames and sends no replies.
 //!
 //! ```text
-//!          ┌──────── whole packets, and a stream is free ────────┐
+//!          ┌────────── a packet, and a stream is free ───────────┐
 //!          │                                                     ▼
 //!        none                                                  open ◀── whole packets
 //!          ▲                                                     │
-//!          └─ end record, records refused, connection over ──────┘  the stream is reported
+//!          └─ end record, anything else, silence, connection ────┘  the stream is reported
+//!             over
 //! ```
 //!
-//! Bytes that are not whole packets are counted and otherwise ignored.
+//! Until a connection has carried records, a payload that does not begin with a packet is opaque:
+//! it is counted and otherwise ignored. Afterwards it is an error, so that nothing that was meant
+//! as records is acknowledged and lost.
 
 use crate::config::DataMode;
-use crate::engine::stream::received::BufferKind;
+use crate::engine::stream::received::{BufferKind, Reason};
 use crate::runtime::connection::slots::{Slots, StreamHold, StreamSlot};
 use crate::runtime::records::stream as record_stream;
 use crate::runtime::records::stream::{Failure, RecordStream};
 use crate::runtime::worker::Worker;
 use crate::wire::messages::frame::PAYLOAD_BYTES_MAX;
-use crate::wire::records::packets::is_whole_packets;
+use crate::wire::records::packets::{begins_with_packet, check_whole_packets};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What happened to DATA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DataTaken {
     /// It was accepted.
     In,
-    /// Its records were rejected; the stream has ended and is reported.
-    Rejected,
+    /// Its records were rejected for this reason; the stream has ended and is reported.
+    Rejected(String),
     /// It carries records, but no stream slot is free.
     NoStream,
 }
@@ -41,6 +44,8 @@ pub(crate) struct CarriedRecords {
     slots: Arc<Slots>,
     peer: SocketAddr,
     open: Option<Box<OpenStream>>,
+    /// Whether the connection has carried records.
+    carried: bool,
 }
 
 /// An open stream and its slot; boxed because it is large and rare.
@@ -52,7 +57,7 @@ struct OpenStream {
 impl CarriedRecords {
     /// Without a stream yet. Streams will be reported as coming from `peer`.
     pub(crate) fn new(worker: Rc<Worker>, slots: Arc<Slots>, peer: SocketAddr) -> Self {
-        CarriedRecords { worker, slots, peer, open: None }
+        CarriedRecords { worker, slots, peer, open: None, carried: false }
     }
 
     /// Whether a stream is open.
@@ -63,25 +68,80 @@ impl CarriedRecords {
     /// Takes in the records of `body`, or counts it if it holds none. Waits only for the
     /// aggregation.
     pub(crate) async fn take_in(&mut self, body: &[u8], taken_over: Instant) -> DataTaken {
-        let form = self.worker.plan.form();
-        if self.worker.config.data == DataMode::Opaque || !is_whole_packets(form, body) {
+        if !self.means_records(body) {
             self.worker.tally().opaque_data.add(1);
             return DataTaken::In;
         }
+        self.carried = true;
         if self.open.is_none() {
             self.open = self.begin(taken_over);
         }
         let Some(OpenStream { stream, .. }) = self.open.as_deref_mut() else {
             return DataTaken::NoStream;
         };
-        let digested = stream.digest(body, body.len(), taken_over).await;
-        if digested.is_ok() && !stream.intake().ended() {
-            stream.forget_window();
-            return DataTaken::In;
-        }
-        let taken = if digested.is_ok() { DataTaken::In } else { DataTaken::Rejected };
-        self.end(digested).await;
+        let (form, limit) = (self.worker.plan.form(), self.worker.config.packet_bytes_limit);
+        // A payload that is refused for its form is refused as a whole.
+        let digested = match check_whole_packets(form, body, limit) {
+            Ok(()) => stream.digest(body, body.len(), taken_over).await,
+            Err(fault) => Err(Failure::of(fault, fault)),
+        };
+        let ended = match (digested, stream.intake().counts().bytes_after_end) {
+            (Ok(()), 0) if !stream.intake().ended() => {
+                stream.forget_window();
+                return DataTaken::In;
+            }
+            (Ok(()), after @ 1..) => Err(Failure::of(
+                Reason::DataAfterEnd,
+                format!("{after} bytes follow the end record in its DATA; send them in another"),
+            )),
+            (digested, _) => digested,
+        };
+        let taken = match &ended {
+            Ok(()) => DataTaken::In,
+            Err(failure) => DataTaken::Rejected(failure.detail.clone()),
+        };
+        self.end(ended).await;
         taken
+    }
+
+    /// Whether a payload is meant as records.
+    fn means_records(&self, body: &[u8]) -> bool {
+        let (form, limit) = (self.worker.plan.form(), self.worker.config.packet_bytes_limit);
+        self.worker.config.data == DataMode::Records
+            && !body.is_empty()
+            && (self.carried || begins_with_packet(form, body, limit))
+    }
+
+    /// When the open batch must be closed, if partials are written and it has records.
+    pub(crate) fn batch_ends(&self) -> Option<Instant> {
+        self.open.as_ref()?.stream.batch_ends()
+    }
+
+    /// Closes the batch. Waits only for the aggregation.
+    pub(crate) async fn close_batch(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.stream.close_batch(Instant::now()).await;
+        }
+    }
+
+    /// The time by which the open stream must get records: nothing else keeps it.
+    pub(crate) fn idle_at(&self) -> Option<Instant> {
+        let open = self.open.as_ref()?;
+        Some(open.stream.intake().deadline().0)
+    }
+
+    /// Ends the open stream because no records came in time. Its connection stays.
+    pub(crate) async fn end_idle(&mut self) {
+        let limit = humantime::format_duration(self.worker.config.idle_timeout);
+        let detail = format!("no records for {limit} (--idle-timeout); its client stays connected");
+        self.end(Err(Failure::of(Reason::IdleTimeout, detail))).await;
+    }
+
+    /// Extends that time by what the engine spent.
+    pub(crate) fn forgive(&mut self, spent: Duration) {
+        if let Some(open) = &mut self.open {
+            open.stream.forgive(spent);
+        }
     }
 
     /// Ends the stream, if there is one, and hands it over to be reported.

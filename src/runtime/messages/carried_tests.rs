@@ -3,8 +3,9 @@
 
 use super::*;
 use crate::config::Config;
-use crate::engine::stream::received::{Reason, Received};
+use crate::engine::stream::received::{Reason, Received, Status};
 use crate::runtime::results::aggregator::Job;
+use crate::wire::schema::Schema;
 use tokio::sync::mpsc;
 
 struct Connection {
@@ -15,9 +16,22 @@ struct Connection {
 impl Connection {
     /// A connection of a worker that allows `streams` open record streams.
     fn new(config: Config, streams: usize) -> Self {
-        let (worker, work) = Worker::alone(config);
+        Connection::of(Worker::alone(config), streams)
+    }
+
+    fn of((worker, work): (Rc<Worker>, mpsc::Receiver<Job>), streams: usize) -> Self {
         let slots = Slots::new(1, streams, 1);
         Connection { carried: CarriedRecords::new(worker, slots, "[::1]:9".parse().unwrap()), work }
+    }
+
+    /// A connection that carries records of one field, without packets.
+    fn bare(kind: &str) -> Self {
+        let schema = format!(
+            "name = 'bare'\nendian = 'big'\nfield = [{{ name = 'k', type = '{kind}' }}]\n\
+             [packet]\nlength = 'none'\nend = 'close'\n[result]\nby = ['k']\naggregates = []"
+        );
+        let schema = Schema::from_toml(&schema).unwrap();
+        Connection::of(Worker::alone_with(Arc::new(schema), Config::default()), 1)
     }
 
     async fn take_in(&mut self, body: &[u8]) -> DataTaken {
@@ -52,14 +66,56 @@ fn end_packet() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn bytes_that_are_not_whole_packets_are_counted_and_start_no_stream() {
+async fn bytes_that_do_not_begin_with_a_packet_are_counted_and_start_no_stream() {
     let mut connection = Connection::new(Config::default(), 1);
-    for body in [&b""[..], b"text", &data_packet()[..270]] {
+    for body in [&b""[..], b"text", &data_packet()[..3], &[0; 271]] {
         assert_eq!(connection.take_in(body).await, DataTaken::In);
     }
-    assert_eq!((connection.opaque(), connection.carried.is_open()), (3, false));
+    assert_eq!((connection.opaque(), connection.carried.is_open()), (4, false));
     connection.carried.end(Ok(())).await;
     assert!(connection.reported().is_empty());
+}
+
+/// In a schema with and without packets: nothing that was meant as records is acknowledged and not
+/// counted.
+#[tokio::test]
+async fn what_is_meant_as_records_is_taken_or_refused_as_a_whole() {
+    let cases: [(Vec<u8>, Reason); 3] = [
+        (data_packet()[..270].to_vec(), Reason::DataNotWholePackets),
+        ([data_packet(), vec![0]].concat(), Reason::DataNotWholePackets),
+        ([data_packet(), vec![0, 0, 1, 0x10]].concat(), Reason::PacketLengthNotWholeRecords),
+    ];
+    for (body, reason) in cases {
+        for before in [0, 2] {
+            let mut connection = Connection::new(Config::default(), 1);
+            for _ in 0..before {
+                assert_eq!(connection.take_in(&data_packet()).await, DataTaken::In);
+            }
+            let DataTaken::Rejected(why) = connection.take_in(&body).await else {
+                panic!("{body:?} was taken");
+            };
+            let [received] = &connection.reported()[..] else { panic!("the stream is reported") };
+            assert_eq!((received.reason, received.detail.as_deref()), (Some(reason), Some(&*why)));
+            assert_eq!((received.counts.records, connection.opaque()), (before, 0));
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_packets_whole_records_begin_a_stream_and_then_nothing_else_is_taken() {
+    let mut connection = Connection::bare("u8");
+    for body in [&[1, 2, 3][..], &[4]] {
+        assert_eq!(connection.take_in(body).await, DataTaken::In);
+    }
+    assert_eq!((connection.opaque(), connection.carried.is_open()), (0, true));
+    let mut connection = Connection::bare("u16");
+    assert_eq!(connection.take_in(&[1, 2, 3]).await, DataTaken::In);
+    assert_eq!((connection.opaque(), connection.carried.is_open()), (1, false));
+    assert_eq!(connection.take_in(&[1, 2, 3, 4]).await, DataTaken::In);
+    assert!(matches!(connection.take_in(&[1, 2, 3]).await, DataTaken::Rejected(_)));
+    let [received] = &connection.reported()[..] else { panic!("the stream is reported") };
+    assert_eq!(received.reason, Some(Reason::DataNotWholePackets));
+    assert_eq!(received.counts.records, 2);
 }
 
 #[tokio::test]
@@ -70,11 +126,11 @@ async fn opaque_data_starts_no_stream() {
     assert_eq!((connection.opaque(), connection.carried.is_open()), (1, false));
 }
 
-/// Opaque bytes in between do not end it, and the next stream may begin after its end record.
+/// An empty payload in between changes nothing, and the next stream may begin after its end record.
 #[tokio::test]
 async fn a_stream_continues_across_frames_until_its_end_record() {
     let mut connection = Connection::new(Config::default(), 1);
-    for body in [data_packet(), b"text".to_vec(), data_packet().repeat(2)] {
+    for body in [data_packet(), Vec::new(), data_packet().repeat(2)] {
         assert_eq!(connection.take_in(&body).await, DataTaken::In);
         assert!(connection.carried.is_open() && connection.reported().is_empty());
     }
@@ -91,17 +147,42 @@ async fn a_stream_continues_across_frames_until_its_end_record() {
     assert_ne!(second.connection, received.connection);
 }
 
+/// A payload whose form is wrong is refused as a whole: what was acknowledged is in the result, and
+/// nothing else.
 #[tokio::test]
 async fn a_stream_with_rejected_records_ends_and_is_reported() {
     let config = Config { packet_bytes_limit: 271, ..Config::default() };
     let mut connection = Connection::new(config, 1);
+    assert_eq!(connection.take_in(&data_packet()).await, DataTaken::In);
     let two_records = [&538_u32.to_be_bytes()[..], &[1; 534]].concat();
     let body = [data_packet(), two_records].concat();
-    assert_eq!(connection.take_in(&body).await, DataTaken::Rejected);
+    assert!(matches!(connection.take_in(&body).await, DataTaken::Rejected(_)));
     assert!(!connection.carried.is_open());
     let [received] = &connection.reported()[..] else { panic!("the stream is reported") };
     assert_eq!(received.counts.records, 1);
     assert_eq!(received.reason, Some(Reason::PacketLengthAboveLimit));
+}
+
+#[tokio::test]
+async fn what_follows_an_end_record_in_its_payload_is_not_acknowledged() {
+    let mut connection = Connection::new(Config::default(), 1);
+    let body = [data_packet(), end_packet(), data_packet()].concat();
+    assert!(matches!(connection.take_in(&body).await, DataTaken::Rejected(_)));
+    let [received] = &connection.reported()[..] else { panic!("the stream is reported") };
+    assert_eq!((received.reason, received.counts.records), (Some(Reason::DataAfterEnd), 1));
+    assert_eq!(received.counts.bytes_after_end, 271);
+}
+
+/// After the end of its stream, a connection still carries records and nothing else.
+#[tokio::test]
+async fn a_connection_that_carried_records_takes_nothing_else() {
+    let mut connection = Connection::new(Config::default(), 1);
+    assert_eq!(connection.take_in(&end_packet()).await, DataTaken::In);
+    assert_eq!(connection.reported().len(), 1);
+    assert!(matches!(connection.take_in(b"text").await, DataTaken::Rejected(_)));
+    let [received] = &connection.reported()[..] else { panic!("another stream is reported") };
+    assert_eq!((received.counts.records, connection.opaque()), (0, 0));
+    assert_eq!(received.status(), Status::Rejected);
 }
 
 #[tokio::test]

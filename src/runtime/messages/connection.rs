@@ -6,6 +6,7 @@ use super::carried::{CarriedRecords, DataTaken};
 use super::input::Input;
 use super::peer::Peer;
 use super::shared::MessageShared;
+use super::stream_care::StreamCare;
 use crate::config::{AUTH_FAILURE_DELAY, Config, REPLIES_WAITING_BYTES, SMALL_WINDOW_BYTES};
 use crate::engine::messages::outbox::Broadcasts;
 use crate::engine::messages::token;
@@ -26,6 +27,7 @@ use crate::wire::messages::session::{NextEvent, Session, SessionEnd};
 use crate::wire::text::Escaped;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -122,7 +124,7 @@ impl MessageConnection {
                 return Over::Cut(cut);
             }
             self.arm_deadline();
-            let read = self.input.read(&self.shared.worker.buffers, &self.peer).await;
+            let read = self.read().await;
             let taken_over = Instant::now();
             self.peer.control.disarm();
             if let Some(cut) = self.peer.control.cut() {
@@ -144,10 +146,28 @@ impl MessageConnection {
                 if let Some(at) = self.session.auth_deadline() {
                     self.peer.control.arm(at, DeadlineCut::Unauthenticated);
                 }
-                self.peer.wait_for_room(REPLIES_WAITING_BYTES).await;
+                self.wait_for_room().await;
                 self.session.forgive(begun.elapsed());
+                self.records.forgive(begun.elapsed());
             }
         }
+    }
+
+    /// Reads, and meanwhile looks after the record stream.
+    async fn read(&mut self) -> Result<usize, ReadError> {
+        let MessageConnection { input, records, session, peer, shared, .. } = self;
+        let read = pin!(input.read(&shared.worker.buffers, peer));
+        StreamCare { records, session, control: &peer.control, idle_ends: true }.during(read).await
+    }
+
+    /// Waits until the client has taken most of its replies, and meanwhile looks after the record
+    /// stream. It does not end: its records may be waiting to be read.
+    async fn wait_for_room(&mut self) {
+        let MessageConnection { records, session, peer, .. } = self;
+        let room = pin!(peer.wait_for_room(REPLIES_WAITING_BYTES));
+        StreamCare { records, session, control: &peer.control, idle_ends: false }
+            .during(room)
+            .await;
     }
 
     /// Processes the bytes of a read, and answers with one write.
@@ -177,7 +197,7 @@ impl MessageConnection {
                 NextEvent::Data { sequence, body } => {
                     match self.records.take_in(body, taken_over).await {
                         DataTaken::In => self.session.acknowledge(sequence, &mut out),
-                        DataTaken::Rejected => self.session.reject(&mut out),
+                        DataTaken::Rejected(why) => self.session.reject(&why, &mut out),
                         DataTaken::NoStream => self.session.fail(Fault::StreamsLimit, &mut out),
                     }
                     self.peer.control.set_dispensable(!self.records.is_open());
@@ -189,6 +209,7 @@ impl MessageConnection {
         self.shared.peers.put_scratch(out);
         if waited {
             self.session.forgive(taken_over.elapsed());
+            self.records.forgive(taken_over.elapsed());
         }
         end
     }
@@ -209,7 +230,9 @@ impl MessageConnection {
             tally.auth_failures.add(u64::from(counts.auth_failures));
         }
         self.messages += counts.frames.iter().map(|&frames| u64::from(frames)).sum::<u64>();
-        self.peer.send(out, taken_over, counts.replies);
+        if !self.input.has_failed() {
+            self.peer.send(out, taken_over, counts.replies);
+        }
         out.clear();
     }
 

@@ -9,6 +9,7 @@ use super::peer::Peer;
 use crate::config::SMALL_WINDOW_BYTES;
 use crate::runtime::records::transport::ReadError;
 use crate::runtime::ring::{self, Buffers, ReadBuffer};
+use crate::runtime::tls::session::TlsError;
 use crate::wire::messages::frame::FRAME_BYTES_MAX;
 use crate::wire::records::window::Window;
 use std::io;
@@ -30,6 +31,8 @@ pub(crate) struct Input {
     plain_done: usize,
     /// Whether the peer has sent TLS close_notify.
     peer_closed: bool,
+    /// Why TLS has failed, in a read that also brought [`bytes`](Self::bytes).
+    failed: Option<TlsError>,
 }
 
 impl Input {
@@ -45,6 +48,7 @@ impl Input {
             plain: Vec::new(),
             plain_done: 0,
             peer_closed: false,
+            failed: None,
         }
     }
 
@@ -64,6 +68,12 @@ impl Input {
             self.window.parse(bytes);
             self.window.consume_parsed();
         }
+    }
+
+    /// Whether TLS has failed, so that nothing can be sent any more. What was received before is in
+    /// [`bytes`](Self::bytes), and the next [`read`](Self::read) returns the error.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.is_some()
     }
 
     /// Waits for more bytes; returns how many were read from the socket, 0 at its end.
@@ -132,6 +142,9 @@ impl Input {
     /// Reads and decrypts, and sends what TLS itself needs to send.
     async fn read_encrypted(&mut self, peer: &Rc<Peer>) -> Result<usize, ReadError> {
         let tls = peer.tls.as_ref().expect("an encrypted connection");
+        if let Some(error) = self.failed.take() {
+            return Err(error.into());
+        }
         if self.peer_closed {
             // Whatever else may arrive on the socket does not matter.
             return Ok(0);
@@ -152,7 +165,13 @@ impl Input {
             tls.borrow_mut().process(&mut out, &mut |plain| self.plain.extend_from_slice(plain));
         peer.send_sealed(&out);
         peer.peers().put_scratch(out);
-        self.peer_closed = processed?.peer_closed;
+        match processed {
+            Ok(progress) => self.peer_closed = progress.peer_closed,
+            Err(error) if self.bytes().is_empty() => return Err(error.into()),
+            // Messages before the error are processed, as they would be if they had come in an
+            // earlier read.
+            Err(error) => self.failed = Some(error),
+        }
         // Bytes received before close_notify must still be answered.
         Ok(if self.peer_closed && self.plain.is_empty() { 0 } else { bytes })
     }

@@ -7,3 +7,4 @@ pub(crate) mod hub;
 pub(crate) mod input;
 pub(crate) mod peer;
 pub(crate) mod shared;
+pub(crate) mod stream_care;

@@ -11,7 +11,7 @@ fn connected() -> (Rc<Peer>, std::net::TcpStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let other = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let stream = Rc::new(TcpStream::from_std(listener.accept().unwrap().0));
-    let control = worker.deadlines.add(1, &stream);
+    let control = worker.deadlines.add(1, &stream, crate::runtime::ring::cancel);
     (Peer::new(1, stream, control, None, Peers::new(worker)), other)
 }
 

@@ -10,6 +10,7 @@ use crate::engine::stream::received::{BufferKind, Reason, Received};
 use crate::runtime::connection::deadlines::{Control, DeadlineCut};
 use crate::runtime::connection::presence::Presence;
 use crate::runtime::ring::ReadBuffer;
+use crate::runtime::tls::session::TlsError;
 use crate::runtime::worker::Worker;
 use rustls::ServerConfig;
 use std::io;
@@ -50,27 +51,30 @@ impl RecordConnection {
         let _ = stream.set_nonblocking(false);
         let socket = Rc::new(TcpStream::from_std(stream));
         let begun = Instant::now();
-        let transport = match RecordTransport::new(Rc::clone(&socket), tls) {
-            Ok(transport) => transport,
+        match Self::start(number, peer, tls, &socket, worker, &coalescer, begun) {
+            Ok(connection) => connection.run().await,
             Err(error) => {
                 let mut received = Received::nothing(number, peer, begun);
                 received.reason = Some(Reason::TlsFailed);
                 received.detail = Some(error.to_string());
-                return received;
+                received
             }
-        };
-        Self::start(number, peer, transport, &socket, worker, &coalescer, begun).run().await
+        }
     }
 
     fn start(
         number: u64,
         peer: SocketAddr,
-        transport: RecordTransport,
+        tls: Option<Arc<ServerConfig>>,
         socket: &Rc<TcpStream>,
         worker: Rc<Worker>,
         coalescer: &Rc<Coalescer>,
         begun: Instant,
-    ) -> Self {
+    ) -> Result<Self, TlsError> {
+        let control = worker.deadlines.add(number, socket, shut_down_for_reading);
+        let presence = worker.presence(Protocol::Records, number);
+        let write_timeout = worker.config.write_timeout;
+        let transport = RecordTransport::new(Rc::clone(socket), tls, &control, write_timeout)?;
         let buffer = worker.buffers.take();
         let kind = match buffer {
             ReadBuffer::Registered(_) => BufferKind::Registered,
@@ -81,10 +85,10 @@ impl RecordConnection {
             false => Coalescing::new(coalescer, socket, buffer.len()),
             true => None,
         };
-        RecordConnection {
+        Ok(RecordConnection {
             coalescing,
-            control: worker.deadlines.add(number, socket, shut_down_for_reading),
-            _presence: worker.presence(Protocol::Records, number),
+            control,
+            _presence: presence,
             transport,
             stream: RecordStream::start(
                 Rc::clone(&worker),
@@ -97,7 +101,7 @@ impl RecordConnection {
             buffer,
             begun,
             worker,
-        }
+        })
     }
 
     async fn run(mut self) -> Received {
@@ -117,7 +121,8 @@ impl RecordConnection {
                 Ok(Some(0)) => return self.end_of_stream(),
                 Ok(Some(bytes)) => self.digest(bytes).await?,
                 Ok(None) => {}
-                Err(error) => return self.read_failed(&error),
+                Err(error) if self.control.cut().is_none() => return self.read_failed(&error),
+                Err(_) => {}
             }
             if self.control.cut().is_some() {
                 return self.end_of_stream();
@@ -128,7 +133,7 @@ impl RecordConnection {
     /// Reads, and meanwhile closes a batch whose time is up, so that a quiet stream leaves none
     /// open.
     async fn read(&mut self) -> Result<Option<usize>, ReadError> {
-        let RecordConnection { coalescing, transport, buffer, stream, .. } = self;
+        let RecordConnection { coalescing, transport, buffer, stream, control, .. } = self;
         let batch_ends = stream.batch_ends();
         let mut read = pin!(read_into(buffer, stream.free(), transport, coalescing.as_mut()));
         if let Some(at) = batch_ends {
@@ -137,8 +142,14 @@ impl RecordConnection {
                 read = &mut read => return read,
                 () = tokio::time::sleep_until(at.into()) => {}
             }
-            // The read is still in flight.
-            Box::pin(stream.close_batch(Instant::now())).await;
+            // The read is still in flight. What arrives while this waits for a slow disk is not
+            // late, however long that takes.
+            let armed = control.disarm();
+            let begun = Instant::now();
+            Box::pin(stream.close_batch(begun)).await;
+            let spent = begun.elapsed();
+            stream.forgive(spent);
+            control.rearm(armed, spent);
         }
         read.await
     }
@@ -181,10 +192,13 @@ impl RecordConnection {
         self.control.arm(at + delay, reason);
     }
 
-    /// The stream has ended: the peer closed it or the engine cut it.
+    /// The stream has ended: the peer closed it or the engine cut it. Only the former may complete
+    /// a stream without an end record.
     fn end_of_stream(&self) -> Result<(), Failure> {
         let intake = self.stream.intake();
-        let Some(cut) = intake.cut() else { return Ok(()) };
+        if intake.ended() {
+            return Ok(());
+        }
         let waiting = intake.waiting_bytes();
         let Counts { packets, records, .. } = intake.counts();
         let so_far = format!("after {packets} packets, {records} records and {waiting} more bytes");
@@ -209,10 +223,25 @@ impl RecordConnection {
             Some(DeadlineCut::Shutdown) => {
                 Failure::of(Reason::Shutdown, format!("the engine stopped {so_far}"))
             }
+            Some(DeadlineCut::SlowConsumer) => {
+                let limit = time(config.write_timeout);
+                let detail = format!("took none of TLS's own bytes in {limit} (--write-timeout)");
+                Failure::of(Reason::TlsTimeout, format!("{detail} {so_far}"))
+            }
             None if self.transport.handshaking() => {
                 Failure::of(Reason::TlsFailed, "closed by the peer during the TLS handshake")
             }
-            _ => Failure::of(cut, format!("closed by the peer {so_far}")),
+            _ => match intake.cut() {
+                Some(cut) => Failure::of(cut, format!("closed by the peer {so_far}")),
+                None if self.transport.may_be_cut() => Failure::of(
+                    Reason::ClosedWithoutCloseNotify,
+                    format!(
+                        "closed without TLS close_notify {so_far}; the sender must end TLS before \
+                         it closes"
+                    ),
+                ),
+                None => return Ok(()),
+            },
         })
     }
 
@@ -249,3 +278,7 @@ async fn read_into(
     *window = buffer;
     result
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -1,6 +1,7 @@
 //! Reads a record connection's socket, with or without TLS. Does not parse records, and sends only
 //! what TLS itself needs to send.
 
+use crate::runtime::connection::deadlines::Control;
 use crate::runtime::ring::{self, ReadBuffer};
 use crate::runtime::tls::session::{Tls, TlsError};
 use rustls::ServerConfig;
@@ -8,6 +9,7 @@ use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio_uring::net::TcpStream;
 
 /// Why a read failed.
@@ -33,20 +35,35 @@ struct Encrypted {
     plain: Vec<u8>,
     taken: usize,
     peer_closed: bool,
+    /// An error whose read also brought plaintext, until that has been taken.
+    failed: Option<TlsError>,
+    /// Ends a write that makes no progress, after this time.
+    control: Rc<Control>,
+    write_timeout: Duration,
 }
 
 impl RecordTransport {
-    /// Reads `stream`, with TLS if a configuration is given.
+    /// Reads `stream`, with TLS if a configuration is given. A peer that does not read what TLS
+    /// sends is cut after `write_timeout`.
     ///
     /// # Errors
     /// If TLS cannot be started.
     pub(crate) fn new(
         stream: Rc<TcpStream>,
         tls: Option<Arc<ServerConfig>>,
+        control: &Rc<Control>,
+        write_timeout: Duration,
     ) -> Result<Self, TlsError> {
         let encrypted = tls.map(|config| {
-            let tls = Tls::accept(config)?;
-            Ok(Box::new(Encrypted { tls, plain: Vec::new(), taken: 0, peer_closed: false }))
+            Ok(Box::new(Encrypted {
+                tls: Tls::accept(config)?,
+                plain: Vec::new(),
+                taken: 0,
+                peer_closed: false,
+                failed: None,
+                control: Rc::clone(control),
+                write_timeout,
+            }))
         });
         Ok(RecordTransport { stream, encrypted: encrypted.transpose()? })
     }
@@ -59,6 +76,12 @@ impl RecordTransport {
     /// Whether the TLS handshake is still in progress.
     pub(crate) fn handshaking(&self) -> bool {
         self.encrypted.as_ref().is_some_and(|encrypted| encrypted.tls.handshaking())
+    }
+
+    /// Whether the connection uses TLS and its peer has not sent close_notify: the stream's end may
+    /// then be forged.
+    pub(crate) fn may_be_cut(&self) -> bool {
+        self.encrypted.as_ref().is_some_and(|encrypted| !encrypted.peer_closed)
     }
 
     /// Reads into the buffer's range `free`; 0 bytes mean the end of the stream, `None` that only
@@ -93,11 +116,14 @@ impl Encrypted {
         if self.taken == self.plain.len() {
             self.plain.clear();
             self.taken = 0;
-            if self.peer_closed || !self.read_records(stream).await? {
+            if self.failed.is_none() && (self.peer_closed || !self.read_records(stream).await?) {
                 return Ok(Some(0));
             }
             if self.plain.is_empty() {
-                return Ok(if self.peer_closed { Some(0) } else { None });
+                return match self.failed.take() {
+                    Some(error) => Err(error.into()),
+                    None => Ok(if self.peer_closed { Some(0) } else { None }),
+                };
             }
         }
         let bytes = free.len().min(self.plain.len() - self.taken);
@@ -117,10 +143,16 @@ impl Encrypted {
         let mut out = Vec::new();
         let progress = self.tls.process(&mut out, &mut |bytes| self.plain.extend_from_slice(bytes));
         if !out.is_empty() {
-            // Fails only if the peer is gone; the next read reports that.
+            self.control.arm_write(Some(Instant::now() + self.write_timeout));
+            // Fails only if the peer is gone or was cut; the next read reports that.
             let _ = stream.write_all(out).await;
+            self.control.arm_write(None);
         }
-        self.peer_closed = progress?.peer_closed;
+        match progress {
+            Ok(progress) => self.peer_closed = progress.peer_closed,
+            // What was decrypted before it counts, as it would if it had come in an earlier read.
+            Err(error) => self.failed = Some(error),
+        }
         Ok(bytes > 0)
     }
 }

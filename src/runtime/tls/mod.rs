@@ -3,6 +3,6 @@
 pub(crate) mod config;
 pub(crate) mod session;
 #[cfg(test)]
-mod test_certs;
+pub(crate) mod test_certs;
 #[cfg(test)]
-mod test_peer;
+pub(crate) mod test_peer;

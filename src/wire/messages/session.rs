@@ -329,10 +329,10 @@ impl Session {
         self.reply(FrameType::DataAck, &sequence.to_be_bytes(), out);
     }
 
-    /// Ends the session because the stream rejected the records in the data.
-    pub(crate) fn reject(&mut self, out: &mut Vec<u8>) {
-        let message = "records rejected, see the result of their stream";
-        payload::encode_error(ErrorCode::Unknown, message, out);
+    /// Ends the session because the stream rejected the records in the data. `why` must have no
+    /// bytes of the peer.
+    pub(crate) fn reject(&mut self, why: &str, out: &mut Vec<u8>) {
+        payload::encode_error(ErrorCode::Unknown, &format!("records rejected: {why}"), out);
         self.ended = Some(SessionEnd::StreamRejected);
     }
 
@@ -350,6 +350,11 @@ impl Session {
     /// Whether an incomplete frame has begun.
     pub(crate) fn in_frame(&self) -> bool {
         self.frame_begun.is_some()
+    }
+
+    /// Whether an incomplete frame has begun by `at`.
+    pub(crate) fn in_frame_since(&self, at: Instant) -> bool {
+        self.frame_begun.is_some_and(|begun| begun <= at)
     }
 
     /// When the session fails unless more bytes arrive, and with which fault.

@@ -461,9 +461,8 @@ fn a_session_ends_once() {
 fn rejected_records_end_the_session() {
     let mut session = session(false, 0);
     let mut out = Vec::new();
-    session.reject(&mut out);
-    let message = "records rejected, see the result of their stream";
-    assert_eq!(out, error(ErrorCode::Unknown, message));
+    session.reject("1 bytes are left", &mut out);
+    assert_eq!(out, error(ErrorCode::Unknown, "records rejected: 1 bytes are left"));
     let pass = session.poll(b"", at(0), &mut out);
     assert_eq!(pass, SessionPass { bytes: 0, next: NextEvent::End(SessionEnd::StreamRejected) });
 }

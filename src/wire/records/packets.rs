@@ -368,24 +368,65 @@ impl PacketParser {
     }
 }
 
-/// Whether `bytes` consist entirely of packets of this form. Packets above the size limit count as
-/// well, so that they are rejected instead of being taken for something else.
-pub fn is_whole_packets(form: &RecordForm, bytes: &[u8]) -> bool {
+/// Why a payload that is meant as packets is not whole packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PayloadFault {
+    /// A packet length breaks the protocol.
+    #[error(transparent)]
+    Packet(#[from] Violation),
+    /// The payload ends within a packet.
+    #[error(
+        "{left} bytes are left after {packets} whole packets, where the next one needs at least \
+         {need}; each DATA must be whole packets"
+    )]
+    CutOff {
+        /// Bytes after the last whole packet.
+        left: usize,
+        /// Whole packets before them.
+        packets: usize,
+        /// Bytes of the packet that they begin, or of the smallest one if its length is cut off.
+        need: usize,
+    },
+}
+
+/// Whether a payload is meant as packets of this form: it begins with a valid length, of a packet
+/// that is within the limit or all there. Without packet lengths, whether it is whole records.
+pub fn begins_with_packet(form: &RecordForm, payload: &[u8], packet_bytes_limit: u64) -> bool {
     if form.is_bare() {
-        return !bytes.is_empty() && bytes.len().is_multiple_of(form.record_bytes);
+        return !payload.is_empty() && payload.len().is_multiple_of(form.record_bytes);
     }
-    let mut rest = bytes;
-    while let Some(length) = form.length(rest) {
-        let after = form
-            .body_bytes(length, u64::MAX)
-            .ok()
-            .and_then(|body| rest.get(form.header_bytes() + body..));
-        match after {
-            Some(after) => rest = after,
-            None => return false,
-        }
+    let limit = packet_bytes_limit.max(payload.len() as u64);
+    form.length(payload).is_some_and(|length| form.body_bytes(length, limit).is_ok())
+}
+
+/// Checks that a payload consists of whole packets.
+///
+/// # Errors
+/// [`PayloadFault`], that of the first packet that is wrong.
+pub fn check_whole_packets(
+    form: &RecordForm,
+    payload: &[u8],
+    packet_bytes_limit: u64,
+) -> Result<(), PayloadFault> {
+    if form.is_bare() {
+        let (packets, left) =
+            (payload.len() / form.record_bytes, payload.len() % form.record_bytes);
+        let cut_off = PayloadFault::CutOff { left, packets, need: form.record_bytes };
+        return if left == 0 { Ok(()) } else { Err(cut_off) };
     }
-    rest.is_empty() && !bytes.is_empty()
+    let (mut rest, mut packets) = (payload, 0);
+    while !rest.is_empty() {
+        let need = match form.length(rest) {
+            Some(length) => form.header_bytes() + form.body_bytes(length, packet_bytes_limit)?,
+            None => form.header_bytes() + form.record_bytes,
+        };
+        let Some(after) = rest.get(need..) else {
+            return Err(PayloadFault::CutOff { left: rest.len(), packets, need });
+        };
+        rest = after;
+        packets += 1;
+    }
+    Ok(())
 }
 
 /// Index of the first all-zero record of `whole`.

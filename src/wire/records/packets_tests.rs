@@ -116,17 +116,56 @@ fn records_before_a_rejected_length_are_found() {
     assert_eq!(stop, Stop::Refused(Violation::BelowMinimum { length: 9, min: 271 }));
 }
 
+fn is_whole_packets(form: &RecordForm, payload: &[u8]) -> bool {
+    !payload.is_empty() && check_whole_packets(form, payload, u64::MAX).is_ok()
+}
+
+/// A payload is judged by its first length, and then must be whole packets to its last byte.
 #[test]
-fn whole_packets_are_distinguished_from_other_bytes() {
+fn payloads_that_begin_with_a_packet_must_be_whole_packets() {
+    let form = form();
     let two = [packet(&[record(1)]), packet(&[record(2), record(3)])].concat();
-    assert!(is_whole_packets(&form(), &two));
-    assert!(is_whole_packets(&form(), &packet(&[END_RECORD])));
+    assert_eq!(check_whole_packets(&form, &two, LIMIT), Ok(()));
+    assert_eq!(check_whole_packets(&form, &packet(&[END_RECORD]), LIMIT), Ok(()));
     for cut in 0..two.len() {
-        assert_eq!(is_whole_packets(&form(), &two[..cut]), cut == 271, "cut at {cut}");
+        assert_eq!(begins_with_packet(&form, &two[..cut], LIMIT), cut >= 4, "cut at {cut}");
+        let (left, packets) = if cut < 271 { (cut, 0) } else { (cut - 271, 1) };
+        // A length that is cut off itself says only that at least one record must follow.
+        let need = if packets == 1 && left >= 4 { 538 } else { 271 };
+        let expected = match left {
+            0 => Ok(()),
+            _ => Err(PayloadFault::CutOff { left, packets, need }),
+        };
+        assert_eq!(check_whole_packets(&form, &two[..cut], LIMIT), expected, "cut at {cut}");
     }
-    for other in [&b""[..], b"payload", &[0; 4], &[0; 271], &[two, vec![0]].concat()] {
-        assert!(!is_whole_packets(&form(), other));
+    let one_more = [&two[..], &[0]].concat();
+    let fault = PayloadFault::CutOff { left: 1, packets: 2, need: 271 };
+    assert_eq!(check_whole_packets(&form, &one_more, LIMIT), Err(fault));
+    let said = "1 bytes are left after 2 whole packets, where the next one needs at least 271; \
+                each DATA must be whole packets";
+    assert_eq!(fault.to_string(), said);
+    let wrong = [&two[..], &537_u32.to_be_bytes()].concat();
+    let fault = Violation::NotWholeRecords { length: 537, remainder: 266, record_bytes: 267 };
+    assert_eq!(check_whole_packets(&form, &wrong, LIMIT), Err(fault.into()));
+}
+
+#[test]
+fn other_payloads_are_not_meant_as_packets() {
+    let form = form();
+    let lengths = [0, 270, 272, LIMIT as u32 + 1, 4 + 267 * 62_837].map(u32::to_be_bytes);
+    let texts = [&b""[..], &[0; 3], b"payload", b"Large data payload...", &[0; 271]];
+    for other in lengths.iter().map(|length| &length[..]).chain(texts) {
+        assert!(!begins_with_packet(&form, other, LIMIT), "{other:?}");
     }
+    // The largest packet within the limit is announced, and does not fit into a payload.
+    let largest = (4 + 267 * 62_836_u32).to_be_bytes();
+    assert!(begins_with_packet(&form, &largest, LIMIT));
+    // A packet above the limit is recognized if it is all there, so that it is refused.
+    let above = packet(&[record(1), record(2)]);
+    assert!(begins_with_packet(&form, &above, 271));
+    assert!(!begins_with_packet(&form, &above[..537], 271));
+    let fault = Violation::AboveLimit { length: 538, limit: 271 };
+    assert_eq!(check_whole_packets(&form, &above, 271), Err(fault.into()));
 }
 
 #[test]
@@ -401,7 +440,9 @@ fn each_bare_record_is_a_packet() {
             let cut_short = (end == End::ZeroRecord).then_some(StreamCut::BetweenPackets);
             assert_eq!((found.records, found.packets), (stream.clone(), 10));
             assert_eq!((found.stop, found.left, found.cut), (Stop::NeedMore, 0, cut_short));
-            assert_eq!(is_whole_packets(&form, &stream[..cut]), cut > 0 && cut % 3 == 0);
+            let whole = cut > 0 && cut % 3 == 0;
+            assert_eq!(is_whole_packets(&form, &stream[..cut]), whole);
+            assert_eq!(begins_with_packet(&form, &stream[..cut], LIMIT), whole);
         }
         for left in [1, 2] {
             let found = feed_form(&form, &stream[..27 + left], &[], 9);

@@ -1,0 +1,122 @@
+//! Tests of a record connection's deadlines with a real socket and ring, and a clock of their own:
+//! nothing here waits for a deadline to pass.
+
+use super::*;
+use crate::config::Config;
+use crate::runtime::results::aggregator::Job;
+use crate::runtime::ring;
+use crate::runtime::tls::test_certs::TestCertificates;
+use crate::runtime::tls::test_peer::{CertificateFiles, client_config};
+use std::io::Write;
+use std::time::Duration;
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// Long after this, a test has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn packet(record: [u8; 267]) -> Vec<u8> {
+    [&271_u32.to_be_bytes()[..], &record].concat()
+}
+
+/// While a batch waits for a slow disk, the peer is not silent: nobody has read what it sent.
+/// Afterwards its time runs again.
+#[test]
+fn a_wait_for_the_disk_is_no_silence_of_the_peer() {
+    for silent in [false, true] {
+        ring::runtime().unwrap().block_on(async {
+            let config = Config {
+                partials: Some("nowhere".into()),
+                partials_interval: Duration::from_millis(100),
+                idle_timeout: HOUR,
+                ..Config::default()
+            };
+            let (worker, mut work) = Worker::alone(config);
+            // There is room for the rows of a batch, and not for what closes it.
+            let jobs = worker.jobs.clone();
+            let taken = jobs.try_reserve_many(jobs.capacity() - 1).unwrap();
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (socket, address) = listener.accept().unwrap();
+            let coalescer = Coalescer::new(Duration::ZERO);
+            let serving =
+                RecordConnection::serve(1, socket, address, None, Rc::clone(&worker), coalescer);
+            let serving = tokio_uring::spawn(serving);
+            peer.write_all(&packet([1; 267])).unwrap();
+            while jobs.capacity() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            worker.deadlines.look(Instant::now() + 2 * HOUR, None);
+            drop(taken);
+            assert!(matches!(work.recv().await, Some(Job::Add { .. })));
+            assert!(matches!(work.recv().await, Some(Job::Close { .. })));
+            if silent {
+                worker.deadlines.look(Instant::now() + 2 * HOUR, None);
+            } else {
+                peer.write_all(&packet([1; 267])).unwrap();
+                peer.write_all(&packet([0; 267])).unwrap();
+                drop(peer);
+            }
+            let received = serving.await.unwrap();
+            let expected = if silent { (1, Some(Reason::IdleTimeout)) } else { (2, None) };
+            assert_eq!((received.counts.records, received.reason), expected);
+        });
+    }
+}
+
+/// A sender that wants new keys again and again, and reads none of the answers. Each answer is
+/// short, so the buffers between the two are, too.
+#[test]
+fn a_sender_that_does_not_read_what_tls_answers_is_cut() {
+    let made = TestCertificates::valid();
+    let tls = CertificateFiles::of(&made).load().current_for_senders();
+    ring::runtime().unwrap().block_on(async {
+        let times = Config {
+            idle_timeout: 10 * HOUR,
+            packet_timeout: 10 * HOUR,
+            handshake_timeout: 10 * HOUR,
+            write_timeout: HOUR,
+            ..Config::default()
+        };
+        let (worker, _work) = Worker::alone(times);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = listener.accept().unwrap();
+        socket2::SockRef::from(&peer).set_recv_buffer_size(1).unwrap();
+        socket2::SockRef::from(&socket).set_send_buffer_size(1).unwrap();
+        let (own, coalescer) = (Rc::clone(&worker), Coalescer::new(Duration::ZERO));
+        let serving = RecordConnection::serve(1, socket, address, Some(tls), own, coalescer);
+        let serving = tokio_uring::spawn(serving);
+        let sender = std::thread::spawn(move || want_new_keys(&made, peer));
+        let begun = Instant::now();
+        while !serving.is_finished() {
+            assert!(begun.elapsed() < PATIENCE, "the engine waits for the sender");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            worker.deadlines.look(Instant::now() + 2 * HOUR, None);
+        }
+        let received = serving.await.unwrap();
+        assert_eq!(received.reason, Some(Reason::TlsTimeout), "{:?}", received.detail);
+        assert!(received.detail.unwrap().contains("--write-timeout"));
+        sender.join().unwrap();
+    });
+}
+
+/// Asks for new keys until the connection is cut.
+fn want_new_keys(made: &TestCertificates, mut socket: std::net::TcpStream) {
+    let config = client_config(made, &rustls::version::TLS13, None);
+    let name = "localhost".try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    while client.is_handshaking() {
+        client.complete_io(&mut socket).unwrap();
+    }
+    let mut pieces = packet([1; 267]).into_iter().cycle();
+    loop {
+        // Keys may be renewed some times for each piece of data.
+        client.refresh_traffic_keys().unwrap();
+        client.writer().write_all(&[pieces.next().unwrap()]).unwrap();
+        while client.wants_write() {
+            if client.write_tls(&mut socket).is_err() {
+                return;
+            }
+        }
+    }
+}
