@@ -14,7 +14,7 @@ stream. The engine never replies, so "sent" means handed to the kernel; the engi
 what arrived. `--expect FILE` writes the exact results to compare them with.
 
 The records depend only on the seed and the number of the connection. The Python package sends
-records of other schemas: `python3 -m ringest send --schema FILE`.
+records of other schemas, and sends over TLS: `python3 -m ringest send`.
 """
 
 from __future__ import annotations

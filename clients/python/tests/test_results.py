@@ -270,3 +270,22 @@ def test_the_shown_form_of_text_is_there_and_back() -> None:
     assert shown_text(b"a\\x00\x00\x1b") == "a\\\\x00\\x00\\x1b"
     assert shown_text("é\udcff") == "\\xc3\\xa9\\xff"
     assert shown_text("plain") == "plain"
+
+
+def test_a_file_that_is_cut_gives_no_value_that_was_not_in_it(tmp_path: Path) -> None:
+    """At every byte: whole groups are left, or it is an error."""
+    for name, write in (("a.csv", write_csv), ("a.ndjson", write_ndjson)):
+        path = write(tmp_path / name)
+        data, whole = path.read_bytes(), list(map(repr, read_result(path, SCHEMA).rows()))
+        assert len(whole) == len(ROWS)
+        seen = set()
+        for cut in range(len(data)):
+            path.write_bytes(data[:cut])
+            try:
+                rows = list(map(repr, read_result(path, SCHEMA).rows()))
+            except ResultError:
+                continue
+            assert rows == whole[: len(rows)]
+            seen.add(len(rows))
+        # Nothing tells that whole lines are missing.
+        assert seen >= {1, 2}

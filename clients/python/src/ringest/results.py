@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import io
 import json
 import math
 import re
@@ -226,10 +227,14 @@ def _from_table(table: Any) -> _Read:
 
 def _read_csv(path: Path, schema: Schema | None) -> _Read:
     with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.reader(file, strict=True)
-        names = next(lines, None)
-        if names is None:
+        text = file.read()
+        if not text:
             raise ResultError(f"{path}: the file is empty; expected a line of column names")
+        # A number that is cut is a number, too.
+        if not text.endswith("\n"):
+            raise ResultError(f"{path}: the last line is cut: the file is not complete")
+        lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+        names = next(lines)
         columns: _Columns = {name: [] for name in names}
         lists = list(columns.values())
         for values in lines:
