@@ -22,6 +22,7 @@ from ringest import (
     ConnectionLostError,
     Field,
     NotConnected,
+    Packet,
     ProtocolError,
     RecordSender,
     Schema,
@@ -218,3 +219,24 @@ def test_the_real_engine_receives_streams_over_tls(tmp_path: Path) -> None:
         results = running.wait()
     assert [one["reason"] for one in results] == [None, "tls_failed", "tls_failed"]
     assert results[0]["records"] == 300
+
+
+@pytest.mark.skipif(not BINARY, reason="RINGEST_BIN does not name the ringest program")
+def test_the_end_of_a_tls_stream_is_its_own(tmp_path: Path) -> None:
+    """With end = "close", a stream ends with its connection; one that is aborted is not complete."""
+    make = [BINARY, "gen-cert", "--dir", str(tmp_path)]
+    subprocess.run(make, check=True, capture_output=True)
+    schema = Schema([Field("a", "u8")], by=["a"], packet=Packet(end="close"))
+    (tmp_path / "schema.toml").write_text(schema.to_toml())
+    options = ["--records-tls", "--cert", str(tmp_path / "server.crt")]
+    options += ["--key", str(tmp_path / "server.key"), "--schema", str(tmp_path / "schema.toml")]
+    trusting = ssl.create_default_context(cafile=tmp_path / "ca.crt")
+    with engine(2, *options) as running:
+        with RecordSender(schema, "localhost", running.port, tls=trusting) as sender:
+            sender.send_many([i % 3] for i in range(100_000))
+        aborted = RecordSender(schema, "localhost", running.port, tls=trusting)
+        with pytest.raises(ZeroDivisionError), aborted:
+            aborted.send_many([1 // (999 - i)] for i in range(1000))
+        results = running.wait()
+    assert [one["status"] == "complete" for one in results] == [True, False]
+    assert (results[0]["records"], len(results[0]["groups"])) == (100_000, 3)

@@ -33,6 +33,8 @@ class TlsSocket:
         )
         # Encrypted bytes that the kernel has not taken yet.
         self._unsent = memoryview(b"")
+        # How much of the data of an unfinished `send` they are.
+        self._encrypted_bytes = 0
         self._ending = False
 
     def handshake(self, deadline_s: float) -> None:
@@ -59,12 +61,14 @@ class TlsSocket:
                 raise
 
     def send(self, data: memoryview) -> int:
-        """Encrypts and sends up to one record of TLS; returns how many bytes of `data` that is."""
+        """Encrypts and sends up to one record of TLS; returns how many bytes of `data` that is.
+
+        After a TimeoutError, it has to be called with the same data.
+        """
+        if self._encrypted_bytes == 0:
+            self._encrypted_bytes = self._tls.write(data[:_RECORD_BYTES])
         self._flush()
-        count = self._tls.write(data[:_RECORD_BYTES])
-        # These bytes are taken: if not all of them are sent in time, the next call goes on.
-        with contextlib.suppress(TimeoutError):
-            self._flush()
+        count, self._encrypted_bytes = self._encrypted_bytes, 0
         return count
 
     def shutdown(self, _how: int) -> None:
