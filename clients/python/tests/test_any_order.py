@@ -82,7 +82,7 @@ def test_every_call_ends_as_it_says(seed: int, caplog: pytest.LogCaptureFixture)
     async def close(client: BinaryProtocolClient) -> None:
         """It never fails, and ends in time; what is opened afterwards is not its doing."""
         begun_s = virtual_loop().time()
-        await client.close()
+        await rng.choice([client.close, client.abort])()
         assert virtual_loop().time() - begun_s <= CLOSE_TIMEOUT_S + 1e-6
 
     async def connect(client: BinaryProtocolClient) -> None:

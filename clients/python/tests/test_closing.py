@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import socket
 import ssl
@@ -12,8 +13,13 @@ from pathlib import Path
 
 import pytest
 from scripted import (
+    BROADCAST,
+    CLOSE,
+    DATA,
+    ECHO,
     PATIENCE_S,
     Peer,
+    answer_to,
     run,
     scripted,
     serve,
@@ -162,6 +168,73 @@ def test_a_cancelled_close_aborts_the_connection() -> None:
             await client.close()
 
     run_in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize("way", ["exception", "cancelled", "abort", "close", "block"])
+def test_a_client_that_fails_does_not_say_that_it_is_done(way: str) -> None:
+    """A server takes records in DATA for a whole stream if CLOSE follows them."""
+
+    async def scenario() -> None:
+        seen: list[int] = []
+        gone = asyncio.Event()
+
+        async def note(peer: Peer) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                while True:
+                    kind, payload = await peer.read()
+                    seen.append(kind)
+                    if kind == CLOSE:
+                        break
+                    await peer.write(answer_to(kind, payload))
+            gone.set()
+
+        async def send(port: int) -> None:
+            async with BinaryProtocolClient(HOST, port) as client:
+                assert await client.send_data(b"records") == 0
+                # Written, and without an answer: it is not lost.
+                await client.broadcast(b"hi")
+                match way:
+                    case "exception":
+                        raise ZeroDivisionError
+                    case "cancelled":
+                        await asyncio.sleep(1000.0)
+                    case "abort":
+                        echo = asyncio.create_task(client.echo(b""))
+                        await asyncio.sleep(0)
+                        await client.abort()
+                        with pytest.raises(ConnectionLostError, match="this client closed the con"):
+                            await echo
+                        with pytest.raises(NotConnected, match="the client was closed"):
+                            await client.ping()
+                    case "close":
+                        await client.close()
+
+        async with scripted(note) as port:
+            sending = asyncio.create_task(send(port))
+            await asyncio.wait([sending], timeout=1.0)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            await gone.wait()
+        done = [CLOSE] if way in ("close", "block") else []
+        assert seen[:2] == [DATA, BROADCAST]
+        assert seen[2:] == done or (way == "abort" and seen[2:] == [ECHO])
+
+    run_in_virtual_time(scenario())
+
+
+def test_abort_of_a_server_that_reads_nothing_has_an_end() -> None:
+    with socket.create_server((HOST, 0)) as server:
+
+        async def scenario() -> None:
+            client = BinaryProtocolClient(HOST, server.getsockname()[1], close_timeout_s=0.05)
+            await client.connect()
+            sending = [asyncio.create_task(client.broadcast(bytes(65_000))) for _ in range(500)]
+            await asyncio.wait(sending[:1])
+            await client.abort()
+            results = await asyncio.gather(*sending, return_exceptions=True)
+            assert any(isinstance(result, NotConnected) for result in results)
+
+        run(scenario())
 
 
 def test_connect_waits_for_a_reconnect() -> None:

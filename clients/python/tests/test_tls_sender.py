@@ -223,7 +223,7 @@ def test_the_real_engine_receives_streams_over_tls(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not BINARY, reason="RINGEST_BIN does not name the ringest program")
 def test_the_end_of_a_tls_stream_is_its_own(tmp_path: Path) -> None:
-    """With end = "close", a stream ends with its connection; one that is aborted is not complete."""
+    """With end = "close", a stream ends with its connection; an aborted one is not complete."""
     make = [BINARY, "gen-cert", "--dir", str(tmp_path)]
     subprocess.run(make, check=True, capture_output=True)
     schema = Schema([Field("a", "u8")], by=["a"], packet=Packet(end="close"))

@@ -130,7 +130,7 @@ class BinaryProtocolClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.close()
+        await self._end(complete=kind is None)
 
     @property
     def connected(self) -> bool:
@@ -188,27 +188,14 @@ class BinaryProtocolClient:
 
         It never fails, and takes no longer than `close_timeout_s`.
         """
-        if self._runs_elsewhere():
-            await self._close_elsewhere()
-            return
-        self._leave_loop()
-        self._closes += 1
-        if self._connect_limit is not None:
-            self._connect_limit.reschedule(0.0)
-            self._connect_limit = None
-        async with self._open_close_turn:
-            connection, self._connection = self._connection, None
-            self._reason = NotConnected(_CLOSED)
-            try:
-                if self._reconnecting is not None:
-                    self._reconnecting.cancel()
-                    await asyncio.wait([self._reconnecting])
-                    # A task that is cancelled before it starts does not run its `finally`.
-                    self._stop_waiting()
-                if connection is not None:
-                    await connection.close(self._close_timeout_s)
-            finally:
-                self._broadcasts.end(None)
+        await self._end(complete=True)
+
+    async def abort(self) -> None:
+        """As `close`, but without CLOSE: records that were sent in DATA are not complete.
+
+        It takes no more answers. A with-block that is left by an exception ends with it.
+        """
+        await self._end(complete=False)
 
     async def ping(self) -> Pong:
         """Measures the round-trip time to the server."""
@@ -257,6 +244,30 @@ class BinaryProtocolClient:
     def broadcasts(self) -> Broadcasts:
         """An async iterator over the broadcasts of other clients; it ends after `close`."""
         return Broadcasts(self._broadcasts, self._enter_loop)
+
+    async def _end(self, *, complete: bool) -> None:
+        """Ends the connection, `connect` and reconnects; with CLOSE if it is complete."""
+        if self._runs_elsewhere():
+            await self._end_elsewhere(complete)
+            return
+        self._leave_loop()
+        self._closes += 1
+        if self._connect_limit is not None:
+            self._connect_limit.reschedule(0.0)
+            self._connect_limit = None
+        async with self._open_close_turn:
+            connection, self._connection = self._connection, None
+            self._reason = NotConnected(_CLOSED)
+            try:
+                if self._reconnecting is not None:
+                    self._reconnecting.cancel()
+                    await asyncio.wait([self._reconnecting])
+                    # A task that is cancelled before it starts does not run its `finally`.
+                    self._stop_waiting()
+                if connection is not None:
+                    await connection.close(self._close_timeout_s, complete=complete)
+            finally:
+                self._broadcasts.end(None)
 
     async def _request(self, kind: MessageType, payload: bytes, repeated: bytes) -> Answer:
         """Sends one request, once, and waits for its answer."""
@@ -472,10 +483,10 @@ class BinaryProtocolClient:
         self._connect_limit = None
         self._broadcasts.enter_loop()
 
-    async def _close_elsewhere(self) -> None:
+    async def _end_elsewhere(self, complete: bool) -> None:
         """Closes the client in the event loop of the other thread."""
         assert self._loop is not None
-        closed = asyncio.run_coroutine_threadsafe(self.close(), self._loop)
+        closed = asyncio.run_coroutine_threadsafe(self._end(complete=complete), self._loop)
         # That loop may end before it closes the client.
         await asyncio.wait([asyncio.wrap_future(closed)], timeout=self._close_timeout_s)
 

@@ -202,24 +202,32 @@ class Connection(asyncio.Protocol):
             assert self._auth is not None
             return self._auth.result().payload.decode("ascii")
 
-    async def close(self, timeout_s: float) -> None:
-        """Sends CLOSE and takes outstanding answers until the server closes or time runs out."""
+    async def close(self, timeout_s: float, *, complete: bool) -> None:
+        """Sends CLOSE and takes outstanding answers until the server closes or time runs out.
+
+        Unless it is `complete`: then it only sends what has been written. A server takes records in
+        DATA for a whole stream if CLOSE follows them.
+        """
         self._closing = True
         self._stop_heartbeat()
         self._update_may_send()
         try:
-            if self._ended is None:
+            if self._ended is None and complete:
                 self._write(encode(MessageType.CLOSE))
+            elif self._ended is None:
+                self._end(self._closed_here(), flush=True)
             async with asyncio.timeout(timeout_s):
                 await self._transport_gone.wait()
         except TimeoutError:
             log.warning("%s did not close within %s s: aborted", self._target, timeout_s)
         finally:
             self.abort()
+            # It may still be flushing.
+            self._transport.abort()
 
     def abort(self) -> None:
         """Ends the connection at once."""
-        self._end(NotConnected("this client closed the connection: call connect() for another"))
+        self._end(self._closed_here())
 
     def abandon(self) -> None:
         """Closes the socket of a connection whose event loop is closed, so no callback will run."""
@@ -348,14 +356,20 @@ class Connection(asyncio.Protocol):
         else:
             self._may_send.clear()
 
-    def _end(self, reason: RingestError) -> None:
-        """Ends the connection; only the first reason counts."""
+    def _closed_here(self) -> NotConnected:
+        return NotConnected("this client closed the connection: call connect() for another")
+
+    def _end(self, reason: RingestError, *, flush: bool = False) -> None:
+        """Ends the connection, or lets it send what was written; only the first reason counts."""
         if self._ended is not None:
             return
         self._ended = reason
         self._stop_heartbeat()
         self._in_flight.fail(reason)
-        self._transport.abort()
+        if flush:
+            self._transport.close()
+        else:
+            self._transport.abort()
         self._update_may_send()
         self._callbacks.ended(self, reason)
 
