@@ -8,8 +8,7 @@ pub(crate) mod output;
 pub(crate) mod terminal;
 
 use crate::runtime::host::stdio;
-use args::{Args, Command};
-use clap::Parser;
+use args::{Command, environment};
 use commands::{
     demo, doctor, gen_cert, health, load, merge, reference, replay, schema, send, serve, token,
 };
@@ -21,7 +20,7 @@ use terminal::status_line::say;
 /// Parses the command line, runs the command and returns the exit code. Call it first in `main`,
 /// before any other thread exists.
 pub fn run() -> ExitCode {
-    let args = Args::parse();
+    let args = environment::parse();
     logging::start(args.debug);
     let prints =
         !matches!(args.command, Command::Send(_) | Command::Replay(_) | Command::Health(_));

@@ -4,6 +4,7 @@ pub(crate) mod cpu_list;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod engine;
+pub(crate) mod environment;
 pub(crate) mod gen_cert;
 pub(crate) mod heading;
 pub(crate) mod health;

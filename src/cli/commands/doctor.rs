@@ -2,6 +2,7 @@
 //! `runtime::host`.
 
 use crate::cli::args::doctor::{DoctorFormat, DoctorOptions};
+use crate::cli::args::environment;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::cli::terminal::status_line::say;
 use crate::config::Config;
@@ -35,7 +36,7 @@ pub(crate) fn run(options: &DoctorOptions) -> u8 {
     };
     let config = Config { record: Plan::new(schema).sizes(), ..options.engine.config() };
     if let Err(error) = config.check() {
-        say(error);
+        say(environment::explain(&error));
         return EXIT_USAGE;
     }
     let findings = examine(&config);

@@ -1,5 +1,6 @@
 //! `ringest serve`: starts the engine, prints its results and waits for its end.
 
+use crate::cli::args::environment;
 use crate::cli::args::serve::ServeOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
 use crate::cli::output::format::Format;
@@ -142,7 +143,7 @@ struct Directories {
 
 impl Directories {
     fn open(config: &Config, schema: &Schema) -> Result<Self, String> {
-        config.check().map_err(|error| error.to_string())?;
+        config.check().map_err(|error| environment::explain(&error))?;
         let open = |path| LatencyFiles::open(path, &node_name(config), SystemTime::now());
         let latency = config.hgrm.as_deref().map(open).transpose()?;
         Ok(Directories { output: OutputFiles::open(config, schema)?, latency })
@@ -209,7 +210,7 @@ pub(crate) fn start(config: &Config, schema: &Arc<Schema>, sink: Sink) -> Result
 fn prepare(config: &Config, schema: &Arc<Schema>) -> Result<Config, u8> {
     let config = &Config { record: Plan::new(Arc::clone(schema)).sizes(), ..config.clone() };
     if let Err(error) = config.check() {
-        say(error);
+        say(environment::explain(&error));
         return Err(EXIT_USAGE);
     }
     // SAFETY: commands run in `main` before it has made a thread.
