@@ -2,11 +2,13 @@
 
 use crate::common::beside::stats;
 use crate::common::wire::*;
-use crate::common::{Engine, ringest, run, stderr_of, until};
+use crate::common::{Engine, RINGEST, ringest, run, stderr_of, until};
 use rustix::process::Signal;
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 struct Users {
@@ -100,6 +102,83 @@ fn an_unknown_user_is_answered_like_a_wrong_token() {
     }
     client.log_in("ann", &token);
     client.ping(2);
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// A secret that others on the host can read is none.
+#[test]
+fn files_with_a_token_are_for_their_owner_only() {
+    let users = Users::new();
+    let path = |name: &str| users.directory.path().join(name);
+    let token = |user: &str, file: &Path, auth_file: &Path| {
+        let mut command = ringest();
+        command.args(["token", user, "--token-file"]).arg(file).arg("--auth-file").arg(auth_file);
+        run(&mut command)
+    };
+    let output = token("ann", &path("ann.token"), &users.file());
+    assert!(output.status.success() && output.stdout.is_empty(), "{}", stderr_of(&output));
+    let ann = fs::read_to_string(path("ann.token")).unwrap();
+    assert_eq!((ann.len(), mode(&path("ann.token"))), (65, 0o600));
+    // A file that exists is kept, and nobody is let in with a token that is lost.
+    let output = token("bob", &path("ann.token"), &users.file());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr_of(&output).contains("name a new file with --token-file"));
+    assert_eq!(fs::read_to_string(path("ann.token")).unwrap(), ann);
+    assert!(!fs::read_to_string(users.file()).unwrap().contains("bob"));
+    let output = token("ann", &path("again.token"), &users.file());
+    assert_eq!(output.status.code(), Some(1), "ann has a token");
+    assert!(!path("again.token").exists());
+    // The shell makes the file here, for everybody to read.
+    let script = format!("umask 022; exec {RINGEST} token eve > eve.token");
+    let output = run(Command::new("sh").args(["-c", &script]).current_dir(users.directory.path()));
+    assert!(output.status.success(), "{}", stderr_of(&output));
+    assert_eq!(mode(&path("eve.token")), 0o600);
+    assert_eq!(fs::read_to_string(path("eve.token")).unwrap().len(), 65);
+
+    let engine = start(&users.file(), &["--require-auth"]);
+    assert_let_in(&engine, "ann", ann.trim_end());
+}
+
+/// A file that is just being written, or that an editor has begun with a byte order mark.
+#[test]
+fn users_are_not_locked_out_by_a_slip_in_the_file() {
+    let users = Users::new();
+    let ann = users.add("ann");
+    let line = fs::read_to_string(users.file()).unwrap();
+    fs::write(users.file(), format!("\u{feff}{line}")).unwrap();
+    let engine = start(&users.file(), &["--require-auth"]);
+    assert_let_in(&engine, "ann", &ann);
+    let reload = |text: &str, said: &str, times: usize| {
+        fs::write(users.file(), text).unwrap();
+        engine.signal(Signal::HUP);
+        until(said, || engine.log().matches(said).count() == times);
+    };
+    for (text, times) in [("", 1), ("\n# nobody\n", 2), ("\u{feff}", 3)] {
+        reload(text, "keeping the old users", times);
+        assert!(engine.log().contains("lists no user"), "{}", engine.log());
+        assert_let_in(&engine, "ann", &ann);
+    }
+    assert!(!engine.log().contains("auth file reloaded"), "{}", engine.log());
+    reload(&line.replace("ann:", "ann :"), "auth file reloaded", 1);
+    assert!(engine.log().contains("line 1: the user's name begins or ends with a blank"));
+    assert_refused(&engine, "ann", &ann);
+    reload(&line, "auth file reloaded", 2);
+    assert_let_in(&engine, "ann", &ann);
+}
+
+#[test]
+fn a_start_without_users_warns_and_the_first_user_comes_by_sighup() {
+    let users = Users::new();
+    fs::write(users.file(), "").unwrap();
+    let engine = start(&users.file(), &["--require-auth"]);
+    assert!(engine.log().contains("lists no user, so nobody can authenticate"));
+    let ann = users.add("ann");
+    engine.signal(Signal::HUP);
+    until("the reload", || engine.log().contains("auth file reloaded"));
+    assert_let_in(&engine, "ann", &ann);
 }
 
 /// Those who wait for the answer to a wrong token hold nobody up.

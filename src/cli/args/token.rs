@@ -11,4 +11,8 @@ pub(crate) struct TokenOptions {
     /// that file is printed on stderr
     #[arg(long, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
+    /// New file to write the token to, readable by its owner only. Without it, the token is printed
+    /// on stdout
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }

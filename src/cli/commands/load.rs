@@ -134,8 +134,9 @@ fn login(options: &LoadOptions) -> Result<Option<Login>, String> {
         None => std::env::var("RINGEST_TOKEN")
             .map_err(|_| "--user needs a token, in RINGEST_TOKEN or --token-file FILE")?,
     };
-    // Editors and `echo` end a file with a line break that is not part of the token.
-    let token = token.trim_end_matches(['\r', '\n']).to_owned();
+    // Editors and `echo` end a file with a line break that is not part of the token, and some begin
+    // it with a byte order mark.
+    let token = token.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']).to_owned();
     if token.is_empty() {
         return Err("the token is empty; put one into RINGEST_TOKEN or --token-file".to_owned());
     }

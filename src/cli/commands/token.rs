@@ -1,26 +1,36 @@
 //! `ringest token`: makes a token for a user, and the line by which an engine recognises it. The
-//! token itself is stored nowhere: a lost one is replaced.
+//! token itself is stored nowhere else: a lost one is replaced.
 
 use crate::cli::args::token::TokenOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::cli::terminal::status_line::say;
 use crate::config::AUTH_FILE_BYTES_MAX;
 use crate::engine::messages::token::{NoRandomness, line_for, new_token};
-use crate::engine::messages::users::{AuthError, AuthRule, AuthTable, check_user};
+use crate::engine::messages::users::{AuthError, AuthRule, AuthTable, check_user, is_doubtful};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-/// Mode of a new file of users.
+/// Mode of a new file of users, and of every file with a token.
 const NEW_FILE_MODE: u32 = 0o600;
+/// Permissions of others than the owner.
+const OTHERS_MODE: u32 = 0o077;
 
 #[derive(Debug, thiserror::Error)]
 enum TokenError {
     #[error("{0}; choose another name")]
     User(AuthRule),
+    #[error(
+        "the name begins or ends with a blank, or has an invisible character, which is easily lost \
+         where it is typed; choose another name"
+    )]
+    Doubtful,
     #[error(transparent)]
     Random(#[from] NoRandomness),
+    #[error("cannot write the token to {}: {source}; {}", path.display(), token_remedy(.source))]
+    TokenFile { path: PathBuf, source: io::Error },
     #[error(
         "user already listed in {}, with a token that stays valid; for a new token, remove the \
          line that begins with the user's name and run this again",
@@ -47,6 +57,15 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
+fn token_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => "name a new file with --token-file, or delete this one",
+        io::ErrorKind::NotFound => "create its directory first",
+        io::ErrorKind::PermissionDenied => "name a directory that you can write to",
+        _ => "no user was added",
+    }
+}
+
 /// Runs the command and returns its exit code.
 pub(crate) fn run(options: &TokenOptions) -> u8 {
     match make(options) {
@@ -60,7 +79,7 @@ pub(crate) fn run(options: &TokenOptions) -> u8 {
 
 fn exit_code(error: &TokenError) -> u8 {
     match error {
-        TokenError::User(_) => EXIT_USAGE,
+        TokenError::User(_) | TokenError::Doubtful => EXIT_USAGE,
         _ => EXIT_FAILED,
     }
 }
@@ -68,16 +87,26 @@ fn exit_code(error: &TokenError) -> u8 {
 fn make(options: &TokenOptions) -> Result<(), TokenError> {
     let user = &options.user;
     check_user(user).map_err(TokenError::User)?;
+    if is_doubtful(user) {
+        return Err(TokenError::Doubtful);
+    }
     let token = new_token()?;
     let line = line_for(user, &token).map_err(TokenError::User)?;
+    // First, so that no user is added whose token cannot be kept.
+    if let Some(path) = &options.token_file {
+        let failed = |source| TokenError::TokenFile { path: path.clone(), source };
+        write_new(path, &format!("{token}\n"), None).map_err(failed)?;
+    }
     let unused = match &options.auth_file {
         Some(path) => {
-            add_line(path, user, &line)?;
+            add_line(path, user, &line).inspect_err(|_| drop_file(options))?;
             "so remove the user's line from the file and run this again"
         }
         None => "so run this again",
     };
-    print(&token).map_err(|error| TokenError::Stdout(error, unused))?;
+    if options.token_file.is_none() {
+        print(&token).map_err(|error| TokenError::Stdout(error, unused))?;
+    }
     match &options.auth_file {
         Some(path) => say(format_args!(
             "user added to {}; send SIGHUP to a running engine to have it read the file again",
@@ -89,11 +118,38 @@ fn make(options: &TokenOptions) -> Result<(), TokenError> {
             let _ = writeln!(io::stderr(), "{line}");
         }
     }
-    say("the token on stdout is stored nowhere; pass it on safely");
+    match &options.token_file {
+        Some(path) => say(format_args!(
+            "the token in {} is stored nowhere else; pass it on safely",
+            path.display()
+        )),
+        None => say("the token on stdout is stored nowhere; pass it on safely"),
+    }
+    Ok(())
+}
+
+/// Removes the file of a token that is of no use.
+fn drop_file(options: &TokenOptions) {
+    if let Some(path) = &options.token_file {
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Makes sure that only its owner can read the file that stdout is redirected to, if it is one.
+fn protect_stdout() -> io::Result<()> {
+    let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let metadata = stdout.metadata()?;
+    if metadata.is_file() && metadata.mode() & OTHERS_MODE != 0 {
+        stdout.set_permissions(Permissions::from_mode(NEW_FILE_MODE))?;
+        say("stdout is a file: its mode is now 0600, since it holds a token");
+    }
     Ok(())
 }
 
 fn print(token: &str) -> io::Result<()> {
+    if let Err(error) = protect_stdout() {
+        say(format_args!("others may be able to read the token: {error}; use --token-file"));
+    }
     let mut out = io::stdout().lock();
     writeln!(out, "{token}")?;
     out.flush()
@@ -284,7 +340,9 @@ mod tests {
 
     #[test]
     fn a_bad_name_is_wrong_usage() {
-        let options = TokenOptions { user: "a:b".to_owned(), auth_file: None };
-        assert_eq!(exit_code(&make(&options).unwrap_err()), EXIT_USAGE);
+        for user in ["a:b", "", "ann ", "\u{feff}ann"] {
+            let options = TokenOptions { user: user.to_owned(), auth_file: None, token_file: None };
+            assert_eq!(exit_code(&make(&options).unwrap_err()), EXIT_USAGE, "{user:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! none (`token` does); reads no file.
 //!
 //! The file has one line per user, `user:sha256:<64 lowercase hexadecimal digits>`; blank lines and
-//! lines that begin with `#` are ignored. Tokens have 256 random bits, so they cannot be guessed,
+//! lines that begin with `#` are ignored, and so is a byte order mark. Tokens have 256 random bits, so they cannot be guessed,
 //! and a fast hash is enough.
 
 use crate::config::{AUTH_FILE_BYTES_MAX, AUTH_USERS_MAX, USER_BYTES_MAX};
@@ -66,6 +66,39 @@ pub struct AuthError {
     pub rule: AuthRule,
 }
 
+/// Names in a file that hardly anybody would send: they begin or end with a blank, or have a
+/// character that is not visible. Does not show them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DoubtfulNames {
+    /// Number of the first such line, from 1.
+    pub line: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl fmt::Display for DoubtfulNames {
+    /// The finding and the remedy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DoubtfulNames { line, count } = self;
+        write!(
+            f,
+            "line {line}: the user's name begins or ends with a blank, or has an invisible "
+        )?;
+        write!(f, "character, so the name without it cannot authenticate")?;
+        if *count > 1 {
+            write!(f, " ({count} such lines)")?;
+        }
+        write!(f, "; remove the character, unless clients send it")
+    }
+}
+
+/// Whether a name begins or ends with a blank, or has a character that is not visible.
+pub(crate) fn is_doubtful(user: &str) -> bool {
+    // Zero-width characters and the byte order mark, which are not white space.
+    let invisible = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}');
+    user.trim() != user || user.contains(invisible)
+}
+
 /// Whether `user` is a valid name.
 ///
 /// # Errors
@@ -89,6 +122,7 @@ pub(crate) fn hash(token: &[u8]) -> Hash {
 #[derive(Default)]
 pub(crate) struct AuthTable {
     users: HashMap<Box<str>, Hash>,
+    doubtful: Option<DoubtfulNames>,
 }
 
 impl AuthTable {
@@ -97,7 +131,9 @@ impl AuthTable {
     /// # Errors
     /// [`AuthError`] for the first invalid line.
     pub(crate) fn parse(text: &str) -> Result<Self, AuthError> {
-        let mut users = HashMap::new();
+        // Some editors begin a file with it.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let (mut users, mut doubtful) = (HashMap::new(), None);
         for (line, entry) in (1..).zip(text.lines()) {
             if entry.trim().is_empty() || entry.starts_with('#') {
                 continue;
@@ -110,9 +146,12 @@ impl AuthTable {
             if users.len() == AUTH_USERS_MAX {
                 return Err(AuthError { line, rule: AuthRule::Users });
             }
+            if is_doubtful(user) {
+                doubtful.get_or_insert(DoubtfulNames { line, count: 0 }).count += 1;
+            }
             users.insert(user.into(), hash);
         }
-        Ok(AuthTable { users })
+        Ok(AuthTable { users, doubtful })
     }
 
     /// Parses bytes that should be text.
@@ -143,6 +182,11 @@ impl AuthTable {
     /// Whether the table has this user.
     pub(crate) fn contains(&self, user: &str) -> bool {
         self.users.contains_key(user)
+    }
+
+    /// Names that probably are not the ones that were meant.
+    pub(crate) fn doubtful(&self) -> Option<DoubtfulNames> {
+        self.doubtful
     }
 
     /// Number of users.

@@ -51,6 +51,28 @@ fn comments_and_blank_lines_are_ignored() {
 }
 
 #[test]
+fn a_byte_order_mark_is_not_part_of_a_name() {
+    let table = AuthTable::parse_bytes(format!("\u{feff}{}", line("ann")).as_bytes()).unwrap();
+    assert!(table.verify("ann", b"abc") && table.doubtful().is_none());
+    assert_eq!(broken(&format!("\u{feff}{}\n{}", line("ann"), line("ann"))).0, 2);
+}
+
+#[test]
+fn names_that_nobody_would_send_are_doubtful() {
+    let text =
+        ["# users", "ann", "bob ", "Z o\u{eb}", "\u{feff}eve", " dan", "\u{a0}cy", "e\u{200b}d"];
+    let text: String = text.map(|user| line(user) + "\n").concat();
+    let table = AuthTable::parse(&text).unwrap();
+    // They are users nevertheless.
+    assert!(table.verify("bob ", b"abc") && !table.contains("bob"));
+    assert_eq!(table.doubtful(), Some(DoubtfulNames { line: 3, count: 5 }));
+    let said = table.doubtful().unwrap().to_string();
+    assert!(said.contains("line 3") && said.contains("5 such lines"), "{said}");
+    assert!(!said.contains("bob"), "{said}");
+    assert_eq!(AuthTable::parse(&line("a b")).unwrap().doubtful(), None);
+}
+
+#[test]
 fn an_invalid_line_is_reported_with_its_rule() {
     assert_eq!(broken(&format!("{}\n\nann", line("bob"))), (3, AuthRule::Parts));
     assert_eq!(broken("ann:sha256"), (1, AuthRule::Parts));

@@ -31,6 +31,16 @@ pub enum AuthFileError {
         /// The file.
         path: PathBuf,
     },
+    /// The file has no users; those of the previous one stay.
+    #[error(
+        "{} lists no user; `ringest token USER --auth-file {}` adds one. To lock everybody out, \
+         restart the engine",
+        path.display(), path.display()
+    )]
+    NoUsers {
+        /// The file.
+        path: PathBuf,
+    },
     /// A line is invalid.
     #[error("{}, {source}", path.display())]
     Line {
@@ -49,6 +59,20 @@ pub(crate) fn load(path: &Path) -> Result<AuthTable, AuthFileError> {
     let bytes = read_bounded(path)?;
     AuthTable::parse_bytes(&bytes)
         .map_err(|source| AuthFileError::Line { path: path.to_owned(), source })
+}
+
+/// Warns about users whom a file locks out, probably by mistake.
+pub(crate) fn warn_of(table: &AuthTable, path: &Path) {
+    let path = path.display();
+    if table.is_empty() {
+        tracing::warn!(
+            "{path} lists no user, so nobody can authenticate; `ringest token USER --auth-file \
+             {path}` adds one"
+        );
+    }
+    if let Some(doubtful) = table.doubtful() {
+        tracing::warn!("{path}, {doubtful}");
+    }
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, AuthFileError> {

@@ -428,7 +428,13 @@ fn users(config: &Config) -> Option<Finding> {
             let remedy = "add one with `ringest token USER --auth-file FILE`";
             warn("auth_file", "it lists no user".to_owned(), remedy)
         }
-        Ok(table) => pass("auth_file", format!("{} users", table.len())),
+        Ok(table) => match table.doubtful() {
+            Some(doubtful) => Finding {
+                verdict: Verdict::Warn,
+                ..fail_with_remedy("auth_file", &doubtful.to_string())
+            },
+            None => pass("auth_file", format!("{} users", table.len())),
+        },
         Err(error) => fail_with_remedy("auth_file", &error.to_string()),
     })
 }

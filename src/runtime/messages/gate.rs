@@ -25,7 +25,11 @@ impl Gate {
     /// If it cannot be read or parsed.
     pub(crate) fn new(config: &Config) -> Result<Self, AuthFileError> {
         let table = match &config.auth_file {
-            Some(file) => auth_file::load(file)?,
+            Some(file) => {
+                let table = auth_file::load(file)?;
+                auth_file::warn_of(&table, file);
+                table
+            }
             None => AuthTable::default(),
         };
         Ok(Gate {
@@ -53,11 +57,16 @@ impl Gate {
     /// Reloads the auth file; returns the number of its users, or `None` if there is no file.
     ///
     /// # Errors
-    /// Those of [`new`](Self::new); the previous users then stay in effect.
+    /// Those of [`new`](Self::new), and a file without users where there were some: it may be one
+    /// that is just being written. The previous users then stay in effect.
     pub(crate) fn reload(&self) -> Result<Option<usize>, AuthFileError> {
         let Some(file) = &self.file else { return Ok(None) };
         let table = auth_file::load(file)?;
         let users = table.len();
+        if users == 0 && !self.table.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return Err(AuthFileError::NoUsers { path: file.clone() });
+        }
+        auth_file::warn_of(&table, file);
         let mut current = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *current, Arc::new(table));
         // Dropping a large table takes time, so unlock first: no worker should wait for it.
