@@ -2,8 +2,8 @@
 //! none (`token` does); reads no file.
 //!
 //! The file has one line per user, `user:sha256:<64 lowercase hexadecimal digits>`; blank lines and
-//! lines that begin with `#` are ignored, and so is a byte order mark. Tokens have 256 random bits, so they cannot be guessed,
-//! and a fast hash is enough.
+//! lines that begin with `#` are ignored, and so is a byte order mark. Tokens have 256 random bits,
+//! so they cannot be guessed, and a fast hash is enough.
 
 use crate::config::{AUTH_FILE_BYTES_MAX, AUTH_USERS_MAX, USER_BYTES_MAX};
 use sha2::{Digest, Sha256};

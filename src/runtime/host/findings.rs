@@ -6,7 +6,7 @@ use super::cores;
 use super::listener::{self, ADMIN, MESSAGES, RECORDS};
 use crate::config::{ADMIN_CONNECTIONS, Config, REFUSED_LINGERING};
 use crate::runtime::ring::{self, Buffers, RingError};
-use crate::runtime::tls::config::{Validity, load_certificates};
+use crate::runtime::tls::config::load_certificates;
 use bytesize::ByteSize;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt;
@@ -408,17 +408,21 @@ fn port(config: &Config) -> Finding {
     pass("port", found.join(", "))
 }
 
-/// Only with TLS.
-fn certificates(config: &Config) -> Option<Finding> {
-    let loaded = load_certificates(config).transpose()?;
-    Some(match loaded.map(|certificates| certificates.validity(SystemTime::now())) {
-        Ok(Validity::Valid) => pass("certificates", "key and certificate are usable".to_owned()),
-        Ok(validity) => Finding {
-            verdict: Verdict::Warn,
-            ..fail_with_remedy("certificates", &validity.to_string())
-        },
-        Err(error) => fail_with_remedy("certificates", &error.to_string()),
-    })
+/// Only with TLS: one finding, or one for each certificate whose dates are a problem.
+fn certificates(config: &Config) -> Vec<Finding> {
+    const CHECK: &str = "certificates";
+    let certificates = match load_certificates(config) {
+        Ok(None) => return Vec::new(),
+        Ok(Some(certificates)) => certificates,
+        Err(error) => return vec![fail_with_remedy(CHECK, &error.to_string())],
+    };
+    let doubtful = certificates.doubtful(SystemTime::now());
+    if doubtful.is_empty() {
+        return vec![pass(CHECK, "key and certificates are usable".to_owned())];
+    }
+    let warning =
+        |message: String| Finding { verdict: Verdict::Warn, ..fail_with_remedy(CHECK, &message) };
+    doubtful.into_iter().map(|dated| warning(dated.to_string())).collect()
 }
 
 /// Only with --auth-file.

@@ -28,7 +28,7 @@ use crate::runtime::results::column_pool::ColumnPool;
 use crate::runtime::results::partial_files::{PartialFiles, PartialFilesError};
 use crate::runtime::results::reporter::{self, ReporterOutcome, Sink};
 use crate::runtime::results::whole_file::MissingFiles;
-use crate::runtime::tls::config::{Certificates, TlsConfigError, Validity, load_certificates};
+use crate::runtime::tls::config::{Certificates, TlsConfigError, load_certificates};
 use crate::wire::messages::limiter::TokenBucket;
 use crate::wire::messages::session::Policy;
 use crate::wire::schema::Schema;
@@ -308,12 +308,11 @@ impl Engine {
     }
 }
 
-/// Warns about a certificate that is not valid. It is served anyway, because some clients may
-/// accept it.
+/// Warns about certificates that are not valid. They are used anyway, because some clients may
+/// accept them.
 fn warn_of_validity(certificates: &Certificates) {
-    let validity = certificates.validity(SystemTime::now());
-    if validity != Validity::Valid {
-        tracing::warn!("{validity}");
+    for dated in certificates.doubtful(SystemTime::now()) {
+        tracing::warn!("{dated}");
     }
 }
 

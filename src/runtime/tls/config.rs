@@ -1,6 +1,7 @@
 //! Loads certificate, key and client authorities from files into a rustls configuration, at start
 //! and on request. Does not watch the files; TLS itself is in [`session`](super::session).
 
+use super::resumption;
 use crate::config::{CERTIFICATE_ENDS_SOON, Config, PEM_FILE_BYTES_MAX, TLS_SESSIONS_MAX};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, ring};
@@ -16,8 +17,14 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime};
+
+/// The option of the authorities of clients.
+const CLIENT_CA: &str = "--client-ca";
+/// A moment after the end of every certificate, in seconds since 1970: the year 10000, where the
+/// dates of X.509 end.
+const AFTER_ALL_ENDS: u64 = 253_402_300_800;
 
 /// The files that TLS needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,44 +154,74 @@ fn read_remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// Whether the server's certificate is valid at some time.
+/// Whether a certificate is valid at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Validity {
     /// It is valid for at least [`CERTIFICATE_ENDS_SOON`].
     Valid,
     /// It is valid, but for less than [`CERTIFICATE_ENDS_SOON`].
     EndsSoon,
-    /// It has expired, so clients refuse it.
+    /// It has expired.
     Expired {
         /// How long ago it expired.
         since: Duration,
     },
-    /// It is not valid yet, so clients refuse it.
+    /// It is not valid yet.
     NotYet {
         /// How long until it becomes valid.
         starts_in: Duration,
     },
 }
 
-impl fmt::Display for Validity {
-    /// The finding and, unless the certificate is valid, the remedy.
+/// Which certificate of the files it is; numbers count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CertificatePlace {
+    /// The first in `--cert`.
+    Server,
+    /// A later one in `--cert`.
+    Chain(usize),
+    /// One in `--client-ca`.
+    Authority(usize),
+}
+
+/// A certificate whose dates are, or will soon be, a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DatedCertificate {
+    /// Which one.
+    pub place: CertificatePlace,
+    /// What its dates say.
+    pub validity: Validity,
+}
+
+impl fmt::Display for DatedCertificate {
+    /// The finding and the remedy.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole =
             |time: Duration| humantime::format_duration(Duration::from_secs(time.as_secs()));
-        match *self {
-            Validity::Valid => write!(f, "the server's certificate is valid"),
+        match self.place {
+            CertificatePlace::Server => write!(f, "the server's certificate ")?,
+            CertificatePlace::Chain(number) => write!(f, "certificate {number} in --cert ")?,
+            CertificatePlace::Authority(number) => {
+                write!(f, "certificate {number} in --client-ca ")?;
+            }
+        }
+        // An authority is trusted because it is in the file: TLS does not look at its dates.
+        let expired = match self.place {
+            CertificatePlace::Server => ", so clients refuse it",
+            CertificatePlace::Chain(_) => ", so clients refuse the server's certificate",
+            CertificatePlace::Authority(_) => ", but clients are still trusted because of it",
+        };
+        match self.validity {
+            Validity::Valid => write!(f, "is valid"),
             Validity::EndsSoon => {
-                let within = whole(CERTIFICATE_ENDS_SOON);
-                write!(f, "the server's certificate expires within {within}; ")?;
+                write!(f, "expires within {}; ", whole(CERTIFICATE_ENDS_SOON))?;
                 write!(f, "renew it and send SIGHUP")
             }
             Validity::Expired { since } => {
-                write!(f, "the server's certificate expired {} ago, so clients ", whole(since))?;
-                write!(f, "refuse it; renew it and send SIGHUP")
+                write!(f, "expired {} ago{expired}; renew it and send SIGHUP", whole(since))
             }
             Validity::NotYet { starts_in } => {
-                write!(f, "the server's certificate becomes valid in {}, ", whole(starts_in))?;
-                write!(f, "so clients refuse it; check this host's clock, or wait")
+                write!(f, "becomes valid in {}; check this host's clock, or wait", whole(starts_in))
             }
         }
     }
@@ -195,7 +232,24 @@ struct Loaded {
     config: Arc<ServerConfig>,
     /// The same without session tickets.
     for_senders: Arc<ServerConfig>,
-    own: CertificateDer<'static>,
+    /// Checks certificates of clients; `None` if they need none.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+    chain: Vec<CertificateDer<'static>>,
+    authorities: Vec<CertificateDer<'static>>,
+}
+
+impl Loaded {
+    /// The configuration of one connection: `shared`, or one whose sessions end with the client's
+    /// certificate.
+    fn for_connection(&self, shared: &Arc<ServerConfig>) -> Arc<ServerConfig> {
+        match &self.clients {
+            None => Arc::clone(shared),
+            Some(verifier) => {
+                let config = resumption::for_connection(shared, verifier, not_after);
+                Arc::new(config.expect("the shared configuration has cipher suites"))
+            }
+        }
+    }
 }
 
 /// The configuration for new connections. It can be replaced while existing connections continue.
@@ -230,18 +284,37 @@ impl Certificates {
 
     /// The configuration for a newly accepted connection.
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).config)
+        let loaded = self.loaded();
+        loaded.for_connection(&loaded.config)
     }
 
     /// The same for a connection whose client only sends. It gets no session tickets: a client that
     /// closes with unread bytes resets the connection, and the last data it sent may be lost.
     pub(crate) fn current_for_senders(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).for_senders)
+        let loaded = self.loaded();
+        loaded.for_connection(&loaded.for_senders)
     }
 
-    /// Whether the server's certificate is valid at `now`.
-    pub(crate) fn validity(&self, now: SystemTime) -> Validity {
-        validity(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).own, now)
+    /// The certificates whose dates are a problem at `now`, or will soon be: the server's own, its
+    /// chain, and the authorities of clients.
+    pub(crate) fn doubtful(&self, now: SystemTime) -> Vec<DatedCertificate> {
+        let loaded = self.loaded();
+        let places = (1..).map(|number| match number {
+            1 => CertificatePlace::Server,
+            number => CertificatePlace::Chain(number),
+        });
+        let authorities = (1..).map(CertificatePlace::Authority).zip(&loaded.authorities);
+        let all = places.zip(&loaded.chain).chain(authorities);
+        all.map(|(place, certificate)| DatedCertificate {
+            place,
+            validity: validity(certificate, now),
+        })
+        .filter(|dated| dated.validity != Validity::Valid)
+        .collect()
+    }
+
+    fn loaded(&self) -> RwLockReadGuard<'_, Loaded> {
+        self.loaded.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -262,22 +335,26 @@ fn read(source: &TlsSource) -> Result<Loaded, TlsConfigError> {
     let provider = Arc::new(ring::default_provider());
     let chain = read_certificates("--cert", &source.cert)?;
     let key = read_key(&source.key)?;
-    let own = chain[0].clone();
+    let authorities = match &source.client_ca {
+        Some(path) => read_certificates(CLIENT_CA, path)?,
+        None => Vec::new(),
+    };
     let clients = match &source.client_ca {
-        Some(path) => client_verifier(path, &provider)?,
-        None => Arc::new(NoClientAuth),
+        Some(path) => Some(client_verifier(path, &authorities, &provider)?),
+        None => None,
     };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsConfigError::Provider)?
-        .with_client_cert_verifier(clients)
-        .with_single_cert(chain, key)
+        .with_client_cert_verifier(clients.clone().unwrap_or_else(|| Arc::new(NoClientAuth)))
+        .with_single_cert(chain.clone(), key)
         .map_err(|error| pair_error(source, error))?;
     config.session_storage = ServerSessionMemoryCache::new(TLS_SESSIONS_MAX);
     config.ticketer = ring::Ticketer::new().map_err(TlsConfigError::Provider)?;
     let mut for_senders = config.clone();
     for_senders.send_tls13_tickets = 0;
-    Ok(Loaded { config: Arc::new(config), for_senders: Arc::new(for_senders), own })
+    let (config, for_senders) = (Arc::new(config), Arc::new(for_senders));
+    Ok(Loaded { config, for_senders, clients, chain, authorities })
 }
 
 fn pair_error(source: &TlsSource, error: rustls::Error) -> TlsConfigError {
@@ -295,13 +372,13 @@ fn pair_error(source: &TlsSource, error: rustls::Error) -> TlsConfigError {
 
 fn client_verifier(
     path: &Path,
+    authorities: &[CertificateDer<'static>],
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsConfigError> {
-    const OPTION: &str = "--client-ca";
     let mut roots = RootCertStore::empty();
-    for certificate in read_certificates(OPTION, path)? {
-        roots.add(certificate).map_err(|source| TlsConfigError::Certificate {
-            option: OPTION,
+    for certificate in authorities {
+        roots.add(certificate.clone()).map_err(|source| TlsConfigError::Certificate {
+            option: CLIENT_CA,
             path: path.to_owned(),
             source,
         })?;
@@ -350,18 +427,31 @@ fn read_bounded(option: &'static str, path: &Path) -> Result<Vec<u8>, TlsConfigE
     }
 }
 
-fn validity(own: &CertificateDer<'_>, now: SystemTime) -> Validity {
+/// What is wrong with a certificate at a time since 1970. No certificate is trusted here, but dates
+/// are checked first.
+fn judge(certificate: &CertificateDer<'_>, at: Duration) -> Result<(), rustls::Error> {
+    let at = UnixTime::since_unix_epoch(at);
+    let algorithms = ring::default_provider().signature_verification_algorithms.all;
+    let certificate = ParsedCertificate::try_from(certificate)?;
+    let nobody = RootCertStore::empty();
+    verify_server_cert_signed_by_trust_anchor(&certificate, &nobody, &[], at, algorithms)
+}
+
+/// When a certificate ends, in seconds since 1970.
+fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
+    match judge(certificate, Duration::from_secs(AFTER_ALL_ENDS)) {
+        Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+            not_after,
+            ..
+        })) => Some(not_after.as_secs()),
+        _ => None,
+    }
+}
+
+fn validity(certificate: &CertificateDer<'_>, now: SystemTime) -> Validity {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let judged_at = |moment: Duration| {
-        // Without a trust anchor no certificate is trusted, but the dates are checked first.
-        let moment = UnixTime::since_unix_epoch(moment);
-        let algorithms = ring::default_provider().signature_verification_algorithms.all;
-        let certificate = ParsedCertificate::try_from(own)?;
-        let nobody = RootCertStore::empty();
-        verify_server_cert_signed_by_trust_anchor(&certificate, &nobody, &[], moment, algorithms)
-    };
     let seconds = |time: UnixTime| Duration::from_secs(time.as_secs());
-    match judged_at(now) {
+    match judge(certificate, now) {
         Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
             not_after,
             ..
@@ -370,7 +460,7 @@ fn validity(own: &CertificateDer<'_>, now: SystemTime) -> Validity {
             not_before,
             ..
         })) => Validity::NotYet { starts_in: seconds(not_before).saturating_sub(now) },
-        _ => match judged_at(now + CERTIFICATE_ENDS_SOON) {
+        _ => match judge(certificate, now + CERTIFICATE_ENDS_SOON) {
             Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { .. })) => {
                 Validity::EndsSoon
             }

@@ -2,10 +2,14 @@
 //! signals.
 
 use super::*;
-use crate::runtime::tls::test_certs::{HOUR, TestCertificates};
+use crate::runtime::tls::test_certs::{HOUR, TestCertificates, TestPair};
 use crate::runtime::tls::test_peer::{CertificateFiles, Talk, client_config};
+use rustls::ClientConfig;
+use rustls::client::{Resumption, Tls12Resumption};
+use rustls::time_provider::TimeProvider;
 use rustls::version::{TLS12, TLS13};
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn refused(source: &TlsSource) -> String {
     match Certificates::load(source.clone()) {
@@ -169,7 +173,10 @@ fn the_dates_of_the_certificate_are_checked() {
     let now = SystemTime::now();
     let day = 24 * HOUR;
     let judged = |not_before, not_after| {
-        CertificateFiles::of(&TestCertificates::between(not_before, not_after)).load().validity(now)
+        let made = TestCertificates::between(not_before, not_after);
+        let doubtful = CertificateFiles::of(&made).load().doubtful(now);
+        assert!(doubtful.iter().all(|dated| dated.place == CertificatePlace::Server));
+        doubtful.first().map_or(Validity::Valid, |dated| dated.validity)
     };
     assert_eq!(judged(now - HOUR, now + 8 * day), Validity::Valid);
     assert_eq!(judged(now - HOUR, now + 6 * day), Validity::EndsSoon);
@@ -180,7 +187,86 @@ fn the_dates_of_the_certificate_are_checked() {
         other => panic!("{other:?}"),
     };
     assert!(starts_in.abs_diff(HOUR) < Duration::from_secs(2), "{starts_in:?}");
-    assert_says(&Validity::Expired { since: HOUR }.to_string(), &["expired 1h ago", "SIGHUP"]);
-    assert_says(&Validity::NotYet { starts_in }.to_string(), &["clock"]);
-    assert_says(&Validity::EndsSoon.to_string(), &["7days", "renew"]);
+    let server = |validity| DatedCertificate { place: CertificatePlace::Server, validity };
+    let expired = server(Validity::Expired { since: HOUR }).to_string();
+    assert_says(&expired, &["the server's certificate expired 1h ago", "SIGHUP"]);
+    assert_says(&server(Validity::NotYet { starts_in }).to_string(), &["clock"]);
+    assert_says(&server(Validity::EndsSoon).to_string(), &["7days", "renew"]);
+}
+
+/// Clients refuse a server whose intermediate has expired, and nobody else would notice that an
+/// authority of clients has.
+#[test]
+fn the_dates_of_the_chain_and_of_authorities_are_checked() {
+    let now = SystemTime::now();
+    let later = now + 30 * 24 * HOUR;
+    let made = TestCertificates::ending(now - 3 * HOUR, [now - HOUR, later, later]);
+    let other = TestCertificates::between(now - HOUR, later);
+    let files = CertificateFiles::mutual(&made);
+    let both = |first: &TestPair, second: &TestPair| {
+        [first.certificate.as_str(), second.certificate.as_str()].concat()
+    };
+    // The expired authority stands in for an intermediate, behind the server's own certificate.
+    fs::write(&files.source.cert, both(&made.server, &made.ca)).unwrap();
+    fs::write(files.source.client_ca.as_ref().unwrap(), both(&other.ca, &made.ca)).unwrap();
+    let doubtful = files.load().doubtful(now);
+    let places: Vec<_> = doubtful.iter().map(|dated| dated.place).collect();
+    assert_eq!(places, [CertificatePlace::Chain(2), CertificatePlace::Authority(2)]);
+    assert_says(&doubtful[0].to_string(), &["certificate 2 in --cert expired 1h", "refuse the"]);
+    assert_says(&doubtful[1].to_string(), &["certificate 2 in --client-ca expired", "still trust"]);
+}
+
+/// Seconds since 1970, in the test's hands.
+#[derive(Debug)]
+struct Clock(AtomicU64);
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = self.0.load(Ordering::Relaxed);
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+/// A session that is resumed brings the certificate of its first handshake along, and TLS does not
+/// look at its dates again.
+#[test]
+fn no_session_outlives_the_client_s_certificate() {
+    let now = SystemTime::now();
+    let (later, end) = (now + 10 * HOUR, now + HOUR);
+    let made = TestCertificates::ending(now - HOUR, [later, later, end]);
+    let files = CertificateFiles::mutual(&made);
+    let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    for (version, tls12) in [
+        (&TLS13, Tls12Resumption::Disabled),
+        (&TLS12, Tls12Resumption::SessionIdOrTickets),
+        (&TLS12, Tls12Resumption::SessionIdOnly),
+    ] {
+        let certificates = files.load();
+        let loaded = certificates.loaded();
+        let clock = Arc::new(Clock(AtomicU64::new(seconds(now))));
+        let mut shared = (*loaded.config).clone();
+        shared.time_provider = Arc::<Clock>::clone(&clock);
+        let shared = Arc::new(shared);
+        let client = || {
+            let mut client = client_config(&made, version, Some(&made.client));
+            client.resumption = Resumption::default().tls12_resumption(tls12);
+            Arc::new(client)
+        };
+        let resumed = |server: Arc<ServerConfig>, client: &Arc<ClientConfig>| {
+            let mut talk = Talk::with(server, client);
+            talk.handshake().map(|()| talk.server.peer().resumed)
+        };
+        let (ending, without_end) = (client(), client());
+        for again in [false, true, true] {
+            assert_eq!(resumed(loaded.for_connection(&shared), &ending).unwrap(), again);
+            assert_eq!(resumed(Arc::clone(&shared), &without_end).unwrap(), again);
+        }
+        clock.0.store(seconds(end) - 1, Ordering::Relaxed);
+        assert!(resumed(loaded.for_connection(&shared), &ending).unwrap(), "until the last second");
+        clock.0.store(seconds(end) + 1, Ordering::Relaxed);
+        let error = resumed(loaded.for_connection(&shared), &ending).unwrap_err();
+        assert_eq!(error.as_str(), "client_certificate_refused", "{version:?}");
+        // Without this project's part, the expired certificate would still let its client in.
+        assert!(resumed(Arc::clone(&shared), &without_end).unwrap());
+    }
 }

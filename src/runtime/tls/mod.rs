@@ -1,6 +1,7 @@
 //! TLS over owned buffers.
 
 pub(crate) mod config;
+mod resumption;
 pub(crate) mod session;
 #[cfg(test)]
 pub(crate) mod test_certs;

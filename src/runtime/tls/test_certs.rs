@@ -32,11 +32,17 @@ impl TestCertificates {
 
     /// All of them valid from `not_before` to `not_after`.
     pub(crate) fn between(not_before: SystemTime, not_after: SystemTime) -> Self {
+        Self::ending(not_before, [not_after; 3])
+    }
+
+    /// Valid from `not_before`; authority, server and client each to a time of its own.
+    pub(crate) fn ending(not_before: SystemTime, ends: [SystemTime; 3]) -> Self {
         // If two authorities had the same name, a foreign certificate would look forged rather than
         // unknown.
         static AUTHORITIES: AtomicU32 = AtomicU32::new(0);
         let number = AUTHORITIES.fetch_add(1, Ordering::Relaxed);
-        let params = |name: &str, hosts: &[&str]| {
+        let [ca_end, server_end, client_end] = ends;
+        let params = |name: &str, hosts: &[&str], not_after| {
             let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
             let mut params = CertificateParams::new(hosts).expect("hosts");
             let since_1970 = |moment: SystemTime| moment.duration_since(SystemTime::UNIX_EPOCH);
@@ -47,7 +53,7 @@ impl TestCertificates {
             params
         };
         let ca_key = KeyPair::generate().expect("a key");
-        let mut ca = params(&format!("authority {number}"), &[]);
+        let mut ca = params(&format!("authority {number}"), &[], ca_end);
         ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         let certificate = ca.self_signed(&ca_key).expect("a certificate").pem();
         let ca_pair = TestPair { certificate, key: ca_key.serialize_pem() };
@@ -59,10 +65,11 @@ impl TestCertificates {
             let certificate = params.signed_by(&key, &issuer).expect("a certificate").pem();
             TestPair { certificate, key: key.serialize_pem() }
         };
+        let server = params("localhost", &["localhost"], server_end);
         TestCertificates {
             ca: ca_pair,
-            server: sign(params("localhost", &["localhost"]), ExtendedKeyUsagePurpose::ServerAuth),
-            client: sign(params("ann", &[]), ExtendedKeyUsagePurpose::ClientAuth),
+            server: sign(server, ExtendedKeyUsagePurpose::ServerAuth),
+            client: sign(params("ann", &[], client_end), ExtendedKeyUsagePurpose::ClientAuth),
         }
     }
 }
