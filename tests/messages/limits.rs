@@ -76,6 +76,24 @@ fn all_clients_together_have_a_rate() {
     assert_eq!(wrongs(&engine)["rate_limited"], 250 - total);
 }
 
+/// Also those that have not authenticated, although they may only PING; and they use up nothing
+/// that users need.
+#[test]
+fn strangers_together_have_a_rate_of_their_own() {
+    let limits = ["--rate-limit", "0", "--global-rate-limit", "60"];
+    let engine =
+        Engine::start_messages(&[&limits[..], &["--require-auth", "--auth-open"]].concat());
+    let begun = Instant::now();
+    let mut clients: Vec<_> = (0..5).map(|_| Client::connect(engine.messages())).collect();
+    let total: u64 = clients.iter_mut().map(|client| burst(client, 50)).sum();
+    assert!((60..=most(60, begun)).contains(&total), "{total}");
+    let begun = Instant::now();
+    let mut user = Client::connect(engine.messages());
+    user.log_in("ann", "token");
+    let total = burst(&mut user, 100);
+    assert!((60..=most(60, begun)).contains(&total), "{total}");
+}
+
 #[test]
 fn a_rate_of_zero_is_no_limit() {
     let engine = Engine::start_messages(&["--rate-limit", "0", "--global-rate-limit", "0"]);

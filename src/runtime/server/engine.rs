@@ -351,6 +351,7 @@ fn new_policy(config: &Config) -> Arc<Policy> {
         frame_timeout: config.frame_timeout,
         auth_timeout: config.auth_timeout,
         all: TokenBucket::new(rate, rate),
+        strangers: TokenBucket::new(rate, rate),
         epoch: Instant::now(),
     })
 }

@@ -27,8 +27,11 @@ pub(crate) struct Policy {
     pub frame_timeout: Duration,
     /// Longest time until the client authenticates, if that is required.
     pub auth_timeout: Duration,
-    /// The rate limit for all clients together.
+    /// The rate limit for all clients together, except those that must authenticate first.
     pub all: TokenBucket,
+    /// The rate limit for those together. A limit of their own, so that they cannot use up the one
+    /// of the users.
+    pub strangers: TokenBucket,
     /// The time that the buckets count from.
     pub epoch: Instant,
 }
@@ -221,9 +224,14 @@ impl Session {
             Request::Error => return Err(Fault::ClientError),
             _ => {}
         }
-        // Unauthenticated clients do not use up the limit that all users share.
-        let all = (!self.must_authenticate()).then_some(&self.policy.all);
-        if !self.bucket.try_take(now_ns) || all.is_some_and(|all| !all.try_take(now_ns)) {
+        let shared = match (self.must_authenticate(), &request) {
+            (false, _) => Some(&self.policy.all),
+            // Three wrong ones end the connection. A limit that strangers can use up would keep
+            // users from authenticating.
+            (true, Request::Auth(_)) => None,
+            (true, _) => Some(&self.policy.strangers),
+        };
+        if !self.bucket.try_take(now_ns) || shared.is_some_and(|shared| !shared.try_take(now_ns)) {
             self.refuse_for_rate(frame.kind, out);
             return Ok(None);
         }

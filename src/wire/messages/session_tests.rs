@@ -26,8 +26,39 @@ fn policy(require_auth: bool, all: TokenBucket) -> Arc<Policy> {
         frame_timeout: Duration::from_millis(FRAME),
         auth_timeout: Duration::from_millis(AUTH),
         all,
+        strangers: unlimited(),
         epoch: *EPOCH,
     })
+}
+
+/// Both shared limits let one message pass for each of their numbers, and then none for a second.
+fn limited(all: u32, strangers: u32) -> Arc<Policy> {
+    let bucket = |messages| TokenBucket::new(1, messages);
+    let mut policy = policy(true, bucket(all));
+    Arc::get_mut(&mut policy).unwrap().strangers = bucket(strangers);
+    policy
+}
+
+/// What strangers send has a limit over all of them, which neither uses up that of the users nor
+/// keeps anybody from authenticating.
+#[test]
+fn strangers_share_a_limit_of_their_own() {
+    let policy = limited(3, 2);
+    let begin = || Session::new(Arc::clone(&policy), Arc::new(unlimited()), at(0));
+    let ping = frame(Ping, b"12345678");
+    let refused = error(ErrorCode::RateLimitExceeded, "rate limit exceeded for PING");
+    let pong = frame(Pong, b"12345678");
+    assert_eq!(play(begin(), &[&ping]).replies, pong);
+    assert_eq!(play(begin(), &[&ping]).replies, pong);
+    assert_eq!(play(begin(), &[&ping]).replies, refused);
+    // Nor may they have errors for messages that they must not send.
+    let echo = error(ErrorCode::RateLimitExceeded, "rate limit exceeded for ECHO");
+    assert_eq!(play(begin(), &[&frame(Echo, b"x")]).replies, echo);
+    let user = [&frame(Auth, ALICE)[..], &ping.repeat(4)].concat();
+    let played = play(begin(), &[&user]);
+    let expected = [&frame(AuthReply, b"\x01id")[..], &pong.repeat(3), &refused].concat();
+    assert_eq!(played.replies, expected);
+    assert_eq!(played.counts.rate_limited, 1);
 }
 
 fn unlimited() -> TokenBucket {
