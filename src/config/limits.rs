@@ -285,8 +285,12 @@ pub const REPLAY_RATE_MAX: u64 = 1_000_000_000_000;
 /// several each time it wakes, since waking costs more than a small write.
 pub const SEND_SLEEP_MIN: Duration = Duration::from_micros(100);
 
-/// Admin connections at a time; further ones get an error reply and are closed.
+/// Admin connections at a time.
 pub const ADMIN_CONNECTIONS: usize = 32;
+/// Those of them that are kept for questions about health. If all are taken, the oldest makes room.
+pub const ADMIN_HEALTH_CONNECTIONS: usize = 4;
+/// Shortest time between two log lines about a lack of admin connections.
+pub const ADMIN_COMPLAINTS: Duration = Duration::from_secs(60);
 /// Longest head of a request, including its first line; also the size of a read.
 pub const ADMIN_HEAD_BYTES: usize = 8 << 10;
 /// Longest time from the start of a connection, or from the first byte of a later request, until

@@ -1,10 +1,10 @@
 //! `ringest health` as a process, against the admin listener and against whatever else may be
 //! where it looks.
 
-use crate::common::nobody;
+use crate::common::{Engine, nobody, until};
 use ringest::internals::{AdminState, Counters, start_admin};
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::thread;
@@ -55,6 +55,20 @@ fn a_ready_engine_is_healthy_and_a_draining_one_is_not() {
     let (code, said) = health(&["--admin-port", &nobody.port().to_string()]);
     assert_eq!(code, Some(1));
     assert!(said.contains("refused") && said.contains("check that `ringest serve` runs"), "{said}");
+}
+
+/// A scraper that leaks connections must not make an orchestrator restart the engine.
+#[test]
+fn an_engine_whose_admin_connections_are_taken_is_healthy() {
+    let engine = Engine::start(&[]);
+    let port = engine.admin().port().to_string();
+    let idle: Vec<_> = (0..100).map(|_| TcpStream::connect(engine.admin()).unwrap()).collect();
+    let (code, said) = health(&["--admin-port", &port]);
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    until("its own line in the log", || {
+        engine.log().matches("admin connections are open: until one closes").count() == 1
+    });
+    drop(idle);
 }
 
 #[test]

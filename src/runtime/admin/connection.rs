@@ -10,8 +10,8 @@
 
 use super::site::Site;
 use crate::config::{
-    ADMIN_CONNECTIONS, ADMIN_HEAD_BYTES, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE_TIMEOUT, ADMIN_LINGER,
-    ADMIN_LINGER_BYTES, ADMIN_REPLY_TIMEOUT,
+    ADMIN_CONNECTIONS, ADMIN_HEAD_BYTES, ADMIN_HEAD_TIMEOUT, ADMIN_HEALTH_CONNECTIONS,
+    ADMIN_IDLE_TIMEOUT, ADMIN_LINGER, ADMIN_LINGER_BYTES, ADMIN_REPLY_TIMEOUT,
 };
 use hyper::Request;
 use hyper::body::Incoming;
@@ -37,8 +37,10 @@ const _: () = assert!(ADMIN_HEAD_BYTES >= 8 << 10);
 /// Limits of the admin listener; the defaults are the constants of `config`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Simultaneous connections.
+    /// Simultaneous connections that may ask for everything.
     pub connections: usize,
+    /// Further ones, which may ask for health only.
+    pub health_connections: usize,
     /// Time allowed for the head of a request.
     pub head: Duration,
     /// Time allowed for the client to take the reply.
@@ -52,7 +54,8 @@ pub(crate) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            connections: ADMIN_CONNECTIONS,
+            connections: ADMIN_CONNECTIONS - ADMIN_HEALTH_CONNECTIONS,
+            health_connections: ADMIN_HEALTH_CONNECTIONS,
             head: ADMIN_HEAD_TIMEOUT,
             reply: ADMIN_REPLY_TIMEOUT,
             idle: ADMIN_IDLE_TIMEOUT,
@@ -61,8 +64,17 @@ impl Default for Limits {
     }
 }
 
+/// What a connection may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Questions {
+    /// Every path, one request after the other.
+    All,
+    /// Health, once: all other places are taken.
+    Health,
+}
+
 /// Serves one connection until it ends or misses a deadline.
-pub(crate) async fn serve(stream: TcpStream, site: Rc<Site>, limits: Limits) {
+pub(crate) async fn serve(stream: TcpStream, site: Rc<Site>, limits: Limits, questions: Questions) {
     // Otherwise the end of a long reply could wait for the client's acknowledgement.
     let _ = stream.set_nodelay(true);
     let progress = Rc::new(RequestProgress::new());
@@ -73,7 +85,10 @@ pub(crate) async fn serve(stream: TcpStream, site: Rc<Site>, limits: Limits) {
     };
     let service = service_fn(|request: Request<Incoming>| {
         progress.enter(RequestPhase::Reply);
-        ready(Ok::<_, Infallible>(site.reply(&request)))
+        ready(Ok::<_, Infallible>(match questions {
+            Questions::All => site.reply(&request),
+            Questions::Health => site.reply_about_health(&request),
+        }))
     });
     let mut connection = pin!(
         http1::Builder::new()

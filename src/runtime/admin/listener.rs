@@ -2,10 +2,11 @@
 //! HTTP/1. It changes nothing and never blocks a worker: it only reads counters, and it limits the
 //! memory and time that its clients can use.
 
-use super::connection;
+use super::connection::{self, Questions};
 use super::site::Site;
-use crate::config::{ACCEPT_PAUSE, ADMIN_SAMPLE};
-use std::io::{self, Write};
+use crate::config::{ACCEPT_PAUSE, ADMIN_COMPLAINTS, ADMIN_SAMPLE};
+use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
@@ -13,16 +14,11 @@ use std::time::Instant;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::{AbortHandle, JoinSet, LocalSet};
 use tokio::time::MissedTickBehavior;
 
 pub(crate) use super::connection::Limits;
 pub use super::site::AdminState;
-
-/// The whole reply to a connection above the limit.
-const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: text/plain; charset=utf-8\r\ncontent-length: 27\r\nconnection: close\r\n\r\n\
-    too many admin connections\n";
 
 /// A running admin thread. It keeps serving while the engine drains. [`stop`](Self::stop) ends it;
 /// it also ends some time after the handle is dropped.
@@ -114,14 +110,17 @@ async fn sample(site: Rc<Site>) {
 
 async fn accept(listener: TcpListener, site: Rc<Site>, limits: Limits) {
     let mut connections = JoinSet::new();
+    let mut health = HealthPlaces::default();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 while connections.try_join_next().is_some() {}
                 if connections.len() < limits.connections {
-                    connections.spawn_local(connection::serve(stream, Rc::clone(&site), limits));
+                    let site = Rc::clone(&site);
+                    let serving = connection::serve(stream, site, limits, Questions::All);
+                    connections.spawn_local(serving);
                 } else {
-                    refuse(stream);
+                    health.serve(stream, &site, limits);
                 }
             }
             Err(error) => {
@@ -133,10 +132,40 @@ async fn accept(listener: TcpListener, site: Rc<Site>, limits: Limits) {
     }
 }
 
-/// Tells a client above the limit so. A new socket takes these bytes without blocking.
-fn refuse(stream: TcpStream) {
-    if let Ok(mut stream) = stream.into_std() {
-        let _ = stream.write(BUSY);
+/// Places for questions about health when all others are taken. A newcomer gets the place of the
+/// oldest: whoever asks has its answer within moments, and only those who ask nothing wait.
+#[derive(Default)]
+struct HealthPlaces {
+    connections: JoinSet<()>,
+    /// Its connections, the oldest first.
+    places: VecDeque<AbortHandle>,
+    complained: Option<Instant>,
+}
+
+impl HealthPlaces {
+    fn serve(&mut self, stream: TcpStream, site: &Rc<Site>, limits: Limits) {
+        self.complain(limits, Instant::now());
+        while self.connections.try_join_next().is_some() {}
+        self.places.retain(|place| !place.is_finished());
+        while self.places.len() >= limits.health_connections
+            && let Some(oldest) = self.places.pop_front()
+        {
+            oldest.abort();
+        }
+        let serving = connection::serve(stream, Rc::clone(site), limits, Questions::Health);
+        self.places.push_back(self.connections.spawn_local(serving));
+    }
+
+    fn complain(&mut self, limits: Limits, now: Instant) {
+        if self.complained.is_some_and(|last| now - last < ADMIN_COMPLAINTS) {
+            return;
+        }
+        self.complained = Some(now);
+        tracing::warn!(
+            "{} admin connections are open: until one closes, further ones are answered about \
+             /healthz and /readyz only; `ss -tnp` lists who holds them",
+            limits.connections
+        );
     }
 }
 

@@ -5,7 +5,7 @@ use super::*;
 use crate::config::ADMIN_CONNECTIONS;
 use crate::engine::observe::counters::Counters;
 use crate::engine::observe::counters::Protocol;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
@@ -250,8 +250,8 @@ fn a_connection_serves_several_requests_in_turn_and_pipelined() {
 #[test]
 fn a_connection_above_the_limit_gets_503() {
     let (admin, _counters, _drain) = admin(Limits::default());
-    let mut open: Vec<_> = (0..ADMIN_CONNECTIONS).map(|_| connect(&admin)).collect();
-    let reply = rest(connect(&admin));
+    let mut open: Vec<_> = (0..Limits::default().connections).map(|_| connect(&admin)).collect();
+    let reply = get(&admin, "/metrics");
     assert_eq!(status(&reply), 503);
     assert!(reply.ends_with("\r\n\r\ntoo many admin connections\n"), "{reply}");
     let length = format!("content-length: {}\r\n", parts(&reply).2.len());
@@ -261,17 +261,48 @@ fn a_connection_above_the_limit_gets_503() {
     last.write_all(b"GET /healthz HTTP/1.1\r\nconnection: close\r\nhost: x\r\n\r\n").unwrap();
     assert_eq!(status(&rest(last)), 200);
     let begun = Instant::now();
-    while status(&rest_of_request(&admin)) != 200 {
+    while status(&get(&admin, "/metrics")) != 200 {
         assert!(begun.elapsed() < PATIENCE);
     }
     admin.stop();
 }
 
-/// The reply to a request whose connection may be refused before the request is read.
-fn rest_of_request(admin: &AdminHandle) -> String {
-    let mut stream = connect(admin);
-    let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nconnection: close\r\nhost: x\r\n\r\n");
-    rest(stream)
+/// However many say nothing, on whichever places.
+#[test]
+fn idle_connections_keep_nobody_from_asking_about_health() {
+    let forever = Duration::from_secs(3600);
+    let limits = Limits { head: forever, idle: forever, ..Limits::default() };
+    let (admin, _counters, drain) = admin(limits);
+    let mut idle: Vec<_> = (0..ADMIN_CONNECTIONS - 1).map(|_| connect(&admin)).collect();
+    for _ in 0..3 {
+        idle.extend((0..ADMIN_CONNECTIONS).map(|_| connect(&admin)));
+        for path in ["/healthz", "/readyz"] {
+            let reply = get(&admin, path);
+            assert_eq!(status(&reply), 200, "{path}");
+            assert!(reply.contains("connection: close\r\n"), "{reply}");
+            assert_eq!(status(&ask(&admin, "HEAD", path)), 200, "{path}");
+        }
+        let reply = get(&admin, "/stats.json");
+        assert!(
+            status(&reply) == 503 && reply.ends_with("too many admin connections\n"),
+            "{reply}"
+        );
+    }
+    drain.send_replace(Some(Instant::now()));
+    assert!(parts(&get(&admin, "/readyz")).2.starts_with("draining"));
+    admin.stop();
+}
+
+/// Only one request is answered on a place that is kept for health.
+#[test]
+fn a_place_for_health_is_given_back_after_one_answer() {
+    let (admin, _counters, _drain) = admin(Limits::default());
+    let _open: Vec<_> = (0..Limits::default().connections).map(|_| connect(&admin)).collect();
+    let mut stream = connect(&admin);
+    stream.write_all(&b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2)).unwrap();
+    let reply = rest(stream);
+    assert_eq!((status(&reply), reply.matches("HTTP/1.1 200").count()), (200, 1), "{reply}");
+    admin.stop();
 }
 
 #[test]

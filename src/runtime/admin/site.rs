@@ -88,6 +88,19 @@ impl Site {
         }
     }
 
+    /// The reply on a connection that is kept for questions about health, which it ends.
+    pub(crate) fn reply_about_health<B: Body>(
+        &self,
+        request: &Request<B>,
+    ) -> Response<Full<Bytes>> {
+        let mut response = match request.uri().path() {
+            "/healthz" | "/readyz" => self.reply(request),
+            _ => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "too many admin connections\n"),
+        };
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+
     fn engine_state(&self) -> EngineState {
         match self.state.readiness.is_leaving() || self.state.drain.borrow().is_some() {
             true => EngineState::Draining,
