@@ -181,6 +181,42 @@ fn a_start_without_users_warns_and_the_first_user_comes_by_sighup() {
     assert_let_in(&engine, "ann", &ann);
 }
 
+/// What fail2ban looks for, at the level that is logged by default: a fixed text and the address.
+#[test]
+fn each_failed_authentication_leaves_a_line_with_the_peer() {
+    const FAILED: &str = "authentication failed";
+    let users = Users::new();
+    users.add("ann");
+    let file = users.file();
+    let options = ["--require-auth", "--auth-file", file.to_str().unwrap()];
+    let engine = Engine::start_messages(&options);
+    let mut peers = Vec::new();
+    for request in [auth("ann", "guess"), auth("peer=192.0.2.1:1", "x"), frame(ECHO, b"early")] {
+        let mut client = Client::connect(engine.messages());
+        peers.push(client.stream.local_addr().unwrap());
+        client.send(&request);
+        client.next().expect("an answer");
+    }
+    for peer in peers {
+        until("a line with the peer", || {
+            let log = engine.log();
+            let mut lines = log.lines().filter(|line| line.contains(FAILED));
+            lines.any(|line| line.contains(" WARN ") && line.ends_with(&format!("peer={peer}")))
+        });
+    }
+    assert!(!engine.log().contains("192.0.2.1"), "a user cannot blame others: {}", engine.log());
+    // However many there are, each is in a line or counted.
+    let mut guessing: Vec<_> = (0..60).map(|_| Client::connect(engine.messages())).collect();
+    guessing.iter_mut().for_each(|client| client.send(&auth("ann", "guess")));
+    guessing.iter_mut().for_each(|client| client.expect(AUTH_REPLY, b"\0"));
+    engine.signal(Signal::TERM);
+    let (_, _, log) = engine.wait();
+    let lines = log.lines().filter(|line| line.contains(FAILED)).count();
+    let counted = log.lines().filter(|line| line.contains("further failed authentications"));
+    let number = |line: &str| line.split_once("connections=").unwrap().1.parse::<usize>().unwrap();
+    assert_eq!(lines + counted.map(number).sum::<usize>(), 63, "{log}");
+}
+
 /// Those who wait for the answer to a wrong token hold nobody up.
 #[test]
 fn guessing_takes_time_and_costs_others_none() {

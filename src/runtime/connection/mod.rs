@@ -2,5 +2,6 @@
 
 pub(crate) mod accepted;
 pub(crate) mod deadlines;
+pub(crate) mod line_budget;
 pub(crate) mod presence;
 pub(crate) mod slots;

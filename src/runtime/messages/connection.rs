@@ -228,6 +228,11 @@ impl MessageConnection {
         }
         if counts.auth_failures > 0 {
             tally.auth_failures.add(u64::from(counts.auth_failures));
+            self.shared.gate.log_failure(
+                self.peer.number(),
+                self.address,
+                &"authentication failed: wrong user or token, or a message before AUTH",
+            );
         }
         self.messages += counts.frames.iter().map(|&frames| u64::from(frames)).sum::<u64>();
         if !self.input.has_failed() {
@@ -288,7 +293,13 @@ impl MessageConnection {
     }
 
     fn read_failed(&self, error: &ReadError) -> Over {
-        tracing::debug!(connection = self.peer.number(), %error, "cannot read");
+        let connection = self.peer.number();
+        match error {
+            ReadError::Tls(error @ TlsError::ClientCertificate(_)) => {
+                self.shared.gate.log_failure(connection, self.address, error);
+            }
+            _ => tracing::debug!(connection, %error, "cannot read"),
+        }
         Over::Failed(match error {
             ReadError::Tls(_) => Fault::TlsFailed,
             ReadError::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => Fault::Reset,

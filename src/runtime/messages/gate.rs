@@ -4,11 +4,15 @@
 use crate::config::Config;
 use crate::engine::messages::user_buckets::UserBuckets;
 use crate::engine::messages::users::AuthTable;
+use crate::runtime::connection::line_budget::LineBudget;
 use crate::runtime::host::auth_file::{self, AuthFileError};
 use crate::wire::messages::limiter::TokenBucket;
 use crate::wire::messages::payload::Credentials;
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
 
 /// The users, each with a rate limit.
 pub(crate) struct Gate {
@@ -16,6 +20,7 @@ pub(crate) struct Gate {
     table: RwLock<Arc<AuthTable>>,
     open: bool,
     buckets: UserBuckets,
+    failures: Mutex<LineBudget>,
 }
 
 impl Gate {
@@ -38,6 +43,7 @@ impl Gate {
             open: config.auth_open,
             // Users who left within the last second count too.
             buckets: UserBuckets::new(config.rate_limit, 2 * config.max_connections),
+            failures: Mutex::new(LineBudget::new("further failed authentications suppressed")),
         })
     }
 
@@ -46,6 +52,23 @@ impl Gate {
         let table = Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner));
         let known = table.verify(credentials.user, credentials.token.as_bytes());
         known || self.open
+    }
+
+    /// Logs that a client failed to authenticate, for tools that ban addresses; `cause` must not
+    /// hold what the client sent.
+    pub(crate) fn log_failure(&self, connection: u64, peer: SocketAddr, cause: &dyn fmt::Display) {
+        if self.failures().allow(Instant::now()) {
+            tracing::warn!(connection, %peer, "{cause}");
+        }
+    }
+
+    /// Logs how many failures were not logged, at the end.
+    pub(crate) fn count_suppressed(&self) {
+        self.failures().count_suppressed();
+    }
+
+    fn failures(&self) -> MutexGuard<'_, LineBudget> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The user's rate limit, shared by all its connections; `None` if there are too many users, in

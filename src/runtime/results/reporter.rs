@@ -2,15 +2,15 @@
 //! nor formats them.
 
 use super::report::Report;
-use crate::config::LOG_LINES_PER_SECOND;
 use crate::engine::aggregate::Grouped;
 use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::received::{CaptureLack, Received, Status};
+use crate::runtime::connection::line_budget::LineBudget;
 use crate::runtime::connection::slots::StreamHold;
 use crate::wire::schema::Schema;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
 /// A report to be output, with its stream's slot.
@@ -75,9 +75,9 @@ pub(crate) fn run(
     tally: &WorkerTally,
 ) -> ReporterOutcome {
     let mut outcome = ReporterOutcome::default();
-    let mut lines = LineBudget::default();
+    let mut lines = LineBudget::new("further failures suppressed");
     while let Some(FinishedConnection { report, _held }) = finished.blocking_recv() {
-        lines.log(&report);
+        log(&mut lines, &report);
         tally.count_stream(report.received.reason);
         outcome.count_capture(&report.received, tally);
         if outcome.output_error.is_some() {
@@ -100,67 +100,18 @@ pub(crate) fn run(
     outcome
 }
 
-/// Limits log lines about single connections to a number per second; one more line counts the rest.
-/// Peers decide how often connections fail, and they must not be able to fill a disk.
-#[derive(Default)]
-struct LineBudget {
-    second: Option<Instant>,
-    written: u32,
-    suppressed: u64,
-}
-
-impl LineBudget {
-    fn log(&mut self, report: &Report) {
-        let received = &report.received;
-        let (connection, peer, status) =
-            (received.connection, received.peer, received.status().as_str());
-        let Some(reason) = received.reason else {
-            tracing::debug!(connection, %peer, status, records = received.counts.records);
-            return;
-        };
-        if self.allow(Instant::now()) {
-            let (reason, records) = (reason.as_str(), received.counts.records);
-            let detail = received.detail.as_deref().unwrap_or_default();
-            tracing::warn!(connection, %peer, status, reason, records, "{detail}");
-        }
-    }
-
-    fn count_suppressed(&self) {
-        if self.suppressed > 0 {
-            tracing::warn!(connections = self.suppressed, "further failures suppressed");
-        }
-    }
-
-    fn allow(&mut self, now: Instant) -> bool {
-        let fresh = self.second.is_none_or(|start| now - start >= Duration::from_secs(1));
-        if fresh {
-            self.count_suppressed();
-            *self = LineBudget { second: Some(now), written: 0, suppressed: 0 };
-        }
-        let allowed = self.written < LOG_LINES_PER_SECOND;
-        self.written += u32::from(allowed);
-        self.suppressed += u64::from(!allowed);
-        allowed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_limited_per_second() {
-        let mut budget = LineBudget::default();
-        let start = Instant::now();
-        let allowed = |budget: &mut LineBudget, at: Duration| {
-            (0..100).filter(|_| budget.allow(start + at)).count()
-        };
-        assert_eq!(allowed(&mut budget, Duration::ZERO), LOG_LINES_PER_SECOND as usize);
-        assert_eq!(budget.suppressed, 100 - u64::from(LOG_LINES_PER_SECOND));
-        assert_eq!(allowed(&mut budget, Duration::from_millis(999)), 0);
-        assert_eq!(
-            allowed(&mut budget, Duration::from_millis(1000)),
-            LOG_LINES_PER_SECOND as usize
-        );
+/// Logs a stream that has ended, in a line of `lines` unless it is complete.
+fn log(lines: &mut LineBudget, report: &Report) {
+    let received = &report.received;
+    let (connection, peer, status) =
+        (received.connection, received.peer, received.status().as_str());
+    let Some(reason) = received.reason else {
+        tracing::debug!(connection, %peer, status, records = received.counts.records);
+        return;
+    };
+    if lines.allow(Instant::now()) {
+        let (reason, records) = (reason.as_str(), received.counts.records);
+        let detail = received.detail.as_deref().unwrap_or_default();
+        tracing::warn!(connection, %peer, status, reason, records, "{detail}");
     }
 }

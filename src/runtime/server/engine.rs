@@ -303,6 +303,7 @@ impl Engine {
             thread.join().expect(PANICKED);
         }
         let outcome = self.reporter.join().expect(PANICKED);
+        self.reloader.gate.count_suppressed();
         self.admin.stop();
         ReporterOutcome { acceptor_error: accepted.and_then(Result::err), ..outcome }
     }
