@@ -39,6 +39,7 @@ impl Carrying {
             frame_timeout: config.frame_timeout,
             auth_timeout: HOUR,
             all: TokenBucket::new(0, 0),
+            strangers: TokenBucket::new(0, 0),
             epoch: now,
         };
         let bucket = Arc::new(TokenBucket::new(0, 0));
