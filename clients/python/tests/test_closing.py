@@ -375,6 +375,50 @@ def test_a_client_of_a_loop_that_is_paused() -> None:
         loop.close()
 
 
+@pytest.mark.parametrize("closed", [True, False])
+def test_close_while_others_wait_in_another_loop(closed: bool) -> None:
+    """Readers, requests that wait for a reconnect, and a connect(), all left behind."""
+    with message_server(drop) as port, warnings.catch_warnings():
+        # About tasks that are destroyed with their loop, and the transport.
+        warnings.simplefilter("ignore", ResourceWarning)
+        client = BinaryProtocolClient(HOST, port, reconnect=PATIENT)
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(client.connect())
+        reader = loop.create_task(anext(client.broadcasts(), None))
+        with pytest.raises(ConnectionLostError):
+            loop.run_until_complete(client.ping())
+        waiting = [reader, *(loop.create_task(one) for one in (client.echo(b""), client.connect()))]
+        loop.run_until_complete(asyncio.sleep(0))
+        if closed:
+            loop.set_exception_handler(lambda _loop, _context: None)
+            loop.close()
+        run(client.close())
+        if not closed:
+            ended = asyncio.gather(*waiting, return_exceptions=True)
+            results = loop.run_until_complete(asyncio.wait_for(ended, PATIENCE_S))
+            assert results[0] is None
+            assert {type(result) for result in results[1:]} == {NotConnected}
+            loop.close()
+        assert repr(client).endswith(" not connected>")
+        del waiting, reader
+        gc.collect()
+
+
+def test_close_from_another_loop_wins_against_a_connect() -> None:
+    with message_server(serve) as port:
+        client = BinaryProtocolClient(HOST, port)
+        loop = asyncio.new_event_loop()
+        connecting = loop.create_task(client.connect())
+        loop.run_until_complete(asyncio.sleep(0))
+        run(client.close())
+        with pytest.raises(NotConnected, match="the client was closed"):
+            loop.run_until_complete(connecting)
+        assert not client.connected
+        # The attempt that was aborted ends in the next turns.
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+
+
 def test_close_from_another_thread() -> None:
     with message_server(serve) as port:
         client = BinaryProtocolClient(HOST, port)

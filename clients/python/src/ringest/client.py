@@ -168,8 +168,14 @@ class BinaryProtocolClient:
                 async with asyncio.timeout(None) as self._connect_limit:
                     if self._reconnecting is not None:
                         await self._wait_for_reconnect()
+                    # A close() in another event loop does not end these waits.
+                    if closes != self._closes:
+                        raise NotConnected(_CLOSED)
                     if self._connection is None:
                         connection = await self._opener.open_first()
+                        if closes != self._closes:
+                            connection.abort()
+                            raise NotConnected(_CLOSED)
                         self._attempts_failed = 0
                         self._broadcasts.begin()
                         self._adopt(connection)
@@ -398,6 +404,7 @@ class BinaryProtocolClient:
         It gives up at once on errors that would come back: refused credentials, and a server of
         another protocol.
         """
+        own_task = asyncio.current_task()
         try:
             while policy.allows(self._attempts_failed + 1):
                 # It counts as failed until its connection has lasted.
@@ -418,8 +425,9 @@ class BinaryProtocolClient:
             log.error("%s: reconnecting failed: %s", self._server(), self._reason)
             self._broadcasts.end(self._refusal())
         finally:
-            # Unless the new connection has already ended, and another task is reconnecting.
-            if self._reconnecting is asyncio.current_task():
+            # Unless the new connection has already ended, and another task is reconnecting. A task
+            # that its event loop has left behind ends when there is none.
+            if self._reconnecting is own_task and not self._loop_is_closed():
                 self._stop_waiting()
 
     def _stop_waiting(self) -> None:
@@ -458,20 +466,28 @@ class BinaryProtocolClient:
             return
         connection, self._connection = self._connection, None
         task, self._reconnecting = self._reconnecting, None
-        if connection is not None or task is not None:
-            why = "the event loop of the connection has ended"
-            self._reason = NotConnected(f"{why}: call connect() in each event loop")
-            self._broadcasts.end(self._reason)
+        was_in_use = connection is not None or task is not None
         if self._loop_is_closed():
+            # Nobody can be woken there.
             if connection is not None:
                 connection.abandon()
+            self._reset_loop()
+            self._note_loss_of_loop(was_in_use)
         else:
+            self._note_loss_of_loop(was_in_use)
             if connection is not None:
                 connection.abort()
             if task is not None:
                 task.cancel()
-        self._reset_loop()
+            self._settled.set()
+            self._reset_loop()
         self._loop = asyncio.get_running_loop()
+
+    def _note_loss_of_loop(self, was_in_use: bool) -> None:
+        if was_in_use:
+            why = "the event loop of the connection has ended"
+            self._reason = NotConnected(f"{why}: call connect() in each event loop")
+            self._broadcasts.end(self._reason)
 
     def _reset_loop(self) -> None:
         """Makes what waits for others anew: such an object belongs to the loop of its first use."""
