@@ -12,6 +12,7 @@ import math
 import random
 import shutil
 import struct
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -258,6 +259,16 @@ def stream_table(stream: Stream, batch: int) -> pa.Table:
     return pa.table(columns)
 
 
+def write_partial(table: pa.Table, file: Path) -> None:
+    """Writes a file as ringest does: with a checksum in its metadata."""
+    metadata = (table.schema.metadata or {}) | {b"ringest.crc32": b"0" * 8}
+    pq.write_table(table.replace_schema_metadata(metadata), file)
+    content = file.read_bytes()
+    checksum = f"{zlib.crc32(content):08x}".encode()
+    before, after = content.split(b"ringest.crc32\x18\x0800000000")
+    file.write_bytes(before + b"ringest.crc32\x18\x08" + checksum + after)
+
+
 def write(layout: Layout, streams: Iterable[Stream], root: Path) -> list[Path]:
     """Writes a directory for each node and returns them. Each table is a single row group."""
     directories = []
@@ -269,10 +280,12 @@ def write(layout: Layout, streams: Iterable[Stream], root: Path) -> list[Path]:
             if batch in stream.lost:
                 continue
             name = f"20261120T200201.123456Z-{stream.node}-77-{i}-{batch:06}"
-            pq.write_table(
-                groups_table(layout, stream, batch), directory / f"{name}.groups.parquet"
-            )
-            pq.write_table(stream_table(stream, batch), directory / f"{name}.stream.parquet")
+            schema = {"ringest.schema_toml": layout.toml()}
+            groups = groups_table(layout, stream, batch)
+            groups = groups.replace_schema_metadata(dict(groups.schema.metadata) | schema)
+            write_partial(groups, directory / f"{name}.groups.parquet")
+            about = stream_table(stream, batch).replace_schema_metadata(schema)
+            write_partial(about, directory / f"{name}.stream.parquet")
         # A killed writer leaves such a file; readers must not take it for partials.
         (directory / ".20261120T200201.123456Z-x.groups.parquet.tmp").write_bytes(b"PAR1 cut o")
         if directory not in directories:
@@ -288,7 +301,7 @@ def copy_some(directories: Sequence[Path], rng: random.Random) -> None:
             shutil.copy(file, other / file.name)
     for kind in ("groups", "stream"):
         tables = [pq.read_table(file) for file in sorted(other.glob(f"[!.]*.{kind}.parquet"))]
-        pq.write_table(pa.concat_tables([*tables, tables[0]]), other / f"packed.{kind}.parquet")
+        write_partial(pa.concat_tables([*tables, tables[0]]), other / f"packed.{kind}.parquet")
 
 
 # ---- what must come out --------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +31,20 @@ from engines import DUCKDB, ROOT, TIMEOUT_S, command, environment, merged_by, ru
 from histograms import summary_us
 
 SEEDS = range(6)
+MERGES = [
+    pytest.param("ringest", marks=pytest.mark.engine),
+    "duckdb",
+    pytest.param("spark", marks=pytest.mark.spark),
+]
+
+
+def ended(engine: str, directories: list[Path], *options: str) -> tuple[int, Any, str]:
+    """Exit code, the line, `None` without one, and stderr of a merge."""
+    arguments = [*command(engine), *map(str, directories), "--format", "ndjson", *options]
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment(), check=False
+    )
+    return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
 
 
 def check(
@@ -74,19 +90,96 @@ def test_spark(tmp_path: Path) -> None:
 
 
 def streams_of_all_ends(layout: Layout, seed: int) -> tuple[list[Stream], list[Stream]]:
-    """Streams, and those of them that are whole."""
+    """Streams, and those of them that ended complete."""
     streams = make_streams(layout, random.Random(seed), nodes=2, connections=8)
-    cut, idle, lacking = [stream for stream in streams if len(stream.batches) > 1][:3]
+    cut, idle = [stream for stream in streams if len(stream.batches) > 1][:2]
     cut.final = False
     idle.status = "incomplete"
-    lacking.lost = {0}
-    return streams, [stream for stream in streams if stream not in (cut, idle, lacking)]
+    return streams, [stream for stream in streams if stream not in (cut, idle)]
 
 
-def test_complete_only_leaves_the_others_out(tmp_path: Path) -> None:
-    streams, kept = streams_of_all_ends(DEFAULT, 3)
+@pytest.mark.parametrize("engine", MERGES)
+def test_complete_only_leaves_the_others_out(engine: str, tmp_path: Path) -> None:
+    streams, complete = streams_of_all_ends(DEFAULT, 3)
     directories = write(DEFAULT, streams, tmp_path)
-    check(merged_by("duckdb", directories, "--complete-only"), DEFAULT, kept, DEFAULT.keys)
+    code, merged, said = ended(engine, directories, "--complete-only")
+    assert (code, merged["records"]) == (0, counted(complete)["records"]), said
+    assert "2 streams did not end complete and are left out: " in said
+    check(merged, DEFAULT, complete, DEFAULT.keys)
+    # Streams that ended complete, of which a file is missing: of either kind, and both.
+    kept = [stream for stream in complete if len(stream.batches) > 1]
+    for kinds in (["groups"], ["stream"], ["groups", "stream"]):
+        stream = kept.pop()
+        complete.remove(stream)
+        number = stream.connection.rpartition("-")[2]
+        for kind in kinds:
+            (tmp_path / stream.node).joinpath(
+                f"20261120T200201.123456Z-{stream.node}-77-{number}-000000.{kind}.parquet"
+            ).unlink()
+        code, merged, said = ended(engine, directories, "--complete-only")
+        missing = f"stream {stream.connection} of {stream.node} ended complete, but not all"
+        assert code == 1 and missing in said, said
+        check(merged, DEFAULT, complete, DEFAULT.keys)
+
+
+# ---- damaged files -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", MERGES)
+def test_damaged_files_are_named_and_can_be_left_out(engine: str, tmp_path: Path) -> None:
+    streams = make_streams(DEFAULT, random.Random(8), nodes=2, connections=4)
+    directories = write(DEFAULT, streams, tmp_path)
+    rng = random.Random(1)
+    files = [sorted(directory.glob("*.groups.parquet"))[0] for directory in directories]
+    for file in files:
+        content = bytearray(file.read_bytes())
+        content[rng.randrange(4, len(content) - 8)] ^= 1 << rng.randrange(8)
+        file.write_bytes(content)
+    code, merged, said = ended(engine, directories)
+    assert (code, merged) == (1, None) and "Traceback" not in said, said
+    assert f"{files[0].name} is damaged: its checksum is " in said and "--skip-damaged" in said
+    code, merged, said = ended(engine, directories, "--skip-damaged")
+    assert code == 1 and all(f"{file.name} is damaged and was left out: " in said for file in files)
+    assert said.count("has groups of 0 records, it had ") == 2, said
+    lost = [pq.read_table(file.with_suffix("").with_suffix(".stream.parquet")) for file in files]
+    records = counted(streams)["records"] - sum(table["records"][0].as_py() for table in lost)
+    assert merged["records"] == records
+    for file in files:
+        file.write_bytes(file.read_bytes()[:100])
+    code, merged, said = ended(engine, directories, "--skip-damaged")
+    assert (code, merged["records"]) == (1, records) and said.count("it is cut off") == 2, said
+
+
+@pytest.mark.parametrize("kind", ["groups", "stream"])
+def test_no_flipped_bit_goes_unnoticed(kind: str, tmp_path: Path) -> None:
+    """Every bit of a file: only its key may hide the checksum, and then the content is right."""
+    import partials
+
+    streams = make_streams(Layout({"a": "u8"}, ("a",), ()), random.Random(1), 1, 1)
+    (directory,) = write(Layout({"a": "u8"}, ("a",), ()), streams, tmp_path)
+    file = sorted(directory.glob(f"*.{kind}.parquet"))[0]
+    content = bytearray(file.read_bytes())
+    assert partials.damage(bytes(content)) is None
+    at = content.rindex(b"ringest.crc32")
+    entry = range(8 * (at - 2), 8 * (at + len(b"ringest.crc32") + 2))
+    for bit in range(8 * len(content)):
+        content[bit // 8] ^= 1 << bit % 8
+        wrong = partials.damage(bytes(content))
+        assert wrong is not None and (wrong == partials.NO_CHECKSUM) == (bit in entry), bit
+        content[bit // 8] ^= 1 << bit % 8
+
+
+@pytest.mark.parametrize("engine", MERGES)
+def test_files_without_a_checksum_are_merged_and_listed(engine: str, tmp_path: Path) -> None:
+    streams = make_streams(DEFAULT, random.Random(6), nodes=1, connections=2)
+    directories = write(DEFAULT, streams, tmp_path)
+    file = sorted(directories[0].glob("*.groups.parquet"))[0]
+    table = pq.read_table(file)
+    plan = {key: table.schema.metadata[key] for key in (b"ringest.merge",)}
+    pq.write_table(table.replace_schema_metadata(plan), file)
+    code, merged, said = ended(engine, directories)
+    assert code == 0 and "one file has no checksum" in said and file.name in said, said
+    check(merged, DEFAULT, streams, DEFAULT.keys)
 
 
 # ---- files of results ----------------------------------------------------------------------------
@@ -110,6 +203,38 @@ def test_duckdb_writes_the_types_of_the_documents(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "result.parquet")
     assert {name: table.schema.field(name).type for name in ARROW_OF_RESULT} == ARROW_OF_RESULT
     assert not differences(expected(EVERYTHING, streams, EVERYTHING.keys), table.to_pylist())
+
+
+def test_the_end_of_the_name_decides_the_format(tmp_path: Path) -> None:
+    streams = make_streams(DEFAULT, random.Random(2), nodes=1, connections=2)
+    (directory,) = write(DEFAULT, streams, tmp_path / "nodes")
+    csv = str(tmp_path / "x.CSV")
+    run("duckdb", [directory], "--output", csv)
+    assert Path(csv).read_text().startswith("A,E,")
+    for output, chosen, said in (
+        (csv, ["--output-format", "parquet"], "ends in .csv, but --output-format is parquet"),
+        (str(tmp_path / "x"), [], "does not end in .parquet or .csv"),
+        (str(tmp_path / "x.arrow"), [], "does not end in .parquet or .csv"),
+    ):
+        assert said in refusal(str(directory), "--output", output, *chosen)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["nodes", "x.CSV"]
+
+
+def test_a_device_is_written_into_and_a_link_stays(tmp_path: Path) -> None:
+    """DuckDB would rename a finished file onto it: as root, onto /dev/null."""
+    streams = make_streams(DEFAULT, random.Random(2), nodes=1, connections=2)
+    (directory,) = write(DEFAULT, streams, tmp_path / "nodes")
+    null, link = tmp_path / "null", tmp_path / "link"
+    null.symlink_to("/dev/null")
+    for device in ("/dev/null", str(null)):
+        run("duckdb", [directory], "--output", device, "--output-format", "csv")
+    assert Path("/dev/null").is_char_device() and null.is_symlink()
+    (tmp_path / "file").write_text("old")
+    link.symlink_to("file")
+    run("duckdb", [directory], "--output", str(link), "--output-format", "csv")
+    assert link.is_symlink() and (tmp_path / "file").read_text().startswith("A,E,")
+    assert "is not a file" in refusal(str(directory), "--output", str(tmp_path),
+                                      "--output-format", "csv")  # fmt: skip
 
 
 @pytest.mark.spark
@@ -163,27 +288,46 @@ def test_the_template_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not differences(expected(DEFAULT, streams, DEFAULT.keys), found)
 
 
-def test_packed_partials_are_merged_as_the_files_were(tmp_path: Path) -> None:
-    """What docs/operating/partials.md says about many small files."""
+def test_the_sql_for_complete_streams_runs_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import duckdb
 
+    streams, complete = streams_of_all_ends(EVERYTHING, 5)
+    directories = write(EVERYTHING, streams, tmp_path)
+    sql = run("duckdb", directories, "--sql", "--complete-only").replace("'partials/", "'*/")
+    monkeypatch.chdir(tmp_path)
+    result = duckdb.connect().execute(sql)
+    columns = [column[0] for column in result.description]
+    found = [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+    assert not differences(expected(EVERYTHING, complete, EVERYTHING.keys), found)
+
+
+def test_packed_partials_are_merged_as_the_files_were(tmp_path: Path) -> None:
+    """What docs/operating/partials.md says about many small files."""
     streams = make_streams(DEFAULT, random.Random(4), nodes=2, connections=6)
-    directories = write(DEFAULT, streams, tmp_path / "small")
-    packed = tmp_path / "packed"
-    packed.mkdir()
-    (packed / "schema.toml").write_text(DEFAULT.toml())
-    (plan,) = duckdb.execute(
-        f"SELECT decode(value) FROM parquet_kv_metadata('{tmp_path}/small/*/*.groups.parquet')"
-        " WHERE decode(key) = 'ringest.merge' LIMIT 1"
-    ).fetchone()
-    for kind in ("groups", "stream"):
-        duckdb.execute(
-            f"COPY (FROM '{tmp_path}/small/*/*.{kind}.parquet') TO '{packed}/day.{kind}.parquet'"
-            f" (FORMAT parquet, KV_METADATA {{'ringest.merge': '{plan}'}})"
-        )
-    check(merged_by("duckdb", [packed]), DEFAULT, streams, DEFAULT.keys)
-    # The small files are still there: they count once.
-    check(merged_by("duckdb", [packed, *directories]), DEFAULT, streams, DEFAULT.keys)
+    directories = write(DEFAULT, streams, tmp_path / "trial")
+    for name, directory in zip("ab", directories, strict=True):
+        directory.rename(tmp_path / "trial" / name)
+    directories = [tmp_path / "trial" / name for name in "ab"]
+    page = (ROOT / "docs/operating/partials.md").read_text()
+    (recipe,) = re.findall(r"<<'END'\n(import sys\n.*?)\nEND\n", page, re.DOTALL)
+    (tmp_path / "trial/packed").mkdir()
+    (tmp_path / "deploy").symlink_to(ROOT / "deploy")
+    subprocess.run([sys.executable, "-c", recipe], cwd=tmp_path, check=True, timeout=TIMEOUT_S)
+    packed = tmp_path / "trial/packed"
+    merge = "ringest" if "RINGEST_BIN" in os.environ else "duckdb"
+    for engine in {merge, "duckdb"}:
+        code, merged, said = ended(engine, [packed])
+        assert (code, said) == (0, ""), said
+        check(merged, DEFAULT, streams, DEFAULT.keys)
+        # The small files are still there: they count once.
+        check(merged_by(engine, [packed, *directories]), DEFAULT, streams, DEFAULT.keys)
+    (file,) = packed.glob("*.groups.parquet")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert ended("duckdb", [packed])[0] == 1
 
 
 # ---- refusals ------------------------------------------------------------------------------------
@@ -225,28 +369,11 @@ def test_refusals_name_the_cause(tmp_path: Path) -> None:
 # ---- files that are missing ----------------------------------------------------------------------
 
 
-MERGES = [
-    pytest.param("ringest", marks=pytest.mark.engine),
-    "duckdb",
-    pytest.param("spark", marks=pytest.mark.spark),
-]
-
-
-def ended(engine: str, directory: Path) -> tuple[int, list[Any], str]:
-    """Exit code, groups and stderr of a merge."""
-    arguments = [*command(engine), str(directory), "--format", "ndjson"]
-    done = subprocess.run(
-        arguments, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment(), check=False
-    )
-    groups = json.loads(done.stdout)["groups"] if done.stdout else None
-    return done.returncode, groups, done.stderr
-
-
 @pytest.mark.parametrize("engine", MERGES)
 def test_all_merges_end_alike_where_files_are_missing(engine: str, tmp_path: Path) -> None:
     (tmp_path / "schema.toml").write_text(DEFAULT.toml())
-    code, groups, said = ended(engine, tmp_path)
-    assert (code, groups) == (0, []) and "no partials so far" in said
+    code, merged, said = ended(engine, [tmp_path])
+    assert (code, merged["groups"]) == (0, []) and "no partials so far" in said
 
     stream = next(
         one
@@ -254,7 +381,7 @@ def test_all_merges_end_alike_where_files_are_missing(engine: str, tmp_path: Pat
         if len(one.batches) > 2 and all(records for _, records in one.batches)
     )
     (directory,) = write(DEFAULT, [stream], tmp_path / "nodes")
-    assert ended(engine, directory)[0] == 0
+    assert ended(engine, [directory])[0] == 0
 
     def take(*names: str) -> None:
         for name in names:
@@ -266,14 +393,14 @@ def test_all_merges_end_alike_where_files_are_missing(engine: str, tmp_path: Pat
             file.rename(file.with_suffix(".parquet"))
 
     take("*-000000.stream.parquet")
-    code, _, said = ended(engine, directory)
+    code, _, said = ended(engine, [directory])
     assert code == 0 and "has groups and no .stream.parquet" in said
     take("*-000000.groups.parquet")
-    code, _, said = ended(engine, directory)
+    code, _, said = ended(engine, [directory])
     assert code == 1 and f"lacks 1 of {len(stream.batches)} batches" in said
     give_back()
     take("*-000001.groups.parquet")
-    code, _, said = ended(engine, directory)
+    code, _, said = ended(engine, [directory])
     assert code == 1 and "has groups of 0 records, it had" in said
 
 
@@ -283,8 +410,8 @@ def test_all_merges_end_alike_where_a_file_is_cut_off(engine: str, tmp_path: Pat
     (directory,) = write(DEFAULT, streams, tmp_path)
     file = sorted(directory.glob("*.groups.parquet"))[0]
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    code, groups, said = ended(engine, directory)
-    assert (code, groups) == (1, None) and "Traceback" not in said, said
+    code, merged, said = ended(engine, [directory])
+    assert (code, merged) == (1, None) and file.name in said and "Traceback" not in said, said
 
 
 def test_names_that_differ_in_case_are_refused_by_duckdb(tmp_path: Path) -> None:

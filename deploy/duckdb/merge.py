@@ -53,48 +53,54 @@ def merge_sql(
     """A view `merged` of the files named by the variables `groups` and `streams`."""
     refuse_case(plan)
     by = list(by or plan.keys)
-    sections = [
-        "-- One copy of each row: copies agree in node, connection, batch and keys.",
-        f"rows_once AS (\n{indented(rows_once(plan, complete_only))}\n)",
-    ]
+    once = rows_once(plan, "read_parquet(getvariable('groups'))")
+    tables = {"rows_once": once}
     if complete_only:
-        sections[:0] = [f"complete AS (\n{indented(complete_streams())}\n),"]
+        complete = complete_streams("read_parquet(getvariable('streams'))", "rows_of_files")
+        kept = "SELECT *\nFROM rows_of_files\nSEMI JOIN complete USING (node, connection)"
+        tables = {"rows_of_files": once, "complete": complete, "rows_once": kept}
     if plan.squares:
-        sections[-1] += ","
-        sections += [
-            "-- The mean of all, around which the squared distances are added up.",
-            f"rows_with_means AS (\n{indented(rows_with_means(plan, by))}\n)",
-        ]
-    source = "rows_with_means" if plan.squares else "rows_once"
+        tables["rows_with_means"] = rows_with_means(plan, by)
+    sections = [f"{COMMENTS[name]}{name} AS (\n{indented(sql)}\n)" for name, sql in tables.items()]
     return (
         "CREATE OR REPLACE TEMP VIEW merged AS\nWITH\n"
-        + "\n".join(sections)
-        + f"\n{select_result(plan, by, source)};\n"
+        + ",\n".join(sections)
+        + f"\n{select_result(plan, by, list(tables)[-1])};\n"
     )
 
 
-def rows_once(plan: MergePlan, complete_only: bool) -> str:
+_COPIES = "-- One copy of each row: copies agree in node, connection, batch and keys.\n"
+COMMENTS = {
+    "rows_of_files": _COPIES,
+    "complete": "-- Streams that ended complete and of which everything is there.\n",
+    "rows_once": _COPIES,
+    "rows_with_means": "-- The mean of all, around which the squared distances are added up.\n",
+}
+
+
+def rows_once(plan: MergePlan, source: str) -> str:
     columns = ",\n    ".join(quoted(name) for name in plan.names)
-    sql = (
-        f"SELECT DISTINCT ON ({identity(plan)})\n    {columns}\n"
-        "FROM read_parquet(getvariable('groups'))"
-    )
-    return sql + ("\nSEMI JOIN complete USING (node, connection)" if complete_only else "")
+    return f"SELECT DISTINCT ON ({identity(plan)})\n    {columns}\nFROM {source}"
 
 
 def identity(plan: MergePlan) -> str:
     return names([*plan.identity, *(key.name for key in plan.keys)])
 
 
-def complete_streams() -> str:
-    # Streams of which all batches exist and the last one says that the stream was complete.
+def complete_streams(streams: str, rows: str) -> str:
     return (
         "SELECT node, connection\n"
-        "FROM read_parquet(getvariable('streams'))\n"
+        f"FROM (SELECT DISTINCT ON (node, connection, batch) * FROM {streams})\n"
+        f"LEFT JOIN ({grouped(rows)}) USING (node, connection, batch)\n"
         "GROUP BY node, connection\n"
         "HAVING bool_or(final AND status = 'complete')\n"
-        "    AND count(DISTINCT batch) = max(batch) + 1"
+        "    AND count(*) = max(batch) + 1\n"
+        "    AND bool_and(records = coalesce(counted, 0))"
     )
+
+
+def grouped(rows: str) -> str:
+    return f"SELECT node, connection, batch, sum(count) AS counted FROM {rows} GROUP BY ALL"
 
 
 def rows_with_means(plan: MergePlan, by: Sequence[Column]) -> str:
@@ -233,160 +239,153 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Merges partials of ringest with DuckDB.")
+    parser = partials.parser("DuckDB", "write the groups to this file instead of printing them")
     add = parser.add_argument
-    add(
-        "directories", nargs="+", metavar="DIR", help="directories of partials, of one node or many"
-    )
-    add("--by", help="comma-separated keys to group by; default: all keys")
-    add("--complete-only", action="store_true", help="leave out streams that are not complete")
     add("--sql", action="store_true", help="print the SQL without running it")
-    add("--format", choices=["table", "ndjson"], default="table", help="format of the output")
-    add("--output", help="write the groups to this file instead of printing them")
-    add("--output-format", choices=["parquet", "csv"], help="default: by the file name")
     add("--memory", help="memory limit of DuckDB, such as 4GB; beyond that it uses the disk")
     add("--threads", type=int, help="default: all cores")
     return parser.parse_args()
 
 
-def read_plan(database: duckdb.DuckDBPyConnection, options: argparse.Namespace) -> MergePlan | None:
-    """The merge operations, from one file of each directory; `None` without files."""
-    files = []
-    for directory in map(Path, options.directories):
-        if not any(directory.glob("*.parquet")):
+def find_files(directories: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The files of groups, and those about batches."""
+    found: tuple[list[str], list[str]] = [], []
+    for directory in map(Path, directories):
+        patterns = (partials.GROUPS_FILES, partials.STREAM_FILES)
+        here = [sorted(map(str, directory.glob(pattern))) for pattern in patterns]
+        if not any(here):
             if not (directory / "schema.toml").exists():
                 raise PartialsError(f"{directory}: name directories that `serve --partials` wrote")
             print(f"merge.py: {directory} has no partials so far", file=sys.stderr)
-        files += sorted(directory.glob(partials.GROUPS_FILES))[:1]
-    if not files:
+        for files, own in zip(found, here, strict=True):
+            files += own
+    return found
+
+
+def read_plan(database: duckdb.DuckDBPyConnection, groups: Sequence[str]) -> MergePlan | None:
+    """The merge operations, from one file of each directory; `None` without files."""
+    if not groups:
         return None
+    files = {Path(file).parent: file for file in reversed(groups)}.values()
     key = f"decode(key) = '{partials.MERGE_KEY}'"
     query = f"SELECT decode(value) FROM parquet_kv_metadata(?) WHERE {key}"
-    found = ((database.execute(query, [str(file)]).fetchone(), str(file)) for file in files)
+    found = ((database.execute(query, [file]).fetchone(), file) for file in reversed(files))
     return partials.one_plan((row and row[0], file) for row, file in found)
 
 
 def run(database: duckdb.DuckDBPyConnection, options: argparse.Namespace) -> int:
-    plan = read_plan(database, options)
+    form = partials.output_format(options.output, options.output_format) if options.output else ""
+    groups, streams = find_files(options.directories)
+    checked = ((file, partials.damage(Path(file).read_bytes())) for file in groups + streams)
+    damaged = partials.left_out([] if options.sql else checked, options.skip_damaged, sys.stderr)
+    groups, streams = ([one for one in all if one not in damaged] for all in (groups, streams))
+    plan = read_plan(database, groups)
     if plan is None and (options.sql or options.output):
         raise partials.DamagedPartialsError("no partials so far; nothing was written")
     plan = plan or MergePlan()
-    # Without partials, any key is accepted.
-    by = plan.keys_by(options.by.split(",") if options.by is not None and plan.keys else None)
+    by = plan.keys_by(options.by)
     if options.sql:
         print(template(plan, by, options.complete_only), end="")
         return partials.EXIT_OK
     for setting, value in (("memory_limit", options.memory), ("threads", options.threads)):
         if value is not None:
             database.execute(f"SET {setting} = '{value}'")
-    some_said = read_streams(database, options)
+    create_tables(database, plan, groups, streams)
     if plan.keys:
-        merge(database, options, plan, by, options.complete_only and some_said)
+        database.execute(merge_sql(plan, by, options.complete_only and bool(streams)))
+        # Without stream files, no stream is known to be complete.
+        none = "" if streams or not options.complete_only else " LIMIT 0"
+        database.execute(f"CREATE TEMP TABLE result AS FROM merged{none}")
     else:
         database.execute("CREATE TEMP TABLE result (count UBIGINT)")
-        database.execute(f"CREATE TEMP TABLE rows_of_files ({ROW_COLUMNS})")
-    summary = summarize(database)
-    missing = find_missing(database, plan, summary["records"])
+    summary = summarize(database, options.complete_only)
+    missing = find_missing(database, summary["records"], options.complete_only)
     if options.output:
-        write(database, options, by)
+        write(database, options.output, form, by)
     show(database, summary, options)
-    return missing.report(sys.stderr)
+    return missing.report(damaged, sys.stderr)
 
 
 ROW_COLUMNS = "node VARCHAR, connection VARCHAR, batch UINTEGER, count UBIGINT"
+STREAM_COLUMNS = (
+    "node VARCHAR, connection VARCHAR, batch UINTEGER, final BOOLEAN, status VARCHAR,"
+    " records UBIGINT, latency_v2 BLOB"
+)
 
 
-def merge(
-    database: duckdb.DuckDBPyConnection,
-    options: argparse.Namespace,
-    plan: MergePlan,
-    by: Sequence[Column],
-    complete_only: bool,
+def create_tables(
+    database: duckdb.DuckDBPyConnection, plan: MergePlan, groups: list[str], streams: list[str]
 ) -> None:
-    """Creates the result as a table, and a view of the rows it comes from."""
-    database.execute("SET VARIABLE groups = ?", [patterns(options, partials.GROUPS_FILES)])
-    database.execute(merge_sql(plan, by, complete_only))
-    # Without stream files, no stream is known to be complete.
-    none = " LIMIT 0" if options.complete_only and not complete_only else ""
-    database.execute(f"CREATE TEMP TABLE result AS FROM merged{none}")
-    of_these = " SEMI JOIN streams_once USING (node, connection)"
-    database.execute(
-        "CREATE TEMP VIEW rows_of_files AS FROM read_parquet(getvariable('groups'))"
-        + (of_these if options.complete_only else "")
-    )
-
-
-def read_streams(database: duckdb.DuckDBPyConnection, options: argparse.Namespace) -> bool:
-    """The rows about batches, one copy of each, as a table; whether there is a file of them."""
-    streams = patterns(options, partials.STREAM_FILES)
-    if not streams:
+    """The rows of both kinds of files, and batches and streams as far as they are known."""
+    columns = {"groups": ROW_COLUMNS, "streams": STREAM_COLUMNS}
+    for kind, files in (("groups", groups), ("streams", streams)):
+        database.execute(f"SET VARIABLE {kind} = ?", [files])
         database.execute(
-            "CREATE TEMP TABLE streams_once (node VARCHAR, connection VARCHAR, batch UINTEGER,"
-            " records UBIGINT, latency_v2 BLOB)"
+            f"CREATE TEMP VIEW all_{kind} AS FROM read_parquet(getvariable('{kind}'))"
+            if files
+            else f"CREATE TEMP TABLE all_{kind} ({columns[kind]})"
         )
-        return False
-    database.execute("SET VARIABLE streams = ?", [streams])
-    complete = f" SEMI JOIN ({complete_streams()}) USING (node, connection)"
-    database.execute(
-        "CREATE TEMP TABLE streams_once AS SELECT DISTINCT ON (node, connection, batch) *"
-        " FROM read_parquet(getvariable('streams'))" + (complete if options.complete_only else "")
-    )
-    return True
+    once = rows_once(plan, "all_groups") if plan.keys else "FROM all_groups"
+    for statement in (
+        f"VIEW rows_once AS {once}",
+        "TABLE streams_once AS SELECT DISTINCT ON (node, connection, batch) * FROM all_streams",
+        "TABLE batches AS SELECT DISTINCT node, connection, batch FROM all_groups"
+        " UNION SELECT node, connection, batch FROM streams_once",
+        f"VIEW complete AS {complete_streams('streams_once', 'rows_once')}",
+        "VIEW ended AS SELECT node, connection FROM streams_once GROUP BY ALL"
+        " HAVING bool_or(final AND status = 'complete')",
+    ):
+        database.execute(f"CREATE TEMP {statement}")
 
 
-def patterns(options: argparse.Namespace, pattern: str) -> list[str]:
-    """A pattern for each directory with such files; DuckDB rejects patterns without a match."""
-    return [
-        str(directory / pattern)
-        for directory in map(Path, options.directories)
-        if next(directory.glob(pattern), None) is not None
-    ]
-
-
-def summarize(database: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+def summarize(database: duckdb.DuckDBPyConnection, complete_only: bool) -> dict[str, Any]:
     """A summary of what was merged, with the latency of all packets."""
-    database.execute(
-        "CREATE TEMP TABLE batches AS SELECT DISTINCT node, connection, batch FROM rows_of_files"
-        " UNION SELECT node, connection, batch FROM streams_once"
-    )
+    kept = " SEMI JOIN complete USING (node, connection)" if complete_only else ""
     nodes, connections, batches, counted = database.execute(
         "SELECT count(DISTINCT node), count(DISTINCT row(node, connection)), count(*),"
-        " (SELECT coalesce(sum(count), 0) FROM result) FROM batches"
+        f" (SELECT coalesce(sum(count), 0) FROM result) FROM batches{kept}"
     ).fetchall()[0]
-    rows = database.execute("SELECT latency_v2 FROM streams_once").fetchall()
+    rows = database.execute(f"SELECT latency_v2 FROM streams_once{kept}").fetchall()
     latency = partials.merged_latency(row[0] for row in rows)
     return partials.summary(nodes, connections, batches, counted, latency)
 
 
 def find_missing(
-    database: duckdb.DuckDBPyConnection, plan: MergePlan, counted: int
+    database: duckdb.DuckDBPyConnection, counted: int, complete_only: bool
 ) -> partials.MissingFiles:
     """Batches with a missing file. Rows are summed by batch only if the totals differ."""
-    gaps = database.execute(
+
+    def rows(sql: str) -> list[Any]:
+        return database.execute(f"{sql} ORDER BY ALL").fetchall()
+
+    of = " SEMI JOIN ended USING (node, connection)" if complete_only else ""
+    gaps = rows(
         "SELECT node, connection, max(batch) + 1 - count(*) AS missing, max(batch) + 1"
-        " FROM batches GROUP BY node, connection HAVING missing > 0 ORDER BY ALL"
-    ).fetchall()
-    unsaid = database.execute(
-        "SELECT node, connection, batch FROM batches"
-        " ANTI JOIN streams_once USING (node, connection, batch) ORDER BY ALL"
-    ).fetchall()
+        f" FROM batches{of} GROUP BY node, connection HAVING missing > 0"
+    )
+    unsaid = rows(
+        f"SELECT node, connection, batch FROM batches{of}"
+        " ANTI JOIN streams_once USING (node, connection, batch)"
+    )
     said = database.execute("SELECT coalesce(sum(records), 0) FROM streams_once").fetchall()[0][0]
-    if said == counted and not unsaid:
-        return partials.MissingFiles(gaps, [], unsaid)
-    differing = database.execute(
-        f"WITH rows AS (SELECT DISTINCT ON ({identity(plan)}) * FROM rows_of_files), grouped AS"
-        " (SELECT node, connection, batch, sum(count) AS records FROM rows GROUP BY ALL)"
-        " SELECT node, connection, batch, coalesce(grouped.records, 0) AS counted,"
-        " streams_once.records AS said FROM streams_once"
-        " LEFT JOIN grouped USING (node, connection, batch) WHERE counted <> said ORDER BY ALL"
-    ).fetchall()
-    return partials.MissingFiles(gaps, differing, unsaid)
+    differing = []
+    if said != counted or unsaid:
+        differing = rows(
+            "SELECT node, connection, batch, coalesce(counted, 0) AS grouped, records"
+            f" FROM streams_once LEFT JOIN ({grouped('rows_once')})"
+            f" USING (node, connection, batch){of} WHERE grouped <> records"
+        )
+    if not complete_only:
+        return partials.MissingFiles(gaps, differing, unsaid)
+    streams = "SELECT DISTINCT node, connection FROM"
+    not_complete = rows(f"{streams} batches ANTI JOIN ended USING (node, connection)")
+    not_whole = rows(f"{streams} ended ANTI JOIN complete USING (node, connection)")
+    return partials.MissingFiles(gaps, differing, unsaid, not_complete, not_whole)
 
 
 def write(
-    database: duckdb.DuckDBPyConnection, options: argparse.Namespace, by: Sequence[Column]
+    database: duckdb.DuckDBPyConnection, output: str, form: str, by: Sequence[Column]
 ) -> None:
-    form = options.output_format or ("csv" if options.output.endswith(".csv") else "parquet")
     # Bytes are written to CSV in hexadecimal, as everywhere else; DuckDB would escape them.
     shown = ", ".join(
         f"lower(hex({quoted(key.name)})) AS {quoted(key.name)}"
@@ -394,8 +393,15 @@ def write(
         if key.type == "bytes" and form == "csv"
     )
     columns = f"* REPLACE ({shown})" if shown else "*"
-    file = options.output.replace("'", "''")
-    database.execute(f"COPY (SELECT {columns} FROM result) TO '{file}' (FORMAT {form})")
+    # DuckDB renames a finished file onto the path: never onto a link, a device or a pipe.
+    file = Path(output).resolve()
+    if file.exists() and not (file.is_file() or file.is_char_device() or file.is_fifo()):
+        raise PartialsError(f"--output {output} is not a file; name one")
+    renamed = "false" if file.exists() and not file.is_file() else "true"
+    name = str(file).replace("'", "''")
+    database.execute(
+        f"COPY (SELECT {columns} FROM result) TO '{name}' (FORMAT {form}, USE_TMP_FILE {renamed})"
+    )
 
 
 def show(

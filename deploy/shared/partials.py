@@ -1,17 +1,20 @@
-"""Shared by the DuckDB and Spark merges: reads merge operations and HdrHistogram V2.
+"""Shared by the DuckDB and Spark merges: options, checksums, merge operations, HdrHistogram V2.
 
-Opens no Parquet files. The metadata of groups files says how to merge each column, so nothing here
+Decodes no Parquet. The metadata of groups files says how to merge each column, so nothing here
 depends on types or functions. Standard library only, Python 3.11 or later.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 GROUPS_FILES: Final = "*.groups.parquet"
@@ -42,6 +45,122 @@ class DamagedPartialsError(PartialsError):
     """A file that cannot be read, or that `serve --partials` did not write."""
 
     exit_code = EXIT_FILES_MISSING
+
+
+# ---- options -------------------------------------------------------------------------------------
+
+
+def parser(engine: str, output: str) -> argparse.ArgumentParser:
+    """The options that both merges have."""
+    options = argparse.ArgumentParser(description=f"Merges partials of ringest with {engine}.")
+    add = options.add_argument
+    add(
+        "directories", nargs="+", metavar="DIR", help="directories of partials, of one node or many"
+    )
+    add("--by", help="comma-separated keys to group by; default: all keys")
+    add(
+        "--complete-only",
+        action="store_true",
+        help="leave out streams that did not end complete or lack files",
+    )
+    add("--skip-damaged", action="store_true", help="merge without files that are damaged")
+    add("--format", choices=["table", "ndjson"], default="table", help="format of the output")
+    add("--output", help=output)
+    add("--output-format", choices=["parquet", "csv"], help="default: by the end of the name")
+    return options
+
+
+def output_format(output: str, chosen: str | None, default: str | None = None) -> str:
+    """The format of the output: the end of its name decides, and must not contradict the option."""
+    end = Path(output).suffix.lower().removeprefix(".")
+    if end not in ("parquet", "csv"):
+        if chosen is None and (default is None or end in ("arrow", "ndjson")):
+            raise PartialsError(
+                f"--output {output} does not end in .parquet or .csv; rename it, or choose its "
+                "format with --output-format"
+            )
+        end = chosen or default
+    if chosen not in (None, end):
+        raise PartialsError(
+            f"--output {output} ends in .{end}, but --output-format is {chosen}; rename it, or "
+            "leave --output-format out"
+        )
+    return end
+
+
+# ---- checksums -----------------------------------------------------------------------------------
+
+# Key of a file's checksum in its metadata: eight hexadecimal digits, the CRC-32 of all bytes of the
+# file with zeros in place of these digits.
+CHECKSUM_KEY: Final = "ringest.crc32"
+_BLANK: Final = b"00000000"
+# Metadata is Thrift: a string of 13 bytes and one of eight, each behind its type and its length.
+_CHECKSUM: Final = b"\x18\x0d" + CHECKSUM_KEY.encode() + b"\x18\x08"
+# Metadata is at the end of the file.
+_SEARCHED_BYTES: Final = 1 << 20
+
+NO_CHECKSUM: Final = "no checksum"
+
+
+def damage(content: bytes) -> str | None:
+    """How a file of partials is damaged; `NO_CHECKSUM` if nothing can tell, `None` if it is not."""
+    if len(content) < 12 or not content.startswith(b"PAR1") or not content.endswith(b"PAR1"):
+        return "it is cut off or not Parquet"
+    found = _checksum(content)
+    if found is None:
+        return NO_CHECKSUM
+    at, checksum = found
+    recorded = content[at : at + len(_BLANK)]
+    if recorded == checksum:
+        return None
+    return f"its checksum is {checksum.decode()}, but {recorded!r} was recorded"
+
+
+def seal(file: Path | str) -> None:
+    """Puts the checksum into a file that was written with eight zeros for it."""
+    with Path(file).open("r+b") as parquet:
+        found = _checksum(parquet.read())
+        if found is None:
+            raise PartialsError(f"{file} has no {CHECKSUM_KEY} to be filled in")
+        parquet.seek(found[0])
+        parquet.write(found[1])
+
+
+def _checksum(content: bytes) -> tuple[int, bytes] | None:
+    """Where the digits are, and what they should be."""
+    at = content.rfind(_CHECKSUM, max(len(content) - _SEARCHED_BYTES, 0))
+    if at < 0:
+        return None
+    at += len(_CHECKSUM)
+    view = memoryview(content)
+    checksum = zlib.crc32(_BLANK, zlib.crc32(view[:at]))
+    return at, b"%08x" % zlib.crc32(view[at + len(_BLANK) :], checksum)
+
+
+def left_out(
+    found: Iterable[tuple[str, str | None]], skip_damaged: bool, out: TextIO
+) -> dict[str, str]:
+    """Of files with their damage, those that cannot be merged.
+
+    Raises an error about the first one unless they are to be skipped.
+    """
+    damaged = {file: wrong for file, wrong in found if wrong is not None}
+    unsealed = [file for file, wrong in damaged.items() if wrong == NO_CHECKSUM]
+    say_list(
+        out,
+        "one file has no checksum, so damage to it may not be noticed",
+        "files have no checksum, so damage to them may not be noticed",
+        unsealed,
+    )
+    for file in unsealed:
+        del damaged[file]
+    if damaged and not skip_damaged:
+        file, wrong = next(iter(damaged.items()))
+        raise DamagedPartialsError(
+            f"{file} is damaged: {wrong}; copy it again, seal it again if another program has "
+            "rewritten it, or merge without it (--skip-damaged)"
+        )
+    return damaged
 
 
 # ---- merge operations ----------------------------------------------------------------------------
@@ -114,18 +233,18 @@ class MergePlan:
         """The column with this name."""
         return next(one for one in self.columns if one.name == name)
 
-    def keys_by(self, names: Iterable[str] | None) -> tuple[Column, ...]:
-        """The keys with these names, in this order; all keys for `None`."""
-        if names is None:
+    def keys_by(self, names: str | None) -> tuple[Column, ...]:
+        """The keys with these names, in this order; all keys for `None`, any without partials."""
+        if names is None or not self.keys:
             return self.keys
         by_name = {key.name: key for key in self.keys}
-        wanted = list(names)
+        wanted = names.split(",")
         for name in wanted:
             if name not in by_name:
                 there = ", ".join(by_name)
                 raise PartialsError(f'--by: "{name}" is not a key of these partials; keys: {there}')
-        if not wanted or len(set(wanted)) < len(wanted):
-            raise PartialsError("--by: name one key or more, each once")
+        if len(set(wanted)) < len(wanted):
+            raise PartialsError("--by: name each key once")
         return tuple(by_name[name] for name in wanted)
 
 
@@ -339,9 +458,21 @@ def summary_line(summary: dict[str, Any]) -> str:
     )
 
 
+def say_list(out: TextIO, one: str, many: str, names: Sequence[str]) -> None:
+    """Prints a line about things of one kind, as `ringest merge` does."""
+    if names:
+        what = one if len(names) == 1 else f"{len(names)} {many}"
+        rest = len(names) - LINES_SHOWN
+        shown = ", ".join(names[:LINES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+        print(f"merge.py: {what}: {shown}", file=out)
+
+
+Stream = tuple[str, str]
+
+
 @dataclass(frozen=True)
 class MissingFiles:
-    """Batches with missing files, as `ringest merge` reports them."""
+    """What a result lacks, as `ringest merge` reports it. A stream is (node, connection)."""
 
     # (node, connection, batches missing, batches expected)
     gaps: Sequence[tuple[str, str, int, int]]
@@ -349,13 +480,26 @@ class MissingFiles:
     differing: Sequence[tuple[str, str, int, int, int]]
     # (node, connection, batch) with groups but no row, as a killed node leaves them
     unsaid: Sequence[tuple[str, str, int]]
+    # With --complete-only: streams that did not end complete, and others of which files are missing.
+    not_complete: Sequence[Stream] = ()
+    not_whole: Sequence[Stream] = ()
 
-    def report(self, out: TextIO) -> int:
-        """Prints a line for each; returns the exit code."""
-        for node, connection, batch in self.unsaid[:LINES_SHOWN]:
-            where = f"batch {batch} of stream {connection} of {node}"
-            print(f"merge.py: {where} has groups and no .stream.parquet", file=out)
-        faults = [
+    def report(self, damaged: dict[str, str], out: TextIO) -> int:
+        """Prints what is missing, and the damaged files; returns the exit code."""
+        say_list(
+            out,
+            "one stream did not end complete and is left out",
+            "streams did not end complete and are left out",
+            [f"{connection} of {node}" for node, connection in self.not_complete],
+        )
+        say_list(
+            out,
+            "one batch has groups and no .stream.parquet",
+            "batches have groups and no .stream.parquet",
+            [f"batch {batch} of stream {name} of {node}" for node, name, batch in self.unsaid],
+        )
+        faults = [f"{file} is damaged and was left out: {why}" for file, why in damaged.items()]
+        faults += [
             f"stream {connection} of {node} lacks {missing} of {total} batches"
             for node, connection, missing, total in self.gaps
         ]
@@ -364,11 +508,15 @@ class MissingFiles:
             f"it had {said}"
             for node, connection, batch, grouped, said in self.differing
         ]
+        faults += [
+            f"stream {connection} of {node} ended complete, but not all of it is here; it was "
+            "left out"
+            for node, connection in self.not_whole
+        ]
         for fault in faults[:LINES_SHOWN]:
             print(f"merge.py: {fault}", file=out)
-        for lines in (self.unsaid, faults):
-            if len(lines) > LINES_SHOWN:
-                print(f"merge.py: and {len(lines) - LINES_SHOWN} more of this kind", file=out)
+        if len(faults) > LINES_SHOWN:
+            print(f"merge.py: and {len(faults) - LINES_SHOWN} more of this kind", file=out)
         if not faults:
             return EXIT_OK
         print(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,14 +162,34 @@ def quoted(name: str) -> str:
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def read_files(spark: SparkSession, directories: Sequence[str], pattern: str) -> DataFrame | None:
-    """All files that match; `None` if there are none."""
+def find_damaged(
+    spark: SparkSession, options: argparse.Namespace
+) -> tuple[dict[str, str], list[str]]:
+    """Damaged files, and where to read the others: in the directories if all are intact."""
+    both = "*.{groups,stream}.parquet"
+    reader = spark.read.format("binaryFile").option("pathGlobFilter", both)
     try:
-        return spark.read.option("pathGlobFilter", pattern).parquet(*directories)
+        files = reader.load(options.directories)
+    except AnalysisException:
+        # There is no such directory, which reading the partials will say.
+        return {}, options.directories
+    contents = files.select("path", "content").rdd
+    checked = contents.map(lambda row: (row.path, partials.damage(bytes(row.content))))
+    wrong = sorted(checked.filter(lambda one: one[1] is not None).collect())
+    damaged = partials.left_out(wrong, options.skip_damaged, sys.stderr)
+    if not damaged:
+        return damaged, options.directories
+    return damaged, [row.path for row in files.select("path").collect() if row.path not in damaged]
+
+
+def read_files(spark: SparkSession, paths: Sequence[str], pattern: str) -> DataFrame | None:
+    """All files that match, in directories or named; `None` if there are none."""
+    try:
+        return spark.read.option("pathGlobFilter", pattern).parquet(*paths) if paths else None
     except AnalysisException as error:
         if error.getCondition() == "UNABLE_TO_INFER_SCHEMA":
             return None
-        raise DamagedPartialsError(f"cannot read {', '.join(directories)}: {error}") from error
+        raise DamagedPartialsError(f"cannot read the partials: {error}") from error
 
 
 def read_plan(spark: SparkSession, files: DataFrame) -> MergePlan:
@@ -218,13 +238,21 @@ def rows_once(rows: DataFrame, plan: MergePlan) -> DataFrame:
     return rows.select(*map(quoted, plan.names)).dropDuplicates([*plan.identity, *keys])
 
 
-def complete(streams: DataFrame) -> DataFrame:
-    """Streams of which all batches exist and the last one says that the stream was complete."""
-    ended = streams.groupBy("node", "connection").agg(
+def complete(streams: DataFrame, rows: DataFrame) -> DataFrame:
+    """Streams that ended complete, and whether everything of them is there."""
+    counted = streams.join(grouped(rows), list(partials.IDENTITY), "left")
+    ended = counted.groupBy("node", "connection").agg(
         F.expr("bool_or(final and status = 'complete')").alias("ended well"),
-        F.expr("count(distinct batch) = max(batch) + 1").alias("whole"),
+        F.expr(
+            "count(*) = max(batch) + 1 and bool_and(records = coalesce(counted, 0))"
+        ).alias("whole"),
     )
-    return ended.where("`ended well` and `whole`").select("node", "connection")
+    return ended.where("`ended well`").select("node", "connection", "whole")
+
+
+def grouped(rows: DataFrame) -> DataFrame:
+    """The records in the groups of each batch."""
+    return rows.groupBy(*partials.IDENTITY).agg(F.expr("sum(`count`)").alias("counted"))
 
 
 def latency_of(streams: DataFrame) -> partials.Histogram | None:
@@ -272,17 +300,10 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Merges partials of ringest with Apache Spark.")
+    where = "write the groups to this directory, which must not exist yet"
+    parser = partials.parser("Apache Spark", where)
     add = parser.add_argument
-    add(
-        "directories", nargs="+", metavar="DIR", help="directories of partials, of one node or many"
-    )
-    add("--by", help="comma-separated keys to group by; default: all keys")
-    add("--complete-only", action="store_true", help="leave out streams that are not complete")
-    add("--format", choices=["table", "ndjson"], default="table", help="format of the output")
     add("--rows", type=int, default=1000, help="maximum rows of the table (default: 1000)")
-    add("--output", help="write the groups to this directory, which must not exist yet")
-    add("--output-format", choices=["parquet", "csv"], default="parquet")
     add("--files", type=int, help="number of output files; default: Spark's choice")
     add("--master", help="where to run; default: that of spark-submit, else this machine")
     return parser.parse_args()
@@ -297,38 +318,43 @@ STREAM_COLUMNS = (
 
 
 def run(spark: SparkSession, options: argparse.Namespace) -> int:
-    files = read_files(spark, options.directories, partials.GROUPS_FILES)
-    streams = read_files(spark, options.directories, partials.STREAM_FILES)
-    if files is None and streams is None:
+    if options.output:
+        chosen = options.output_format
+        options.output_format = partials.output_format(options.output, chosen, "parquet")
+    damaged, paths = find_damaged(spark, options)
+    files = read_files(spark, paths, partials.GROUPS_FILES)
+    streams = read_files(spark, paths, partials.STREAM_FILES)
+    if files is None and streams is None and not damaged:
         look_for_schema(spark, options.directories)
         print(f"merge.py: {', '.join(options.directories)}: no partials so far", file=sys.stderr)
     if files is None and options.output:
         raise DamagedPartialsError("no partials so far; nothing was written")
     plan = MergePlan() if files is None else read_plan(spark, files)
-    # Without partials, any key is accepted.
-    by = plan.keys_by(options.by.split(",") if options.by is not None and plan.keys else None)
-    if streams is None:
-        streams = spark.createDataFrame([], STREAM_COLUMNS)
-    streams = streams.dropDuplicates(list(partials.IDENTITY))
-    if options.complete_only:
-        ended = F.broadcast(complete(streams))
-        files = files and files.join(ended, ["node", "connection"], "left_semi")
-        streams = streams.join(ended, ["node", "connection"], "left_semi")
-    if files is None:
-        rows = files = spark.createDataFrame([], ROW_COLUMNS)
-        result = files.select("count")
-    else:
-        rows = rows_once(files, plan)
-        result = merged(rows, plan, by)
+    by = plan.keys_by(options.by)
+    empty = spark.createDataFrame([], ROW_COLUMNS)
+    rows = empty if files is None else rows_once(files, plan)
+    streams = spark.createDataFrame([], STREAM_COLUMNS) if streams is None else streams
+    streams = streams.dropDuplicates(list(partials.IDENTITY)).persist()
+    batches = batches_of(files or empty, streams).persist()
+    ended = complete(streams, rows).persist() if options.complete_only else None
+    kept = kept_by(None if ended is None else ended.where("whole"))
+    rows_kept = kept(rows)
+    result = empty.select("count") if files is None else merged(rows_kept, plan, by)
     # It is read twice: for its record count, and for the output.
     result.persist()
-    batches = batches_of(files, streams.persist()).persist()
-    summary, agree = summarize(result, batches, streams)
-    missing = find_missing(rows, batches, agree)
+    summary, agree = summarize(result, kept(batches), kept(streams))
+    missing = find_missing(rows, batches, ended, agree)
     if options.output:
         write(result, by, options)
     show(result, summary, options)
-    return missing.report(sys.stderr)
+    return missing.report(damaged, sys.stderr)
+
+
+def kept_by(streams: DataFrame | None) -> Callable[[DataFrame], DataFrame]:
+    """Keeps the rows of these streams; all rows for `None`."""
+    if streams is None:
+        return lambda rows: rows
+    return lambda rows: rows.join(F.broadcast(streams), ["node", "connection"], "left_semi")
 
 
 def batches_of(files: DataFrame, streams: DataFrame) -> DataFrame:
@@ -354,22 +380,29 @@ def summarize(
     return summary, said == counted and not unsaid
 
 
-def find_missing(rows: DataFrame, batches: DataFrame, agree: bool) -> partials.MissingFiles:
+def find_missing(
+    rows: DataFrame, batches: DataFrame, ended: DataFrame | None, agree: bool
+) -> partials.MissingFiles:
     """Batches with a missing file. Rows are summed by batch only if the totals differ."""
-    identity = list(partials.IDENTITY)
-    by_stream = batches.groupBy("node", "connection").agg(
+    identity, stream = list(partials.IDENTITY), ["node", "connection"]
+    known = kept_by(ended)(batches)
+    by_stream = known.groupBy(*stream).agg(
         F.expr("max(batch) + 1 - count(*)").alias("missing"), F.expr("max(batch) + 1").alias("all")
     )
-    gaps = by_stream.where("missing > 0").orderBy("node", "connection").collect()
-    if agree:
-        return partials.MissingFiles(gaps, [], [])
-    unsaid = batches.where("records is null").select(*identity).orderBy(*identity).collect()
-    grouped = rows.groupBy(*identity).agg(F.expr("sum(`count`)").alias("grouped"))
-    both = batches.join(grouped, identity, "left").select(
-        *identity, F.expr("coalesce(grouped, 0)").alias("counted"), "records"
-    )
-    differing = both.where("counted <> records").orderBy(*identity).collect()
-    return partials.MissingFiles(gaps, differing, unsaid)
+    gaps = by_stream.where("missing > 0").orderBy(*stream).collect()
+    unsaid, differing = [], []
+    if ended is not None or not agree:
+        unsaid = known.where("records is null").select(*identity).orderBy(*identity).collect()
+        both = known.join(grouped(rows), identity, "left").select(
+            *identity, F.expr("coalesce(counted, 0)").alias("counted"), "records"
+        )
+        differing = both.where("counted <> records").orderBy(*identity).collect()
+    if ended is None:
+        return partials.MissingFiles(gaps, differing, unsaid)
+    others = batches.select(*stream).distinct().join(ended, stream, "left_anti")
+    not_whole = ended.where("not whole").select(*stream)
+    left_out = (one.orderBy(*stream).collect() for one in (others, not_whole))
+    return partials.MissingFiles(gaps, differing, unsaid, *left_out)
 
 
 def write(result: DataFrame, by: Sequence[Column], options: argparse.Namespace) -> None:

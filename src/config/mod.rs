@@ -47,6 +47,10 @@ pub enum FileFormat {
 }
 
 impl FileFormat {
+    /// All formats.
+    pub const ALL: [FileFormat; 4] =
+        [FileFormat::Parquet, FileFormat::Arrow, FileFormat::Csv, FileFormat::Ndjson];
+
     /// The extension of such files.
     pub fn extension(self) -> &'static str {
         match self {

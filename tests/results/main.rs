@@ -6,3 +6,4 @@ mod live;
 mod output_columns;
 mod outputs;
 mod partials;
+mod results_file;

@@ -1,15 +1,17 @@
 //! Partials that engines leave, merged by `ringest merge`, are what one engine would have made of
 //! all records; and what is missing is said.
 
-use crate::common::beside::let_run;
+use crate::common::beside::{let_run, stats};
 use crate::common::oracle::{Record, assert_result, packet, packets, records};
-use crate::common::{Engine, ringest, run, stderr_of, until};
+use crate::common::{Engine, RINGEST, ringest, run, stderr_of, until};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -337,6 +339,158 @@ fn what_is_wrong_with_a_directory_is_said() {
     assert!(code == 1 && log.contains(" batches, the first: 0"), "{log}");
 }
 
+/// One complete stream in a directory of partials.
+fn a_stream(path: &Path) {
+    let engine = Engine::start(&options(path, &[]));
+    crate::common::send(&engine, &crate::common::oracle::stream(&records(40, 2), 10));
+    engine.wait_for_results(1);
+    assert_eq!(stop(engine).0, Some(0));
+}
+
+/// As root, a rename would replace the device for every program on the machine.
+#[test]
+fn a_merge_writes_into_a_device_and_refuses_what_is_no_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    a_stream(path);
+    let beside = tempfile::tempdir().unwrap();
+    let at = |name: &str| beside.path().join(name).to_str().unwrap().to_owned();
+    std::os::unix::fs::symlink("/dev/null", at("null")).unwrap();
+    for device in ["/dev/null", &at("null")] {
+        for format in ["parquet", "arrow", "csv", "ndjson"] {
+            let to = ["--output", device, "--output-format", format];
+            assert_eq!(merge(&[path], &to).0, 0, "{device} {format}");
+        }
+        assert!(fs::metadata(device).unwrap().file_type().is_char_device());
+    }
+    let pipe = Command::new("sh")
+        .arg("-c")
+        .arg("\"$0\" merge \"$1\" --output /dev/stderr --output-format csv 2>&1 >/dev/null | cat")
+        .args([RINGEST.as_ref(), path])
+        .output()
+        .unwrap();
+    assert!(pipe.stdout.starts_with(b"A,E,B_mean,"), "{:?}", String::from_utf8(pipe.stdout));
+    let (code, _, log) = merge(&[path], &["--output", &at("."), "--output-format", "csv"]);
+    assert!(code == 2 && log.contains("is a directory; name a file"), "{log}");
+    assert_eq!(files_of(beside.path(), "").len(), 1, "nothing else is left");
+    // Replacing the file that stdout goes to would lose what is printed.
+    let printed = fs::File::create(at("printed.csv")).unwrap();
+    let mut both = ringest();
+    both.arg("merge").arg(path).args(["--output", &at("printed.csv")]).stdout(printed);
+    assert_eq!(both.status().unwrap().code(), Some(2));
+    assert_eq!(fs::read(at("printed.csv")).unwrap(), b"");
+}
+
+#[test]
+fn the_end_of_its_name_decides_the_format_of_a_merged_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    a_stream(path);
+    let beside = tempfile::tempdir().unwrap();
+    let at = |name: &str| beside.path().join(name).to_str().unwrap().to_owned();
+    for (name, begin) in
+        [("x.csv", "A,E,"), ("x.NDJSON", "{\"A\":"), ("x.parquet", "PAR1"), ("x.arrow", "ARROW1")]
+    {
+        assert_eq!(merge(&[path], &["--output", &at(name)]).0, 0);
+        assert!(fs::read(at(name)).unwrap().starts_with(begin.as_bytes()), "{name}");
+    }
+    assert_eq!(merge(&[path], &["--output", &at("x"), "--output-format", "csv"]).0, 0);
+    for (name, chosen, said) in [
+        (
+            "y.csv",
+            &["--output-format", "parquet"][..],
+            "ends in .csv, but --output-format is parquet",
+        ),
+        ("y", &[], "choose its format with --output-format"),
+        ("y.txt", &[], "does not end in .parquet, .arrow, .csv or .ndjson"),
+    ] {
+        let (code, merged, log) = merge(&[path], &[&["--output", &at(name)], chosen].concat());
+        assert!(code == 2 && merged.is_null() && log.contains(said), "{name}: {log}");
+    }
+    assert_eq!(files_of(beside.path(), "").len(), 5);
+}
+
+/// The file of the schema is the oldest, so whoever deletes by age deletes it first.
+#[test]
+fn partials_merge_without_the_file_of_their_schema() {
+    let [directory, other] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let path = directory.path();
+    a_stream(path);
+    let (_, before, _) = merge(&[path], &[]);
+    let schema = path.join("schema.toml");
+    let text = fs::read_to_string(&schema).unwrap();
+    fs::remove_file(&schema).unwrap();
+    let (code, merged, log) = merge(&[path], &[]);
+    assert_eq!((code, log.as_str(), merged), (0, "", before));
+    let different = other.path().join("s.toml");
+    fs::write(&different, text.replace("D:min", "D:max")).unwrap();
+    let serve = ["serve", "--no-messages", "--records-port", "0", "--admin-port", "0"];
+    let schema = ["--schema", different.to_str().unwrap()];
+    let refused = run(ringest().args(serve).args(schema).arg("--partials").arg(path));
+    let log = stderr_of(&refused);
+    assert!(refused.status.code() == Some(2) && log.contains("another schema"), "{log}");
+    // One file of another schema among them is named.
+    let serve = [&["--schema", different.to_str().unwrap()][..], &INTERVAL].concat();
+    let engine = Engine::start(
+        &[&serve[..], &["--partials", other.path().to_str().unwrap(), "--exit-after", "1"]]
+            .concat(),
+    );
+    crate::common::send(&engine, &crate::common::oracle::stream(&records(4, 2), 2));
+    assert_eq!(engine.wait().0.code(), Some(0));
+    let foreign = files_of(other.path(), ".stream.parquet").remove(0);
+    let moved = path.join(foreign.file_name().unwrap());
+    a_stream(path);
+    fs::rename(&foreign, &moved).unwrap();
+    let (code, _, log) = merge(&[path], &[]);
+    let said = log.contains("D:max") && log.contains("another schema");
+    assert!(code == 1 && said && log.contains(moved.to_str().unwrap()), "{log}");
+}
+
+#[test]
+fn a_damaged_file_is_named_and_a_merge_can_go_on_without_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    a_stream(path);
+    a_stream(path);
+    let file = groups_files(path).remove(0);
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let (code, merged, log) = merge(&[path], &[]);
+    assert!(code == 1 && merged.is_null(), "{log}");
+    assert!(log.contains(file.to_str().unwrap()) && log.contains("its checksum is "), "{log}");
+    let (code, merged, log) = merge(&[path], &["--skip-damaged"]);
+    assert_eq!((code, &merged["records"]), (1, &40.into()), "{log}");
+    assert_eq!(merged["faults"].as_array().unwrap().len(), 2, "{merged}");
+    assert!(log.contains("was left out") && log.contains("has groups of 0 records"), "{log}");
+    // The stream is not complete then.
+    let (code, merged, log) = merge(&[path], &["--skip-damaged", "--complete-only"]);
+    assert_eq!(
+        (code, &merged["records"], &merged["complete"]),
+        (1, &40.into(), &1.into()),
+        "{log}"
+    );
+    assert!(log.contains("ended complete, but not all of it is here"), "{log}");
+}
+
+#[test]
+fn only_complete_streams_count_if_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = Engine::start(&options(directory.path(), &[]));
+    let all = records(30, 3);
+    crate::common::send(&engine, &crate::common::oracle::stream(&all, 5));
+    crate::common::send(&engine, &packets(&all, 5));
+    engine.wait_for_results(2);
+    stop(engine);
+    let (code, merged, log) = merge(&[directory.path()], &["--complete-only"]);
+    assert_eq!(code, 0, "{log}");
+    assert_result(&merged, &all);
+    assert_eq!((&merged["connections"], &merged["incomplete"]), (&1.into(), &0.into()));
+    assert_eq!(merged["left_out"].as_array().unwrap().len(), 1, "{merged}");
+    assert!(log.contains("one stream did not end complete and is left out: 2"), "{log}");
+}
+
 /// A directory that goes away costs the partials, and no result.
 #[test]
 fn partials_that_cannot_be_written_are_counted_and_cost_no_result() {
@@ -347,7 +501,20 @@ fn partials_that_cannot_be_written_are_counted_and_cost_no_result() {
     fs::remove_dir_all(&inside).unwrap();
     let all = records(100, 2);
     crate::common::send(&engine, &crate::common::oracle::stream(&all, 10));
-    assert_result(&engine.wait_for_results(1)[0], &all);
+    let result = engine.wait_for_results(1).remove(0);
+    assert_result(&result, &all);
+    assert_eq!(result["partials_failed"], 1, "{result}");
+    assert_eq!(
+        result["partials_error"],
+        "the directory no longer exists; create it again (os error 2)"
+    );
+    let counts = stats(&engine);
+    assert_eq!((&counts["partials_failed"], &counts["partials_written"]), (&1.into(), &0.into()));
+    fs::create_dir(&inside).unwrap();
+    crate::common::send(&engine, &crate::common::oracle::stream(&all, 10));
+    let result = engine.wait_for_results(2).remove(1);
+    assert_eq!((&result["partials_failed"], &result["partials_error"]), (&0.into(), &Value::Null));
+    assert_eq!(stats(&engine)["partials_written"], 1);
     let (code, _, log) = stop(engine);
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("1 batches of partials could not be written (--partials)"), "{log}");

@@ -39,6 +39,15 @@ pub(crate) struct ServeOptions {
         default_value_t = Format::Table
     )]
     pub format: Format,
+    /// File that results are appended to instead of stdout; reopened on SIGHUP, after it was moved
+    #[arg(
+        long,
+        env = "RINGEST_RESULTS",
+        help_heading = heading::RESULTS,
+        value_name = "FILE",
+        hide_short_help = true
+    )]
+    pub results: Option<PathBuf>,
     /// Print throughput to stderr at this interval [100ms to 1h]
     ///
     /// On a terminal this is one line that changes in place, otherwise one line per interval.

@@ -2,16 +2,16 @@
 //! the result. Changes no file in those directories.
 
 use crate::cli::args::merge::MergeOptions;
-use crate::cli::args::output::FileFormatOption;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::cli::output::merge_render::write_merged;
 use crate::cli::terminal::status_line::say;
+use crate::config::FileFormat;
 use crate::config::limits::SCHEMA_FILE_BYTES_MAX;
-use crate::engine::aggregate::merge::{Merged, merge};
+use crate::engine::aggregate::merge::{MergeOrder, Merged, merge};
+use crate::runtime::results::output_path::OutputPath;
 use crate::runtime::results::partial_files::{
-    GROUPS_ENDING, SCHEMA_FILE, STREAM_ENDING, difference,
+    GROUPS_ENDING, SCHEMA_FILE, STREAM_ENDING, schema_of_partials,
 };
-use crate::runtime::results::whole_file::FileDirectory;
 use crate::wire::schema::Schema;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -32,13 +32,25 @@ pub(crate) fn run(options: &MergeOptions) -> u8 {
         Ok(result) => Arc::new(result),
         Err(error) => return complain(error, EXIT_USAGE),
     };
+    let output = match OutputFile::of(options) {
+        Ok(output) => output,
+        Err(error) => return complain(error, EXIT_USAGE),
+    };
     found.warnings.iter().for_each(say);
-    let merged = match merge(&found.schema, &result, &found.groups, &found.streams) {
+    let order = MergeOrder {
+        schema: &found.schema,
+        result: &result,
+        groups: &found.groups,
+        streams: &found.streams,
+        skip_damaged: options.skip_damaged,
+        complete_only: options.complete_only,
+    };
+    let merged = match merge(&order) {
         Ok(merged) => merged,
         Err(error) => return complain(error, EXIT_FAILED),
     };
-    if let Some(path) = &options.output
-        && let Err(error) = write_file(path, options.output_format, &merged)
+    if let Some(output) = output
+        && let Err(error) = output.write(&merged)
     {
         return complain(error, EXIT_FAILED);
     }
@@ -49,26 +61,32 @@ pub(crate) fn run(options: &MergeOptions) -> u8 {
     say_what_is_missing(&merged)
 }
 
-/// Writes the result to a file, completely or not at all.
-fn write_file(path: &Path, format: FileFormatOption, merged: &Merged) -> Result<(), String> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    let name = path.file_name().and_then(|name| name.to_str());
-    let name =
-        name.ok_or_else(|| format!("--output {} needs a file name in UTF-8", path.display()))?;
-    let probe = format!("{name}.{}", std::process::id());
-    let directory = FileDirectory::open("--output", parent, &probe)?;
-    let facts = &merged.facts;
-    let metadata = [
-        ("records", facts.records.to_string()),
-        ("schema", merged.grouped.schema().name().to_owned()),
-        ("version", env!("CARGO_PKG_VERSION").to_owned()),
-    ]
-    .map(|(key, value)| (format!("ringest.{key}"), value));
-    directory
-        .write(name, |out| merged.grouped.write_to(format.into(), out, &metadata))
-        .map(drop)
-        .map_err(|error| format!("cannot write --output {}: {error}", path.display()))
+/// The file that the result is written to.
+struct OutputFile<'a> {
+    shown: &'a Path,
+    path: OutputPath,
+    format: FileFormat,
+}
+
+impl<'a> OutputFile<'a> {
+    /// The file that the options name, if any. Checked before the merge, which may take long.
+    fn of(options: &'a MergeOptions) -> Result<Option<Self>, String> {
+        let Some((shown, format)) = options.output()? else { return Ok(None) };
+        let path = OutputPath::open("--output", shown)?;
+        Ok(Some(OutputFile { shown, path, format }))
+    }
+
+    /// Writes the result, completely or not at all.
+    fn write(&self, merged: &Merged) -> Result<(), String> {
+        let metadata = [
+            ("records", merged.facts.records.to_string()),
+            ("schema", merged.grouped.schema().name().to_owned()),
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ]
+        .map(|(key, value)| (format!("ringest.{key}"), value));
+        let written = self.path.write(|out| merged.grouped.write_to(self.format, out, &metadata));
+        written.map_err(|error| format!("cannot write --output {}: {error}", self.shown.display()))
+    }
 }
 
 fn complain(error: impl std::fmt::Display, code: u8) -> u8 {
@@ -93,7 +111,7 @@ impl FoundPartials {
             match &schema {
                 None => schema = Some((directory, own)),
                 Some((first, known)) => {
-                    if let Some(difference) = difference(&own, known) {
+                    if let Some(difference) = own.difference(known) {
                         let (here, there) = (first.display(), directory.display());
                         return Err(format!(
                             "{there} and {here} have partials of different schemas: {difference}; \
@@ -118,18 +136,24 @@ impl FoundPartials {
     }
 }
 
+/// The schema of a directory: that of its file, or else that of the partials in it.
 fn read_schema(directory: &Path) -> Result<Schema, String> {
     let path = directory.join(SCHEMA_FILE);
     let mut text = String::new();
     let read = File::open(&path)
         .and_then(|file| file.take(SCHEMA_FILE_BYTES_MAX as u64).read_to_string(&mut text));
-    read.map_err(|error| {
-        format!(
+    if let Err(error) = read {
+        if error.kind() == io::ErrorKind::NotFound
+            && let Ok(Some(schema)) = schema_of_partials(directory)
+        {
+            return Ok(schema);
+        }
+        return Err(format!(
             "cannot read {}: {error}; give a directory of `ringest serve --partials`, which writes \
              {SCHEMA_FILE} when it starts",
             path.display()
-        )
-    })?;
+        ));
+    }
     Schema::from_toml(&text).map_err(|complaint| complaint.in_file(path.display()))
 }
 
@@ -200,12 +224,24 @@ fn result_schema(schema: &Schema, by: Option<&[String]>) -> Result<Schema, Strin
 /// Reports on stderr what is missing from the result; returns the exit code.
 fn say_what_is_missing(merged: &Merged) -> u8 {
     let facts = &merged.facts;
-    say_list("is unfinished", "are unfinished", "stream", &facts.unfinished);
+    say_list(
+        "did not end complete and is left out",
+        "did not end complete and are left out",
+        ("stream", "streams"),
+        &facts.left_out,
+    );
+    say_list("is unfinished", "are unfinished", ("stream", "streams"), &facts.unfinished);
     say_list(
         "has groups and no .stream.parquet",
         "have groups and no .stream.parquet",
-        "batch",
+        ("batch", "batches"),
         &facts.unsaid,
+    );
+    say_list(
+        "has no checksum, so damage to it may not be noticed",
+        "have no checksum, so damage to them may not be noticed",
+        ("file", "files"),
+        &facts.unsealed,
     );
     if !merged.overflowed.is_empty() {
         let columns = merged.overflowed.join(", ");
@@ -224,16 +260,15 @@ fn say_what_is_missing(merged: &Merged) -> u8 {
     EXIT_OK
 }
 
-fn say_list(is: &str, are: &str, what: &str, names: &[String]) {
+fn say_list(is: &str, are: &str, (one, many): (&str, &str), names: &[String]) {
     match names {
         [] => {}
-        [name] => say(format_args!("one {what} {is}: {name}")),
+        [name] => say(format_args!("one {one} {is}: {name}")),
         names => {
             let listed = names.iter().take(NAMES_LISTED).cloned().collect::<Vec<_>>().join(", ");
             let rest = names.len().saturating_sub(NAMES_LISTED);
             let rest = if rest == 0 { String::new() } else { format!(" and {rest} more") };
-            let whats = if what == "batch" { "batches" } else { "streams" };
-            say(format_args!("{} {whats} {are}: {listed}{rest}", names.len()));
+            say(format_args!("{} {many} {are}: {listed}{rest}", names.len()));
         }
     }
 }

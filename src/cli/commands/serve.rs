@@ -7,7 +7,8 @@ use crate::cli::output::format::Format;
 use crate::cli::output::latency_files::{self, LatencyFiles};
 use crate::cli::output::lines::Percentiles;
 use crate::cli::output::output_files::{self, OutputFiles};
-use crate::cli::output::render::{StreamFiles, write_report};
+use crate::cli::output::render::StreamFiles;
+use crate::cli::output::results_output::{Reopener, ResultsFile, ResultsOutput};
 use crate::cli::terminal::live::{Listeners, Live};
 use crate::cli::terminal::status_line;
 use crate::cli::terminal::status_line::say;
@@ -21,12 +22,12 @@ use crate::runtime::host::findings::Verdict;
 use crate::runtime::host::signals::{self, Reactions};
 use crate::runtime::results::capture::CaptureError;
 use crate::runtime::results::partial_files;
-use crate::runtime::results::report::Report;
 use crate::runtime::results::reporter::{ReporterOutcome, Sink};
 use crate::runtime::results::whole_file::node_name;
 use crate::runtime::server::engine::{Engine, StartError};
 use crate::wire::schema::Schema;
-use std::io::{self, BufWriter, IsTerminal};
+use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -49,15 +50,17 @@ pub(crate) fn run(options: &ServeOptions) -> u8 {
         }
     };
     // Opened first, so that a wrong path is reported before the engine starts.
-    let directories = match Directories::open(&config, &schema) {
-        Ok(directories) => directories,
+    let opened = Directories::open(&config, &schema)
+        .and_then(|directories| Ok((directories, open_results(options.results.as_deref())?)));
+    let (directories, (printed_to, reopener)) = match opened {
+        Ok(opened) => opened,
         Err(error) => {
             say(error);
             return EXIT_USAGE;
         }
     };
     let missing = directories.missing();
-    let sink = to_stdout_and_files(options.format, &config, directories);
+    let sink = to_output_and_files(options.format, &config, printed_to, directories);
     let fitted = match prepare(&config, &schema) {
         Ok(fitted) => fitted,
         Err(code) => return code,
@@ -71,7 +74,7 @@ pub(crate) fn run(options: &ServeOptions) -> u8 {
         Err(code) => return code,
     };
     let signalled = Arc::new(AtomicBool::new(false));
-    watch.react(reactions(&config, &engine, Arc::clone(&signalled)));
+    watch.react(reactions(&config, &engine, reopener, Arc::clone(&signalled)));
     announce(&engine);
     let live = match start_live(&config, &engine) {
         Ok(live) => live,
@@ -92,7 +95,15 @@ pub(crate) fn run(options: &ServeOptions) -> u8 {
     let must_be_complete = options.exit_after.is_some() && !signalled.load(Ordering::Relaxed);
     let missing_partials = missing_partials.and_then(|missing| partial_files::summary(&missing));
     let missing = missing().into_iter().chain(missing_partials).collect();
-    exit_code(&outcome, must_be_complete, missing)
+    exit_code(&outcome, must_be_complete, missing, options.results.as_deref())
+}
+
+/// Where results are printed, and what opens that again.
+fn open_results(path: Option<&Path>) -> Result<(ResultsOutput, Option<Reopener>), String> {
+    let Some(path) = path else { return Ok((ResultsOutput::stdout(), None)) };
+    let file = ResultsFile::open(path)?;
+    let reopener = file.reopener();
+    Ok((ResultsOutput::File(file), Some(reopener)))
 }
 
 fn no_signals(error: &io::Error) -> u8 {
@@ -101,7 +112,12 @@ fn no_signals(error: &io::Error) -> u8 {
 }
 
 /// What signals do to the engine; `signalled` becomes true once it has been asked to stop.
-fn reactions(config: &Config, engine: &Engine, signalled: Arc<AtomicBool>) -> Reactions {
+fn reactions(
+    config: &Config,
+    engine: &Engine,
+    results: Option<Reopener>,
+    signalled: Arc<AtomicBool>,
+) -> Reactions {
     let (asked_delay, drain) = (config.drain_delay, config.drain_timeout);
     let (leaver, stopper, reloader) = (engine.stopper(), engine.stopper(), engine.reloader());
     let leave = move |signal: &str| {
@@ -130,7 +146,10 @@ fn reactions(config: &Config, engine: &Engine, signalled: Arc<AtomicBool>) -> Re
     Reactions {
         leave: Box::new(leave),
         stop: Box::new(stop),
-        reload: Arc::new(move || reloader.reload()),
+        reload: Arc::new(move || {
+            reloader.reload();
+            results.iter().for_each(Reopener::reopen);
+        }),
         before_exit: Box::new(status_line::remove),
     }
 }
@@ -258,35 +277,26 @@ fn explain(config: &Config) {
 
 /// Prints each whole report to stdout and flushes it.
 pub(crate) fn to_stdout(format: Format) -> Sink {
-    let mut print = printer(format);
-    Box::new(move |report, _| print(report, &StreamFiles::default()))
+    let mut out = ResultsOutput::stdout();
+    Box::new(move |report, _| out.print(format, report, &StreamFiles::default()))
 }
 
-fn printer(format: Format) -> impl FnMut(&Report, &StreamFiles) -> io::Result<()> + Send {
-    let mut out = BufWriter::with_capacity(64 << 10, io::stdout());
-    move |report, files| {
-        let written = write_report(format, report, files, &mut out);
-        if written.is_err() {
-            // Dropping the writer must not try to write the buffered rest again.
-            let broken = std::mem::replace(&mut out, BufWriter::new(io::stdout()));
-            let _ = broken.into_parts();
-        }
-        written
-    }
-}
-
-/// The same, with files and without disturbing the live line. The result file is written before the
-/// result is printed, so that a reader of the printed path finds the file; latencies are written
-/// after it, since their time must not count as printing.
-fn to_stdout_and_files(format: Format, config: &Config, directories: Directories) -> Sink {
-    let mut print = printer(format);
-    let on_terminal = io::stdout().is_terminal();
-    let captures = config.capture.is_some();
+/// The same, or to a file, with files and without disturbing the live line. The result file is
+/// written before the result is printed, so that a reader of the printed path finds the file;
+/// latencies are written after it, since their time must not count as printing.
+fn to_output_and_files(
+    format: Format,
+    config: &Config,
+    mut out: ResultsOutput,
+    directories: Directories,
+) -> Sink {
+    let on_terminal = matches!(out, ResultsOutput::Stdout(_)) && io::stdout().is_terminal();
+    let (captures, partials) = (config.capture.is_some(), config.partials.is_some());
     let Directories { mut output, mut latency } = directories;
     Box::new(move |report, tally| {
         let result = output.as_mut().map(|files| files.add(report, tally));
         let held = on_terminal.then(status_line::hold);
-        let printed = print(report, &StreamFiles { result, captures });
+        let printed = out.print(format, report, &StreamFiles { result, captures, partials });
         drop(held);
         if let Some(files) = &mut latency {
             files.add(report);
@@ -295,7 +305,12 @@ fn to_stdout_and_files(format: Format, config: &Config, directories: Directories
     })
 }
 
-fn exit_code(outcome: &ReporterOutcome, must_be_complete: bool, missing_files: Vec<String>) -> u8 {
+fn exit_code(
+    outcome: &ReporterOutcome,
+    must_be_complete: bool,
+    missing_files: Vec<String>,
+    results: Option<&Path>,
+) -> u8 {
     let ReporterOutcome { reported, complete, lost, output_error, acceptor_error, .. } = outcome;
     let failed_captures = outcome.capture_error.as_ref().map(|cause| {
         let count = outcome.captures_failed;
@@ -307,10 +322,16 @@ fn exit_code(outcome: &ReporterOutcome, must_be_complete: bool, missing_files: V
     let files_missing = !missing_files.is_empty() || failed_captures.is_some();
     missing_files.into_iter().chain(failed_captures).for_each(say);
     if let Some(error) = output_error {
-        say(format_args!(
-            "cannot write results to stdout: {error}; {lost} results are lost. Check that the \
-             program reading stdout still runs, or that the disk has space"
-        ));
+        match results {
+            Some(path) => say(format_args!(
+                "cannot write results to --results {}: {error}; {lost} results are lost",
+                path.display()
+            )),
+            None => say(format_args!(
+                "cannot write results to stdout: {error}; {lost} results are lost. Check that the \
+                 program reading stdout still runs, or that the disk has space"
+            )),
+        }
         return EXIT_FAILED;
     }
     if let Some(error) = acceptor_error {

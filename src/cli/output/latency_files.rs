@@ -3,7 +3,7 @@
 
 use super::hgrm::write_percentiles;
 use crate::runtime::results::report::Report;
-use crate::runtime::results::whole_file::{FileDirectory, MissingFiles};
+use crate::runtime::results::whole_file::{FileDirectory, MissingFiles, moment};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -60,10 +60,10 @@ pub(crate) fn summary(missing: &MissingFiles) -> Option<String> {
     ))
 }
 
-/// Time, node and process; no two runs that share a directory have all three in common.
+/// Time, node and process. In containers all engines may have the same process number and start
+/// within a second, so the time is as fine as in the names of results.
 fn run_name(started: SystemTime, node: &str, process: u32) -> String {
-    let moment = humantime::format_rfc3339_seconds(started).to_string().replace(['-', ':'], "");
-    format!("{moment}-{node}-{process}")
+    format!("{}-{node}-{process}", moment(started))
 }
 
 #[cfg(test)]
@@ -92,8 +92,8 @@ mod tests {
 
     #[test]
     fn a_run_is_named_by_moment_node_and_process() {
-        let moment = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_169_700);
-        assert_eq!(run_name(moment, "node-1.lan", 42), "20261120T101500Z-node-1.lan-42");
+        let moment = SystemTime::UNIX_EPOCH + Duration::from_micros(1_795_169_700_000_042);
+        assert_eq!(run_name(moment, "node-1.lan", 42), "20261120T101500.000042Z-node-1.lan-42");
     }
 
     #[test]
@@ -109,6 +109,21 @@ mod tests {
         assert_eq!(summary(files.missing()), None);
         let text = fs::read_to_string(directory.path().join(&found[1])).unwrap();
         assert!(text.contains("Total count    =            7]"), "{text}");
+    }
+
+    /// In containers: the same host name, the same process number, the same second.
+    #[test]
+    fn two_engines_that_start_within_a_second_keep_all_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let started = SystemTime::UNIX_EPOCH + Duration::from_micros(1_795_169_700_000_042);
+        // The same microsecond costs the second file, not the first.
+        for (micros, lost) in [(0, false), (1, false), (1, true)] {
+            let started = started + Duration::from_micros(micros);
+            let mut files = LatencyFiles::open(directory.path(), "n", started).unwrap();
+            files.add(&report(1, 5));
+            assert_eq!(summary(files.missing()).is_some(), lost);
+        }
+        assert_eq!(names(directory.path()).len(), 2);
     }
 
     #[test]

@@ -11,3 +11,4 @@ pub(crate) mod merge_render;
 pub(crate) mod options_page;
 pub(crate) mod output_files;
 pub(crate) mod render;
+pub(crate) mod results_output;

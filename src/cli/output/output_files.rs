@@ -6,11 +6,18 @@ use crate::engine::aggregate::AddedColumn;
 use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::received::{Reason, Received, Status};
 use crate::runtime::results::report::Report;
-use crate::runtime::results::whole_file::{FileDirectory, MissingFiles, moment, node_name};
+use crate::runtime::results::schema_file::{self, SchemaFileError};
+use crate::runtime::results::whole_file::{
+    FileDirectory, MissingFiles, check_named, moment, node_name,
+};
 use crate::wire::schema::Schema;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
+
+/// The file in a directory of results that holds their schema. Hidden, so that programs that read
+/// all files of a directory as one table pass over it.
+const SCHEMA_FILE: &str = ".schema.toml";
 
 /// The files of one run.
 #[derive(Debug)]
@@ -46,7 +53,9 @@ impl OutputFiles {
         }
         let node = node_name(config);
         let run = format!("{}-{node}-{}", moment(SystemTime::now()), std::process::id());
+        check_named("--output", path)?;
         let directory = FileDirectory::open("--output", path, &run)?;
+        claim(&directory, &run, schema)?;
         let (format, missing) = (config.output_format, Arc::default());
         Ok(Some(OutputFiles { directory, format, columns, node, missing }))
     }
@@ -118,6 +127,22 @@ impl OutputFiles {
         .map(|(key, value)| (format!("ringest.{key}"), value))
         .into()
     }
+}
+
+/// Refuses a directory with results of another schema: whoever reads it as one table would mix
+/// columns, or sums of different things.
+fn claim(directory: &FileDirectory, run: &str, schema: &Schema) -> Result<(), String> {
+    let path = directory.path().display();
+    let claimed = schema_file::claim(directory, SCHEMA_FILE, run, schema, |_| Ok(None));
+    claimed.map_err(|error| match error {
+        SchemaFileError::Io(error) => {
+            format!("cannot read or write {SCHEMA_FILE} in --output {path}: {error}")
+        }
+        SchemaFileError::OtherSchema(difference) => format!(
+            "--output {path} has results of another schema ({difference}); use a separate \
+             directory for each schema, or remove the old results and their {SCHEMA_FILE}"
+        ),
+    })
 }
 
 /// The value of an added column for a stream.

@@ -5,7 +5,7 @@ use super::lines::{LatencyLine, Percentiles, serialize_groups, write_groups};
 use super::output_files::ResultFile;
 use crate::engine::aggregate::Grouped;
 use crate::engine::stream::latency::LatencySummary;
-use crate::engine::stream::received::Captured;
+use crate::engine::stream::received::{Captured, PartialsLack};
 use crate::runtime::results::report::Report;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -18,6 +18,8 @@ pub(crate) struct StreamFiles {
     pub result: Option<ResultFile>,
     /// Whether raw bytes are captured (`--capture`).
     pub captures: bool,
+    /// Whether batches are written for a merge (`--partials`).
+    pub partials: bool,
 }
 
 /// Writes a whole report and flushes.
@@ -65,6 +67,9 @@ fn write_files(report: &Report, files: &StreamFiles, out: &mut impl Write) -> io
         Some(Some(Ok(path))) => writeln!(out, "file: {}", path.display())?,
         Some(Some(Err(cause))) => writeln!(out, "file: NOT WRITTEN: {cause}")?,
         Some(None) | None => {}
+    }
+    if let PartialsLack { failed, error: Some(cause) } = &report.received.partials {
+        writeln!(out, "partials: {failed} batches NOT WRITTEN: {cause}")?;
     }
     let capture = report.received.capture.as_ref().filter(|_| files.captures);
     let Some(Captured { path, bytes, lack }) = capture else { return Ok(()) };
@@ -150,6 +155,9 @@ struct ReportLine<'a> {
     /// Only with `--capture`.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     capture: Option<CaptureKeys>,
+    /// Only with `--partials`.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    partials: Option<PartialsKeys<'a>>,
     #[serde(serialize_with = "serialize_groups")]
     groups: &'a Grouped,
 }
@@ -165,6 +173,16 @@ struct CaptureKeys {
     capture: Option<String>,
     capture_bytes: u64,
     capture_error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PartialsKeys<'a> {
+    partials_failed: u64,
+    partials_error: Option<&'a str>,
+}
+
+fn partials_keys(lack: &PartialsLack) -> PartialsKeys<'_> {
+    PartialsKeys { partials_failed: lack.failed, partials_error: lack.error.as_deref() }
 }
 
 fn file_keys(result: &ResultFile) -> FileKeys<'_> {
@@ -209,6 +227,7 @@ fn write_line(report: &Report, files: &StreamFiles, out: &mut impl Write) -> io:
         coalesce_wait_us_max: waits.max,
         file: files.result.as_ref().map(file_keys),
         capture: files.captures.then(|| capture_keys(received.capture.as_ref())),
+        partials: files.partials.then(|| partials_keys(&received.partials)),
         groups: &report.grouped,
     };
     serde_json::to_writer(&mut *out, &line)?;

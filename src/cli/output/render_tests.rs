@@ -108,7 +108,7 @@ fn a_line_has_its_keys_in_order_and_words_for_nan_and_infinity() {
 fn said(result: Option<ResultFile>, capture: Option<Captured>) -> [String; 2] {
     let mut report = report();
     report.received.capture = capture;
-    let files = StreamFiles { result, captures: true };
+    let files = StreamFiles { result, captures: true, partials: false };
     [Format::Table, Format::Ndjson].map(|format| {
         let mut out = Vec::new();
         write_report(format, &report, &files, &mut out).unwrap();
@@ -159,6 +159,28 @@ fn a_result_says_which_files_are_missing() {
         r#""capture":null,"capture_bytes":0,"capture_error":null,"groups":["#
     );
     assert!(line.contains(keys), "{line}");
+}
+
+#[test]
+fn a_result_says_how_many_batches_of_its_partials_are_missing() {
+    let mut report = report();
+    let written = |report: &Report, format| {
+        let mut out = Vec::new();
+        let files = StreamFiles { partials: true, ..StreamFiles::default() };
+        write_report(format, report, &files, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let whole = written(&report, Format::Ndjson);
+    assert!(whole.contains(r#","partials_failed":0,"partials_error":null,"groups":["#), "{whole}");
+    assert!(!written(&report, Format::Table).contains("partials"));
+    for cause in ["the disk is full", "something else"] {
+        report.received.partials.add(cause.to_owned());
+    }
+    let line = written(&report, Format::Ndjson);
+    let keys = r#","partials_failed":2,"partials_error":"the disk is full","groups":["#;
+    assert!(line.contains(keys), "{line}");
+    let table = written(&report, Format::Table);
+    assert!(table.contains("\npartials: 2 batches NOT WRITTEN: the disk is full\n"), "{table}");
 }
 
 /// Bytes as text, numbers right-aligned, 32-bit fractions short in the table and exact in JSON.

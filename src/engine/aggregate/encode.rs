@@ -38,6 +38,14 @@ impl Grouped {
     /// A line of names, then one line per group. A cell without a value is empty; NaN and the
     /// infinities are `NaN`, `inf` and `-inf`.
     fn write_csv(&self, out: &mut impl Write) -> io::Result<()> {
+        self.write_rows(out).map_err(|error| match error.into_kind() {
+            // Converted as a whole, it would lose the system's code.
+            csv::ErrorKind::Io(error) => error,
+            other => io::Error::other(format!("{other:?}")),
+        })
+    }
+
+    fn write_rows(&self, out: &mut impl Write) -> csv::Result<()> {
         let columns = self.columns();
         let mut writer = csv::Writer::from_writer(out);
         writer.write_record(columns.iter().map(|column| column.name()))?;
@@ -56,7 +64,7 @@ impl Grouped {
             }
             writer.write_record(None::<&[u8]>)?;
         }
-        writer.flush()
+        Ok(writer.flush()?)
     }
 
     /// One line per group, each an object like those in the results on stdout.

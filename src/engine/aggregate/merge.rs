@@ -4,55 +4,51 @@
 //! Rows with the same batch and keys count once, however often they occur. The facts recorded about
 //! each batch are compared with its rows, so that missing ones are noticed.
 
-use super::column_types::{dtype_of, empty_frame};
+use super::column_types::empty_frame;
 use super::grouped::Grouped;
+use super::partial_reader::{self, PartialFrame, PartialReadError};
 use super::parts::{self, FinishedFrame};
 use super::row_groups::RowGroups;
+use super::seal::Seal;
 use crate::config::{LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN};
 use crate::engine::stream::received::Status;
-use crate::wire::schema::columns::{COUNT, NamedType, ORIGIN_COLUMNS, Part};
+use crate::wire::schema::columns::{COUNT, ORIGIN_COLUMNS, Part};
 use crate::wire::schema::{Kind, Schema};
 use crate::wire::text::unescape;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use polars::prelude::*;
-use polars_io::SerReader;
-use polars_io::parquet::read::ParquetReader;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// What to merge, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MergeOrder<'a> {
+    /// The schema of the files.
+    pub schema: &'a Schema,
+    /// The same, or one with fewer keys.
+    pub result: &'a Arc<Schema>,
+    /// The files of groups.
+    pub groups: &'a [PathBuf],
+    /// The files of facts about batches.
+    pub streams: &'a [PathBuf],
+    /// Merge without files that are damaged, instead of failing.
+    pub skip_damaged: bool,
+    /// Leave out streams that did not end complete or lack files.
+    pub complete_only: bool,
+}
+
 /// Why partials cannot be merged.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MergeError {
-    /// A file could not be read.
-    #[error(
-        "cannot read {file}: {cause}; it is cut off, not Parquet, or not readable by this user. \
-         Copy it again: the engine writes only whole files. Without it, its groups are missing"
-    )]
-    Unreadable {
-        /// The file.
-        file: String,
-        /// What is wrong with it.
-        cause: String,
-    },
-    /// A file has other columns.
-    #[error("{file} does not belong to these partials: {difference}; move it elsewhere")]
-    Foreign {
-        /// The file.
-        file: String,
-        /// How its columns differ.
-        difference: String,
-    },
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] PartialReadError),
     /// Polars failed.
     #[error("merging failed: {0}")]
     Polars(#[from] PolarsError),
-}
-
-fn unreadable(file: &Path, cause: impl ToString) -> MergeError {
-    MergeError::Unreadable { file: file.display().to_string(), cause: cause.to_string() }
 }
 
 /// The node that received a stream, and the stream's name.
@@ -73,6 +69,36 @@ struct Said {
     records: u64,
     packets: u64,
     bytes: u64,
+    /// Kept encoded, which is small, until it is known whether the stream counts.
+    latency: Vec<u8>,
+}
+
+impl Batch {
+    /// Whether its groups are what the facts say.
+    fn is_whole(&self) -> bool {
+        self.said.as_ref().is_some_and(|said| said.records == self.grouped)
+    }
+}
+
+/// The batches of a stream, by number.
+type StreamBatches = BTreeMap<u32, Batch>;
+
+/// The status in which a stream ended; `None` if its last batch is not there.
+fn ended(batches: &StreamBatches) -> Option<Status> {
+    batches.values().find_map(|batch| batch.said.as_ref()?.status)
+}
+
+/// Whether a stream ended complete and all of it is there.
+fn is_complete(batches: &StreamBatches) -> bool {
+    ended(batches) == Some(Status::Complete)
+        && missing(batches) == 0
+        && batches.values().all(Batch::is_whole)
+}
+
+/// How many batches before the last one known are not there.
+fn missing(batches: &StreamBatches) -> u64 {
+    let last = batches.keys().last().copied().unwrap_or_default();
+    u64::from(last) + 1 - batches.len() as u64
 }
 
 /// The outcome of a merge.
@@ -110,6 +136,10 @@ pub(crate) struct MergedFacts {
     /// Batches with groups but without recorded facts: their process was killed in between, or
     /// has not written them yet.
     pub unsaid: Vec<String>,
+    /// Streams that did not end complete, and were left out for that.
+    pub left_out: Vec<String>,
+    /// Files without a checksum, whose content cannot be checked.
+    pub unsealed: Vec<String>,
 }
 
 impl Default for MergedFacts {
@@ -130,49 +160,70 @@ impl Default for MergedFacts {
             latency,
             faults: Vec::new(),
             unsaid: Vec::new(),
+            left_out: Vec::new(),
+            unsealed: Vec::new(),
         }
     }
 }
 
-/// Merges the partials in the files `groups`; the files `streams` hold facts about their batches.
-/// `schema` is the schema of the files, `result` the same or one with fewer keys.
+/// Merges partials.
 ///
 /// # Errors
-/// Names the first file that cannot be read or has other columns.
-pub(crate) fn merge(
-    schema: &Schema,
-    result: &Arc<Schema>,
-    groups: &[PathBuf],
-    streams: &[PathBuf],
-) -> Result<Merged, MergeError> {
+/// Names the first file that cannot be used.
+pub(crate) fn merge(order: &MergeOrder<'_>) -> Result<Merged, MergeError> {
     let mut batches = Batches::default();
-    for file in streams {
-        batches.add_said(file)?;
+    for file in order.streams {
+        if let Some(frame) = batches.facts.read(file, order)? {
+            batches.add_said(file, &frame)?;
+        }
     }
-    let rows = read_groups(schema, result, groups)?;
+    let mut rows = read_groups(order, &mut batches.facts)?;
     batches.add_grouped(&rows)?;
+    if order.complete_only {
+        rows = batches.keep_complete(&rows)?;
+    }
+    let result = order.result;
     let merged = parts::merged(result, &rows, result.keys().map(|key| &key.name))?;
     let FinishedFrame { frame, overflowed } =
         parts::finish(result, &sort_by_keys(result, merged)?)?;
     let grouped = Grouped::new(Arc::clone(result), frame);
-    Ok(Merged { grouped, overflowed, facts: batches.into_facts() })
+    Ok(Merged { grouped, overflowed, facts: batches.into_facts()? })
+}
+
+impl MergedFacts {
+    /// Reads a file; `None` if it is damaged and the merge goes on without it.
+    fn read(
+        &mut self,
+        file: &Path,
+        order: &MergeOrder<'_>,
+    ) -> Result<Option<DataFrame>, PartialReadError> {
+        match partial_reader::read(file, order.schema) {
+            Ok(PartialFrame { frame, seal }) => {
+                if seal == Seal::Absent {
+                    self.unsealed.push(file.display().to_string());
+                }
+                Ok(Some(frame))
+            }
+            Err(PartialReadError::Damaged { file, cause }) if order.skip_damaged => {
+                self.faults.push(format!("{file} is damaged and was left out: {cause}"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// The rows of all files in the order of their batches, without duplicates.
-fn read_groups(
-    schema: &Schema,
-    result: &Schema,
-    files: &[PathBuf],
-) -> Result<DataFrame, MergeError> {
+fn read_groups(order: &MergeOrder<'_>, facts: &mut MergedFacts) -> Result<DataFrame, MergeError> {
+    let MergeOrder { schema, result, .. } = *order;
     let expected = schema.partial_columns();
-    for file in files {
-        check_columns(file, &expected)?;
-    }
     let names = || expected.iter().map(|(name, _)| name.as_str());
     let mut all = empty_frame(expected.iter().cloned())?;
-    for file in files {
-        let frame = open(file)?.finish().map_err(|error| unreadable(file, error))?;
-        all.vstack_mut_owned(frame.select(names())?)?;
+    for file in order.groups {
+        if let Some(frame) = facts.read(file, order)? {
+            partial_reader::check_columns(file, &frame, &expected)?;
+            all.vstack_mut_owned(frame.select(names())?)?;
+        }
     }
     all.rechunk_mut_par();
     let [node, connection, batch, time] = ORIGIN_COLUMNS.map(|(name, _)| name);
@@ -191,33 +242,6 @@ fn read_groups(
         order.extend(schema.keys().map(|key| key.name.as_str()));
     }
     Ok(rows.sort(order, SortMultipleOptions::default().with_maintain_order(true))?)
-}
-
-fn open(file: &Path) -> Result<ParquetReader<File>, MergeError> {
-    Ok(ParquetReader::new(File::open(file).map_err(|error| unreadable(file, error))?))
-}
-
-fn check_columns(file: &Path, expected: &[NamedType]) -> Result<(), MergeError> {
-    let found = open(file)?.schema().map_err(|error| unreadable(file, error))?;
-    let found = polars::prelude::Schema::from_arrow_schema(&found);
-    let mut found: Vec<(PlSmallStr, DataType)> = found.into_iter().collect();
-    let foreign =
-        |difference| Err(MergeError::Foreign { file: file.display().to_string(), difference });
-    for (name, of) in expected {
-        let dtype = dtype_of(*of);
-        match found.iter().position(|(found, _)| found == name) {
-            None => return foreign(format!("it has no column {name}")),
-            Some(at) if found[at].1 != dtype => {
-                let is = &found[at].1;
-                return foreign(format!("its column {name} is {is} instead of {dtype}"));
-            }
-            Some(at) => drop(found.swap_remove(at)),
-        }
-    }
-    match found.first() {
-        Some((name, _)) => foreign(format!("it has an extra column {name}")),
-        None => Ok(()),
-    }
 }
 
 /// Sorts numbers by value and texts by their bytes. Escaped texts must be sorted by the bytes that
@@ -246,18 +270,14 @@ fn sort_by_keys(schema: &Schema, mut frame: DataFrame) -> PolarsResult<DataFrame
 /// The batches of each stream.
 #[derive(Default)]
 struct Batches {
-    streams: BTreeMap<PartialStream, BTreeMap<u32, Batch>>,
+    streams: BTreeMap<PartialStream, StreamBatches>,
     facts: MergedFacts,
 }
 
 impl Batches {
     /// Adds the facts that a file records about batches.
-    fn add_said(&mut self, file: &Path) -> Result<(), MergeError> {
-        let frame = open(file)?.finish().map_err(|error| unreadable(file, error))?;
-        self.add_rows(&frame).map_err(|error| MergeError::Foreign {
-            file: file.display().to_string(),
-            difference: error.to_string(),
-        })
+    fn add_said(&mut self, file: &Path, frame: &DataFrame) -> Result<(), PartialReadError> {
+        self.add_rows(frame).map_err(|error| partial_reader::not_about_batches(file, &error))
     }
 
     fn add_rows(&mut self, frame: &DataFrame) -> PolarsResult<()> {
@@ -276,16 +296,14 @@ impl Batches {
             if batch.said.is_some() {
                 continue;
             }
-            let latency = histogram(latency.get(row).ok_or_else(null)?).map_err(
-                |cause| polars_err!(ComputeError: "latency_v2 is not a histogram: {cause}"),
-            )?;
-            let added = self.facts.latency.add(&latency);
-            added.map_err(|cause| polars_err!(ComputeError: "latency_v2: {cause}"))?;
+            let latency = latency.get(row).ok_or_else(null)?;
+            histogram(latency)?;
             batch.said = Some(Said {
                 status: status.get(row).map(status_of).transpose()?,
                 records: records.get(row).ok_or_else(null)?,
                 packets: packets.get(row).ok_or_else(null)?,
                 bytes: bytes.get(row).ok_or_else(null)?,
+                latency: latency.to_vec(),
             });
         }
         Ok(())
@@ -309,47 +327,82 @@ impl Batches {
         Ok(())
     }
 
-    fn into_facts(self) -> MergedFacts {
+    /// Drops streams that did not end complete or are not all there; returns the rows of the others.
+    fn keep_complete(&mut self, rows: &DataFrame) -> PolarsResult<DataFrame> {
+        let [node, connection, ..] = ORIGIN_COLUMNS.map(|(name, _)| name);
+        let (nodes, connections) = (rows.column(node)?.str()?, rows.column(connection)?.str()?);
+        let (kept, left_out): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.streams).into_iter().partition(|(_, all)| is_complete(all));
+        let complete: HashSet<(&str, &str)> =
+            kept.keys().map(|(node, connection)| (node.as_str(), connection.as_str())).collect();
+        let is_kept = |(node, connection): (Option<&str>, Option<&str>)| {
+            Some(complete.contains(&(node?, connection?)))
+        };
+        let mask: BooleanChunked = nodes.iter().zip(connections.iter()).map(is_kept).collect();
+        let rows = rows.filter(&mask)?;
+        for (stream, batches) in left_out {
+            let name = name_of(&stream);
+            if ended(&batches) != Some(Status::Complete) {
+                self.facts.left_out.push(name);
+                continue;
+            }
+            self.facts.note_faults(&name, &batches);
+            self.facts.faults.push(format!(
+                "stream {name} ended complete, but not all of it is here; it was left out"
+            ));
+        }
+        self.streams = kept;
+        Ok(rows)
+    }
+
+    fn into_facts(self) -> PolarsResult<MergedFacts> {
         let Batches { streams, mut facts } = self;
         let nodes: BTreeSet<&String> = streams.keys().map(|(node, _)| node).collect();
         facts.nodes = nodes.len();
-        for ((node, connection), batches) in &streams {
-            let name = format!("{connection} of {node}");
+        for (stream, batches) in &streams {
+            let name = name_of(stream);
             facts.batches += batches.len() as u64;
             facts.records += batches.values().map(|batch| batch.grouped).sum::<u64>();
-            let said = || batches.values().filter_map(|batch| batch.said.as_ref());
-            facts.packets += said().map(|said| said.packets).sum::<u64>();
-            facts.bytes += said().map(|said| said.bytes).sum::<u64>();
-            match said().find_map(|said| said.status) {
+            for said in batches.values().filter_map(|batch| batch.said.as_ref()) {
+                facts.packets += said.packets;
+                facts.bytes += said.bytes;
+                let added = facts.latency.add(&histogram(&said.latency)?);
+                added.map_err(|cause| polars_err!(ComputeError: "latency_v2: {cause}"))?;
+            }
+            match ended(batches) {
                 Some(status) => facts.ended[status as usize] += 1,
                 None => facts.unfinished.push(name.clone()),
             }
-            look_for_faults(&mut facts, &name, batches);
+            facts.note_faults(&name, batches);
         }
-        facts
+        Ok(facts)
     }
 }
 
-/// Notes the batches of a stream that are missing or contradict the facts recorded about them.
-fn look_for_faults(facts: &mut MergedFacts, name: &str, batches: &BTreeMap<u32, Batch>) {
-    let last = batches.keys().last().copied().unwrap_or_default();
-    let missing = u64::from(last) + 1 - batches.len() as u64;
-    if missing > 0 {
-        let first = (0..).find(|number| !batches.contains_key(number)).unwrap_or_default();
-        let fault = format!(
-            "stream {name} lacks {missing} of {} batches, the first: {first}",
-            u64::from(last) + 1
-        );
-        facts.faults.push(fault);
-    }
-    for (number, batch) in batches {
-        match &batch.said {
-            Some(said) if said.records != batch.grouped => facts.faults.push(format!(
-                "batch {number} of stream {name} has groups of {} records, it had {}",
-                batch.grouped, said.records
-            )),
-            None => facts.unsaid.push(format!("batch {number} of stream {name}")),
-            Some(_) => {}
+fn name_of((node, connection): &PartialStream) -> String {
+    format!("{connection} of {node}")
+}
+
+impl MergedFacts {
+    /// Notes the batches of a stream that are missing or contradict the facts recorded about them.
+    fn note_faults(&mut self, name: &str, batches: &StreamBatches) {
+        let missing = missing(batches);
+        if missing > 0 {
+            let first = (0..).find(|number| !batches.contains_key(number)).unwrap_or_default();
+            let all = missing + batches.len() as u64;
+            let fault =
+                format!("stream {name} lacks {missing} of {all} batches, the first: {first}");
+            self.faults.push(fault);
+        }
+        for (number, batch) in batches {
+            match &batch.said {
+                Some(said) if said.records != batch.grouped => self.faults.push(format!(
+                    "batch {number} of stream {name} has groups of {} records, it had {}",
+                    batch.grouped, said.records
+                )),
+                None => self.unsaid.push(format!("batch {number} of stream {name}")),
+                Some(_) => {}
+            }
         }
     }
 }
@@ -362,7 +415,12 @@ fn status_of(word: &str) -> PolarsResult<Status> {
 }
 
 /// Reads a histogram in the uncompressed V2 format.
-fn histogram(bytes: &[u8]) -> io::Result<Histogram<u64>> {
+fn histogram(bytes: &[u8]) -> PolarsResult<Histogram<u64>> {
+    decode(bytes)
+        .map_err(|cause| polars_err!(ComputeError: "latency_v2 is not a histogram: {cause}"))
+}
+
+fn decode(bytes: &[u8]) -> io::Result<Histogram<u64>> {
     const HEADER_BYTES: usize = 40;
     // The deserializer trusts the payload length, so it must not claim gigabytes.
     let payload = bytes.get(4..8).and_then(|length| <[u8; 4]>::try_from(length).ok());

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::aggregate::partial_file::{BatchFacts, Origin, write_facts, write_groups};
+use crate::engine::aggregate::seal;
 use crate::engine::stream::latency::{Latency, summary};
 use crate::wire::schema::{Aggregate, Endian, Framing, Function, Schema};
 use crate::wire::text::Escaped;
@@ -84,14 +85,42 @@ impl Partials {
         let (packets, bytes) = (records, records * 19);
         let facts = BatchFacts { status, reason, records, packets, bytes, latency };
         let mut file = Vec::new();
-        write_facts(origin, &facts, &mut file).unwrap();
+        write_facts(&self.schema, origin, &facts, &mut file).unwrap();
         fs::write(&path, file).unwrap();
         self.streams.push(path);
     }
 
     fn merge_by(&self, keys: &[usize]) -> Result<Merged, MergeError> {
-        merge(&self.schema, &Arc::new(schema(keys)), &self.groups, &self.streams)
+        self.merge_with(keys, false, false)
     }
+
+    fn merge_with(
+        &self,
+        keys: &[usize],
+        skip_damaged: bool,
+        complete_only: bool,
+    ) -> Result<Merged, MergeError> {
+        merge(&MergeOrder {
+            schema: &self.schema,
+            result: &Arc::new(schema(keys)),
+            groups: &self.groups,
+            streams: &self.streams,
+            skip_damaged,
+            complete_only,
+        })
+    }
+}
+
+fn is_damaged(error: &MergeError) -> bool {
+    matches!(error, MergeError::File(PartialReadError::Damaged { .. }))
+}
+
+/// A file as a program that knows nothing of checksums would write it.
+fn without_checksum(file: &[u8]) -> Vec<u8> {
+    let key = memchr::memmem::rfind(file, seal::CHECKSUM_KEY.as_bytes()).unwrap();
+    let mut file = file.to_vec();
+    file[key] ^= 1;
+    file
 }
 
 fn origin(node: &str, connection: &str, batch: u32, time_us: i64) -> Origin {
@@ -238,20 +267,26 @@ fn an_unusable_file_is_named() {
     for content in [&bytes[..bytes.len() - 20], b"not parquet", b""] {
         fs::write(&bad, content).unwrap();
         let error = partials.merge_by(&[0, 1]).unwrap_err();
-        assert!(matches!(error, MergeError::Unreadable { .. }), "{error}");
+        assert!(is_damaged(&error), "{error}");
         assert!(error.to_string().contains("bad.groups.parquet"), "{error}");
     }
-    // A page is corrupt, but the footer is intact.
-    let mut broken = bytes.clone();
-    broken[40..120].fill(0xff);
-    fs::write(&bad, broken).unwrap();
-    assert!(partials.merge_by(&[0, 1]).is_err());
+    // A page is corrupt, but the footer is intact: with a checksum and without.
+    for mut broken in [bytes.clone(), without_checksum(&bytes)] {
+        broken[40..120].fill(0xff);
+        fs::write(&bad, broken).unwrap();
+        let error = partials.merge_by(&[0, 1]).unwrap_err();
+        assert!(is_damaged(&error) && error.to_string().contains("bad.groups"), "{error}");
+    }
     // Groups with other keys.
     let other = schema(&[0]);
     let mut file = Vec::new();
     let frame = groups(&partials.schema, &[(1, b"a", 1, 1)]);
     write_groups(&other, &frame, &origin("n", "c", 0, 0), &mut file).unwrap();
     fs::write(&bad, &file).unwrap();
+    let error = partials.merge_by(&[0, 1]).unwrap_err().to_string();
+    assert!(error.contains("bad.groups.parquet") && error.contains("another schema"), "{error}");
+    // The columns tell, too, where another program has dropped the metadata.
+    fs::write(&bad, without_metadata(&file)).unwrap();
     let error = partials.merge_by(&[0, 1]).unwrap_err().to_string();
     assert!(error.contains("bad.groups.parquet") && error.contains("no column T"), "{error}");
     partials.groups.pop();
@@ -262,6 +297,166 @@ fn an_unusable_file_is_named() {
         error.contains("does not belong to these partials") && error.contains("status"),
         "{error}"
     );
+}
+
+/// The rows of a file alone.
+fn without_metadata(file: &[u8]) -> Vec<u8> {
+    use polars_io::SerReader;
+    use polars_io::parquet::{read::ParquetReader, write::ParquetWriter};
+    let mut frame = ParquetReader::new(io::Cursor::new(file)).finish().unwrap();
+    let mut bare = Vec::new();
+    ParquetWriter::new(&mut bare).finish(&mut frame).unwrap();
+    bare
+}
+
+/// A stream of two batches, the first of which holds the files that are damaged.
+fn two_batches() -> Partials {
+    let mut partials = Partials::new();
+    for (batch, status) in [(0, None), (1, Some("complete"))] {
+        let origin = origin("n", "c", batch, i64::from(batch));
+        partials.add_groups(&origin, &[(1, b"a", 7, 1), (2, b"b", -3, 2)]);
+        partials.add_stream(&origin, 2, status);
+    }
+    partials
+}
+
+/// Every single bit of both files. Whatever the bit, the file is named; only where the checksum
+/// itself cannot be found may the merge go on, and then it says so and the result is right.
+#[test]
+fn no_flipped_bit_changes_a_result() {
+    let partials = two_batches();
+    let sound = partials.merge_by(&[0, 1]).unwrap();
+    for file in [&partials.groups[0], &partials.streams[0]] {
+        let bytes = fs::read(file).unwrap();
+        let mut unnoticed = 0;
+        for bit in 0..8 * bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            // Decoding each would take minutes; what the checksum refuses is never decoded.
+            if seal::check(&flipped).is_err() {
+                continue;
+            }
+            unnoticed += 1;
+            fs::write(file, &flipped).unwrap();
+            match partials.merge_by(&[0, 1]) {
+                Err(error) => {
+                    assert!(error.to_string().contains(file.to_str().unwrap()), "{error}")
+                }
+                Ok(merged) => {
+                    assert_eq!(merged.facts.unsealed, [file.display().to_string()], "bit {bit}");
+                    assert!(merged.grouped.frame().equals_missing(sound.grouped.frame()));
+                    assert_eq!(merged.facts.latency, sound.facts.latency, "bit {bit}");
+                    assert_eq!(merged.facts.bytes, sound.facts.bytes, "bit {bit}");
+                }
+            }
+        }
+        // The bits of the key, and of the lengths around it.
+        let bits = 8 * (seal::CHECKSUM_KEY.len() + 4);
+        assert!(unnoticed <= bits, "{unnoticed} of {bits}");
+        fs::write(file, &bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_damaged_file_is_named_and_can_be_left_out() {
+    for which in 0..2 {
+        let partials = two_batches();
+        let file = [&partials.groups[0], &partials.streams[0]][which];
+        let mut bytes = fs::read(file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        fs::write(file, &bytes).unwrap();
+        let error = partials.merge_by(&[0, 1]).unwrap_err();
+        assert!(is_damaged(&error) && error.to_string().contains(file.to_str().unwrap()));
+        assert!(error.to_string().contains("--skip-damaged"), "{error}");
+        let Merged { facts, .. } = partials.merge_with(&[0, 1], true, false).unwrap();
+        let said = facts.faults.join("; ");
+        assert!(said.contains(file.to_str().unwrap()) && said.contains("was left out"), "{said}");
+        match which {
+            0 => {
+                assert!(
+                    said.contains("batch 0 of stream c of n has groups of 0 records, it had 2")
+                );
+                assert_eq!((facts.records, facts.packets), (2, 4));
+            }
+            _ => {
+                assert_eq!(facts.unsaid, ["batch 0 of stream c of n"]);
+                assert_eq!((facts.records, facts.packets), (4, 2));
+            }
+        }
+    }
+    // Permissions are another cause; it is left out as well.
+    let mut partials = two_batches();
+    partials.groups.push(partials.path("gone.groups.parquet"));
+    let error = partials.merge_by(&[0, 1]).unwrap_err().to_string();
+    assert!(error.contains("gone.groups.parquet") && error.contains("No such file"), "{error}");
+    assert_eq!(partials.merge_with(&[0, 1], true, false).unwrap().facts.records, 4);
+}
+
+/// Without metadata a file is merged by its columns, and it is said that nothing protects it.
+#[test]
+fn a_file_without_a_checksum_is_merged_and_listed() {
+    let partials = two_batches();
+    let sound = partials.merge_by(&[0, 1]).unwrap();
+    let file = &partials.groups[1];
+    fs::write(file, without_metadata(&fs::read(file).unwrap())).unwrap();
+    let merged = partials.merge_by(&[0, 1]).unwrap();
+    assert!(merged.grouped.frame().equals_missing(sound.grouped.frame()));
+    assert_eq!(merged.facts.unsealed, [file.display().to_string()]);
+    assert_eq!(partial_reader::schema_of(file), None);
+    assert_eq!(partial_reader::schema_of(&partials.groups[0]), Some(partials.schema.clone()));
+}
+
+/// A stream counts only if its last batch says complete and each batch has what its row says.
+#[test]
+fn only_whole_streams_count_as_complete() {
+    let mut partials = Partials::new();
+    let record: Record = (1, b"a", 1, 1);
+    let lacking = [("lacks groups", true, false), ("lacks facts", false, true)];
+    for (connection, statuses) in [
+        ("whole", &[None, Some("complete")][..]),
+        ("running", &[None, None]),
+        ("broken", &[None, Some("incomplete")]),
+        ("lacks groups", &[None, Some("complete")]),
+        ("lacks facts", &[None, Some("complete")]),
+        ("lacks both", &[None, Some("complete")]),
+    ] {
+        for (batch, status) in (0..).zip(statuses) {
+            let origin = origin("n", connection, batch, 0);
+            let lacks = |kind: fn(&(&str, bool, bool)) -> bool| {
+                let named = lacking.iter().any(|one| one.0 == connection && kind(one));
+                batch == 0 && (named || connection == "lacks both")
+            };
+            if !lacks(|one| one.1) {
+                partials.add_groups(&origin, &[record; 3]);
+            }
+            if !lacks(|one| one.2) {
+                partials.add_stream(&origin, 3, *status);
+            }
+        }
+    }
+    let Merged { grouped, facts, .. } = partials.merge_with(&[0, 1], false, true).unwrap();
+    assert_eq!((facts.records, facts.ended, facts.batches), (6, [1, 0, 0], 2));
+    assert_eq!((facts.packets, facts.latency.len(), facts.nodes), (6, 6, 1));
+    assert_eq!(grouped.frame().column("count").unwrap().u64().unwrap().get(0), Some(6));
+    assert_eq!(facts.left_out, ["broken of n", "running of n"]);
+    assert_eq!(facts.unfinished, [""; 0]);
+    let missing = "ended complete, but not all of it is here; it was left out";
+    assert_eq!(
+        facts.faults,
+        [
+            "stream lacks both of n lacks 1 of 2 batches, the first: 0".to_owned(),
+            format!("stream lacks both of n {missing}"),
+            format!("stream lacks facts of n {missing}"),
+            "batch 0 of stream lacks groups of n has groups of 0 records, it had 3".to_owned(),
+            format!("stream lacks groups of n {missing}"),
+        ]
+    );
+    assert_eq!(facts.unsaid, ["batch 0 of stream lacks facts of n"]);
+    // Without any stream there is a result without groups.
+    partials.streams.clear();
+    let Merged { grouped, facts, .. } = partials.merge_with(&[0, 1], false, true).unwrap();
+    assert_eq!((grouped.len(), facts.records, facts.left_out.len()), (0, 0, 6));
 }
 
 #[test]

@@ -8,9 +8,11 @@ mod keys;
 pub(crate) mod merge;
 mod merge_plan;
 pub(crate) mod partial_file;
+pub(crate) mod partial_reader;
 mod partials;
 pub(crate) mod parts;
 mod row_groups;
+mod seal;
 mod value;
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use super::column_types::dtype_of;
 use super::merge_plan::{MERGE_KEY, merge_plan};
+use super::seal::{self, CHECKSUM_KEY};
 use crate::engine::stream::latency::Latency;
 use crate::wire::schema::Schema;
 use crate::wire::schema::columns::ORIGIN_COLUMNS;
@@ -10,6 +11,9 @@ use hdrhistogram::serialization::{Serializer, V2Serializer};
 use polars::prelude::*;
 use polars_io::parquet::write::{KeyValueMetadata, ParquetWriter};
 use std::io::{self, Write};
+
+/// The key of the schema in the metadata of both files; its value is that of `schema.toml`.
+pub(crate) const SCHEMA_KEY: &str = "ringest.schema_toml";
 
 /// Why a file of partials could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -93,8 +97,8 @@ pub(crate) fn write_groups(
     for (name, of) in schema.partial_columns().into_iter().skip(columns.len()) {
         columns.push(frame.column(&name)?.strict_cast(&dtype_of(of))?);
     }
-    let metadata = vec![(MERGE_KEY.to_owned(), merge_plan(schema))];
-    write(DataFrame::new(frame.height(), columns)?, metadata, out)
+    let plan = (MERGE_KEY, merge_plan(schema));
+    write(DataFrame::new(frame.height(), columns)?, schema, Some(plan), out)
 }
 
 /// Writes the row of facts about a batch.
@@ -102,6 +106,7 @@ pub(crate) fn write_groups(
 /// # Errors
 /// Returns the errors of the writer.
 pub(crate) fn write_facts(
+    schema: &Schema,
     origin: &Origin,
     facts: &BatchFacts,
     out: &mut impl Write,
@@ -128,16 +133,24 @@ pub(crate) fn write_facts(
         number("bytes", facts.bytes),
         column("latency_v2", AnyValue::BinaryOwned(latency), DataType::Binary),
     ]);
-    write(DataFrame::new(1, columns)?, Vec::new(), out)
+    write(DataFrame::new(1, columns)?, schema, None, out)
 }
 
+/// Writes a file that says which schema it has and that its content can be checked. It is made in
+/// memory first, where it takes less than the frame, because its checksum is inside it.
 fn write(
     mut frame: DataFrame,
-    metadata: Vec<(String, String)>,
+    schema: &Schema,
+    more: Option<(&str, String)>,
     out: &mut impl Write,
 ) -> Result<(), PartialFileError> {
-    let metadata = (!metadata.is_empty()).then(|| KeyValueMetadata::from_static(metadata));
-    ParquetWriter::new(out).with_key_value_metadata(metadata).finish(&mut frame)?;
+    let own = [(SCHEMA_KEY, schema.to_toml()), (CHECKSUM_KEY, seal::BLANK.to_owned())];
+    let metadata = more.into_iter().chain(own).map(|(key, value)| (key.to_owned(), value));
+    let metadata = KeyValueMetadata::from_static(metadata.collect());
+    let mut file = Vec::new();
+    ParquetWriter::new(&mut file).with_key_value_metadata(Some(metadata)).finish(&mut frame)?;
+    seal::seal(&mut file);
+    out.write_all(&file)?;
     Ok(())
 }
 
@@ -252,13 +265,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_groups_says_how_it_is_merged() {
+    fn a_file_of_groups_says_how_it_is_merged_and_which_schema_it_has() {
         let mut file = Vec::new();
         write_groups(&schema(), &wide(3), &origin(), &mut file).unwrap();
+        assert_eq!(seal::check(&file), Ok(seal::Seal::Intact));
         let mut reader = ParquetReader::new(Cursor::new(file));
         let metadata = reader.get_metadata().unwrap().key_value_metadata().clone().unwrap();
-        let plan = metadata.iter().find(|entry| entry.key == MERGE_KEY).unwrap();
-        assert_eq!(plan.value, Some(merge_plan(&schema())));
+        let value = |key| metadata.iter().find(|entry| entry.key == key).unwrap().value.clone();
+        assert_eq!(value(MERGE_KEY), Some(merge_plan(&schema())));
+        assert_eq!(value(SCHEMA_KEY), Some(schema().to_toml()));
     }
 
     #[test]
@@ -285,7 +300,7 @@ mod tests {
         let last = BatchFacts { status, reason, ..facts.clone() };
         for (facts, ended) in [(facts, false), (last, true)] {
             let mut file = Vec::new();
-            write_facts(&origin(), &facts, &mut file).unwrap();
+            write_facts(&schema(), &origin(), &facts, &mut file).unwrap();
             let row = read(&file);
             assert_eq!(row.height(), 1);
             assert_eq!(row.column("final").unwrap().bool().unwrap().get(0), Some(ended));

@@ -147,6 +147,35 @@ impl WorkerTally {
     }
 }
 
+/// Batches of partials. Unlike the counts of a tally, several threads write these.
+#[derive(Debug, Default)]
+pub struct PartialCounts {
+    written: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl PartialCounts {
+    /// Counts a batch that was written.
+    pub fn add_written(&self) {
+        self.written.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a batch that could not be written.
+    pub fn add_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Batches that were written.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Batches that could not be written.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+}
+
 /// All counters: a tally for each worker, the acceptor and the reporter, and the queue budgets.
 #[derive(Debug)]
 pub struct Counters {
@@ -156,6 +185,8 @@ pub struct Counters {
     pub acceptor: WorkerTally,
     /// Record streams, counted when they are reported.
     pub reporter: WorkerTally,
+    /// Batches of partials.
+    pub partials: Arc<PartialCounts>,
     /// Bytes queued for the receivers of each worker. Each worker has its share of the total, so
     /// that it can decide on its own which receiver to cut.
     pub queued: Box<[Arc<QueueBudget>]>,
@@ -168,6 +199,7 @@ impl Counters {
             workers: (0..workers).map(|_| WorkerTally::default()).collect(),
             acceptor: WorkerTally::default(),
             reporter: WorkerTally::default(),
+            partials: Arc::default(),
             queued: (0..workers)
                 .map(|_| QueueBudget::new(queued_bytes_of_worker(workers)))
                 .collect(),

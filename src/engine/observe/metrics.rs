@@ -138,6 +138,10 @@ impl Snapshot {
         families.single("result_files_written_total", help, Counter, self.result_files_written)?;
         let help = "Results that could not be written to a file.";
         families.single("result_files_failed_total", help, Counter, self.result_files_failed)?;
+        let help = "Batches of partials that were written.";
+        families.single("partials_written_total", help, Counter, self.partials_written)?;
+        let help = "Batches of partials that could not be written.";
+        families.single("partials_failed_total", help, Counter, self.partials_failed)?;
         let help = "Raw bytes of record streams in captures.";
         families.single("captured_bytes_total", help, Counter, self.captured_bytes)?;
         let help = "Captures that lack bytes of their stream or are missing.";

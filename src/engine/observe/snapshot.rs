@@ -252,6 +252,10 @@ pub struct Snapshot {
     pub result_files_written: u64,
     /// Results that could not be written to a file.
     pub result_files_failed: u64,
+    /// Batches of partials that were written.
+    pub partials_written: u64,
+    /// Batches of partials that could not be written.
+    pub partials_failed: u64,
     /// Raw bytes in captures.
     pub captured_bytes: u64,
     /// Captures that lack bytes or are missing.
@@ -326,6 +330,8 @@ impl Snapshot {
             streams_by_reason: ByWord::of(reasons),
             result_files_written: sum(|tally| &tally.result_files_written),
             result_files_failed: sum(|tally| &tally.result_files_failed),
+            partials_written: counters.partials.written(),
+            partials_failed: counters.partials.failed(),
             captured_bytes: sum(|tally| &tally.captured_bytes),
             captures_incomplete: sum(|tally| &tally.captures_incomplete),
             faults: by_fault.sum(),

@@ -65,6 +65,9 @@ fn each_count_has_its_own_key() {
     {
         count.add(20 + i as u64);
     }
+    counters.partials.add_written();
+    counters.partials.add_written();
+    counters.partials.add_failed();
     first.coalesce_wait_ns.add(250_000_000);
     first.cpu_ns.set(1_500_000_000);
     let mut outbox = Outbox::new(100, Arc::clone(&counters.queued[0]));
@@ -96,6 +99,8 @@ fn each_count_has_its_own_key() {
     for (key, value) in [
         ("result_files_written", json!(29)),
         ("result_files_failed", json!(30)),
+        ("partials_written", json!(2)),
+        ("partials_failed", json!(1)),
         ("captured_bytes", json!(31)),
         ("captures_incomplete", json!(32)),
         ("record_reads", json!(27)),

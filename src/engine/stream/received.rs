@@ -235,8 +235,8 @@ impl BufferKind {
 pub struct ClosedBatch {
     /// Its number, from 0.
     pub number: u32,
-    /// When it began.
-    pub began: Instant,
+    /// When it began on the wall clock; not before the previous batch of its stream.
+    pub began: SystemTime,
     /// Records, packets and bytes of this batch.
     pub counts: Counts,
     /// Latency of its packets.
@@ -265,6 +265,23 @@ pub enum CaptureLack {
     /// The file could not be written and was removed.
     #[error("{0}")]
     Failed(String),
+}
+
+/// Batches of a stream that are missing in its partials.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartialsLack {
+    /// How many there are.
+    pub failed: u64,
+    /// Why the first could not be written.
+    pub error: Option<String>,
+}
+
+impl PartialsLack {
+    /// Counts one more.
+    pub fn add(&mut self, error: String) {
+        self.failed += 1;
+        self.error.get_or_insert(error);
+    }
 }
 
 /// The outcome of a connection once its socket is finished.
@@ -297,6 +314,8 @@ pub struct Received {
     pub capture: Option<Captured>,
     /// Its last batch, if partials are written for it.
     pub batch: Option<Box<ClosedBatch>>,
+    /// Its batches that could not be written.
+    pub partials: PartialsLack,
     /// The distinct values of each text key, by code.
     pub texts: Vec<Texts>,
 }
@@ -318,6 +337,7 @@ impl Received {
             buffer: BufferKind::None,
             capture: None,
             batch: None,
+            partials: PartialsLack::default(),
             texts: Vec::new(),
         }
     }

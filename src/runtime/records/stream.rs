@@ -228,9 +228,9 @@ impl RecordStream {
     /// Opens the first batch, or closes one whose time is up and opens the next.
     async fn turn_batch(&mut self, now: Instant, interval: Duration) {
         let counts = self.intake.counts();
-        let batch = self.batch.get_or_insert_with(|| OpenBatch::first(now));
+        let batch = self.batch.get_or_insert_with(|| OpenBatch::first(now, SystemTime::now()));
         if batch.is_empty(counts) {
-            batch.begin_at(now);
+            batch.begin_at(now, SystemTime::now());
         } else if batch.ends(interval) <= now {
             self.close_batch(now).await;
         }
@@ -241,7 +241,7 @@ impl RecordStream {
         self.hand_over().await;
         let Some(batch) = &mut self.batch else { return };
         let latency = std::mem::take(&mut self.received.latency);
-        let batch = Box::new(batch.close(&self.intake, latency, now));
+        let batch = Box::new(batch.close(&self.intake, latency, now, SystemTime::now()));
         let (connection, over_groups) = (self.received.connection, Arc::clone(&self.over_groups));
         // Fails only if the aggregation thread is gone; `report` will log that.
         let _ = self.worker.jobs.send(Job::Close { connection, batch, over_groups }).await;

@@ -13,7 +13,7 @@ use crate::engine::groups::plan::Plan;
 use crate::engine::groups::table::GroupTable;
 use crate::engine::stream::intake::Counts;
 use crate::engine::stream::latency::Latency;
-use crate::engine::stream::received::{ClosedBatch, Reason, Received, Status};
+use crate::engine::stream::received::{ClosedBatch, PartialsLack, Reason, Received, Status};
 use crate::runtime::connection::slots::StreamHold;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,6 +67,8 @@ struct Aggregator {
     running: HashMap<u64, Result<Running, String>>,
     /// The partials that batches are written to, if any.
     files: Option<Arc<PartialFiles>>,
+    /// The batches that could not be written, by connection.
+    lacks: HashMap<u64, PartialsLack>,
 }
 
 /// A connection that has not finished.
@@ -122,6 +124,7 @@ pub(crate) fn run(
         groups_limit: config.groups_limit,
         running: HashMap::new(),
         files,
+        lacks: HashMap::new(),
     };
     while let Some(job) = jobs.blocking_recv() {
         match job {
@@ -177,15 +180,19 @@ impl Aggregator {
             Ok(running) => guarded(|| running.close(connection, batch, &files)),
             Err(defect) => Err(defect.clone()),
         };
-        match (closed, &*entry) {
-            (Ok(()), Ok(running)) => running.groups_known() > limit,
-            (Ok(()), Err(_)) => false,
+        let (lack, over_groups) = match (closed, &*entry) {
+            (Ok(written), Ok(running)) => (written.err(), running.groups_known() > limit),
+            (Ok(written), Err(_)) => (written.err(), false),
             (Err(defect), _) => {
                 files.give_up(connection, number, &defect);
-                *entry = Err(defect);
-                false
+                *entry = Err(defect.clone());
+                (Some(defect), false)
             }
+        };
+        if let Some(lack) = lack {
+            self.lacks.entry(connection).or_default().add(lack);
         }
+        over_groups
     }
 
     fn finish(&mut self, mut received: Received) -> Report {
@@ -212,8 +219,11 @@ impl Aggregator {
         };
         let grouped = self.judge(&mut received, result);
         let aggregated = Instant::now();
-        if let (Some(files), Some(last)) = (&self.files, last.take()) {
-            write_last(files, &received, *last, groups);
+        received.partials = self.lacks.remove(&connection).unwrap_or_default();
+        if let (Some(files), Some(last)) = (&self.files, last.take())
+            && let Err(lack) = write_last(files, &received, *last, groups)
+        {
+            received.partials.add(lack);
         }
         received.texts = Vec::new();
         Report { received, grouped, aggregated }
@@ -248,14 +258,14 @@ impl Aggregator {
 }
 
 impl Running {
-    /// Writes the open batch and opens the next.
+    /// Writes the open batch and opens the next. The inner error is why it could not be written.
     fn close(
         &mut self,
         connection: u64,
         batch: ClosedBatch,
         files: &PartialFiles,
-    ) -> Result<(), AggregateError> {
-        let Some(open) = &mut self.open else { return Ok(()) };
+    ) -> Result<Result<(), String>, AggregateError> {
+        let Some(open) = &mut self.open else { return Ok(Ok(())) };
         open.texts.resize_with(batch.texts.len(), Texts::default);
         for (texts, new) in open.texts.iter_mut().zip(&batch.texts) {
             texts.append(new);
@@ -264,8 +274,10 @@ impl Running {
         let groups = open.groups.take_batch()?;
         let origin = files.origin(connection, batch.number, batch.began);
         let facts = facts(batch, None, None);
-        files.write(connection, &origin, &facts, |out| groups.write(&open.texts, &origin, out));
-        self.total.add_batch(groups)
+        let written =
+            files.write(connection, &origin, &facts, |out| groups.write(&open.texts, &origin, out));
+        self.total.add_batch(groups)?;
+        Ok(written)
     }
 
     /// Adds the groups of the last batch to the total and returns them; `None` if no partials are
@@ -279,26 +291,33 @@ impl Running {
 }
 
 /// Writes the last batch of a stream, with the status in which the stream ended.
+///
+/// # Errors
+/// Why it could not be written.
 fn write_last(
     files: &PartialFiles,
     received: &Received,
     batch: ClosedBatch,
     groups: Option<BatchGroups>,
-) {
+) -> Result<(), String> {
     let (connection, number) = (received.connection, batch.number);
     let origin = files.origin(connection, number, batch.began);
     let reason = received.reason.map(Reason::as_str);
     let facts = facts(batch, Some(received.status()), reason);
     let written = guarded(|| {
-        let Some(groups) = groups else { return Ok(false) };
-        files.write(connection, &origin, &facts, |out| groups.write(&received.texts, &origin, out));
-        Ok(true)
+        let Some(groups) = groups else { return Ok(None) };
+        let texts = &received.texts;
+        let written =
+            files.write(connection, &origin, &facts, |out| groups.write(texts, &origin, out));
+        Ok(Some(written))
     });
-    match written {
-        Ok(true) => {}
-        Ok(false) => files.give_up(connection, number, "its groups were lost"),
-        Err(defect) => files.give_up(connection, number, &defect),
-    }
+    let defect = match written {
+        Ok(Some(written)) => return written,
+        Ok(None) => "its groups were lost".to_owned(),
+        Err(defect) => defect,
+    };
+    files.give_up(connection, number, &defect);
+    Err(defect)
 }
 
 fn facts(batch: ClosedBatch, status: Option<Status>, reason: Option<&'static str>) -> BatchFacts {
@@ -344,6 +363,7 @@ mod tests {
             groups_limit: 10,
             running: HashMap::new(),
             files: None,
+            lacks: HashMap::new(),
         };
         for keys in [0..10, 0..10, 5..10] {
             assert!(!aggregator.add(1, table(plan, keys)));

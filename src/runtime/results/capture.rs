@@ -6,7 +6,9 @@
 //! streams wait for a free chunk, and so do the senders. When a stream ends, a second thread syncs
 //! and renames its file, so that other streams need not wait for that.
 
-use super::whole_file::{FileDirectory, MissingFiles, UnfinishedFile, moment, node_name};
+use super::whole_file::{
+    FileDirectory, MissingFiles, UnfinishedFile, check_named, moment, node_name,
+};
 use crate::config::{CAPTURE_CHUNK_BYTES, CAPTURE_CHUNKS, Config};
 use crate::engine::stream::received::{CaptureLack, Captured};
 use std::collections::HashMap;
@@ -110,7 +112,8 @@ pub(crate) fn start(config: &Config) -> Result<Option<CaptureThreads>, CaptureEr
 }
 
 fn open(path: &Path, run: &str) -> Result<FileDirectory, String> {
-    FileDirectory::open("--capture", path, &format!("{}-{run}", moment(SystemTime::now())))
+    check_named("--capture", path)?;
+    FileDirectory::open("--capture", path, format!("{}-{run}", moment(SystemTime::now())))
 }
 
 /// Why captures could not be started.
@@ -275,7 +278,7 @@ impl Writer {
     }
 
     fn begin(&mut self, stream: u64, name: String, failed: Arc<AtomicBool>) {
-        let file = self.directory.begin(&format!("{name}.capture")).map_err(|error| {
+        let file = self.directory.begin(format!("{name}.capture")).map_err(|error| {
             failed.store(true, Ordering::Relaxed);
             complain(stream, &error, &self.missing)
         });
@@ -302,7 +305,7 @@ fn end(ending: Ending, missing: &MissingFiles) {
     let OpenCapture { name, file, bytes, .. } = capture;
     let cut = if lack.is_some() { ".cut" } else { "" };
     let finished = file.and_then(|file| {
-        file.finish(&format!("{name}{cut}.capture"))
+        file.finish(format!("{name}{cut}.capture"))
             .map_err(|error| complain(stream, &error, missing))
     });
     let captured = match finished {

@@ -151,7 +151,7 @@ async fn a_capture_that_cannot_be_written_is_abandoned_and_reported() {
     assert_eq!((captured.path, captured.bytes), (None, 0));
     let lack = captured.lack.unwrap();
     assert!(
-        matches!(&lack, CaptureLack::Failed(cause) if cause.contains("No such file")),
+        matches!(&lack, CaptureLack::Failed(cause) if cause.contains("no longer exists")),
         "{lack}"
     );
     finish(threads);

@@ -3,7 +3,9 @@
 pub(crate) mod aggregator;
 pub(crate) mod capture;
 pub(crate) mod column_pool;
+pub(crate) mod output_path;
 pub(crate) mod partial_files;
 pub(crate) mod report;
 pub(crate) mod reporter;
+pub(crate) mod schema_file;
 pub(crate) mod whole_file;

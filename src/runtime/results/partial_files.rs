@@ -1,12 +1,15 @@
 //! Writes batches of streams to the partials directory, for a merge: names the files, writes them
 //! atomically and counts those that fail. A failure here ends no stream.
 
+use super::schema_file::{self, SchemaFileError};
 use super::whole_file::{FileDirectory, MissingFiles, moment, node_name};
 use crate::config::Config;
 use crate::engine::aggregate::partial_file::{BatchFacts, Origin, PartialFileError, write_facts};
+use crate::engine::aggregate::partial_reader::schema_of;
+use crate::engine::observe::counters::PartialCounts;
 use crate::wire::schema::Schema;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -23,8 +26,10 @@ pub(crate) const STREAM_ENDING: &str = ".stream.parquet";
 pub(crate) struct PartialFiles {
     directory: FileDirectory,
     node: String,
-    /// The start of the run on both clocks; all times are derived from the monotonic one.
-    started: (SystemTime, Instant),
+    schema: Arc<Schema>,
+    /// The start of the run, which is in all names.
+    started: SystemTime,
+    counts: Arc<PartialCounts>,
     /// Shared, because it is reported after the engine has ended.
     missing: Arc<MissingFiles>,
 }
@@ -73,34 +78,39 @@ impl PartialFiles {
     /// If the directory is not writable or has partials of another schema.
     pub(crate) fn start(
         config: &Config,
-        schema: &Schema,
+        schema: &Arc<Schema>,
+        counts: &Arc<PartialCounts>,
     ) -> Result<Option<Arc<Self>>, PartialFilesError> {
         let Some(path) = &config.partials else { return Ok(None) };
-        let now = (SystemTime::now(), Instant::now());
-        Self::open(path, node_name(config), schema, now).map(|files| Some(Arc::new(files)))
+        let counts = Arc::clone(counts);
+        let files = Self::open(path, node_name(config), schema, SystemTime::now(), counts)?;
+        Ok(Some(Arc::new(files)))
     }
 
     fn open(
         path: &Path,
         node: String,
-        schema: &Schema,
-        started: (SystemTime, Instant),
+        schema: &Arc<Schema>,
+        started: SystemTime,
+        counts: Arc<PartialCounts>,
     ) -> Result<Self, PartialFilesError> {
-        let run = format!("{}-{node}-{}", moment(started.0), std::process::id());
+        let run = format!("{}-{node}-{}", moment(started), std::process::id());
         let directory = FileDirectory::open("--partials", path, &run)
             .map_err(PartialFilesError::NotWritable)?;
         let shown = || path.display().to_string();
-        let there = schema_there(&directory, &run, schema)
-            .map_err(|error| PartialFilesError::Schema { directory: shown(), error })?;
-        let difference = match there.as_deref().map(Schema::from_toml) {
-            Some(Ok(there)) => difference(&there, schema),
-            Some(Err(complaint)) => Some(complaint.in_file(SCHEMA_FILE)),
-            None => None,
-        };
-        if let Some(difference) = difference {
-            return Err(PartialFilesError::OtherSchema { directory: shown(), difference });
-        }
-        Ok(PartialFiles { directory, node, started, missing: Arc::default() })
+        // The oldest file of a directory may have been deleted by age.
+        schema_file::claim(&directory, SCHEMA_FILE, &run, schema, schema_of_partials).map_err(
+            |error| match error {
+                SchemaFileError::Io(error) => {
+                    PartialFilesError::Schema { directory: shown(), error }
+                }
+                SchemaFileError::OtherSchema(difference) => {
+                    PartialFilesError::OtherSchema { directory: shown(), difference }
+                }
+            },
+        )?;
+        let schema = Arc::clone(schema);
+        Ok(PartialFiles { directory, node, schema, started, counts, missing: Arc::default() })
     }
 
     /// The record of batches that could not be written.
@@ -109,13 +119,11 @@ impl PartialFiles {
     }
 
     /// Identifies a batch, begun at `began`, of the stream with this number.
-    pub(crate) fn origin(&self, number: u64, batch: u32, began: Instant) -> Origin {
-        let (wall, clock) = self.started;
-        let time = wall + began.saturating_duration_since(clock);
-        let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    pub(crate) fn origin(&self, number: u64, batch: u32, began: SystemTime) -> Origin {
+        let since_1970 = began.duration_since(UNIX_EPOCH).unwrap_or_default();
         Origin {
             node: self.node.clone(),
-            connection: format!("{}-{}-{number}", moment(wall), std::process::id()),
+            connection: format!("{}-{}-{number}", moment(self.started), std::process::id()),
             batch,
             time_us: i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX),
         }
@@ -123,24 +131,35 @@ impl PartialFiles {
 
     /// Writes a batch: first its groups, then the row about it, so that the groups exist whenever
     /// the row does. Failures are counted and logged.
+    ///
+    /// # Errors
+    /// Why it could not be written.
     pub(crate) fn write(
         &self,
         number: u64,
         origin: &Origin,
         facts: &BatchFacts,
         groups: impl FnOnce(&mut BufWriter<&File>) -> Result<(), PartialFileError>,
-    ) {
-        let (moment, node, process) = (moment(self.started.0), &self.node, std::process::id());
+    ) -> Result<(), String> {
+        let (moment, node, process) = (moment(self.started), &self.node, std::process::id());
         let name = format!("{moment}-{node}-{process}-{number}-{:06}", origin.batch);
         let written = self
             .directory
             .write(&format!("{name}{GROUPS_ENDING}"), |out| Ok(groups(out)?))
             .and_then(|_| {
                 let name = format!("{name}{STREAM_ENDING}");
-                self.directory.write(&name, |out| Ok(write_facts(origin, facts, out)?))
+                self.directory
+                    .write(&name, |out| Ok(write_facts(&self.schema, origin, facts, out)?))
             });
-        if let Err(error) = written {
-            self.add_missing(&name, &error);
+        match written {
+            Ok(_) => {
+                self.counts.add_written();
+                Ok(())
+            }
+            Err(error) => {
+                self.add_missing(&name, &error);
+                Err(error.to_string())
+            }
         }
     }
 
@@ -150,6 +169,7 @@ impl PartialFiles {
     }
 
     fn add_missing(&self, name: &str, error: &io::Error) {
+        self.counts.add_failed();
         let directory = self.directory.path().display();
         let cause = format_args!("{error}, {name} of {directory}");
         if let Some(unlisted) = self.missing.add(cause, Instant::now()) {
@@ -158,62 +178,35 @@ impl PartialFiles {
     }
 }
 
-/// The schema text found in a directory. `None` if there was none; this schema has then been
-/// written.
-fn schema_there(
-    directory: &FileDirectory,
-    run: &str,
-    schema: &Schema,
-) -> io::Result<Option<String>> {
-    let path = directory.path().join(SCHEMA_FILE);
-    match fs::read_to_string(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        there => return there.map(Some),
-    }
-    // Unlike a rename, a link fails if another process was faster.
-    let own = directory.write(&format!(".{run}.{SCHEMA_FILE}"), |out| {
-        out.write_all(schema.to_toml().as_bytes())
-    })?;
-    let linked = fs::hard_link(&own, &path);
-    match linked {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(&own)?;
-            fs::read_to_string(&path).map(Some)
-        }
-        // A file system without links cannot detect two processes that start at the same time.
-        Err(_) => fs::rename(&own, &path).map(|()| None),
-        Ok(()) => fs::remove_file(&own).map(|()| None),
-    }
-}
-
-/// The first line in which the TOML of two schemas differs; `None` if they are equal.
-pub(crate) fn difference(there: &Schema, here: &Schema) -> Option<String> {
-    if there == here {
-        return None;
-    }
-    let (there, here) = (there.to_toml(), here.to_toml());
-    let (mut there, mut here) = (there.lines(), here.lines());
-    loop {
-        let (left, right) = (there.next(), here.next());
-        if left != right || left.is_none() {
-            let line = |line: Option<&str>| line.unwrap_or("the end").trim().to_owned();
-            return Some(format!("there `{}`, here `{}`", line(left), line(right)));
+/// The schema in the metadata of the partials in a directory, in the first file that has one.
+pub(crate) fn schema_of_partials(directory: &Path) -> io::Result<Option<Schema>> {
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let shown = name.to_string_lossy();
+        let visible = !shown.starts_with('.');
+        if visible && (shown.ends_with(GROUPS_ENDING) || shown.ends_with(STREAM_ENDING)) {
+            let found = schema_of(&directory.join(&name));
+            if found.is_some() {
+                return Ok(found);
+            }
         }
     }
+    Ok(None)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::stream::latency::Latency;
+    use std::io::Write;
     use std::path::PathBuf;
     use std::time::Duration;
 
     const MOMENT: Duration = Duration::from_micros(1_795_204_921_123_456);
 
-    fn open(directory: &Path, schema: &Schema) -> Result<PartialFiles, PartialFilesError> {
-        let now = Instant::now();
-        PartialFiles::open(directory, "node-1".to_owned(), schema, (UNIX_EPOCH + MOMENT, now))
+    fn open(directory: &Path, schema: &Arc<Schema>) -> Result<PartialFiles, PartialFilesError> {
+        let (node, counts) = ("node-1".to_owned(), Arc::default());
+        PartialFiles::open(directory, node, schema, UNIX_EPOCH + MOMENT, counts)
     }
 
     fn facts() -> BatchFacts {
@@ -233,13 +226,13 @@ mod tests {
     fn a_batch_is_two_files_named_by_run_stream_and_number() {
         let directory = tempfile::tempdir().unwrap();
         let files = open(directory.path(), &Schema::built_in()).unwrap();
-        let began = files.started.1 + Duration::from_millis(1500);
+        let began = files.started + Duration::from_millis(1500);
         let origin = files.origin(7, 2, began);
         let process = std::process::id();
         assert_eq!(origin.connection, format!("20261120T200201.123456Z-{process}-7"));
         assert_eq!((origin.node.as_str(), origin.batch), ("node-1", 2));
         assert_eq!(origin.time_us, 1_795_204_922_623_456);
-        files.write(7, &origin, &facts(), |out| Ok(out.write_all(b"groups")?));
+        files.write(7, &origin, &facts(), |out| Ok(out.write_all(b"groups")?)).unwrap();
         let name = format!("20261120T200201.123456Z-node-1-{process}-7-000002");
         let expected = [".groups.parquet", ".stream.parquet"].map(|end| format!("{name}{end}"));
         assert_eq!(names(directory.path()), [&expected[..], &["schema.toml".to_owned()]].concat());
@@ -270,6 +263,21 @@ mod tests {
         }
     }
 
+    /// `schema.toml` is the oldest file, so whoever deletes by age deletes it first.
+    #[test]
+    fn a_directory_without_its_schema_file_has_the_schema_of_its_partials() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = open(directory.path(), &Schema::built_in()).unwrap();
+        let origin = files.origin(1, 0, SystemTime::now());
+        files.write(1, &origin, &facts(), |out| Ok(out.write_all(b"damaged")?)).unwrap();
+        fs::remove_file(directory.path().join(SCHEMA_FILE)).unwrap();
+        let other = Schema::built_in().to_toml().replace("D:min", "D:max");
+        let other = Arc::new(Schema::from_toml(&other).unwrap());
+        let error = open(directory.path(), &other).unwrap_err().to_string();
+        assert!(error.contains("D:min") && error.contains("another schema"), "{error}");
+        open(directory.path(), &Schema::built_in()).unwrap();
+    }
+
     #[test]
     fn a_directory_that_cannot_be_written_to_is_refused() {
         let directory = tempfile::tempdir().unwrap();
@@ -291,22 +299,31 @@ mod tests {
         let inside = directory.path().join("inside");
         fs::create_dir(&inside).unwrap();
         let files = open(&inside, &Schema::built_in()).unwrap();
+        let now = SystemTime::now();
         let write = |number| {
-            let origin = files.origin(number, 0, Instant::now());
-            files.write(number, &origin, &facts(), |out| Ok(out.write_all(b"groups")?));
+            let origin = files.origin(number, 0, now);
+            files.write(number, &origin, &facts(), |out| Ok(out.write_all(b"groups")?))
         };
         let broken = |_: &mut BufWriter<&File>| Err(io::Error::other("no groups").into());
-        files.write(1, &files.origin(1, 0, Instant::now()), &facts(), broken);
+        let failed = files.write(1, &files.origin(1, 0, now), &facts(), broken);
+        assert_eq!(failed, Err("no groups".to_owned()));
         assert_eq!(names(&inside), [SCHEMA_FILE], "no partial file, and no row about it");
         fs::remove_dir_all(&inside).unwrap();
-        (2..5).for_each(write);
+        for number in 2..5 {
+            let cause = write(number).unwrap_err();
+            assert!(
+                cause.starts_with("the directory no longer exists; create it again"),
+                "{cause}"
+            );
+        }
         files.give_up(5, 1, "the aggregation panicked");
         let summary = summary(files.missing()).unwrap();
         assert!(summary.starts_with("5 batches of partials "), "{summary}");
         assert!(summary.contains("the first: no groups, 2026"), "{summary}");
         // Later batches are still tried: the directory may come back.
         fs::create_dir(&inside).unwrap();
-        write(9);
+        write(9).unwrap();
+        assert_eq!((files.counts.written(), files.counts.failed()), (1, 5));
         assert_eq!(names(&inside).len(), 2);
     }
 }

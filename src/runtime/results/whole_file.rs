@@ -6,9 +6,11 @@
 //! hidden file that cannot be mistaken for a result.
 
 use crate::config::{Config, FILE_COMPLAINTS, NODE_NAME_BYTES_MAX};
+use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -29,10 +31,10 @@ impl FileDirectory {
     ///
     /// # Errors
     /// If it is not writable: the cause and the remedy.
-    pub(crate) fn open(option: &str, path: &Path, run: &str) -> Result<Self, String> {
+    pub(crate) fn open(option: &str, path: &Path, run: impl AsRef<OsStr>) -> Result<Self, String> {
         let directory = FileDirectory { path: path.to_owned() };
         // Dropping it removes it.
-        directory.begin(run).map_err(|error| {
+        directory.create(run.as_ref()).map_err(|error| {
             let path = path.display();
             format!(
                 "cannot write to {option} {path}: {error}; it must be a directory that exists and \
@@ -52,13 +54,20 @@ impl FileDirectory {
     ///
     /// # Errors
     /// The system's error.
-    pub(crate) fn begin(&self, name: &str) -> io::Result<UnfinishedFile> {
-        let hidden = self.path.join(format!(".{name}.tmp"));
+    pub(crate) fn begin(&self, name: impl AsRef<OsStr>) -> io::Result<UnfinishedFile> {
+        self.create(name.as_ref()).map_err(in_words)
+    }
+
+    fn create(&self, name: &OsStr) -> io::Result<UnfinishedFile> {
+        let mut hidden = OsString::from(".");
+        hidden.push(name);
+        hidden.push(".tmp");
+        let hidden = self.path.join(hidden);
         let file = OpenOptions::new().write(true).create_new(true).open(&hidden)?;
         Ok(UnfinishedFile { file, hidden: Some(hidden) })
     }
 
-    /// Writes a whole file; returns its path.
+    /// Writes a whole file with a new name; returns its path.
     ///
     /// # Errors
     /// Those of `write` and of the system; no trace of the file is left then.
@@ -68,13 +77,58 @@ impl FileDirectory {
         write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
     ) -> io::Result<PathBuf> {
         let unfinished = self.begin(name)?;
-        let mut out = BufWriter::with_capacity(WRITE_BYTES, &unfinished.file);
-        let written = write(&mut out).and_then(|()| out.flush());
-        // Dropping it would retry the failed write.
-        let _ = out.into_parts();
-        written?;
+        write_buffered(&unfinished.file, write)?;
         unfinished.finish(name)
     }
+
+    /// Writes a whole file and replaces one that has this name; returns its path.
+    ///
+    /// # Errors
+    /// Those of `write` and of the system; an old file is unchanged then.
+    pub(super) fn replace(
+        &self,
+        name: &OsStr,
+        write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+    ) -> io::Result<PathBuf> {
+        let unfinished = self.begin(name)?;
+        write_buffered(&unfinished.file, write)?;
+        unfinished.replace(name)
+    }
+}
+
+/// Has `write` write to a file through a buffer.
+///
+/// # Errors
+/// Those of `write` and of the system.
+pub(super) fn write_buffered(
+    file: &File,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(WRITE_BYTES, file);
+    let written = write(&mut out).and_then(|()| out.flush());
+    // Dropping it would retry the failed write.
+    let _ = out.into_parts();
+    written.map_err(in_words)
+}
+
+/// An error of writing a file with what it means and what to do, where the system's text does not
+/// say that. Other errors stay as they are.
+pub(crate) fn in_words(error: io::Error) -> io::Error {
+    let Some(code) = error.raw_os_error() else { return error };
+    let words = match error.kind() {
+        io::ErrorKind::StorageFull => "the disk is full; make room",
+        io::ErrorKind::QuotaExceeded => "this user's disk quota is used up; make room or raise it",
+        io::ErrorKind::FileTooLarge => {
+            "the file exceeds this process's limit of file sizes (ulimit -f, LimitFSIZE); raise it"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only; remount it",
+        io::ErrorKind::NotFound => "the directory no longer exists; create it again",
+        io::ErrorKind::PermissionDenied => {
+            "this user may no longer write to the directory; check its owner and permissions"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{words} (os error {code})"))
 }
 
 /// A file under its hidden name. Dropping it removes it.
@@ -86,26 +140,80 @@ pub(crate) struct UnfinishedFile {
 }
 
 impl UnfinishedFile {
-    /// Syncs the file and renames it to `name`; returns its path.
+    /// Syncs the file and gives it the name `name`, which no other file may have; returns its path.
     ///
     /// # Errors
     /// The system's error; the file is removed then.
-    pub(crate) fn finish(mut self, name: &str) -> io::Result<PathBuf> {
+    pub(crate) fn finish(self, name: impl AsRef<OsStr>) -> io::Result<PathBuf> {
+        self.finish_by(name.as_ref(), give_new_name)
+    }
+
+    /// The same, but replaces a file that has that name, and keeps its permissions.
+    ///
+    /// # Errors
+    /// The system's error; the new file is removed then.
+    pub(super) fn replace(self, name: impl AsRef<OsStr>) -> io::Result<PathBuf> {
+        self.finish_by(name.as_ref(), |hidden, path| {
+            if let Ok(old) = fs::metadata(path) {
+                fs::set_permissions(hidden, old.permissions())?;
+            }
+            fs::rename(hidden, path)
+        })
+    }
+
+    fn finish_by(
+        mut self,
+        name: &OsStr,
+        rename: impl FnOnce(&Path, &Path) -> io::Result<()>,
+    ) -> io::Result<PathBuf> {
         let hidden = self.hidden.as_deref().expect("the file still has its hidden name");
         let path = hidden.with_file_name(name);
-        self.file.sync_all()?;
-        fs::rename(hidden, &path)?;
+        self.file.sync_all().map_err(in_words)?;
+        rename(hidden, &path).map_err(in_words)?;
         // From here on, an error must remove the file under its new name.
         self.hidden = Some(path.clone());
-        sync_directory(path.parent().unwrap_or(Path::new(".")))?;
+        sync_directory(path.parent().unwrap_or(Path::new("."))).map_err(in_words)?;
         self.hidden = None;
         Ok(path)
     }
 }
 
+/// Renames a file to a name that no other file has. Names are unique as long as each engine that
+/// shares a directory has its own node name; where two have the same, the first file must survive.
+fn give_new_name(hidden: &Path, path: &Path) -> io::Result<()> {
+    // Unlike a rename, a link fails if the name is taken.
+    match fs::hard_link(hidden, path) {
+        // If removing fails, the file has its name nevertheless.
+        Ok(()) => {
+            let _ = fs::remove_file(hidden);
+            return Ok(());
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Over a network the name may be taken by this very file, if a reply was lost.
+            if fs::metadata(hidden)?.nlink() < 2 {
+                return Err(name_taken());
+            }
+            let _ = fs::remove_file(hidden);
+            return Ok(());
+        }
+        // Some file systems have no links.
+        Err(_) => {}
+    }
+    match fs::symlink_metadata(path) {
+        Ok(_) => Err(name_taken()),
+        Err(_) => fs::rename(hidden, path),
+    }
+}
+
+fn name_taken() -> io::Error {
+    let words = "a file of this name already exists; engines that share a directory need \
+                 different names (--node)";
+    io::Error::new(io::ErrorKind::AlreadyExists, words)
+}
+
 impl Write for UnfinishedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        self.file.write(bytes).map_err(in_words)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -132,6 +240,21 @@ fn sync_directory(path: &Path) -> io::Result<()> {
             Ok(())
         }
         synced => synced,
+    }
+}
+
+/// Refuses a directory whose path results cannot name: they are text, and a path may be any bytes.
+///
+/// # Errors
+/// The cause and the remedy.
+pub(crate) fn check_named(option: &str, path: &Path) -> Result<(), String> {
+    match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(format!(
+            "{option} {}: the path is not UTF-8, so results could not name the files in it; give \
+             a directory whose path is UTF-8",
+            path.display()
+        )),
     }
 }
 
@@ -240,6 +363,27 @@ mod tests {
         file.write_all(b"x").unwrap();
         file.finish("b").unwrap();
         assert_eq!(names(directory.path()), ["b"]);
+    }
+
+    /// Two engines with the same node name and process number may make the same name.
+    #[test]
+    fn a_file_never_takes_the_place_of_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = FileDirectory::open("--x", directory.path(), "run").unwrap();
+        files.write("a", |out| out.write_all(b"first")).unwrap();
+        let taken = files.write("a", |out| out.write_all(b"second")).unwrap_err();
+        assert!(taken.to_string().contains("--node"), "{taken}");
+        assert_eq!(fs::read(directory.path().join("a")).unwrap(), b"first");
+        assert_eq!(names(directory.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_path_that_results_cannot_name_is_refused() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = Path::new(OsStr::from_bytes(b"/tmp/z\xfcrich"));
+        let said = check_named("--output", path).unwrap_err();
+        assert!(said.contains("--output") && said.contains("not UTF-8"), "{said}");
+        check_named("--output", Path::new("/tmp/zürich")).unwrap();
     }
 
     #[test]

@@ -153,7 +153,8 @@ impl Engine {
         let gate = Arc::new(Gate::new(&config)?);
         let certificates = load_certificates(&config)?.map(Arc::new);
         certificates.iter().for_each(|certificates| warn_of_validity(certificates));
-        let partials = PartialFiles::start(&config, schema)?;
+        let counters = Counters::new(cores.len());
+        let partials = PartialFiles::start(&config, schema, &counters.partials)?;
         let (captures, capture_threads) = match capture::start(&config)? {
             Some(started) => (Some(started.captures), started.threads),
             None => (None, Vec::new()),
@@ -165,7 +166,6 @@ impl Engine {
         };
         let (records_address, messages_address) =
             (address_of(Protocol::Records)?, address_of(Protocol::Messages)?);
-        let counters = Counters::new(cores.len());
         let (drain, drained) = watch::channel(None);
         let readiness = Arc::<Readiness>::default();
         let admin = admin::start(

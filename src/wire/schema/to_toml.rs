@@ -18,6 +18,23 @@ impl Schema {
         text
     }
 
+    /// The first line in which this schema's TOML differs from that of another, which is the one
+    /// `here`; `None` if they are equal.
+    pub(crate) fn difference(&self, here: &Schema) -> Option<String> {
+        let (there, here) = (self.to_toml(), here.to_toml());
+        let (mut there, mut here) = (there.lines(), here.lines());
+        loop {
+            let (left, right) = (there.next(), here.next());
+            if left.is_none() && right.is_none() {
+                return None;
+            }
+            if left != right {
+                let line = |line: Option<&str>| line.unwrap_or("the end").trim().to_owned();
+                return Some(format!("there `{}`, here `{}`", line(left), line(right)));
+            }
+        }
+    }
+
     fn write_toml(&self, out: &mut String) -> fmt::Result {
         writeln!(out, "name = \"{}\"", self.name())?;
         writeln!(out, "endian = \"{}\"", word_of(&ENDIANS, &self.endian()))?;

@@ -1,0 +1,70 @@
+//! The file that says which schema the files of a directory have, so that a directory holds files of
+//! one schema.
+
+use super::whole_file::FileDirectory;
+use crate::wire::schema::Schema;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Why files of a schema cannot go into a directory.
+#[derive(Debug)]
+pub(crate) enum SchemaFileError {
+    /// The file cannot be read or written.
+    Io(io::Error),
+    /// The directory has files of another schema: how it differs, or why it cannot be read.
+    OtherSchema(String),
+}
+
+/// Makes a directory one of this schema, in a file called `name`, unless it is one already. `known`
+/// finds the schema of the other files if that file is gone.
+///
+/// # Errors
+/// If it is a directory of another schema.
+pub(crate) fn claim(
+    directory: &FileDirectory,
+    name: &str,
+    run: &str,
+    schema: &Schema,
+    known: impl FnOnce(&Path) -> io::Result<Option<Schema>>,
+) -> Result<(), SchemaFileError> {
+    let there = schema_there(directory, name, run, schema, known).map_err(SchemaFileError::Io)?;
+    let difference = match there.as_deref().map(Schema::from_toml) {
+        Some(Ok(there)) => there.difference(schema),
+        Some(Err(complaint)) => Some(complaint.in_file(name)),
+        None => None,
+    };
+    difference.map_or(Ok(()), |difference| Err(SchemaFileError::OtherSchema(difference)))
+}
+
+/// The schema text found in a directory. `None` if there was none; this schema has then been
+/// written.
+fn schema_there(
+    directory: &FileDirectory,
+    name: &str,
+    run: &str,
+    schema: &Schema,
+    known: impl FnOnce(&Path) -> io::Result<Option<Schema>>,
+) -> io::Result<Option<String>> {
+    let path = directory.path().join(name);
+    match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        there => return there.map(Some),
+    }
+    if let Some(known) = known(directory.path())? {
+        return Ok(Some(known.to_toml()));
+    }
+    // Unlike a rename, a link fails if another process was faster.
+    let own = directory
+        .write(&format!(".{run}.{name}"), |out| out.write_all(schema.to_toml().as_bytes()))?;
+    let linked = fs::hard_link(&own, &path);
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(&own)?;
+            fs::read_to_string(&path).map(Some)
+        }
+        // A file system without links cannot detect two processes that start at the same time.
+        Err(_) => fs::rename(&own, &path).map(|()| None),
+        Ok(()) => fs::remove_file(&own).map(|()| None),
+    }
+}
