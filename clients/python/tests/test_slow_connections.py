@@ -246,7 +246,8 @@ def slow_sender(
     monkeypatch: pytest.MonkeyPatch, bytes_per_s: float
 ) -> tuple[RecordSender, SlowSocket]:
     """A sender on such a socket, and the socket."""
-    fake = SlowSocket(bytes_per_s, timeout_s=60.0)
+    # Half of the sender's.
+    fake = SlowSocket(bytes_per_s, timeout_s=30.0)
     monkeypatch.setattr(
         "ringest.record_sender.unacknowledged_bytes", lambda own: max(int(own.queued), 0)
     )

@@ -222,7 +222,7 @@ class RecordSender:
                 assert isinstance(context, ssl.SSLContext)
                 own = TlsSocket(plain, context, target.certificate_name)
                 own.handshake(deadline_s)
-            own.settimeout(self._timeout_s)
+            own.settimeout(None if self._timeout_s is None else self._timeout_s / 2.0)
         except BaseException:
             plain.close()
             raise
@@ -238,9 +238,9 @@ class RecordSender:
         if not packet:
             return
         try:
-            rest = memoryview(packet)
-            while rest:
-                rest = rest[self._patiently(own, lambda: own.send(rest)) :]  # noqa: B023
+            rest: bytes | memoryview = packet
+            while (sent := self._patiently(own, own.send, rest)) < len(rest):
+                rest = memoryview(rest)[sent:]
         except OSError as error:
             raise self._break(own, error) from error
         except BaseException:
@@ -249,24 +249,26 @@ class RecordSender:
             raise
         self._bytes_sent += len(packet)
 
-    def _patiently(self, own: Stream, wait: Callable[[], Any]) -> Any:
-        """Calls `wait` until it is done; TimeoutError if nothing is acknowledged for `timeout_s`.
+    def _patiently(self, own: Stream, call: Callable[..., Any], argument: Any) -> Any:
+        """Makes a call until it is done; TimeoutError if there is no progress for `timeout_s`.
 
-        On a slow network, a single wait may take longer than that.
+        On a slow network, a single wait may take longer than that. The timeout of the socket is
+        half of it: after the first half, this learns how much is not acknowledged, and after the
+        second, whether that is less. So waits that are short cost nothing.
         """
-        queued = unacknowledged_bytes(own)
+        queued: int | None = None
         while True:
             try:
-                return wait()
+                return call(argument)
             except TimeoutError:
                 before, queued = queued, unacknowledged_bytes(own)
-                if queued >= before:
+                if before is not None and queued >= before:
                     raise
 
     def _shut_down(self, own: Stream) -> None:
         """Shuts down the sending side, and waits until the engine closes."""
-        self._patiently(own, lambda: own.shutdown(socket.SHUT_WR))
-        if answer := self._patiently(own, lambda: own.recv(_ANSWER_BYTES)):
+        self._patiently(own, own.shutdown, socket.SHUT_WR)
+        if answer := self._patiently(own, own.recv, _ANSWER_BYTES):
             self.close()
             why = _explain_answer(answer) or "check that this is its port for records"
             raise ProtocolError(f"{self._target} answered, which an engine never does; {why}")

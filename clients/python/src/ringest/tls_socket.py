@@ -60,13 +60,13 @@ class TlsSocket:
                     self._flush()
                 raise
 
-    def send(self, data: memoryview) -> int:
+    def send(self, data: bytes | memoryview) -> int:
         """Encrypts and sends up to one record of TLS; returns how many bytes of `data` that is.
 
         After a TimeoutError, it has to be called with the same data.
         """
         if self._encrypted_bytes == 0:
-            self._encrypted_bytes = self._tls.write(data[:_RECORD_BYTES])
+            self._encrypted_bytes = self._tls.write(memoryview(data)[:_RECORD_BYTES])
         self._flush()
         count, self._encrypted_bytes = self._encrypted_bytes, 0
         return count
