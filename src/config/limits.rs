@@ -206,6 +206,9 @@ pub const ADMIN_PORT_OFFSET: u16 = 1000;
 /// Smallest and largest `--idle-timeout` and other times that peers are given: two ticks, and a
 /// week.
 pub const TIMEOUT_MS: (u64, u64) = (2 * TICK.as_millis() as u64, 7 * 24 * 3600 * 1000);
+/// Smallest and largest `--admit-timeout`; with 0, a connection without a free slot is refused at
+/// once.
+pub const ADMIT_TIMEOUT_MS: (u64, u64) = (0, TIMEOUT_MS.1);
 /// Smallest and largest `--drain-timeout`; with 0, the signal ends running streams.
 pub const DRAIN_TIMEOUT_MS: (u64, u64) = (0, TIMEOUT_MS.1);
 /// Smallest and largest `--drain-delay`; with 0, the signal closes the listeners.

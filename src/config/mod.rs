@@ -157,6 +157,10 @@ pub struct Config {
     pub max_connections: usize,
     /// Record streams at a time, each counted until its result is printed.
     pub max_streams: usize,
+    /// Longest time that a connection or a stream may wait for a slot; zero refuses it at once.
+    pub admit_timeout: Duration,
+    /// Whether record connections that close without a byte are reported.
+    pub report_empty: bool,
     /// Longest silence between packets or frames.
     pub idle_timeout: Duration,
     /// Longest time from the first byte of a packet to its last.
@@ -228,6 +232,8 @@ impl Default for Config {
             strings_bytes_limit: 64 << 20,
             max_connections: 1000,
             max_streams: 256,
+            admit_timeout: Duration::from_secs(5),
+            report_empty: false,
             idle_timeout: Duration::from_secs(60),
             packet_timeout: Duration::from_secs(10),
             frame_timeout: Duration::from_secs(10),
@@ -418,6 +424,7 @@ impl Config {
 
     /// Checks the times that peers are given, and that the engine takes to stop.
     fn check_times(&self) -> Result<(), OutOfRange> {
+        within_times("admit-timeout (ms)", self.admit_timeout, ADMIT_TIMEOUT_MS)?;
         within_times("idle-timeout (ms)", self.idle_timeout, TIMEOUT_MS)?;
         within_times("packet-timeout (ms)", self.packet_timeout, TIMEOUT_MS)?;
         within_times("frame-timeout (ms)", self.frame_timeout, TIMEOUT_MS)?;

@@ -7,9 +7,11 @@
 //! * [`worker`]: what the connections of one worker share
 //! * [`results`], [`host`]: aggregation, reports and files; what the host allows
 //! * [`connection`], [`tls`], [`ring`]: slots and deadlines; encryption; the io_uring
+//! * [`failpoint`]: where tests make it fail
 
 pub(crate) mod admin;
 pub(crate) mod connection;
+pub(crate) mod failpoint;
 pub(crate) mod host;
 pub(crate) mod messages;
 pub(crate) mod records;

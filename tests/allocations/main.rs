@@ -556,7 +556,7 @@ fn records_in_messages() {
         let block = block(125);
         let config = Config { port: Some(0), rate_limit: 0, global_rate_limit: 0, ..config() };
         let mut world = World::start(config, 0, &block, BULK);
-        let address = world.engine.as_ref().unwrap().messages_address().unwrap();
+        let address = world.engine.as_ref().unwrap().messages_addresses()[0];
         let mut client =
             MessageClient::connect("127.0.0.1", address.port(), PATIENCE, None).unwrap();
         let mut writes = block.writes(0, packets * PACKET_BYTES);

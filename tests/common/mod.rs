@@ -101,6 +101,13 @@ impl Engine {
         Engine::start_command(command, MESSAGES_ONLY, options)
     }
 
+    /// One that takes both, with variables of the environment.
+    pub fn start_both_in(environment: &[(&str, &str)], options: &[&str]) -> Engine {
+        let mut command = ringest();
+        command.envs(environment.iter().copied());
+        Engine::start_command(command, BOTH, options)
+    }
+
     fn start_command(command: Command, listeners: &[&str], options: &[&str]) -> Engine {
         let directory = tempfile::tempdir().expect("a directory");
         let results = File::create(directory.path().join("results")).expect("a file");
@@ -143,8 +150,11 @@ impl Engine {
         stdout: Stdio,
         directory: tempfile::TempDir,
     ) -> (Engine, BufReader<ChildStderr>) {
+        let loopback: &[_] =
+            if options.contains(&"--host") { &[] } else { &["--host", "127.0.0.1"] };
         let mut child = command
-            .args(["serve", "--host", "127.0.0.1", "--admin-port", "0", "--format", "ndjson"])
+            .args(["serve", "--admin-port", "0", "--format", "ndjson"])
+            .args(loopback)
             .args(options)
             .stdout(stdout)
             .stderr(Stdio::piped())

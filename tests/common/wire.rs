@@ -26,6 +26,7 @@ pub const AUTHENTICATION_FAILED: u8 = 0x06;
 pub const RATE_LIMIT_EXCEEDED: u8 = 0x07;
 pub const CONNECTION_LIMIT_EXCEEDED: u8 = 0x08;
 pub const TIMEOUT: u8 = 0x09;
+pub const INTERNAL_ERROR: u8 = 0xFF;
 
 /// The polynomial of the protocol, as reflected CRCs write it.
 pub const IEEE: u32 = 0xEDB8_8320;

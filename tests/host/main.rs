@@ -1,7 +1,9 @@
 //! The program as a process: start, signals, exit codes, health.
 
+mod addresses;
 #[path = "../common/mod.rs"]
 mod common;
+mod defects;
 mod environment;
 mod health;
 mod process;

@@ -40,7 +40,7 @@ const FLOORS: [(&str, &[&[&str]]); 5] = [
     (
         "runtime",
         &[
-            &["ring", "tls", "connection"],
+            &["ring", "tls", "connection", "failpoint"],
             &["host", "results"],
             &["worker", "admin"],
             &["records"],

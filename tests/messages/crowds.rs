@@ -186,7 +186,8 @@ fn connect_to_be_refused(address: SocketAddr, count: usize) {
 /// Each client too many reads why it is refused; those who have a slot notice nothing.
 fn connect_against_slots(slots: usize, refused: usize) {
     const THREADS: usize = 4;
-    let beside = Beside::start(&["--max-connections", &slots.to_string()]);
+    let limit = slots.to_string();
+    let beside = Beside::start(&["--max-connections", &limit, "--admit-timeout", "0s"]);
     let address = beside.engine.messages();
     let before = wrongs(&beside.engine);
     let mut accepted: Vec<_> = (1..slots).map(|_| beside.connect()).collect();
@@ -226,7 +227,7 @@ fn twenty_thousand_connects_against_1024_slots() {
 /// One who is refused and talks on all the same still reads why.
 #[test]
 fn a_refused_client_that_talks_still_reads_why() {
-    let beside = Beside::start(&["--max-connections", "1"]);
+    let beside = Beside::start(&["--max-connections", "1", "--admit-timeout", "0s"]);
     beside.counts("connections_limit", 20, || {
         for _ in 0..20 {
             let mut client = beside.connect();

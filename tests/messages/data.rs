@@ -178,7 +178,7 @@ fn an_idle_stream_is_cut_and_reported() {
 
 #[test]
 fn streams_within_messages_have_slots() {
-    let engine = Engine::start_both(&["--max-streams", "1"]);
+    let engine = Engine::start_both(&["--max-streams", "1", "--admit-timeout", "0s"]);
     let mut first = Client::connect(engine.messages());
     let all = records(20, 4);
     send_records(&mut first, &all[..10], 10);

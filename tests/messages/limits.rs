@@ -114,7 +114,7 @@ fn assert_refused(engine: &Engine) {
 
 #[test]
 fn the_connection_limit_holds_at_its_edge() {
-    let engine = Engine::start_messages(&["--max-connections", "3"]);
+    let engine = Engine::start_messages(&["--max-connections", "3", "--admit-timeout", "0s"]);
     let mut clients: Vec<_> = (0..3).map(|_| Client::connect(engine.messages())).collect();
     clients.iter_mut().for_each(|client| client.ping(1));
     assert_refused(&engine);
@@ -131,7 +131,7 @@ fn the_connection_limit_holds_at_its_edge() {
 /// Both listeners share the slots.
 #[test]
 fn the_connection_limit_is_over_both_listeners() {
-    let engine = Engine::start_both(&["--max-connections", "2"]);
+    let engine = Engine::start_both(&["--max-connections", "2", "--admit-timeout", "0s"]);
     let mut client = Client::connect(engine.messages());
     client.ping(1);
     let all = records(8, 1);
@@ -153,7 +153,8 @@ fn the_connection_limit_is_over_both_listeners() {
 
 #[test]
 fn short_variables_are_read_and_long_ones_win() {
-    let engine = Engine::start_messages_in(&[("MAX_CONNECTIONS", "1"), ("RATE_LIMIT", "20")], &[]);
+    let short = [("MAX_CONNECTIONS", "1"), ("RATE_LIMIT", "20"), ("RINGEST_ADMIT_TIMEOUT", "0s")];
+    let engine = Engine::start_messages_in(&short, &[]);
     let begun = Instant::now();
     let mut client = Client::connect(engine.messages());
     let passed = burst(&mut client, 100);
@@ -165,6 +166,7 @@ fn short_variables_are_read_and_long_ones_win() {
         ("RINGEST_MAX_CONNECTIONS", "2"),
         ("RATE_LIMIT", "1"),
         ("RINGEST_RATE_LIMIT", "50"),
+        ("RINGEST_ADMIT_TIMEOUT", "0s"),
     ];
     let engine = Engine::start_messages_in(&both, &[]);
     let mut clients: Vec<_> = (0..2).map(|_| Client::connect(engine.messages())).collect();

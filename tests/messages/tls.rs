@@ -359,7 +359,7 @@ fn handshakes_that_stall_are_cut() {
 #[test]
 fn a_refused_tls_client_gets_no_plain_bytes() {
     let made = valid();
-    let engine = Files::new(&made).start(&["--max-connections", "1"]);
+    let engine = Files::new(&made).start(&["--max-connections", "1", "--admit-timeout", "0s"]);
     let mut client = connect(&engine, &made);
     client.ping(1);
     let mut refused = TcpStream::connect(engine.messages()).unwrap();
@@ -447,4 +447,32 @@ fn certificates_for_trials_fit_together() {
     let wrong_key = ["--tls", "--cert", &cert, "--key", &path("tester.key")];
     let output = run(ringest().args(["serve", "--port", "0", "--no-records"]).args(wrong_key));
     assert_eq!(output.status.code(), Some(2), "{}", stderr_of(&output));
+}
+
+/// A bare probe of a TLS port is neither a failed handshake nor a stream; one that begins a
+/// handshake and gives up is.
+#[test]
+fn a_probe_of_a_tls_port_is_counted_as_empty() {
+    let made = valid();
+    let files = Files::new(&made);
+    let options = files.options(&["--tls", "--records-tls"]);
+    let engine = Engine::start_both(&options.iter().map(String::as_str).collect::<Vec<_>>());
+    let empty = |listener: &str| stats(&engine)["connections_empty"][listener].as_u64().unwrap();
+    for (listener, address) in [("records", engine.address), ("messages", engine.messages())] {
+        drop(TcpStream::connect(address).unwrap());
+        let reset = TcpStream::connect(address).unwrap();
+        socket2::SockRef::from(&reset).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(reset);
+        until("the probes are counted", || empty(listener) == 2);
+    }
+    assert_eq!(stats(&engine)["faults"], 0);
+    // With a whole handshake, but no records, it is the same.
+    let mut shaken = handshake(engine.address, config(&made, None, &[&TLS13])).unwrap();
+    shaken.conn.send_close_notify();
+    shaken.flush().unwrap();
+    until("this one is counted", || empty("records") == 3);
+    assert!(engine.results().is_empty());
+    TcpStream::connect(engine.address).unwrap().write_all(&[0x16, 3, 1]).unwrap();
+    let results = engine.wait_for_results(1);
+    assert_eq!(results[0]["reason"], "tls_failed");
 }

@@ -70,7 +70,8 @@ fn a_stream_ends_by_closing_only_with_close_notify() {
     let schema = files.path("schema.toml");
     let built_in = include_str!("../../src/wire/schema/default.toml");
     fs::write(&schema, built_in.replace("end = \"zero-record\"", "end = \"close\"")).unwrap();
-    let engine = start_records(&files, &["--schema", schema.to_str().unwrap()]);
+    let options = ["--schema", schema.to_str().unwrap(), "--report-empty"];
+    let engine = start_records(&files, &options);
     let all = records(40, 1);
     let bytes = packets(&all, 4);
     for version in [&TLS12, &TLS13] {

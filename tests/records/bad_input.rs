@@ -109,7 +109,7 @@ fn the_packet_limit_holds_at_its_edge() {
 
 #[test]
 fn closing_without_a_byte_is_incomplete() {
-    assert_refused(&[], &[], "incomplete", "closed_before_data", &[]);
+    assert_refused(&["--report-empty"], &[], "incomplete", "closed_before_data", &[]);
 }
 
 #[test]
@@ -320,7 +320,8 @@ fn records_of_a_flood(aggregate: &str) -> u64 {
 
 #[test]
 fn one_connection_too_many_is_refused_and_reported() {
-    let engine = Engine::start(&["--max-streams", "2", "--exit-after", "3"]);
+    let options = ["--max-streams", "2", "--admit-timeout", "0s", "--exit-after", "3"];
+    let engine = Engine::start(&options);
     let good = records(8, 5);
     let (mut first, mut second) = (engine.connect(), engine.connect());
     let mut third = engine.connect();
@@ -398,6 +399,7 @@ fn mangled_streams_are_each_reported_and_harm_nobody() {
         &count,
         "--max-streams",
         &count,
+        "--report-empty",
         "--packet-bytes-limit",
         "64KiB",
         "--packet-timeout",

@@ -1,5 +1,6 @@
 //! Record streams end to end: right ones, wrong ones, senders, schemas.
 
+mod admission;
 mod bad_input;
 mod coalescing;
 #[path = "../common/mod.rs"]

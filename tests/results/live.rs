@@ -310,7 +310,7 @@ fn assert_percentiles(text: &str, result: &Value) {
 fn each_stream_with_packets_gets_a_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_str().unwrap();
-    let engine = Engine::start(&["--hgrm", path, "--exit-after", "4"]);
+    let engine = Engine::start(&["--hgrm", path, "--report-empty", "--exit-after", "4"]);
     let bytes = stream(&records(4000, 1), 4);
     let peers = [&bytes[..], &bytes[..bytes.len() / 2], &bytes[bytes.len() - 271..], b""]
         .map(|bytes| crate::common::send(&engine, bytes));

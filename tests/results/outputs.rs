@@ -146,6 +146,7 @@ fn names_say_which_streams_were_not_complete() {
         "csv",
         "--max-streams",
         "1",
+        "--report-empty",
         "--exit-after",
         "5",
     ]);
@@ -193,11 +194,14 @@ impl WaitAfterLast for Engine {
 fn a_connection_without_a_slot_has_no_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_str().unwrap();
-    let engine = Engine::start(&["--output", path, "--capture", path, "--max-streams", "1"]);
+    let one = ["--max-streams", "1", "--admit-timeout", "0s", "--report-empty"];
+    let engine = Engine::start(&[&["--output", path, "--capture", path][..], &one].concat());
     let mut first = engine.connect();
     first.write_all(&packets(&records(4, 1), 4)).unwrap();
     until("the slot is taken", || stats(&engine)["records"] == 4);
-    let peer = crate::common::send(&engine, b"");
+    let mut second = engine.connect();
+    let peer = second.local_addr().unwrap();
+    crate::common::wait_closed(&mut second);
     let results = engine.wait_for_results(1);
     let result = result_of(&results, peer);
     assert_eq!(result["reason"], "connections_limit");
@@ -495,6 +499,7 @@ fn captures_are_the_bytes_that_were_sent() {
         path,
         "--node",
         "n",
+        "--report-empty",
         "--exit-after",
         "5",
         "--buffer-bytes",

@@ -266,7 +266,7 @@ fn a_quiet_stream_keeps_no_batch_open() {
 #[test]
 fn streams_that_end_otherwise_say_so() {
     let directory = tempfile::tempdir().unwrap();
-    let engine = Engine::start(&options(directory.path(), &[]));
+    let engine = Engine::start(&options(directory.path(), &["--report-empty"]));
     let all = records(10, 3);
     crate::common::send(&engine, &packets(&all, 5));
     crate::common::send(&engine, &[&packets(&all, 5)[..], &[0xff; 4]].concat());

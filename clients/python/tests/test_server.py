@@ -290,7 +290,7 @@ def test_a_server_without_a_free_place() -> None:
                     await asyncio.sleep(0.01)
         pytest.fail("the connection limit was never free again")
 
-    with server("--max-connections", "1") as port:
+    with server("--max-connections", "1", "--admit-timeout", "0s") as port:
         run(scenario(port))
 
 

@@ -3,6 +3,7 @@
 
 use super::cpu_list::{self, CpuList};
 use super::heading;
+use super::host::host;
 use super::schema::SchemaOptions;
 use super::size::size;
 use super::times::{PeerTimeOptions, StreamTimeOptions};
@@ -37,8 +38,8 @@ pub(crate) struct EngineOptions {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = heading::LISTENERS)]
 pub(crate) struct ListenerOptions {
-    /// Address or host name to listen on
-    #[arg(long, env = "RINGEST_HOST", default_value = "0.0.0.0")]
+    /// Address or host name to listen on; of a name, all addresses, and :: includes IPv4
+    #[arg(long, env = "RINGEST_HOST", default_value = "0.0.0.0", value_parser = host)]
     pub host: String,
     /// Port for record streams; 0 picks a free one and prints it on stderr
     #[arg(long, env = "RINGEST_RECORDS_PORT", value_name = "PORT", default_value_t = 9000)]
@@ -70,6 +71,7 @@ pub(crate) struct ListenerOptions {
         env = "RINGEST_ADMIN_HOST",
         value_name = "HOST",
         default_value = "127.0.0.1",
+        value_parser = host,
         hide_short_help = true
     )]
     pub admin_host: String,

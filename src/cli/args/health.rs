@@ -1,10 +1,18 @@
 //! Options of `ringest health`.
 
+use super::host::host;
+
 /// Options of `ringest health`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct HealthOptions {
     /// Address or host name of the admin listener; 0.0.0.0 and :: mean loopback
-    #[arg(long, env = "RINGEST_ADMIN_HOST", value_name = "HOST", default_value = "127.0.0.1")]
+    #[arg(
+        long,
+        env = "RINGEST_ADMIN_HOST",
+        value_name = "HOST",
+        default_value = "127.0.0.1",
+        value_parser = host
+    )]
     pub admin_host: String,
     /// Port of the admin listener, by default --port plus 1000
     #[arg(long, env = "RINGEST_ADMIN_PORT", value_name = "PORT")]

@@ -1,6 +1,7 @@
 //! Options of `ringest load`. Checks single values only.
 
 use super::heading;
+use super::host::host;
 use crate::client::load::Traffic;
 use clap::ValueEnum;
 use std::path::PathBuf;
@@ -53,6 +54,7 @@ pub(crate) struct LoadOptions {
         long,
         env = "RINGEST_HOST",
         default_value = "127.0.0.1",
+        value_parser = host,
         help_heading = heading::SERVER
     )]
     pub host: String,

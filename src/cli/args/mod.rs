@@ -8,6 +8,7 @@ pub(crate) mod environment;
 pub(crate) mod gen_cert;
 pub(crate) mod heading;
 pub(crate) mod health;
+pub(crate) mod host;
 pub(crate) mod load;
 pub(crate) mod merge;
 pub(crate) mod output;

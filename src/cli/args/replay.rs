@@ -1,6 +1,7 @@
 //! Options of `ringest replay`. Checks single values only.
 
 use super::heading;
+use super::host::host;
 use super::size::size;
 use crate::config::limits::{REPLAY_RATE_MAX, REPLAY_WRITE_BYTES};
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub(crate) struct ReplayOptions {
         long,
         env = "RINGEST_HOST",
         default_value = "127.0.0.1",
+        value_parser = host,
         help_heading = heading::SERVER
     )]
     pub host: String,

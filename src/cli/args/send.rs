@@ -1,6 +1,7 @@
 //! Options of `ringest send`. Checks single values only.
 
 use super::heading;
+use super::host::host;
 use super::schema::SchemaOptions;
 use super::size::size;
 use crate::client::records::generate;
@@ -43,6 +44,7 @@ pub(crate) struct SendOptions {
         long,
         env = "RINGEST_HOST",
         default_value = "127.0.0.1",
+        value_parser = host,
         help_heading = heading::SERVER
     )]
     pub host: String,

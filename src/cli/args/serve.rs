@@ -22,6 +22,8 @@ pub(crate) struct ServeOptions {
     #[command(flatten)]
     pub engine: EngineOptions,
     /// Accept N record connections, report them, then exit: 0 if all are complete, 1 if not
+    ///
+    /// A connection that closes without a byte does not count, unless --report-empty is given.
     #[arg(
         long,
         env = "RINGEST_EXIT_AFTER",
@@ -30,6 +32,18 @@ pub(crate) struct ServeOptions {
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub exit_after: Option<u64>,
+    /// Report record connections that close without sending a byte, as health checks do
+    ///
+    /// Without this they are only counted, in the metric ringest_connections_empty_total.
+    #[arg(
+        long,
+        env = "RINGEST_REPORT_EMPTY",
+        help_heading = heading::RESULTS,
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::SetTrue,
+        hide_short_help = true
+    )]
+    pub report_empty: bool,
     /// Format of the results on stdout
     #[arg(
         long,
@@ -83,6 +97,7 @@ impl ServeOptions {
     pub(crate) fn config(&self) -> Config {
         self.partials.apply(Config {
             exit_after: self.exit_after,
+            report_empty: self.report_empty,
             interval: self.interval,
             hgrm: self.hgrm.clone(),
             ..self.output.apply(self.engine.config())

@@ -8,6 +8,19 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = heading::TIMEOUTS)]
 pub(crate) struct StreamTimeOptions {
+    /// Longest time that a connection waits until one of --max-connections or --max-streams is
+    /// free, before it is refused; 0 refuses it at once [0 to 7days]
+    ///
+    /// Connections wait in the listen queue. The time counts from when they were established.
+    #[arg(
+        long,
+        env = "RINGEST_ADMIT_TIMEOUT",
+        value_name = "TIME",
+        default_value = "5s",
+        value_parser = humantime::parse_duration,
+        hide_short_help = true
+    )]
+    pub admit_timeout: Duration,
     /// Longest silence between packets or frames before the connection is closed [100ms to 7days]
     #[arg(
         long,
@@ -138,6 +151,7 @@ impl StreamTimeOptions {
     /// A configuration with these times, not yet checked.
     pub(crate) fn apply(&self, config: Config) -> Config {
         Config {
+            admit_timeout: self.admit_timeout,
             idle_timeout: self.idle_timeout,
             packet_timeout: self.packet_timeout,
             coalesce_delay: self.coalesce_delay,

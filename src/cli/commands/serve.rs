@@ -184,8 +184,8 @@ impl Directories {
 fn start_live(config: &Config, engine: &Engine) -> io::Result<Option<Live>> {
     let Some(interval) = config.interval else { return Ok(None) };
     let listeners = Listeners {
-        records: engine.records_address().is_some(),
-        messages: engine.messages_address().is_some(),
+        records: !engine.records_addresses().is_empty(),
+        messages: !engine.messages_addresses().is_empty(),
     };
     Live::start(Arc::clone(engine.counters()), interval, listeners).map(Some)
 }
@@ -195,9 +195,9 @@ fn announce(engine: &Engine) {
     let workers = engine.workers();
     say(format_args!("ready for admin on http://{}/", engine.admin_address()));
     let listeners =
-        [("messages", engine.messages_address()), ("records", engine.records_address())];
-    for (what, address) in listeners {
-        if let Some(address) = address {
+        [("messages", engine.messages_addresses()), ("records", engine.records_addresses())];
+    for (what, addresses) in listeners {
+        for address in addresses {
             say(format_args!("ready for {what} on {address} with {workers} workers"));
         }
     }
@@ -311,7 +311,7 @@ fn exit_code(
     missing_files: Vec<String>,
     results: Option<&Path>,
 ) -> u8 {
-    let ReporterOutcome { reported, complete, lost, output_error, acceptor_error, .. } = outcome;
+    let ReporterOutcome { reported, complete, lost, output_error, defect, .. } = outcome;
     let failed_captures = outcome.capture_error.as_ref().map(|cause| {
         let count = outcome.captures_failed;
         format!(
@@ -334,8 +334,11 @@ fn exit_code(
         }
         return EXIT_FAILED;
     }
-    if let Some(error) = acceptor_error {
-        say(format_args!("stopped because connections could no longer be accepted: {error}"));
+    if let Some(defect) = defect {
+        say(format_args!(
+            "stopped because {defect}. {reported} connections were reported; others may be lost. \
+             Please report it with the log"
+        ));
         return EXIT_FAILED;
     }
     tracing::info!("stopped: {reported} connections reported, {complete} of them complete");

@@ -66,6 +66,12 @@ pub struct WorkerTally {
     pub opened: [Count; 2],
     /// Connections that have ended, by `Protocol`.
     pub closed: [Count; 2],
+    /// Connections that closed without sending a byte, by `Protocol`.
+    pub empty: [Count; 2],
+    /// Connections, and streams in DATA, that waited for a slot, by `Protocol`.
+    pub admission_waits: [Count; 2],
+    /// Total time that they waited, in nanoseconds.
+    pub admission_wait_ns: [Count; 2],
     /// Bytes received from sockets, by `Protocol`.
     pub bytes_received: [Count; 2],
     /// Bytes handed to the kernel.

@@ -94,6 +94,15 @@ impl Snapshot {
         let help = "Connections accepted by workers.";
         let counts = by("listener", self.connections_opened.iter());
         families.labelled("connections_total", help, Counter, counts)?;
+        let help = "Connections that closed without sending a byte.";
+        let counts = by("listener", self.connections_empty.iter());
+        families.labelled("connections_empty_total", help, Counter, counts)?;
+        let help = "Connections, and record streams in DATA, that waited for a free slot.";
+        let counts = by("listener", self.admission_waits.iter());
+        families.labelled("admission_waits_total", help, Counter, counts)?;
+        let help = "Total time that those waited, including the time in the listen queue.";
+        let seconds = by("listener", self.admission_wait_seconds.iter());
+        families.labelled("admission_wait_seconds_total", help, Counter, seconds)?;
         let help = "Bytes received from sockets.";
         let counts = by("listener", self.received_bytes.iter());
         families.labelled("received_bytes_total", help, Counter, counts)?;
@@ -170,10 +179,10 @@ impl Snapshot {
 }
 
 /// Samples with one label.
-fn by(
+fn by<V>(
     label: &'static str,
-    counts: impl Iterator<Item = (&'static str, u64)>,
-) -> impl Iterator<Item = ([(&'static str, &'static str); 1], u64)> {
+    counts: impl Iterator<Item = (&'static str, V)>,
+) -> impl Iterator<Item = ([(&'static str, &'static str); 1], V)> {
     counts.map(move |(word, count)| ([(label, word)], count))
 }
 

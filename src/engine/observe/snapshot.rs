@@ -154,6 +154,29 @@ impl ByListener {
     }
 }
 
+/// Seconds by listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct SecondsByListener {
+    /// Time of the record listener.
+    pub records: f64,
+    /// Time of the message listener.
+    pub messages: f64,
+}
+
+impl From<ByListener> for SecondsByListener {
+    fn from(ns: ByListener) -> Self {
+        SecondsByListener { records: ns.records as f64 / 1e9, messages: ns.messages as f64 / 1e9 }
+    }
+}
+
+impl SecondsByListener {
+    /// Each listener's name with its time.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> + use<> {
+        let seconds = [self.records, self.messages];
+        Protocol::ALL.into_iter().map(Protocol::as_str).zip(seconds)
+    }
+}
+
 /// Latency of all messages, or of all packets, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct MeasuredLatency {
@@ -222,6 +245,12 @@ pub struct Snapshot {
     pub connections_active: ByListener,
     /// Connections accepted by workers.
     pub connections_opened: ByListener,
+    /// Connections that closed without sending a byte.
+    pub connections_empty: ByListener,
+    /// Connections, and streams in DATA, that waited for a slot.
+    pub admission_waits: ByListener,
+    /// Total time that they waited.
+    pub admission_wait_seconds: SecondsByListener,
     /// Messages from clients, including rejected ones.
     pub messages: u64,
     /// Messages by type.
@@ -315,6 +344,9 @@ impl Snapshot {
             resident_memory_bytes: facts.resident_bytes,
             connections_active: ByListener::of(|protocol| counters.active(protocol)),
             connections_opened: by_protocol(counters, |tally| &tally.opened),
+            connections_empty: by_protocol(counters, |tally| &tally.empty),
+            admission_waits: by_protocol(counters, |tally| &tally.admission_waits),
+            admission_wait_seconds: by_protocol(counters, |tally| &tally.admission_wait_ns).into(),
             messages: by_type.sum(),
             messages_by_type: by_type,
             records: sum(|tally| &tally.records),

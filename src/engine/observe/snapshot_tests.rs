@@ -36,6 +36,12 @@ fn each_count_has_its_own_key() {
     first.closed[Protocol::Messages as usize].add(2);
     first.bytes_received[Protocol::Messages as usize].add(100);
     second.bytes_received[Protocol::Records as usize].add(200);
+    second.empty[Protocol::Records as usize].add(2);
+    counters.acceptor.empty[Protocol::Messages as usize].add(1);
+    counters.acceptor.admission_waits[Protocol::Records as usize].add(6);
+    first.admission_waits[Protocol::Messages as usize].add(3);
+    counters.acceptor.admission_wait_ns[Protocol::Records as usize].add(1_500_000_000);
+    first.admission_wait_ns[Protocol::Messages as usize].add(500_000_000);
     first.bytes_sent.add(7);
     first.messages[FrameType::Ping.index()].add(10);
     second.messages[FrameType::Data.index()].add(3);
@@ -106,6 +112,9 @@ fn each_count_has_its_own_key() {
         ("record_reads", json!(27)),
         ("record_coalesced_reads", json!(28)),
         ("record_coalesce_wait_seconds", json!(0.25)),
+        ("connections_empty", json!({"records": 2, "messages": 1})),
+        ("admission_waits", json!({"records": 6, "messages": 3})),
+        ("admission_wait_seconds", json!({"records": 1.5, "messages": 0.5})),
     ] {
         assert_eq!(body[key].take(), value, "{key}");
         body.as_object_mut().unwrap().remove(key);

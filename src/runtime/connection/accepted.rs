@@ -1,5 +1,6 @@
 //! An accepted connection on its way from the acceptor to a worker. Nothing has been read from it.
 
+use super::quota::Ticket;
 use super::slots::Slot;
 use crate::engine::observe::counters::Protocol;
 use rustls::ServerConfig;
@@ -20,4 +21,6 @@ pub(crate) struct Accepted {
     pub slot: Slot,
     /// Its TLS configuration; `None` for plain TCP.
     pub tls: Option<Arc<ServerConfig>>,
+    /// Its place among the connections that `--exit-after` counts; `None` for message connections.
+    pub ticket: Option<Ticket>,
 }

@@ -1,7 +1,10 @@
 //! What every connection has: a slot, deadlines, and an entry in its worker's counts and timer.
 
 pub(crate) mod accepted;
+pub(crate) mod age;
+pub(crate) mod caught;
 pub(crate) mod deadlines;
 pub(crate) mod line_budget;
 pub(crate) mod presence;
+pub(crate) mod quota;
 pub(crate) mod slots;

@@ -3,15 +3,15 @@
 use crate::engine::observe::counters::Protocol;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Slots for connections and record streams. The acceptor takes them, and so do message
-/// connections that carry records; dropping a slot frees it.
+/// connections that carry records; dropping a slot frees it. Whoever waits for one is served in
+/// the order of arrival.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    connections_limit: usize,
-    streams_limit: usize,
-    connections: AtomicUsize,
-    streams: AtomicUsize,
+    connections: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     /// Connections of each worker, by protocol: the number of idle clients must not decide where a
     /// few heavy streams go.
     loads: [Box<[AtomicUsize]>; 2],
@@ -24,10 +24,8 @@ impl Slots {
     pub(crate) fn new(connections_limit: usize, streams_limit: usize, workers: usize) -> Arc<Self> {
         let loads = || (0..workers).map(|_| AtomicUsize::new(0)).collect();
         Arc::new(Slots {
-            connections_limit,
-            streams_limit,
-            connections: AtomicUsize::new(0),
-            streams: AtomicUsize::new(0),
+            connections: Arc::new(Semaphore::new(connections_limit)),
+            streams: Arc::new(Semaphore::new(streams_limit)),
             loads: [loads(), loads()],
             numbers: AtomicU64::new(0),
         })
@@ -41,30 +39,55 @@ impl Slots {
     /// A slot for a connection, on the worker with the fewest of its protocol; `None` if none is
     /// free. A record connection also takes a stream's slot.
     pub(crate) fn take(self: &Arc<Self>, protocol: Protocol) -> Option<Slot> {
+        let connection = Arc::clone(&self.connections).try_acquire_owned().ok()?;
         let stream = match protocol {
             Protocol::Records => Some(self.take_stream()?),
             Protocol::Messages => None,
         };
-        if !take_one(&self.connections, self.connections_limit) {
-            return None;
-        }
-        let load_of = |kind: usize, worker: usize| self.loads[kind][worker].load(Ordering::Relaxed);
-        let kind = protocol as usize;
-        let key = |&worker: &usize| (load_of(kind, worker), load_of(1 - kind, worker));
-        let worker = (0..self.loads[kind].len()).min_by_key(key)?;
-        self.loads[kind][worker].fetch_add(1, Ordering::Relaxed);
-        Some(Slot { slots: Arc::clone(self), protocol, worker, _stream: stream })
+        Some(self.assign(protocol, connection, stream))
+    }
+
+    /// The same, but waits until one is free.
+    pub(crate) async fn admit(self: &Arc<Self>, protocol: Protocol) -> Slot {
+        // A client that waits for a stream already has its connection. Everyone takes the two in
+        // this order, so no two can wait for each other.
+        let connection = acquire(&self.connections).await;
+        let stream = match protocol {
+            Protocol::Records => Some(self.admit_stream().await),
+            Protocol::Messages => None,
+        };
+        self.assign(protocol, connection, stream)
     }
 
     /// A slot for a record stream within a connection; `None` if none is free.
-    pub(crate) fn take_stream(self: &Arc<Self>) -> Option<StreamSlot> {
-        take_one(&self.streams, self.streams_limit).then(|| StreamSlot { slots: Arc::clone(self) })
+    pub(crate) fn take_stream(&self) -> Option<StreamSlot> {
+        let permit = Arc::clone(&self.streams).try_acquire_owned().ok()?;
+        Some(StreamSlot { _permit: permit })
+    }
+
+    /// The same, but waits until one is free.
+    pub(crate) async fn admit_stream(&self) -> StreamSlot {
+        StreamSlot { _permit: acquire(&self.streams).await }
+    }
+
+    fn assign(
+        self: &Arc<Self>,
+        protocol: Protocol,
+        connection: OwnedSemaphorePermit,
+        stream: Option<StreamSlot>,
+    ) -> Slot {
+        let load_of = |kind: usize, worker: usize| self.loads[kind][worker].load(Ordering::Relaxed);
+        let kind = protocol as usize;
+        let key = |&worker: &usize| (load_of(kind, worker), load_of(1 - kind, worker));
+        let worker = (0..self.loads[kind].len()).min_by_key(key).unwrap_or(0);
+        self.loads[kind][worker].fetch_add(1, Ordering::Relaxed);
+        let slots = Arc::clone(self);
+        Slot { slots, protocol, worker, _connection: connection, _stream: stream }
     }
 }
 
-fn take_one(taken: &AtomicUsize, limit: usize) -> bool {
-    let add = |taken| (taken < limit).then_some(taken + 1);
-    taken.try_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+async fn acquire(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    Arc::clone(semaphore).acquire_owned().await.expect("the semaphore is never closed")
 }
 
 /// One connection's slot, freed on drop.
@@ -73,6 +96,7 @@ pub(crate) struct Slot {
     slots: Arc<Slots>,
     protocol: Protocol,
     worker: usize,
+    _connection: OwnedSemaphorePermit,
     _stream: Option<StreamSlot>,
 }
 
@@ -91,22 +115,14 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.slots.loads[self.protocol as usize][self.worker].fetch_sub(1, Ordering::Relaxed);
-        self.slots.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A record stream's slot, freed on drop.
 #[derive(Debug)]
 pub(crate) struct StreamSlot {
-    slots: Arc<Slots>,
+    _permit: OwnedSemaphorePermit,
 }
-
-impl Drop for StreamSlot {
-    fn drop(&mut self) {
-        self.slots.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// What a record stream holds until its result is printed.
 #[derive(Debug)]
 pub(crate) enum StreamHold {
@@ -120,6 +136,14 @@ pub(crate) enum StreamHold {
 mod tests {
     use super::*;
     use Protocol::{Messages, Records};
+    use std::pin::pin;
+
+    /// What a future gives without waiting.
+    macro_rules! poll {
+        ($future:expr) => {
+            tokio::select! { biased; value = $future => Some(value), () = async {} => None }
+        };
+    }
 
     #[test]
     fn each_goes_to_the_worker_with_the_fewest_of_its_kind() {
@@ -148,10 +172,29 @@ mod tests {
         assert!(stream.is_some() && slots.take_stream().is_none());
         drop(stream);
         assert!(slots.take(Records).is_some());
-        // A record connection that gets a stream's slot but no connection's gives it back.
-        let fourth = slots.take(Messages);
-        assert!(fourth.is_some() && slots.take(Records).is_none());
-        assert!(slots.take_stream().is_some());
+        // A record connection that gets a connection's slot but no stream's gives it back.
+        let streams = (slots.take_stream(), slots.take_stream());
+        assert!(slots.take(Records).is_none());
+        assert!(slots.take(Messages).is_some());
+        drop(streams);
+        assert!(slots.take(Records).is_some());
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_are_served_in_order() {
+        let slots = Slots::new(2, 1, 1);
+        let first = slots.take(Records).unwrap();
+        let mut second = pin!(slots.admit(Records));
+        let mut third = pin!(slots.admit_stream());
+        assert!(poll!(&mut second).is_none() && poll!(&mut third).is_none());
+        // It waits for a stream and has its connection meanwhile.
+        assert!(slots.take(Messages).is_none());
+        drop(first);
+        assert!(poll!(&mut third).is_none() && slots.take_stream().is_none());
+        let second = poll!(&mut second).unwrap();
+        assert!(poll!(&mut third).is_none());
+        drop(second);
+        assert!(poll!(&mut third).is_some());
     }
 
     #[test]

@@ -396,8 +396,8 @@ fn port(config: &Config) -> Finding {
     let (mut found, mut held) = (Vec::new(), Vec::new());
     for (place, host, port, what) in wanted {
         let Some(port) = port else { continue };
-        match listener::listen(place, host, port) {
-            Ok(listener) => held.push(listener),
+        match listener::listen_on_all(place, host, port) {
+            Ok(listeners) => held.push(listeners),
             Err(error) => return fail_with_remedy("port", &error.to_string()),
         }
         found.push(match port {

@@ -15,10 +15,11 @@
 //! as records is acknowledged and lost.
 
 use crate::config::DataMode;
+use crate::engine::observe::counters::Protocol;
 use crate::engine::stream::received::{BufferKind, Reason};
 use crate::runtime::connection::slots::{Slots, StreamHold, StreamSlot};
-use crate::runtime::records::stream as record_stream;
 use crate::runtime::records::stream::{Failure, RecordStream};
+use crate::runtime::records::unreported::Unreported;
 use crate::runtime::worker::Worker;
 use crate::wire::messages::frame::PAYLOAD_BYTES_MAX;
 use crate::wire::records::packets::{begins_with_packet, check_whole_packets};
@@ -46,18 +47,20 @@ pub(crate) struct CarriedRecords {
     open: Option<Box<OpenStream>>,
     /// Whether the connection has carried records.
     carried: bool,
+    /// A slot that was waited for, for the next stream.
+    granted: Option<StreamSlot>,
 }
 
 /// An open stream and its slot; boxed because it is large and rare.
 struct OpenStream {
     stream: RecordStream,
-    slot: StreamSlot,
+    unreported: Unreported,
 }
 
 impl CarriedRecords {
     /// Without a stream yet. Streams will be reported as coming from `peer`.
     pub(crate) fn new(worker: Rc<Worker>, slots: Arc<Slots>, peer: SocketAddr) -> Self {
-        CarriedRecords { worker, slots, peer, open: None, carried: false }
+        CarriedRecords { worker, slots, peer, open: None, carried: false, granted: None }
     }
 
     /// Whether a stream is open.
@@ -74,7 +77,8 @@ impl CarriedRecords {
         }
         self.carried = true;
         if self.open.is_none() {
-            self.open = self.begin(taken_over);
+            let granted = self.granted.take();
+            self.open = self.begin(granted, taken_over);
         }
         let Some(OpenStream { stream, .. }) = self.open.as_deref_mut() else {
             return DataTaken::NoStream;
@@ -147,29 +151,47 @@ impl CarriedRecords {
     /// Ends the stream, if there is one, and hands it over to be reported.
     pub(crate) async fn end(&mut self, ended: Result<(), Failure>) {
         if let Some(open) = self.open.take() {
-            let jobs = &self.worker.jobs;
             // Its state is large, and most connections never carry records.
             Box::pin(async move {
-                let OpenStream { stream, slot } = *open;
+                let OpenStream { stream, unreported } = *open;
                 let received = stream.finish(ended).await;
-                record_stream::report(jobs, received, StreamHold::Stream(slot)).await;
+                unreported.report(received).await;
             })
             .await;
         }
     }
 
-    fn begin(&self, now: Instant) -> Option<Box<OpenStream>> {
-        let slot = self.slots.take_stream()?;
+    /// Waits for a slot for the next stream; false if none becomes free in time or the connection
+    /// has `ended`. Meanwhile its client is not read: it is slowed down before it is refused.
+    pub(crate) async fn wait_for_slot(&mut self, ended: impl Future<Output = ()>) -> bool {
+        let (tally, kind) = (self.worker.tally(), Protocol::Messages as usize);
+        tally.admission_waits[kind].add(1);
+        let begun = Instant::now();
+        self.granted = tokio::select! {
+            biased;
+            slot = self.slots.admit_stream() => Some(slot),
+            () = ended => None,
+            () = tokio::time::sleep(self.worker.config.admit_timeout) => None,
+        };
+        tally.admission_wait_ns[kind].add(begun.elapsed().as_nanos() as u64);
+        self.granted.is_some()
+    }
+
+    fn begin(&self, granted: Option<StreamSlot>, now: Instant) -> Option<Box<OpenStream>> {
+        let slot = granted.or_else(|| self.slots.take_stream())?;
+        let number = self.slots.next_number();
         let stream = RecordStream::start(
             Rc::clone(&self.worker),
-            self.slots.next_number(),
+            number,
             self.peer,
             BufferKind::Plain,
             PAYLOAD_BYTES_MAX,
             now,
         );
-        tracing::debug!(stream = stream.number(), peer = %self.peer, "DATA carries records");
-        Some(Box::new(OpenStream { stream, slot }))
+        tracing::debug!(stream = number, peer = %self.peer, "DATA carries records");
+        let jobs = self.worker.jobs.clone();
+        let unreported = Unreported::new(number, self.peer, jobs, StreamHold::Stream(slot));
+        Some(Box::new(OpenStream { stream, unreported }))
     }
 }
 

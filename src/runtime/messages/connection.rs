@@ -13,9 +13,11 @@ use crate::engine::messages::token;
 use crate::engine::observe::counters::{Protocol, WorkerTally};
 use crate::engine::stream::received::Reason;
 use crate::runtime::connection::accepted::Accepted;
+use crate::runtime::connection::caught::caught;
 use crate::runtime::connection::deadlines::DeadlineCut;
 use crate::runtime::connection::presence::Presence;
 use crate::runtime::connection::slots::Slot;
+use crate::runtime::failpoint::failpoint;
 use crate::runtime::records::stream::Failure;
 use crate::runtime::records::transport::ReadError;
 use crate::runtime::ring::{self, ReadBuffer};
@@ -55,6 +57,8 @@ enum Over {
     Session(SessionEnd),
     /// The client closed between two frames.
     Closed,
+    /// The client closed without sending a byte, as health checks and port scans do.
+    Empty,
     /// The engine ended it.
     Cut(DeadlineCut),
     /// Reading failed.
@@ -111,7 +115,14 @@ impl MessageConnection {
 
     /// Serves the connection until it ends.
     pub(crate) async fn run(&mut self) {
-        let over = self.converse().await;
+        let over = match caught(self.converse()).await {
+            Ok(over) => over,
+            Err(panic) => {
+                let connection = self.peer.number();
+                tracing::error!(connection, "its task {panic}: this is a bug, please report it");
+                Over::Failed(Fault::InternalError)
+            }
+        };
         self.end_records(&over).await;
         self.say_goodbye(&over).await;
         self.log(&over);
@@ -138,6 +149,7 @@ impl MessageConnection {
                 Err(error) => return self.read_failed(&error),
             }
             self.note_standing();
+            failpoint("message_connection");
             if let Some(end) = self.digest(taken_over).await {
                 return Over::Session(end);
             }
@@ -195,7 +207,15 @@ impl MessageConnection {
                     self.tell_judgement(user, taken_over, &mut out).await;
                 }
                 NextEvent::Data { sequence, body } => {
-                    match self.records.take_in(body, taken_over).await {
+                    let mut taken = self.records.take_in(body, taken_over).await;
+                    if taken == DataTaken::NoStream {
+                        // Most connections never wait, and need no room for it.
+                        let ended = self.peer.control.ended();
+                        if Box::pin(self.records.wait_for_slot(ended)).await {
+                            taken = self.records.take_in(body, taken_over).await;
+                        }
+                    }
+                    match taken {
                         DataTaken::In => self.session.acknowledge(sequence, &mut out),
                         DataTaken::Rejected(why) => self.session.reject(&why, &mut out),
                         DataTaken::NoStream => self.session.fail(Fault::StreamsLimit, &mut out),
@@ -283,7 +303,9 @@ impl MessageConnection {
     }
 
     fn end_of_stream(&self) -> Over {
-        if self.handshaking() {
+        if !self.input.touched() {
+            Over::Empty
+        } else if self.handshaking() {
             Over::Failed(Fault::TlsFailed)
         } else if self.session.in_frame() {
             Over::Failed(Fault::ClosedInFrame)
@@ -301,6 +323,12 @@ impl MessageConnection {
             _ => tracing::debug!(connection, %error, "cannot read"),
         }
         Over::Failed(match error {
+            // A health check may end with a reset.
+            ReadError::Io(error)
+                if error.kind() == io::ErrorKind::ConnectionReset && !self.input.touched() =>
+            {
+                return Over::Empty;
+            }
             ReadError::Tls(_) => Fault::TlsFailed,
             ReadError::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => Fault::Reset,
             ReadError::Io(_) => Fault::IoFailed,
@@ -319,6 +347,7 @@ impl MessageConnection {
             Over::Cut(DeadlineCut::Shutdown) => Some(Reason::Shutdown),
             Over::Cut(DeadlineCut::Broken) | Over::Failed(Fault::Reset) => Some(Reason::Reset),
             Over::Failed(Fault::IoFailed) => Some(Reason::ReadFailed),
+            Over::Failed(Fault::InternalError) => Some(Reason::InternalError),
             _ => Some(Reason::ClosedBeforeEnd),
         };
         let ended = match reason {
@@ -337,6 +366,7 @@ impl MessageConnection {
             self.tally().count_fault(fault);
         }
         match over {
+            Over::Empty => return self.tally().empty[Protocol::Messages as usize].add(1),
             Over::Cut(DeadlineCut::SlowConsumer) => return self.tally().slow_consumers.add(1),
             Over::Cut(DeadlineCut::Broken) | Over::Failed(Fault::Reset | Fault::IoFailed) => return,
             Over::Cut(_) | Over::Session(_) | Over::Failed(_) | Over::Closed => {}
@@ -414,7 +444,8 @@ impl Over {
             | Over::Session(
                 SessionEnd::Closed | SessionEnd::Unauthenticated | SessionEnd::StreamRejected,
             )
-            | Over::Closed => None,
+            | Over::Closed
+            | Over::Empty => None,
         }
     }
 
@@ -424,6 +455,7 @@ impl Over {
             Over::Session(SessionEnd::Unauthenticated) => "unauthenticated",
             Over::Session(SessionEnd::StreamRejected) => "stream_rejected",
             Over::Closed => "closed_by_peer",
+            Over::Empty => "empty",
             Over::Cut(DeadlineCut::SlowConsumer) => "slow_consumer",
             Over::Cut(DeadlineCut::Shutdown) => "shutdown",
             over => over.fault().map_or("linger", Fault::as_str),

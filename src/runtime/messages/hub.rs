@@ -4,6 +4,7 @@
 use super::peer::{Peer, Peers};
 use crate::config::{DELIVERIES_AT_ONCE, DELIVERY_BYTES, HUB_QUEUE};
 use crate::engine::messages::outbox::Broadcasts;
+use crate::runtime::failpoint::failpoint;
 use crate::runtime::ring;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub(crate) async fn deliver_all(peers: Rc<Peers>, mut pieces: mpsc::Receiver<Bro
     let mut batch = Vec::with_capacity(HUB_QUEUE);
     let mut receivers: Vec<Rc<Peer>> = Vec::new();
     while let Some(first) = pieces.recv().await {
+        failpoint("hub");
         let mut bytes = first.frames.len();
         batch.push(first);
         // At most as much as may wait for a receiver, so that one that reads has time to do so.

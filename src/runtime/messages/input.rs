@@ -33,6 +33,8 @@ pub(crate) struct Input {
     peer_closed: bool,
     /// Why TLS has failed, in a read that also brought [`bytes`](Self::bytes).
     failed: Option<TlsError>,
+    /// Whether the peer has sent anything.
+    touched: bool,
 }
 
 impl Input {
@@ -49,7 +51,13 @@ impl Input {
             plain_done: 0,
             peer_closed: false,
             failed: None,
+            touched: false,
         }
+    }
+
+    /// Whether the peer has sent anything yet.
+    pub(crate) fn touched(&self) -> bool {
+        self.touched
     }
 
     /// The bytes received but not [consumed](Self::consume) yet.
@@ -95,6 +103,7 @@ impl Input {
         let (read, buffer) = ring::read(&self.stream, buffer, free).await;
         self.buffer = buffer;
         let bytes = read?;
+        self.touched |= bytes > 0;
         self.window.fill(bytes);
         self.choose_size(bytes, room);
         Ok(bytes)
@@ -159,6 +168,7 @@ impl Input {
         let ReadBuffer::Plain(incoming) = incoming else { unreachable!("plain memory was given") };
         let bytes = *read.as_ref().unwrap_or(&0);
         tls.borrow_mut().give_back(incoming, bytes);
+        self.touched |= bytes > 0;
         read?;
         let mut out = peer.peers().take_scratch();
         let processed =

@@ -11,6 +11,7 @@
 use crate::config::{COALESCE_DUE, COALESCE_EARLY};
 use crate::engine::stream::coalesce::Coalesce;
 use crate::engine::stream::latency::SmallLatency;
+use crate::runtime::failpoint::failpoint;
 use crate::runtime::ring;
 use crate::runtime::ring::low_water::set_receive_low_water;
 use std::cell::{Cell, RefCell};
@@ -79,6 +80,7 @@ impl Coalescer {
     pub(crate) async fn watch(&self) {
         let mut time = Box::default();
         loop {
+            failpoint("coalescer");
             match self.look(Instant::now()) {
                 Some(rest) => time = ring::sleep(time, rest).await,
                 None => {

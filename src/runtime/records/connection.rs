@@ -7,8 +7,11 @@ use super::transport::{ReadError, RecordTransport};
 use crate::engine::observe::counters::Protocol;
 use crate::engine::stream::intake::{Awaited, Counts};
 use crate::engine::stream::received::{BufferKind, Reason, Received};
+use crate::runtime::connection::caught::caught;
 use crate::runtime::connection::deadlines::{Control, DeadlineCut};
 use crate::runtime::connection::presence::Presence;
+use crate::runtime::connection::quota::Ticket;
+use crate::runtime::failpoint::failpoint;
 use crate::runtime::ring::ReadBuffer;
 use crate::runtime::tls::session::TlsError;
 use crate::runtime::worker::Worker;
@@ -32,32 +35,38 @@ pub(crate) struct RecordConnection {
     control: Rc<Control>,
     buffer: ReadBuffer,
     stream: RecordStream,
+    /// Until the first byte: the connection's place among those that `--exit-after` counts.
+    ticket: Option<Ticket>,
     begun: Instant,
 }
 
 impl RecordConnection {
-    /// Takes over a socket and receives until its stream ends; returns what was received. By then
-    /// all rows have been passed to the aggregation. Must run on the worker's runtime.
+    /// Takes over a socket and receives until its stream ends; returns what was received, or `None`
+    /// if there is nothing to report. By then all rows have been passed to the aggregation. Must
+    /// run on the worker's runtime.
     pub(crate) async fn serve(
         number: u64,
         stream: std::net::TcpStream,
         peer: SocketAddr,
         tls: Option<Arc<ServerConfig>>,
+        ticket: Option<Ticket>,
         worker: Rc<Worker>,
         coalescer: Rc<Coalescer>,
-    ) -> Received {
+    ) -> Option<Received> {
         // Reading a non-blocking socket fails at once instead of waiting in the ring. If this
         // fails, the first read fails as well and reports its error.
         let _ = stream.set_nonblocking(false);
         let socket = Rc::new(TcpStream::from_std(stream));
         let begun = Instant::now();
         match Self::start(number, peer, tls, &socket, worker, &coalescer, begun) {
-            Ok(connection) => connection.run().await,
+            Ok(mut connection) => {
+                connection.ticket = ticket;
+                connection.run(peer).await
+            }
             Err(error) => {
-                let mut received = Received::nothing(number, peer, begun);
-                received.reason = Some(Reason::TlsFailed);
-                received.detail = Some(error.to_string());
-                received
+                ticket.into_iter().for_each(Ticket::count);
+                let failure = Failure::of(Reason::TlsFailed, error);
+                Some(failure.of_stream(Received::nothing(number, peer, begun)))
             }
         }
     }
@@ -99,17 +108,37 @@ impl RecordConnection {
                 begun,
             ),
             buffer,
+            ticket: None,
             begun,
             worker,
         })
     }
 
-    async fn run(mut self) -> Received {
-        let ended = self.receive().await;
+    async fn run(mut self, peer: SocketAddr) -> Option<Received> {
+        let ended = caught(self.receive()).await.unwrap_or_else(|panic| Err(Failure::bug(&panic)));
+        if self.is_empty(&ended) && !self.worker.config.report_empty {
+            self.worker.tally().empty[Protocol::Records as usize].add(1);
+            tracing::debug!(connection = self.stream.number(), %peer, "closed without a byte");
+            return None;
+        }
+        self.ticket.take().into_iter().for_each(Ticket::count);
         let waits = self.coalescing.take().map(Coalescing::into_waits);
-        let mut received = self.stream.finish(ended).await;
+        let number = self.stream.number();
+        let finished = caught(self.stream.finish(ended)).await;
+        let mut received = finished.unwrap_or_else(|panic| {
+            Failure::bug(&panic).of_stream(Received::nothing(number, peer, self.begun))
+        });
         received.coalesce_waits = waits.unwrap_or_default();
-        received
+        Some(received)
+    }
+
+    /// Whether the peer closed without sending a byte, as health checks and port scans do. One that
+    /// broke off a TLS handshake has sent some.
+    fn is_empty(&self, ended: &Result<(), Failure>) -> bool {
+        let reason = ended.as_ref().err().map(|failure| failure.reason);
+        matches!(reason, Some(Reason::ClosedBeforeData | Reason::Reset))
+            && self.stream.intake().counts().bytes == 0
+            && !self.transport.in_handshake()
     }
 
     async fn receive(&mut self) -> Result<(), Failure> {
@@ -158,6 +187,9 @@ impl RecordConnection {
     /// over.
     async fn digest(&mut self, bytes: usize) -> Result<(), Failure> {
         let taken_over = Instant::now();
+        if let Some(ticket) = self.ticket.take() {
+            ticket.count();
+        }
         let tally = self.worker.tally();
         tally.bytes_received[Protocol::Records as usize].add(bytes as u64);
         tally.record_reads.add(1);
@@ -169,6 +201,7 @@ impl RecordConnection {
             tally.coalesce_wait_ns.add(waited.as_nanos() as u64);
         }
         let digested = self.stream.digest(&self.buffer, bytes, taken_over).await;
+        failpoint("record_connection");
         self.stream.compact(&mut self.buffer);
         self.stream.forgive(taken_over.elapsed());
         digested
@@ -228,7 +261,7 @@ impl RecordConnection {
                 let detail = format!("took none of TLS's own bytes in {limit} (--write-timeout)");
                 Failure::of(Reason::TlsTimeout, format!("{detail} {so_far}"))
             }
-            None if self.transport.handshaking() => {
+            None if self.transport.in_handshake() => {
                 Failure::of(Reason::TlsFailed, "closed by the peer during the TLS handshake")
             }
             _ => match intake.cut() {

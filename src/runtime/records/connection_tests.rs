@@ -38,8 +38,8 @@ fn a_wait_for_the_disk_is_no_silence_of_the_peer() {
             let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (socket, address) = listener.accept().unwrap();
             let coalescer = Coalescer::new(Duration::ZERO);
-            let serving =
-                RecordConnection::serve(1, socket, address, None, Rc::clone(&worker), coalescer);
+            let own = Rc::clone(&worker);
+            let serving = RecordConnection::serve(1, socket, address, None, None, own, coalescer);
             let serving = tokio_uring::spawn(serving);
             peer.write_all(&packet([1; 267])).unwrap();
             while jobs.capacity() > 0 {
@@ -56,7 +56,7 @@ fn a_wait_for_the_disk_is_no_silence_of_the_peer() {
                 peer.write_all(&packet([0; 267])).unwrap();
                 drop(peer);
             }
-            let received = serving.await.unwrap();
+            let received = serving.await.unwrap().expect("a report");
             let expected = if silent { (1, Some(Reason::IdleTimeout)) } else { (2, None) };
             assert_eq!((received.counts.records, received.reason), expected);
         });
@@ -84,7 +84,7 @@ fn a_sender_that_does_not_read_what_tls_answers_is_cut() {
         socket2::SockRef::from(&peer).set_recv_buffer_size(1).unwrap();
         socket2::SockRef::from(&socket).set_send_buffer_size(1).unwrap();
         let (own, coalescer) = (Rc::clone(&worker), Coalescer::new(Duration::ZERO));
-        let serving = RecordConnection::serve(1, socket, address, Some(tls), own, coalescer);
+        let serving = RecordConnection::serve(1, socket, address, Some(tls), None, own, coalescer);
         let serving = tokio_uring::spawn(serving);
         let sender = std::thread::spawn(move || want_new_keys(&made, peer));
         let begun = Instant::now();
@@ -93,7 +93,7 @@ fn a_sender_that_does_not_read_what_tls_answers_is_cut() {
             tokio::time::sleep(Duration::from_millis(1)).await;
             worker.deadlines.look(Instant::now() + 2 * HOUR, None);
         }
-        let received = serving.await.unwrap();
+        let received = serving.await.unwrap().expect("a report");
         assert_eq!(received.reason, Some(Reason::TlsTimeout), "{:?}", received.detail);
         assert!(received.detail.unwrap().contains("--write-timeout"));
         sender.join().unwrap();

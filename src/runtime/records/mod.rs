@@ -5,3 +5,4 @@ pub(crate) mod connection;
 pub(crate) mod open_batch;
 pub(crate) mod stream;
 pub(crate) mod transport;
+pub(crate) mod unreported;

@@ -34,6 +34,16 @@ impl Failure {
     pub(crate) fn of(reason: impl Into<Reason>, detail: impl ToString) -> Self {
         Failure { reason: reason.into(), detail: detail.to_string() }
     }
+
+    /// A stream that has ended this way.
+    pub(crate) fn of_stream(self, received: Received) -> Received {
+        Received { reason: Some(self.reason), detail: Some(self.detail), ..received }
+    }
+
+    /// A panic, with what it said.
+    pub(crate) fn bug(panic: &str) -> Self {
+        Failure::of(Reason::InternalError, format!("{panic}; this is a bug, please report it"))
+    }
 }
 
 /// Decoded records that have not been handed to the aggregation; `None` before the first record and

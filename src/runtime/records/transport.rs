@@ -40,6 +40,8 @@ struct Encrypted {
     /// Ends a write that makes no progress, after this time.
     control: Rc<Control>,
     write_timeout: Duration,
+    /// Whether the peer has sent anything.
+    touched: bool,
 }
 
 impl RecordTransport {
@@ -60,6 +62,7 @@ impl RecordTransport {
                 plain: Vec::new(),
                 taken: 0,
                 peer_closed: false,
+                touched: false,
                 failed: None,
                 control: Rc::clone(control),
                 write_timeout,
@@ -82,6 +85,11 @@ impl RecordTransport {
     /// then be forged.
     pub(crate) fn may_be_cut(&self) -> bool {
         self.encrypted.as_ref().is_some_and(|encrypted| !encrypted.peer_closed)
+    }
+
+    /// Whether the TLS handshake is still in progress, and the peer has sent something of it.
+    pub(crate) fn in_handshake(&self) -> bool {
+        self.handshaking() && self.encrypted.as_ref().is_some_and(|encrypted| encrypted.touched)
     }
 
     /// Reads into the buffer's range `free`; 0 bytes mean the end of the stream, `None` that only
@@ -139,6 +147,7 @@ impl Encrypted {
         let ReadBuffer::Plain(incoming) = incoming else { unreachable!("plain memory was given") };
         let bytes = *read.as_ref().unwrap_or(&0);
         self.tls.give_back(incoming, bytes);
+        self.touched |= bytes > 0;
         read?;
         let mut out = Vec::new();
         let progress = self.tls.process(&mut out, &mut |bytes| self.plain.extend_from_slice(bytes));

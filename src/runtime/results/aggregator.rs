@@ -15,6 +15,7 @@ use crate::engine::stream::intake::Counts;
 use crate::engine::stream::latency::Latency;
 use crate::engine::stream::received::{ClosedBatch, PartialsLack, Reason, Received, Status};
 use crate::runtime::connection::slots::StreamHold;
+use crate::runtime::failpoint::failpoint;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -139,6 +140,7 @@ pub(crate) fn run(
                 }
             }
             Job::Finish { received, held } => {
+                failpoint("aggregator");
                 let report = aggregator.finish(*received);
                 if finished.blocking_send(FinishedConnection { report, _held: Some(held) }).is_err()
                 {

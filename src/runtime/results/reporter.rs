@@ -7,6 +7,7 @@ use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::received::{CaptureLack, Received, Status};
 use crate::runtime::connection::line_budget::LineBudget;
 use crate::runtime::connection::slots::StreamHold;
+use crate::runtime::failpoint::failpoint;
 use crate::wire::schema::Schema;
 use std::io;
 use std::sync::Arc;
@@ -50,8 +51,8 @@ pub struct ReporterOutcome {
     pub capture_error: Option<String>,
     /// Why reports could not be output.
     pub output_error: Option<io::Error>,
-    /// Why no more connections could be accepted, if that ended the engine.
-    pub acceptor_error: Option<io::Error>,
+    /// What ended the engine although nobody asked for it, such as a thread that panicked.
+    pub defect: Option<String>,
 }
 
 impl ReporterOutcome {
@@ -77,6 +78,7 @@ pub(crate) fn run(
     let mut outcome = ReporterOutcome::default();
     let mut lines = LineBudget::new("further failures suppressed");
     while let Some(FinishedConnection { report, _held }) = finished.blocking_recv() {
+        failpoint("reporter");
         log(&mut lines, &report);
         tally.count_stream(report.received.reason);
         outcome.count_capture(&report.received, tally);

@@ -1,25 +1,34 @@
 //! Accepts connections and assigns each to the worker with the fewest. Reads nothing from them.
+//!
+//! A connection for which no slot is free waits in its listener's queue, and its peer with it,
+//! slowed down by TCP's own flow control. Only the first of the queue is accepted and held here.
+//! It is refused when it has waited for `--admit-timeout` since it was established, and never
+//! silently.
 
 use super::refusal::Refusals;
 use crate::config::ACCEPT_PAUSE;
 use crate::engine::observe::counters::{Counters, Protocol};
 use crate::engine::stream::received::{Reason, Received};
 use crate::runtime::connection::accepted::Accepted;
-use crate::runtime::connection::slots::Slots;
+use crate::runtime::connection::age::age_unsent;
+use crate::runtime::connection::quota::{Quota, Ticket};
+use crate::runtime::connection::slots::{Slot, Slots};
+use crate::runtime::failpoint::failpoint;
+use crate::runtime::records::stream::Failure;
 use crate::runtime::results::reporter::FinishedConnection;
 use crate::runtime::tls::config::Certificates;
 use crate::wire::messages::fault::Fault;
 use crate::wire::schema::Schema;
+use socket2::SockRef;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-
-/// How long running streams may continue after `--exit-after`: a century, so without limit.
-const NO_END: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// The settings of a listener.
 pub(crate) struct Door {
@@ -27,31 +36,55 @@ pub(crate) struct Door {
     pub protocol: Protocol,
     /// The certificates; `None` without TLS.
     pub certificates: Option<Arc<Certificates>>,
-    /// Stop the engine after this many connections.
-    pub exit_after: Option<u64>,
 }
 
 /// What the acceptor needs.
 pub(crate) struct Acceptor {
     /// The slots for connections.
     pub slots: Arc<Slots>,
+    /// How many record connections the engine takes.
+    pub quota: Arc<Quota>,
+    /// How long a connection may wait for a slot.
+    pub admit_timeout: Duration,
+    /// Whether a connection that closed without a byte is reported.
+    pub report_empty: bool,
     /// The workers' inboxes, by worker index.
     pub inboxes: Vec<mpsc::Sender<Accepted>>,
     /// Receives the reports of refused record connections.
     pub finished: mpsc::Sender<FinishedConnection>,
     /// The engine's counters.
     pub counters: Arc<Counters>,
-    /// Tells the engine to stop.
-    pub drain: watch::Sender<Option<Instant>>,
+    /// Holds an instant once the engine has been told to stop.
+    pub drain: watch::Receiver<Option<Instant>>,
     /// The schema of the empty results of refused connections.
     pub schema: Arc<Schema>,
     /// Tells message clients that they are refused.
     pub refusals: Arc<Refusals>,
 }
 
+/// A connection that has been accepted and has no slot yet.
+struct Newcomer {
+    number: u64,
+    stream: TcpStream,
+    peer: SocketAddr,
+    ticket: Option<Ticket>,
+}
+
+/// Why a connection gets no slot.
+enum NoSlot {
+    /// None became free in time.
+    TimedOut,
+    /// The engine is stopping.
+    Stopping,
+    /// The peer has closed without sending a byte, and needs none.
+    Empty,
+    /// The worker with the slot has died.
+    NoWorker,
+}
+
 impl Acceptor {
-    /// Accepts at every door until the engine drains; `exit_after` connections make it drain. Then
-    /// closes the listeners and the inboxes, so that the workers end once their connections have.
+    /// Accepts at every door until the engine drains. Then closes the listeners and the inboxes, so
+    /// that the workers end once their connections have.
     ///
     /// # Errors
     /// If this thread's runtime cannot be created; then no connection has been accepted.
@@ -75,69 +108,177 @@ impl Acceptor {
         listener: std::net::TcpListener,
         door: Door,
     ) -> io::Result<()> {
-        let mut drain = self.drain.subscribe();
         let listener = TcpListener::from_std(listener)?;
-        let mut accepted_here = 0;
-        while drain.borrow_and_update().is_none() {
+        loop {
             let accepted = tokio::select! {
-                _ = drain.changed() => continue,
-                accepted = listener.accept() => accepted,
+                biased;
+                () = self.stopping() => return Ok(()),
+                accepted = self.accept(&listener, &door) => accepted,
             };
-            // Back to a plain socket: the worker registers it with its own runtime.
-            match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
-                Ok((stream, peer)) => {
-                    self.deal(&door, stream, peer).await;
-                    accepted_here += 1;
-                    if door.exit_after == Some(accepted_here) {
-                        self.drain.send_if_modified(|end| {
-                            let first = end.is_none();
-                            end.get_or_insert(Instant::now() + NO_END);
-                            first
-                        });
-                    }
-                }
+            match accepted {
+                Ok((stream, peer)) => self.take_in(&door, stream, peer).await,
                 Err(error) => pause_after(&error).await,
             }
         }
-        Ok(())
     }
 
-    async fn deal(&self, door: &Door, stream: TcpStream, peer: SocketAddr) {
-        let number = self.slots.next_number();
-        let Some(slot) = self.slots.take(door.protocol) else {
-            return self.refuse(door, number, stream, peer).await;
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        door: &Door,
+    ) -> io::Result<(TcpStream, SocketAddr)> {
+        if door.protocol == Protocol::Records {
+            self.quota.wait_for_one().await;
+        }
+        let (stream, peer) = listener.accept().await?;
+        // Back to a plain socket: the worker registers it with its own runtime.
+        Ok((stream.into_std()?, unmapped(peer)))
+    }
+
+    /// Waits until the engine has been told to stop.
+    async fn stopping(&self) {
+        let mut drain = self.drain.clone();
+        // Fails only if the engine is gone.
+        let _ = drain.wait_for(Option::is_some).await;
+    }
+
+    async fn take_in(&self, door: &Door, stream: TcpStream, peer: SocketAddr) {
+        failpoint("acceptor");
+        let ticket = match door.protocol {
+            // Another listener may have taken the last one since the quota was asked.
+            Protocol::Records => tokio::select! {
+                biased;
+                ticket = self.quota.take() => Some(ticket),
+                () = self.stopping() => return reset(&stream),
+            },
+            Protocol::Messages => None,
         };
+        let newcomer = Newcomer { number: self.slots.next_number(), stream, peer, ticket };
+        match self.admit(door, &newcomer).await {
+            Ok(slot) => self.deal(door, newcomer, slot).await,
+            Err(NoSlot::Empty) if !self.report_empty => {
+                self.counters.acceptor.empty[door.protocol as usize].add(1);
+            }
+            Err(cause) => self.refuse(door, newcomer, &cause).await,
+        }
+    }
+
+    /// A slot for the connection, which waits for it as long as it may.
+    async fn admit(&self, door: &Door, newcomer: &Newcomer) -> Result<Slot, NoSlot> {
+        if let Some(slot) = self.slots.take(door.protocol) {
+            return Ok(slot);
+        }
+        if closed_empty(&newcomer.stream) {
+            return Err(NoSlot::Empty);
+        }
+        let (tally, kind) = (&self.counters.acceptor, door.protocol as usize);
+        tally.admission_waits[kind].add(1);
+        let begun = Instant::now();
+        // It may have been in the queue for long.
+        let age = age_unsent(newcomer.stream.as_fd());
+        let left = self.admit_timeout.saturating_sub(age);
+        let admitted = tokio::select! {
+            biased;
+            slot = self.slots.admit(door.protocol) => Ok(slot),
+            () = self.stopping() => Err(NoSlot::Stopping),
+            () = tokio::time::sleep(left) => Err(NoSlot::TimedOut),
+        };
+        tally.admission_wait_ns[kind].add((age + begun.elapsed()).as_nanos() as u64);
+        match admitted {
+            Err(_) if closed_empty(&newcomer.stream) => Err(NoSlot::Empty),
+            admitted => admitted,
+        }
+    }
+
+    async fn deal(&self, door: &Door, newcomer: Newcomer, slot: Slot) {
+        let Newcomer { number, stream, peer, ticket } = newcomer;
         let worker = slot.worker();
         let tls = door.certificates.as_ref().map(|certificates| match door.protocol {
             Protocol::Records => certificates.current_for_senders(),
             Protocol::Messages => certificates.current(),
         });
-        let accepted = Accepted { protocol: door.protocol, number, stream, peer, slot, tls };
-        if self.inboxes[worker].send(accepted).await.is_err() {
-            tracing::error!(worker, "a worker has died: this is a bug, please report it");
+        let accepted =
+            Accepted { protocol: door.protocol, number, stream, peer, slot, tls, ticket };
+        if let Err(SendError(accepted)) = self.inboxes[worker].send(accepted).await {
+            let Accepted { number, stream, peer, ticket, .. } = accepted;
+            let newcomer = Newcomer { number, stream, peer, ticket };
+            self.refuse(door, newcomer, &NoSlot::NoWorker).await;
         }
     }
 
-    async fn refuse(&self, door: &Door, number: u64, stream: TcpStream, peer: SocketAddr) {
+    async fn refuse(&self, door: &Door, newcomer: Newcomer, cause: &NoSlot) {
+        let Newcomer { number, stream, peer, ticket } = newcomer;
         match door.protocol {
             Protocol::Records => {
-                let mut received = Received::nothing(number, peer, Instant::now());
-                received.reason = Some(Reason::ConnectionsLimit);
-                received.detail = Some(
-                    "no slot is free (--max-connections, --max-streams); refused unread".to_owned(),
-                );
+                let received = Received::nothing(number, peer, Instant::now());
+                let received = self.describe(cause).of_stream(received);
+                if !matches!(cause, NoSlot::Empty) {
+                    reset(&stream);
+                }
+                drop(stream);
+                ticket.into_iter().for_each(Ticket::count);
                 let _ =
                     self.finished.send(FinishedConnection::refused(received, &self.schema)).await;
             }
             Protocol::Messages => {
-                self.counters.acceptor.count_fault(Fault::ConnectionsLimit);
                 tracing::debug!(connection = number, %peer, "refused: no slot is free");
+                match cause {
+                    NoSlot::NoWorker => {
+                        return self.counters.acceptor.count_fault(Fault::InternalError);
+                    }
+                    NoSlot::TimedOut => self.counters.acceptor.count_fault(Fault::ConnectionsLimit),
+                    NoSlot::Stopping | NoSlot::Empty => return,
+                }
                 // A TLS client could not read the message.
                 if door.certificates.is_none() {
                     self.refusals.tell(stream);
                 }
             }
         }
+    }
+
+    fn describe(&self, cause: &NoSlot) -> Failure {
+        let limit = humantime::format_duration(self.admit_timeout);
+        match cause {
+            NoSlot::TimedOut => Failure::of(
+                Reason::ConnectionsLimit,
+                format_args!(
+                    "no slot became free in {limit} (--admit-timeout, --max-streams, \
+                     --max-connections); refused unread"
+                ),
+            ),
+            NoSlot::Stopping => Failure::of(
+                Reason::Shutdown,
+                "the engine stopped before a slot was free; refused unread",
+            ),
+            NoSlot::Empty => {
+                Failure::of(Reason::ClosedBeforeData, "closed by the peer before it had a slot")
+            }
+            NoSlot::NoWorker => Failure::bug("its worker has died; refused unread"),
+        }
+    }
+}
+
+/// Closes a connection in such a way that its peer sees an error, whatever it does next: a sender
+/// that gets only the end of the stream may believe that its records have arrived.
+fn reset(stream: &TcpStream) {
+    // Fails only if the peer is gone.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// The peer's own address: a listener of both families shows IPv4 addresses as `::ffff:a.b.c.d`.
+fn unmapped(peer: SocketAddr) -> SocketAddr {
+    match peer.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, peer.port()),
+        IpAddr::V6(_) => peer,
+    }
+}
+
+/// Whether the peer has closed or reset the connection, and had sent nothing.
+fn closed_empty(stream: &TcpStream) -> bool {
+    match stream.peek(&mut [0]) {
+        Ok(bytes) => bytes == 0,
+        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
     }
 }
 
@@ -153,6 +294,25 @@ async fn pause_after(error: &io::Error) {
                  --max-connections"
             );
             tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_have_their_own_addresses() {
+        for (seen, expected) in [
+            ("[::ffff:127.0.0.1]:9", "127.0.0.1:9"),
+            ("127.0.0.1:9", "127.0.0.1:9"),
+            ("[::1]:9", "[::1]:9"),
+            // Neither a mapped address nor the scope of a link-local one is lost.
+            ("[::127.0.0.1]:9", "[::127.0.0.1]:9"),
+            ("[fe80::1%3]:9", "[fe80::1%3]:9"),
+        ] {
+            assert_eq!(unmapped(seen.parse().unwrap()), expected.parse().unwrap(), "{seen}");
         }
     }
 }

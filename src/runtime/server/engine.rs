@@ -6,6 +6,7 @@
 //! connections are gone.
 
 use super::acceptor::{Acceptor, Door};
+use super::defects::Defects;
 use super::refusal::Refusals;
 use super::worker::{Common, WorkerError, WorkerThread};
 use crate::config::{
@@ -16,6 +17,7 @@ use crate::engine::observe::counters::{Counters, Protocol};
 use crate::runtime::admin::listener as admin;
 use crate::runtime::admin::listener::{AdminHandle, AdminState};
 use crate::runtime::admin::readiness::Readiness;
+use crate::runtime::connection::quota::Quota;
 use crate::runtime::connection::slots::Slots;
 use crate::runtime::host::auth_file::AuthFileError;
 use crate::runtime::host::cores::{self, CoresError};
@@ -36,7 +38,7 @@ use core_affinity::CoreId;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, watch};
 
@@ -74,14 +76,15 @@ pub enum StartError {
 
 /// A running engine. Dropping the handle does not stop it: `Stopper::stop` does.
 pub struct Engine {
-    records_address: Option<SocketAddr>,
-    messages_address: Option<SocketAddr>,
+    records_addresses: Vec<SocketAddr>,
+    messages_addresses: Vec<SocketAddr>,
     counters: Arc<Counters>,
     drain: watch::Sender<Option<Instant>>,
     readiness: Arc<Readiness>,
-    threads: Vec<JoinHandle<()>>,
-    acceptor: Option<JoinHandle<io::Result<()>>>,
-    reporter: JoinHandle<ReporterOutcome>,
+    defects: Defects,
+    capture_threads: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<Option<()>>>,
+    reporter: JoinHandle<Option<ReporterOutcome>>,
     admin: AdminHandle,
     reloader: Reloader,
     partials: Option<Arc<PartialFiles>>,
@@ -160,12 +163,12 @@ impl Engine {
             None => (None, Vec::new()),
         };
         let doors = open_doors(&config, certificates.as_ref())?;
-        let address_of = |protocol| {
-            let door = doors.iter().find(|(_, door)| door.protocol == protocol);
-            door.map(|(listener, _)| listener.local_addr()).transpose()
+        let addresses_of = |protocol| {
+            let doors = doors.iter().filter(|(_, door)| door.protocol == protocol);
+            doors.map(|(listener, _)| listener.local_addr()).collect::<io::Result<Vec<_>>>()
         };
-        let (records_address, messages_address) =
-            (address_of(Protocol::Records)?, address_of(Protocol::Messages)?);
+        let (records_addresses, messages_addresses) =
+            (addresses_of(Protocol::Records)?, addresses_of(Protocol::Messages)?);
         let (drain, drained) = watch::channel(None);
         let readiness = Arc::<Readiness>::default();
         let admin = admin::start(
@@ -179,18 +182,20 @@ impl Engine {
             },
         )?;
         let (finished, results) = mpsc::channel(REPORT_QUEUE);
-        let reporter = spawn("reporter", {
+        let defects = Defects::new(drain.clone(), config.drain_timeout);
+        let reporter = defects.spawn("reporter", {
             let (drain, counters) = (drain.clone(), Arc::clone(&counters));
             move || reporter::run(results, sink, &drain, &counters.reporter)
         })?;
         let mut engine = Engine {
-            records_address,
-            messages_address,
+            records_addresses,
+            messages_addresses,
             counters: Arc::clone(&counters),
             drain: drain.clone(),
             readiness,
-            threads: capture_threads,
-            acceptor: None,
+            defects: defects.clone(),
+            capture_threads,
+            threads: Vec::new(),
             reporter,
             admin,
             reloader: Reloader { certificates, gate: Arc::clone(&gate) },
@@ -201,6 +206,7 @@ impl Engine {
         let pool = new_pool(&plan, &config, cores.len());
         let policy = new_policy(&config);
         let refusals = Arc::new(Refusals::new(config.refused_linger));
+        let quota = Quota::new(config.exit_after, drain);
         let config = Arc::new(config);
         let common = Common {
             config,
@@ -211,7 +217,8 @@ impl Engine {
             gate,
             hub,
             captures,
-            drain: drained,
+            defects: defects.clone(),
+            drain: drained.clone(),
         };
         let mut inboxes = Vec::new();
         let (ready, starting) = std::sync::mpsc::channel();
@@ -221,18 +228,38 @@ impl Engine {
             inboxes.push(inbox);
             engine.start_aggregator(core, work, finished.clone(), &common)?;
             let common = common.clone();
-            let worker = WorkerThread { core, index, common, inbox: accepted, jobs, pieces };
+            let worker = WorkerThread { core, index, common, jobs, pieces };
             let ready = ready.clone();
-            let name = format!("worker-{}", core.id);
-            engine.threads.push(spawn(&name, move || worker.run(ready))?);
+            let run = move || worker.run(accepted, ready);
+            engine.threads.push(defects.spawn(&format!("worker-{}", core.id), run)?);
         }
+        let Common { config, .. } = common;
         drop(ready);
         for started in starting {
             started?;
         }
         let schema = Arc::clone(schema);
-        let acceptor = Acceptor { slots, inboxes, finished, counters, drain, schema, refusals };
-        engine.acceptor = Some(spawn("acceptor", move || acceptor.run(doors))?);
+        let acceptor = Acceptor {
+            slots,
+            quota,
+            admit_timeout: config.admit_timeout,
+            report_empty: config.report_empty,
+            inboxes,
+            finished,
+            counters,
+            drain: drained,
+            schema,
+            refusals,
+        };
+        let run = {
+            let defects = defects.clone();
+            move || {
+                if let Err(error) = acceptor.run(doors) {
+                    defects.report(format!("connections can no longer be accepted: {error}"));
+                }
+            }
+        };
+        engine.threads.push(defects.spawn("acceptor", run)?);
         Ok(engine)
     }
 
@@ -246,19 +273,24 @@ impl Engine {
         let (plan, config) = (Arc::clone(&common.plan), Arc::clone(&common.config));
         let files = self.partials.clone();
         let run = move || aggregator::run(work, finished, &plan, &config, files);
-        let thread = spawn(&format!("aggregate-{}", core.id), run)?;
+        let thread = self.defects.spawn(&format!("aggregate-{}", core.id), run)?;
         self.threads.push(thread);
         Ok(())
     }
 
-    /// The address of the record listener, if there is one.
+    /// The first address for records, if there is one.
     pub fn records_address(&self) -> Option<SocketAddr> {
-        self.records_address
+        self.records_addresses.first().copied()
     }
 
-    /// The address of the message listener, if there is one.
-    pub fn messages_address(&self) -> Option<SocketAddr> {
-        self.messages_address
+    /// The addresses for records: all that the configured name has.
+    pub fn records_addresses(&self) -> &[SocketAddr] {
+        &self.records_addresses
+    }
+
+    /// The addresses for messages.
+    pub fn messages_addresses(&self) -> &[SocketAddr] {
+        &self.messages_addresses
     }
 
     /// The address of the admin listener.
@@ -292,20 +324,24 @@ impl Engine {
     }
 
     /// Waits until the engine has stopped: by `Stopper::stop`, after `exit_after` connections,
-    /// or because its sink failed.
+    /// because its sink failed, or because a thread or task of it panicked.
     ///
     /// # Panics
-    /// If a thread of the engine panicked, which is a bug.
+    /// If a thread panicked outside of its work.
     pub fn wait(self) -> ReporterOutcome {
         const PANICKED: &str = "a thread of the engine panicked";
-        let accepted = self.acceptor.map(|acceptor| acceptor.join().expect(PANICKED));
         for thread in self.threads {
             thread.join().expect(PANICKED);
         }
-        let outcome = self.reporter.join().expect(PANICKED);
+        for thread in self.capture_threads {
+            if thread.join().is_err() {
+                self.defects.report("a thread of the captures panicked; this is a bug".to_owned());
+            }
+        }
+        let outcome = self.reporter.join().expect(PANICKED).unwrap_or_default();
         self.reloader.gate.count_suppressed();
         self.admin.stop();
-        ReporterOutcome { acceptor_error: accepted.and_then(Result::err), ..outcome }
+        ReporterOutcome { defect: self.defects.first().map(str::to_owned), ..outcome }
     }
 }
 
@@ -324,21 +360,15 @@ fn open_doors(
 ) -> Result<Vec<(TcpListener, Door)>, ListenError> {
     let encrypted = |tls: bool| certificates.filter(|_| tls).cloned();
     let mut doors = Vec::new();
-    if let Some(port) = config.records_port {
-        let door = Door {
-            protocol: Protocol::Records,
-            certificates: encrypted(config.tls.records),
-            exit_after: config.exit_after,
-        };
-        doors.push((listener::listen(RECORDS, &config.host, port)?, door));
-    }
-    if let Some(port) = config.port {
-        let door = Door {
-            protocol: Protocol::Messages,
-            certificates: encrypted(config.tls.messages),
-            exit_after: None,
-        };
-        doors.push((listener::listen(MESSAGES, &config.host, port)?, door));
+    let wanted = [
+        (Protocol::Records, RECORDS, config.records_port, config.tls.records),
+        (Protocol::Messages, MESSAGES, config.port, config.tls.messages),
+    ];
+    for (protocol, place, port, tls) in wanted {
+        let Some(port) = port else { continue };
+        let listeners = listener::listen_on_all(place, &config.host, port)?;
+        let door = |listener| (listener, Door { protocol, certificates: encrypted(tls) });
+        doors.extend(listeners.into_iter().map(door));
     }
     Ok(doors)
 }
@@ -366,11 +396,4 @@ fn new_pool(plan: &Arc<Plan>, config: &Config, workers: usize) -> Arc<ColumnPool
         AggregateMode::TwoPhase => 0,
     };
     ColumnPool::new(plan, config.max_streams + in_flight, ready, config.batch_rows)
-}
-
-fn spawn<T: Send + 'static>(
-    name: &str,
-    run: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<JoinHandle<T>> {
-    thread::Builder::new().name(name.to_owned()).spawn(run)
 }

@@ -1,12 +1,14 @@
 //! A worker: a pinned thread with a ring, an inbox and a timer. It runs one task per connection.
 
-use crate::config::Config;
+use super::defects::Defects;
+use crate::config::{Config, TICK};
 use crate::engine::groups::plan::Plan;
 use crate::engine::messages::outbox::Broadcasts;
 use crate::engine::observe::counters::{Counters, Protocol};
-use crate::engine::stream::received::{Reason, Received};
 use crate::runtime::connection::accepted::Accepted;
+use crate::runtime::connection::caught::{caught, caught_now};
 use crate::runtime::connection::slots::StreamHold;
+use crate::runtime::failpoint::failpoint;
 use crate::runtime::messages::connection::MessageConnection;
 use crate::runtime::messages::gate::Gate;
 use crate::runtime::messages::hub::{self, Hub};
@@ -14,7 +16,7 @@ use crate::runtime::messages::peer::Peers;
 use crate::runtime::messages::shared::MessageShared;
 use crate::runtime::records::coalescer::Coalescer;
 use crate::runtime::records::connection::RecordConnection;
-use crate::runtime::records::stream as record_stream;
+use crate::runtime::records::unreported::Unreported;
 use crate::runtime::results::aggregator::Job;
 use crate::runtime::results::capture::Captures;
 use crate::runtime::results::column_pool::ColumnPool;
@@ -50,6 +52,8 @@ pub(crate) struct Common {
     pub hub: Hub,
     /// Captures raw bytes; `None` if captures are off.
     pub captures: Option<Arc<Captures>>,
+    /// Where a task that panicked is reported.
+    pub defects: Defects,
     /// Holds an instant once the engine has been told to stop.
     pub drain: watch::Receiver<Option<Instant>>,
 }
@@ -62,8 +66,6 @@ pub(crate) struct WorkerThread {
     pub index: usize,
     /// What it shares with the others.
     pub common: Common,
-    /// Connections assigned to it.
-    pub inbox: mpsc::Receiver<Accepted>,
     /// The queue of its aggregation thread.
     pub jobs: mpsc::Sender<Job>,
     /// Broadcasts for its clients.
@@ -87,27 +89,40 @@ pub enum WorkerError {
 type Ready = std::sync::mpsc::Sender<Result<(), WorkerError>>;
 
 impl WorkerThread {
-    /// Runs until the inbox is closed and every connection has ended. Reports through `ready`
-    /// whether it can take connections.
-    pub(crate) fn run(self, ready: Ready) {
+    /// Runs until `inbox`, with the connections assigned to it, is closed and every connection has
+    /// ended. Reports through `ready` whether it can take connections.
+    pub(crate) fn run(self, mut inbox: mpsc::Receiver<Accepted>, ready: Ready) {
         let core = self.core;
         if !core_affinity::set_for_current(core) {
             let _ = ready.send(Err(WorkerError::Pin { core: core.id }));
             return;
         }
-        match ring::runtime() {
-            Ok(runtime) => runtime.block_on(self.take_connections(ready)),
-            Err(error) => drop(ready.send(Err(error.into()))),
+        let runtime = match ring::runtime() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(ready.send(Err(error.into()))),
+        };
+        let (jobs, defects) = (self.jobs.clone(), self.common.defects.clone());
+        let serving = self.take_connections(&mut inbox, ready);
+        let served = caught_now(|| runtime.block_on(serving));
+        // A dead worker's connections go with its runtime.
+        let ended = served.and(caught_now(|| drop(runtime)));
+        if let Err(panic) = ended {
+            defects.report(format!("the thread worker-{} {panic}; this is a bug", core.id));
+            inbox.close();
+            while let Ok(accepted) = inbox.try_recv() {
+                drop(unreported(accepted, &jobs));
+            }
         }
     }
 
-    async fn take_connections(self, ready: Ready) {
+    async fn take_connections(self, inbox: &mut mpsc::Receiver<Accepted>, ready: Ready) {
         let buffers = match register(&self.common.config) {
             Ok(buffers) => buffers,
             Err(error) => return drop(ready.send(Err(error.into()))),
         };
-        let WorkerThread { index, common, mut inbox, jobs, pieces, .. } = self;
-        let Common { config, plan, pool, counters, policy, gate, hub, captures, drain } = common;
+        let WorkerThread { core, index, common, jobs, pieces } = self;
+        let Common { config, plan, pool, counters, policy, gate, hub, captures, defects, drain } =
+            common;
         let coalescer = Coalescer::new(config.coalesce_delay);
         let worker = Rc::new(Worker {
             config,
@@ -123,39 +138,56 @@ impl WorkerThread {
             message_latency: RefCell::default(),
         });
         let peers = Peers::new(Rc::clone(&worker));
-        let timer = tokio_uring::spawn(watch_deadlines(Rc::clone(&worker), drain));
-        let gathering = tokio_uring::spawn(watch_marks(Rc::clone(&coalescer)));
-        let delivery = tokio_uring::spawn(hub::deliver_all(Rc::clone(&peers), pieces));
+        let mut helpers = JoinSet::new();
+        helpers.spawn_local(named("timer", watch_deadlines(Rc::clone(&worker), drain.clone())));
+        helpers.spawn_local(named("coalescer", watch_marks(Rc::clone(&coalescer))));
+        helpers.spawn_local(named("hub", hub::deliver_all(Rc::clone(&peers), pieces)));
         let messages =
             Rc::new(MessageShared { worker: Rc::clone(&worker), policy, gate, hub, peers });
         let _ = ready.send(Ok(()));
         drop(ready);
 
         let mut connections = JoinSet::new();
-        loop {
+        let (mut open, mut healthy) = (true, true);
+        while open || !connections.is_empty() {
+            failpoint("worker");
             tokio::select! {
-                accepted = inbox.recv() => match accepted {
+                accepted = inbox.recv(), if open => match accepted {
                     Some(accepted) => {
                         serve(accepted, &worker, &coalescer, &messages, &mut connections);
                     }
-                    None => break,
+                    None => open = false,
                 },
                 Some(_) = connections.join_next() => {}
+                Some(Ok((name, panic))) = helpers.join_next() => {
+                    let core = core.id;
+                    defects.report(format!("the {name} of worker-{core} {panic}; this is a bug"));
+                    healthy = false;
+                }
+                // If it was the timer, nobody else ends connections.
+                () = tokio::time::sleep(TICK), if !healthy => {
+                    worker.deadlines.look(Instant::now(), *drain.borrow());
+                }
             }
         }
-        while connections.join_next().await.is_some() {}
-        for task in [timer, gathering, delivery] {
-            task.abort();
-            // Wait until the task has dropped its references, which keep the job queue open.
-            let _ = task.await;
-        }
+        // Waits until the tasks have dropped their references, which keep the job queue open.
+        helpers.shutdown().await;
         note_progress(&worker);
     }
 }
 
+/// Runs a task that never ends by itself; returns its name and what its panic said.
+async fn named(name: &'static str, task: impl Future<Output = ()>) -> (&'static str, String) {
+    (name, caught(task).await.err().unwrap_or_else(|| "ended".to_owned()))
+}
+
 /// Ends overdue connections at each tick, forever.
 async fn watch_deadlines(worker: Rc<Worker>, drain: watch::Receiver<Option<Instant>>) {
-    worker.deadlines.watch(drain, || note_progress(&worker)).await;
+    let each_tick = || {
+        failpoint("timer");
+        note_progress(&worker);
+    };
+    worker.deadlines.watch(drain, each_tick).await;
 }
 
 /// Ends waits for more bytes, forever.
@@ -208,18 +240,29 @@ fn serve(
 }
 
 /// Serves one record connection. A panic ends only that connection, which is still reported.
-async fn serve_records(accepted: Accepted, worker: Rc<Worker>, coalescer: Rc<Coalescer>) {
-    let Accepted { number, stream, peer, slot, tls, .. } = accepted;
-    let begun = Instant::now();
-    let jobs = worker.jobs.clone();
-    let serving = RecordConnection::serve(number, stream, peer, tls, worker, coalescer);
-    let received = tokio_uring::spawn(serving).await.unwrap_or_else(|panic| {
-        let mut received = Received::nothing(number, peer, begun);
-        received.reason = Some(Reason::InternalError);
-        received.detail = Some(format!("{panic}; this is a bug, please report it"));
-        received
-    });
-    record_stream::report(&jobs, received, StreamHold::Connection(slot)).await;
+fn serve_records(
+    accepted: Accepted,
+    worker: Rc<Worker>,
+    coalescer: Rc<Coalescer>,
+) -> impl Future<Output = ()> {
+    let Accepted { number, stream, peer, slot, tls, ticket, .. } = accepted;
+    let held = StreamHold::Connection(slot);
+    // Made before the task first runs: it may never do so.
+    let unreported = Unreported::new(number, peer, worker.jobs.clone(), held);
+    let serving = RecordConnection::serve(number, stream, peer, tls, ticket, worker, coalescer);
+    async move {
+        match serving.await {
+            Some(received) => unreported.report(received).await,
+            None => unreported.forget(),
+        }
+    }
+}
+
+/// The record stream of a connection that nobody will serve.
+fn unreported(accepted: Accepted, jobs: &mpsc::Sender<Job>) -> Option<Unreported> {
+    let Accepted { protocol, number, peer, slot, .. } = accepted;
+    let held = StreamHold::Connection(slot);
+    (protocol == Protocol::Records).then(|| Unreported::new(number, peer, jobs.clone(), held))
 }
 
 /// Serves one message connection. A panic ends only that connection.
