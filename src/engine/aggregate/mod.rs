@@ -7,6 +7,7 @@ mod grouped;
 mod keys;
 pub(crate) mod merge;
 mod merge_plan;
+mod parquet_file;
 pub(crate) mod partial_file;
 pub(crate) mod partial_reader;
 mod partials;

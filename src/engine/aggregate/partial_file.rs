@@ -3,13 +3,13 @@
 
 use super::column_types::dtype_of;
 use super::merge_plan::{MERGE_KEY, merge_plan};
+use super::parquet_file::write_parquet;
 use super::seal::{self, CHECKSUM_KEY};
 use crate::engine::stream::latency::Latency;
 use crate::wire::schema::Schema;
 use crate::wire::schema::columns::ORIGIN_COLUMNS;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use polars::prelude::*;
-use polars_io::parquet::write::{KeyValueMetadata, ParquetWriter};
 use std::io::{self, Write};
 
 /// The key of the schema in the metadata of both files; its value is that of `schema.toml`.
@@ -139,16 +139,15 @@ pub(crate) fn write_facts(
 /// Writes a file that says which schema it has and that its content can be checked. It is made in
 /// memory first, where it takes less than the frame, because its checksum is inside it.
 fn write(
-    mut frame: DataFrame,
+    frame: DataFrame,
     schema: &Schema,
     more: Option<(&str, String)>,
     out: &mut impl Write,
 ) -> Result<(), PartialFileError> {
     let own = [(SCHEMA_KEY, schema.to_toml()), (CHECKSUM_KEY, seal::BLANK.to_owned())];
     let metadata = more.into_iter().chain(own).map(|(key, value)| (key.to_owned(), value));
-    let metadata = KeyValueMetadata::from_static(metadata.collect());
     let mut file = Vec::new();
-    ParquetWriter::new(&mut file).with_key_value_metadata(Some(metadata)).finish(&mut frame)?;
+    write_parquet(&frame, &mut file, &metadata.collect::<Vec<_>>())?;
     seal::seal(&mut file);
     out.write_all(&file)?;
     Ok(())
