@@ -27,4 +27,4 @@ pub use crate::wire::messages::fault::Fault;
 pub use crate::wire::records::packets::{
     Ends, PacketParser, RecordForm, Run, RunList, Stop, begins_with_packet, check_whole_packets,
 };
-pub use crate::wire::text::{Escaped, Padding, trim_padding};
+pub use crate::wire::text::{Padding, ShownText, TextEncoding, trim_padding};

@@ -104,10 +104,13 @@ class Stream:
 
 
 def shown(value: bytes) -> str:
-    """Text in its escaped form."""
+    """Text as results have it: whatever is printable, and escapes."""
+    text = value.decode("utf-8", "surrogateescape")
     return "".join(
-        "\\\\" if byte == 0x5C else chr(byte) if 0x20 <= byte <= 0x7E else f"\\x{byte:02x}"
-        for byte in value
+        "\\\\" if one == "\\" else one if one.isprintable() else "".join(
+            f"\\x{byte:02x}" for byte in one.encode("utf-8", "surrogateescape")
+        )
+        for one in text
     )
 
 
@@ -429,7 +432,9 @@ def value_maker(rng: random.Random) -> Callable[..., Any]:
         if kind == "bool":
             return rng.random() < 0.5
         if kind == "text":
-            return bytes(rng.choices(b'\\x5"ab\x00\x80\xff', k=rng.randrange(4))).rstrip(b"\x00 ")
+            # Characters that sort otherwise than bytes that begin no character.
+            pieces = (*(bytes([one]) for one in b'\\x5"ab\x00\x80\xff\xe0'), "ü".encode(), "€".encode())
+            return b"".join(rng.choices(pieces, k=rng.randrange(4))).rstrip(b"\x00 ")
         if kind == "bytes":
             return bytes(rng.choices(b"\x00\x7f\x80\xff\\", k=BYTES_WIDTH))
         if kind in ("f32", "f64"):

@@ -172,9 +172,11 @@ def sort_key(key: Column) -> str:
     name = f"rows.{quoted(key.name)}"
     if key.type != "text":
         return name
-    # Text is escaped, but sorted by its bytes. A cast from text to BLOB restores these: it decodes
-    # \xNN, and the only other escape, that of the backslash, is turned into one first.
-    return rf"CAST(replace({name}, '\\', '\x5C') AS BLOB)"
+    # Text has escapes, but is sorted by its bytes. As a BLOB cast to text, every byte beyond ASCII and
+    # each backslash become \xNN. What was an escape is made one again, the backslash in lower case so
+    # that it is not taken for another; the cast back to BLOB then gives the bytes.
+    shown = f"CAST(encode({name}) AS VARCHAR)"
+    return rf"CAST(replace(replace({shown}, '\x5C\x5C', '\x5c'), '\x5Cx', '\x') AS BLOB)"
 
 
 def quoted(name: str) -> str:

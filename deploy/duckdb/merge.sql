@@ -27,7 +27,7 @@ SELECT
     TRY_CAST(sum(rows."count") AS UBIGINT) AS "count"
 FROM rows_once AS rows
 GROUP BY rows."A", rows."E"
-ORDER BY rows."A", CAST(replace(rows."E", '\\', '\x5C') AS BLOB);
+ORDER BY rows."A", CAST(replace(replace(CAST(encode(rows."E") AS VARCHAR), '\x5C\x5C', '\x5c'), '\x5Cx', '\x') AS BLOB);
 
 FROM merged;
 -- Into a file instead: COPY (FROM merged) TO 'result.parquet' (FORMAT parquet);

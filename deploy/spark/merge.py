@@ -146,13 +146,15 @@ def sort_key(key: Column) -> str:
     name = quoted(key.name)
     if key.type != "text":
         return name
-    # Text is escaped, but sorted by its bytes. Parsed as a JSON string, each byte becomes the
-    # character with its number, and these sort like the bytes.
+    # Text has escapes, but is sorted by its bytes. Each byte becomes the character with its number,
+    # and these sort like the bytes: those of UTF-8 by a change of the encoding, the escaped ones by
+    # parsing the rest as a JSON string.
+    byte_wise = f"decode(encode({name}, 'UTF-8'), 'ISO-8859-1')"
     as_json = (
-        rf"replace(replace(replace({name}, r'\\', r'\u005c'), r'\x', r'\u00'), '\"', r'\u0022')"
+        rf"replace(replace(replace({byte_wise}, r'\\', r'\u005c'), r'\x', r'\u00'), '\"', r'\u0022')"
     )
     unescaped = f"from_json(concat('[\"', {as_json}, '\"]'), 'array<string>')[0]"
-    return rf"case when contains({name}, r'\') then {unescaped} else {name} end"
+    return rf"case when contains({name}, r'\') then {unescaped} else {byte_wise} end"
 
 
 def quoted(name: str) -> str:

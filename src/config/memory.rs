@@ -4,7 +4,7 @@ use super::limits::{
     BATCHES_IN_FLIGHT, CAPTURE_CHUNK_BYTES, CAPTURE_CHUNKS, FOLDED_TABLES, HUB_QUEUE,
     INTERN_CACHE_BYTES, LATENCY_BYTES, MESSAGE_BUSY_BYTES, MESSAGE_IDLE_BYTES,
     MESSAGE_WINDOW_BYTES, PENDING_ROWS, QUEUED_BYTES, RECEIVER_QUEUE_BYTES, RUN_BYTES, RUNS_LIMIT,
-    SMALL_LATENCY_BYTES, TEXT_COPIES, TEXT_OVERHEAD_BYTES, TEXT_PAGE_BYTES,
+    SMALL_LATENCY_BYTES, TEXT_OVERHEAD_BYTES, TEXT_PAGE_BYTES,
 };
 use super::{AggregateMode, Config};
 
@@ -22,7 +22,7 @@ impl Config {
         // aggregation keeps its own texts and latencies; a batch in flight has latencies as well.
         let (tables, copies, histograms) = if partials { (1, 2, 3) } else { (0, 1, 1) };
         let texts = self.record.texts * self.groups_limit * TEXT_OVERHEAD_BYTES
-            + self.strings_bytes_limit * TEXT_COPIES;
+            + self.strings_bytes_limit * self.record.text_copies;
         Memory {
             registered: workers * self.registered_buffers * self.buffer_bytes,
             rows_at_start: workers * rows.of_worker,

@@ -23,6 +23,8 @@ pub struct RecordSizes {
     pub texts: usize,
     /// Total bytes of these fields in a record.
     pub text_bytes: usize,
+    /// Copies of the bytes of distinct texts at the peak.
+    pub text_copies: usize,
 }
 
 impl Default for RecordSizes {
@@ -35,6 +37,7 @@ impl Default for RecordSizes {
             slot_bytes: 32,
             texts: 1,
             text_bytes: 256,
+            text_copies: TEXT_COPIES,
         }
     }
 }
@@ -58,7 +61,7 @@ impl RecordSizes {
 
     /// Peak bytes of the texts of one group, if no other group shares them.
     pub fn group_text_bytes(&self) -> usize {
-        self.texts * TEXT_OVERHEAD_BYTES + TEXT_COPIES * self.text_bytes
+        self.texts * TEXT_OVERHEAD_BYTES + self.text_copies * self.text_bytes
     }
 
     /// The smallest receive window for such records: room to read one packet while another is

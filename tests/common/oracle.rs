@@ -1,5 +1,6 @@
 //! Encodes records and adds them up in the plainest way.
 
+use ringest::internals::{ShownText, TextEncoding};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -70,12 +71,7 @@ pub fn stream(records: &[Record], per_packet: usize) -> Vec<u8> {
 
 fn shown(text: &[u8]) -> String {
     let text = &text[..text.iter().rposition(|b| !matches!(b, 0 | 32)).map_or(0, |last| last + 1)];
-    let show = |&byte: &u8| match byte {
-        b'\\' => r"\\".to_owned(),
-        32..=126 => char::from(byte).to_string(),
-        _ => format!(r"\x{byte:02x}"),
-    };
-    text.iter().map(show).collect()
+    ShownText(text, TextEncoding::Utf8).to_string()
 }
 
 fn number(value: &Value) -> f64 {

@@ -5,8 +5,8 @@ use super::common::wire::Client;
 use super::common::{Engine, result_of, send};
 use super::read;
 use ringest::internals::{
-    Escaped, PacketParser, Padding, Reason, RecordForm, RunList, Stop, begins_with_packet,
-    check_whole_packets, trim_padding,
+    PacketParser, Padding, Reason, RecordForm, RunList, ShownText, Stop, TextEncoding,
+    begins_with_packet, check_whole_packets, trim_padding,
 };
 use ringest::protocol::frame::{self, FrameType};
 use ringest::protocol::payload::{Credentials, ErrorCode, Reply, Request};
@@ -301,7 +301,21 @@ fn paddings_are_taken_off() {
         let field = bytes(&vector["field"]);
         let value = trim_padding(&field, padding);
         assert_eq!(value, bytes(&vector["value"]), "{vector}");
-        assert_eq!(Escaped(value).to_string(), vector["shown"].as_str().unwrap());
+        let shown = ShownText(value, TextEncoding::Utf8).to_string();
+        assert_eq!(shown, vector["shown"].as_str().unwrap());
+    }
+}
+
+#[test]
+fn texts_are_shown() {
+    for vector in list(&vectors()["texts"]) {
+        let encoding = match vector["encoding"].as_str().unwrap() {
+            "utf-8" => TextEncoding::Utf8,
+            "latin1" => TextEncoding::Latin1,
+            other => panic!("{other} is not an encoding"),
+        };
+        let shown = ShownText(&bytes(&vector["value"]), encoding).to_string();
+        assert_eq!(shown, vector["shown"].as_str().unwrap(), "{vector}");
     }
 }
 

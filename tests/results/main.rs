@@ -7,3 +7,4 @@ mod output_columns;
 mod outputs;
 mod partials;
 mod results_file;
+mod texts;

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import sys
+import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -268,7 +269,11 @@ def test_the_shown_form_of_text_is_there_and_back() -> None:
     assert shown_text(every).isascii()
     assert shown_text(every).isprintable()
     assert shown_text(b"a\\x00\x00\x1b") == "a\\\\x00\\x00\\x1b"
-    assert shown_text("é\udcff") == "\\xc3\\xa9\\xff"
+    assert shown_text("é\udcff") == "é\\xff"
+    for text in map(chr, [*range(0xD800), *range(0xE000, 0x110000)]):
+        shown = shown_text(text)
+        assert text_bytes(shown) == text.encode()
+        assert shown != text or text.isprintable() or unicodedata.category(text) == "Cn"
     assert shown_text("plain") == "plain"
 
 

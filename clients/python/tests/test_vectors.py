@@ -308,3 +308,17 @@ def test_padding_is_removed_and_text_is_shown(vector: Vector) -> None:
     assert schema.unpack(schema.pack([unpacked])) == {"t": unpacked}
     assert shown_text(unpacked) == shown_text(value) == vector["shown"]
     assert text_bytes(vector["shown"]) == value
+
+
+@pytest.mark.parametrize("vector", load("texts"))
+def test_text_is_shown(vector: Vector) -> None:
+    value = bytes.fromhex(vector["value"])
+    field = Field("t", "text", len(value), encoding=vector["encoding"])
+    unpacked = Schema([field], by=["t"]).unpack(value)["t"]
+    assert shown_text(unpacked) == vector["shown"]
+    if vector["encoding"] == "utf-8":
+        assert shown_text(value) == vector["shown"]
+        assert text_bytes(vector["shown"]) == value
+    else:
+        assert text_bytes(vector["shown"]).decode().encode("latin-1") == value
+    assert Schema([field], by=["t"]).pack([unpacked]) == value

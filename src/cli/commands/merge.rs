@@ -210,7 +210,7 @@ fn result_schema(schema: &Schema, by: Option<&[String]>) -> Result<Schema, Strin
         keys.extend(schema.fields().iter().position(|field| field.name == *name));
     }
     let fields = schema.fields().iter().map(|field| (field.name.clone(), field.kind)).collect();
-    Schema::new(
+    let fewer = Schema::new(
         schema.name().to_owned(),
         schema.endian(),
         schema.framing(),
@@ -218,7 +218,9 @@ fn result_schema(schema: &Schema, by: Option<&[String]>) -> Result<Schema, Strin
         keys,
         schema.aggregates().to_vec(),
     )
-    .map_err(|broken| format!("--by: {broken}"))
+    .map_err(|broken| format!("--by: {broken}"))?;
+    let encodings = schema.fields().iter().map(|field| field.encoding).enumerate();
+    Ok(encodings.fold(fewer, |fewer, (field, encoding)| fewer.with_encoding(field, encoding)))
 }
 
 /// Reports on stderr what is missing from the result; returns the exit code.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
+use unicode_width::UnicodeWidthStr;
 
 // ---- latencies ----
 
@@ -95,7 +96,7 @@ pub(crate) fn write_groups(grouped: &Grouped, out: &mut impl Write) -> io::Resul
     write_rule(out, &columns, ['└', '┴', '┘'])
 }
 
-/// A column and its width on the screen. Cells are ASCII, so a byte takes one column.
+/// A column and its width on the screen, where a character may take two columns or none.
 struct TableColumn<'a> {
     column: GroupColumn<'a>,
     width: usize,
@@ -108,7 +109,7 @@ impl<'a> TableColumn<'a> {
         let mut width = column.name().len().max(column.column_type().name().len());
         for row in 0..rows {
             cell(&column, row, &mut text);
-            width = width.max(text.len());
+            width = width.max(text.width());
         }
         TableColumn {
             column,
@@ -118,10 +119,10 @@ impl<'a> TableColumn<'a> {
     }
 
     fn write(&self, out: &mut impl Write, cell: &str) -> io::Result<()> {
-        let width = self.width;
+        let space = self.width.saturating_sub(cell.width());
         match self.left {
-            true => write!(out, "│ {cell:<width$} "),
-            false => write!(out, "│ {cell:>width$} "),
+            true => write!(out, "│ {cell}{:space$} ", ""),
+            false => write!(out, "│ {:space$}{cell} ", ""),
         }
     }
 }

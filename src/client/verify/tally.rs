@@ -6,7 +6,7 @@
 
 use super::double_double::DoubleDouble;
 use crate::wire::schema::{Aggregate, Endian, Field, Function, Kind, Schema};
-use crate::wire::text::Padding;
+use crate::wire::text::{Padding, ShownText};
 
 /// One number of a record.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,14 +38,16 @@ pub(crate) fn read_number(field: &Field, endian: Endian, record: &[u8]) -> Exact
     }
 }
 
-/// A text or bytes field as results show it. Deliberately a second implementation.
+/// A text or bytes field as results show it. Deliberately its own way to the value.
 ///
 /// # Panics
 /// If the record is too short or the field is neither.
 pub(crate) fn read_text(field: &Field, record: &[u8]) -> String {
     let bytes = &record[field.offset..field.offset + field.kind.width()];
     match field.kind {
-        Kind::Text { padding, .. } => shown(trimmed(bytes, padding)),
+        Kind::Text { padding, .. } => {
+            ShownText(trimmed(bytes, padding), field.encoding).to_string()
+        }
         Kind::Bytes { .. } => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
         _ => panic!("neither text nor bytes"),
     }
@@ -59,20 +61,6 @@ fn trimmed(mut text: &[u8], padding: Padding) -> &[u8] {
         text = before;
     }
     text
-}
-
-fn shown(text: &[u8]) -> String {
-    let mut out = String::new();
-    for &byte in text {
-        if byte == b'\\' {
-            out.push_str(r"\\");
-        } else if byte.is_ascii_graphic() || byte == b' ' {
-            out.push(byte as char);
-        } else {
-            out.push_str(&format!(r"\x{byte:02x}"));
-        }
-    }
-    out
 }
 
 /// A statistic kept of the values of a field in a group.
@@ -300,6 +288,7 @@ impl GroupTally {
 mod tests {
     use super::*;
     use crate::wire::schema::Framing;
+    use crate::wire::text::TextEncoding;
 
     fn schema(kind: Kind, functions: &[Function], endian: Endian) -> Schema {
         let fields = vec![("k".to_owned(), Kind::Bool), ("v".to_owned(), kind)];
@@ -333,13 +322,14 @@ mod tests {
     fn texts_lose_the_padding_that_is_declared() {
         let read = |padding, bytes: &[u8]| {
             let kind = Kind::Text { bytes: bytes.len(), padding };
-            let field = Field { name: "E".into(), kind, offset: 0 };
-            read_text(&field, bytes)
+            let encoding = TextEncoding::Utf8;
+            read_text(&Field { name: "E".into(), kind, offset: 0, encoding }, bytes)
         };
         assert_eq!(read(Padding::BOTH, b"a\\ \x01\0 \0"), r"a\\ \x01");
         assert_eq!(read(Padding::NONE, b"a \0"), r"a \x00");
         assert_eq!(read(Padding { nul: true, space: false }, b"a \0\0"), "a ");
-        let bytes = Field { name: "E".into(), kind: Kind::Bytes { bytes: 3 }, offset: 1 };
+        let (kind, encoding) = (Kind::Bytes { bytes: 3 }, TextEncoding::Utf8);
+        let bytes = Field { name: "E".into(), kind, offset: 1, encoding };
         assert_eq!(read_text(&bytes, &[9, 0, 0xab, 0xff]), "00abff");
     }
 

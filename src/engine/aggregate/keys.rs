@@ -5,7 +5,7 @@ use crate::engine::decode::texts::Texts;
 use crate::engine::groups::plan::{KeyBits, Plan};
 use crate::wire::schema::columns::ColumnType;
 use crate::wire::schema::{Field, Kind};
-use crate::wire::text::Escaped;
+use crate::wire::text::ShownText;
 use polars::prelude::*;
 use std::fmt::Write;
 
@@ -96,8 +96,8 @@ fn number_column(field: &Field, bits: &KeyBits, values: &[u64]) -> PolarsResult<
     column.strict_cast(&dtype_of(ColumnType::of_field(field.kind)))
 }
 
-/// Texts escaped for display, bytes as they are. The rows refer to one copy of the distinct values,
-/// so that a long value takes memory once instead of once per group.
+/// Texts as results show them, bytes as they are. The rows refer to one copy of the distinct
+/// values, so that a long value takes memory once instead of once per group.
 fn text_column(field: &Field, codes: &[u64], texts: &Texts) -> PolarsResult<Column> {
     let name = PlSmallStr::from_str(&field.name);
     let distinct = match field.kind {
@@ -110,7 +110,7 @@ fn text_column(field: &Field, codes: &[u64], texts: &Texts) -> PolarsResult<Colu
             let mut shown = String::new();
             for code in 0..texts.len() {
                 shown.clear();
-                write!(shown, "{}", Escaped(texts.get(code)))
+                write!(shown, "{}", ShownText(texts.get(code), field.encoding))
                     .expect("writing to a string cannot fail");
                 distinct.append_value(&shown);
             }

@@ -5,8 +5,8 @@ use crate::engine::aggregate::partial_file::{BatchFacts, Origin, write_facts, wr
 use crate::engine::aggregate::seal;
 use crate::engine::stream::latency::{Latency, summary};
 use crate::wire::schema::{Aggregate, Endian, Framing, Function, Schema};
-use crate::wire::text::Escaped;
 use crate::wire::text::Padding;
+use crate::wire::text::{ShownText, TextEncoding};
 use proptest::prelude::*;
 use std::fs;
 use std::time::Duration;
@@ -30,9 +30,13 @@ fn schema(keys: &[usize]) -> Schema {
     Schema::new("m".to_owned(), endian, framing, fields, keys.to_vec(), aggregates).unwrap()
 }
 
+fn shown(text: &[u8]) -> String {
+    ShownText(text, TextEncoding::Utf8).to_string()
+}
+
 /// The groups of these records, as the engine writes them.
 fn groups(schema: &Schema, records: &[Record]) -> DataFrame {
-    let shown: Vec<String> = records.iter().map(|r| Escaped(r.1).to_string()).collect();
+    let shown: Vec<String> = records.iter().map(|r| shown(r.1)).collect();
     let columns = vec![
         Column::new("K".into(), records.iter().map(|r| r.0).collect::<Vec<_>>()),
         Column::new("T".into(), shown),
@@ -144,7 +148,7 @@ fn assert_merged(frame: &DataFrame, expected: &BTreeMap<(u16, Vec<u8>), Vec<Reco
     for (row, ((key, text), records)) in expected.iter().enumerate() {
         assert_eq!(column("K").u16().unwrap().get(row), Some(*key));
         if let Ok(texts) = frame.column("T") {
-            let shown = Escaped(text).to_string();
+            let shown = shown(text);
             assert_eq!(texts.str().unwrap().get(row), Some(shown.as_str()));
         }
         let sum: i128 = records.iter().map(|r| i128::from(r.2)).sum();
@@ -160,7 +164,19 @@ fn assert_merged(frame: &DataFrame, expected: &BTreeMap<(u16, Vec<u8>), Vec<Reco
     }
 }
 
-const TEXTS: [&[u8]; 5] = [b"a", b"b\\", b"\x00\x80", b"~", b""];
+/// Their order by bytes differs from that of their shown forms and of their characters: two of them
+/// are no UTF-8, one of these begins like the character after it.
+const TEXTS: [&[u8]; 9] = [
+    b"a",
+    b"b\\",
+    b"\x00\x80",
+    b"~",
+    b"",
+    "ü€".as_bytes(),
+    b"\xc3",
+    b"\xf0\x80",
+    "\u{e0}".as_bytes(),
+];
 
 fn any_record() -> impl Strategy<Value = Record> {
     let value = prop_oneof![any::<i64>(), -5i64..5, Just(i64::MIN), Just(i64::MAX)];

@@ -3,12 +3,14 @@
 
 use super::lanes::Lane;
 use crate::config::RecordSizes;
+use crate::config::limits::{LATIN1_TEXT_COPIES, TEXT_COPIES};
 use crate::engine::blocks::number::Class;
 use crate::engine::blocks::paged::SlotForm;
 use crate::engine::blocks::text_tag::TextForm;
 use crate::wire::records::packets::RecordForm;
 use crate::wire::schema::columns::Part;
-use crate::wire::schema::{Endian, Kind, Schema};
+use crate::wire::schema::{Endian, Field, Kind, Schema};
+use crate::wire::text::TextEncoding;
 use std::sync::Arc;
 
 /// The count takes the lowest bits of its word, this many.
@@ -232,7 +234,14 @@ impl Plan {
             slot_bytes: self.slots.words * word,
             texts: self.texts.len(),
             text_bytes: self.texts.iter().map(|text| text.form.width()).sum(),
+            text_copies: self.text_copies(),
         }
+    }
+
+    /// Copies of the bytes of distinct texts at the peak, while a result is made.
+    fn text_copies(&self) -> usize {
+        let is_latin1 = |key: &Field| key.kind.is_text() && key.encoding == TextEncoding::Latin1;
+        if self.schema.keys().any(is_latin1) { LATIN1_TEXT_COPIES } else { TEXT_COPIES }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::engine::aggregate::{FinishedGroups, GroupColumn, Grouped, Value};
 use crate::wire::schema::{Aggregate, Endian, Field, Function, Kind, Schema};
+use crate::wire::text::{ShownText, TextEncoding};
 use std::collections::BTreeMap;
 
 /// The value of a field.
@@ -333,7 +334,9 @@ fn is_as_expected(kind: Kind, expected: &NaiveExpectation, value: Value<'_>) -> 
 /// Whether a cell of this type holds exactly this value.
 fn is_cell(kind: Kind, cell: &NaiveCell, value: Value<'_>) -> bool {
     match (kind, cell, value) {
-        (Kind::Text { .. }, NaiveCell::Bytes(bytes), Value::Text(found)) => shown(bytes) == found,
+        (Kind::Text { .. }, NaiveCell::Bytes(bytes), Value::Text(found)) => {
+            ShownText(bytes, TextEncoding::Utf8).to_string() == found
+        }
         (Kind::Bytes { .. }, NaiveCell::Bytes(bytes), Value::Bytes(found)) => bytes == found,
         (Kind::Bool, &NaiveCell::Integer(value), Value::Bool(found)) => (value == 1) == found,
         (_, &NaiveCell::Integer(value), Value::Signed(found)) => {
@@ -347,14 +350,4 @@ fn is_cell(kind: Kind, cell: &NaiveCell, value: Value<'_>) -> bool {
         }
         _ => false,
     }
-}
-
-/// Text as shown in results.
-fn shown(bytes: &[u8]) -> String {
-    let shown = bytes.iter().map(|&byte| match byte {
-        b'\\' => "\\\\".to_owned(),
-        b' '..=b'~' => char::from(byte).to_string(),
-        _ => format!("\\x{:x}{:x}", byte / 16, byte % 16),
-    });
-    shown.collect()
 }

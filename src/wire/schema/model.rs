@@ -2,7 +2,7 @@
 //! The written forms are in `toml` and `notation`.
 
 use crate::config::limits::PACKET_BYTES_LIMIT;
-use crate::wire::text::Padding;
+use crate::wire::text::{Padding, TextEncoding};
 
 /// The type of a field, with its width where the type does not imply it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,6 +114,8 @@ pub struct Field {
     pub kind: Kind,
     /// Offset of its first byte within the record.
     pub offset: usize,
+    /// How its text is encoded; of no meaning for other types.
+    pub encoding: TextEncoding,
 }
 
 /// The length prefix of a packet.
@@ -245,6 +247,13 @@ impl Schema {
     /// The byte order of its numbers.
     pub fn endian(&self) -> Endian {
         self.endian
+    }
+
+    /// The same schema with texts of a field in this encoding. `field` is an index.
+    #[must_use]
+    pub fn with_encoding(mut self, field: usize, encoding: TextEncoding) -> Self {
+        self.fields[field].encoding = encoding;
+        self
     }
 
     /// How its records are framed.

@@ -6,7 +6,7 @@ use crate::config::limits::{
     NAME_BYTES_MAX, RECORD_BYTES_MAX, SCHEMA_AGGREGATES_MAX, SCHEMA_FIELDS_MAX, SCHEMA_KEYS_MAX,
     TEXT_KEY_BYTES_MAX,
 };
-use crate::wire::text::quoted;
+use crate::wire::text::{TextEncoding, quoted};
 use std::collections::HashSet;
 
 /// The part of a schema that breaks a rule.
@@ -78,7 +78,7 @@ impl Schema {
             .map(|(name, kind)| {
                 let offset = record_bytes;
                 record_bytes = usize::saturating_add(record_bytes, kind.width());
-                Field { name, kind, offset }
+                Field { name, kind, offset, encoding: TextEncoding::default() }
             })
             .collect();
         check(&name, &fields, record_bytes, &keys, &aggregates)?;

@@ -1,9 +1,9 @@
 //! Writes a schema as TOML, with field offsets in comments. Equal schemas give equal text. The
 //! caller writes the file.
 
-use super::words::{ENDIANS, ENDS, LENGTHS, word_of};
+use super::words::{ENCODINGS, ENDIANS, ENDS, LENGTHS, word_of};
 use super::{Aggregate, Field, Framing, Kind, Length, Schema};
-use crate::wire::text::Padding;
+use crate::wire::text::{Padding, TextEncoding};
 use std::fmt::{self, Write};
 
 /// Longest list, in characters, that is written on one line.
@@ -86,6 +86,9 @@ fn write_field(field: &Field, out: &mut String) -> fmt::Result {
             Padding { nul: false, space: false } => "",
         };
         writeln!(out, "padding = [{words}]")?;
+        if field.encoding != TextEncoding::default() {
+            writeln!(out, "encoding = \"{}\"", word_of(&ENCODINGS, &field.encoding))?;
+        }
     }
     writeln!(out)
 }

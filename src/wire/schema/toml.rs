@@ -2,12 +2,10 @@
 //! text. The caller reads the file.
 
 use super::complaint::Complaint;
-use super::words::{ENDIANS, ENDS, LENGTHS, PADDINGS, TYPES_WITH_BYTES, word_of};
+use super::words::{ENCODINGS, ENDIANS, ENDS, LENGTHS, PADDINGS, TYPES_WITH_BYTES, word_of};
 use super::{At, Broken, End, Endian, Framing, Kind, Length, Schema, words};
 use crate::config::limits::RECORD_BYTES_MAX;
-use crate::wire::text::Escaped;
-use crate::wire::text::Padding;
-use crate::wire::text::quoted;
+use crate::wire::text::{Escaped, Padding, TextEncoding, quoted};
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 use toml::Spanned;
@@ -22,7 +20,7 @@ pub const NAME_BY_DEFAULT: &str = "record";
 pub const KEYS: [(&str, &[&str]); 4] = [
     ("schema", &["name", "endian", "packet", "field", "result"]),
     ("packet", &["length", "length_includes_itself", "length_endian", "end"]),
-    ("field", &["name", "type", "bytes", "padding"]),
+    ("field", &["name", "type", "bytes", "padding", "encoding"]),
     ("result", &["by", "aggregates"]),
 ];
 
@@ -169,6 +167,7 @@ fn strings<'a>(
 struct FieldText {
     name: String,
     kind: Kind,
+    encoding: TextEncoding,
     span: Range<usize>,
     name_span: Option<Range<usize>>,
 }
@@ -208,8 +207,10 @@ fn read(document: &DeTable<'_>) -> Result<Schema, TomlFault> {
         At::Aggregate(i) => listed[i].1.clone(),
     };
     let name = name.unwrap_or(NAME_BY_DEFAULT).to_owned();
-    Schema::new(name, endian, framing, fields, keys, aggregates)
-        .map_err(|Broken { at, rule }| TomlFault { span: place(at), problem: rule })
+    let schema = Schema::new(name, endian, framing, fields, keys, aggregates)
+        .map_err(|Broken { at, rule }| TomlFault { span: place(at), problem: rule })?;
+    let encodings = field_texts.iter().map(|field| field.encoding).enumerate();
+    Ok(encodings.fold(schema, |schema, (field, encoding)| schema.with_encoding(field, encoding)))
 }
 
 /// Parses each word, keeping its position for errors.
@@ -256,10 +257,13 @@ fn read_field(field: &Section<'_>) -> Result<FieldText, TomlFault> {
         return fault(type_value.span(), words::no_type(type_name));
     }
     let bytes = read_bytes(field, type_name)?;
-    if let (Some(padding), true) = (field.get("padding"), type_name != "text") {
-        let problem = format!("only text has `padding`, and this is {type_name}; leave it out");
-        return fault(padding.span(), problem);
+    for key in ["padding", "encoding"] {
+        if let (Some(value), true) = (field.get(key), type_name != "text") {
+            let problem = format!("only text has `{key}`, and this is {type_name}; leave it out");
+            return fault(value.span(), problem);
+        }
     }
+    let encoding = field.word("encoding", &ENCODINGS)?.unwrap_or_default();
     let name_value = field.get("name");
     if name_value.is_none() && type_name != "skip" {
         let problem = "a [[field]] needs `name`, as in name = \"A\"; bytes to ignore have the \
@@ -274,7 +278,8 @@ fn read_field(field: &Section<'_>) -> Result<FieldText, TomlFault> {
         let problem = "skipped bytes have no name; leave `name` out";
         return fault(name_value.map_or(0..0, Spanned::span), problem);
     }
-    Ok(FieldText { name, kind, span: field.span.clone(), name_span: name_value.map(Spanned::span) })
+    let name_span = name_value.map(Spanned::span);
+    Ok(FieldText { name, kind, encoding, span: field.span.clone(), name_span })
 }
 
 /// The `bytes` of a field whose type needs it; 0 for other types, which must not have it.

@@ -123,6 +123,25 @@ fn optional_keys_have_defaults() {
 }
 
 #[test]
+fn a_text_may_be_in_latin_1() {
+    let of = |encoding: &str| {
+        let field = format!("{{name='E', type='text', bytes=4 {encoding}}}");
+        Schema::from_toml(&format!("field=[{field}]\n[result]\nby=['E']"))
+    };
+    let latin1 = of(", encoding='latin1'").unwrap();
+    assert_eq!(latin1.fields()[0].encoding, TextEncoding::Latin1);
+    assert!(latin1.to_toml().contains("\nencoding = \"latin1\"\n"), "{}", latin1.to_toml());
+    assert_eq!(Schema::from_toml(&latin1.to_toml()).unwrap(), latin1);
+    assert_eq!(of("").unwrap(), of(", encoding='utf-8'").unwrap());
+    assert_ne!(of("").unwrap(), latin1);
+    let error = of(", encoding='latin-1'").unwrap_err().in_file("f");
+    assert!(
+        error.contains("one of \"utf-8\", \"latin1\"") && error.contains("did you mean"),
+        "{error}"
+    );
+}
+
+#[test]
 fn any_toml_style_is_accepted() {
     let crlf = RIGHT.replace('\n', "\r\n");
     assert_eq!(Schema::from_toml(&crlf).unwrap(), Schema::from_toml(RIGHT).unwrap());
@@ -230,6 +249,8 @@ fn bytes_are_required_or_forbidden_by_type_and_limited() {
     assert_says("\"u32\"", "\"u32\"\nbytes = 4", 9, "4", "the type u32 has a fixed width");
     let padded = "= 3\npadding = [\"nul\"]";
     assert_says("= 3", padded, 15, "[\"nul\"]", "only text has `padding`, and this is skip");
+    let encoded = "= 3\nencoding = \"latin1\"";
+    assert_says("= 3", encoded, 15, "\"latin1\"", "only text has `encoding`, and this is skip");
     let named = "\"skip\"\nname = \"gap\"";
     assert_says("\"skip\"", named, 14, "\"gap\"", "skipped bytes have no name; leave it out");
     let unnamed = "\"skip\"\nname = \"\"";

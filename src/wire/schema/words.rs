@@ -2,7 +2,7 @@
 //! suggestions for misspelled ones. Parses no document.
 
 use super::{Aggregate, End, Endian, Function, Kind, Length};
-use crate::wire::text::Padding;
+use crate::wire::text::{Padding, TextEncoding};
 use crate::wire::text::{printable, quoted};
 
 /// The types of fields, in the order of the documents.
@@ -19,6 +19,9 @@ pub const LENGTHS: [(&str, Length); 3] =
     [("u32", Length::U32), ("u16", Length::U16), ("none", Length::None)];
 /// The words for what ends a stream.
 pub const ENDS: [(&str, End); 2] = [("zero-record", End::ZeroRecord), ("close", End::Close)];
+/// The words for how a text is encoded.
+pub const ENCODINGS: [(&str, TextEncoding); 2] =
+    [("utf-8", TextEncoding::Utf8), ("latin1", TextEncoding::Latin1)];
 /// The words for padding bytes.
 pub const PADDINGS: [&str; 2] = ["nul", "space"];
 /// The word for the aggregate that has no field.

@@ -24,13 +24,18 @@ def expected_groups(schema: Schema, records: SeededRecords) -> list[dict[str, An
 
 
 def _expected_group(schema: Schema, tallied: Sequence[str], group: SeededGroup) -> dict[str, Any]:
-    types = {field.name: field.type for field in schema.fields}
+    fields = {field.name: field for field in schema.fields}
+    types = {name: field.type for name, field in fields.items()}
     expected: dict[str, Any] = {}
     for name, value in zip(schema.by, group.key, strict=True):
-        if isinstance(value, bytes):
-            expected[name] = shown_text(value) if types[name] == "text" else value.hex()
-        else:
+        if not isinstance(value, bytes):
             expected[name] = value
+        elif types[name] != "text":
+            expected[name] = value.hex()
+        elif fields[name].encoding == "latin1":
+            expected[name] = shown_text(value.decode("latin-1"))
+        else:
+            expected[name] = shown_text(value)
     values = dict(zip(tallied, zip(*group.rows, strict=True), strict=True))
     for one in schema.aggregates:
         if one.function == "count":

@@ -154,13 +154,14 @@ def _text_packer(field: Field) -> Callable[[Any], bytes]:
     # struct itself pads with NUL.
     filler = b" " if field.padding == ("space",) else None
     exact = not field.padding
+    shown, codec, errors = _codec_of(field)
 
     def pack(value: Any) -> bytes:
         if isinstance(value, str):
             try:
-                data = value.encode("utf-8", "surrogateescape")
+                data = value.encode(codec, errors)
             except UnicodeEncodeError as error:
-                rule = f"{name}: {_short(value)} cannot be encoded as UTF-8; pass bytes instead"
+                rule = f"{name}: {_short(value)} cannot be encoded as {shown}; pass bytes instead"
                 raise RecordError(rule) from error
         elif isinstance(value, bytes | bytearray | memoryview):
             data = bytes(value)
@@ -168,7 +169,7 @@ def _text_packer(field: Field) -> Callable[[Any], bytes]:
             raise RecordError(f"{name}: {_short(value)} is neither str nor bytes")
         if len(data) > width or (exact and len(data) < width):
             limit = "exactly" if exact else "at most"
-            rule = f"{name}: the text has {len(data)} bytes in UTF-8, the field {limit} {width}"
+            rule = f"{name}: the text has {len(data)} bytes in {shown}, the field {limit} {width}"
             raise RecordError(f"{rule}: change the text or the schema")
         return data if filler is None else data.ljust(width, filler)
 
@@ -201,11 +202,19 @@ def _bool_packer(name: str) -> Callable[[Any], bool]:
 
 def _unpacker(field: Field) -> Callable[[bytes], str]:
     padding = b"".join(PADDING_BYTES[one] for one in field.padding)
+    _, codec, errors = _codec_of(field)
 
     def unpack(data: bytes) -> str:
-        return data.rstrip(padding).decode("utf-8", "surrogateescape")
+        return data.rstrip(padding).decode(codec, errors)
 
     return unpack
+
+
+def _codec_of(field: Field) -> tuple[str, str, str]:
+    """The encoding of a text: its name in messages, Python's name, and what errors become."""
+    if field.encoding == "latin1":
+        return "Latin-1", "latin-1", "strict"
+    return "UTF-8", "utf-8", "surrogateescape"
 
 
 def _short(value: object) -> str:

@@ -37,6 +37,16 @@ _STREAM_COLUMNS: Final[dict[str, FieldType]] = {
     "peer": "text",
     "status": "text",
 }
+# What is not printable in a text; fixed by the documents, unlike str.isprintable, which depends on
+# the release of Unicode.
+_HIDDEN: Final = re.compile(
+    "[\\\\\x00-\x1f\x7f-\xa0\xad"
+    "\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f"
+    "\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\u3164\ud800-\uf8ff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff"
+    "\uffa0\ufff0-\ufffb\ufffe\uffff\U000110bd\U000110cd\U00013430-\U0001343f"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U0001fffe\U0001ffff\U0002fffe\U0002ffff"
+    "\U0003fffe\U0003ffff\U00040000-\U0010ffff]"
+)
 # The JSON form of numbers that are not finite.
 _NOT_FINITE: Final = {"NaN": math.nan, "inf": math.inf, "-inf": -math.inf}
 _PYARROW_MISSING: Final = (
@@ -140,22 +150,31 @@ def read_result(path: str | PathLike[str], schema: Schema | None = None) -> Resu
 
 
 def text_bytes(shown: str) -> bytes:
-    r"""The bytes of a text in its shown form: `\\` is a backslash, `\xNN` a byte."""
+    r"""The bytes in UTF-8 of a text in its shown form: `\\` is a backslash, `\xNN` a byte.
+
+    Those of a field in Latin-1 are `text_bytes(shown).decode().encode("latin-1")`.
+    """
 
     def one(match: re.Match[bytes]) -> bytes:
         code = match[1]
         return b"\\" if code == b"\\" else bytes([int(code[1:], 16)])
 
-    return re.sub(rb"\\(\\|x[0-9a-f]{2})", one, shown.encode("ascii"))
+    return re.sub(rb"\\(\\|x[0-9a-f]{2})", one, shown.encode())
 
 
 def shown_text(value: str | bytes) -> str:
-    r"""A text in the form that results show: printable ASCII, `\\` for a backslash, else `\xNN`."""
-    data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
-    return "".join(
-        r"\\" if byte == ord("\\") else chr(byte) if 0x20 <= byte <= 0x7E else f"\\x{byte:02x}"
-        for byte in data
-    )
+    r"""A text in the form that results show: printable, `\\` for a backslash, else `\xNN`.
+
+    Bytes are taken as UTF-8; decode those of a field in Latin-1 first.
+    """
+    text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+    return _HIDDEN.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    if match[0] == "\\":
+        return r"\\"
+    return "".join(f"\\x{byte:02x}" for byte in match[0].encode("utf-8", "surrogateescape"))
 
 
 def _facts_of_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ringest.schema_types import (
     INTEGERS,
     LENGTH_BYTES,
     PADDING_BYTES,
+    TEXT_ENCODINGS,
     WIDTHS,
     Aggregate,
     Field,
@@ -146,6 +147,10 @@ def _check_field(at: At, field: Field, names: set[str]) -> None:
         broken(at, f'unknown padding {unknown[0]!r}; use "nul", "space" or both', "padding")
     if len(set(field.padding)) < len(field.padding):
         broken(at, "duplicate padding; remove one", "padding")
+    if field.encoding not in TEXT_ENCODINGS:
+        broken(at, f'unknown encoding {field.encoding!a}; use "utf-8" or "latin1"', "encoding")
+    if field.encoding != "utf-8" and field.type != "text":
+        broken(at, f"`encoding` applies only to text, not to {field.type}; remove it", "encoding")
     if field.type == "skip":
         if name:
             broken(at, "skipped bytes have no name; remove it")

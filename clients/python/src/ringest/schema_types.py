@@ -13,12 +13,14 @@ Endian: TypeAlias = Literal["big", "little"]
 Length: TypeAlias = Literal["u32", "u16", "none"]
 End: TypeAlias = Literal["zero-record", "close"]
 PaddingByte: TypeAlias = Literal["nul", "space"]
+TextEncoding: TypeAlias = Literal["utf-8", "latin1"]
 Function: TypeAlias = Literal["sum", "mean", "min", "max", "first", "last", "var", "std", "count"]
 
 FIELD_TYPES: Final[tuple[FieldType, ...]] = get_args(FieldType)
 ENDIANS: Final[tuple[Endian, ...]] = get_args(Endian)
 ENDS: Final[tuple[End, ...]] = get_args(End)
 PADDING_BYTES: Final[dict[PaddingByte, bytes]] = {"nul": b"\x00", "space": b" "}
+TEXT_ENCODINGS: Final[tuple[TextEncoding, ...]] = get_args(TextEncoding)
 LENGTH_BYTES: Final[dict[Length, int]] = {"u32": 4, "u16": 2, "none": 0}
 # The functions of a field; the count is that of records.
 FUNCTIONS: Final[tuple[Function, ...]] = get_args(Function)[:-1]
@@ -38,8 +40,8 @@ class Field:
     """A field of a record; skipped bytes have no name.
 
     `bytes` is the width: required for text, bytes and skip, and set automatically for other types.
-    `padding` applies only to text. `offset` is the first byte within the record; the schema sets
-    it.
+    `padding` and `encoding` apply only to text. `offset` is the first byte within the record; the
+    schema sets it.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Field:
     bytes: int = 0
     padding: tuple[PaddingByte, ...] = ()
     offset: int = 0
+    encoding: TextEncoding = "utf-8"
 
     def __post_init__(self) -> None:
         # A wrong type or width is kept, for the rules to report.
@@ -54,9 +57,14 @@ class Field:
             object.__setattr__(self, "bytes", WIDTHS[self.type])
 
     @staticmethod
-    def text(name: str, width: int, padding: tuple[PaddingByte, ...] = ("nul", "space")) -> Field:
+    def text(
+        name: str,
+        width: int,
+        padding: tuple[PaddingByte, ...] = ("nul", "space"),
+        encoding: TextEncoding = "utf-8",
+    ) -> Field:
         """A text of `width` bytes, whose value ends before the trailing padding."""
-        return Field(name, "text", width, padding)
+        return Field(name, "text", width, padding, encoding=encoding)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from ringest.schema_types import FIELD_TYPES, WIDTHS, Aggregate, Endian, Field, 
 
 _TOP: Final = {"name": str, "endian": str, "packet": dict, "field": list, "result": dict}
 _PACKET: Final = {"length": str, "length_includes_itself": bool, "length_endian": str, "end": str}
-_FIELD: Final = {"name": str, "type": str, "bytes": int, "padding": list}
+_FIELD: Final = {"name": str, "type": str, "bytes": int, "padding": list, "encoding": str}
 _RESULT: Final = {"by": list, "aggregates": list}
 _TYPE_NAMES: Final[dict[type, str]] = {
     str: "a string", dict: "a table", list: "an array", bool: "true or false", int: "an integer",
@@ -130,11 +130,13 @@ def _field_of_table(at: At, table: Any) -> Field:
         broken(at, rule, "bytes")
     if kind not in WIDTHS and width is None:
         broken(at, f"`bytes` is missing; {kind} needs a width, e.g. bytes = 16")
-    if kind != "text" and "padding" in table:
-        broken(at, f"`padding` applies only to text, not to {kind}; remove it", "padding")
+    for key in ("padding", "encoding"):
+        if kind != "text" and key in table:
+            broken(at, f"`{key}` applies only to text, not to {kind}; remove it", key)
     default = ["nul", "space"] if kind == "text" else []
     padding: list[Any] = _strings(at, "padding", table.get("padding", default))
-    return Field(name, kind, WIDTHS.get(kind, width), tuple(padding))
+    encoding = table.get("encoding", "utf-8")
+    return Field(name, kind, WIDTHS.get(kind, width), tuple(padding), encoding=encoding)
 
 
 def _packet_of_table(table: dict[str, Any], endian: Endian) -> Packet:
@@ -202,6 +204,8 @@ def format_toml(
             lines.append(f"bytes = {field.bytes}")
         if field.type == "text":
             lines.append(f"padding = {_array(field.padding)}")
+            if field.encoding != "utf-8":
+                lines.append(f'encoding = "{field.encoding}"')
     lines += ["", "[result]", f"by = {_array(by)}"]
     lines.append(f"aggregates = {_array([str(one) for one in aggregates])}")
     return "\n".join(lines) + "\n"
