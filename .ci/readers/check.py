@@ -26,7 +26,7 @@ I64_MAX = 2**63 - 1
 INTEGERS = (0, 2**31, I64_MAX, 2**63, 2**64 - 1, -1)
 OPERATORS = ("=", "<", "<=", ">", ">=")
 OPERATORS_OF_MANY = ("=", "<", ">=")
-OPERATORS_OF_SPARK = ("=", ">=")
+OPERATORS_OF_SPARK = ("=",)
 # Queries that Spark runs as one.
 SPARK_QUERIES = 40
 

@@ -36,6 +36,8 @@ pub const FOLDED_TABLES: usize = 3;
 /// Copies of the bytes of distinct texts at the peak: interned, the slack of a vector that has just
 /// doubled, and the result, where a byte that is not printable takes four.
 pub const TEXT_COPIES: usize = 6;
+/// The same of a record with a text in Latin-1, of which such a byte is two in UTF-8.
+pub const LATIN1_TEXT_COPIES: usize = 10;
 
 /// Bytes that one distinct text takes in addition to its own: a slot of 16 bytes in a table whose
 /// pages were all just split (five of sixteen slots in use), 4 for its end and as much slack, 8 for
@@ -182,6 +184,13 @@ pub const SCHEMA_AGGREGATES_MAX: usize = 64;
 pub const TEXT_KEY_BYTES_MAX: usize = 4095;
 /// Longest name of a schema or field, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
+/// Bytes of an `s` in struct notation up to which it may well be an address or another number, so
+/// that a key of it is worth a warning: an IPv6 address and a UUID have 16.
+pub const SHORT_TEXT_BYTES: usize = 16;
+/// Records that `schema check --sample` shows: what fits beside each other on a screen.
+pub const SAMPLE_RECORDS: usize = 4;
+/// Bytes of a sample that are looked at.
+pub const SAMPLE_BYTES_MAX: u64 = 16 << 20;
 /// Largest schema file: room for the most fields, with comments.
 pub const SCHEMA_FILE_BYTES_MAX: usize = 1 << 20;
 

@@ -102,3 +102,22 @@ fn the_keys_of_troubleshooting_are_texts_of_the_program() {
     }
     assert!(count >= 80, "{count} keys");
 }
+
+/// The groups of results whose file is missing, from the printed lines, with every digit.
+#[test]
+fn groups_of_missing_files_are_recovered_with_every_digit() {
+    let page = section(&read("docs/operating/results.md"), "## A full disk");
+    let (_, recipe) = page.split_once("```sh\n").expect("a recipe");
+    let (recipe, _) = recipe.split_once("\n```").expect("its end");
+    let group = r#"{"site": "Zürich\\x00", "u": 18446744073709551615, "i": -9223372036854775808}"#;
+    let line =
+        |error: &str, groups: &str| format!("{{\"file_error\":{error},\"groups\":[{groups}]}}\n");
+    let results = [line("null", "{}"), line("\"No space left on device\"", group)].concat();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("results.ndjson"), results).unwrap();
+    let mut shell = std::process::Command::new("bash");
+    let shell = shell.args(["-c", recipe]).current_dir(directory.path()).env("PYTHONUTF8", "1");
+    let output = shell.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{group}\n"));
+}

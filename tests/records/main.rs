@@ -5,6 +5,7 @@ mod bad_input;
 mod coalescing;
 #[path = "../common/mod.rs"]
 mod common;
+mod other_size;
 mod replay;
 mod schemas;
 mod sender;

@@ -1,7 +1,9 @@
 //! Schemas as files and options of the program: what is right is described and shown, what is wrong
 //! is told with its line. That docs/reference/schema.json agrees is checked by .ci/schema_json.py.
 
-use ringest::schema::words::{ENDIANS, ENDS, LENGTHS, PADDINGS, TYPES, TYPES_WITH_BYTES};
+use ringest::schema::words::{
+    ENCODINGS, ENDIANS, ENDS, LENGTHS, PADDINGS, TYPES, TYPES_WITH_BYTES,
+};
 use ringest::schema::{Function, RESERVED_NAMES, Schema, toml};
 use serde_json::Value;
 use std::fs;
@@ -193,6 +195,7 @@ fn the_json_schema_has_the_words_of_the_program() {
     let sized = &field["allOf"][0]["if"]["properties"]["type"]["enum"];
     assert_eq!(words(sized), TYPES_WITH_BYTES);
     assert_eq!(words(&field["properties"]["padding"]["items"]["enum"]), PADDINGS);
+    assert_eq!(words(&field["properties"]["encoding"]["enum"]), ENCODINGS.map(|(word, _)| word));
     assert_eq!(words(&json["properties"]["endian"]["enum"]), ENDIANS.map(|(word, _)| word));
     assert_eq!(words(&packet["length_endian"]["enum"]), ENDIANS.map(|(word, _)| word));
     assert_eq!(words(&packet["length"]["enum"]), LENGTHS.map(|(word, _)| word));
@@ -328,4 +331,40 @@ fn every_schema_of_the_documents_is_right() {
         }
     }
     assert!(count >= 2, "{count} schemas");
+}
+
+/// What is valid and may surprise is told on stderr, and what a file holds is shown.
+#[test]
+fn keys_and_names_in_doubt_and_samples_are_told() {
+    let notation = |fields, by| {
+        ringest(&["schema", "show", "--struct", "<4sI", "--fields", fields, "--by", by])
+    };
+    let doubted = notation("ip,n", "ip");
+    let warning = "ringest: warning: the key ip is 4s, which is taken for text";
+    assert!(stderr(&doubted).starts_with(warning), "{}", stderr(&doubted));
+    assert!(stdout(&doubted).contains("type = \"text\""));
+    let said = notation("ip:bytes,n", "ip");
+    assert_eq!(stderr(&said), "");
+    assert!(stdout(&said).contains("type = \"bytes\""));
+    let case = notation("Count:bytes,n", "Count");
+    let warning = "ringest: warning: the columns Count and count differ only in case: Spark";
+    assert!(stderr(&case).starts_with(warning), "{}", stderr(&case));
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("sample");
+    fs::write(&file, b"\0\0\0\x0e\0\x02Zz\0\0\0\0\0\x07").unwrap();
+    let check = |schema: &[&str], sample: &str| {
+        ringest(&[&["schema", "check", "--sample", sample], schema].concat())
+    };
+    let schema = ["--struct", ">2x4s2xH", "--fields", "t:text,n", "--by", "t"];
+    let shown = check(&schema, file.to_str().unwrap());
+    assert!(stdout(&shown).contains("t      text       2  \"Zz\"\n"), "{}", stdout(&shown));
+    assert!(stdout(&shown).contains("note: skipped bytes are not zero in 1 of the 1 records"));
+    let other = check(&["--struct", ">I", "--fields", "n", "--by", "n"], file.to_str().unwrap());
+    assert_eq!(other.status.code(), Some(1));
+    let wrong = String::from_utf8(other.stdout).unwrap();
+    assert!(wrong.contains("\nwrong: byte 0: packet length 14"), "{wrong}");
+    let gone = check(&schema, "/nowhere");
+    assert_eq!(gone.status.code(), Some(2));
+    assert!(stderr(&gone).contains("cannot read --sample /nowhere: No such file"));
 }

@@ -340,3 +340,25 @@ def test_an_array_of_numpy_has_the_same_bytes() -> None:
     for name, value in GOOD.items():
         array[name][1] = value
     assert array.tobytes() == bytes(ALL.record_bytes) + ALL.pack(GOOD)
+
+
+def test_an_s_may_be_bytes_or_latin_1() -> None:
+    fields = "ip:bytes,unit:text,city:latin1"
+    schema = Schema.from_struct("<4s4s16s", fields=fields, by="ip,unit")
+    assert [(one.type, one.encoding) for one in schema.fields] == [
+        ("bytes", "utf-8"), ("text", "utf-8"), ("text", "latin1"),
+    ]  # fmt: skip
+    assert Schema.from_toml(schema.to_toml()) == schema
+    record = schema.pack([b"\x0a\x00\x00\x20", "°C", "Zürich"])
+    assert record == b"\x0a\x00\x00\x20" + "°C".encode() + b"\x00" + b"Z\xfcrich".ljust(16, b"\x00")
+    assert schema.unpack(record)["city"] == "Zürich"
+    with pytest.warns(UserWarning, match="the key ip is 4s, .* write ip:bytes"):
+        Schema.from_struct("<4sI", fields="ip,n", by="ip")
+    with pytest.raises(SchemaError, match="an s is text, latin1 or bytes, not 'hex'"):
+        Schema.from_struct("<4s", fields="ip:hex", by="ip")
+    with pytest.raises(SchemaError, match="only an s can be text or bytes"):
+        Schema.from_struct("<I", fields="n:bytes", by="n")
+    with pytest.raises(RecordError, match="cannot be encoded as Latin-1"):
+        schema.pack([b"\x00" * 4, "", "東京"])
+    with pytest.raises(SchemaError, match="`encoding` applies only to text"):
+        Schema([Field("n", "u8", encoding="latin1")], by=["n"])

@@ -199,7 +199,7 @@ def test_the_engine_gives_the_result_that_the_command_expects(seed: int, tmp_pat
 
 
 def test_the_struct_notation_means_the_same_to_the_engine() -> None:
-    schema = Schema.from_struct("<H2x4sq?", fields="a,t,v,o", by="t,o", agg="v:sum,a:max")
+    schema = Schema.from_struct("<H2x4sq?", fields="a,t:text,v,o", by="t,o", agg="v:sum,a:max")
     options = ["--struct", "<H2x4sq?", "--fields", "a,t,v,o", "--by", "t,o"]
     records = [{"a": i, "t": "ab"[i % 2], "v": -i, "o": i % 3 == 0} for i in range(100)]
     with engine(1, *options, "--agg", "v:sum,a:max") as running:

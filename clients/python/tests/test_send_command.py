@@ -77,7 +77,7 @@ def test_random_schemas_are_sent_and_expected(seed: int, tmp_path: Path) -> None
 
 def test_groups_and_encodings_are_many(tmp_path: Path) -> None:
     path = tmp_path / "schema.toml"
-    schema = Schema.from_struct("<I8s?qx", fields="a,t,b,v", by="a,t,b", agg="v:sum,v:first")
+    schema = Schema.from_struct("<I8s?qx", fields="a,t:text,b,v", by="a,t,b", agg="v:sum,v:first")
     path.write_text(schema.to_toml(), encoding="utf-8")
     options = ["--schema", str(path), "--records", "20000", "--seed", "5", "--padding", "mixed"]
     packets, _ = naive_packets(schema, sent_by(*options)[0])

@@ -2,6 +2,7 @@
 //! say to `wire::schema`.
 
 use super::heading;
+use crate::cli::terminal::status_line::say;
 use crate::config::limits::SCHEMA_FILE_BYTES_MAX;
 use crate::wire::schema::Schema;
 use crate::wire::schema::complaint::Complaint;
@@ -27,9 +28,23 @@ pub(crate) struct SchemaCommandOptions {
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum SchemaAction {
     /// Check a schema and print its offsets, packets, columns and memory use
-    Check(ChosenSchema),
+    Check(SchemaCheckOptions),
     /// Print a schema as TOML; the built-in one has comments and is a good start for your own
     Show(ChosenSchema),
+}
+
+/// Options of `ringest schema check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SchemaCheckOptions {
+    /// The schema
+    #[command(flatten)]
+    pub chosen: ChosenSchema,
+    /// Show the first records of FILE as the schema decodes them; `-` reads stdin
+    ///
+    /// FILE has the bytes that a sender writes to the connection, such as a capture of `serve
+    /// --capture`. If they are not whole packets and records, the exit code is 1.
+    #[arg(long, value_name = "FILE")]
+    pub sample: Option<PathBuf>,
 }
 
 /// The schema of the records.
@@ -68,6 +83,9 @@ pub(crate) struct NotationOptions {
     )]
     pub format: Option<String>,
     /// With --struct: names of the fields, such as A,B,C,D,E; skipped bytes (x) have no name
+    ///
+    /// An s is text in UTF-8. NAME:bytes makes it binary, as an IP address is, and NAME:latin1 text
+    /// in Latin-1; NAME:text says that it is text, and silences the warning about a short key.
     #[arg(
         id = "struct_fields",
         long = "fields",
@@ -137,7 +155,20 @@ impl ChosenSchema {
     }
 }
 
+/// Loads a schema, with warnings on stderr about what is valid and may surprise.
 fn load(file: &Path, notation: &NotationOptions) -> Result<Arc<Schema>, String> {
+    let schema = load_silently(file, notation)?;
+    if let Some((one, other)) = schema.same_but_for_case() {
+        say(format_args!(
+            "warning: the columns {one} and {other} differ only in case: Spark cannot read such \
+             files unless spark.sql.caseSensitive is true, and DuckDB renames one of them. Give \
+             one of the fields another name"
+        ));
+    }
+    Ok(schema)
+}
+
+fn load_silently(file: &Path, notation: &NotationOptions) -> Result<Arc<Schema>, String> {
     if let Some(format) = &notation.format {
         let notation = Notation {
             format,
@@ -146,7 +177,9 @@ fn load(file: &Path, notation: &NotationOptions) -> Result<Arc<Schema>, String> 
             by: notation.by.as_deref().unwrap_or_default(),
             aggregates: notation.aggregates.as_deref(),
         };
-        return notation.schema().map(Arc::new);
+        let (schema, doubts) = notation.schema_and_doubts()?;
+        doubts.iter().for_each(|doubt| say(format_args!("warning: {doubt}")));
+        return Ok(Arc::new(schema));
     }
     if file == Path::new(BUILT_IN) {
         return Ok(Schema::built_in());

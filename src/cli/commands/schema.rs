@@ -1,35 +1,60 @@
-//! `ringest schema`: describes a schema, or prints it as TOML.
+//! `ringest schema`: describes a schema, shows records as it decodes them, or prints it as TOML.
 
-use crate::cli::args::schema::{SchemaAction, SchemaCommandOptions};
+use crate::cli::args::schema::{SchemaAction, SchemaCheckOptions, SchemaCommandOptions};
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::cli::output::columns::{Align, write_columns};
+use crate::cli::output::record_sample::RecordSample;
 use crate::cli::terminal::status_line::say;
-use crate::config::limits::TEXT_OVERHEAD_BYTES;
+use crate::config::limits::{SAMPLE_BYTES_MAX, TEXT_OVERHEAD_BYTES};
 use crate::engine::groups::plan::Plan;
 use crate::wire::schema::columns::NamedType;
 use crate::wire::schema::toml::DEFAULT_TOML;
-use crate::wire::schema::words::{ENDIANS, word_of};
+use crate::wire::schema::words::{ENCODINGS, ENDIANS, word_of};
 use crate::wire::schema::{Aggregate, End, Field, Framing, Kind, Length, Schema};
+use crate::wire::text::TextEncoding;
 use bytesize::ByteSize;
 use std::fmt;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Runs the command and returns its exit code.
 pub(crate) fn run(options: &SchemaCommandOptions) -> u8 {
-    let (SchemaAction::Check(chosen) | SchemaAction::Show(chosen)) = &options.action;
-    let schema = match chosen.load() {
-        Ok(schema) => schema,
+    match action(&options.action) {
+        Ok(code) => code,
         Err(error) => {
             say(error);
-            return EXIT_USAGE;
+            EXIT_USAGE
         }
-    };
-    let text = match options.action {
-        SchemaAction::Check(_) => Description(&schema).to_string(),
-        SchemaAction::Show(_) if schema == Schema::built_in() => DEFAULT_TOML.to_owned(),
-        SchemaAction::Show(_) => schema.to_toml(),
-    };
+    }
+}
+
+fn action(action: &SchemaAction) -> Result<u8, String> {
+    match action {
+        SchemaAction::Show(chosen) => {
+            let schema = chosen.load()?;
+            let is_built_in = schema == Schema::built_in();
+            Ok(print(&if is_built_in { DEFAULT_TOML.to_owned() } else { schema.to_toml() }))
+        }
+        SchemaAction::Check(SchemaCheckOptions { chosen, sample: None }) => {
+            let schema = chosen.load()?;
+            Ok(print(&Description(&schema).to_string()))
+        }
+        SchemaAction::Check(SchemaCheckOptions { chosen, sample: Some(path) }) => {
+            let schema = chosen.load()?;
+            let (bytes, file_bytes) = read_sample(path)?;
+            let sample = RecordSample::of(&schema, &bytes, file_bytes);
+            match print(&format!("{}\n{sample}", Description(&schema))) {
+                EXIT_OK if !sample.fits() => Ok(EXIT_FAILED),
+                code => Ok(code),
+            }
+        }
+    }
+}
+
+/// Writes to stdout; returns the exit code.
+fn print(text: &str) -> u8 {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => EXIT_OK,
@@ -38,6 +63,24 @@ pub(crate) fn run(options: &SchemaCommandOptions) -> u8 {
             EXIT_FAILED
         }
     }
+}
+
+/// The beginning of a file, and the size of all of it as far as that can be told.
+fn read_sample(path: &Path) -> Result<(Vec<u8>, u64), String> {
+    let cannot = |error| format!("cannot read --sample {}: {error}", path.display());
+    let mut bytes = Vec::new();
+    let mut read = |from: &mut dyn Read| from.take(SAMPLE_BYTES_MAX + 1).read_to_end(&mut bytes);
+    let length = if path == Path::new("-") {
+        read(&mut io::stdin().lock()).map_err(cannot)?;
+        0
+    } else {
+        let mut file = File::open(path).map_err(cannot)?;
+        read(&mut file).map_err(cannot)?;
+        file.metadata().map_err(cannot)?.len()
+    };
+    let read = bytes.len() as u64;
+    bytes.truncate(SAMPLE_BYTES_MAX as usize);
+    Ok((bytes, read.max(length)))
 }
 
 /// The description of a schema, for people.
@@ -102,13 +145,21 @@ fn field_rows(schema: &Schema) -> Vec<[String; 5]> {
         let name = if field.name.is_empty() { "-" } else { &field.name };
         [
             name.to_owned(),
-            field.kind.name().to_owned(),
+            type_of(field),
             field.offset.to_string(),
             field.kind.width().to_string(),
             role(schema, index, field),
         ]
     };
     schema.fields().iter().enumerate().map(row).collect()
+}
+
+/// The type of a field, with the encoding if it is a text of another than UTF-8.
+fn type_of(field: &Field) -> String {
+    match field.encoding {
+        TextEncoding::Utf8 => field.kind.name().to_owned(),
+        encoding => format!("{}, {}", field.kind.name(), word_of(&ENCODINGS, &encoding)),
+    }
 }
 
 /// What a field is used for.

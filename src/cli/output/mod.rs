@@ -10,5 +10,6 @@ pub(crate) mod load_report;
 pub(crate) mod merge_render;
 pub(crate) mod options_page;
 pub(crate) mod output_files;
+pub(crate) mod record_sample;
 pub(crate) mod render;
 pub(crate) mod results_output;

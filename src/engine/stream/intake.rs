@@ -283,7 +283,18 @@ impl RecordIntake {
 
     /// Where the stream is cut off if it stops now; `None` if it is complete.
     pub(crate) fn cut(&self) -> Option<StreamCut> {
-        self.parser.cut(self.waiting_bytes(), self.counts.bytes > 0)
+        match self.other_size() {
+            true => Some(StreamCut::InRecord),
+            false => self.parser.cut(self.waiting_bytes(), self.counts.bytes > 0),
+        }
+    }
+
+    /// Whether records without packets went on after their end record by less than a record. The
+    /// sender's are of another size, and zeros within them were taken for the end.
+    pub(crate) fn other_size(&self) -> bool {
+        let form = self.parser.form();
+        let after = self.counts.bytes_after_end;
+        form.is_bare() && self.ended() && !after.is_multiple_of(form.record_bytes as u64)
     }
 
     /// The distinct values so far of each text key, by code, in the order of the keys.

@@ -347,3 +347,38 @@ fn the_close_is_timed_from_the_end_record() {
     timed.read(b"more", 9, 3);
     assert_eq!(timed.deadline(), (17, Awaited::Close));
 }
+
+/// What a schema without packets makes of these bytes, however they are split in two.
+fn cut_of_bare(bytes: &[u8]) -> Option<StreamCut> {
+    let schema = "packet.length='none'\nendian='big'\n\
+        field=[{name='A', type='u16'}, {name='B', type='u8'}]\nresult.by=['A']";
+    let plan = Plan::new(Arc::new(Schema::from_toml(schema).unwrap()));
+    let cuts = (0..=bytes.len()).map(|split| {
+        let now = Instant::now();
+        let mut intake = RecordIntake::new(&plan, &Config::default(), 64, now);
+        let (mut buffer, mut set) = (vec![0; 64], ColumnSet::with_rows(&plan, 32));
+        for piece in [&bytes[..split], &bytes[split..]] {
+            let free = intake.free().start;
+            buffer[free..free + piece.len()].copy_from_slice(piece);
+            intake.handle_read(piece.len(), now);
+            while intake.poll_rows(&buffer, &mut set).unwrap() == NextStep::Rows {}
+            intake.compact(&mut buffer);
+        }
+        intake.cut()
+    });
+    let cuts: Vec<Option<StreamCut>> = cuts.collect();
+    assert!(cuts.iter().all(|cut| *cut == cuts[0]), "{cuts:?}");
+    cuts[0]
+}
+
+/// Records of 3 bytes. Zeros within records of another size were taken for the end, and the rest
+/// was ignored as bytes after it.
+#[test]
+fn a_bare_stream_of_no_whole_number_of_records_is_not_complete() {
+    assert_eq!(cut_of_bare(b"\0\x01\x02\0\0\0"), None);
+    assert_eq!(cut_of_bare(b"\0\x01\x02\0\0\0abc"), None);
+    assert_eq!(cut_of_bare(b"\0\x01\x02\0\0\0\0"), Some(StreamCut::InRecord));
+    assert_eq!(cut_of_bare(b"\0\x01\x02\0\0\0\0\x09"), Some(StreamCut::InRecord));
+    assert_eq!(cut_of_bare(b"\0\x01\x02\0"), Some(StreamCut::InRecord));
+    assert_eq!(cut_of_bare(b"\0\x01\x02"), Some(StreamCut::BetweenPackets));
+}

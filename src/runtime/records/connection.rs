@@ -229,6 +229,14 @@ impl RecordConnection {
     /// a stream without an end record.
     fn end_of_stream(&self) -> Result<(), Failure> {
         let intake = self.stream.intake();
+        if intake.other_size() {
+            let detail = format!(
+                "{} bytes after the end record are no whole number of records: the sender's \
+                 record has another size; see `ringest schema check --sample`",
+                intake.counts().bytes_after_end
+            );
+            return Err(Failure::of(Reason::ClosedInRecord, detail));
+        }
         if intake.ended() {
             return Ok(());
         }
@@ -280,7 +288,7 @@ impl RecordConnection {
 
     fn read_failed(&self, error: &ReadError) -> Result<(), Failure> {
         if self.stream.intake().ended() {
-            return Ok(());
+            return self.end_of_stream();
         }
         let reason = match error {
             ReadError::Tls(_) => Reason::TlsFailed,

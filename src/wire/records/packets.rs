@@ -335,6 +335,11 @@ impl PacketParser {
         whole.len()
     }
 
+    /// The form of its records.
+    pub(crate) fn form(&self) -> &RecordForm {
+        &self.form
+    }
+
     /// Whether the end record has been parsed.
     pub fn ended(&self) -> bool {
         self.state == ParserState::Ended

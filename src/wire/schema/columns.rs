@@ -187,6 +187,19 @@ impl Schema {
         names(self.columns())
     }
 
+    /// Two columns of its results or partials whose names differ only in case, if there are any.
+    pub(crate) fn same_but_for_case(&self) -> Option<(String, String)> {
+        [names(self.columns()), names(self.partial_columns())].into_iter().find_map(|names| {
+            let same = |name: &String| {
+                let other = names
+                    .iter()
+                    .find(|other| *other != name && other.eq_ignore_ascii_case(name))?;
+                Some((name.clone(), other.clone()))
+            };
+            names.iter().find_map(same)
+        })
+    }
+
     /// The columns of a result, in order.
     pub(crate) fn columns(&self) -> Vec<NamedType> {
         let aggregates = self.aggregates().iter().map(|&aggregate| {

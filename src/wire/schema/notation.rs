@@ -3,8 +3,8 @@
 
 use super::complaint::Complaint;
 use super::{At, Broken, Endian, Framing, Kind, Schema, words};
-use crate::config::limits::{RECORD_BYTES_MAX, SCHEMA_FIELDS_MAX};
-use crate::wire::text::Padding;
+use crate::config::limits::{RECORD_BYTES_MAX, SCHEMA_FIELDS_MAX, SHORT_TEXT_BYTES};
+use crate::wire::text::{Padding, TextEncoding, printable, quoted};
 use std::ops::Range;
 
 /// A schema given by four options.
@@ -12,7 +12,8 @@ use std::ops::Range;
 pub struct Notation<'a> {
     /// `--struct`: the types, such as `>IHfb256s`.
     pub format: &'a str,
-    /// `--fields`: a name for every type except `x`, separated by commas.
+    /// `--fields`: a name for every type except `x`, separated by commas. Behind the name of an `s`
+    /// may stand what it is: `ip:bytes`, `unit:text`, `city:latin1`.
     pub fields: &'a str,
     /// `--by`: the names of the fields to group by.
     pub by: &'a str,
@@ -37,6 +38,14 @@ impl Notation<'_> {
     /// # Errors
     /// Names the option and the character that is wrong, and says why.
     pub fn schema(&self) -> Result<Schema, String> {
+        self.schema_and_doubts().map(|(schema, _)| schema)
+    }
+
+    /// The same, with a sentence about each key that may not be what it is taken for.
+    ///
+    /// # Errors
+    /// As [`schema`](Self::schema).
+    pub(crate) fn schema_and_doubts(&self) -> Result<(Schema, Vec<String>), String> {
         self.read().map_err(|(option, span, problem)| {
             let text = match option {
                 STRUCT => self.format,
@@ -48,9 +57,14 @@ impl Notation<'_> {
         })
     }
 
-    fn read(&self) -> Result<Schema, NotationFault> {
-        let (endian, items) = items(self.format).map_err(|(span, why)| (STRUCT, span, why))?;
-        let names = list(FIELDS, self.fields)?;
+    fn read(&self) -> Result<(Schema, Vec<String>), NotationFault> {
+        let (endian, mut items) = items(self.format).map_err(|(span, why)| (STRUCT, span, why))?;
+        let listed = list(FIELDS, self.fields)?;
+        let names = listed.iter().map(|(name, span)| {
+            let name = name.split_once(':').map_or(*name, |(name, _)| name);
+            (name, span.start..span.start + name.len())
+        });
+        let names: Names<'_> = names.collect();
         let named = items.iter().filter(|item| !matches!(item.kind, Kind::Skip { .. }));
         let named: Vec<&Item> = named.collect();
         if let Some(item) = named.get(names.len()) {
@@ -70,6 +84,10 @@ impl Notation<'_> {
             );
             return Err((FIELDS, span.clone(), why));
         }
+        let named = items.iter_mut().filter(|item| !matches!(item.kind, Kind::Skip { .. }));
+        for (item, listed) in named.zip(&listed) {
+            item.say(listed)?;
+        }
         let mut rest = names.iter();
         let fields: Vec<(String, Kind)> = items
             .iter()
@@ -81,11 +99,18 @@ impl Notation<'_> {
             .collect();
         let by = list(BY, self.by)?;
         let keys = each(BY, &by, |name| words::field(name, &fields))?;
-        let listed = self.aggregates.map_or(Ok(Vec::new()), |text| list(AGG, text))?;
-        let aggregates = each(AGG, &listed, |text| words::aggregate(text, &fields))?;
+        let of_agg = self.aggregates.map_or(Ok(Vec::new()), |text| list(AGG, text))?;
+        let aggregates = each(AGG, &of_agg, |text| words::aggregate(text, &fields))?;
         let framing = Framing { endian, ..Framing::default() };
-        Schema::new(NAME.to_owned(), endian, framing, fields, keys, aggregates)
-            .map_err(|broken| self.place(broken, &items, &[&names, &by, &listed]))
+        let is_key = |index: &usize| keys.contains(index);
+        let doubts = items.iter().enumerate().filter(|(index, _)| is_key(index));
+        let doubts = doubts.filter_map(|(index, item)| item.doubt(&fields[index].0)).collect();
+        let schema =
+            Schema::new(NAME.to_owned(), endian, framing, fields.clone(), keys, aggregates)
+                .map_err(|broken| self.place(broken, &items, &[&names, &by, &of_agg]))?;
+        let encodings = items.iter().map(|item| item.encoding).enumerate();
+        let schema = encodings.fold(schema, |schema, (field, of)| schema.with_encoding(field, of));
+        Ok((schema, doubts))
     }
 
     /// Maps a broken rule to its option and characters.
@@ -144,7 +169,57 @@ fn each<T>(
 /// A field and the code it comes from.
 struct Item {
     kind: Kind,
+    encoding: TextEncoding,
     span: Range<usize>,
+    /// Whether `--fields` says what it is.
+    is_said: bool,
+}
+
+impl Item {
+    fn new(kind: Kind, span: Range<usize>) -> Self {
+        Item { kind, encoding: TextEncoding::default(), span, is_said: false }
+    }
+
+    /// Takes what a name in `--fields` says about an `s`.
+    fn say(&mut self, (listed, span): &(&str, Range<usize>)) -> Result<(), NotationFault> {
+        let Some((name, what)) = listed.split_once(':') else { return Ok(()) };
+        let at = span.start + name.len() + 1..span.end;
+        let Kind::Text { bytes, .. } = self.kind else {
+            let why = format!(
+                "only an s can be text or bytes, and \"{}\" is {}; leave this out",
+                printable(name),
+                self.kind.name()
+            );
+            return Err((FIELDS, at, why));
+        };
+        self.is_said = true;
+        match what {
+            "text" => {}
+            "bytes" => self.kind = Kind::Bytes { bytes },
+            "latin1" => self.encoding = TextEncoding::Latin1,
+            _ => {
+                let meant = words::meant(what, ["text", "bytes", "latin1"]);
+                let why = format!(
+                    "an s is text (in UTF-8), latin1 (text in Latin-1) or bytes, not {}{meant}",
+                    quoted(what)
+                );
+                return Err((FIELDS, at, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is in doubt if it is a key of this name.
+    fn doubt(&self, name: &str) -> Option<String> {
+        let Kind::Text { bytes, .. } = self.kind else { return None };
+        (!self.is_said && bytes <= SHORT_TEXT_BYTES).then(|| {
+            format!(
+                "the key {name} is {bytes}s, which is taken for text: values that differ only in \
+                 NULs and spaces at the end are one group, such as the IPv4 addresses 10.0.0.0 and \
+                 10.0.0.32. In --fields, write {name}:bytes if it is binary, or {name}:text"
+            )
+        })
+    }
 }
 
 /// The byte order and the fields of a format, in Python's standard sizes.
@@ -185,7 +260,7 @@ fn items(format: &str) -> Result<(Endian, Vec<Item>), (Range<usize>, String)> {
             let why = format!("this makes more than {SCHEMA_FIELDS_MAX} fields");
             return Err((span, why));
         }
-        items.extend((0..fields).map(|_| Item { kind, span: span.clone() }));
+        items.extend((0..fields).map(|_| Item::new(kind, span.clone())));
     }
     if items.is_empty() {
         let why = "no fields; list the type of each, as in >IHfb256s";
@@ -230,7 +305,7 @@ fn kind_of(code: char, count: Option<usize>) -> Result<(Kind, usize), String> {
         _ => {
             return Err(format!(
                 "unknown type {}; expected one of x c b B ? h H i I l L q Q f d s",
-                crate::wire::text::quoted(code.encode_utf8(&mut [0; 4]))
+                quoted(code.encode_utf8(&mut [0; 4]))
             ));
         }
     };

@@ -118,6 +118,43 @@ fn errors_name_the_problem_and_the_character() {
     }
 }
 
+#[test]
+fn an_s_may_be_bytes_or_latin_1() {
+    let notation =
+        |fields| Notation { format: "<4s4s16sI", fields, by: "ip,unit", aggregates: None };
+    let said = |fields| notation(fields).schema_and_doubts().unwrap();
+    let (schema, doubts) = said("ip:bytes,unit:text,city:latin1,n");
+    let kinds: Vec<Kind> = schema.fields().iter().map(|field| field.kind).collect();
+    let text = |bytes| Kind::Text { bytes, padding: Padding::BOTH };
+    assert_eq!(kinds, [Kind::Bytes { bytes: 4 }, text(4), text(16), Kind::U32]);
+    assert_eq!(schema.fields()[2].encoding, TextEncoding::Latin1);
+    assert_eq!(schema.fields()[1].encoding, TextEncoding::Utf8);
+    assert!(doubts.is_empty(), "{doubts:?}");
+    // The same schema as a file.
+    assert_eq!(Schema::from_toml(&schema.to_toml()).unwrap(), schema);
+    // A key in doubt is named, and no field that is not a key.
+    let (_, doubts) = said("ip, unit:text ,city,n");
+    assert_eq!(doubts.len(), 1);
+    let expected = "the key ip is 4s, which is taken for text";
+    assert!(doubts[0].starts_with(expected) && doubts[0].contains("ip:bytes"), "{doubts:?}");
+    let error = |fields| notation(fields).schema().unwrap_err();
+    let unknown = error("ip:byte,unit,city,n");
+    assert!(
+        unknown.contains("--fields, character 4: an s is text") && unknown.contains("\"bytes\"?")
+    );
+    let number = error("ip,unit,city,n:bytes");
+    assert!(number.contains("character 16: only an s can be text or bytes, and \"n\" is u32"));
+}
+
+#[test]
+fn a_long_s_as_a_key_is_not_in_doubt() {
+    let doubts = |format| {
+        let notation = Notation { format, fields: "a", by: "a", aggregates: None };
+        notation.schema_and_doubts().unwrap().1.len()
+    };
+    assert_eq!((doubts("<16s"), doubts("<17s")), (1, 0));
+}
+
 proptest! {
     /// Whatever the options hold, nothing panics and nothing is shown unescaped.
     #[test]

@@ -15,7 +15,12 @@ from typing import Any, Final, TypeAlias
 
 from ringest.errors import SchemaError
 from ringest.record_codec import RecordCodec
-from ringest.schema_notation import parse_aggregate, parse_notation, split_names
+from ringest.schema_notation import (
+    parse_aggregate,
+    parse_notation,
+    split_names,
+    warn_of_short_keys,
+)
 from ringest.schema_rules import check_columns, check_record, packet_bytes_max
 from ringest.schema_types import (
     FLOATS,
@@ -136,13 +141,14 @@ class Schema:
     ) -> Schema:
         """Reads the notation of Python's struct module, e.g. '>IHfb256s'. A list may be 'A,B,C'.
 
-        `fields` names every item of the notation except x. A packet starts with a u32 length that
+        `fields` names every item of the notation except x; behind the name of an `s` may stand what
+        it is, as in 'ip:bytes', 'unit:text' or 'city:latin1'. A packet starts with a u32 length that
         includes itself, in the byte order of the record; an all-zero record ends the stream.
         """
-        endian, parsed = parse_notation(notation, split_names(fields))
-        return cls(
-            parsed, by=split_names(by), aggregates=split_names(agg), endian=endian, name=name
-        )
+        names, keys = split_names(fields), split_names(by)
+        endian, parsed = parse_notation(notation, names)
+        warn_of_short_keys(parsed, names, keys)
+        return cls(parsed, by=keys, aggregates=split_names(agg), endian=endian, name=name)
 
     def to_toml(self) -> str:
         """The TOML form, for `ringest serve --schema`; from_toml reads it back."""

@@ -6,12 +6,16 @@ Only the syntax is checked here; the schema checks its rules.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ringest.errors import SchemaError
 from ringest.schema_rules import At, broken
 from ringest.schema_types import FUNCTIONS, Aggregate, Endian, Field, FieldType, Function
+
+# An `s` of up to that many bytes may well be an address or another number.
+SHORT_TEXT_BYTES: Final = 16
 
 _BYTE_ORDERS: Final[dict[str, Endian]] = {">": "big", "!": "big", "<": "little"}
 _NUMBER_CODES: Final[dict[str, FieldType]] = {
@@ -71,10 +75,44 @@ def parse_notation(notation: str, names: list[str]) -> tuple[Endian, list[Field]
             name = next(left, None)
             if name is None:
                 raise SchemaError(_miscount(notation, names))
-            fields.append(_field_of_code(name, code, count))
+            fields.append(_field_of_name(name, code, count))
     if next(left, None) is not None:
         raise SchemaError(_miscount(notation, names))
     return _BYTE_ORDERS[order], fields
+
+
+def warn_of_short_keys(fields: Iterable[Field], names: list[str], by: Iterable[str]) -> None:
+    """Warns of keys whose names do not say whether they are text or bytes."""
+    said = {name.partition(":")[0] for name in names if ":" in name}
+    for field in fields:
+        if field.type != "text" or field.bytes > SHORT_TEXT_BYTES or field.name not in by:
+            continue
+        if field.name not in said:
+            name = field.name
+            warnings.warn(
+                f"the key {name} is {field.bytes}s, which is taken for text: values that differ only "
+                f"in NULs and spaces at the end are one group. In `fields`, write {name}:bytes if it "
+                f"is binary, or {name}:text",
+                stacklevel=3,
+            )
+
+
+def _field_of_name(listed: str, code: str, count: int) -> Field:
+    """A field whose name may say what an `s` is: NAME:text, NAME:latin1 or NAME:bytes."""
+    name, colon, what = listed.partition(":")
+    if not colon:
+        return _field_of_code(name, code, count)
+    if code != "s":
+        raise SchemaError(f"{listed!a}: only an s can be text or bytes; write {name!a}")
+    match what:
+        case "text":
+            return Field.text(name, count)
+        case "latin1":
+            return Field.text(name, count, encoding="latin1")
+        case "bytes":
+            return Field(name, "bytes", count)
+        case _:
+            raise SchemaError(f"{listed!a}: an s is text, latin1 or bytes, not {what!a}")
 
 
 def _field_of_code(name: str, code: str, count: int) -> Field:
