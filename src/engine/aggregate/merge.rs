@@ -327,7 +327,7 @@ impl Batches {
         Ok(())
     }
 
-    /// Drops streams that did not end complete or are not all there; returns the rows of the others.
+    /// Drops streams that did not end complete or are not whole; returns the rows of the others.
     fn keep_complete(&mut self, rows: &DataFrame) -> PolarsResult<DataFrame> {
         let [node, connection, ..] = ORIGIN_COLUMNS.map(|(name, _)| name);
         let (nodes, connections) = (rows.column(node)?.str()?, rows.column(connection)?.str()?);
