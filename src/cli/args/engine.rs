@@ -97,6 +97,9 @@ pub(crate) struct MessageOptions {
     )]
     pub rate_limit: u32,
     /// Messages per second from all clients together; 0 means no limit [0 to 1000000000]
+    ///
+    /// With --require-auth, clients that have not authenticated have a limit of their own of this
+    /// size, over all of them.
     #[arg(
         long,
         env = "RINGEST_GLOBAL_RATE_LIMIT",
