@@ -209,7 +209,7 @@ impl fmt::Display for DatedCertificate {
         let expired = match self.place {
             CertificatePlace::Server => ", so clients refuse it",
             CertificatePlace::Chain(_) => ", so clients refuse the server's certificate",
-            CertificatePlace::Authority(_) => ", but certificates that it signed are still accepted",
+            CertificatePlace::Authority(_) => ", but what it signed is still accepted",
         };
         match self.validity {
             Validity::Valid => write!(f, "is valid"),

@@ -213,7 +213,8 @@ fn the_dates_of_the_chain_and_of_authorities_are_checked() {
     let places: Vec<_> = doubtful.iter().map(|dated| dated.place).collect();
     assert_eq!(places, [CertificatePlace::Chain(2), CertificatePlace::Authority(2)]);
     assert_says(&doubtful[0].to_string(), &["certificate 2 in --cert expired 1h", "refuse the"]);
-    assert_says(&doubtful[1].to_string(), &["certificate 2 in --client-ca expired", "still accepted"]);
+    let said = doubtful[1].to_string();
+    assert_says(&said, &["certificate 2 in --client-ca expired", "still accepted"]);
 }
 
 /// Seconds since 1970, in the test's hands.
