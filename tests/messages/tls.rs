@@ -476,3 +476,36 @@ fn a_probe_of_a_tls_port_is_counted_as_empty() {
     let results = engine.wait_for_results(1);
     assert_eq!(results[0]["reason"], "tls_failed");
 }
+
+/// What `load` says to an engine with these options about its only connection.
+fn load_says(engine: &Engine, options: &[&str]) -> String {
+    let port = engine.address.port().to_string();
+    let one = ["--connections", "1", "--duration", "1s"];
+    let output = run(ringest().args(["load", "--port", &port]).args(one).args(options));
+    assert_eq!(output.status.code(), Some(1), "{}", stderr_of(&output));
+    stderr_of(&output)
+}
+
+#[test]
+fn a_client_without_tls_is_told_that_the_server_speaks_it() {
+    let engine = Files::new(&valid()).start(&[]);
+    let said = load_says(&engine, &[]);
+    assert!(said.contains("the server speaks TLS and this client does not; use --tls"), "{said}");
+    assert!(!said.contains("listening there"), "{said}");
+}
+
+#[test]
+fn a_client_without_a_free_connection_is_told_within_the_handshake() {
+    let engine = Files::new(&valid()).start(&[
+        "--max-connections",
+        "1",
+        "--handshake-timeout",
+        "1h",
+        "--admit-timeout",
+        "0s",
+    ]);
+    let _only = TcpStream::connect(engine.address).unwrap();
+    wait_for_clients(&engine, 1);
+    let said = load_says(&engine, &["--tls", "--insecure"]);
+    assert!(said.contains("it may have no free connection (serve --max-connections)"), "{said}");
+}

@@ -16,7 +16,10 @@ pub(crate) struct Percentiles<'a>(pub &'a LatencySummary);
 
 impl fmt::Display for Percentiles<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LatencySummary { p50, p90, p99, p99_9, max, .. } = self.0;
+        let LatencySummary { p50, p90, p99, p99_9, max, count } = self.0;
+        if *count == 0 {
+            return out.write_str("none measured");
+        }
         write!(
             out,
             "p50 {p50:.1} µs, p90 {p90:.1} µs, p99 {p99:.1} µs, p99.9 {p99_9:.1} µs, \

@@ -58,7 +58,10 @@ pub enum SessionError {
         "the server sent an invalid frame: {0}; is it a message server, and does it use TLS as \
          expected?"
     )]
-    Frame(#[from] FrameError),
+    Frame(FrameError),
+    /// It sent a TLS alert: it did not understand a client without TLS.
+    #[error("the server speaks TLS and this client does not; use --tls")]
+    SpeaksTls,
     /// It sent a message that servers do not send, or a malformed one.
     #[error("the server sent an invalid message: {0}")]
     Reply(#[from] ReplyError),
@@ -118,6 +121,18 @@ pub enum ReceivedMessage<'a> {
         /// The server's text, as received.
         message: &'a [u8],
     },
+}
+
+/// First byte of a TLS record that holds an alert (RFC 8446, 5.1).
+const TLS_ALERT: u8 = 0x15;
+
+impl From<FrameError> for SessionError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Magic { at: 0, got: TLS_ALERT } => SessionError::SpeaksTls,
+            error => SessionError::Frame(error),
+        }
+    }
 }
 
 /// Formats a server's error for display, escaping its text: `CRC_MISMATCH (CRC checksum mismatch)`.

@@ -236,6 +236,7 @@ fn bytes_that_are_no_answer_are_an_error_once() {
     let due = FrameType::Auth;
     let cases = [
         (b"HTTP/1.1 200 OK".to_vec(), "Frame(Magic { at: 0, got: 72 })"),
+        (b"\x15\x03\x03\x00\x02\x02\x32".to_vec(), "SpeaksTls"),
         (b"\xDE\xAD\xBE\xEF\x02".to_vec(), "Frame(Version { got: 2 })"),
         (b"\xDE\xAD\xBE\xEF\x01\x0B".to_vec(), "Frame(Type { got: 11 })"),
         (wrong_crc, "Frame(Crc { got: 1365178568, computed: 1365178569 })"),

@@ -1,10 +1,12 @@
 //! Loads a client's TLS configuration from files. Opens no connection.
 
+use crate::wire::text::has_encrypted_key;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,6 +47,15 @@ pub enum ClientTlsError {
         /// The file.
         path: PathBuf,
     },
+    /// The private key is encrypted.
+    #[error(
+        "the key in {path} is encrypted with a password, for which nobody is asked; write one \
+         without: `openssl pkey -in FILE -out NEW`"
+    )]
+    EncryptedKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// rustls rejects the certificate or key.
     #[error("the certificate or key cannot be used: {0}")]
     Unusable(#[from] rustls::Error),
@@ -75,7 +86,12 @@ pub fn client_config(
     };
     Ok(Arc::new(match identity {
         Some(Identity { certificates: path, key }) => {
-            let key_read = PrivateKeyDer::from_pem_file(key);
+            let text =
+                fs::read(key).map_err(|error| file_error("a key", key, pem::Error::Io(error)))?;
+            if has_encrypted_key(&text) {
+                return Err(ClientTlsError::EncryptedKey { path: key.clone() });
+            }
+            let key_read = PrivateKeyDer::from_pem_slice(&text);
             let key = key_read.map_err(|source| file_error("a key", key, source))?;
             builder.with_client_auth_cert(certificates(path)?, key)?
         }

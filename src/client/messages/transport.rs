@@ -83,9 +83,12 @@ impl ClientTransport {
                 return Ok(flushed);
             }
             match take_in(tls, &mut self.stream) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(0) => return Err(cut_short(ErrorKind::UnexpectedEof)),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    return Err(cut_short(error.kind()));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -158,6 +161,15 @@ impl Source for ClientTransport {
     fn deregister(&mut self, from: &Registry) -> io::Result<()> {
         self.stream.deregister(from)
     }
+}
+
+/// The error where the server ends the connection within the handshake, which says nothing itself.
+fn cut_short(kind: ErrorKind) -> io::Error {
+    io::Error::new(
+        kind,
+        "the server closed the connection during the TLS handshake; it may have no free \
+         connection (serve --max-connections), or not use TLS",
+    )
 }
 
 /// Retries a call interrupted by a signal, so that it does not look like a broken connection.

@@ -3,6 +3,7 @@
 
 use super::resumption;
 use crate::config::{CERTIFICATE_ENDS_SOON, Config, PEM_FILE_BYTES_MAX, TLS_SESSIONS_MAX};
+use crate::wire::text::{has_encrypted_key, time_text};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
@@ -96,10 +97,20 @@ pub enum TlsConfigError {
         /// The file.
         path: PathBuf,
     },
+    /// The private key is encrypted.
+    #[error(
+        "the private key in --key {} is encrypted with a password, for which the engine cannot \
+         ask; write one without: `openssl pkey -in FILE -out NEW`",
+        path.display()
+    )]
+    EncryptedKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// The key cannot be used.
     #[error(
-        "the private key in --key {} cannot be used: {source}; use RSA, ECDSA (P-256, P-384) or \
-         Ed25519",
+        "the private key in --key {} cannot be used: {source}; use RSA of 2048 to 4096 bits, \
+         ECDSA (P-256, P-384) or Ed25519",
         path.display()
     )]
     Key {
@@ -196,8 +207,7 @@ pub(crate) struct DatedCertificate {
 impl fmt::Display for DatedCertificate {
     /// The finding and the remedy.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole =
-            |time: Duration| humantime::format_duration(Duration::from_secs(time.as_secs()));
+        let whole = |time: Duration| time_text(Duration::from_secs(time.as_secs()));
         match self.place {
             CertificatePlace::Server => write!(f, "the server's certificate ")?,
             CertificatePlace::Chain(number) => write!(f, "certificate {number} in --cert ")?,
@@ -407,6 +417,9 @@ fn read_certificates(
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsConfigError> {
     const OPTION: &str = "--key";
     let text = read_bounded(OPTION, path)?;
+    if has_encrypted_key(&text) {
+        return Err(TlsConfigError::EncryptedKey { path: path.to_owned() });
+    }
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
         pem::Error::NoItemsFound => TlsConfigError::NoKey { path: path.to_owned() },
         source => TlsConfigError::Pem { option: OPTION, path: path.to_owned(), source },

@@ -97,6 +97,18 @@ fn damaged_files_are_refused() {
     fs::write(&files.source.key, nonsense).unwrap();
     assert_says(&refused(&files.source), &["--key", "cannot be used", "ECDSA"]);
 
+    // Both forms of a key with a password.
+    for encrypted in [
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n\
+         AAAA\n-----END RSA PRIVATE KEY-----\n",
+    ] {
+        fs::write(&files.source.key, encrypted).unwrap();
+        let said = refused(&files.source);
+        assert_says(&said, &["--key", "encrypted with a password", "openssl pkey -in"]);
+        assert!(!said.contains("copy the file"), "{said}");
+    }
+
     let endless = TlsSource { cert: "/dev/zero".into(), ..files.source.clone() };
     assert_says(&refused(&endless), &["/dev/zero has more than", "right file"]);
 }
@@ -191,7 +203,7 @@ fn the_dates_of_the_certificate_are_checked() {
     let expired = server(Validity::Expired { since: HOUR }).to_string();
     assert_says(&expired, &["the server's certificate expired 1h ago", "SIGHUP"]);
     assert_says(&server(Validity::NotYet { starts_in }).to_string(), &["clock"]);
-    assert_says(&server(Validity::EndsSoon).to_string(), &["7days", "renew"]);
+    assert_says(&server(Validity::EndsSoon).to_string(), &["7 days", "renew"]);
 }
 
 /// Clients refuse a server whose intermediate has expired, and nobody else would notice that an

@@ -34,7 +34,10 @@ const _: () = assert!(TLS_RECORD_BYTES_MAX + TLS_INCOMING_BYTES <= TLS_INCOMING_
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
     /// The first bytes are not a TLS record.
-    #[error("the peer does not speak TLS: {0}; enable TLS in the client, or serve without --tls")]
+    #[error(
+        "the peer does not speak TLS: {0}; enable TLS in the client, or serve without \
+         --records-tls (records) or --tls (messages)"
+    )]
     NotTls(#[source] rustls::Error),
     /// The handshake failed.
     #[error("the TLS handshake failed: {0}; {remedy}", remedy = handshake_remedy(.0))]

@@ -255,6 +255,9 @@ fn items(format: &str) -> Result<(Endian, Vec<Item>), (Range<usize>, String)> {
             (code, end) = (next, at);
         }
         let span = start..end + code.len_utf8();
+        if count == Some(0) && !matches!(code, 'x' | 's') && kind_of(code, None).is_ok() {
+            return Err((span, no_alignment(code, &items)));
+        }
         let (kind, fields) = kind_of(code, count).map_err(|why| (span.clone(), why))?;
         if fields > SCHEMA_FIELDS_MAX - items.len() {
             let why = format!("this makes more than {SCHEMA_FIELDS_MAX} fields");
@@ -267,6 +270,17 @@ fn items(format: &str) -> Result<(Endian, Vec<Item>), (Range<usize>, String)> {
         return Err((0..format.len(), why.to_owned()));
     }
     Ok((endian, items))
+}
+
+/// The message for a count of 0, with which Python aligns the end of a native struct.
+fn no_alignment(code: char, items: &[Item]) -> String {
+    let width = kind_of(code, None).map_or(1, |(kind, _)| kind.width());
+    let bytes: usize = items.iter().map(|item| item.kind.width()).sum();
+    let begin = format!("0{code} makes no field, and nothing is aligned after \"<\" or \">\"");
+    match bytes.next_multiple_of(width) - bytes {
+        0 => format!("{begin}; leave it out"),
+        gap => format!("{begin}; write {gap}x for the gap that a compiler would leave"),
+    }
 }
 
 /// The type that a code stands for with the number before it, and how many such fields it makes.
@@ -290,8 +304,15 @@ fn kind_of(code: char, count: Option<usize>) -> Result<(Kind, usize), String> {
         'd' => Kind::F64,
         'e' => return Err("e (2-byte float) is not supported; skip it with 2x".to_owned()),
         'p' => {
-            let why = "p (Pascal string) is not supported; write its length as B, its text as s";
-            return Err(why.to_owned());
+            // It begins with its length, which the number includes.
+            let instead = match count_or_one {
+                0 | 1 => "B".to_owned(),
+                bytes => format!("B{}s", bytes - 1),
+            };
+            return Err(format!(
+                "p (Pascal string) is not supported; write {instead}: a length, and a text that \
+                 the sender must pad with zeros"
+            ));
         }
         'n' | 'N' | 'P' => {
             return Err(format!(

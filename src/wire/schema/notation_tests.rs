@@ -74,7 +74,7 @@ fn each_code_maps_to_its_type() {
 #[test]
 fn errors_name_the_problem_and_the_character() {
     // Format, fields, by, aggregates; part of the message, and the text that the carets mark.
-    let cases: [(&str, &str, &str, &str, &str, &str); 31] = [
+    let cases: [(&str, &str, &str, &str, &str, &str); 34] = [
         ("IH", "A,B", "A", "", "--struct, character 1: the first character", "I"),
         ("@IH", "A,B", "A", "", "sizes and order differ between machines", "@"),
         ("=IH", "A,B", "A", "", "--struct, character 1: ", "="),
@@ -83,14 +83,18 @@ fn errors_name_the_problem_and_the_character() {
         (">IwH", "A,B", "A", "", "character 3: unknown type \"w\"; expected one of x c", "w"),
         (">I\u{1b}H", "A,B", "A", "", "unknown type \"\\x1b\"", "\\u{1b}"),
         (">Ie", "A,B", "A", "", "character 3: e (2-byte float) is not supported", "e"),
-        (">I9p", "A,B", "A", "", "p (Pascal string) is not supported", "9p"),
+        (">I9p", "A,B", "A", "", "p (Pascal string) is not supported; write B8s", "9p"),
+        (">Ip", "A,B", "A", "", "write B: a length", "p"),
         (">In", "A,B", "A", "", "the size of n differs between machines", "n"),
         (">IN", "A,B", "A", "", "write q or Q for 8 bytes", "N"),
         (">IP", "A,B", "A", "", "the size of P differs", "P"),
         (">I<H", "A,B", "A", "", "set once, by the first character", "<"),
         (">I12", "A,B", "A", "", "character 3: a number must be followed by", "12"),
         (">I0s", "A,B", "A", "", "a count of 0 before s; a field has 1 to 65535", "0s"),
-        (">I0H", "A,B", "A", "", "a count of 0 before H; a field", "0H"),
+        (">I0H", "A,B", "A", "", "0H makes no field, and nothing is aligned", "0H"),
+        (">I0H", "A,B", "A", "", "\">\"; leave it out", "0H"),
+        // What Python does with @ at the end of a struct.
+        ("<QI0Q", "A,B", "A", "", "write 4x for the gap", "0Q"),
         (">I65536s", "A,B", "A", "", "65536 or more before s; a", "65536s"),
         (">I99999999999999999999s", "A,B", "A", "", "65536 or more", "99999999999999999999s"),
         (">I99999999999999999999H", "A,B", "A", "", "more than 256", "99999999999999999999H"),

@@ -82,11 +82,39 @@ pub fn no_type(name: &str) -> String {
         "pad" | "padding" | "pad_byte" | "gap" | "unused" | "reserved" => "skip".to_owned(),
         "binary" | "blob" | "u8[]" => "bytes".to_owned(),
         other => {
+            if let Some(said) = no_width(other) {
+                return format!(
+                    "unknown type {}; {said} Types: {}",
+                    quoted(name),
+                    TYPES.join(", ")
+                );
+            }
             let meant = meant(other, TYPES);
             return format!("unknown type {}{meant} Types: {}", quoted(name), TYPES.join(", "));
         }
     };
     format!("unknown type {}; use \"{meant}\"", quoted(name))
+}
+
+/// What to do about a number of a width that no type has, such as `u24`.
+fn no_width(name: &str) -> Option<String> {
+    let digits = name.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+    let bits: usize = digits.parse().ok().filter(|bits| (1..=512).contains(bits))?;
+    let widths = match name[..name.len() - digits.len()].to_ascii_lowercase().as_str() {
+        "u" | "i" | "uint" | "int" => "integers have 8, 16, 32 or 64 bits.",
+        "f" | "float" => "floats have 32 or 64 bits.",
+        _ => return None,
+    };
+    if matches!(bits, 8 | 16 | 32 | 64) && !(widths.starts_with('f') && bits < 32) {
+        return None;
+    }
+    if !bits.is_multiple_of(8) {
+        return Some(format!("{widths} Fields have whole bytes."));
+    }
+    let bytes = bits / 8;
+    Some(format!(
+        "{widths} \"bytes\" with `bytes = {bytes}` keeps it as a key, \"skip\" leaves it out."
+    ))
 }
 
 /// The index of the field with this name.
@@ -196,12 +224,22 @@ mod tests {
             ("char", "bytes = 1"),
             ("U32", "u32"),
             ("flt32", "f32"),
+            ("u24", "integers have 8, 16, 32 or 64 bits. \"bytes\" with `bytes = 3`"),
+            ("int48_t", "`bytes = 6`"),
+            ("u128", "`bytes = 16`"),
+            ("i12", "whole bytes"),
+            ("f16", "floats have 32 or 64 bits. \"bytes\" with `bytes = 2`"),
+            ("f80", "`bytes = 10`"),
         ];
         for (word, here) in cases {
             let said = no_type(word);
             assert!(said.contains(here), "{word}: {said}");
         }
         assert!(!no_type("quaternion").contains("did you mean"));
+        // The nearest word would be another number.
+        for word in ["u24", "u128", "i12", "f16"] {
+            assert!(!no_type(word).contains("did you mean"), "{}", no_type(word));
+        }
     }
 
     #[test]

@@ -433,5 +433,6 @@ def now_ms() -> int:
 
 def _connection_lost(target: Target, cause: str) -> ConnectionLostError:
     return ConnectionLostError(
-        f"connection to {target} lost ({cause}): check the network and the server's log"
+        f"connection to {target} lost ({cause}): check the network; `ringest serve --debug` logs"
+        " why the server closes connections"
     )

@@ -132,7 +132,7 @@ ERROR_CLASSES: Final[dict[ErrorCode, type[ServerError]]] = {
 
 _OTHER_VERSION: Final = "use a client and a server of the same release"
 NEXT_STEPS: Final[dict[ErrorCode, str]] = {
-    ErrorCode.UNKNOWN: "see the server's log for the reason",
+    ErrorCode.UNKNOWN: "the server logs the reason with `ringest serve --debug`",
     ErrorCode.INVALID_MAGIC: _OTHER_VERSION,
     ErrorCode.INVALID_VERSION: _OTHER_VERSION,
     ErrorCode.INVALID_MESSAGE_TYPE: _OTHER_VERSION,

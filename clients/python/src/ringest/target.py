@@ -78,7 +78,14 @@ def explain_connect(error: OSError | UnicodeError, target: Target) -> str:
     if isinstance(error, ssl.SSLError):
         why = error.reason or str(error)
         return f"TLS with {target} failed ({why}): check that both server and client use TLS"
-    return f"cannot connect to {target} ({error}): check host and port, and that the server runs"
+    # What asyncio raises where the connection ends within the handshake has no text.
+    if target.ssl and isinstance(error, ConnectionError):
+        return (
+            f"TLS with {target} failed (the server closed the connection during the handshake):"
+            " check that it uses TLS and has a free connection (serve --max-connections)"
+        )
+    why = str(error) or type(error).__name__
+    return f"cannot connect to {target} ({why}): check host and port, and that the server runs"
 
 
 def explain_alert(error: BaseException | None) -> str | None:
