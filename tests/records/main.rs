@@ -10,3 +10,4 @@ mod replay;
 mod schemas;
 mod sender;
 mod streams;
+mod tls;

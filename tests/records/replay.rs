@@ -104,8 +104,13 @@ fn no_more_connections_than_allowed_are_there_at_one_time() {
     let (listener, address) = listener();
     let captures: Vec<CaptureFile> =
         files.iter().map(|path| CaptureFile::look_at(path, false).unwrap()).collect();
-    let settings =
-        ReplaySettings { connections: 2, write_bytes: 1 << 20, rate: 0, congestion: None };
+    let settings = ReplaySettings {
+        connections: 2,
+        write_bytes: 1 << 20,
+        rate: 0,
+        congestion: None,
+        tls: None,
+    };
     let progress = AtomicU64::new(0);
     thread::scope(|scope| {
         let replay = scope.spawn(|| replay_all(address, &captures, &settings, &progress));
@@ -220,7 +225,8 @@ fn a_file_that_became_shorter_is_told() {
     let capture = CaptureFile::look_at(&files[0], false).unwrap();
     fs::write(&files[0], &contents[0][..999]).unwrap();
     let (listener, address) = listener();
-    let settings = ReplaySettings { connections: 1, write_bytes: 100, rate: 0, congestion: None };
+    let settings =
+        ReplaySettings { connections: 1, write_bytes: 100, rate: 0, congestion: None, tls: None };
     let results = replay_all(address, &[capture], &settings, &AtomicU64::new(0));
     let error = results.into_iter().next().unwrap().unwrap_err().to_string();
     assert!(error.contains("stream-0.capture"), "{error}");

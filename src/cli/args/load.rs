@@ -2,7 +2,10 @@
 
 use super::heading;
 use super::host::host;
+use super::send::client_time;
+use super::trust::TrustOptions;
 use crate::client::load::Traffic;
+use crate::config::limits::LOAD_RATE;
 use clap::ValueEnum;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -93,14 +96,14 @@ pub(crate) struct LoadOptions {
         value_parser = clap::value_parser!(u32).range(1..=65_536)
     )]
     pub pipeline: u32,
-    /// Messages per second over all connections, on a fixed schedule (open loop)
+    /// Messages per second over all connections, on a fixed schedule (open loop) [1 to 1000000000]
     ///
     /// Latency then counts from the moment at which a message was due.
     #[arg(
         long,
         value_name = "N",
         conflicts_with = "pipeline",
-        value_parser = clap::value_parser!(u64).range(1..)
+        value_parser = clap::value_parser!(u64).range(LOAD_RATE.0..=LOAD_RATE.1)
     )]
     pub rate: Option<u64>,
     /// Connections that send, with `--type broadcast`; all of them receive [1 to 65536]
@@ -112,20 +115,20 @@ pub(crate) struct LoadOptions {
         hide_short_help = true
     )]
     pub senders: u32,
-    /// How long to measure
+    /// How long to measure [1ms to 7 days]
     #[arg(
         long,
         value_name = "TIME",
         default_value = "10s",
-        value_parser = humantime::parse_duration
+        value_parser = client_time
     )]
     pub duration: Duration,
-    /// How long to send before the measurement begins
+    /// How long to send before the measurement begins [0 to 7 days]
     #[arg(
         long,
         value_name = "TIME",
         default_value = "1s",
-        value_parser = humantime::parse_duration,
+        value_parser = client_time,
         hide_short_help = true
     )]
     pub warm_up: Duration,
@@ -141,42 +144,9 @@ pub(crate) struct LoadOptions {
     /// Use TLS; needs --ca or --insecure
     #[arg(long, help_heading = heading::TLS_AND_USERS, hide_short_help = true)]
     pub tls: bool,
-    /// PEM file of the certificate authorities to trust
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "tls",
-        conflicts_with = "insecure",
-        help_heading = heading::TLS_AND_USERS,
-        hide_short_help = true
-    )]
-    pub ca: Option<PathBuf>,
-    /// Accept any certificate, for trials only
-    #[arg(
-        long,
-        requires = "tls",
-        help_heading = heading::TLS_AND_USERS,
-        hide_short_help = true
-    )]
-    pub insecure: bool,
-    /// PEM file of the client certificate, for servers that ask for one
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires_all = ["tls", "client_key"],
-        help_heading = heading::TLS_AND_USERS,
-        hide_short_help = true
-    )]
-    pub client_cert: Option<PathBuf>,
-    /// PEM file of its private key
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "client_cert",
-        help_heading = heading::TLS_AND_USERS,
-        hide_short_help = true
-    )]
-    pub client_key: Option<PathBuf>,
+    /// Whom to trust
+    #[command(flatten)]
+    pub trust: TrustOptions,
     /// Authenticate every connection as this user
     #[arg(
         long,

@@ -3,6 +3,7 @@
 use super::heading;
 use super::host::host;
 use super::size::size;
+use super::trust::TrustOptions;
 use crate::config::limits::{REPLAY_RATE_MAX, REPLAY_WRITE_BYTES};
 use std::path::PathBuf;
 
@@ -25,6 +26,8 @@ pub(crate) struct ReplayOptions {
     /// Record port of the engine
     #[arg(
         long,
+        // As the Python package calls it; without it, there is no suggestion either.
+        alias = "port",
         env = "RINGEST_RECORDS_PORT",
         value_name = "PORT",
         default_value_t = 9000,
@@ -66,6 +69,18 @@ pub(crate) struct ReplayOptions {
     /// TCP congestion control by its kernel name, such as cubic; without it, the system's default
     #[arg(long, env = "RINGEST_CONGESTION", value_name = "NAME")]
     pub congestion: Option<String>,
+    /// Use TLS, as the engine does with --records-tls; needs --ca or --insecure
+    #[arg(
+        long,
+        env = "RINGEST_RECORDS_TLS",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::SetTrue,
+        help_heading = heading::TLS_AND_USERS
+    )]
+    pub tls: bool,
+    /// Whom to trust
+    #[command(flatten)]
+    pub trust: TrustOptions,
     /// Also send captures that were cut at their size limit (.cut.capture), whose streams are
     /// incomplete
     #[arg(

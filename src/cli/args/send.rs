@@ -4,8 +4,10 @@ use super::heading;
 use super::host::host;
 use super::schema::SchemaOptions;
 use super::size::size;
+use super::trust::TrustOptions;
 use crate::client::records::generate;
-use crate::config::limits::{SEND_GROUPS, SEND_RATE, SEND_WRITE_BYTES};
+use crate::config::limits::{CLIENT_TIME_MAX, SEND_GROUPS, SEND_RATE, SEND_WRITE_BYTES};
+use crate::wire::text::time_text;
 use clap::ValueEnum;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,6 +53,8 @@ pub(crate) struct SendOptions {
     /// Record port of the engine
     #[arg(
         long,
+        // As the Python package calls it; without it, there is no suggestion either.
+        alias = "port",
         env = "RINGEST_RECORDS_PORT",
         value_name = "PORT",
         default_value_t = 9000,
@@ -164,22 +168,44 @@ pub(crate) struct SendOptions {
         hide_short_help = true
     )]
     pub congestion: Option<String>,
+    /// Use TLS, as the engine does with --records-tls; needs --ca or --insecure
+    #[arg(
+        long,
+        env = "RINGEST_RECORDS_TLS",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::SetTrue,
+        help_heading = heading::TLS_AND_USERS,
+        hide_short_help = true
+    )]
+    pub tls: bool,
+    /// Whom to trust
+    #[command(flatten)]
+    pub trust: TrustOptions,
     /// Compare the results in this file with what was sent
     ///
     /// `serve --format ndjson` must be writing its results there.
     #[arg(long, env = "RINGEST_VERIFY", value_name = "FILE", help_heading = heading::RESULTS)]
     pub verify: Option<PathBuf>,
-    /// How long to wait for those results
+    /// How long to wait for those results [0 to 7 days]
     #[arg(
         long,
         env = "RINGEST_VERIFY_TIMEOUT",
         value_name = "TIME",
         default_value = "60s",
-        value_parser = humantime::parse_duration,
+        value_parser = client_time,
         help_heading = heading::RESULTS,
         hide_short_help = true
     )]
     pub verify_timeout: Duration,
+}
+
+/// A time up to [`CLIENT_TIME_MAX`], so that it can be added to the clock.
+pub(crate) fn client_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match time > CLIENT_TIME_MAX {
+        true => Err(format!("it must be at most {}", time_text(CLIENT_TIME_MAX))),
+        false => Ok(time),
+    }
 }
 
 fn write_size(text: &str) -> Result<usize, String> {

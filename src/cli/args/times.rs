@@ -9,7 +9,7 @@ use std::time::Duration;
 #[command(next_help_heading = heading::TIMEOUTS)]
 pub(crate) struct StreamTimeOptions {
     /// Longest time that a connection waits until one of --max-connections or --max-streams is
-    /// free, before it is refused; 0 refuses it at once [0 to 7days]
+    /// free, before it is refused; 0 refuses it at once [0 to 7 days]
     ///
     /// Connections wait in the listen queue. The time counts from when they were established.
     #[arg(
@@ -21,7 +21,7 @@ pub(crate) struct StreamTimeOptions {
         hide_short_help = true
     )]
     pub admit_timeout: Duration,
-    /// Longest silence between packets or frames before the connection is closed [100ms to 7days]
+    /// Longest silence between packets or frames before the connection is closed [100ms to 7 days]
     #[arg(
         long,
         env = "RINGEST_IDLE_TIMEOUT",
@@ -31,7 +31,7 @@ pub(crate) struct StreamTimeOptions {
         hide_short_help = true
     )]
     pub idle_timeout: Duration,
-    /// Longest time from a packet's first byte to its last [100ms to 7days]
+    /// Longest time from a packet's first byte to its last [100ms to 7 days]
     #[arg(
         long,
         env = "RINGEST_PACKET_TIMEOUT",
@@ -60,7 +60,7 @@ pub(crate) struct StreamTimeOptions {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = heading::TIMEOUTS)]
 pub(crate) struct PeerTimeOptions {
-    /// Longest time from a frame's first byte to its last [100ms to 7days]
+    /// Longest time from a frame's first byte to its last [100ms to 7 days]
     #[arg(
         long,
         env = "RINGEST_FRAME_TIMEOUT",
@@ -70,7 +70,7 @@ pub(crate) struct PeerTimeOptions {
         hide_short_help = true
     )]
     pub frame_timeout: Duration,
-    /// Longest time of a TLS handshake [100ms to 7days]
+    /// Longest time of a TLS handshake [100ms to 7 days]
     #[arg(
         long,
         env = "RINGEST_HANDSHAKE_TIMEOUT",
@@ -80,7 +80,7 @@ pub(crate) struct PeerTimeOptions {
         hide_short_help = true
     )]
     pub handshake_timeout: Duration,
-    /// How long a client may take to authenticate, with --require-auth [100ms to 7days]
+    /// How long a client may take to authenticate, with --require-auth [100ms to 7 days]
     #[arg(
         long,
         env = "RINGEST_AUTH_TIMEOUT",
@@ -91,7 +91,7 @@ pub(crate) struct PeerTimeOptions {
     )]
     pub auth_timeout: Duration,
     /// How long a write to a message client, or of TLS to a sender, may make no progress before the
-    /// connection is ended [100ms to 7days]
+    /// connection is ended [100ms to 7 days]
     #[arg(
         long,
         env = "RINGEST_WRITE_TIMEOUT",
@@ -123,7 +123,7 @@ pub(crate) struct PeerTimeOptions {
     )]
     pub refused_linger: Duration,
     /// How long to go on accepting connections after the first SIGTERM or SIGINT, while /readyz
-    /// already answers 503 [0 to 7days]
+    /// already answers 503 [0 to 7 days]
     ///
     /// A load balancer needs this time to notice. Default: 5s if /readyz has been asked since the
     /// start, otherwise 0.
@@ -135,7 +135,7 @@ pub(crate) struct PeerTimeOptions {
         hide_short_help = true
     )]
     pub drain_delay: Option<Duration>,
-    /// How long running connections may go on once a signal has closed the listeners [0 to 7days]
+    /// How long running connections may go on once a signal has closed the listeners [0 to 7 days]
     #[arg(
         long,
         env = "RINGEST_DRAIN_TIMEOUT",

@@ -1,18 +1,17 @@
 //! `ringest load`: puts load on a message server and prints the result. `client::load` sends and
 //! measures.
 
+use super::client_tls::client_tls;
 use crate::cli::args::load::{LoadFormat, LoadOptions};
 use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
 use crate::cli::output::hgrm::write_percentiles;
 use crate::cli::output::load_report::{write_json, write_table};
 use crate::cli::terminal::status_line::say;
 use crate::client::load::{self, LoadError, LoadOutcome, LoadProgress, Login, Settings};
-use crate::client::messages::tls::{Identity, Trust, client_config};
-use crate::client::messages::transport::{ClientTls, resolve};
+use crate::client::messages::transport::resolve;
 use crate::engine::stream::latency::summary;
 use crate::runtime::host::signals::{self, Hangups, Reactions};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use rustls::pki_types::ServerName;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -67,10 +66,11 @@ pub(crate) fn run(options: &LoadOptions) -> u8 {
 // ---- options ----
 
 fn settings(options: &LoadOptions) -> Result<Settings, String> {
-    let tls = tls(options)?;
+    let tls = client_tls(options.tls, &options.trust, &options.host)?;
     let login = login(options)?;
+    let (address, found) = first_that_accepts(&resolve(&options.host, options.port)?);
     Ok(Settings {
-        address: first_that_accepts(resolve(&options.host, options.port)?),
+        found,
         tls,
         login,
         connections: options.connections as usize,
@@ -82,48 +82,21 @@ fn settings(options: &LoadOptions) -> Result<Settings, String> {
         senders: options.senders as usize,
         warm_up: options.warm_up,
         duration: options.duration,
-        ..Settings::new(SocketAddr::from(([0, 0, 0, 0], 0)))
+        ..Settings::new(address)
     })
 }
 
-/// Picks the first address that accepts: a name such as `localhost` may have others.
-fn first_that_accepts(addresses: Vec<SocketAddr>) -> SocketAddr {
-    let accepts = |address: &&SocketAddr| TcpStream::connect_timeout(address, PROBE).is_ok();
-    match addresses[..] {
-        [only] => only,
-        _ => *addresses.iter().find(accepts).unwrap_or(&addresses[0]),
-    }
-}
-
-fn tls(options: &LoadOptions) -> Result<Option<ClientTls>, String> {
-    if !options.tls {
-        return Ok(None);
-    }
-    let trust = match &options.ca {
-        Some(path) => Trust::Authorities(path.clone()),
-        None if options.insecure => Trust::Anybody,
-        None => {
-            return Err(
-                "--tls needs --ca FILE with the authority of the server's certificate, or \
-                 --insecure, which accepts any, for a trial"
-                    .to_owned(),
-            );
-        }
+/// Picks the first address that accepts, since a name such as `localhost` may have others. Also
+/// returns the connection that showed it.
+fn first_that_accepts(addresses: &[SocketAddr]) -> (SocketAddr, Option<Arc<TcpStream>>) {
+    let accepts = |&address: &SocketAddr| {
+        let stream = TcpStream::connect_timeout(&address, PROBE).ok()?;
+        Some((address, Some(Arc::new(stream))))
     };
-    let identity = match (&options.client_cert, &options.client_key) {
-        (Some(certificates), Some(key)) => {
-            Some(Identity { certificates: certificates.clone(), key: key.clone() })
-        }
-        _ => None,
-    };
-    let config = client_config(&trust, identity.as_ref()).map_err(|error| error.to_string())?;
-    let server_name = ServerName::try_from(options.host.clone()).map_err(|error| {
-        format!(
-            "--host {} is not a valid server name for TLS: {error}",
-            options.host.escape_default()
-        )
-    })?;
-    Ok(Some(ClientTls { config, server_name }))
+    match addresses {
+        [only] => (*only, None),
+        _ => addresses.iter().find_map(accepts).unwrap_or((addresses[0], None)),
+    }
 }
 
 fn login(options: &LoadOptions) -> Result<Option<Login>, String> {
@@ -164,7 +137,9 @@ fn run_with_progress(settings: &Settings) -> Result<LoadOutcome, LoadError> {
         before_exit: Box::new(|| {}),
     });
     thread::scope(|scope| {
-        let running = scope.spawn(|| load::run(settings, &progress));
+        let running = thread::Builder::new().spawn_scoped(scope, || load::run(settings, &progress));
+        let running =
+            running.map_err(|source| LoadError::System { what: "start a thread", source })?;
         show(settings, &progress, &|| running.is_finished());
         running.join().expect("a run that panics is a bug; please report it")
     })
@@ -172,7 +147,7 @@ fn run_with_progress(settings: &Settings) -> Result<LoadOutcome, LoadError> {
 
 /// Shows a progress bar on stderr until the run ends; hidden if stderr is not a terminal.
 fn show(settings: &Settings, progress: &LoadProgress, is_finished: &dyn Fn() -> bool) {
-    let time = settings.warm_up + settings.duration;
+    let time = settings.warm_up.saturating_add(settings.duration);
     let bar = ProgressBar::new(time.as_millis() as u64);
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {msg}") {
         bar.set_style(style);

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod certs;
+mod client_tls;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod gen_cert;

@@ -1,5 +1,6 @@
 //! `ringest replay`: sends captured streams to an engine again. Does not look at the results.
 
+use super::client_tls::client_tls;
 use super::send::resolve;
 use crate::cli::args::replay::ReplayOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
@@ -25,16 +26,28 @@ pub(crate) fn run(options: &ReplayOptions) -> u8 {
             return EXIT_USAGE;
         }
     };
+    let tls = match client_tls(options.tls, &options.trust, &options.host) {
+        Ok(tls) => tls,
+        Err(error) => {
+            say(error);
+            return EXIT_USAGE;
+        }
+    };
     let captures: Vec<CaptureFile> = captures.into_iter().flatten().collect();
     let settings = ReplaySettings {
         connections: options.connections as usize,
         write_bytes: options.write_bytes,
         rate: options.rate,
         congestion: options.congestion.clone(),
+        tls,
     };
     let sent_bytes = AtomicU64::new(0);
     let results = thread::scope(|scope| {
-        let replay = scope.spawn(|| replay_all(address, &captures, &settings, &sent_bytes));
+        let run = || replay_all(address, &captures, &settings, &sent_bytes);
+        let Ok(replay) = thread::Builder::new().spawn_scoped(scope, run) else {
+            // Without a thread, there is no progress to be seen.
+            return Ok(run());
+        };
         let total = captures.iter().map(CaptureFile::bytes).sum();
         let so_far = || sent_bytes.load(Ordering::Relaxed);
         progress::show(Unit::Bytes, total, so_far, || replay.is_finished());

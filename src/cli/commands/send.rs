@@ -1,16 +1,19 @@
 //! `ringest send`: sends generated record streams to an engine and, on request, compares its
 //! results with what was sent.
 
+use super::client_tls::client_tls;
 use crate::cli::args::send::SendOptions;
-use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
+use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
 use crate::cli::terminal::progress::{self, Unit};
 use crate::cli::terminal::status_line::say;
+use crate::client::messages::transport::ClientTls;
 use crate::client::records::block::PacketBlock;
 use crate::client::records::generate::StreamSpec;
 use crate::client::records::pace::Pace;
 use crate::client::records::sender::{SendError, SendSettings, Sent, send_stream};
 use crate::client::verify::results::{ResultLine, finished_lines, parse_line};
 use crate::wire::schema::Schema;
+use crate::wire::text::time_text;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -42,14 +45,22 @@ pub(crate) fn run(options: &SendOptions) -> u8 {
             return EXIT_USAGE;
         }
     };
-    let block = match block(options) {
-        Ok(block) => block,
+    let prepared = client_tls(options.tls, &options.trust, &options.host)
+        .and_then(|tls| Ok((tls, block(options)?)));
+    let (tls, block) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => {
             say(error);
             return EXIT_USAGE;
         }
     };
-    let (sent, errors) = send_all(options, address, &block);
+    let (sent, errors) = match send_all(options, address, tls.as_ref(), &block) {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            say(error);
+            return EXIT_HOST;
+        }
+    };
     summarise(&sent, options.rate);
     for error in &errors {
         say(error);
@@ -87,8 +98,9 @@ type Sender = JoinHandle<Result<Sent, SendError>>;
 fn send_all(
     options: &SendOptions,
     address: SocketAddr,
+    tls: Option<&ClientTls>,
     block: &Arc<PacketBlock>,
-) -> (Vec<Sent>, Vec<String>) {
+) -> Result<(Vec<Sent>, Vec<String>), String> {
     let pace = (options.rate > 0).then(|| Pace::new(options.rate, options.connections));
     let mut senders: Vec<(Sender, Arc<AtomicU64>)> = Vec::new();
     for number in 0..options.connections {
@@ -98,11 +110,20 @@ fn send_all(
             pace: pace.clone(),
             tally: options.verify.is_some(),
             congestion: options.congestion.clone(),
+            tls: tls.cloned(),
         };
         let progress = Arc::new(AtomicU64::new(0));
         let (block, counter) = (Arc::clone(block), Arc::clone(&progress));
         let send = move || send_stream(address, &block, &settings, &counter);
-        senders.push((thread::spawn(send), progress));
+        // Those that run may wait for this one for ever: they end with the process.
+        let sender = thread::Builder::new().spawn(send).map_err(|error| {
+            format!(
+                "cannot start a thread for each of {} connections: {error}; raise the limit of \
+                 processes (ulimit -u), or lower --connections",
+                options.connections
+            )
+        })?;
+        senders.push((sender, progress));
     }
     let total = u64::from(options.connections).saturating_mul(options.records);
     let so_far = || senders.iter().map(|(_, n)| n.load(Ordering::Relaxed)).sum();
@@ -117,7 +138,7 @@ fn send_all(
             Err(_) => errors.push("a sender panicked; this is a bug, please report it".into()),
         }
     }
-    (sent, errors)
+    Ok((sent, errors))
 }
 
 fn summarise(sent: &[Sent], rate: u64) {
@@ -211,7 +232,7 @@ fn verify(mut results: ResultReader, schema: &Schema, sent: &[Sent], timeout: Du
         say(format_args!(
             "no result for {peer} within {}; results are matched by the sender's address, which \
              address translation (NAT) hides",
-            humantime::format_duration(timeout)
+            time_text(timeout)
         ));
     }
     let agreeing = sent.len() - waiting.len() - differing;

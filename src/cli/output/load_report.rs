@@ -4,6 +4,7 @@ use super::lines::{LatencyLine, Percentiles};
 use crate::client::load::tally::LoadTally;
 use crate::client::load::{LoadOutcome, Settings, Traffic};
 use crate::engine::stream::latency::{LatencySummary, summary};
+use crate::wire::text::time_text;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -78,7 +79,7 @@ fn write_settings(
     writeln!(
         out,
         " to {address}{tls}, threads {threads}; {seconds:.3} s after {} of warm-up",
-        humantime::format_duration(*warm_up)
+        time_text(*warm_up)
     )
 }
 
@@ -87,7 +88,10 @@ fn write_row(out: &mut impl Write, name: &str, value: impl std::fmt::Display) ->
 }
 
 fn write_latency(out: &mut impl Write, name: &str, latency: &LatencySummary) -> io::Result<()> {
-    write_row(out, name, format_args!("{}, of {}", Percentiles(latency), latency.count))
+    match latency.count {
+        0 => write_row(out, name, Percentiles(latency)),
+        count => write_row(out, name, format_args!("{}, of {count}", Percentiles(latency))),
+    }
 }
 
 fn write_problems(tally: &LoadTally, out: &mut impl Write) -> io::Result<()> {
@@ -108,6 +112,10 @@ fn write_problems(tally: &LoadTally, out: &mut impl Write) -> io::Result<()> {
         .collect();
     let found = if found.is_empty() { "none".to_owned() } else { found.join(", ") };
     write_row(out, "errors", found)?;
+    if tally.warm_up_errors > 0 {
+        let count = tally.warm_up_errors;
+        write_row(out, "", format_args!("{count} more in the warm-up, not counted"))?;
+    }
     match &tally.first_problem {
         Some(problem) => write_row(out, "first", problem),
         None => Ok(()),
@@ -142,6 +150,7 @@ struct Object<'a> {
     lateness_us: Option<LatencyLine>,
     held_back: u64,
     errors: BTreeMap<String, u64>,
+    warm_up_errors: u64,
     mismatches: u64,
     unanswered: u64,
     unsent: u64,
@@ -187,6 +196,7 @@ pub(crate) fn write_json(
         lateness_us: open.then(|| summary(&tally.lateness).into()),
         held_back: tally.held_back,
         errors: tally.errors_by_name().collect(),
+        warm_up_errors: tally.warm_up_errors,
         mismatches: tally.mismatches,
         unanswered: tally.unanswered,
         unsent: tally.unsent,
@@ -203,6 +213,7 @@ pub(crate) fn write_json(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::load::tally::MeasuredTime;
     use std::time::Duration;
 
     fn settings() -> Settings {
@@ -238,11 +249,23 @@ errors      none
         assert_eq!(table(&settings(), &outcome()), expected);
     }
 
+    /// A percentile of nothing would look like a very fast server.
+    #[test]
+    fn without_samples_there_are_no_percentiles() {
+        let nothing =
+            LoadOutcome { measured: Duration::ZERO, connected: 1, tally: LoadTally::default() };
+        let table = table(&settings(), &nothing);
+        assert!(table.contains("\nlatency     none measured\n"), "{table}");
+    }
+
     #[test]
     fn a_table_of_an_open_loop_with_errors() {
         let settings = Settings { rate: Some(1000), traffic: Traffic::Broadcast, ..settings() };
         let mut outcome = outcome();
-        outcome.tally.error(7);
+        let window = MeasuredTime { begin: 10, end: 20 };
+        for now in [9, 15] {
+            outcome.tally.error(7, now, window);
+        }
         outcome.tally.lost = 2;
         outcome.tally.held_back = 3;
         outcome.tally.first_problem = Some("closed by the server".to_owned());
@@ -253,6 +276,7 @@ errors      none
             "\nsent late   p50 2.0 µs, ",
             "\nheld back   3 messages, since too many were unanswered\n",
             "\nerrors      RATE_LIMIT_EXCEEDED 1, connections lost 2\n",
+            "\n            1 more in the warm-up, not counted\n",
             "\nfirst       closed by the server\n",
         ] {
             assert!(table.contains(line), "{line} in {table}");
@@ -289,6 +313,7 @@ errors      none
             "lateness_us",
             "held_back",
             "errors",
+            "warm_up_errors",
             "mismatches",
             "unanswered",
             "unsent",

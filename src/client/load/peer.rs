@@ -20,6 +20,9 @@ use std::time::Duration;
 
 /// How long making a connection may take, including TLS and authentication.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Unsent messages of a connection whose latencies are recorded one by one; with more, several are
+/// recorded as one.
+const SETTLED_SINGLY: u64 = 1 << 16;
 /// Bytes of messages that may wait to be written, where there is no other limit.
 const OUTBOX_BYTES_MAX: usize = 256 << 10;
 
@@ -148,7 +151,13 @@ impl LoadPeer {
 
     fn begin(&self, token: Token, to: &Registry, core: &Core<'_>) -> io::Result<ClientTransport> {
         let settings = core.shared.settings;
-        let stream = TcpStream::connect(settings.address)?;
+        let stream = match &settings.found {
+            Some(found) if self.number == 0 => {
+                found.set_nonblocking(true)?;
+                TcpStream::from_std(found.try_clone()?)
+            }
+            _ => TcpStream::connect(settings.address)?,
+        };
         let transport = ClientTransport::new(stream, settings.tls.as_ref());
         let mut transport = transport.map_err(io::Error::other)?;
         to.register(&mut transport, token, Interest::READABLE | Interest::WRITABLE)?;
@@ -293,7 +302,7 @@ impl LoadPeer {
                     core.in_flight -= 1;
                 }
                 ReceivedMessage::Refused { tag, kind, code } => {
-                    core.tally.error(code as u8);
+                    core.tally.error(code as u8, core.now, core.window);
                     if kind == FrameType::Broadcast {
                         self.refused += 1;
                         core.shared.flow.refuse();
@@ -304,7 +313,8 @@ impl LoadPeer {
                     }
                 }
                 ReceivedMessage::Failed { code, message } => {
-                    core.tally.error(code);
+                    // It ends the connection, for the time after the warm-up as well.
+                    core.tally.error(code, core.now, MeasuredTime::NEVER);
                     return Err(Loss::Server(describe_error(code, message)));
                 }
             }
@@ -356,6 +366,20 @@ impl LoadPeer {
         core.backlog -= 1;
         self.send(due_ns, core);
         written
+    }
+
+    /// Handles `count` messages becoming due at once, as ones that are held back. Sends those that
+    /// may be sent.
+    pub(crate) fn many_become_due(&mut self, count: u64, core: &mut Core<'_>) {
+        if self.state != PeerState::Open {
+            core.tally.unsent += count;
+            return;
+        }
+        self.due += count;
+        core.backlog += count;
+        core.tally.held_back += count;
+        self.fill(core);
+        self.flush(core);
     }
 
     /// Puts all messages that may be sent now into the outbox.
@@ -464,17 +488,21 @@ impl LoadPeer {
     /// Counts the messages that are unanswered or were due and never sent.
     pub(crate) fn settle(&mut self, core: &mut Core<'_>) {
         for sent in self.session.outstanding_tags() {
-            core.tally.never_answered(sent, core.now, core.window);
+            core.tally.never_answered(sent, core.now, core.window, 1);
             core.tally.unanswered += 1;
             core.in_flight = core.in_flight.saturating_sub(1);
         }
         if let LoadPace::Open { schedule, .. } = core.pace {
-            for message in self.sent..self.due {
+            let unsent = self.due - self.sent;
+            // There may be billions. They were due at equal distances.
+            let at_once = unsent.div_ceil(SETTLED_SINGLY).max(1);
+            for message in (self.sent..self.due).step_by(at_once as usize) {
                 let due_ns = schedule.due_ns(self.number as u64, message);
-                core.tally.never_answered(due_ns, core.now, core.window);
-                core.tally.unsent += 1;
-                core.backlog -= 1;
+                let count = at_once.min(self.due - message);
+                core.tally.never_answered(due_ns, core.now, core.window, count);
             }
+            core.tally.unsent += unsent;
+            core.backlog -= unsent;
             self.due = self.sent;
         }
     }

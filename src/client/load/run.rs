@@ -46,9 +46,19 @@ pub fn run(settings: &Settings, progress: &LoadProgress) -> Result<LoadOutcome, 
     let shared = Shared::new(settings, progress);
     let tallies = thread::scope(|scope| {
         let shared = &shared;
-        let start = |number| scope.spawn(move || run_thread(shared, number));
+        let start = |number| {
+            let thread =
+                thread::Builder::new().spawn_scoped(scope, move || run_thread(shared, number));
+            thread.map_err(|source| {
+                // Otherwise the other threads would wait for this one.
+                shared.aborted.store(true, Ordering::Relaxed);
+                LoadError::System { what: "start a thread", source }
+            })
+        };
         let threads: Vec<_> = (0..settings.threads).map(start).collect();
-        let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join().expect("no panic");
+        let join = |thread: Result<thread::ScopedJoinHandle<'_, _>, _>| {
+            thread.and_then(|thread| thread.join().expect("no panic"))
+        };
         threads.into_iter().map(join).collect::<Vec<Result<LoadTally, LoadError>>>()
     });
     let mut tally = LoadTally::default();

@@ -29,6 +29,15 @@ impl Schedule {
         let after = n * SECOND_NS / u128::from(self.rate);
         u64::try_from(after).unwrap_or(u64::MAX).saturating_add(self.start_ns)
     }
+
+    /// How many messages of lane `lane` are due before `end_ns`.
+    pub fn due_before(&self, lane: u64, end_ns: u64) -> u64 {
+        let time_ns = u128::from(end_ns.saturating_sub(self.start_ns));
+        // Messages of all lanes: the first that is not counted is due at that time or later.
+        let all = (time_ns * u128::from(self.rate)).div_ceil(SECOND_NS);
+        let of_lane = all.saturating_sub(u128::from(lane)).div_ceil(u128::from(self.lanes));
+        u64::try_from(of_lane).unwrap_or(u64::MAX)
+    }
 }
 
 #[cfg(test)]
@@ -45,6 +54,22 @@ mod tests {
             due,
             [1000, 1000 + quarter, 1000 + 2 * quarter, 1000 + 3 * quarter, 1000 + 4 * quarter]
         );
+    }
+
+    #[test]
+    fn messages_due_before_a_time_are_counted() {
+        for (start, rate, lanes) in [(0, 3, 2), (1000, 7, 3), (5, 999_999_937, 4), (0, 1, 1)] {
+            let schedule = Schedule::new(start, rate, lanes);
+            for lane in 0..lanes {
+                for end in [0, start, start + 1, start + 999, start + 3_000_000_001] {
+                    let count = schedule.due_before(lane, end);
+                    let due = |message| schedule.due_ns(lane, message);
+                    assert!(due(count) >= end, "{schedule:?}, lane {lane}, {end}: {count}");
+                    assert!(count == 0 || due(count - 1) < end, "{schedule:?}, {lane}, {end}");
+                }
+            }
+        }
+        assert_eq!(Schedule::new(0, 1_000_000_000, 1).due_before(0, u64::MAX), u64::MAX);
     }
 
     #[test]

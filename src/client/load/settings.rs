@@ -2,10 +2,13 @@
 
 use crate::client::messages::session::DATA_BYTES_MAX;
 use crate::client::messages::transport::ClientTls;
+use crate::config::limits::{CLIENT_TIME_MAX, LOAD_DURATION_MIN, LOAD_RATE};
 use crate::wire::messages::frame::{OVERHEAD_BYTES, PAYLOAD_BYTES_MAX};
+use crate::wire::text::time_text;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Maximum bytes of messages in flight over all connections.
@@ -46,6 +49,9 @@ impl fmt::Debug for Login {
 pub struct Settings {
     /// Address of the server.
     pub address: SocketAddr,
+    /// A connection that was made to find out whether the address accepts. It becomes the first
+    /// connection of the run, so that it takes no place of its own at the server.
+    pub found: Option<Arc<TcpStream>>,
     /// TLS, if the server uses it.
     pub tls: Option<ClientTls>,
     /// Credentials with which every connection authenticates, if any.
@@ -80,6 +86,7 @@ impl Settings {
     pub fn new(address: SocketAddr) -> Self {
         Settings {
             address,
+            found: None,
             tls: None,
             login: None,
             connections: 1,
@@ -116,8 +123,19 @@ impl Settings {
             let bytes = self.payload_bytes;
             return wrong(format!("a payload of {bytes} bytes is too long; the limit is {limit}"));
         }
-        if connections == 0 || self.pipeline == 0 || self.rate == Some(0) {
-            return wrong("connections, pipeline and rate must be at least 1".to_owned());
+        if connections == 0 || self.pipeline == 0 {
+            return wrong("connections and pipeline must be at least 1".to_owned());
+        }
+        let (rate_min, rate_max) = LOAD_RATE;
+        if self.rate.is_some_and(|rate| !(rate_min..=rate_max).contains(&rate)) {
+            return wrong(format!("the rate must be between {rate_min} and {rate_max}"));
+        }
+        if self.duration < LOAD_DURATION_MIN || self.duration.max(self.warm_up) > CLIENT_TIME_MAX {
+            return wrong(format!(
+                "the duration must be between {LOAD_DURATION_MIN:?} and {}, and the warm-up at \
+                 most that",
+                time_text(CLIENT_TIME_MAX)
+            ));
         }
         if threads == 0 || threads > connections {
             return wrong(format!(
@@ -149,6 +167,11 @@ impl Settings {
     }
 }
 
+/// What to look at, unless the cause of a failure says it behind a semicolon.
+fn next_step(cause: &str) -> &'static str {
+    if cause.contains("; ") { "" } else { "; is a message server listening there?" }
+}
+
 /// Why a load run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -168,7 +191,7 @@ pub enum LoadError {
         hard: u64,
     },
     /// No connection was made.
-    #[error("no connection to {address}: {cause}; is a message server listening there?")]
+    #[error("no connection to {address}: {cause}{}", next_step(.cause))]
     NoConnection {
         /// Address of the server.
         address: SocketAddr,
@@ -182,7 +205,10 @@ pub enum LoadError {
         user: String,
     },
     /// A system call failed.
-    #[error("cannot {what}: {source}")]
+    #[error(
+        "cannot {what}: {source}; raise the limits of open files and of processes (ulimit -n, \
+         ulimit -u)"
+    )]
     System {
         /// What it was for, as an infinitive.
         what: &'static str,

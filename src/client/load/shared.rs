@@ -84,7 +84,7 @@ impl<'a> Shared<'a> {
             }
             let start = self.now();
             let Settings { warm_up, duration, .. } = self.settings;
-            let end = start.saturating_add(nanoseconds(*warm_up + *duration));
+            let end = start.saturating_add(nanoseconds(warm_up.saturating_add(*duration)));
             self.end.store(end, Ordering::Relaxed);
             self.start.get_or_init(|| start);
             self.progress.running.store(true, Ordering::Relaxed);
@@ -93,7 +93,7 @@ impl<'a> Shared<'a> {
 
     /// When the measurement begins; `None` until sending has begun.
     pub(crate) fn begin(&self) -> Option<u64> {
-        self.start.get().map(|start| start + nanoseconds(self.settings.warm_up))
+        self.start.get().map(|start| start.saturating_add(nanoseconds(self.settings.warm_up)))
     }
 
     pub(crate) fn end(&self) -> u64 {

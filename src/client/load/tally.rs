@@ -29,8 +29,9 @@ impl MeasuredTime {
     }
 }
 
-/// Everything that is counted. Problems are counted from the first connection on, everything else
-/// within the measured period.
+/// Everything that is counted, within the measured period. Problems with connections and wrong
+/// content are counted from the first connection on. ERRORs in the warm-up have a count of their
+/// own.
 #[derive(Clone, Debug)]
 pub struct LoadTally {
     /// Messages sent.
@@ -54,8 +55,10 @@ pub struct LoadTally {
     pub unanswered: u64,
     /// Answers and deliveries with the wrong content.
     pub mismatches: u64,
-    /// ERRORs received, by code.
+    /// ERRORs received in the measured period and after it, by code.
     pub errors: BTreeMap<u8, u64>,
+    /// ERRORs received before it, in the warm-up.
+    pub warm_up_errors: u64,
     /// Connections on which the server violated the protocol: checksum, order or type.
     pub invalid: u64,
     /// Connections that could not be made.
@@ -80,6 +83,7 @@ impl Default for LoadTally {
             unanswered: 0,
             mismatches: 0,
             errors: BTreeMap::new(),
+            warm_up_errors: 0,
             invalid: 0,
             failed: 0,
             lost: 0,
@@ -104,19 +108,24 @@ impl LoadTally {
     }
 
     /// Counts a message that was sent, or due, at `sent` and is still unanswered at `now`. Its
-    /// latency is at least that long; leaving it out would flatter the percentiles.
-    pub fn never_answered(&mut self, sent: u64, now: u64, window: MeasuredTime) {
+    /// latency is at least that long; leaving it out would flatter the percentiles. `count` of them
+    /// were sent, or due, at about that time.
+    pub fn never_answered(&mut self, sent: u64, now: u64, window: MeasuredTime, count: u64) {
         if window.contains(sent) {
-            self.latency.saturating_record(now.saturating_sub(sent));
+            self.latency.saturating_record_n(now.saturating_sub(sent), count);
         }
     }
 
-    /// Counts an ERROR.
-    pub fn error(&mut self, code: u8) {
-        *self.errors.entry(code).or_default() += 1;
+    /// Counts an ERROR that was received at `now`. While connections are made, there is no warm-up
+    /// yet: the ERROR counts.
+    pub fn error(&mut self, code: u8, now: u64, window: MeasuredTime) {
+        match now < window.begin && window != MeasuredTime::NEVER {
+            true => self.warm_up_errors += 1,
+            false => *self.errors.entry(code).or_default() += 1,
+        }
     }
 
-    /// Whether nothing went wrong.
+    /// Whether nothing went wrong, apart from ERRORs in the warm-up.
     pub fn is_clean(&self) -> bool {
         let wrong =
             [self.unsent, self.unanswered, self.mismatches, self.invalid, self.failed, self.lost];
@@ -146,6 +155,7 @@ impl LoadTally {
         for (&code, &count) in &other.errors {
             *self.errors.entry(code).or_default() += count;
         }
+        self.warm_up_errors += other.warm_up_errors;
         self.invalid += other.invalid;
         self.failed += other.failed;
         self.lost += other.lost;
@@ -184,7 +194,7 @@ mod tests {
             |t| t.invalid = 1,
             |t| t.failed = 1,
             |t| t.lost = 1,
-            |t| t.error(7),
+            |t| t.error(7, 1500, WINDOW),
         ];
         for spoil in kinds {
             let (mut spoilt, mut merged) = (LoadTally::default(), LoadTally::default());
@@ -193,9 +203,14 @@ mod tests {
             assert!(!spoilt.is_clean() && !merged.is_clean());
         }
         let mut tally = LoadTally::default();
-        tally.error(7);
-        tally.error(7);
-        tally.error(0x42);
+        // In the window, after it, and in the warm-up before it.
+        for (code, now) in [(7, 1000), (7, 2500), (0x42, 1999), (7, 999), (9, 0)] {
+            tally.error(code, now, WINDOW);
+        }
+        assert_eq!(tally.warm_up_errors, 2);
+        let mut connecting = LoadTally::default();
+        connecting.error(7, 5, MeasuredTime::NEVER);
+        assert!(!connecting.is_clean());
         let names: Vec<_> = tally.errors_by_name().collect();
         assert_eq!(names, [("RATE_LIMIT_EXCEEDED".to_owned(), 2), ("0x42".to_owned(), 1)]);
     }

@@ -2,7 +2,8 @@
 //! Interprets none of them.
 
 use super::pace::BytePace;
-use super::sender::{SendError, connect};
+use super::socket::{RecordSocket, SendError};
+use crate::client::messages::transport::ClientTls;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -105,6 +106,8 @@ pub struct ReplaySettings {
     pub rate: u64,
     /// Name of the TCP congestion control algorithm; `None` uses the system default.
     pub congestion: Option<String>,
+    /// TLS, if the engine's record port uses it.
+    pub tls: Option<ClientTls>,
 }
 
 /// One capture that was sent in full.
@@ -177,23 +180,25 @@ pub fn replay_all(
     );
     let pace = (settings.rate > 0).then(|| BytePace::new(settings.rate));
     let (next, (done, results)) = (AtomicUsize::new(0), mpsc::channel());
-    thread::scope(|scope| {
-        for _ in 0..settings.connections.min(captures.len()) {
-            let (done, next, pace) = (done.clone(), &next, pace.as_ref());
-            scope.spawn(move || {
-                let mut buffer = vec![0; settings.write_bytes];
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(capture) = captures.get(number) else { break };
-                    let congestion = settings.congestion.as_deref();
-                    let replayed =
-                        replay(address, capture, congestion, pace, &mut buffer, progress);
-                    done.send((number, replayed)).expect("the receiver outlives this thread");
-                }
-            });
+    let run = |done: mpsc::Sender<_>| {
+        let mut buffer = vec![0; settings.write_bytes];
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(capture) = captures.get(number) else { break };
+            let replayed = replay(address, capture, settings, pace.as_ref(), &mut buffer, progress);
+            done.send((number, replayed)).expect("the receiver outlives this thread");
         }
+    };
+    thread::scope(|scope| {
+        for _ in 1..settings.connections.min(captures.len()) {
+            let (run, done) = (&run, done.clone());
+            // With fewer threads than asked for, those that run send all captures.
+            if thread::Builder::new().spawn_scoped(scope, move || run(done)).is_err() {
+                break;
+            }
+        }
+        run(done);
     });
-    drop(done);
     let mut results: Vec<_> = results.into_iter().collect();
     results.sort_unstable_by_key(|&(number, _)| number);
     results.into_iter().map(|(_, replayed)| replayed).collect()
@@ -202,7 +207,7 @@ pub fn replay_all(
 fn replay(
     address: SocketAddr,
     capture: &CaptureFile,
-    congestion: Option<&str>,
+    settings: &ReplaySettings,
     pace: Option<&BytePace>,
     buffer: &mut [u8],
     progress: &AtomicU64,
@@ -211,7 +216,8 @@ fn replay(
     let unreadable = |bytes, source| ReplayError::Read { path: path(), bytes, source };
     // Opened before connecting, so that a missing file opens no connection.
     let mut file = File::open(&capture.path).map_err(|source| unreadable(0, source))?;
-    let (mut stream, local) = connect(address, congestion)
+    let (congestion, tls) = (settings.congestion.as_deref(), settings.tls.as_ref());
+    let (mut stream, local) = RecordSocket::connect(address, congestion, tls)
         .map_err(|source| ReplayError::Connect { path: path(), source })?;
     let begun = Instant::now();
     let mut sent = 0;
@@ -232,6 +238,11 @@ fn replay(
         sent += piece.len() as u64;
         progress.fetch_add(piece.len() as u64, Ordering::Relaxed);
     }
-    drop(stream);
+    stream.close().map_err(|source| ReplayError::Write {
+        path: path(),
+        address,
+        bytes: sent,
+        source,
+    })?;
     Ok(Replayed { local, bytes: sent, begun, closed: Instant::now() })
 }

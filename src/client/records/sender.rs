@@ -3,10 +3,12 @@
 
 use super::block::{PacketBlock, WriteContents, Writes};
 use super::pace::{Pace, Pacer};
+use super::socket::RecordSocket;
+pub use super::socket::SendError;
+use crate::client::messages::transport::ClientTls;
 use crate::client::verify::expected::ExpectedGroups;
-use rustix::net::sockopt::set_tcp_congestion;
 use std::io::{self, ErrorKind, IoSlice, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -25,6 +27,8 @@ pub struct SendSettings {
     pub tally: bool,
     /// Name of the TCP congestion control algorithm; `None` uses the system default.
     pub congestion: Option<String>,
+    /// TLS, if the engine's record port uses it.
+    pub tls: Option<ClientTls>,
 }
 
 /// What was sent over one connection.
@@ -50,43 +54,6 @@ pub struct Sent {
     pub expected: Option<ExpectedGroups>,
 }
 
-/// Why a stream could not be sent.
-#[derive(Debug, thiserror::Error)]
-pub enum SendError {
-    /// The connection could not be made.
-    #[error("cannot connect to {address}: {source}; is an engine listening there?")]
-    Connect {
-        /// The engine's address.
-        address: SocketAddr,
-        /// The operating system's error.
-        source: io::Error,
-    },
-    /// The kernel does not have this congestion control.
-    #[error(
-        "cannot use --congestion {name}: {source}; \
-         this kernel's algorithms are in /proc/sys/net/ipv4/tcp_available_congestion_control"
-    )]
-    Congestion {
-        /// The requested name.
-        name: String,
-        /// The operating system's error.
-        source: io::Error,
-    },
-    /// A write failed, as it does once the engine has closed the connection.
-    #[error(
-        "the connection to {address} broke after {records} records: {source}; \
-         the engine's result and log give the reason"
-    )]
-    Write {
-        /// The engine's address.
-        address: SocketAddr,
-        /// Records in the writes that succeeded.
-        records: u64,
-        /// The operating system's error.
-        source: io::Error,
-    },
-}
-
 /// Sends one stream of a block over a new connection, and blocks until it is sent and closed.
 /// Stores the number of records sent so far in `progress` after each write.
 ///
@@ -101,7 +68,8 @@ pub fn send_stream(
     settings: &SendSettings,
     progress: &AtomicU64,
 ) -> Result<Sent, SendError> {
-    let connected = connect(address, settings.congestion.as_deref());
+    let (congestion, tls) = (settings.congestion.as_deref(), settings.tls.as_ref());
+    let connected = RecordSocket::connect(address, congestion, tls);
     let start = settings.pace.as_deref().map(Pace::begin);
     let (mut stream, local) = connected?;
 
@@ -112,36 +80,13 @@ pub fn send_stream(
     let begun = start.unwrap_or_else(Instant::now);
     let mut held = WriteContents::default();
     write_stream(&mut stream, &mut writes, pacer.as_mut(), &mut held, progress)
+        .and_then(|()| stream.close())
         .map_err(|source| SendError::Write { address, records: held.records, source })?;
-    drop(stream);
     let closed = Instant::now();
     let WriteContents { records, packets, bytes } = held;
     let delay_max = pacer.map(|pacer| pacer.delay_max());
     let expected = settings.tally.then(|| block.expected(settings.number));
     Ok(Sent { local, records, packets, bytes, begun, closed, delay_max, expected })
-}
-
-/// Connects with `TCP_NODELAY`. Returns the connection and its local address.
-pub(crate) fn connect(
-    address: SocketAddr,
-    congestion: Option<&str>,
-) -> Result<(TcpStream, SocketAddr), SendError> {
-    let refused = |source| SendError::Connect { address, source };
-    let (stream, local) = connect_plain(address).map_err(refused)?;
-    if let Some(name) = congestion {
-        set_tcp_congestion(&stream, name).map_err(|error| SendError::Congestion {
-            name: name.escape_default().to_string(),
-            source: error.into(),
-        })?;
-    }
-    Ok((stream, local))
-}
-
-fn connect_plain(address: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
-    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
-    stream.set_nodelay(true)?;
-    let local = stream.local_addr()?;
-    Ok((stream, local))
 }
 
 /// Makes all writes, each when it is due, and adds up in `held` what the finished ones contained.

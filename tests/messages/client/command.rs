@@ -60,7 +60,7 @@ fn any_error_is_exit_code_1() {
         3 => Reaction::Instead(error(7, "rate limit exceeded for PING")),
         _ => Reaction::Usual,
     });
-    let (stdout, _) = finish(load(&server, &["--connections", "2"]), 1);
+    let (stdout, _) = finish(load_for("200ms", "0s", &server, &["--connections", "2"]), 1);
     assert!(stdout.contains("\nerrors      RATE_LIMIT_EXCEEDED 2\n"), "{stdout}");
     let closing = Server::judged(|_, number, _| match number {
         0 => Reaction::Usual,
