@@ -21,7 +21,7 @@ readonly LEFT_OUT=(
     src/runtime/ring/low_water.rs      # the same: SO_RCVLOWAT
     src/runtime/host/stdio.rs          # runs before main
     src/engine/aggregate/row_groups.rs # Polars, which takes hours
-    src/engine/aggregate/partials.rs   # the same
+    src/engine/aggregate/pool.rs       # the same
     src/cli/commands/serve.rs          # starts the engine
 )
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 fn settings() -> Criterion {
     // The engine's pool has one thread for each worker; one is enough here.
     // SAFETY: criterion has started no thread yet; it does so only to analyse measurements.
-    unsafe { ringest::internals::create_pool(1) };
+    unsafe { ringest::internals::create_pool(1) }.expect("threads");
     Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))

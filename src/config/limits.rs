@@ -5,11 +5,6 @@ use std::time::Duration;
 /// Rows that a worker decodes and folds into a connection's groups at a time: about one read, and
 /// few enough to stay in the core's first-level cache.
 pub const FOLD_ROWS: usize = 512;
-/// How long a worker decodes the bytes of one read before it looks after its other connections: it
-/// then finishes the pass of up to [`FOLD_ROWS`] records, and goes on with that read after them.
-/// Together that is less than a millisecond: in the slowest schema that was found a pass takes 650
-/// µs. A read of the built-in schema with a million groups takes less than a turn.
-pub const TURN: Duration = Duration::from_micros(300);
 /// Rows that one connection's groups may hold before they are passed on: partials count in 32 bits.
 pub const FOLD_ROWS_MAX: u64 = u32::MAX as u64;
 /// Slots of a page of groups; each stream has at least one page. `engine::groups::paged` asserts
@@ -88,6 +83,9 @@ pub const INBOX: usize = 64;
 pub const LISTEN_BACKLOG: i32 = 1024;
 /// Submission queue entries of each worker's ring.
 pub const RING_ENTRIES: u32 = 256;
+/// How long a new ring may take to complete an operation that does nothing. With more, the start
+/// fails: a filter or a defect keeps the ring from working.
+pub const RING_PATIENCE: Duration = Duration::from_secs(10);
 /// The most buffers that one ring may register; tokio-uring silently drops the excess.
 pub const REGISTERED_BUFFERS_MAX: usize = 1024;
 
@@ -147,6 +145,9 @@ pub const AUTH_FAILURES_MAX: u8 = 3;
 /// How long the answer to wrong credentials is delayed.
 pub const AUTH_FAILURE_DELAY: Duration = Duration::from_millis(100);
 
+/// Resident memory of the program itself, with Polars, before it takes anything for peers. Measured
+/// (docs/operating/sizing.md), rounded up.
+pub const PROGRAM_BYTES: usize = 32 << 20;
 /// Receive window of a message connection that is idle or sends little.
 pub const SMALL_WINDOW_BYTES: usize = 2 << 10;
 /// Receive window of a message connection that sends much: the longest frame, at least.
@@ -298,6 +299,13 @@ pub const SEND_RATE: (u64, u64) = (0, 1_000_000_000);
 pub const REPLAY_WRITE_BYTES: (usize, usize) = (1, 256 << 20);
 /// Largest `replay --rate` in bytes per second; 0 means as fast as possible.
 pub const REPLAY_RATE_MAX: u64 = 1_000_000_000_000;
+/// Smallest and largest `load --rate` in messages per second: far more than one process can send.
+pub const LOAD_RATE: (u64, u64) = (1, 1_000_000_000);
+/// Longest `load --duration`, `load --warm-up` and `send --verify-timeout`: a week, as for other
+/// times.
+pub const CLIENT_TIME_MAX: Duration = Duration::from_millis(TIMEOUT_MS.1);
+/// Shortest `load --duration`.
+pub const LOAD_DURATION_MIN: Duration = Duration::from_millis(1);
 /// Shortest sleep of a connection that sends at a rate. If its writes are due more often, it sends
 /// several each time it wakes, since waking costs more than a small write.
 pub const SEND_SLEEP_MIN: Duration = Duration::from_micros(100);

@@ -107,6 +107,7 @@ fn fixed_limits_have_their_value() {
         ("time to take the reply", time(ADMIN_REPLY_TIMEOUT)),
         ("silence between requests", time(ADMIN_IDLE_TIMEOUT)),
         ("warnings about single connections", format!("{LOG_LINES_PER_SECOND} a second")),
+        ("time that a new ring takes", time(RING_PATIENCE)),
         ("time that a log line waits", time(STDERR_PATIENCE)),
     ];
     for (begin, value) in fixed {

@@ -3,7 +3,9 @@
 mod addresses;
 #[path = "../common/mod.rs"]
 mod common;
+mod confined;
 mod defects;
+mod doctor;
 mod environment;
 mod health;
 mod process;

@@ -243,6 +243,15 @@ fn wrong_usage_exits_2_and_says_what_is_allowed() {
         (&["send", "--groups", "10000001"], "10000001 is not in 1..=10000000"),
         (&["send", "--write-bytes", "268435457"], "268435457 bytes; it must be at most 268435456"),
         (&["send", "--packet-records", "0"], "0 is not in 1..=1000000"),
+        (&["send", "--verify-timeout", "18446744073709551615s"], "it must be at most 7 days"),
+        (&["send", "--port", "99999"], "invalid value '99999' for '--records-port <PORT>'"),
+        (&["send", "--ca", "ca.crt"], "--tls"),
+        (&["send", "--tls"], "--tls needs --ca FILE"),
+        (&["replay", "--tls", "--ca", "/nowhere.crt", "/dev/null"], "not a regular file"),
+        (&["load", "--duration", "18446744073709551615s"], "it must be at most 7 days"),
+        (&["load", "--warm-up", "8days"], "it must be at most 7 days"),
+        (&["load", "--rate", "20000000000"], "20000000000 is not in 1..=1000000000"),
+        (&["load", "--rate", "0"], "0 is not in 1..=1000000000"),
         (&["fly"], "unrecognized subcommand"),
     ] {
         let output = run(ringest().args(arguments));

@@ -1,15 +1,19 @@
-//! Options of `ringest doctor`.
+//! Options of `ringest doctor`: those of `serve`.
 
-use super::engine::EngineOptions;
 use super::heading;
+use super::serve::ServeOptions;
 use clap::ValueEnum;
 
 /// Options of `ringest doctor`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "It takes the options of `ringest serve`, and its environment variables, and \
+                  checks whether that would start."
+)]
 pub(crate) struct DoctorOptions {
-    /// The engine that is to run here
+    /// What is to run here
     #[command(flatten)]
-    pub engine: EngineOptions,
+    pub serve: ServeOptions,
     /// Format of the findings on stdout
     #[arg(
         long,
@@ -20,11 +24,14 @@ pub(crate) struct DoctorOptions {
     pub format: DoctorFormat,
 }
 
-/// The format of findings.
+/// The format of findings. Those of `serve` are understood as well, so that its command line can be
+/// checked as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DoctorFormat {
     /// One line per finding, followed by its remedy
+    #[value(alias = "table")]
     Text,
     /// One JSON object
+    #[value(alias = "ndjson")]
     Json,
 }

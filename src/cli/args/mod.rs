@@ -21,6 +21,7 @@ pub(crate) mod serve;
 pub(crate) mod size;
 pub(crate) mod times;
 pub(crate) mod token;
+pub(crate) mod trust;
 
 use clap::{Parser, Subcommand};
 use demo::DemoOptions;
@@ -33,7 +34,7 @@ use reference::ReferenceOptions;
 use replay::ReplayOptions;
 use schema::SchemaCommandOptions;
 use send::SendOptions;
-use serve::ServeOptions;
+use serve::ServeCommandOptions;
 use token::TokenOptions;
 
 /// Ingest engine on io_uring: fixed-width record streams over TCP in, one exact grouped DataFrame
@@ -67,10 +68,9 @@ pub(crate) struct Args {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one value in a process")]
 pub(crate) enum Command {
     /// Receive record streams, print a result for each, and serve messages
-    Serve(ServeOptions),
+    Serve(ServeCommandOptions),
     /// Start an engine on a free loopback port, send it records and compare the results
     Demo(DemoOptions),
     /// Send generated record streams to an engine
@@ -111,7 +111,7 @@ mod tests {
     fn the_defaults_are_those_of_config() {
         let args = Args::parse_from(["ringest", "serve"]);
         let Command::Serve(options) = args.command else { panic!("serve was asked for") };
-        assert_eq!(options.config(), Config::default());
+        assert_eq!(options.serve.config(), Config::default());
     }
 
     /// A help text may end with the range of an option's values, in brackets: both ends are taken,
@@ -127,7 +127,7 @@ mod tests {
             let option = format!("--{option}={value}");
             Args::try_parse_from(needed.into_iter().chain([option.as_str()])).is_ok_and(|args| {
                 let Command::Serve(options) = args.command else { panic!("serve was asked for") };
-                options.config().check().is_ok()
+                options.serve.config().check().is_ok()
             })
         };
         let mut ranges = 0;

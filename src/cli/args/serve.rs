@@ -17,6 +17,23 @@ use std::time::Duration;
     after_long_help = "Every option can be given as an environment variable instead; the command \
                        line wins."
 )]
+pub(crate) struct ServeCommandOptions {
+    /// What is to run
+    #[command(flatten)]
+    pub serve: ServeOptions,
+    /// Format of the results on stdout
+    #[arg(
+        long,
+        env = "RINGEST_FORMAT",
+        help_heading = heading::RESULTS,
+        value_enum,
+        default_value_t = Format::Table
+    )]
+    pub format: Format,
+}
+
+/// What `serve` runs, and `doctor` checks.
+#[derive(Debug, clap::Args)]
 pub(crate) struct ServeOptions {
     /// The engine
     #[command(flatten)]
@@ -44,15 +61,6 @@ pub(crate) struct ServeOptions {
         hide_short_help = true
     )]
     pub report_empty: bool,
-    /// Format of the results on stdout
-    #[arg(
-        long,
-        env = "RINGEST_FORMAT",
-        help_heading = heading::RESULTS,
-        value_enum,
-        default_value_t = Format::Table
-    )]
-    pub format: Format,
     /// File that results are appended to instead of stdout; reopened on SIGHUP, after it was moved
     #[arg(
         long,

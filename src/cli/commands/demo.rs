@@ -107,11 +107,19 @@ fn send_all(options: &DemoOptions, address: SocketAddr) -> (Vec<Sent>, Vec<Strin
             tally: true,
             ..SendSettings::default()
         };
-        thread::spawn(move || send_stream(address, &block, &settings, &AtomicU64::new(0)))
+        let send = move || send_stream(address, &block, &settings, &AtomicU64::new(0));
+        thread::Builder::new().spawn(send)
     };
     let senders: Vec<_> = (0..options.connections).map(send).collect();
     let (mut sent, mut errors) = (Vec::new(), Vec::new());
     for sender in senders {
+        let sender = match sender {
+            Ok(sender) => sender,
+            Err(error) => {
+                errors.push(format!("cannot start a thread: {error}; try fewer --connections"));
+                continue;
+            }
+        };
         match sender.join() {
             Ok(Ok(stream)) => sent.push(stream),
             Ok(Err(error)) => errors.push(error.to_string()),

@@ -2,12 +2,13 @@
 //! the result. Changes no file in those directories.
 
 use crate::cli::args::merge::MergeOptions;
-use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
+use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
 use crate::cli::output::merge_render::write_merged;
 use crate::cli::terminal::status_line::say;
 use crate::config::FileFormat;
 use crate::config::limits::SCHEMA_FILE_BYTES_MAX;
 use crate::engine::aggregate::merge::{MergeOrder, Merged, merge};
+use crate::engine::aggregate::start_pool;
 use crate::runtime::results::output_path::OutputPath;
 use crate::runtime::results::partial_files::{
     GROUPS_ENDING, SCHEMA_FILE, STREAM_ENDING, schema_of_partials,
@@ -37,6 +38,9 @@ pub(crate) fn run(options: &MergeOptions) -> u8 {
         Err(error) => return complain(error, EXIT_USAGE),
     };
     found.warnings.iter().for_each(say);
+    if let Err(error) = start_pool() {
+        return complain(error, EXIT_HOST);
+    }
     let order = MergeOrder {
         schema: &found.schema,
         result: &result,

@@ -1,7 +1,7 @@
 //! `ringest serve`: starts the engine, prints its results and waits for its end.
 
 use crate::cli::args::environment;
-use crate::cli::args::serve::ServeOptions;
+use crate::cli::args::serve::ServeCommandOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
 use crate::cli::output::format::Format;
 use crate::cli::output::latency_files::{self, LatencyFiles};
@@ -17,15 +17,19 @@ use crate::engine::aggregate;
 use crate::engine::groups::plan::Plan;
 use crate::engine::observe::counters::{Counters, Protocol};
 use crate::engine::observe::snapshot::messages;
+use crate::runtime::host::finding::Verdict;
 use crate::runtime::host::findings;
-use crate::runtime::host::findings::Verdict;
+use crate::runtime::host::reserve;
 use crate::runtime::host::signals::{self, Reactions};
+use crate::runtime::host::threads;
 use crate::runtime::results::capture::CaptureError;
 use crate::runtime::results::partial_files;
 use crate::runtime::results::reporter::{ReporterOutcome, Sink};
 use crate::runtime::results::whole_file::node_name;
 use crate::runtime::server::engine::{Engine, StartError};
 use crate::wire::schema::Schema;
+use crate::wire::text::time_text;
+use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
@@ -33,7 +37,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// Runs the command and returns its exit code.
-pub(crate) fn run(options: &ServeOptions) -> u8 {
+pub(crate) fn run(ServeCommandOptions { serve: options, format }: &ServeCommandOptions) -> u8 {
     // First of all: a SIGHUP before this ends the process.
     let hangups = match signals::catch_hangups() {
         Ok(hangups) => hangups,
@@ -60,7 +64,7 @@ pub(crate) fn run(options: &ServeOptions) -> u8 {
         }
     };
     let missing = directories.missing();
-    let sink = to_output_and_files(options.format, &config, printed_to, directories);
+    let sink = to_output_and_files(*format, &config, printed_to, directories);
     let fitted = match prepare(&config, &schema) {
         Ok(fitted) => fitted,
         Err(code) => return code,
@@ -107,7 +111,10 @@ fn open_results(path: Option<&Path>) -> Result<(ResultsOutput, Option<Reopener>)
 }
 
 fn no_signals(error: &io::Error) -> u8 {
-    say(format_args!("cannot catch signals: {error}"));
+    say(format_args!(
+        "cannot catch signals: {error}; raise the limits of open files and of processes \
+         (ulimit -n, ulimit -u)"
+    ));
     EXIT_HOST
 }
 
@@ -129,7 +136,7 @@ fn reactions(
             tracing::info!(
                 "{signal}: not ready from now on; connections are accepted for {} more \
                  (--drain-delay), until every load balancer has noticed",
-                humantime::format_duration(delay)
+                time_text(delay)
             );
         }
         delay
@@ -138,8 +145,8 @@ fn reactions(
         tracing::info!(
             "{signal}: no new connections; running streams have {} to finish. SIGINT twice, {} \
              apart, exits at once",
-            humantime::format_duration(drain),
-            humantime::format_duration(SECOND_SIGINT_AFTER)
+            time_text(drain),
+            time_text(SECOND_SIGINT_AFTER)
         );
         stopper.stop(drain);
     };
@@ -232,12 +239,18 @@ fn prepare(config: &Config, schema: &Arc<Schema>) -> Result<Config, u8> {
         say(environment::explain(&error));
         return Err(EXIT_USAGE);
     }
-    // SAFETY: commands run in `main` before it has made a thread.
-    unsafe { aggregate::create_pool(findings::workers(config)) };
-    if let Err(error) = findings::raise_open_files(config) {
+    let refused = |error: &dyn Display| {
         say(error);
-        return Err(EXIT_HOST);
-    }
+        EXIT_HOST
+    };
+    findings::raise_open_files(config).map_err(|error| refused(&error))?;
+    let workers = findings::workers(config);
+    let need = threads::threads_needed(config, workers);
+    reserve::reserve(config, workers, need).map_err(|error| refused(&error))?;
+    // Some libraries panic if they cannot have a thread: if one is missing, nothing starts.
+    threads::rehearse(need).map_err(|error| refused(&error))?;
+    // SAFETY: commands run in `main` before it has made a thread that is still there.
+    unsafe { aggregate::create_pool(workers) }.map_err(|error| refused(&error))?;
     let mut fitted = config.clone();
     let locked_memory = findings::fit_locked_memory(&mut fitted);
     if locked_memory.verdict != Verdict::Pass {

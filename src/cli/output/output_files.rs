@@ -11,7 +11,7 @@ use crate::runtime::results::whole_file::{
     FileDirectory, MissingFiles, check_named, moment, node_name,
 };
 use crate::wire::schema::Schema;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -41,6 +41,36 @@ impl OutputFiles {
     /// what to do.
     pub(crate) fn open(config: &Config, schema: &Schema) -> Result<Option<Self>, String> {
         let Some(path) = &config.output else { return Ok(None) };
+        let columns = Self::columns(config, schema)?;
+        let (directory, node, run) = Self::directory(config, path)?;
+        claim(&directory, &run, schema)?;
+        let (format, missing) = (config.output_format, Arc::default());
+        Ok(Some(OutputFiles { directory, format, columns, node, missing }))
+    }
+
+    /// Whether [`open`](Self::open) would succeed. Leaves nothing behind.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub(crate) fn check(config: &Config, schema: &Schema) -> Result<(), String> {
+        let Some(path) = &config.output else { return Ok(()) };
+        Self::columns(config, schema)?;
+        let (directory, ..) = Self::directory(config, path)?;
+        let checked = schema_file::check(&directory, SCHEMA_FILE, schema, |_| Ok(None));
+        checked.map_err(|error| schema_error(&directory, error))
+    }
+
+    /// The directory, this node's name, and that of this run.
+    fn directory(config: &Config, path: &Path) -> Result<(FileDirectory, String, String), String> {
+        let node = node_name(config);
+        let run = format!("{}-{node}-{}", moment(SystemTime::now()), std::process::id());
+        check_named("--output", path)?;
+        let directory = FileDirectory::open("--output", path, &run)?;
+        Ok((directory, node, run))
+    }
+
+    /// The columns to add, none of which the results have already.
+    fn columns(config: &Config, schema: &Schema) -> Result<Vec<OutputColumn>, String> {
         let columns = config.output_columns.clone();
         let names = schema.column_names();
         let taken = |column: &&OutputColumn| names.iter().any(|name| name == column.name());
@@ -51,13 +81,7 @@ impl OutputFiles {
                  rename the field, or leave {name} out"
             ));
         }
-        let node = node_name(config);
-        let run = format!("{}-{node}-{}", moment(SystemTime::now()), std::process::id());
-        check_named("--output", path)?;
-        let directory = FileDirectory::open("--output", path, &run)?;
-        claim(&directory, &run, schema)?;
-        let (format, missing) = (config.output_format, Arc::default());
-        Ok(Some(OutputFiles { directory, format, columns, node, missing }))
+        Ok(columns)
     }
 
     /// The files that could not be written, counted as the run goes on.
@@ -132,9 +156,13 @@ impl OutputFiles {
 /// Refuses a directory with results of another schema: whoever reads it as one table would mix
 /// columns, or sums of different things.
 fn claim(directory: &FileDirectory, run: &str, schema: &Schema) -> Result<(), String> {
-    let path = directory.path().display();
     let claimed = schema_file::claim(directory, SCHEMA_FILE, run, schema, |_| Ok(None));
-    claimed.map_err(|error| match error {
+    claimed.map_err(|error| schema_error(directory, error))
+}
+
+fn schema_error(directory: &FileDirectory, error: SchemaFileError) -> String {
+    let path = directory.path().display();
+    match error {
         SchemaFileError::Io(error) => {
             format!("cannot read or write {SCHEMA_FILE} in --output {path}: {error}")
         }
@@ -142,7 +170,7 @@ fn claim(directory: &FileDirectory, run: &str, schema: &Schema) -> Result<(), St
             "--output {path} has results of another schema ({difference}); use a separate \
              directory for each schema, or remove the old results and their {SCHEMA_FILE}"
         ),
-    })
+    }
 }
 
 /// The value of an added column for a stream.

@@ -5,7 +5,7 @@ use super::format::Format;
 use super::render::{StreamFiles, write_report};
 use crate::runtime::results::report::Report;
 use crate::runtime::results::whole_file::in_words;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Stdout};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -90,6 +90,20 @@ impl ResultsFile {
         let (file, id) = open(path)?;
         let next = Mutex::new(NextResultsFile { id, file: None });
         Ok(ResultsFile { file, shared: Arc::new(ResultsPath { path: path.to_owned(), next }) })
+    }
+
+    /// Checks that it can be opened. Leaves no file where there was none.
+    ///
+    /// # Errors
+    /// The cause and the remedy.
+    pub(crate) fn check(path: &Path) -> Result<(), String> {
+        let existed = path.symlink_metadata().is_ok();
+        open(path)?;
+        if !existed {
+            // It was made a moment ago, and is empty.
+            let _ = fs::remove_file(path);
+        }
+        Ok(())
     }
 
     /// A handle to open it again.

@@ -17,7 +17,6 @@ use super::grouped::Grouped;
 use super::keys::{self, key_name, key_names};
 use super::partial_file::{self, Origin, PartialFileError};
 use super::parts;
-use super::row_groups::RowGroups;
 use crate::config::PENDING_ROWS;
 use crate::engine::decode::texts::Texts;
 use crate::engine::groups::columns::{Column as Numbers, ColumnSet, PartialSet};
@@ -35,25 +34,6 @@ const PENDING_PARTIALS_LIMIT: usize = 256;
 #[derive(Debug, thiserror::Error)]
 #[error("aggregation failed: {0}")]
 pub struct AggregateError(#[from] PolarsError);
-
-/// Sets the size of Polars' thread pool and creates it. Its threads inherit the affinity of the
-/// caller, so call it before any thread is pinned.
-///
-/// Polars does about half of its work on the calling thread and half in the pool, so aggregation
-/// threads would contend for a pool of one thread: give it one per aggregation thread.
-///
-/// # Safety
-/// It sets an environment variable, so no other thread may be running yet.
-pub unsafe fn create_pool(threads: usize) {
-    const NAME: &str = "POLARS_MAX_THREADS";
-    if std::env::var_os(NAME).is_none() {
-        // SAFETY: the caller guarantees that this is the only thread.
-        unsafe { std::env::set_var(NAME, threads.max(1).to_string()) };
-    }
-    // Aggregates one row, so that Polars initialises whatever it creates on first use.
-    let row = DataFrame::new_infer_height(vec![Column::new("key".into(), [0u64])]);
-    let _ = row.and_then(|row| Ok(RowGroups::of(&row, ["key"])?.sum(row.column("key")?)));
-}
 
 /// The groups of one connection so far.
 pub struct GroupAggregate {

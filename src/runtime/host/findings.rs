@@ -2,17 +2,21 @@
 //! limit on open files.
 
 use super::auth_file;
-use super::cores;
+use super::control_groups::{ControlGroups, GroupLimit};
+use super::cores::{self, CoresError};
+use super::finding::{Finding, Verdict};
 use super::listener::{self, ADMIN, MESSAGES, RECORDS};
-use crate::config::{ADMIN_CONNECTIONS, Config, REFUSED_LINGERING};
-use crate::runtime::ring::{self, Buffers, RingError};
+use super::proc_files::{kib, memory_total_bytes, process_status};
+use super::reserve::address_space;
+use super::ring_check::io_uring;
+use super::threads::{threads, threads_needed};
+use crate::config::{ADMIN_CONNECTIONS, Config, PROGRAM_BYTES, REFUSED_LINGERING, memory::Memory};
 use crate::runtime::tls::config::load_certificates;
 use bytesize::ByteSize;
+use core_affinity::CoreId;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::fmt;
 use std::fs;
 use std::io;
-use std::thread;
 use std::time::SystemTime;
 
 /// Oldest kernel with every flag that the rings use (IORING_SETUP_SINGLE_ISSUER: see
@@ -29,88 +33,36 @@ const FILES_PER_WORKER: usize = 8;
 /// Bit of CAP_IPC_LOCK in a mask of capabilities (linux/capability.h).
 const CAP_IPC_LOCK: u32 = 14;
 
-/// Outcome of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// As required.
-    Pass,
-    /// The engine runs, but not as well as it could.
-    Warn,
-    /// The engine cannot run.
-    Fail,
-}
-
-impl Verdict {
-    /// The word that is printed.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Verdict::Pass => "PASS",
-            Verdict::Warn => "WARN",
-            Verdict::Fail => "FAIL",
-        }
-    }
-}
-
-/// One finding.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Finding {
-    /// What was checked, one snake_case word.
-    pub check: &'static str,
-    /// Outcome.
-    pub verdict: Verdict,
-    /// What was found.
-    pub found: String,
-    /// What to do about it; set unless the verdict is [`Verdict::Pass`].
-    pub remedy: Option<String>,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}  {:<15} {}", self.verdict.as_str(), self.check, self.found)?;
-        if let Some(remedy) = &self.remedy {
-            write!(f, "\n      {:<15} remedy: {remedy}", "")?;
-        }
-        Ok(())
-    }
-}
-
-fn pass(check: &'static str, found: String) -> Finding {
-    Finding { check, verdict: Verdict::Pass, found, remedy: None }
-}
-
-fn warn(check: &'static str, found: String, remedy: impl Into<String>) -> Finding {
-    Finding { check, verdict: Verdict::Warn, found, remedy: Some(remedy.into()) }
-}
-
-fn fail(check: &'static str, found: String, remedy: impl Into<String>) -> Finding {
-    Finding { check, verdict: Verdict::Fail, found, remedy: Some(remedy.into()) }
-}
-
-/// A failure whose message has the remedy after its last semicolon, as all messages here do.
-fn fail_with_remedy(check: &'static str, message: &str) -> Finding {
-    let (found, remedy) = message.rsplit_once("; ").unwrap_or((message, "see the log"));
-    fail(check, found.to_owned(), remedy)
-}
-
-/// Checks everything that an engine with `config` needs.
+/// Checks everything that an engine with `config` needs, apart from its directories. Threads and
+/// rings are tried as the engine starts them.
 pub(crate) fn examine(config: &Config) -> Vec<Finding> {
-    let (cores, workers) = cores(config);
+    // As the engine does before anything else; the finding about it is below.
+    let _ = raise_open_files(config);
+    let (cores, chosen) = cores(config);
+    let workers = workers(config);
+    let need = threads_needed(config, workers);
+    let groups = ControlGroups::of_this_process();
     let mut fitted = config.clone();
     let locked_memory = fit_locked_memory(&mut fitted);
-    vec![
-        kernel(),
-        io_uring(&fitted),
+    let space = address_space(config, workers, need);
+    let mut findings = vec![kernel()];
+    // Without the memory for a start, these trials would end the process.
+    if space.as_ref().is_none_or(|space| space.verdict != Verdict::Fail) {
+        findings.extend([threads(need), io_uring(&fitted, &chosen)]);
+    }
+    let rest = [
         locked_memory,
         open_files(config, workers),
         cores,
-        cpu_quota(workers),
+        cpu_quota(groups.cores.as_ref(), workers),
         port(config),
-        memory(config, workers),
-    ]
-    .into_iter()
-    .chain(certificates(config))
-    .chain(users(config))
-    .collect()
+        memory(&config.memory(workers), groups.memory_bytes),
+    ];
+    findings.extend(rest);
+    findings.extend(space);
+    findings.extend(certificates(config));
+    findings.extend(users(config));
+    findings
 }
 
 fn kernel() -> Finding {
@@ -124,121 +76,18 @@ fn kernel_finding(release: &str) -> Finding {
     let remedy = format!("run Linux {min_major}.{min_minor} or later");
     match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= KERNEL_MIN => {
-            pass("kernel", format!("Linux {release}"))
+            Finding::pass("kernel", format!("Linux {release}"))
         }
-        (Some(Ok(_)), Some(Ok(_))) => fail("kernel", format!("Linux {release} is too old"), remedy),
-        _ => warn("kernel", format!("cannot parse the release \"{release}\""), remedy),
-    }
-}
-
-/// Creates a ring on a separate thread, with the flags and windows that a worker uses.
-fn io_uring(config: &Config) -> Finding {
-    let (count, bytes) = (config.registered_buffers, config.buffer_bytes);
-    let attempt = thread::spawn(move || -> Result<(), RingError> {
-        let runtime = ring::runtime()?;
-        runtime.block_on(async {
-            let _buffers = Buffers::register(count, bytes)?;
-            tokio_uring::no_op().await.map_err(RingError::Create)
-        })
-    });
-    match attempt.join() {
-        Ok(Ok(())) => pass("io_uring", format!("a ring with {count} registered windows works")),
-        Ok(Err(RingError::Create(error))) => ring_refused(
-            &error,
-            &Refusal { disabled: io_uring_disabled(), seccomp: under_seccomp() },
-        ),
-        Ok(Err(RingError::Register { bytes, source })) if ring::out_of_memory(&source) => warn(
-            "io_uring",
-            format!("a ring works, but {bytes} bytes of windows cannot be locked"),
-            "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), which all \
-             processes of a user share, or start with --registered-buffers 0",
-        ),
-        Ok(Err(error @ RingError::Register { .. })) => fail(
-            "io_uring",
-            error.to_string(),
-            "start with --registered-buffers 0, which uses plain memory",
-        ),
-        Err(_) => fail("io_uring", "the check panicked".to_owned(), "please report this bug"),
-    }
-}
-
-/// What distinguishes the causes of a refusal.
-struct Refusal {
-    /// Value of the sysctl `kernel.io_uring_disabled`, if it exists.
-    disabled: Option<u32>,
-    /// Whether a seccomp filter applies to this process.
-    seccomp: bool,
-}
-
-fn ring_refused(error: &io::Error, refusal: &Refusal) -> Finding {
-    use rustix::io::Errno;
-    let errno = Errno::from_io_error(error);
-    let found = format!("io_uring_setup fails: {error}");
-    let disabled = refusal.disabled.unwrap_or(0);
-    if errno == Some(Errno::PERM) && disabled == 2 {
-        let remedy = "kernel.io_uring_disabled is 2, which forbids io_uring to all processes: \
-                      `sysctl kernel.io_uring_disabled=0` on the host";
-        return fail("io_uring", found, remedy);
-    }
-    if errno == Some(Errno::PERM) && disabled == 1 {
-        let remedy = "kernel.io_uring_disabled is 1, which reserves io_uring for CAP_SYS_ADMIN \
-                      and the group kernel.io_uring_group: join that group, or \
-                      `sysctl kernel.io_uring_disabled=0` on the host";
-        return fail("io_uring", found, remedy);
-    }
-    let seccomp = "a seccomp profile forbids io_uring (Docker's default does, since engine 25): \
-                   start the container with --security-opt \
-                   seccomp=deploy/docker/seccomp-ringest.json";
-    let remedy = match errno {
-        Some(Errno::PERM) if refusal.seccomp => seccomp.to_owned(),
-        Some(Errno::PERM) => format!("a security module forbids it, or {seccomp}"),
-        Some(Errno::NOSYS) if refusal.seccomp => {
-            format!("{seccomp}; podman's profile and kernels without io_uring give the same error")
+        (Some(Ok(_)), Some(Ok(_))) => {
+            Finding::fail("kernel", format!("Linux {release} is too old"), remedy)
         }
-        Some(Errno::NOSYS) => "this kernel has no io_uring: run Linux 6.0 or later, built with \
-                               CONFIG_IO_URING"
-            .to_owned(),
-        Some(Errno::NOMEM) => "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, --ulimit \
-                               memlock=): rings and registered windows of all workers count"
-            .to_owned(),
-        Some(Errno::INVAL) => "this kernel does not know the flags SINGLE_ISSUER and \
-                               COOP_TASKRUN: run Linux 6.0 or later"
-            .to_owned(),
-        _ => "see io_uring_setup(2) for this error".to_owned(),
-    };
-    fail("io_uring", found, remedy)
-}
-
-fn io_uring_disabled() -> Option<u32> {
-    fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
-}
-
-fn under_seccomp() -> bool {
-    process_status("Seccomp:").is_some_and(|mode| mode != "0")
-}
-
-/// A field of /proc/self/status, by its name with the colon.
-fn process_status(name: &str) -> Option<String> {
-    proc_field(&fs::read("/proc/self/status").ok()?, name)
-}
-
-/// The rest of the line that begins with `name`, without white space around it.
-fn proc_field(file: &[u8], name: &str) -> Option<String> {
-    let at = memchr::memmem::find_iter(file, name.as_bytes())
-        .find(|&at| at == 0 || file[at - 1] == b'\n')?;
-    let rest = &file[at + name.len()..];
-    let line = &rest[..memchr::memchr(b'\n', rest).unwrap_or(rest.len())];
-    Some(String::from_utf8_lossy(line).trim().to_owned())
+        _ => Finding::warn("kernel", format!("cannot parse the release \"{release}\""), remedy),
+    }
 }
 
 /// Resident memory of this process; `None` if the kernel does not report it.
 pub(crate) fn resident_bytes() -> Option<u64> {
     kib(&process_status("VmRSS:")?)
-}
-
-/// Bytes of a size as /proc files print it: `1234 kB`.
-fn kib(size: &str) -> Option<u64> {
-    Some(size.strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
 /// Locked memory that this process may use; `None` if there is no limit.
@@ -266,21 +115,25 @@ fn locked_memory(config: &Config, workers: usize, allowed: Option<u64>) -> (usiz
     let rings = (workers * RING_BYTES) as u64;
     let needed = config.memory(workers).registered as u64 + rings;
     let Some(allowed) = allowed else {
-        return (asked, pass("memlock", format!("no limit; {} needed", ByteSize(needed))));
+        return (asked, Finding::pass("memlock", format!("no limit; {} needed", ByteSize(needed))));
     };
     let found = format!("{} allowed, {} needed", ByteSize(allowed), ByteSize(needed));
     if allowed >= needed {
-        return (asked, pass("memlock", found));
+        return (asked, Finding::pass("memlock", found));
     }
     let Some(left) = allowed.checked_sub(rings) else {
         return (
             0,
-            fail("memlock", format!("{found}, {} for rings alone", ByteSize(rings)), REMEDY),
+            Finding::fail(
+                "memlock",
+                format!("{found}, {} for rings alone", ByteSize(rings)),
+                REMEDY,
+            ),
         );
     };
     let windows = left as usize / (workers * config.buffer_bytes);
     let found = format!("{found}: each worker registers {windows} windows instead of {asked}");
-    (windows, warn("memlock", found, REMEDY))
+    (windows, Finding::warn("memlock", found, REMEDY))
 }
 
 /// Descriptors that an engine with `config` may need.
@@ -297,11 +150,11 @@ fn open_files(config: &Config, workers: usize) -> Finding {
     match getrlimit(Resource::Nofile).maximum {
         Some(limit) if limit < need => {
             let error = TooFewFiles { need, limit, max_connections: config.max_connections };
-            fail_with_remedy("nofile", &error.to_string())
+            Finding::fail_with_remedy("nofile", &error.to_string())
         }
         limit => {
             let limit = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
-            pass("nofile", format!("{limit} descriptors allowed, {need} needed"))
+            Finding::pass("nofile", format!("{limit} descriptors allowed, {need} needed"))
         }
     }
 }
@@ -339,51 +192,44 @@ pub(crate) fn raise_open_files(config: &Config) -> Result<(), TooFewFiles> {
 
 /// How many workers an engine with `config` has; on an error, as many as were asked for.
 pub(crate) fn workers(config: &Config) -> usize {
-    cores(config).1
+    chosen_cores(config).map_or(config.cores.len(), |(chosen, _)| chosen.len()).max(1)
 }
 
-/// The finding about cores, and how many workers there would be.
-fn cores(config: &Config) -> (Finding, usize) {
-    let chosen = cores::allowed().and_then(|allowed| {
-        let chosen = cores::choose(&config.cores, &allowed)?;
-        Ok((chosen.len(), cores::cpu_list(&allowed)))
-    });
-    match chosen {
-        Ok((workers, allowed)) => {
-            (pass("cores", format!("{workers} workers; allowed cores: {allowed}")), workers)
+/// The cores of the workers, and those that are allowed.
+fn chosen_cores(config: &Config) -> Result<(Vec<CoreId>, String), CoresError> {
+    let allowed = cores::allowed()?;
+    Ok((cores::choose(&config.cores, &allowed)?, cores::cpu_list(&allowed)))
+}
+
+/// The finding about cores, and those to try workers on.
+fn cores(config: &Config) -> (Finding, Vec<CoreId>) {
+    match chosen_cores(config) {
+        Ok((chosen, allowed)) => {
+            let found = format!("{} workers; allowed cores: {allowed}", chosen.len());
+            (Finding::pass("cores", found), chosen)
         }
         Err(error) => {
             let remedy = "choose from the allowed cores, or leave --cores out to use them all";
-            (fail("cores", error.to_string(), remedy), config.cores.len().max(1))
+            let allowed = cores::allowed().unwrap_or_default();
+            let allowed = allowed.into_iter().map(|id| CoreId { id }).collect();
+            (Finding::fail("cores", error.to_string(), remedy), allowed)
         }
     }
 }
 
-fn cpu_quota(workers: usize) -> Finding {
-    // In a container, the process's own group is the root of what it sees.
-    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let group = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
-    let read = |group: &str| fs::read_to_string(format!("/sys/fs/cgroup{group}/cpu.max")).ok();
-    cpu_quota_finding(read(&group).or_else(|| read("")).as_deref(), workers)
-}
-
-/// `cpu_max` is the content of the control group's file: `max 100000` or `150000 100000`.
-fn cpu_quota_finding(cpu_max: Option<&str>, workers: usize) -> Finding {
-    let mut words = cpu_max.unwrap_or("max").split_whitespace();
-    let quota: Option<f64> = words.next().and_then(|word| word.parse().ok());
-    let period: Option<f64> = words.next().and_then(|word| word.parse().ok());
-    match (quota, period) {
-        (Some(quota), Some(period)) if quota / period < workers as f64 => warn(
-            "cpu_quota",
-            format!("{:.2} cores' worth of CPU time for {workers} workers", quota / period),
-            "the kernel stops all workers once the quota is used up: raise it (--cpus), or name \
-             fewer cores with --cores",
-        ),
-        (Some(quota), Some(period)) => {
-            pass("cpu_quota", format!("{:.2} cores' worth of CPU time", quota / period))
-        }
-        _ => pass("cpu_quota", "none".to_owned()),
+/// The tightest quota over all levels of control groups, in cores.
+fn cpu_quota(quota: Option<&GroupLimit<f64>>, workers: usize) -> Finding {
+    let Some(quota) = quota else { return Finding::pass("cpu_quota", "none".to_owned()) };
+    let found = format!("{:.2} cores' worth of CPU time", quota.value);
+    if quota.value >= workers as f64 {
+        return Finding::pass("cpu_quota", found);
     }
+    Finding::warn(
+        "cpu_quota",
+        format!("{found} for {workers} workers ({quota})"),
+        "the kernel stops all workers once the quota is used up: raise it (CPUQuota=, --cpus), or \
+         name fewer cores with --cores",
+    )
 }
 
 /// Binds all ports at once, since two may be the same by mistake.
@@ -398,14 +244,14 @@ fn port(config: &Config) -> Finding {
         let Some(port) = port else { continue };
         match listener::listen_on_all(place, host, port) {
             Ok(listeners) => held.push(listeners),
-            Err(error) => return fail_with_remedy("port", &error.to_string()),
+            Err(error) => return Finding::fail_with_remedy("port", &error.to_string()),
         }
         found.push(match port {
             0 => format!("any free port for {what}"),
             port => format!("{port} is free for {what}"),
         });
     }
-    pass("port", found.join(", "))
+    Finding::pass("port", found.join(", "))
 }
 
 /// Only with TLS: one finding, or one for each certificate whose dates are a problem.
@@ -414,14 +260,16 @@ fn certificates(config: &Config) -> Vec<Finding> {
     let certificates = match load_certificates(config) {
         Ok(None) => return Vec::new(),
         Ok(Some(certificates)) => certificates,
-        Err(error) => return vec![fail_with_remedy(CHECK, &error.to_string())],
+        Err(error) => return vec![Finding::fail_with_remedy(CHECK, &error.to_string())],
     };
     let doubtful = certificates.doubtful(SystemTime::now());
     if doubtful.is_empty() {
-        return vec![pass(CHECK, "key and certificates are usable".to_owned())];
+        return vec![Finding::pass(CHECK, "key and certificates are usable".to_owned())];
     }
-    let warning =
-        |message: String| Finding { verdict: Verdict::Warn, ..fail_with_remedy(CHECK, &message) };
+    let warning = |message: String| Finding {
+        verdict: Verdict::Warn,
+        ..Finding::fail_with_remedy(CHECK, &message)
+    };
     doubtful.into_iter().map(|dated| warning(dated.to_string())).collect()
 }
 
@@ -430,46 +278,62 @@ fn users(config: &Config) -> Option<Finding> {
     Some(match auth_file::load(config.auth_file.as_ref()?) {
         Ok(table) if table.is_empty() => {
             let remedy = "add one with `ringest token USER --auth-file FILE`";
-            warn("auth_file", "it lists no user".to_owned(), remedy)
+            Finding::warn("auth_file", "it lists no user".to_owned(), remedy)
         }
         Ok(table) => match table.doubtful() {
             Some(doubtful) => Finding {
                 verdict: Verdict::Warn,
-                ..fail_with_remedy("auth_file", &doubtful.to_string())
+                ..Finding::fail_with_remedy("auth_file", &doubtful.to_string())
             },
-            None => pass("auth_file", format!("{} users", table.len())),
+            None => Finding::pass("auth_file", format!("{} users", table.len())),
         },
-        Err(error) => fail_with_remedy("auth_file", &error.to_string()),
+        Err(error) => Finding::fail_with_remedy("auth_file", &error.to_string()),
     })
 }
 
-fn memory(config: &Config, workers: usize) -> Finding {
-    let memory = config.memory(workers);
-    let total = fs::read("/proc/meminfo").ok();
-    let total = total.and_then(|file| kib(&proc_field(&file, "MemTotal:")?));
-    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let group = group.and_then(|text| text.trim().parse::<u64>().ok());
-    let available = total.into_iter().chain(group).min().unwrap_or(u64::MAX);
+fn memory(memory: &Memory, group: Option<GroupLimit<u64>>) -> Finding {
+    let host = memory_total_bytes().unwrap_or(u64::MAX);
+    memory_finding(memory, host, group.filter(|group| group.value < host))
+}
+
+/// `group` is the tightest limit of the control groups, if that is less than the host has.
+fn memory_finding(memory: &Memory, host: u64, group: Option<GroupLimit<u64>>) -> Finding {
     let bytes = |bytes: usize| ByteSize(bytes as u64);
+    let available = group.as_ref().map_or(host, |group| group.value);
+    let has = match &group {
+        Some(group) => format!("{} are allowed ({group})", ByteSize(group.value)),
+        None => format!("the host has {}", ByteSize(host)),
+    };
     let found = format!(
         "{} at start; {} with {} streams sending and {} clients waiting; {} if each stream also \
-         reaches --groups-limit and --strings-bytes-limit and each client is busy; the host has {}",
+         reaches --groups-limit and --strings-bytes-limit and each client is busy; {has}",
         bytes(memory.at_start()),
         bytes(memory.all_receiving()),
         memory.streams,
         memory.connections,
         bytes(memory.worst()),
-        ByteSize(available),
     );
-    if memory.all_receiving() as u64 > available {
-        return fail("memory", found, "lower --max-streams, --batch-rows or --buffer-bytes");
+    let fits = |bytes: usize| bytes.saturating_add(PROGRAM_BYTES) as u64 <= available;
+    let raise = match group {
+        Some(_) => ", or raise that limit (MemoryMax=, --memory)",
+        None => "",
+    };
+    if !fits(memory.all_receiving()) {
+        let remedy = format!(
+            "lower --max-streams, --max-connections or --buffer-bytes{raise}; the program itself \
+             takes up to {}",
+            bytes(PROGRAM_BYTES)
+        );
+        return Finding::fail("memory", found, remedy);
     }
-    if memory.worst() as u64 > available {
-        let remedy = "untrusted peers could exhaust this host: lower --groups-limit, \
-                      --strings-bytes-limit or --max-streams";
-        return warn("memory", found, remedy);
+    if !fits(memory.worst()) {
+        let remedy = format!(
+            "untrusted peers could exhaust it: lower --groups-limit, --strings-bytes-limit or \
+             --max-streams{raise}"
+        );
+        return Finding::warn("memory", found, remedy);
     }
-    pass("memory", found)
+    Finding::pass("memory", found)
 }
 
 /// Whether a TCP socket listens on `port` in this network namespace, from the kernel's tables.

@@ -1,7 +1,7 @@
 //! The verdicts of `host`, from given facts: makes no ring.
 
 use super::*;
-use rustix::io::Errno;
+use std::path::PathBuf;
 
 #[test]
 fn kernels_are_told_apart_by_their_release() {
@@ -11,24 +11,6 @@ fn kernels_are_told_apart_by_their_release() {
     assert_eq!(verdict("10.1"), Verdict::Pass);
     assert_eq!(verdict("5.19.17-generic"), Verdict::Fail);
     assert_eq!(verdict("strange"), Verdict::Warn);
-}
-
-#[test]
-fn each_refusal_of_a_ring_has_its_own_remedy() {
-    let remedy = |errno: Errno, disabled, seccomp| {
-        let error = io::Error::from_raw_os_error(errno.raw_os_error());
-        let finding = ring_refused(&error, &Refusal { disabled, seccomp });
-        assert_eq!(finding.verdict, Verdict::Fail);
-        finding.remedy.unwrap()
-    };
-    assert!(remedy(Errno::PERM, Some(2), true).contains("io_uring_disabled is 2"));
-    assert!(remedy(Errno::PERM, Some(1), false).contains("kernel.io_uring_group"));
-    assert!(remedy(Errno::PERM, Some(0), true).starts_with("a seccomp profile"));
-    assert!(remedy(Errno::PERM, None, false).contains("security module"));
-    assert!(remedy(Errno::NOSYS, None, false).contains("CONFIG_IO_URING"));
-    assert!(remedy(Errno::NOSYS, Some(0), true).contains("podman"));
-    assert!(remedy(Errno::NOMEM, Some(0), false).contains("RLIMIT_MEMLOCK"));
-    assert!(remedy(Errno::INVAL, Some(0), false).contains("SINGLE_ISSUER"));
 }
 
 #[test]
@@ -47,21 +29,58 @@ fn locked_memory_is_judged_at_its_edges() {
     assert_eq!(fit(Some(rings - 1)), (0, Verdict::Fail));
 }
 
-#[test]
-fn a_quota_below_the_workers_is_a_warning() {
-    let verdict = |text, workers| cpu_quota_finding(text, workers).verdict;
-    assert_eq!(verdict(Some("max 100000\n"), 8), Verdict::Pass);
-    assert_eq!(verdict(Some("150000 100000\n"), 2), Verdict::Warn);
-    assert_eq!(verdict(Some("200000 100000\n"), 2), Verdict::Pass);
-    assert_eq!(verdict(None, 2), Verdict::Pass);
+fn group_limit<T>(value: T) -> Option<GroupLimit<T>> {
+    Some(GroupLimit { value, file: PathBuf::from("/sys/fs/cgroup/a/limit") })
 }
 
 #[test]
-fn fields_of_proc_files_are_found_at_line_starts() {
-    let file = b"Name:\tSeccomp: 9\nSeccomp:\t2\nSeccomp_filters:\t1\n";
-    assert_eq!(proc_field(file, "Seccomp:").as_deref(), Some("2"));
-    assert_eq!(proc_field(file, "Name:").as_deref(), Some("Seccomp: 9"));
-    assert_eq!(proc_field(file, "CapEff:"), None);
+fn a_quota_below_the_workers_is_a_warning() {
+    let judge = |cores, workers| cpu_quota(group_limit(cores).as_ref(), workers);
+    let finding = judge(1.5, 2);
+    assert_eq!(finding.verdict, Verdict::Warn);
+    assert!(finding.found.ends_with("for 2 workers (/sys/fs/cgroup/a/limit)"), "{finding}");
+    assert_eq!(judge(2.0, 2).verdict, Verdict::Pass);
+    assert_eq!(cpu_quota(None, 2).verdict, Verdict::Pass);
+}
+
+/// A unit with 64 MiB on a host with much more.
+#[test]
+fn memory_is_judged_by_the_tightest_limit() {
+    const GIB: u64 = 1 << 30;
+    let config = Config { port: None, max_streams: 16, groups_limit: 1000, ..Config::default() };
+    let config = Config { strings_bytes_limit: 4096, ..config };
+    let sums = config.memory(2);
+    let judge = |host, group: Option<u64>| memory_finding(&sums, host, group.and_then(group_limit));
+    let finding = judge(24 * GIB, None);
+    assert_eq!((finding.verdict, finding.remedy.as_deref()), (Verdict::Pass, None));
+    assert!(finding.found.ends_with("the host has 24.0 GiB"), "{finding}");
+    let finding = judge(24 * GIB, Some(32 << 20));
+    assert_eq!(finding.verdict, Verdict::Fail);
+    let said = "; 32.0 MiB are allowed (/sys/fs/cgroup/a/limit)";
+    assert!(finding.found.ends_with(said), "{finding}");
+    assert!(finding.remedy.unwrap().contains("MemoryMax="));
+    // The edges: the program itself counts.
+    for (bytes, verdict) in [
+        (sums.all_receiving() + PROGRAM_BYTES - 1, Verdict::Fail),
+        (sums.all_receiving() + PROGRAM_BYTES, Verdict::Warn),
+        (sums.worst() + PROGRAM_BYTES - 1, Verdict::Warn),
+        (sums.worst() + PROGRAM_BYTES, Verdict::Pass),
+    ] {
+        assert_eq!(judge(bytes as u64, None).verdict, verdict, "{bytes}");
+        assert_eq!(judge(u64::MAX, Some(bytes as u64)).verdict, verdict, "{bytes}");
+    }
+}
+
+/// What serve opens in addition counts as well.
+#[test]
+fn captures_and_partials_are_in_the_sums() {
+    let plain = Config::default();
+    let captures = Config { capture: Some(PathBuf::from("d")), ..plain.clone() };
+    let more = files_needed(&captures, 2) - files_needed(&plain, 2);
+    assert_eq!(more, plain.max_streams as u64);
+    let partials = Config { partials: Some(PathBuf::from("d")), ..plain.clone() };
+    assert!(partials.memory(2).worst() > plain.memory(2).worst());
+    assert!(captures.memory(2).all_receiving() > plain.memory(2).all_receiving());
 }
 
 #[test]
@@ -76,7 +95,8 @@ fn only_listening_sockets_of_the_port_count() {
 
 #[test]
 fn findings_that_are_no_pass_have_a_remedy() {
-    for finding in examine(&Config { records_port: Some(0), port: Some(0), ..Config::default() }) {
+    let config = Config { records_port: Some(0), port: Some(0), ..Config::default() };
+    for finding in examine(&config) {
         assert_eq!(finding.remedy.is_none(), finding.verdict == Verdict::Pass, "{finding}");
     }
 }

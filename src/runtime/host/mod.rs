@@ -1,8 +1,14 @@
 //! What the host allows and has: listeners, cores, signals, standard streams, the file of users.
 
 pub(crate) mod auth_file;
+mod control_groups;
 pub(crate) mod cores;
+pub(crate) mod finding;
 pub(crate) mod findings;
 pub(crate) mod listener;
+mod proc_files;
+pub(crate) mod reserve;
+mod ring_check;
 pub(crate) mod signals;
 pub(crate) mod stdio;
+pub(crate) mod threads;

@@ -3,7 +3,9 @@
 //! its files. SIGXFSZ is caught, so that it does not kill.
 
 use crate::config::{SECOND_SIGINT_AFTER, STOPPED_START};
+use crate::wire::text::time_text;
 use rustix::process::Signal as Number;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +14,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+/// More descriptors than catching signals takes: two sockets, an epoll, its copy, a waker.
+const DESCRIPTORS: usize = 8;
 /// Exit code after a second SIGINT: 128 + SIGINT, as shells count.
 pub(crate) const EXIT_SECOND_SIGINT: i32 = 130;
 
@@ -48,6 +52,9 @@ pub(crate) fn catch_hangups() -> io::Result<Hangups> {
     // A file size limit (RLIMIT_FSIZE) makes the excess write fail with EFBIG, which is handled.
     // The signal that comes with it would end the process, so it is caught, for good.
     let too_large = SignalKind::from_raw(Number::XFSZ.as_raw());
+    // tokio panics if it cannot have the two sockets that pass signals on.
+    let spare = (0..DESCRIPTORS).map(|_| File::open("/dev/null"));
+    drop(spare.collect::<io::Result<Vec<_>>>()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let inside = runtime.enter();
     drop(signal(too_large)?);
@@ -128,7 +135,7 @@ async fn act(mut stops: StopSignals, hangup: Signal, mut started: oneshot::Recei
             tracing::info!(
                 "{name}: already stopping. Another SIGINT, at least {} after the first, exits at \
                  once",
-                humantime::format_duration(SECOND_SIGINT_AFTER)
+                time_text(SECOND_SIGINT_AFTER)
             );
         }
         before_exit();

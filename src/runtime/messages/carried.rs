@@ -23,6 +23,7 @@ use crate::runtime::records::unreported::Unreported;
 use crate::runtime::worker::Worker;
 use crate::wire::messages::frame::PAYLOAD_BYTES_MAX;
 use crate::wire::records::packets::{begins_with_packet, check_whole_packets};
+use crate::wire::text::time_text;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -136,7 +137,7 @@ impl CarriedRecords {
 
     /// Ends the open stream because no records came in time. Its connection stays.
     pub(crate) async fn end_idle(&mut self) {
-        let limit = humantime::format_duration(self.worker.config.idle_timeout);
+        let limit = time_text(self.worker.config.idle_timeout);
         let detail = format!("no records for {limit} (--idle-timeout); its client stays connected");
         self.end(Err(Failure::of(Reason::IdleTimeout, detail))).await;
     }

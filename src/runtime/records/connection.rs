@@ -15,6 +15,7 @@ use crate::runtime::failpoint::failpoint;
 use crate::runtime::ring::ReadBuffer;
 use crate::runtime::tls::session::TlsError;
 use crate::runtime::worker::Worker;
+use crate::wire::text::time_text;
 use rustls::ServerConfig;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -244,7 +245,7 @@ impl RecordConnection {
         let Counts { packets, records, .. } = intake.counts();
         let so_far = format!("after {packets} packets, {records} records and {waiting} more bytes");
         let config = &self.worker.config;
-        let time = |limit: Duration| humantime::format_duration(limit).to_string();
+        let time = |limit: Duration| time_text(limit);
         Err(match self.control.cut() {
             Some(DeadlineCut::Idle) => {
                 let limit = time(config.idle_timeout);

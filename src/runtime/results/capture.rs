@@ -90,7 +90,7 @@ pub(crate) struct CaptureThreads {
 /// If the directory is not writable or a thread cannot be started.
 pub(crate) fn start(config: &Config) -> Result<Option<CaptureThreads>, CaptureError> {
     let Some(path) = &config.capture else { return Ok(None) };
-    let run = format!("{}-{}", node_name(config), std::process::id());
+    let run = run_name(config);
     let directory = open(path, &run).map_err(CaptureError::Directory)?;
     let (orders, queue) = mpsc::channel(CAPTURE_CHUNKS);
     let free = Arc::<Mutex<Vec<Vec<u8>>>>::default();
@@ -109,6 +109,19 @@ pub(crate) fn start(config: &Config) -> Result<Option<CaptureThreads>, CaptureEr
         spawn("capture-end", Box::new(move || ended.into_iter().for_each(|e| end(e, &missing))))?,
     ];
     Ok(Some(CaptureThreads { captures, threads }))
+}
+
+/// Checks that captures can be written, if they are enabled. Leaves nothing behind.
+///
+/// # Errors
+/// If the directory is not writable: the cause and the remedy.
+pub(crate) fn check(config: &Config) -> Result<(), String> {
+    let Some(path) = &config.capture else { return Ok(()) };
+    open(path, &run_name(config)).map(drop)
+}
+
+fn run_name(config: &Config) -> String {
+    format!("{}-{}", node_name(config), std::process::id())
 }
 
 fn open(path: &Path, run: &str) -> Result<FileDirectory, String> {

@@ -87,6 +87,19 @@ impl PartialFiles {
         Ok(Some(Arc::new(files)))
     }
 
+    /// Whether [`start`](Self::start) would succeed. Leaves nothing behind.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub(crate) fn check(config: &Config, schema: &Schema) -> Result<(), PartialFilesError> {
+        let Some(path) = &config.partials else { return Ok(()) };
+        let run = format!("{}-{}", moment(SystemTime::now()), std::process::id());
+        let directory = FileDirectory::open("--partials", path, &run)
+            .map_err(PartialFilesError::NotWritable)?;
+        let checked = schema_file::check(&directory, SCHEMA_FILE, schema, schema_of_partials);
+        checked.map_err(|error| schema_error(path, error))
+    }
+
     fn open(
         path: &Path,
         node: String,
@@ -97,18 +110,9 @@ impl PartialFiles {
         let run = format!("{}-{node}-{}", moment(started), std::process::id());
         let directory = FileDirectory::open("--partials", path, &run)
             .map_err(PartialFilesError::NotWritable)?;
-        let shown = || path.display().to_string();
-        // The oldest file of a directory may have been deleted by age.
-        schema_file::claim(&directory, SCHEMA_FILE, &run, schema, schema_of_partials).map_err(
-            |error| match error {
-                SchemaFileError::Io(error) => {
-                    PartialFilesError::Schema { directory: shown(), error }
-                }
-                SchemaFileError::OtherSchema(difference) => {
-                    PartialFilesError::OtherSchema { directory: shown(), difference }
-                }
-            },
-        )?;
+        let known = schema_of_partials;
+        let claimed = schema_file::claim(&directory, SCHEMA_FILE, &run, schema, known);
+        claimed.map_err(|error| schema_error(path, error))?;
         let schema = Arc::clone(schema);
         Ok(PartialFiles { directory, node, schema, started, counts, missing: Arc::default() })
     }
@@ -174,6 +178,16 @@ impl PartialFiles {
         let cause = format_args!("{error}, {name} of {directory}");
         if let Some(unlisted) = self.missing.add(cause, Instant::now()) {
             tracing::error!(name, unlisted, %directory, "cannot write partials: {error}");
+        }
+    }
+}
+
+fn schema_error(path: &Path, error: SchemaFileError) -> PartialFilesError {
+    let directory = path.display().to_string();
+    match error {
+        SchemaFileError::Io(error) => PartialFilesError::Schema { directory, error },
+        SchemaFileError::OtherSchema(difference) => {
+            PartialFilesError::OtherSchema { directory, difference }
         }
     }
 }

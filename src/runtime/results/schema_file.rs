@@ -29,12 +29,44 @@ pub(crate) fn claim(
     known: impl FnOnce(&Path) -> io::Result<Option<Schema>>,
 ) -> Result<(), SchemaFileError> {
     let there = schema_there(directory, name, run, schema, known).map_err(SchemaFileError::Io)?;
+    judge(there, name, schema)
+}
+
+/// Whether [`claim`] would succeed. Writes nothing.
+///
+/// # Errors
+/// If it is a directory of another schema.
+pub(crate) fn check(
+    directory: &FileDirectory,
+    name: &str,
+    schema: &Schema,
+    known: impl FnOnce(&Path) -> io::Result<Option<Schema>>,
+) -> Result<(), SchemaFileError> {
+    let there = found(directory, name, known).map_err(SchemaFileError::Io)?;
+    judge(there, name, schema)
+}
+
+fn judge(there: Option<String>, name: &str, schema: &Schema) -> Result<(), SchemaFileError> {
     let difference = match there.as_deref().map(Schema::from_toml) {
         Some(Ok(there)) => there.difference(schema),
         Some(Err(complaint)) => Some(complaint.in_file(name)),
         None => None,
     };
     difference.map_or(Ok(()), |difference| Err(SchemaFileError::OtherSchema(difference)))
+}
+
+/// The schema text found in a directory, in the file or by `known`.
+fn found(
+    directory: &FileDirectory,
+    name: &str,
+    known: impl FnOnce(&Path) -> io::Result<Option<Schema>>,
+) -> io::Result<Option<String>> {
+    match fs::read_to_string(directory.path().join(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(known(directory.path())?.map(|known| known.to_toml()))
+        }
+        there => there.map(Some),
+    }
 }
 
 /// The schema text found in a directory. `None` if there was none; this schema has then been
@@ -46,14 +78,10 @@ fn schema_there(
     schema: &Schema,
     known: impl FnOnce(&Path) -> io::Result<Option<Schema>>,
 ) -> io::Result<Option<String>> {
+    if let Some(found) = found(directory, name, known)? {
+        return Ok(Some(found));
+    }
     let path = directory.path().join(name);
-    match fs::read_to_string(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        there => return there.map(Some),
-    }
-    if let Some(known) = known(directory.path())? {
-        return Ok(Some(known.to_toml()));
-    }
     // Unlike a rename, a link fails if another process was faster.
     let own = directory
         .write(&format!(".{run}.{name}"), |out| out.write_all(schema.to_toml().as_bytes()))?;

@@ -6,7 +6,7 @@
 //! returns to its pool when dropped; the ring's driver holds the pool until the ring is gone, so
 //! the memory outlives every operation on it.
 
-use crate::config::RING_ENTRIES;
+use crate::config::{RING_ENTRIES, RING_PATIENCE};
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use std::io::{self, IoSlice};
 use std::ops::{Deref, DerefMut, Range};
@@ -34,6 +34,17 @@ pub enum RingError {
         /// The system's error.
         source: io::Error,
     },
+    /// The system lets a ring be created, but not used.
+    #[error("cannot use an io_uring: {call} fails: {source}")]
+    Refused {
+        /// The system call.
+        call: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// An operation does not come back.
+    #[error("cannot use an io_uring: an operation did not complete within {RING_PATIENCE:?}")]
+    Silent,
 }
 
 /// Whether the system's error is ENOMEM.
@@ -45,7 +56,8 @@ pub(crate) fn out_of_memory(error: &io::Error) -> bool {
 /// accepts submissions from one thread only.
 ///
 /// # Errors
-/// `RingError::Create` with the system's error.
+/// `RingError::Create` with the system's error; `RingError::Refused` if the ring could be created
+/// but not used.
 pub fn runtime() -> Result<tokio_uring::Runtime, RingError> {
     let mut flags = tokio_uring::uring_builder();
     // Only one thread submits, so the kernel can skip locking. Completions wait for our next
@@ -54,7 +66,47 @@ pub fn runtime() -> Result<tokio_uring::Runtime, RingError> {
     flags.setup_single_issuer().setup_coop_taskrun();
     let mut builder = tokio_uring::builder();
     builder.entries(RING_ENTRIES).uring_builder(&flags);
-    tokio_uring::Runtime::new(&builder).map_err(RingError::Create)
+    let runtime = tokio_uring::Runtime::new(&builder).map_err(RingError::Create)?;
+    check_enter().map_err(|source| RingError::Refused { call: "io_uring_enter", source })?;
+    Ok(runtime)
+}
+
+/// Whether this process may submit operations: a filter can allow `io_uring_setup` and forbid the
+/// call after it. tokio-uring ignores that error, so operations would never complete, and a driver
+/// that has begun one cannot even be dropped.
+fn check_enter() -> io::Result<()> {
+    let nothing: libc::c_long = 0;
+    // SAFETY: the call gets no pointer, and -1 is not a descriptor: the kernel returns an error
+    // before it looks at anything else.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_enter,
+            -1 as libc::c_long,
+            nothing,
+            nothing,
+            nothing,
+            nothing,
+            nothing,
+        )
+    };
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // What the kernel itself says to such a descriptor.
+        Some(libc::EBADF) => Ok(()),
+        _ if result >= 0 => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// Lets the ring of the current runtime do an operation, to see whether it works.
+///
+/// # Errors
+/// `RingError::Refused` or, if nothing happens, `RingError::Silent`.
+pub(crate) async fn prove() -> Result<(), RingError> {
+    match tokio::time::timeout(RING_PATIENCE, tokio_uring::no_op()).await {
+        Ok(done) => done.map_err(|source| RingError::Refused { call: "a ring's NOP", source }),
+        Err(_) => Err(RingError::Silent),
+    }
 }
 
 /// The registered windows of one worker.
@@ -95,13 +147,11 @@ impl Buffers {
         }
     }
 
-    /// A registered window of at least `bytes`, or plain memory of exactly that size.
+    /// The same, but of at least `bytes`.
     pub fn take_at_least(&self, bytes: usize) -> ReadBuffer {
-        match &self.registered {
-            Some(pool) if self.buffer_bytes >= bytes => pool
-                .try_next(self.buffer_bytes)
-                .map_or_else(|| ReadBuffer::Plain(vec![0; bytes]), ReadBuffer::Registered),
-            _ => ReadBuffer::Plain(vec![0; bytes]),
+        match self.buffer_bytes >= bytes {
+            true => self.take(),
+            false => ReadBuffer::Plain(vec![0; bytes]),
         }
     }
 }

@@ -120,6 +120,9 @@ impl WorkerThread {
             Ok(buffers) => buffers,
             Err(error) => return drop(ready.send(Err(error.into()))),
         };
+        if let Err(error) = ring::prove().await {
+            return drop(ready.send(Err(error.into())));
+        }
         let WorkerThread { core, index, common, jobs, pieces } = self;
         let Common { config, plan, pool, counters, policy, gate, hub, captures, defects, drain } =
             common;
