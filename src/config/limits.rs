@@ -5,6 +5,11 @@ use std::time::Duration;
 /// Rows that a worker decodes and folds into a connection's groups at a time: about one read, and
 /// few enough to stay in the core's first-level cache.
 pub const FOLD_ROWS: usize = 512;
+/// How long a worker decodes the bytes of one read before it looks after its other connections: it
+/// then finishes the pass of up to [`FOLD_ROWS`] records, and goes on with that read after them.
+/// Together that is less than a millisecond: in the slowest schema that was found a pass takes 650
+/// µs. A read of the built-in schema with a million groups takes less than a turn.
+pub const TURN: Duration = Duration::from_micros(300);
 /// Rows that one connection's groups may hold before they are passed on: partials count in 32 bits.
 pub const FOLD_ROWS_MAX: u64 = u32::MAX as u64;
 /// Slots of a page of groups; each stream has at least one page. `engine::groups::paged` asserts

@@ -7,7 +7,7 @@
 //! for rows until it does not ask for more, then [`compact`](RecordIntake::compact). Until when the
 //! next read must come is said by [`deadline`](RecordIntake::deadline).
 
-use crate::config::{Config, RUNS_LIMIT};
+use crate::config::{Config, FOLD_ROWS, RUNS_LIMIT};
 use crate::engine::decode::decoder::{Decoded, Decoder, RowLimit};
 use crate::engine::decode::texts::{TextLimit, Texts};
 use crate::engine::groups::columns::ColumnSet;
@@ -137,7 +137,7 @@ impl RecordIntake {
         }
     }
 
-    /// Decodes received records, as many as fit into `set`.
+    /// Decodes received records, as many as one pass takes and as fit into `set`.
     ///
     /// # Errors
     /// [`Refused`], which ends the stream.
@@ -146,7 +146,8 @@ impl RecordIntake {
         buffer: &[u8],
         set: &mut ColumnSet,
     ) -> Result<NextStep, Refused> {
-        let rows_limit = set.rows_free();
+        // No pass is longer than one that folds.
+        let rows_limit = set.rows_free().min(FOLD_ROWS);
         self.poll(buffer, rows_limit, |decoder, received, runs| {
             decoder.decode(received, runs.runs(), set)
         })

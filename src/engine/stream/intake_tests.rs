@@ -2,6 +2,7 @@
 //! by byte and shares no code with the intake.
 
 use super::*;
+use crate::config::FOLD_ROWS_MAX;
 use crate::engine::groups::columns::{Column, PartialSet};
 use crate::wire::schema::Schema;
 use proptest::prelude::*;
@@ -164,6 +165,27 @@ fn a_thousand_packets_in_one_read() {
     assert_eq!(whole.1.packets, 1000);
     for batch_rows in [1, 1000, 4000] {
         assert_eq!(feed(&stream, &[], 2 << 20, batch_rows), whole);
+    }
+}
+
+/// A pass is short, into columns and into groups, so that a stream can give way to others after it.
+#[test]
+fn a_pass_takes_so_many_records_and_no_more() {
+    let bytes = packet(&vec![record(1); 4 * FOLD_ROWS]);
+    let mut set = ColumnSet::with_rows(&plan(), 10 * FOLD_ROWS);
+    let mut groups = GroupTable::with_limits(&plan(), 10, FOLD_ROWS_MAX);
+    for folds in [false, true] {
+        let now = Instant::now();
+        let mut intake = RecordIntake::new(&plan(), &Config::default(), bytes.len() + 1, now);
+        intake.handle_read(bytes.len(), now);
+        for pass in 1..4 {
+            let next = match folds {
+                false => intake.poll_rows(&bytes, &mut set),
+                true => intake.poll_groups(&bytes, &mut groups),
+            };
+            assert_eq!(next, Ok(NextStep::Rows));
+            assert_eq!(intake.counts().records, (pass * FOLD_ROWS) as u64);
+        }
     }
 }
 

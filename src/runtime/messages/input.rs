@@ -6,7 +6,7 @@
 //! socket is readable before it takes another.
 
 use super::peer::Peer;
-use crate::config::SMALL_WINDOW_BYTES;
+use crate::config::{MESSAGE_WINDOW_BYTES, SMALL_WINDOW_BYTES};
 use crate::runtime::records::transport::ReadError;
 use crate::runtime::ring::{self, Buffers, ReadBuffer};
 use crate::runtime::tls::session::TlsError;
@@ -15,6 +15,9 @@ use crate::wire::records::window::Window;
 use std::io;
 use std::rc::Rc;
 use tokio_uring::net::TcpStream;
+
+// The longest frame fits.
+const _: () = assert!(FRAME_BYTES_MAX <= MESSAGE_WINDOW_BYTES);
 
 /// A large window is given up after this many reads in a row that a small one could have held.
 const QUIET_READS: u8 = 8;
@@ -129,9 +132,9 @@ impl Input {
             // A client that sent a lot and is quiet now holds no window.
             self.replace(ReadBuffer::default());
             ring::readable(&self.stream).await?;
-            self.replace(buffers.take_at_least(FRAME_BYTES_MAX));
+            self.replace(buffers.take_at_least(MESSAGE_WINDOW_BYTES));
         } else if self.large && self.buffer.len() <= SMALL_WINDOW_BYTES {
-            self.replace(buffers.take_at_least(FRAME_BYTES_MAX));
+            self.replace(buffers.take_at_least(MESSAGE_WINDOW_BYTES));
         } else if waiting == 0 && self.buffer.len() != SMALL_WINDOW_BYTES {
             self.quiet_reads = 0;
             self.replace(ReadBuffer::Plain(vec![0; SMALL_WINDOW_BYTES]));
@@ -139,11 +142,12 @@ impl Input {
         Ok(())
     }
 
-    /// Switches to another window and copies the unparsed bytes.
+    /// Switches to another window and copies the unparsed bytes. Of a larger buffer it uses as much
+    /// as [`MESSAGE_WINDOW_BYTES`]: the messages of one read are answered without a pause.
     fn replace(&mut self, mut buffer: ReadBuffer) {
         let waiting = self.bytes().len();
         buffer[..waiting].copy_from_slice(self.bytes());
-        self.window = Window::new(buffer.len());
+        self.window = Window::new(buffer.len().min(MESSAGE_WINDOW_BYTES));
         self.window.fill(waiting);
         self.buffer = buffer;
     }
@@ -184,5 +188,32 @@ impl Input {
         }
         // Bytes received before close_notify must still be answered.
         Ok(if self.peer_closed && self.plain.is_empty() { 0 } else { bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// However large the windows of record streams are: the messages of one read are answered
+    /// without a pause, and memory for them is counted as [`MESSAGE_WINDOW_BYTES`].
+    #[test]
+    fn a_large_window_is_not_larger_than_messages_need() {
+        ring::runtime().unwrap().block_on(async {
+            let buffers = [Buffers::plain(4 << 10), Buffers::register(1, 16 << 20).unwrap()];
+            for buffers in buffers {
+                let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                let mut peer =
+                    std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                peer.write_all(b"more").unwrap();
+                let stream = Rc::new(TcpStream::from_std(listener.accept().unwrap().0));
+                let mut input = Input::new(stream, false);
+                input.large = true;
+                input.make_room(&buffers).await.unwrap();
+                assert_eq!(input.window.free(), 0..MESSAGE_WINDOW_BYTES);
+                assert!(input.buffer.len() >= MESSAGE_WINDOW_BYTES);
+            }
+        });
     }
 }

@@ -1,9 +1,9 @@
 //! One record stream on its worker, whatever its source. Decoding is in the engine; this reads no
-//! socket and keeps no deadlines. It waits only for column sets and for room in the aggregation's
-//! queue.
+//! socket and keeps no deadlines. It waits for column sets, for room in the aggregation's queue,
+//! and for the worker's other connections.
 
 use super::open_batch::OpenBatch;
-use crate::config::{AggregateMode, FOLD_ROWS_MAX};
+use crate::config::{AggregateMode, FOLD_ROWS_MAX, TURN};
 use crate::engine::groups::table::GroupTable;
 use crate::engine::stream::intake::{NextStep, RecordIntake, Refused};
 use crate::engine::stream::received::{BufferKind, Reason, Received};
@@ -11,6 +11,7 @@ use crate::runtime::connection::slots::StreamHold;
 use crate::runtime::results::aggregator::{Job, StreamRows};
 use crate::runtime::results::capture::Capture;
 use crate::runtime::results::column_pool::PooledSet;
+use crate::runtime::ring;
 use crate::runtime::worker::Worker;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -65,6 +66,9 @@ pub(crate) struct RecordStream {
     /// The open batch, from the first byte on, if partials are written.
     batch: Option<OpenBatch>,
     capture: Option<Capture>,
+    /// When the worker last turned to this stream, and when the last pass ended.
+    turn_began: Instant,
+    pass_ended: Instant,
     received: Received,
 }
 
@@ -87,7 +91,17 @@ impl RecordStream {
         let intake = RecordIntake::new(&worker.plan, &worker.config, window_bytes, now);
         let capture = worker.captures.as_ref().map(|captures| captures.stream(number));
         let (over_groups, batch) = (Arc::default(), None);
-        RecordStream { intake, gathered, over_groups, batch, capture, received, worker }
+        RecordStream {
+            intake,
+            gathered,
+            over_groups,
+            batch,
+            capture,
+            turn_began: now,
+            pass_ended: now,
+            received,
+            worker,
+        }
     }
 
     /// The number under which it is reported.
@@ -133,10 +147,12 @@ impl RecordStream {
             Box::pin(self.turn_batch(taken_over, interval)).await;
         }
         self.intake.handle_read(bytes, taken_over);
+        self.turn_began = self.turn_began.max(taken_over);
         let digested = loop {
             if self.intake.ended() {
                 break Ok(());
             }
+            self.give_way().await;
             match self.poll_rows(buffer, taken_over).await {
                 Ok(NextStep::Rows) => {}
                 Ok(NextStep::Read | NextStep::Ended) => break Ok(()),
@@ -168,6 +184,14 @@ impl RecordStream {
         self.intake.forget_window();
     }
 
+    /// Lets the other connections of the worker have their turn, if this stream has had its.
+    async fn give_way(&mut self) {
+        if self.pass_ended.saturating_duration_since(self.turn_began) >= TURN {
+            ring::pause().await;
+            self.turn_began = Instant::now();
+        }
+    }
+
     /// Makes one pass over the received bytes. Waits only for a column set and the aggregation's
     /// queue.
     async fn poll_rows(&mut self, buffer: &[u8], taken_over: Instant) -> Result<NextStep, Failure> {
@@ -175,7 +199,8 @@ impl RecordStream {
         let packets_before = self.intake.counts().packets;
         let next = match &mut self.gathered {
             Gathered::Columns(set) => {
-                self.intake.poll_rows(buffer, set.as_mut().expect("make_room leaves a set"))
+                let set = set.as_mut().expect("make_room leaves a set");
+                self.intake.poll_rows(buffer, set)
             }
             Gathered::Groups(groups) => {
                 let (plan, limit) = (&self.worker.plan, self.worker.config.groups_limit);
@@ -187,7 +212,8 @@ impl RecordStream {
         };
         // The clock is read once for all packets of the pass.
         let packets = self.intake.counts().packets - packets_before;
-        let latency = taken_over.elapsed();
+        self.pass_ended = Instant::now();
+        let latency = self.pass_ended.saturating_duration_since(taken_over);
         self.received.latency.record(latency, packets);
         self.worker.packet_latency.borrow_mut().record(latency, packets);
         next.map_err(|refused| Failure::of(refused, refused))
@@ -292,29 +318,70 @@ pub(crate) async fn report(jobs: &mpsc::Sender<Job>, received: Received, held: S
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::wire::schema::Schema;
+    use std::cell::Cell;
 
     /// In both modes, since the aggregation thread may detect too many groups late.
-    #[tokio::test]
-    async fn a_stream_ends_once_the_aggregation_has_found_too_many_groups() {
-        let packet = [&271_u32.to_be_bytes()[..], &[1; 267]].concat();
-        for aggregate in [AggregateMode::Columns, AggregateMode::TwoPhase] {
-            let config = Config { aggregate, batch_rows: 1, ..Config::default() };
-            let (worker, mut work) = Worker::alone(config);
-            let (peer, now) = ("[::1]:9".parse().unwrap(), Instant::now());
-            let mut stream = RecordStream::start(worker, 7, peer, BufferKind::Plain, 4096, now);
-            stream.digest(&packet, packet.len(), now).await.unwrap();
-            stream.forget_window();
-            stream.hand_over().await;
-            let Some(Job::Add { connection: 7, rows, over_groups }) = work.recv().await else {
-                panic!("no rows were handed over");
-            };
-            assert_eq!(matches!(rows, StreamRows::Columns(_)), aggregate == AggregateMode::Columns);
-            over_groups.store(true, Ordering::Relaxed);
-            let refused = stream.digest(&packet, packet.len(), now).await.unwrap_err();
-            assert_eq!(refused.reason, Reason::GroupsLimit);
-            let received = stream.finish(Err(refused)).await;
-            assert_eq!((received.counts.records, received.reason.is_some()), (1, true));
-            assert!(work.try_recv().is_err(), "no rows remain");
-        }
+    #[test]
+    fn a_stream_ends_once_the_aggregation_has_found_too_many_groups() {
+        // A stream may pause, which needs a ring.
+        ring::runtime().unwrap().block_on(async {
+            let packet = [&271_u32.to_be_bytes()[..], &[1; 267]].concat();
+            for aggregate in [AggregateMode::Columns, AggregateMode::TwoPhase] {
+                let config = Config { aggregate, batch_rows: 1, ..Config::default() };
+                let (worker, mut work) = Worker::alone(config);
+                let (peer, now) = ("[::1]:9".parse().unwrap(), Instant::now());
+                let mut stream = RecordStream::start(worker, 7, peer, BufferKind::Plain, 4096, now);
+                stream.digest(&packet, packet.len(), now).await.unwrap();
+                stream.forget_window();
+                stream.hand_over().await;
+                let Some(Job::Add { connection: 7, rows, over_groups }) = work.recv().await else {
+                    panic!("no rows were handed over");
+                };
+                assert_eq!(
+                    matches!(rows, StreamRows::Columns(_)),
+                    aggregate == AggregateMode::Columns
+                );
+                over_groups.store(true, Ordering::Relaxed);
+                let refused = stream.digest(&packet, packet.len(), now).await.unwrap_err();
+                assert_eq!(refused.reason, Reason::GroupsLimit);
+                let received = stream.finish(Err(refused)).await;
+                assert_eq!((received.counts.records, received.reason.is_some()), (1, true));
+                assert!(work.try_recv().is_err(), "no rows remain");
+            }
+        });
+    }
+
+    /// A read of many short records takes far longer than a turn. Others get theirs in between:
+    /// here a task that counts its turns.
+    #[test]
+    fn a_long_read_gives_way_to_other_connections() {
+        ring::runtime().unwrap().block_on(async {
+            let schema = "name = 'bytes'\nfield = [{ name = 'k', type = 'u8' }]\n\
+                          [packet]\nlength = 'none'\nend = 'close'\n\
+                          [result]\nby = ['k']\naggregates = []";
+            let bytes = vec![7; 4 << 20];
+            for aggregate in [AggregateMode::Columns, AggregateMode::TwoPhase] {
+                let config = Config { aggregate, batch_rows: bytes.len(), ..Config::default() };
+                let schema = Arc::new(Schema::from_toml(schema).unwrap());
+                let (worker, _work) = Worker::alone_with(schema, config);
+                let (peer, now) = ("[::1]:9".parse().unwrap(), Instant::now());
+                let window_bytes = bytes.len() + 1;
+                let mut stream =
+                    RecordStream::start(worker, 7, peer, BufferKind::Plain, window_bytes, now);
+                let turns = Rc::new(Cell::new(0));
+                let others = Rc::clone(&turns);
+                let other = tokio_uring::spawn(async move {
+                    loop {
+                        ring::pause().await;
+                        others.set(others.get() + 1);
+                    }
+                });
+                stream.digest(&bytes, bytes.len(), Instant::now()).await.unwrap();
+                other.abort();
+                assert!(turns.get() > 1, "{} turns", turns.get());
+                assert_eq!(stream.intake().counts().records, bytes.len() as u64);
+            }
+        });
     }
 }

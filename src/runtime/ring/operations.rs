@@ -147,11 +147,13 @@ impl Buffers {
         }
     }
 
-    /// The same, but of at least `bytes`.
+    /// A registered window of at least `bytes`, or plain memory of exactly that size.
     pub fn take_at_least(&self, bytes: usize) -> ReadBuffer {
-        match self.buffer_bytes >= bytes {
-            true => self.take(),
-            false => ReadBuffer::Plain(vec![0; bytes]),
+        match &self.registered {
+            Some(pool) if self.buffer_bytes >= bytes => pool
+                .try_next(self.buffer_bytes)
+                .map_or_else(|| ReadBuffer::Plain(vec![0; bytes]), ReadBuffer::Registered),
+            _ => ReadBuffer::Plain(vec![0; bytes]),
         }
     }
 }

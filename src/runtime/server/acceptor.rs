@@ -19,6 +19,7 @@ use crate::runtime::results::reporter::FinishedConnection;
 use crate::runtime::tls::config::Certificates;
 use crate::wire::messages::fault::Fault;
 use crate::wire::schema::Schema;
+use crate::wire::text::time_text;
 use socket2::SockRef;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -238,7 +239,7 @@ impl Acceptor {
     }
 
     fn describe(&self, cause: &NoSlot) -> Failure {
-        let limit = humantime::format_duration(self.admit_timeout);
+        let limit = time_text(self.admit_timeout);
         match cause {
             NoSlot::TimedOut => Failure::of(
                 Reason::ConnectionsLimit,
