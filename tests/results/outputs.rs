@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// The files in a directory, hidden ones included but for their schema, in the order of their names.
+/// The files in a directory, hidden ones included but for their schema, in order of their names.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let mut found: Vec<PathBuf> = entries.filter(|path| !path.ends_with(".schema.toml")).collect();

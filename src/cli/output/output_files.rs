@@ -11,6 +11,7 @@ use crate::runtime::results::whole_file::{
     FileDirectory, MissingFiles, check_named, moment, node_name,
 };
 use crate::wire::schema::Schema;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -56,7 +57,7 @@ impl OutputFiles {
         let Some(path) = &config.output else { return Ok(()) };
         Self::columns(config, schema)?;
         let (directory, ..) = Self::directory(config, path)?;
-        let checked = schema_file::check(&directory, SCHEMA_FILE, schema, |_| Ok(None));
+        let checked = schema_file::check(&directory, SCHEMA_FILE, schema, schema_of_results);
         checked.map_err(|error| schema_error(&directory, error))
     }
 
@@ -145,6 +146,7 @@ impl OutputFiles {
             ("reason", reason.to_owned()),
             ("records", received.counts.records.to_string()),
             ("schema", report.grouped.schema().name().to_owned()),
+            ("schema_toml", report.grouped.schema().to_toml()),
             ("started", started),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ]
@@ -156,8 +158,14 @@ impl OutputFiles {
 /// Refuses a directory with results of another schema: whoever reads it as one table would mix
 /// columns, or sums of different things.
 fn claim(directory: &FileDirectory, run: &str, schema: &Schema) -> Result<(), String> {
-    let claimed = schema_file::claim(directory, SCHEMA_FILE, run, schema, |_| Ok(None));
+    let claimed = schema_file::claim(directory, SCHEMA_FILE, run, schema, schema_of_results);
     claimed.map_err(|error| schema_error(directory, error))
+}
+
+/// The schema in the metadata of the results in a directory. The hidden file is the oldest, so
+/// whoever deletes by age deletes it first.
+fn schema_of_results(directory: &Path) -> io::Result<Option<Schema>> {
+    schema_file::schema_of_files(directory, &[".parquet"])
 }
 
 fn schema_error(directory: &FileDirectory, error: SchemaFileError) -> String {

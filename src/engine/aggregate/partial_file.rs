@@ -12,7 +12,7 @@ use hdrhistogram::serialization::{Serializer, V2Serializer};
 use polars::prelude::*;
 use std::io::{self, Write};
 
-/// The key of the schema in the metadata of both files; its value is that of `schema.toml`.
+/// The key of the schema in the metadata of both files, and of results; its value is TOML.
 pub(crate) const SCHEMA_KEY: &str = "ringest.schema_toml";
 
 /// Why a file of partials could not be written.

@@ -77,7 +77,8 @@ pub(super) fn read(file: &Path, schema: &Schema) -> Result<PartialFrame, Partial
     Ok(PartialFrame { frame, seal })
 }
 
-/// The schema that a file of partials says it has; `None` if it says nothing or is damaged.
+/// The schema that a file of partials or a result says it has; `None` if it says nothing or is
+/// damaged.
 pub(crate) fn schema_of(file: &Path) -> Option<Schema> {
     let (content, _) = checked(file).ok()?;
     let text = catch_unwind(AssertUnwindSafe(|| {

@@ -5,10 +5,9 @@ use super::schema_file::{self, SchemaFileError};
 use super::whole_file::{FileDirectory, MissingFiles, moment, node_name};
 use crate::config::Config;
 use crate::engine::aggregate::partial_file::{BatchFacts, Origin, PartialFileError, write_facts};
-use crate::engine::aggregate::partial_reader::schema_of;
 use crate::engine::observe::counters::PartialCounts;
 use crate::wire::schema::Schema;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::Path;
 use std::sync::Arc;
@@ -192,26 +191,16 @@ fn schema_error(path: &Path, error: SchemaFileError) -> PartialFilesError {
     }
 }
 
-/// The schema in the metadata of the partials in a directory, in the first file that has one.
+/// The schema in the metadata of the partials in a directory.
 pub(crate) fn schema_of_partials(directory: &Path) -> io::Result<Option<Schema>> {
-    for entry in fs::read_dir(directory)? {
-        let name = entry?.file_name();
-        let shown = name.to_string_lossy();
-        let visible = !shown.starts_with('.');
-        if visible && (shown.ends_with(GROUPS_ENDING) || shown.ends_with(STREAM_ENDING)) {
-            let found = schema_of(&directory.join(&name));
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-    }
-    Ok(None)
+    schema_file::schema_of_files(directory, &[GROUPS_ENDING, STREAM_ENDING])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::stream::latency::Latency;
+    use std::fs;
     use std::io::Write;
     use std::path::PathBuf;
     use std::time::Duration;

@@ -1,7 +1,8 @@
-//! The file that says which schema the files of a directory have, so that a directory holds files of
-//! one schema.
+//! The file that says which schema the files of a directory have, so that a directory holds files
+//! of one schema.
 
 use super::whole_file::FileDirectory;
+use crate::engine::aggregate::partial_reader::schema_of;
 use crate::wire::schema::Schema;
 use std::fs;
 use std::io::{self, Write};
@@ -67,6 +68,26 @@ fn found(
         }
         there => there.map(Some),
     }
+}
+
+/// The schema in the metadata of the files in a directory whose names end like that, in the first
+/// one that has it.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub(crate) fn schema_of_files(directory: &Path, ends: &[&str]) -> io::Result<Option<Schema>> {
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let shown = name.to_string_lossy();
+        // Hidden files are being written.
+        if !shown.starts_with('.') && ends.iter().any(|end| shown.ends_with(end)) {
+            let found = schema_of(&directory.join(&name));
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// The schema text found in a directory. `None` if there was none; this schema has then been
