@@ -182,6 +182,8 @@ pub(crate) enum Validity {
         /// How long until it becomes valid.
         starts_in: Duration,
     },
+    /// It ends before it begins.
+    Never,
 }
 
 /// Which certificate of the files it is; numbers count from 1.
@@ -230,6 +232,7 @@ impl fmt::Display for DatedCertificate {
             Validity::Expired { since } => {
                 write!(f, "expired {} ago{expired}; renew it and send SIGHUP", whole(since))
             }
+            Validity::Never => write!(f, "ends before it begins{expired}; have it issued again"),
             Validity::NotYet { starts_in } => {
                 write!(f, "becomes valid in {}; check this host's clock, or wait", whole(starts_in))
             }
@@ -473,6 +476,8 @@ fn validity(certificate: &CertificateDer<'_>, now: SystemTime) -> Validity {
             not_before,
             ..
         })) => Validity::NotYet { starts_in: seconds(not_before).saturating_sub(now) },
+        // Without dates, because they contradict each other.
+        Err(rustls::Error::InvalidCertificate(CertificateError::Expired)) => Validity::Never,
         _ => match judge(certificate, now + CERTIFICATE_ENDS_SOON) {
             Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { .. })) => {
                 Validity::EndsSoon

@@ -192,6 +192,7 @@ fn the_dates_of_the_certificate_are_checked() {
     };
     assert_eq!(judged(now - HOUR, now + 8 * day), Validity::Valid);
     assert_eq!(judged(now - HOUR, now + 6 * day), Validity::EndsSoon);
+    assert_eq!(judged(now - HOUR, now - 2 * HOUR), Validity::Never);
     let Validity::Expired { since } = judged(now - 2 * HOUR, now - HOUR) else { panic!("expired") };
     assert!(since.abs_diff(HOUR) < Duration::from_secs(2), "{since:?}");
     let starts_in = match judged(now + HOUR, now + 2 * HOUR) {
@@ -203,6 +204,7 @@ fn the_dates_of_the_certificate_are_checked() {
     let expired = server(Validity::Expired { since: HOUR }).to_string();
     assert_says(&expired, &["the server's certificate expired 1h ago", "SIGHUP"]);
     assert_says(&server(Validity::NotYet { starts_in }).to_string(), &["clock"]);
+    assert_says(&server(Validity::Never).to_string(), &["before it begins, so clients refuse it"]);
     assert_says(&server(Validity::EndsSoon).to_string(), &["7 days", "renew"]);
 }
 
