@@ -214,15 +214,15 @@ fn nibble(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|value| value as u8)
 }
 
-/// Whether a PEM file has a private key that is encrypted with a password, in the form of PKCS #8 or
-/// in OpenSSL's older one.
+/// Whether a PEM file has a private key that is encrypted with a password, in the form of PKCS #8
+/// or in OpenSSL's older one.
 pub(crate) fn has_encrypted_key(pem: &[u8]) -> bool {
     const MARKS: [&[u8]; 2] = [b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED"];
     MARKS.iter().any(|mark| memchr::memmem::find(pem, mark).is_some())
 }
 
-/// A time for people, such as `7 days` or `1min 30s`. Short units follow their number directly, words
-/// after a blank.
+/// A time for people, such as `7 days` or `1min 30s`. Short units follow their number directly,
+/// words after a blank.
 pub(crate) fn time_text(time: Duration) -> String {
     let text = humantime::format_duration(time).to_string();
     let parts = text.split(' ').map(|part| {
