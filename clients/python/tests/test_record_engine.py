@@ -40,7 +40,7 @@ def test_a_stream_is_complete_and_grouped() -> None:
 
 
 def test_a_stream_that_is_left_by_an_exception_is_incomplete() -> None:
-    with engine(1) as running:
+    with engine(1, "--report-empty") as running:
         sender = RecordSender(SCHEMA, HOST, running.port, packet_records=1)
         with pytest.raises(ZeroDivisionError), sender:
             sender.send_many([(1, 2 // (1 - i), 0.5, 0, "pump") for i in range(2)])
