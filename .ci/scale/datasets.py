@@ -43,7 +43,7 @@ ARROW_TYPES: dict[str, pa.DataType] = {
 STRUCT_CODES = dict(zip(ARROW_TYPES, "BHIQbhiqfd?", strict=False))
 # Width of every bytes field here; text fields may be wider.
 BYTES_WIDTH = 2
-PART_ORDER = ("sum", "sum_low", "min", "max", "first", "last", "mean", "m2")
+PART_ORDER = ("sum", "sum_low", "min", "max", "first", "last", "mean", "rest", "m2", "unit")
 
 Record = dict[str, Any]
 
@@ -73,17 +73,24 @@ class Layout:
     def parts(self) -> list[tuple[str, str]]:
         needed = set()
         for name, function in self.aggregates:
-            if function in ("var", "std"):
-                needed |= {(name, "mean"), (name, "m2")}
-            elif function in ("sum", "mean"):
-                needed.add((name, "sum"))
-                if self.fields[name] in ("u64", "i64"):
-                    needed.add((name, "sum_low"))
+            if function in ("sum", "mean", "var", "std"):
+                needed |= {(name, part) for part in mean_parts(self.fields[name])}
             else:
                 needed.add((name, function))
+            if function in ("var", "std"):
+                needed.add((name, "m2"))
+                if self.fields[name] == "f64":
+                    needed.add((name, "unit"))
         return [
             (name, part) for name in self.fields for part in PART_ORDER if (name, part) in needed
         ]
+
+
+def mean_parts(kind: str) -> list[str]:
+    """The columns that the mean of a type is made of."""
+    if kind in ("f32", "f64"):
+        return ["mean", "rest"]
+    return ["sum", "sum_low"] if kind[1:] in ("32", "64") else ["sum"]
 
 
 @dataclass
@@ -134,43 +141,68 @@ def packed(layout: Layout, record: Record) -> bytes:
 
 def part_of(part: str, kind: str, values: Sequence[Any]) -> Any:
     """One part of a group's values in a batch, given in the order in which they came."""
-    if part == "sum" and kind in ("u64", "i64"):
-        return sum(value >> 32 for value in values)
+    if part == "sum" and kind[1:] in ("32", "64"):
+        return sum(values) >> 32
     if part == "sum_low":
-        return sum(value & 0xFFFFFFFF for value in values)
+        return sum(values) & 0xFFFFFFFF
     if part == "sum":
-        return float_sum(values) if kind in ("f32", "f64") else sum(map(int, values))
+        return sum(map(int, values))
     if part in ("min", "max"):
         numbers = [value for value in values if value == value]
-        return (min if part == "min" else max)(numbers) if numbers else math.nan
+        # Of zeros, the negative one is less.
+        signed = (lambda one: (one, math.copysign(1, one))) if kind in ("f32", "f64") else None
+        return (min if part == "min" else max)(numbers, key=signed) if numbers else math.nan
     if part in ("first", "last"):
         return values[0 if part == "first" else -1]
-    mean, squares = mean_and_squares(values)
-    return mean if part == "mean" else squares
-
-
-def float_sum(values: Iterable[float]) -> float:
-    values = list(values)
-    if all(map(math.isfinite, values)):
-        return math.fsum(values)
-    return sum(values)
-
-
-def mean_and_squares(values: Sequence[Any]) -> tuple[float, float]:
     if not all(math.isfinite(value) for value in values):
-        return float_sum(values) / len(values), math.nan
+        return {"mean": sum_of_special(values), "rest": 0.0, "m2": math.nan, "unit": 1.0}[part]
+    total, squares = exact_moments(values)
+    mean = float(total / len(values))
+    unit = unit_of(squares / len(values)) if kind == "f64" else 1
+    rest = float(total - len(values) * Fraction(mean))
+    return {"mean": mean, "rest": rest, "m2": float(squares / unit**2), "unit": float(unit)}[part]
+
+
+def sum_of_special(values: Iterable[float]) -> float:
+    """The sum of the infinities and NaN among these."""
+    return sum(value for value in values if not math.isfinite(value))
+
+
+def exact_moments(values: Sequence[Any]) -> tuple[Fraction, Fraction]:
+    """The sum, and the sum of the squared distances from the mean."""
     exact = [Fraction(value) for value in values]
-    mean = sum(exact, Fraction(0)) / len(exact)
-    return float(mean), float(sum(((one - mean) ** 2 for one in exact), Fraction(0)))
+    total = sum(exact, Fraction(0))
+    squares = sum(((one - total / len(exact)) ** 2 for one in exact), Fraction(0))
+    return total, squares
+
+
+def unit_of(variance: Fraction) -> Fraction:
+    """A unit in which the square of a deviation is within binary64."""
+    if variance > Fraction(2) ** 900:
+        return Fraction(2) ** 600
+    return Fraction(1, 2**500) if 0 < variance < Fraction(1, 2**900) else Fraction(1)
+
+
+def rounded(value: Fraction) -> float:
+    """The nearest binary64; infinite beyond the largest."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def root(value: Fraction) -> float:
+    """The square root, also where the square is not a binary64."""
+    scale = unit_of(value)
+    return rounded(Fraction(math.sqrt(value / scale**2)) * scale)
 
 
 def part_type(part: str, kind: str) -> pa.DataType:
     if part == "sum":
-        wide = {"i": pa.int64(), "f": pa.float64()}
-        return wide.get(kind[0], pa.uint64())
+        return pa.int64() if kind[0] == "i" else pa.uint64()
     if part == "sum_low":
         return pa.uint64()
-    return pa.float64() if part in ("mean", "m2") else ARROW_TYPES[kind]
+    return pa.float64() if part in ("mean", "rest", "m2", "unit") else ARROW_TYPES[kind]
 
 
 def type_name(part: str, kind: str) -> str:
@@ -179,7 +211,7 @@ def type_name(part: str, kind: str) -> str:
         return {"i": "i64", "f": "f64"}.get(kind[0], "u64")
     if part == "sum_low":
         return "u64"
-    return "f64" if part in ("mean", "m2", "var", "std") else kind
+    return "f64" if part in ("mean", "rest", "m2", "unit", "var", "std") else kind
 
 
 def merge_plan(layout: Layout) -> dict[str, Any]:
@@ -188,14 +220,18 @@ def merge_plan(layout: Layout) -> dict[str, Any]:
     for name, part in layout.parts():
         merge = {"sum_low": "sum", "m2": "squares"}.get(part, part)
         column = {"name": f"{part}_{name}", "type": type_name(part, layout.fields[name])}
-        around = {"around": f"mean_{name}"} if part == "m2" else {}
-        columns.append(column | {"merge": merge} | around)
+        more: dict[str, Any] = {}
+        if part == "m2":
+            kind = layout.fields[name]
+            more["around"] = [f"{one}_{name}" for one in mean_parts(kind)]
+            more |= {"unit": f"unit_{name}"} if kind == "f64" else {}
+        columns.append(column | {"merge": merge} | more)
     result = []
     finishes = {"sum": "sum", "mean": "mean", "var": "variance", "std": "deviation"}
     for name, function in layout.aggregates:
         kind = layout.fields[name]
         if function in ("sum", "mean"):
-            parts = ["sum", "sum_low"] if kind in ("u64", "i64") else ["sum"]
+            parts = mean_parts(kind)
         else:
             parts = ["m2"] if function in ("var", "std") else [function]
         result.append(
@@ -208,7 +244,7 @@ def merge_plan(layout: Layout) -> dict[str, Any]:
         )
     result.append({"name": "count", "type": "u64", "finish": "sum", "of": ["count"]})
     return {
-        "version": 1,
+        "version": 2,
         "identity": ["node", "connection", "batch"],
         "order": ["time_us", "node", "connection", "batch"],
         "keys": [{"name": name, "type": layout.fields[name]} for name in layout.keys],
@@ -334,21 +370,24 @@ def expected(layout: Layout, streams: Iterable[Stream], by: Sequence[str]) -> li
 
 
 def value_of(function: str, kind: str, values: Sequence[Any]) -> Any:
-    exact = kind not in ("f32", "f64")
-    if function == "sum":
-        total = part_of("sum", "u8" if exact else kind, values)
-        low, high = (-(2**63), 2**63 - 1) if kind[0] == "i" else (0, 2**64 - 1)
-        return total if not exact or low <= total <= high else None
-    if function == "mean":
-        return (
-            float(Fraction(sum(values), len(values))) if exact else float_sum(values) / len(values)
-        )
+    """The exact value of a function, rounded once."""
     if function in ("min", "max", "first", "last"):
         return part_of(function, kind, values)
-    if len(values) < 2:
+    spread = function in ("var", "std")
+    if spread and len(values) < 2:
         return None
-    variance = mean_and_squares(values)[1] / (len(values) - 1)
-    return variance if function == "var" else math.sqrt(variance)
+    if not all(math.isfinite(value) for value in values):
+        return math.nan if spread else sum_of_special(values)
+    total, squares = exact_moments(values)
+    if spread:
+        variance = squares / (len(values) - 1)
+        return rounded(variance) if function == "var" else root(variance)
+    if function == "mean":
+        return rounded(total / len(values))
+    if kind in ("f32", "f64"):
+        return rounded(total)
+    low, high = (-(2**63), 2**63 - 1) if kind[0] == "i" else (0, 2**64 - 1)
+    return int(total) if low <= total <= high else None
 
 
 def expected_latency(streams: Iterable[Stream]) -> HdrHistogram:
@@ -361,7 +400,7 @@ def expected_latency(streams: Iterable[Stream]) -> HdrHistogram:
 
 
 def differences(expected: Sequence[Record], found: Sequence[Record]) -> list[str]:
-    """Compares counts, minima, keys and integers exactly, and sums of floats to 1e-9."""
+    """Compares counts, minima, keys and integers exactly, and sums and spreads to 1e-12."""
     if len(expected) != len(found):
         return [f"{len(found)} groups, expected are {len(expected)}"]
     texts = []
@@ -379,7 +418,10 @@ def differences(expected: Sequence[Record], found: Sequence[Record]) -> list[str
 def equal(wanted: Any, got: Any) -> bool:
     wanted, got = (worded(value) for value in (wanted, got))
     if isinstance(wanted, float) and isinstance(got, float):
-        return math.isclose(wanted, got, rel_tol=1e-9, abs_tol=1e-12)
+        # Zeros have signs.
+        return math.isclose(wanted, got, rel_tol=1e-12) and (
+            wanted != 0 or math.copysign(1, wanted) == math.copysign(1, got)
+        )
     # A JSON number without a fraction may be parsed as either.
     return bool(wanted == got) and isinstance(wanted, bool) == isinstance(got, bool)
 
@@ -510,3 +552,64 @@ def counted(streams: Iterable[Stream]) -> dict[str, int]:
         "batches": batches.total(),
         "records": sum(len(records) for one in streams for _, records in one.batches),
     }
+
+
+# ---- numbers that binary64 alone loses -----------------------------------------------------------
+
+HARD = Layout(
+    {"k": "u8", "d": "f64", "s": "f32", "u": "u64", "i": "i32"},
+    ("k",),
+    tuple((name, function) for name in "dsui" for function in _FUNCTIONS),
+)
+_BEGIN_NS = 1_795_204_921_000_000_000
+# For each group the values of each batch.
+_DOUBLES: list[list[list[float]]] = [
+    [[1e16], [1.0], [-1e16]],
+    [[1e16, 1e16 + 2], [1e16 + 4], []],
+    [[1e308], [-1e308], []],
+    [[1.7e308, 1.7e308], [1.7e308], [5.0]],
+    [[1.7976931348623157e308] * 3, [1.7976931348623157e308] * 2, []],
+    [[1.7e308, 1.7e308], [-1.7e308], [-1.7e308, 1e290]],
+    [[1e200, 3e200], [2e200], [7.0]],
+    [[1e-200, 3e-200], [2e-200], [0.0]],
+    [[0.0], [-0.0], []],
+    [[-0.0], [0.0], [-0.0]],
+    [[0.1] * 50, [0.1] * 7, [0.1]],
+    [[0.0], [1e9] * 30, [1e9, 1e9 + 1e-7]],
+    [[1_795_204_921 + n * 1e-6 for n in range(at, at + 40)] for at in (0, 40, 80)],
+    [[math.inf], [1.0], [1e308, 1e308]],
+    [[math.inf], [2.0], [-math.inf]],
+    [[math.nan], [1.0], [math.inf]],
+]
+_UNSIGNED = [
+    [[2**53], [2**53 + 1], []],
+    [[2**64 - 1], [2**64 - 1, 0], [1]],
+    [[_BEGIN_NS + 1000 * n for n in range(at, at + 40)] for at in (0, 40, 80)],
+    [[7], [7], [7]],
+]
+
+
+def hard_streams() -> list[Stream]:
+    """Three batches with few values of each group, on two nodes."""
+    streams = [Stream(f"node-{i}", f"20261120T200201.123456Z-77-{i}", []) for i in range(2)]
+    for batch in range(3):
+        records = []
+        for key, doubles in enumerate(_DOUBLES):
+            unsigned = _UNSIGNED[key % len(_UNSIGNED)][batch]
+            for n, value in enumerate(doubles[batch]):
+                # Another one where binary32 has no such number.
+                single = value if abs(value) < 3e38 or not math.isfinite(value) else 16_777_217e30
+                integer = unsigned[n % len(unsigned)] if unsigned else 0
+                records.append(
+                    {
+                        "k": key,
+                        "d": value,
+                        "s": struct.unpack(">f", struct.pack(">f", single))[0],
+                        "u": integer,
+                        "i": (-(2**31), 2**31 - 1, -1)[(n + batch) % 3],
+                    }
+                )
+        stream = streams[batch % 2]
+        stream.batches.append((1_700_000_000_000_000 + batch, records))
+        stream.latencies.append(new_histogram())
+    return streams

@@ -47,6 +47,29 @@ TYPES = {
 # ---- the SQL -------------------------------------------------------------------------------------
 
 
+# Sums of floats are added as integers, which gives the same in any order: each number is divided by
+# the power of two of the group's largest, and cut into three pieces of 50 bits.
+PIECE = 50
+MACROS = """\
+-- Floats are added as integers, so that no digits cancel and the order does not matter: the largest
+-- mean of a group gives the power of two, and each number three pieces of 50 bits below it.
+CREATE OR REPLACE TEMP MACRO times_power(x, power) AS
+    x * pow(2, power // 2) * pow(2, power - power // 2);
+CREATE OR REPLACE TEMP MACRO power_of(x) AS
+    coalesce(CAST(floor(log2(nullif(x, 0))) AS INTEGER), 0);
+CREATE OR REPLACE TEMP MACRO after_piece(x) AS
+    x * 1125899906842624 - trunc(x * 1125899906842624);
+CREATE OR REPLACE TEMP MACRO piece(x) AS
+    CAST(TRY_CAST(trunc(x * 1125899906842624) AS BIGINT) AS HUGEINT);
+CREATE OR REPLACE TEMP MACRO joined(x, y, z) AS
+    CAST(x + y // 1125899906842624 AS DOUBLE)
+    + CAST(y % 1125899906842624 AS DOUBLE) / 1125899906842624
+    + CAST(z AS DOUBLE) / 1125899906842624 / 1125899906842624;
+CREATE OR REPLACE TEMP MACRO sum_of_pieces(x, y, z) AS
+    joined(x, y + z // 1125899906842624, z % 1125899906842624);
+"""
+
+
 def merge_sql(
     plan: MergePlan, by: Sequence[Column] | None = None, complete_only: bool = False
 ) -> str:
@@ -59,11 +82,11 @@ def merge_sql(
         complete = complete_streams("read_parquet(getvariable('streams'))", "rows_of_files")
         kept = "SELECT *\nFROM rows_of_files\nSEMI JOIN complete USING (node, connection)"
         tables = {"rows_of_files": once, "complete": complete, "rows_once": kept}
-    if plan.squares:
-        tables["rows_with_means"] = rows_with_means(plan, by)
+    tables |= steps(plan, by)
     sections = [f"{COMMENTS[name]}{name} AS (\n{indented(sql)}\n)" for name, sql in tables.items()]
     return (
-        "CREATE OR REPLACE TEMP VIEW merged AS\nWITH\n"
+        (MACROS if plan.means else "")
+        + "CREATE OR REPLACE TEMP VIEW merged AS\nWITH\n"
         + ",\n".join(sections)
         + f"\n{select_result(plan, by, list(tables)[-1])};\n"
     )
@@ -74,7 +97,10 @@ COMMENTS = {
     "rows_of_files": _COPIES,
     "complete": "-- Streams that ended complete and of which everything is there.\n",
     "rows_once": _COPIES,
-    "rows_with_means": "-- The mean of all, around which the squared distances are added up.\n",
+    "rows_with_powers": "-- The power of two of the largest mean.\n",
+    "rows_with_origins": "-- For squared distances: each row's mean, in two parts.\n",
+    "rows_with_distances": "-- The distance of each mean from the least one.\n",
+    "rows_with_means": "-- The distance of the mean of all, and the furthest, for a unit.\n",
 }
 
 
@@ -103,16 +129,84 @@ def grouped(rows: str) -> str:
     return f"SELECT node, connection, batch, sum(count) AS counted FROM {rows} GROUP BY ALL"
 
 
-def rows_with_means(plan: MergePlan, by: Sequence[Column]) -> str:
-    means = ",\n    ".join(
-        f"sum(rows.count * rows.{quoted(one.around)}) OVER of_group / sum(rows.count) OVER of_group"
-        f" AS {quoted(f'mean of {one.name}')}"
-        for one in plan.squares
+def steps(plan: MergePlan, by: Sequence[Column]) -> dict[str, str]:
+    """What is added to each row before they are merged: the SQL of each step, by name."""
+    window = f"WINDOW of_group AS (PARTITION BY {names(key.name for key in by)})"
+    found: dict[str, str] = {}
+    before = "rows_once"
+
+    def add(name: str, columns: Sequence[str]) -> None:
+        nonlocal before
+        if columns:
+            listed = ",\n    ".join(columns)
+            found[name] = f"SELECT *,\n    {listed}\nFROM {before} AS rows\n{window}"
+            before = name
+
+    add(
+        "rows_with_powers",
+        [
+            f"power_of(max(CASE WHEN isfinite(rows.{quoted(one.name)}) THEN"
+            f" abs(rows.{quoted(one.name)}) END) OVER of_group)"
+            f" AS {quoted(f'power of {one.name}')}"
+            for one in plan.means
+        ],
     )
-    keys = names(key.name for key in by)
-    return (
-        f"SELECT *,\n    {means}\nFROM rows_once AS rows\nWINDOW of_group AS (PARTITION BY {keys})"
+    squares = plan.squares
+    add(
+        "rows_with_origins",
+        [column for one in squares for column in origin(one, plan)],
     )
+    add(
+        "rows_with_distances",
+        [
+            'CAST(sum(rows.count) OVER of_group AS DOUBLE) AS "all records"',
+            *(distance(one) for one in squares),
+        ]
+        if squares
+        else [],
+    )
+    add(
+        "rows_with_means",
+        [column for one in squares for column in mean_distance(one, plan)],
+    )
+    return found
+
+
+def origin(column: Part, plan: MergePlan) -> list[str]:
+    """A row's mean as an origin and what is beyond it."""
+    high, *low = (f"rows.{quoted(name)}" for name in column.around)
+    count = "CAST(rows.count AS DOUBLE)"
+    names = [quoted(f"{what} of {column.name}") for what in ("origin", "part")]
+    if plan.column(column.around[0]).merge == "mean":
+        # A quarter of each, because their distance may exceed a double.
+        quarter = " * 0.25" if column.unit else ""
+        return [f"{high}{quarter} AS {names[0]}", f"{low[0]} / {count}{quarter} AS {names[1]}"]
+    total = f"CAST({high} AS HUGEINT)" + (f" * 4294967296 + {low[0]}" if low else "")
+    return [
+        f"({total}) // rows.count AS {names[0]}",
+        f"CAST(({total}) % rows.count AS DOUBLE) / {count} AS {names[1]}",
+    ]
+
+
+def distance(column: Part) -> str:
+    own, part = (f"rows.{quoted(f'{what} of {column.name}')}" for what in ("origin", "part"))
+    name = quoted(f"distance of {column.name}")
+    return f"CAST({own} - min({own}) OVER of_group AS DOUBLE) + {part} AS {name}"
+
+
+def mean_distance(column: Part, plan: MergePlan) -> list[str]:
+    own = f"rows.{quoted(f'distance of {column.name}')}"
+    share = '(CAST(rows.count AS DOUBLE) / rows."all records")'
+    columns = [f"sum({own} * {share}) OVER of_group AS {quoted(f'mean of {column.name}')}"]
+    if column.unit:
+        deviation = (
+            f"sqrt(rows.{quoted(column.name)} / rows.count) * rows.{quoted(column.unit)} * 0.25"
+        )
+        columns.append(
+            f"max(greatest(abs({own}), {deviation})) OVER of_group"
+            f" AS {quoted(f'furthest of {column.name}')}"
+        )
+    return columns
 
 
 def select_result(plan: MergePlan, by: Sequence[Column], source: str) -> str:
@@ -127,7 +221,10 @@ def select_result(plan: MergePlan, by: Sequence[Column], source: str) -> str:
 
 def finished(aggregate: Aggregate, plan: MergePlan) -> str:
     """The expression of one column of the result."""
-    high, *low = (merged(plan.column(name), plan) for name in aggregate.of)
+    parts = [plan.column(name) for name in aggregate.of]
+    if parts[0].merge == "mean":
+        return finished_float(aggregate, parts[0], parts[1])
+    high, *low = (merged(part, plan) for part in parts)
     # The sum of integers is a HUGEINT of 128 bits.
     value = f"({high} * 4294967296 + {low[0]})" if low else high
     match aggregate.finish:
@@ -138,11 +235,67 @@ def finished(aggregate: Aggregate, plan: MergePlan) -> str:
         case "mean":
             return f"CAST({value} AS DOUBLE) / CAST(sum(rows.count) AS DOUBLE)"
         case "variance" | "deviation" as finish:
-            root = "sqrt" if finish == "deviation" else ""
             variance = f"({value}) / (CAST(sum(rows.count) AS DOUBLE) - 1)"
-            return f"CASE WHEN sum(rows.count) > 1 THEN {root}({variance}) END"
+            unit = f" * any_value({unit_of(parts[0])}) * 4" if parts[0].unit else ""
+            spread = f"{variance}{unit}{unit}"
+            if finish == "deviation":
+                spread = f"sqrt({variance}){unit}"
+            return f"CASE WHEN sum(rows.count) > 1 THEN {spread} END"
         case other:
             raise PartialsError(f'"{aggregate.name}" has an unknown finish operation "{other}"')
+
+
+def finished_float(aggregate: Aggregate, mean: Part, rest: Part) -> str:
+    """A sum or a mean of floats, from their means and what these leave."""
+    power = f"any_value(rows.{quoted(f'power of {mean.name}')})"
+    special = f"NOT isfinite(rows.{quoted(mean.name)})"
+
+    def pieces(level: int) -> str:
+        """The sum of one piece of each number."""
+        texts = []
+        powers = f"rows.{quoted(f'power of {mean.name}')}"
+        for column, times in ((mean, " * rows.count"), (rest, "")):
+            text = f"times_power(rows.{quoted(column.name)}, -{powers})"
+            for _ in range(level):
+                text = f"after_piece({text})"
+            texts.append(f"piece({text}){times}")
+        return f"coalesce(sum({' + '.join(texts)}) FILTER (isfinite(rows.{quoted(mean.name)})), 0)"
+
+    total = f"sum_of_pieces({', '.join(pieces(level) for level in range(3))})"
+    match aggregate.finish:
+        case "sum":
+            value = f"times_power({total}, {power} - {PIECE})"
+        case "mean":
+            # Rounding must not lead beyond the largest mean, which may be the largest double.
+            largest = f"max(abs(rows.{quoted(mean.name)}))"
+            value = f"times_power({total} / CAST(sum(rows.count) AS DOUBLE), {power} - {PIECE})"
+            value = f"least(greatest({value}, -{largest}), {largest})"
+        case other:
+            raise PartialsError(f'"{aggregate.name}" has an unknown finish operation "{other}"')
+    # Infinities and NaN add as IEEE 754 says.
+    return f"coalesce(sum(rows.{quoted(mean.name)}) FILTER ({special}), {value})"
+
+
+def unit_of(column: Part) -> str:
+    """A quarter of the unit of a group's distances: that of 1, unless squares would overflow."""
+    furthest = f"rows.{quoted(f'furthest of {column.name}')}"
+    usual = f"{furthest} BETWEEN 1e-140 AND 1e140 OR {furthest} = 0"
+    return f"CASE WHEN {usual} THEN 0.25 ELSE {furthest} END"
+
+
+def squares_in_units(column: Part) -> str:
+    value, unit, own, mean = (
+        f"rows.{quoted(name)}"
+        for name in (
+            column.name,
+            column.unit,
+            f"distance of {column.name}",
+            f"mean of {column.name}",
+        )
+    )
+    own_unit = f"({unit} * 0.25 / {unit_of(column)})"
+    units = f"(({own} - {mean}) / {unit_of(column)})"
+    return f"sum({value} * {own_unit} * {own_unit} + rows.count * {units} * {units})"
 
 
 def merged(column: Part, plan: MergePlan) -> str:
@@ -152,18 +305,33 @@ def merged(column: Part, plan: MergePlan) -> str:
         case "min" | "max" as extreme if column.is_float:
             # DuckDB orders NaN above all numbers; here it counts only if there is nothing else.
             numbers = f"{extreme}({value}) FILTER (NOT isnan({value}))"
-            return f"coalesce({numbers}, CAST('nan' AS {TYPES[column.type]}))"
+            # To DuckDB zeros are equal.
+            sign, zero = ("", "-0.0") if extreme == "min" else ("NOT ", "0.0")
+            other = f"bool_or({value} = 0 AND {sign}signbit({value}))"
+            typed = TYPES[column.type]
+            return (
+                f"CASE WHEN {numbers} = 0 AND {other} THEN CAST('{zero}' AS {typed})"
+                f" ELSE coalesce({numbers}, CAST('nan' AS {typed})) END"
+            )
         case "sum" | "min" | "max" as function:
             return f"{function}({value})"
         case "first" | "last" as end:
             # Within a batch, rows of one group differ only in the keys that are merged away.
             order = names((*plan.order, *(key.name for key in plan.keys)), "rows.")
-            return f"arg_{'min' if end == 'first' else 'max'}({value}, row({order}))"
+            function = f"arg_{'min' if end == 'first' else 'max'}"
+            if column.is_float:
+                # As text, because the function loses the sign of a zero.
+                text = f"{function}(CAST({value} AS VARCHAR), row({order}))"
+                return f"CAST({text} AS {TYPES[column.type]})"
+            return f"{function}({value}, row({order}))"
         case "squares":
             # Chan, Golub, LeVeque: the sum of squared distances, plus those of the means.
-            mean = f"rows.{quoted(f'mean of {column.name}')}"
-            distance = f"(rows.{quoted(column.around)} - {mean})"
-            return f"sum({value}) + sum(rows.count * {distance} * {distance})"
+            own, mean = (
+                f"rows.{quoted(f'{what} of {column.name}')}" for what in ("distance", "mean")
+            )
+            if not column.unit:
+                return f"sum({value} + rows.count * ({own} - {mean}) * ({own} - {mean}))"
+            return squares_in_units(column)
         case other:
             raise PartialsError(f'"{column.name}" has an unknown merge operation "{other}"')
 

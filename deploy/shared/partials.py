@@ -25,7 +25,7 @@ IDENTITY: Final = ("node", "connection", "batch")
 
 # Key of the merge operations in the Parquet metadata of groups files.
 MERGE_KEY: Final = "ringest.merge"
-MERGE_VERSION: Final = 1
+MERGE_VERSION: Final = 2
 
 EXIT_OK: Final = 0
 EXIT_FILES_MISSING: Final = 1
@@ -183,13 +183,15 @@ class Column:
 class Part(Column):
     """A column of partials other than a key: the rows of a group merge into one value.
 
-    `merge` is sum, min, max (NaN counts only if there is nothing else), first, last (in time
-    order), mean (weighted by the count), or squares (squared distances from the mean in the column
-    `around`).
+    `merge` is sum, min, max (NaN counts only if there is nothing else, and -0.0 is below 0.0),
+    first, last (in time order), mean and rest (of floats: the sum is the count times the mean, plus
+    the rest), squares (squared distances from the mean that the columns `around` give, in squares of
+    the column `unit` if there is one), or unit.
     """
 
     merge: str
-    around: str | None = None
+    around: tuple[str, ...] = ()
+    unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,8 @@ class Aggregate(Column):
     """A column of the result other than a key, computed from the merged columns `of`.
 
     `finish` is value (unchanged), sum (null if its type cannot hold it), mean (divided by the
-    count), variance or deviation (of a sample; null for a single record). For sum and mean, two
-    columns form one number: the first times 2**32, plus the second.
+    count), variance or deviation (of a sample; null for a single record). Of integers, two columns
+    form one sum: the first times 2**32, plus the second. Of floats, they are a mean and its rest.
     """
 
     finish: str
@@ -228,6 +230,12 @@ class MergePlan:
     def squares(self) -> list[Part]:
         """The columns of squared distances."""
         return [one for one in self.columns if one.merge == "squares"]
+
+    @property
+    def means(self) -> list[Part]:
+        """The columns of means of which a sum or a mean is made."""
+        used = {name for one in self.result if one.finish in ("sum", "mean") for name in one.of}
+        return [one for one in self.columns if one.merge == "mean" and one.name in used]
 
     def column(self, name: str) -> Part:
         """The column with this name."""
@@ -262,7 +270,10 @@ def parse_plan(text: str, where: str) -> MergePlan:
             tuple(document["identity"]),
             tuple(document["order"]),
             tuple(Column(**one) for one in document["keys"]),
-            tuple(Part(**one) for one in document["columns"]),
+            tuple(
+                Part(**one | {"around": tuple(one.get("around", ()))})
+                for one in document["columns"]
+            ),
             tuple(Aggregate(**one | {"of": tuple(one["of"])}) for one in document["result"]),
         )
     except (KeyError, TypeError, ValueError) as error:

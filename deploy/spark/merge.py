@@ -54,10 +54,16 @@ SUM_LIMITS = {"u64": (0, 2**64 - 1), "i64": (-(2**63), 2**63 - 1)}
 def merged(rows: DataFrame, plan: MergePlan, by: Sequence[Column]) -> DataFrame:
     """The sorted result of these rows: keys, then aggregates in the schema's order."""
     keys = [quoted(key.name) for key in by]
-    rows = with_means(rows, plan, keys)
+    rows = with_distances(with_powers(rows, plan, keys), plan, keys)
     grouped = rows.groupBy(*keys).agg(
         F.expr("sum(cast(`count` as decimal(20,0)))").alias("all records"),
         *ends(plan),
+        *sums_of_pieces(plan),
+        *(
+            F.expr(f"max({unit_of(f'furthest of {one.name}')})").alias(f"unit of all {one.name}")
+            for one in plan.squares
+            if one.unit
+        ),
         *(F.expr(merged_column(one)).alias(f"all {one.name}") for one in plan.columns),
     )
     columns = [F.expr(finished(one, plan)).alias(one.name) for one in plan.result]
@@ -65,17 +71,117 @@ def merged(rows: DataFrame, plan: MergePlan, by: Sequence[Column]) -> DataFrame:
     return result.orderBy(*(F.expr(sort_key(key)) for key in by))
 
 
-def with_means(rows: DataFrame, plan: MergePlan, keys: Sequence[str]) -> DataFrame:
-    """Adds to each row the means of its group, from which squared distances are measured."""
-    if not plan.squares:
+# Sums of floats are added as integers, which gives the same in any order: each number is divided by
+# the power of two of the group's largest, and cut into three pieces of 50 bits.
+PIECE_BITS = 50
+PIECE = f"{1 << PIECE_BITS}BD"
+
+
+def is_special(column: str) -> str:
+    """Whether a number is infinite or NaN."""
+    return f"(isnan({column}) or abs({column}) = double('infinity'))"
+
+
+def times_power(value: str, power: str) -> str:
+    """A number times a power of two, which may itself be beyond binary64."""
+    half = f"floor(({power}) / 2)"
+    return f"({value}) * pow(2D, {half}) * pow(2D, ({power}) - {half})"
+
+
+def with_powers(rows: DataFrame, plan: MergePlan, keys: Sequence[str]) -> DataFrame:
+    """Adds to each row the power of two of its group's largest mean, and the three pieces of the
+    numbers that its means consist of. Step by step, so that nothing is computed twice."""
+    over = f"over (partition by {', '.join(keys)})"
+    powers, units = {}, {}
+    for mean in plan.means:
+        name = quoted(mean.name)
+        largest = f"max(case when not {is_special(name)} then nullif(abs({name}), 0D) end) {over}"
+        powers[f"power of {mean.name}"] = f"coalesce(cast(floor(log2({largest})) as int), 0)"
+    for number, name in numbers_of(plan):
+        scaled = times_power(quoted(number), f"{PIECE_BITS} - {quoted(f'power of {name}')}")
+        special = is_special(quoted(name))
+        units[f"units of {number}"] = f"case when {special} then 0D else {scaled} end"
+    rows = with_columns(with_columns(rows, powers), units)
+    for level in range(3):
+        pieces, left = {}, {}
+        for number, _ in numbers_of(plan):
+            own, piece = quoted(f"units of {number}"), f"piece {level} of {number}"
+            pieces[piece] = f"cast({own} as bigint)"
+            left[f"units of {number}"] = f"({own} - {quoted(piece)}) * pow(2D, {PIECE_BITS})"
+        rows = with_columns(with_columns(rows, pieces), left)
+    return rows
+
+
+def with_columns(rows: DataFrame, columns: dict[str, str]) -> DataFrame:
+    if not columns:
         return rows
-    means = [
-        F.expr(f"sum(`count` * `{one.around}`) / sum(cast(`count` as double))").alias(
-            f"mean of {one.name}"
+    return rows.withColumns({name: F.expr(sql) for name, sql in columns.items()})
+
+
+def numbers_of(plan: MergePlan) -> list[tuple[str, str]]:
+    """The columns of means and their rests, each with the mean's name."""
+    rests = {one.of[0]: one.of[1] for one in plan.result if len(one.of) > 1}
+    return [(name, one.name) for one in plan.means for name in (one.name, rests[one.name])]
+
+
+def sums_of_pieces(plan: MergePlan) -> list[Any]:
+    """For each mean, the sums of the pieces of its numbers, and what is not finite."""
+    sums = []
+    for mean in plan.means:
+        name = quoted(mean.name)
+        (_, rest) = (number for number, of in numbers_of(plan) if of == mean.name)
+        for level in range(3):
+            piece, more = (
+                f"cast({quoted(f'piece {level} of {number}')} as decimal(19,0))"
+                for number in (mean.name, rest)
+            )
+            total = f"sum({piece} * cast(`count` as decimal(17,0)) + {more})"
+            sums.append(F.expr(total).alias(f"piece {level} of {mean.name}"))
+        special = f"sum(case when {is_special(name)} then {name} end)"
+        sums.append(F.expr(special).alias(f"special {mean.name}"))
+        sums.append(F.expr(f"max(abs({name}))").alias(f"largest {mean.name}"))
+        sums.append(F.expr(f"max({quoted(f'power of {mean.name}')})").alias(f"power {mean.name}"))
+    return sums
+
+
+def with_distances(rows: DataFrame, plan: MergePlan, keys: Sequence[str]) -> DataFrame:
+    """Adds to each row how far its means are from those of its group.
+
+    First from the least one, as each mean has two parts that must not be added before.
+    """
+    over = f"over (partition by {', '.join(keys)})"
+    own, distances, means = {}, {}, {}
+    for one in plan.squares:
+        origin, part, distance = (
+            quoted(f"{what} of {one.name}") for what in ("origin", "part", "distance")
         )
-        for one in plan.squares
-    ]
-    return rows.join(rows.groupBy(*keys).agg(*means), [key.strip("`") for key in keys])
+        own[f"origin of {one.name}"], own[f"part of {one.name}"] = own_mean(one, plan)
+        from_least = f"cast({origin} - min({origin}) {over} as double) + {part}"
+        distances[f"distance of {one.name}"] = from_least
+        distances["records of all"] = f"cast(sum(`count`) {over} as double)"
+        share = "(cast(`count` as double) / `records of all`)"
+        means[f"mean of {one.name}"] = f"sum({distance} * {share}) {over}"
+        if one.unit:
+            deviation = f"sqrt({quoted(one.name)} / `count`) * {quoted(one.unit)} * 0.25D"
+            furthest = f"max(greatest(abs({distance}), {deviation})) {over}"
+            means[f"furthest of {one.name}"] = furthest
+    for columns in (own, distances, means):
+        rows = with_columns(rows, columns)
+    return rows
+
+
+def own_mean(column: Part, plan: MergePlan) -> tuple[str, str]:
+    """A row's mean: an origin, and what is beyond it."""
+    high, *low = map(quoted, column.around)
+    if plan.column(column.around[0]).merge == "mean":
+        # A quarter of each, because their distance may exceed a double.
+        quarter = " * 0.25D" if column.unit else ""
+        return f"{high}{quarter}", f"{low[0]} / `count`{quarter}"
+    total = f"cast({high} as decimal(20,0))" + (f" * 4294967296BD + {low[0]}" if low else "")
+    # Any integer near the mean will do, as long as the rest is exact.
+    origin = f"cast(floor(({total}) / cast(`count` as decimal(17,0))) as decimal(20,0))"
+    rest = f"({total}) - {origin} * cast(`count` as decimal(17,0))"
+    return origin, f"cast({rest} as double) / `count`"
 
 
 def ends(plan: MergePlan) -> list[Any]:
@@ -101,23 +207,65 @@ def merged_column(column: Part) -> str:
         case "min" | "max" as extreme if column.is_float:
             # Spark orders NaN above all numbers; here it counts only if there is nothing else.
             numbers = f"{extreme}(case when not isnan({value}) then {value} end)"
-            return f"coalesce({numbers}, double('NaN'))"
+            # To Spark zeros are equal.
+            zero = "-0.0" if extreme == "min" else "0.0"
+            other = f"bool_or(cast({value} as string) = '{zero}')"
+            return (
+                f"case when {numbers} = 0 and {other} then double('{zero}')"
+                f" else coalesce({numbers}, double('NaN')) end"
+            )
         case "sum" | "min" | "max" as function:
             return f"{function}({value})"
-        case "first" | "last" | "mean":
+        case "first" | "last" | "mean" | "rest" | "unit":
             # Computed elsewhere: from whole rows, or added to each row.
             return "max(1)"
         case "squares":
             # Chan, Golub, LeVeque: the sum of squared distances, plus those of the means.
-            distance = f"({quoted(column.around)} - {quoted(f'mean of {column.name}')})"
-            return f"sum({value}) + sum(`count` * {distance} * {distance})"
+            own, mean = (quoted(f"{what} of {column.name}") for what in ("distance", "mean"))
+            if not column.unit:
+                return f"sum({value} + `count` * ({own} - {mean}) * ({own} - {mean}))"
+            unit = unit_of(f"furthest of {column.name}")
+            own_unit = f"({quoted(column.unit)} * 0.25D / {unit})"
+            units = f"(({own} - {mean}) / {unit})"
+            return f"sum({value} * {own_unit} * {own_unit} + `count` * {units} * {units})"
         case other:
             raise PartialsError(f'"{column.name}" has an unknown merge operation "{other}"')
+
+
+def unit_of(furthest: str) -> str:
+    """A quarter of the unit of a group's distances: that of 1, unless squares would overflow."""
+    column = quoted(furthest)
+    usual = f"{column} between 1e-140D and 1e140D or {column} = 0"
+    return f"(case when {usual} then 0.25D else {column} end)"
+
+
+def finished_float(aggregate: Aggregate, mean: Part) -> str:
+    """A sum or a mean of floats, from the sums of the pieces of its numbers."""
+    high, middle, low = (quoted(f"piece {level} of {mean.name}") for level in range(3))
+    middle = f"({middle} + cast({low} div {PIECE} as decimal(20,0)))"
+    low = f"{low} - cast({low} div {PIECE} as decimal(20,0)) * {PIECE}"
+    carried = f"cast({middle} div {PIECE} as decimal(20,0))"
+    terms = (f"{high} + {carried}", f"{middle} - {carried} * {PIECE}", low)
+    one, two, three = (f"cast({term} as double)" for term in terms)
+    piece = f"pow(2D, {PIECE_BITS})"
+    total = f"{one} + {two} / {piece} + {three} / {piece} / {piece}"
+    power = f"{quoted(f'power {mean.name}')} - {PIECE_BITS}"
+    if aggregate.finish == "sum":
+        value = times_power(total, power)
+    else:
+        # Rounding must not lead beyond the largest mean, which may be the largest double.
+        largest = quoted(f"largest {mean.name}")
+        value = times_power(f"({total}) / cast(`all records` as double)", power)
+        value = f"least(greatest({value}, -{largest}), {largest})"
+    # Infinities and NaN add as IEEE 754 says.
+    return f"coalesce({quoted(f'special {mean.name}')}, {value})"
 
 
 def finished(aggregate: Aggregate, plan: MergePlan) -> str:
     """A column of the result, computed from the merged columns."""
     parts = [plan.column(name) for name in aggregate.of]
+    if parts[0].merge == "mean" and aggregate.finish in ("sum", "mean"):
+        return finished_float(aggregate, parts[0])
     high, *low = (
         f"`{one.merge} row`.{quoted(one.name)}"
         if one.merge in ("first", "last")
@@ -135,9 +283,12 @@ def finished(aggregate: Aggregate, plan: MergePlan) -> str:
         case "mean":
             return f"cast({value} as double) / cast(`all records` as double)"
         case "variance" | "deviation" as finish:
-            root = "sqrt" if finish == "deviation" else ""
-            variance = f"{root}({value} / cast(`all records` - 1 as double))"
-            return f"case when `all records` > 1 then {variance} end"
+            variance = f"{value} / cast(`all records` - 1 as double)"
+            unit = f" * `unit of all {parts[0].name}` * 4" if parts[0].unit else ""
+            spread = f"{variance}{unit}{unit}"
+            if finish == "deviation":
+                spread = f"sqrt({variance}){unit}"
+            return f"case when `all records` > 1 then {spread} end"
         case other:
             raise PartialsError(f'"{aggregate.name}" has an unknown finish operation "{other}"')
 

@@ -30,6 +30,9 @@ pub const PARTIAL_ROW_COPIES: usize = 8;
 /// The same where a worker folds rows into groups: partial, Polars' hash table, the order of the
 /// result. Measured with 20,000 to 2.7 million groups, rounded up.
 pub const FOLDED_ROW_COPIES: usize = 5;
+/// A spilled sum of a group without its key: the entry and its share of the map, which doubles, and
+/// the allocation of the key.
+pub const SPILLED_SUM_BYTES: usize = 128;
 /// A group takes 16/5 of a slot right after all pages of a table were split: then five of sixteen
 /// slots are in use.
 pub const SLOT_SIXTEENTHS: (usize, usize) = (16, 5);

@@ -19,6 +19,8 @@ pub struct RecordSizes {
     pub partial_row_bytes: usize,
     /// Bytes of a group's slot in a table.
     pub slot_bytes: usize,
+    /// Bytes of what a group's slot has no room for, at most.
+    pub spilled_bytes: usize,
     /// Number of keys that are text or bytes.
     pub texts: usize,
     /// Total bytes of these fields in a record.
@@ -33,8 +35,9 @@ impl Default for RecordSizes {
             record_bytes: 267,
             packet_bytes_min: 271,
             row_bytes: 32,
-            partial_row_bytes: 40,
+            partial_row_bytes: 48,
             slot_bytes: 32,
+            spilled_bytes: 144,
             texts: 1,
             text_bytes: 256,
             text_copies: TEXT_COPIES,
@@ -56,7 +59,8 @@ impl RecordSizes {
     /// Peak bytes of one group where workers fold records into groups.
     pub fn folded_group_bytes(&self) -> usize {
         let (all, taken) = SLOT_SIXTEENTHS;
-        (self.slot_bytes * all).div_ceil(taken) + FOLDED_ROW_COPIES * self.partial_row_bytes
+        let slots = (self.slot_bytes * all).div_ceil(taken);
+        slots + self.spilled_bytes + FOLDED_ROW_COPIES * self.partial_row_bytes
     }
 
     /// Peak bytes of the texts of one group, if no other group shares them.

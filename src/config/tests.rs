@@ -170,13 +170,13 @@ fn each_part_is_what_the_documents_say() {
     let stream = (256 << 10) + 12_288 + 81_920 + 16_384 + 172_032 + 2048;
     assert_eq!(two_phase.connection_receiving, stream + 32_768);
     let texts = 1_000_000 * 84 + 6 * (64 << 20);
-    assert_eq!(two_phase.connection_groups, 3 * 1_000_000 * 303 + texts);
+    assert_eq!(two_phase.connection_groups, 3 * 1_000_000 * 487 + texts);
 
     let columns = Config { aggregate: AggregateMode::Columns, ..Config::default() }.memory(2);
     assert_eq!(columns.rows_at_start, 2 * 4 * 65_536 * 32);
     assert_eq!(columns.connection_receiving, stream + 65_536 * 32);
     let rows = 2 * 1_000_000 + 262_144 + 65_536;
-    assert_eq!(columns.connection_groups, rows * 320 + texts);
+    assert_eq!(columns.connection_groups, rows * 384 + texts);
     assert_eq!((columns.queues, columns.registered), (two_phase.queues, two_phase.registered));
 }
 
@@ -186,7 +186,7 @@ fn partials_cost_the_batches_in_addition() {
     let with = Config { partials: Some("d".into()), ..Config::default() }.memory(2);
     assert_eq!(with.connection_receiving, without.connection_receiving + 2 * 172_032);
     let texts = 1_000_000 * 84 + 6 * (64 << 20);
-    assert_eq!(with.connection_groups, without.connection_groups + 1_000_000 * 303 + texts);
+    assert_eq!(with.connection_groups, without.connection_groups + 1_000_000 * 487 + texts);
     assert_eq!(with.at_start(), without.at_start());
 }
 

@@ -166,7 +166,13 @@ fn apply(function: Function, kind: Kind, values: &[FieldNumber]) -> ExpectedValu
     let n = values.len() as f64;
     let float_sum = floats.iter().sum::<f64>();
     let mean = integers.as_ref().map_or(float_sum, |all| all.iter().sum::<i128>() as f64) / n;
-    let var = floats.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    // Of distances from the first value, which are exact for integers.
+    let distances: Vec<f64> = match &integers {
+        Some(all) => all.iter().map(|integer| (integer - all[0]) as f64).collect(),
+        None => floats.iter().map(|value| value - floats[0]).collect(),
+    };
+    let middle = distances.iter().sum::<f64>() / n;
+    let var = distances.iter().map(|one| (one - middle).powi(2)).sum::<f64>() / (n - 1.0);
     let by = |a: &&FieldNumber, b: &&FieldNumber| match (a, b) {
         (FieldNumber::Integer(a), FieldNumber::Integer(b)) => a.cmp(b),
         (a, b) => as_float(a).total_cmp(&as_float(b)),

@@ -1,6 +1,6 @@
 //! Checks results: reads the engine's, computes the expected ones and compares them.
 
-pub mod double_double;
+pub(crate) mod exact;
 pub mod expected;
 pub mod results;
 pub mod tally;

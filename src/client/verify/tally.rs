@@ -1,10 +1,10 @@
 //! Decodes and adds up records in the simplest way, field by field and group by group: a second
 //! opinion that shares no code with the engine. Compares nothing.
 //!
-//! Integers are summed in 128 bits, floats and squares in twice the precision of binary64. As all
-//! of these are sums, the repeated cycles of a stream are multiplied rather than added.
+//! Integers are summed in 128 bits, floats and squares exactly. As all of these are sums, the
+//! repeated cycles of a stream are multiplied rather than added.
 
-use super::double_double::DoubleDouble;
+use super::exact::ExactSum;
 use crate::wire::schema::{Aggregate, Endian, Field, Function, Kind, Schema};
 use crate::wire::text::{Padding, ShownText};
 
@@ -67,7 +67,7 @@ fn trimmed(mut text: &[u8], padding: Padding) -> &[u8] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TalliedPart {
     Sum,
-    /// Sum of squares, in twice the precision of binary64.
+    /// Sum of squares.
     Squares,
     Min,
     Max,
@@ -133,64 +133,81 @@ impl TallyPlan {
 }
 
 /// The value of one part of one field in one group.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ExactValue {
     /// No record so far.
     Empty,
     Integer(i128),
-    Float(DoubleDouble),
+    /// A value of a record.
+    Float(f64),
+    /// A sum of floats, or of squares.
+    Sum(Box<ExactSum>),
 }
 
 impl ExactValue {
-    /// The contribution of one record.
-    fn of(part: TalliedPart, number: ExactNumber) -> Self {
+    /// Adds the contribution of one record.
+    fn add(&mut self, part: TalliedPart, number: ExactNumber) {
+        let is_sum = matches!(part, TalliedPart::Sum | TalliedPart::Squares);
         match (part, number) {
-            (TalliedPart::Squares, number) => {
-                let number: DoubleDouble = match number {
-                    ExactNumber::Integer(integer) => integer.into(),
-                    ExactNumber::Float(float) => float.into(),
-                };
-                ExactValue::Float(number.times(number))
+            (TalliedPart::Squares, ExactNumber::Integer(integer)) => {
+                self.sum().add_integer_square(integer);
             }
-            (_, ExactNumber::Integer(integer)) => ExactValue::Integer(integer),
-            (_, ExactNumber::Float(float)) => ExactValue::Float(float.into()),
+            (TalliedPart::Squares, ExactNumber::Float(float)) => self.sum().add_square(float),
+            (_, ExactNumber::Float(float)) if is_sum => self.sum().add(float),
+            (_, ExactNumber::Integer(integer)) => self.merge(part, &ExactValue::Integer(integer)),
+            (_, ExactNumber::Float(float)) => self.merge(part, &ExactValue::Float(float)),
         }
     }
 
-    fn merge(&mut self, part: TalliedPart, other: ExactValue) {
-        *self = match (*self, other) {
-            (ExactValue::Empty, other) => other,
-            (own, ExactValue::Empty) => own,
-            (ExactValue::Integer(own), ExactValue::Integer(other)) => {
-                ExactValue::Integer(match part {
-                    TalliedPart::Sum | TalliedPart::Squares => own + other,
-                    TalliedPart::Min => own.min(other),
-                    TalliedPart::Max => own.max(other),
-                    TalliedPart::First => own,
-                    TalliedPart::Last => other,
-                })
-            }
-            (ExactValue::Float(own), ExactValue::Float(other)) => ExactValue::Float(match part {
-                TalliedPart::Sum | TalliedPart::Squares => own.plus(other),
-                // If one of the two is NaN, the other.
-                TalliedPart::Min => own.value().min(other.value()).into(),
-                TalliedPart::Max => own.value().max(other.value()).into(),
-                TalliedPart::First => own,
-                TalliedPart::Last => other,
-            }),
+    /// The sum, which begins if there is none.
+    fn sum(&mut self) -> &mut ExactSum {
+        if *self == ExactValue::Empty {
+            *self = ExactValue::Sum(Box::default());
+        }
+        match self {
+            ExactValue::Sum(sum) => sum,
             _ => unreachable!("a part of a field has one type"),
-        };
+        }
     }
 
-    fn times(self, part: TalliedPart, times: u64) -> Self {
-        match (part, self) {
-            (TalliedPart::Sum | TalliedPart::Squares, ExactValue::Integer(sum)) => {
+    fn merge(&mut self, part: TalliedPart, other: &ExactValue) {
+        // Of -0.0 and 0.0 the first is less; of a number and NaN, it is the number.
+        let least = |own: f64, other: f64, is_other: bool| match () {
+            () if own.is_nan() || is_other && !other.is_nan() => other,
+            () => own,
+        };
+        match (&mut *self, other) {
+            (_, ExactValue::Empty) => {}
+            (ExactValue::Empty, other) => *self = other.clone(),
+            (ExactValue::Integer(own), &ExactValue::Integer(other)) => {
+                *own = match part {
+                    TalliedPart::Sum | TalliedPart::Squares => *own + other,
+                    TalliedPart::Min => other.min(*own),
+                    TalliedPart::Max => other.max(*own),
+                    TalliedPart::First => *own,
+                    TalliedPart::Last => other,
+                };
+            }
+            (ExactValue::Float(own), &ExactValue::Float(other)) => {
+                *own = match part {
+                    TalliedPart::Min => least(*own, other, other.total_cmp(own).is_lt()),
+                    TalliedPart::Max => least(*own, other, other.total_cmp(own).is_gt()),
+                    TalliedPart::Last => other,
+                    _ => *own,
+                };
+            }
+            (ExactValue::Sum(own), ExactValue::Sum(other)) => own.plus(other),
+            _ => unreachable!("a part of a field has one type"),
+        }
+    }
+
+    fn times(&self, part: TalliedPart, times: u64) -> Self {
+        match self {
+            ExactValue::Integer(sum) if part == TalliedPart::Sum => {
                 ExactValue::Integer(sum * i128::from(times))
             }
-            (TalliedPart::Sum | TalliedPart::Squares, ExactValue::Float(sum)) => {
-                ExactValue::Float(sum.times(i128::from(times).into()))
-            }
-            (_, cell) => cell,
+            ExactValue::Sum(sum) => ExactValue::Sum(Box::new(sum.times(times))),
+            cell => cell.clone(),
         }
     }
 }
@@ -228,8 +245,8 @@ impl GroupTally {
     }
 
     /// The value of a part of a field in a group.
-    pub(crate) fn cell(&self, group: usize, field: usize, part: TalliedPart) -> ExactValue {
-        self.cells[group * self.plan.cells + self.plan.cell(field, part)]
+    pub(crate) fn cell(&self, group: usize, field: usize, part: TalliedPart) -> &ExactValue {
+        &self.cells[group * self.plan.cells + self.plan.cell(field, part)]
     }
 
     /// Adds a record that comes after all others.
@@ -257,15 +274,14 @@ impl GroupTally {
             let number = read_number(field, self.plan.endian, record);
             for (&part, cell) in parts.iter().zip(&mut cells) {
                 if takes(part) {
-                    cell.merge(part, ExactValue::of(part, number));
+                    cell.add(part, number);
                 }
             }
         }
     }
 
     /// Adds all records of `other`, which has the same groups, `times` times. Leaves first and last
-    /// values to [`GroupTally::add_ends`]. Counts, integers, minima and maxima stay exact; sums of
-    /// floats are as accurate as if the records had been added one by one.
+    /// values to [`GroupTally::add_ends`].
     pub(crate) fn add_times(&mut self, other: &GroupTally, times: u64) {
         if times == 0 {
             return;
@@ -276,9 +292,9 @@ impl GroupTally {
         let parts: Vec<TalliedPart> =
             self.plan.fields.iter().flat_map(|(_, parts)| parts).copied().collect();
         let cells = self.cells.iter_mut().zip(&other.cells).zip(parts.iter().cycle());
-        for ((cell, &other), &part) in cells {
+        for ((cell, other), &part) in cells {
             if !matches!(part, TalliedPart::First | TalliedPart::Last) {
-                cell.merge(part, other.times(part, times));
+                cell.merge(part, &other.times(part, times));
             }
         }
     }
@@ -356,12 +372,13 @@ mod tests {
         let block: i128 = values.into_iter().map(|(bits, shift)| bits << shift).sum();
         let exact = (block * i128::from(TIMES) + 5) as f64;
         let value = |part| match all.cell(1, 1, part) {
-            ExactValue::Float(float) => float.value(),
+            ExactValue::Float(float) => *float,
+            ExactValue::Sum(sum) => sum.over(1.0),
             other => panic!("{other:?}"),
         };
         assert_eq!(value(TalliedPart::Sum), exact);
         assert_eq!(value(TalliedPart::Min), (-16_777_211_i128 << 59) as f64);
-        assert_eq!(all.cell(0, 1, TalliedPart::Sum), ExactValue::Empty);
+        assert_eq!(all.cell(0, 1, TalliedPart::Sum), &ExactValue::Empty);
     }
 
     #[test]
@@ -372,11 +389,11 @@ mod tests {
         [3, 250, 5].iter().for_each(|&value| once.add(0, &[0, value]));
         let mut all = once.emptied();
         all.add_times(&once, 10);
-        assert_eq!(all.cell(0, 1, TalliedPart::First), ExactValue::Empty);
+        assert_eq!(all.cell(0, 1, TalliedPart::First), &ExactValue::Empty);
         [250, 5, 3].iter().for_each(|&value| all.add_ends(0, &[0, value]));
         all.add(0, &[0, 7]);
         let cells = [TalliedPart::First, TalliedPart::Last, TalliedPart::Sum, TalliedPart::Max]
-            .map(|p| all.cell(0, 1, p));
+            .map(|p| all.cell(0, 1, p).clone());
         assert_eq!(cells, [-6, 7, 27, 7].map(ExactValue::Integer));
         assert_eq!(all.count(0), 31);
     }
@@ -389,9 +406,9 @@ mod tests {
             tally.add(group, &[&[0][..], &value.to_be_bytes()].concat());
         }
         for part in [TalliedPart::Min, TalliedPart::Max] {
-            assert_eq!(tally.cell(0, 1, part), ExactValue::Float((-1.0).into()));
+            assert_eq!(tally.cell(0, 1, part), &ExactValue::Float(-1.0));
             let ExactValue::Float(value) = tally.cell(1, 1, part) else { panic!("a float") };
-            assert!(value.value().is_nan());
+            assert!(value.is_nan());
         }
     }
 }

@@ -156,7 +156,7 @@ mod tests {
                     let expected = match part {
                         Part::Sum => sum,
                         Part::SumLow => "u64",
-                        Part::Mean | Part::M2 => "f64",
+                        Part::Mean | Part::Rest | Part::M2 | Part::Unit => "f64",
                         _ => name,
                     };
                     assert_eq!(ColumnType::of_part(part, kind).name(), expected, "{kind:?}");

@@ -2,13 +2,13 @@
 //! metadata of a file of groups: any program can merge by it. `parts` does the same with Polars.
 
 use crate::wire::schema::columns::{COUNT, ColumnType, ORIGIN_COLUMNS, Part};
-use crate::wire::schema::{Aggregate, Function, Schema};
+use crate::wire::schema::{Aggregate, Function, Kind, Schema};
 use serde::Serialize;
 
 /// The key of the metadata.
 pub(super) const MERGE_KEY: &str = "ringest.merge";
 /// The version of its value; it changes when an old reader would merge wrongly.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a program needs to know to merge files of groups.
 #[derive(Serialize)]
@@ -37,9 +37,13 @@ struct PlannedColumn {
     #[serde(rename = "type")]
     type_name: &'static str,
     merge: &'static str,
-    /// The column of the mean that squared distances are around.
+    /// Of squared distances, the columns of the mean that they are around: a sum, or a mean and
+    /// its rest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    around: Vec<String>,
+    /// Of squared distances, the column of the unit of distances, if it may differ from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    around: Option<String>,
+    unit: Option<String>,
 }
 
 /// A column of the result, and how it follows from the merged columns `of`.
@@ -63,7 +67,8 @@ pub(super) fn merge_plan(schema: &Schema) -> String {
         name: COUNT.to_owned(),
         type_name: ColumnType::U64.name(),
         merge: "sum",
-        around: None,
+        around: Vec::new(),
+        unit: None,
     };
     let parts = schema.parts().into_iter().map(|(field, part)| planned_part(schema, field, part));
     let plan = MergePlan {
@@ -85,13 +90,19 @@ fn planned_part(schema: &Schema, field: usize, part: Part) -> PlannedColumn {
         Part::First => "first",
         Part::Last => "last",
         Part::Mean => "mean",
+        Part::Rest => "rest",
         Part::M2 => "squares",
+        Part::Unit => "unit",
     };
+    let kind = schema.fields()[field].kind;
+    let is_squares = part == Part::M2;
+    let mean = Part::of(Function::Mean, kind).iter().filter(|_| is_squares);
     PlannedColumn {
         name: schema.part_name(field, part),
-        type_name: ColumnType::of_part(part, schema.fields()[field].kind).name(),
+        type_name: ColumnType::of_part(part, kind).name(),
         merge,
-        around: (part == Part::M2).then(|| schema.part_name(field, Part::Mean)),
+        around: mean.map(|&part| schema.part_name(field, part)).collect(),
+        unit: (is_squares && kind == Kind::F64).then(|| schema.part_name(field, Part::Unit)),
     }
 }
 
@@ -110,12 +121,15 @@ fn planned_result(schema: &Schema, aggregate: Aggregate) -> PlannedResult {
         Function::Std => "deviation",
     };
     // The mean of a variance has done its work once the squares are merged.
-    let parts = Part::of(function, kind).iter().filter(|&&part| part != Part::Mean);
+    let parts: &[Part] = match function {
+        Function::Var | Function::Std => &[Part::M2],
+        _ => Part::of(function, kind),
+    };
     PlannedResult {
         name,
         type_name: ColumnType::of_function(function, kind).name(),
         finish,
-        of: parts.map(|&part| schema.part_name(field, part)).collect(),
+        of: parts.iter().map(|&part| schema.part_name(field, part)).collect(),
     }
 }
 
@@ -133,7 +147,7 @@ mod tests {
         let schema = Schema::from_toml(schema).unwrap();
         let plan: Value = serde_json::from_str(&merge_plan(&schema)).unwrap();
         let expected = json!({
-            "version": 1,
+            "version": 2,
             "identity": ["node", "connection", "batch"],
             "order": ["time_us", "node", "connection", "batch"],
             "keys": [{"name": "K", "type": "text"}],
@@ -144,7 +158,8 @@ mod tests {
                 {"name": "max_U", "type": "u64", "merge": "max"},
                 {"name": "last_F", "type": "f32", "merge": "last"},
                 {"name": "mean_F", "type": "f64", "merge": "mean"},
-                {"name": "m2_F", "type": "f64", "merge": "squares", "around": "mean_F"},
+                {"name": "rest_F", "type": "f64", "merge": "rest"},
+                {"name": "m2_F", "type": "f64", "merge": "squares", "around": ["mean_F", "rest_F"]},
             ],
             "result": [
                 {"name": "U_mean", "type": "f64", "finish": "mean", "of": ["sum_U", "sum_low_U"]},

@@ -41,11 +41,6 @@ fn groups(schema: &Schema, records: &[Record]) -> DataFrame {
         Column::new("K".into(), records.iter().map(|r| r.0).collect::<Vec<_>>()),
         Column::new("T".into(), shown),
         Column::new("V".into(), records.iter().map(|r| r.2).collect::<Vec<_>>()),
-        Column::new("V.high".into(), records.iter().map(|r| r.2 >> 32).collect::<Vec<_>>()),
-        Column::new(
-            "V.low".into(),
-            records.iter().map(|r| r.2 as u64 & 0xffff_ffff).collect::<Vec<_>>(),
-        ),
         Column::new("W".into(), records.iter().map(|r| u64::from(r.3)).collect::<Vec<_>>()),
     ];
     let frame = DataFrame::new(records.len(), columns).unwrap();

@@ -209,6 +209,7 @@ mod tests {
             unsigned("sum_low_F", n.clone().collect()),
             Column::new("first_H".into(), floats.clone()),
             Column::new("mean_H".into(), floats.clone()),
+            Column::new("rest_H".into(), floats.clone()),
             Column::new("m2_H".into(), floats),
             unsigned("count", n.clone().map(|n| n + 1).collect()),
             Column::new("A".into(), n.map(|n| n as u32).collect::<Vec<_>>()),
@@ -242,6 +243,7 @@ mod tests {
                 "last_G bool",
                 "first_H f32",
                 "mean_H f64",
+                "rest_H f64",
                 "m2_H f64",
             ];
             assert_eq!(shown, [&own[..], &rest].concat());

@@ -237,7 +237,7 @@ fn group_rows(plan: &Plan, set: &mut ColumnSet) -> Result<DataFrame, AggregateEr
 /// The groups of a table as partials, in columns that are allocated once.
 fn partials_of(plan: &Arc<Plan>, table: &GroupTable) -> PolarsResult<DataFrame> {
     let mut set = PartialSet::with_rows(plan, table.groups());
-    table.partials().for_each(|partial| set.push(partial));
+    table.partials().for_each(|partial| set.push(partial, table.spills()));
     set.carry();
     let PartialSet { keys, counts, parts, .. } = set;
     let mut columns = Vec::with_capacity(keys.len() + 1 + parts.len());

@@ -2,27 +2,28 @@
 //! keys. Stateless; reads no files and knows nothing of text codes.
 //!
 //! A *part* is what a function needs of a field's values so that two pieces of a group can be
-//! merged: a sum for a mean, the mean and the sum of squared deviations for a variance. Integers
-//! and their sums are exact. The sum of a 64-bit field is split into two columns that cannot
-//! overflow, `sum_X * 2^32 + sum_low_X`; both are combined in 128 bits.
+//! merged: a sum for a mean, the sum and the sum of squared distances for a variance. Integers and
+//! their sums are exact. A sum of integers of 32 or 64 bits has two columns that cannot overflow,
+//! `sum_X * 2^32 + sum_low_X`; both are combined in 128 bits. A sum of floats is `count * mean_X +
+//! rest_X`, which has twice the digits of one number, and is finite where the sum is not.
 
 use super::column_types::dtype_of;
-use super::row_groups::RowGroups;
+use super::row_groups::{GroupRows, RowGroups};
+use crate::engine::blocks::number::Number;
+use crate::engine::groups::moments::{Moments, Squares, merged_m2, sum_of};
 use crate::wire::schema::columns::{COUNT, ColumnType, Part};
-use crate::wire::schema::{Aggregate, Field, Function, Kind, Schema};
+use crate::wire::schema::{Aggregate, Function, Kind, Schema};
 use polars::prelude::*;
 
-/// The divisor that splits a 64-bit integer into halves.
-const HALF: u64 = 1 << 32;
-/// The same for signed integers.
-const SIGNED_HALF: i64 = 1 << 32;
+/// Bits of the lower half of a sum.
+const HALF_BITS: u32 = 32;
 
 /// The columns of a result.
 #[derive(Clone, Debug)]
 pub(crate) struct FinishedFrame {
     /// The columns in the order of the schema, with their final types. Rows keep their order.
     pub frame: DataFrame,
-    /// The columns with a null because a sum, or the sum of a mean, does not fit into 64 bits.
+    /// The columns with a null because a sum, or the sum of a mean, does not fit.
     pub overflowed: Vec<String>,
 }
 
@@ -42,24 +43,18 @@ pub(crate) fn merged(
     let count = frame.column(COUNT)?;
     let mut columns = groups.keys();
     columns.push(groups.sum(count).with_name(COUNT.into()));
+    let mut statistics = Statistics::default();
     for (field, part) in schema.parts() {
         let name = schema.part_name(field, part);
-        let kind = schema.fields()[field].kind;
-        let of = |part| frame.column(&schema.part_name(field, part));
-        let own = of(part)?;
-        let column = match (part, kind) {
-            (Part::Sum, Kind::U64 | Kind::I64) => upper(&groups, own, of(Part::SumLow)?.u64()?)?,
-            (Part::Sum, Kind::U32) => checked_unsigned(&groups, own)?,
-            (Part::Sum, Kind::I32) => checked_signed(&groups, own)?,
-            // Even 2^48 records with the largest value do not overflow 64 bits.
-            (Part::Sum, _) => groups.sum(own),
-            (Part::SumLow, _) => lower(&groups, own.u64()?)?.into_column(),
-            (Part::Min, _) => groups.min(&comparable(own)?),
-            (Part::Max, _) => groups.max(&comparable(own)?),
-            (Part::First, _) => groups.first(own),
-            (Part::Last, _) => groups.last(own),
-            (Part::Mean, _) => merged_mean(&groups, own, count)?,
-            (Part::M2, _) => merged_m2(&groups, of(Part::Mean)?, own, count)?,
+        let own = || frame.column(&name);
+        let column = match part {
+            Part::Min | Part::Max => extremes(&groups, own()?, part)?,
+            Part::First => groups.first(own()?),
+            Part::Last => groups.last(own()?),
+            _ => {
+                let rows = || PartRows::of(schema, frame, field);
+                statistics.column(schema, field, part, || rows()?.merged(&groups))?
+            }
         };
         columns.push(column.with_name(name.into()));
     }
@@ -68,8 +63,7 @@ pub(crate) fn merged(
 
 /// Computes parts from rows. Returns the keys, `count` and each part.
 ///
-/// Columns are named like their fields and have type u64, i64 or f64, with bool as u64. A 64-bit
-/// integer that is summed also has its halves: `X.high` is `v >> 32`, `X.low` the rest as u64.
+/// Columns are named like their fields and have type u64, i64 or f64, with bool as u64.
 ///
 /// # Errors
 /// Fails if a column is missing or has another type.
@@ -81,132 +75,214 @@ pub(crate) fn gathered(
     let groups = RowGroups::of(frame, keys)?;
     let mut columns = groups.keys();
     columns.push(groups.counts()?.with_name(COUNT.into()));
+    let mut statistics = Statistics::default();
     for (field, part) in schema.parts() {
-        let Field { name, kind, .. } = &schema.fields()[field];
-        let values = || frame.column(name);
-        let half = |which| frame.column(&format!("{name}.{which}"));
-        let column = match (part, kind) {
-            (Part::Sum, Kind::U64 | Kind::I64) => {
-                upper(&groups, half("high")?, half("low")?.u64()?)?
+        let values = frame.column(&schema.fields()[field].name)?;
+        let column = match part {
+            Part::Min | Part::Max => extremes(&groups, values, part)?,
+            Part::First => groups.first(values),
+            Part::Last => groups.last(values),
+            _ => {
+                let spread = schema.parts().contains(&(field, Part::M2));
+                statistics.column(schema, field, part, || of_values(&groups, values, spread))?
             }
-            (Part::Sum, _) => groups.sum(values()?),
-            (Part::SumLow, _) => lower(&groups, half("low")?.u64()?)?.into_column(),
-            (Part::Min, _) => groups.min(values()?),
-            (Part::Max, _) => groups.max(values()?),
-            (Part::First, _) => groups.first(values()?),
-            (Part::Last, _) => groups.last(values()?),
-            (Part::Mean, _) => mean(&groups, values()?)?,
-            (Part::M2, _) => m2(&groups, values()?)?,
         };
         columns.push(column.with_name(schema.part_name(field, part).into()));
     }
     DataFrame::new(groups.len(), columns)
 }
 
-/// Sums of numbers without nulls.
-fn sums(groups: &RowGroups, numbers: UInt64Chunked) -> PolarsResult<UInt64Chunked> {
-    groups.sum(&numbers.into_column()).u64().cloned()
-}
-
-/// Sums of upper halves, including the carry from the lower ones.
-fn upper(groups: &RowGroups, upper: &Column, low: &UInt64Chunked) -> PolarsResult<Column> {
-    let upper = groups.sum(upper);
-    let carry = carry(groups, low)?.into_column().cast(upper.dtype())?;
-    upper + carry
-}
-
-/// Sums of lower halves, without the carry.
-fn lower(groups: &RowGroups, low: &UInt64Chunked) -> PolarsResult<UInt64Chunked> {
-    Ok(sums(groups, low.apply_values(|low| low % HALF))?.apply_values(|sum| sum % HALF))
-}
-
-/// The carry from sums of lower halves to the upper ones. Each value is split before it is added,
-/// so that 2^32 of them fit.
-fn carry(groups: &RowGroups, low: &UInt64Chunked) -> PolarsResult<UInt64Chunked> {
-    let whole = sums(groups, low.apply_values(|low| low / HALF))?;
-    let rest = sums(groups, low.apply_values(|low| low % HALF))?;
-    Ok(whole + rest.apply_values(|rest| rest / HALF))
-}
-
-/// Sums of 64-bit sums; null if one does not fit or an addend is null.
-fn checked_unsigned(groups: &RowGroups, sums: &Column) -> PolarsResult<Column> {
-    let values = sums.u64()?;
-    let high = values.apply_values(|value| value / HALF).into_column();
-    let low = values.apply_values(|value| value % HALF);
-    let wide = wide_sums(groups, &high.cast(&DataType::Int64)?, &low)?;
-    let sums = wide.into_iter().map(|sum| u64::try_from(sum?).ok());
-    Ok(sums.collect::<UInt64Chunked>().into_column())
-}
-
-fn checked_signed(groups: &RowGroups, sums: &Column) -> PolarsResult<Column> {
-    let values = sums.i64()?;
-    // Both round down, so the lower half is never negative.
-    let high = values.apply_values(|value| value.div_euclid(SIGNED_HALF)).into_column();
-    let low = values.apply_values(|value| value.rem_euclid(SIGNED_HALF)).into_column();
-    let wide = wide_sums(groups, &high, low.cast(&DataType::UInt64)?.u64()?)?;
-    let sums = wide.into_iter().map(|sum| i64::try_from(sum?).ok());
-    Ok(sums.collect::<Int64Chunked>().into_column())
-}
-
-/// Sums in 128 bits of numbers given as halves; `None` if one of the numbers is null.
-fn wide_sums(
-    groups: &RowGroups,
-    high: &Column,
-    low: &UInt64Chunked,
-) -> PolarsResult<Vec<Option<i128>>> {
-    let nulls = groups.sum(&low.is_null().into_column().cast(&DataType::UInt64)?);
-    let upper = upper(groups, high, low)?;
-    let lower = lower(groups, low)?;
-    let halves = upper.i64()?.into_no_null_iter().zip(lower.into_no_null_iter());
-    let sums = halves.zip(nulls.u64()?.into_no_null_iter()).map(|((upper, lower), nulls)| {
-        (nulls == 0).then(|| i128::from(upper) * i128::from(HALF) + i128::from(lower))
-    });
-    Ok(sums.collect())
-}
-
-/// Values for which Polars can compute minimum and maximum: bool as a number.
-fn comparable(values: &Column) -> PolarsResult<Column> {
+/// The least or the greatest values. Of floats, -0.0 is below 0.0, whatever their order.
+fn extremes(groups: &RowGroups, values: &Column, part: Part) -> PolarsResult<Column> {
+    let is_min = part == Part::Min;
     match values.dtype() {
-        DataType::Boolean => values.cast(&DataType::UInt8),
-        _ => Ok(values.clone()),
+        DataType::Float32 | DataType::Float64 => {
+            let floats = numbers(values)?;
+            let floats = floats.cont_slice()?;
+            let best = |best: f64, value: f64| {
+                if is_min { value.least(best) } else { value.greatest(best) }
+            };
+            let of = |rows: GroupRows<'_>| rows.iter().map(|row| floats[row]).fold(f64::NAN, best);
+            float_column(groups.map(of)).cast(values.dtype())
+        }
+        // Polars compares numbers.
+        DataType::Boolean if is_min => Ok(groups.min(&values.cast(&DataType::UInt8)?)),
+        DataType::Boolean => Ok(groups.max(&values.cast(&DataType::UInt8)?)),
+        _ if is_min => Ok(groups.min(values)),
+        _ => Ok(groups.max(values)),
     }
 }
 
-/// Computes the mean relative to the first value, so that a large common offset costs no precision.
-fn mean(groups: &RowGroups, values: &Column) -> PolarsResult<Column> {
-    let values = values.cast(&DataType::Float64)?;
-    let (runs, first) = (groups.runs(), groups.first(&values));
-    let distance = (runs.ordered(&values)? - runs.spread(&first)?)?;
-    first + runs.mean(&distance)
+/// A column of numbers as one piece of binary64.
+fn numbers(column: &Column) -> PolarsResult<Float64Chunked> {
+    Ok(column.cast(&DataType::Float64)?.f64()?.rechunk().into_owned())
 }
 
-fn m2(groups: &RowGroups, values: &Column) -> PolarsResult<Column> {
-    let values = values.cast(&DataType::Float64)?;
-    let (runs, mean) = (groups.runs(), mean(groups, &values)?);
-    let distance = (runs.ordered(&values)? - runs.spread(&mean)?)?;
-    Ok(runs.sum(&(&distance * &distance)?))
+/// A column of integers.
+fn integers(column: &Column) -> PolarsResult<Vec<Option<i128>>> {
+    Ok(match column.dtype() {
+        DataType::Int64 => column.i64()?.iter().map(|one| one.map(i128::from)).collect(),
+        _ => column.u64()?.iter().map(|one| one.map(i128::from)).collect(),
+    })
 }
 
-/// The method of Chan, Golub and LeVeque 1983, for any number of pieces at once.
-fn merged_mean(groups: &RowGroups, mean: &Column, count: &Column) -> PolarsResult<Column> {
-    let count = count.cast(&DataType::Float64)?;
-    let (runs, first) = (groups.runs(), groups.first(mean));
-    let distance = (runs.ordered(mean)? - runs.spread(&first)?)?;
-    let beyond = runs.sum(&(distance * runs.ordered(&count)?)?);
-    first + (beyond / groups.sum(&count))?
+fn float_column(numbers: Vec<f64>) -> Column {
+    Float64Chunked::from_vec("".into(), numbers).into_column()
 }
 
-fn merged_m2(
-    groups: &RowGroups,
-    mean: &Column,
-    m2: &Column,
-    count: &Column,
-) -> PolarsResult<Column> {
-    let count = count.cast(&DataType::Float64)?;
-    let (runs, merged) = (groups.runs(), merged_mean(groups, mean, &count)?);
-    let distance = (runs.ordered(mean)? - runs.spread(&merged)?)?;
-    let between = ((&distance * &distance)? * runs.ordered(&count)?)?;
-    groups.sum(m2) + runs.sum(&between)
+/// Sums and spread of one field: what its parts are made of.
+enum FieldStatistics {
+    /// Of integers, for each group the sum, if it is known, and the squared distances, if they are
+    /// asked for.
+    Integers(Vec<(Option<i128>, f64)>),
+    /// Of floats.
+    Floats(Vec<Moments>),
+}
+
+/// The statistics of the last field asked for, since several parts follow from them.
+#[derive(Default)]
+struct Statistics(Option<(usize, FieldStatistics)>);
+
+impl Statistics {
+    /// The column of a part. Parts of the same field come one after another.
+    fn column(
+        &mut self,
+        schema: &Schema,
+        field: usize,
+        part: Part,
+        compute: impl FnOnce() -> PolarsResult<FieldStatistics>,
+    ) -> PolarsResult<Column> {
+        if self.0.as_ref().is_none_or(|(of, _)| *of != field) {
+            self.0 = Some((field, compute()?));
+        }
+        let Some((_, statistics)) = &self.0 else { unreachable!("just computed") };
+        let halves = schema.parts().contains(&(field, Part::SumLow));
+        Ok(match statistics {
+            FieldStatistics::Floats(moments) => float_column(match part {
+                Part::Mean => moments.iter().map(|one| one.mean).collect(),
+                Part::Rest => moments.iter().map(|one| one.rest).collect(),
+                Part::M2 => moments.iter().map(|one| one.m2).collect(),
+                _ => moments.iter().map(|one| one.unit).collect(),
+            }),
+            FieldStatistics::Integers(groups) => match part {
+                Part::M2 => float_column(groups.iter().map(|group| group.1).collect()),
+                Part::SumLow => {
+                    let low = |sum: Option<i128>| sum.unwrap_or(0) as u64 & u64::from(u32::MAX);
+                    let low = groups.iter().map(|&(sum, _)| low(sum)).collect();
+                    UInt64Chunked::from_vec("".into(), low).into_column()
+                }
+                _ => {
+                    let own = |sum| if halves { sum >> HALF_BITS } else { sum };
+                    let sums = groups.iter().map(|(sum, _)| sum.map(own));
+                    sum_column(schema.fields()[field].kind, sums)
+                }
+            },
+        })
+    }
+}
+
+/// Sums of a type, null where 64 bits do not hold one or it is not known.
+fn sum_column(kind: Kind, sums: impl Iterator<Item = Option<i128>>) -> Column {
+    match kind.is_signed() {
+        true => sums.map(|sum| i64::try_from(sum?).ok()).collect::<Int64Chunked>().into_column(),
+        false => sums.map(|sum| u64::try_from(sum?).ok()).collect::<UInt64Chunked>().into_column(),
+    }
+}
+
+/// The statistics of values.
+fn of_values(groups: &RowGroups, values: &Column, spread: bool) -> PolarsResult<FieldStatistics> {
+    if values.dtype().is_float() {
+        let floats = numbers(values)?;
+        let floats = floats.cont_slice()?;
+        return Ok(FieldStatistics::Floats(groups.map(|rows| {
+            let count = rows.iter().count() as u64;
+            Moments::of(rows.iter().map(|row| floats[row]), count, spread)
+        })));
+    }
+    let integers = integers(values)?;
+    Ok(FieldStatistics::Integers(groups.map(|rows| {
+        // Only sums can be unknown.
+        let own = || rows.iter().filter_map(|row| integers[row]);
+        let sum = own().sum();
+        if !spread {
+            return (Some(sum), 0.0);
+        }
+        let mut squares = Squares::default();
+        own().for_each(|integer| squares.add(integer.unsigned_abs() as u64));
+        (Some(sum), squares.m2(rows.iter().count() as u64, sum))
+    })))
+}
+
+/// The parts of one field in the rows of a frame.
+enum PartRows {
+    Integers { counts: Vec<u64>, sums: Vec<Option<i128>>, m2: Option<Float64Chunked> },
+    Floats(Vec<(u64, Moments)>),
+}
+
+/// The sums of integers in the rows of a frame; `None` where the parts have no room for one.
+fn sums_of(schema: &Schema, frame: &DataFrame, field: usize) -> PolarsResult<Vec<Option<i128>>> {
+    let of = |part| integers(frame.column(&schema.part_name(field, part))?);
+    let sums = of(Part::Sum)?;
+    if !schema.parts().contains(&(field, Part::SumLow)) {
+        return Ok(sums);
+    }
+    let low = of(Part::SumLow)?;
+    // Only an upper half can be too large.
+    polars_ensure!(
+        low.iter().all(Option::is_some),
+        ComputeError: "{} has a null", schema.part_name(field, Part::SumLow)
+    );
+    let whole = |(high, low): (Option<i128>, Option<i128>)| Some((high? << HALF_BITS) + low?);
+    Ok(sums.into_iter().zip(low).map(whole).collect())
+}
+
+impl PartRows {
+    fn of(schema: &Schema, frame: &DataFrame, field: usize) -> PolarsResult<Self> {
+        let of = |part| frame.column(&schema.part_name(field, part));
+        let has = |part| schema.parts().contains(&(field, part));
+        let counts = frame.column(COUNT)?.strict_cast(&DataType::UInt64)?;
+        let counts = counts.u64()?.into_no_null_iter();
+        let floats = |part, otherwise| match has(part) {
+            true => Ok(numbers(of(part)?)?.into_no_null_iter().collect()),
+            false => PolarsResult::Ok(vec![otherwise; frame.height()]),
+        };
+        if schema.fields()[field].kind.is_float() {
+            let (means, rests) = (floats(Part::Mean, 0.0)?, floats(Part::Rest, 0.0)?);
+            let (m2s, units) = (floats(Part::M2, 0.0)?, floats(Part::Unit, 1.0)?);
+            let moments = |row| Moments {
+                mean: means[row],
+                rest: rests[row],
+                m2: m2s[row],
+                unit: units[row],
+            };
+            let rows = counts.enumerate().map(|(row, count)| (count, moments(row)));
+            return Ok(PartRows::Floats(rows.collect()));
+        }
+        let sums = sums_of(schema, frame, field)?;
+        let m2 = if has(Part::M2) { Some(numbers(of(Part::M2)?)?) } else { None };
+        Ok(PartRows::Integers { counts: counts.collect(), sums, m2 })
+    }
+
+    /// The statistics of each group.
+    fn merged(&self, groups: &RowGroups) -> PolarsResult<FieldStatistics> {
+        Ok(match self {
+            PartRows::Floats(rows) => FieldStatistics::Floats(
+                groups.map(|of| Moments::merged(of.iter().map(|row| rows[row]))),
+            ),
+            PartRows::Integers { counts, sums, m2 } => {
+                let m2 = m2.as_ref().map(|m2| m2.cont_slice()).transpose()?;
+                FieldStatistics::Integers(groups.map(|of| {
+                    let sum = of.iter().map(|row| sums[row]).sum::<Option<i128>>();
+                    let sets = |m2: &[f64]| {
+                        let sets =
+                            of.iter().map(|row| (counts[row], sums[row].unwrap_or(0), m2[row]));
+                        merged_m2(sets)
+                    };
+                    (sum, m2.map_or(0.0, sets))
+                }))
+            }
+        })
+    }
 }
 
 /// Computes the result from merged parts. `frame` has the keys under their names with their final
@@ -227,7 +303,12 @@ pub(crate) fn finish(schema: &Schema, frame: &DataFrame) -> PolarsResult<Finishe
             Aggregate::Of { field, function } => {
                 let group = FieldParts { schema, frame, field, count: count.u64()? };
                 let column = group.column(function)?;
-                if matches!(function, Function::Sum | Function::Mean) && column.has_nulls() {
+                // The spread of a single record is null, too.
+                let nulls = match function {
+                    Function::Var | Function::Std => group.sum_is_unknown()?,
+                    _ => column.has_nulls(),
+                };
+                if nulls {
                     overflowed.push(name.clone());
                 }
                 column
@@ -255,22 +336,29 @@ impl FieldParts<'_> {
     fn part(&self, part: Part, of: ColumnType) -> PolarsResult<Column> {
         let name = self.schema.part_name(self.field, part);
         let column = self.frame.column(&name)?.strict_cast(&dtype_of(of))?;
-        // Only a sum in 64 bits can be unknown, see `checked_unsigned`.
-        let may_be_null = part == Part::Sum && !matches!(self.kind(), Kind::U64 | Kind::I64);
-        polars_ensure!(may_be_null || !column.has_nulls(), ComputeError: "{name} has a null");
+        polars_ensure!(!column.has_nulls(), ComputeError: "{name} has a null");
         Ok(column)
     }
 
     fn column(&self, function: Function) -> PolarsResult<Column> {
+        let is_float = self.kind().is_float();
         match function {
-            Function::Sum => self.sum(),
+            Function::Sum if is_float => {
+                self.of_moments(|of, count| Some(sum_of(count, of.mean, of.rest)))
+            }
+            Function::Sum => {
+                let sums = sums_of(self.schema, self.frame, self.field)?;
+                Ok(sum_column(self.kind(), sums.into_iter()))
+            }
+            Function::Mean if is_float => self.of_moments(|of, _| Some(of.mean)),
             Function::Mean => self.mean(),
             Function::Min => self.value(Part::Min),
             Function::Max => self.value(Part::Max),
             Function::First => self.value(Part::First),
             Function::Last => self.value(Part::Last),
-            Function::Var => self.variance(|variance| variance),
-            Function::Std => self.variance(f64::sqrt),
+            // Null for a single record.
+            Function::Var => self.of_moments(|of, count| (count > 1).then(|| of.variance(count))),
+            Function::Std => self.of_moments(|of, count| (count > 1).then(|| of.deviation(count))),
         }
     }
 
@@ -279,59 +367,43 @@ impl FieldParts<'_> {
         self.part(part, ColumnType::of_field(self.kind()))
     }
 
-    fn sum(&self) -> PolarsResult<Column> {
-        Ok(match self.kind() {
-            Kind::U64 => {
-                let sums = self.wide_sums()?.into_iter().map(|sum| u64::try_from(sum).ok());
-                sums.collect::<UInt64Chunked>().into_column()
-            }
-            Kind::I64 => {
-                let sums = self.wide_sums()?.into_iter().map(|sum| i64::try_from(sum).ok());
-                sums.collect::<Int64Chunked>().into_column()
-            }
-            kind => self.part(Part::Sum, ColumnType::of_sum(kind))?,
-        })
-    }
-
-    /// The sums of a 64-bit field.
-    fn wide_sums(&self) -> PolarsResult<Vec<i128>> {
-        let low = self.part(Part::SumLow, ColumnType::U64)?;
-        let join = |upper: i128, low: u64| upper * i128::from(HALF) + i128::from(low);
-        let low = low.u64()?.into_no_null_iter();
-        let upper = self.part(Part::Sum, ColumnType::of_sum(self.kind()))?;
-        Ok(match self.kind() {
-            Kind::I64 => {
-                let upper = upper.i64()?.into_no_null_iter();
-                upper.zip(low).map(|(upper, low)| join(upper.into(), low)).collect()
-            }
-            _ => {
-                let upper = upper.u64()?.into_no_null_iter();
-                upper.zip(low).map(|(upper, low)| join(upper.into(), low)).collect()
-            }
-        })
-    }
-
-    /// The sum, exact for integers, converted to a float and divided once.
+    /// The exact sum of integers, converted to a float and divided once.
     fn mean(&self) -> PolarsResult<Column> {
-        let counts = self.count.into_no_null_iter();
-        if matches!(self.kind(), Kind::U64 | Kind::I64) {
-            let sums = self.wide_sums()?.into_iter().zip(counts);
-            let means: Vec<f64> = sums.map(|(sum, count)| sum as f64 / count as f64).collect();
-            return Ok(Float64Chunked::from_vec("".into(), means).into_column());
-        }
-        let sums =
-            self.part(Part::Sum, ColumnType::of_sum(self.kind()))?.cast(&DataType::Float64)?;
-        let divided = sums.f64()?.iter().zip(counts).map(|(sum, count)| Some(sum? / count as f64));
-        Ok(divided.collect::<Float64Chunked>().into_column())
+        let sums = sums_of(self.schema, self.frame, self.field)?.into_iter();
+        let means = sums.zip(self.count.into_no_null_iter());
+        let means = means.map(|(sum, count)| Some(sum? as f64 / count as f64));
+        Ok(means.collect::<Float64Chunked>().into_column())
     }
 
-    /// The sample variance, transformed by `made`; null for a single record.
-    fn variance(&self, made: impl Fn(f64) -> f64) -> PolarsResult<Column> {
-        let m2 = self.part(Part::M2, ColumnType::F64)?;
-        let groups = m2.f64()?.into_no_null_iter().zip(self.count.into_no_null_iter());
-        let variances =
-            groups.map(|(m2, count)| (count > 1).then(|| made(m2 / (count - 1) as f64)));
-        Ok(variances.collect::<Float64Chunked>().into_column())
+    /// Whether a sum of integers is so large that its parts do not hold it, after 2^32 records or
+    /// more.
+    fn sum_is_unknown(&self) -> PolarsResult<bool> {
+        let sum = self.schema.part_name(self.field, Part::Sum);
+        Ok(!self.kind().is_float() && self.frame.column(&sum)?.has_nulls())
+    }
+
+    /// What `of` makes of the moments and the count of each group.
+    fn of_moments(&self, of: impl Fn(Moments, u64) -> Option<f64>) -> PolarsResult<Column> {
+        let part = |part, otherwise| match self.schema.parts().contains(&(self.field, part)) {
+            true => Ok(numbers(&self.part(part, ColumnType::F64)?)?.into_no_null_iter().collect()),
+            false => PolarsResult::Ok(vec![otherwise; self.frame.height()]),
+        };
+        let (means, rests) = (part(Part::Mean, 0.0)?, part(Part::Rest, 0.0)?);
+        let (m2s, units) = (part(Part::M2, 0.0)?, part(Part::Unit, 1.0)?);
+        let known = match self.sum_is_unknown()? {
+            true => {
+                sums_of(self.schema, self.frame, self.field)?.iter().map(Option::is_some).collect()
+            }
+            false => vec![true; self.frame.height()],
+        };
+        let groups = self.count.into_no_null_iter().enumerate().map(|(row, count)| {
+            let (mean, rest) = (means[row], rests[row]);
+            if !known[row] {
+                return None;
+            }
+            of(Moments { mean, rest, m2: m2s[row], unit: units[row] }, count)
+        });
+        Ok(groups.collect::<Float64Chunked>().into_column())
     }
 }
 

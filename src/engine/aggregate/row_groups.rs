@@ -2,7 +2,6 @@
 //! nothing of schemas and parts.
 
 use polars::prelude::*;
-use std::cell::OnceCell;
 
 /// The rows of a frame, grouped. Within a group they keep their order.
 ///
@@ -11,7 +10,6 @@ use std::cell::OnceCell;
 pub(super) struct RowGroups {
     keys: Vec<Column>,
     positions: Positions,
-    runs: OnceCell<Runs>,
 }
 
 impl RowGroups {
@@ -26,7 +24,7 @@ impl RowGroups {
         let grouped = frame.group_by(keys)?;
         let keys = grouped.keys();
         let positions = Positions { rows: frame.height(), groups: grouped.into_groups() };
-        Ok(RowGroups { keys, positions, runs: OnceCell::new() })
+        Ok(RowGroups { keys, positions })
     }
 
     /// The keys of each group.
@@ -69,62 +67,28 @@ impl RowGroups {
         self.positions.aggregate(column, Column::agg_last)
     }
 
-    /// The rows in the order of their groups, computed on first use.
-    pub(super) fn runs(&self) -> &Runs {
-        self.runs.get_or_init(|| Runs::of(&self.positions))
+    /// What `of` makes of the rows of each group.
+    pub(super) fn map<T>(&self, of: impl FnMut(GroupRows<'_>) -> T) -> Vec<T> {
+        let rows = self.positions.groups.iter().map(|group| match group {
+            GroupsIndicator::Idx((_, listed)) => GroupRows { listed, range: [0, 0] },
+            GroupsIndicator::Slice(range) => GroupRows { listed: &[], range },
+        });
+        rows.map(of).collect()
     }
 }
 
-/// The rows of a frame ordered by group, so that each group is a run of rows. This is used to
-/// combine values with a value of their group, such as its mean.
-pub(super) struct Runs {
-    /// For each row in this order, its number in the frame.
-    order: IdxCa,
-    /// For each row in this order, the number of its group.
-    group_of: IdxCa,
-    positions: Positions,
+/// The numbers of a group's rows, in order.
+#[derive(Clone, Copy)]
+pub(super) struct GroupRows<'a> {
+    listed: &'a [IdxSize],
+    /// The first, and how many, if they are not listed.
+    range: [IdxSize; 2],
 }
 
-impl Runs {
-    fn of(positions: &Positions) -> Self {
-        let mut order: Vec<IdxSize> = Vec::with_capacity(positions.rows);
-        let mut group_of: Vec<IdxSize> = Vec::with_capacity(positions.rows);
-        let mut runs = Vec::with_capacity(positions.groups.len());
-        for (number, group) in (0..).zip(positions.groups.iter()) {
-            let begin = order.len();
-            match group {
-                GroupsIndicator::Idx((_, rows)) => order.extend(rows.iter()),
-                GroupsIndicator::Slice([first, length]) => order.extend(first..first + length),
-            }
-            group_of.resize(order.len(), number);
-            runs.push([begin as IdxSize, (order.len() - begin) as IdxSize]);
-        }
-        let groups = GroupsType::new_slice(runs, false, true).into_sliceable();
-        Runs {
-            positions: Positions { rows: order.len(), groups },
-            order: IdxCa::from_vec("".into(), order),
-            group_of: IdxCa::from_vec("".into(), group_of),
-        }
-    }
-
-    /// A column of the frame in the order of the runs.
-    pub(super) fn ordered(&self, column: &Column) -> PolarsResult<Column> {
-        column.take(&self.order)
-    }
-
-    /// Repeats a column with one value per group for each row of the group.
-    pub(super) fn spread(&self, of_groups: &Column) -> PolarsResult<Column> {
-        of_groups.take(&self.group_of)
-    }
-
-    /// The sum of each run.
-    pub(super) fn sum(&self, column: &Column) -> Column {
-        self.positions.aggregate(column, Column::agg_sum)
-    }
-
-    /// The mean of each run.
-    pub(super) fn mean(&self, column: &Column) -> Column {
-        self.positions.aggregate(column, Column::agg_mean)
+impl<'a> GroupRows<'a> {
+    pub(super) fn iter(self) -> impl Iterator<Item = usize> + Clone + 'a {
+        let [first, length] = self.range;
+        self.listed.iter().copied().chain(first..first + length).map(|row| row as usize)
     }
 }
 
@@ -200,16 +164,18 @@ mod tests {
     }
 
     #[test]
-    fn runs_pair_each_row_with_the_value_of_its_group() {
-        let frame = frame();
-        let groups = RowGroups::of(&frame, ["key"]).unwrap();
-        let runs = groups.runs();
-        let value = frame.column("value").unwrap();
-        let ordered = runs.ordered(value).unwrap();
-        let first = runs.spread(&groups.first(value)).unwrap();
-        let distance = (&ordered - &first).unwrap();
-        let of_groups = vec![runs.mean(&ordered), runs.sum(&distance)];
-        assert_eq!(sorted(&groups, of_groups), [[3.0, 20.0, -3.0], [4.5, 0.0, 0.0]]);
+    fn the_rows_of_a_group_come_in_order() {
+        for (frame, rows) in [
+            (frame(), [vec![0, 2, 4], vec![1], vec![3]]),
+            (frame().slice(1, 0), Default::default()),
+        ] {
+            let groups = RowGroups::of(&frame, ["key"]).unwrap();
+            let mut found = groups.map(|rows| rows.iter().collect::<Vec<_>>());
+            found.sort();
+            assert_eq!(found, rows.into_iter().filter(|rows| !rows.is_empty()).collect::<Vec<_>>());
+        }
+        let range = GroupRows { listed: &[], range: [3, 2] };
+        assert!(range.iter().eq([3, 4]));
     }
 
     #[test]

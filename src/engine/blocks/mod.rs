@@ -5,4 +5,5 @@ pub(crate) mod block;
 pub(crate) mod number;
 pub(crate) mod paged;
 pub(crate) mod text_tag;
+pub(crate) mod twofold;
 pub(crate) mod zero_bytes;

@@ -27,11 +27,13 @@ pub(crate) trait Number: Copy {
     fn from_lane(lane: u64) -> Self;
     /// The number widened to 64 bits of its class.
     fn widened(self) -> Wide;
-    /// The number added to a sum, given and returned as bits.
+    /// The integer added to a sum, given and returned as bits.
     fn added_to(self, sum: u64) -> u64;
-    /// The smaller of two; of a number and NaN, the number.
+    /// The integer without its sign.
+    fn magnitude(self) -> u64;
+    /// The smaller of two, with -0.0 below 0.0; of a number and NaN, the number.
     fn least(self, other: Self) -> Self;
-    /// The larger of two; of a number and NaN, the number.
+    /// The larger of two, with -0.0 below 0.0; of a number and NaN, the number.
     fn greatest(self, other: Self) -> Self;
     /// The nearest binary64.
     fn to_f64(self) -> f64;
@@ -53,7 +55,7 @@ pub enum Wide {
 pub(crate) struct Flag(bool);
 
 macro_rules! integer {
-    ($type:ident, $unsigned:ident, $wide:ident, $class:ident) => {
+    ($type:ident, $unsigned:ident, $wide:ident, $class:ident, $magnitude:expr) => {
         impl Number for $type {
             type Bytes = [u8; size_of::<$type>()];
             const NONE_LESS: Self = $type::MAX;
@@ -91,6 +93,11 @@ macro_rules! integer {
             }
 
             #[inline(always)]
+            fn magnitude(self) -> u64 {
+                $magnitude(self).into()
+            }
+
+            #[inline(always)]
             fn least(self, other: Self) -> Self {
                 self.min(other)
             }
@@ -108,14 +115,14 @@ macro_rules! integer {
     };
 }
 
-integer!(u8, u8, u64, Unsigned);
-integer!(u16, u16, u64, Unsigned);
-integer!(u32, u32, u64, Unsigned);
-integer!(u64, u64, u64, Unsigned);
-integer!(i8, u8, i64, Signed);
-integer!(i16, u16, i64, Signed);
-integer!(i32, u32, i64, Signed);
-integer!(i64, u64, i64, Signed);
+integer!(u8, u8, u64, Unsigned, std::convert::identity);
+integer!(u16, u16, u64, Unsigned, std::convert::identity);
+integer!(u32, u32, u64, Unsigned, std::convert::identity);
+integer!(u64, u64, u64, Unsigned, std::convert::identity);
+integer!(i8, u8, i64, Signed, i8::unsigned_abs);
+integer!(i16, u16, i64, Signed, i16::unsigned_abs);
+integer!(i32, u32, i64, Signed, i32::unsigned_abs);
+integer!(i64, u64, i64, Signed, i64::unsigned_abs);
 
 macro_rules! float {
     ($type:ident) => {
@@ -149,19 +156,24 @@ macro_rules! float {
                 Wide::Float(f64::from(self))
             }
 
-            #[inline(always)]
-            fn added_to(self, sum: u64) -> u64 {
-                (f64::from_bits(sum) + f64::from(self)).to_bits()
+            fn added_to(self, _: u64) -> u64 {
+                unreachable!("sums of floats take more than a word")
+            }
+
+            fn magnitude(self) -> u64 {
+                unreachable!("integers alone are squared exactly")
             }
 
             #[inline(always)]
             fn least(self, other: Self) -> Self {
-                if self < other || other.is_nan() { self } else { other }
+                let less = self < other || self == other && self.is_sign_negative();
+                if less || other.is_nan() { self } else { other }
             }
 
             #[inline(always)]
             fn greatest(self, other: Self) -> Self {
-                if self > other || other.is_nan() { self } else { other }
+                let greater = self > other || self == other && self.is_sign_positive();
+                if greater || other.is_nan() { self } else { other }
             }
 
             #[inline(always)]
@@ -207,6 +219,11 @@ impl Number for Flag {
     #[inline(always)]
     fn added_to(self, sum: u64) -> u64 {
         sum + u64::from(self.0)
+    }
+
+    #[inline(always)]
+    fn magnitude(self) -> u64 {
+        self.0.into()
     }
 
     #[inline(always)]

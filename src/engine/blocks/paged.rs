@@ -8,7 +8,8 @@
 //!
 //! A directory maps the leading bits of a hash to a page. A full page is split by one more bit, and
 //! the directory doubles if it cannot distinguish the halves; a directory entry takes four bytes
-//! for a page of 1024 slots.
+//! for a page of 1024 slots. Where so many hashes agree that it would double for few pages, a full
+//! page gets a successor instead: slow, but bounded.
 
 use crate::config::GROUP_PAGE_SLOTS;
 use std::cell::Cell;
@@ -20,6 +21,13 @@ pub(crate) const PAGE_SLOTS: usize = GROUP_PAGE_SLOTS;
 pub(crate) const PAGE_ENTRIES: usize = PAGE_SLOTS / 8 * 5;
 /// Low bits of a hash that the table ignores, so that entries may store other bits there.
 pub(crate) const TAG_BITS: u32 = 12;
+
+/// Entries that a directory may always have.
+const DIRECTORY_FREE: usize = 1 << 14;
+/// Entries that a directory may have for each page. Hashes without a pattern need fewer than ten.
+const DIRECTORY_PER_PAGE: usize = 64;
+/// Leading bits of a hash that can tell pages apart.
+const DEPTH_MAX: u32 = u64::BITS - TAG_BITS;
 
 /// The layout of a table's slots: the number of words, and the word that marks a free slot.
 pub(crate) trait SlotForm: Copy {
@@ -54,6 +62,8 @@ struct Page {
     entries: Cell<usize>,
     /// Number of leading bits that the hashes of its entries share.
     depth: u32,
+    /// The page with more entries of the same hashes. A page with one is never split.
+    next: Option<u32>,
 }
 
 fn free_slots(words: usize) -> Box<[CacheLine]> {
@@ -70,7 +80,7 @@ const _: () = assert!(size_of::<CacheLine>() == CacheLine::WORDS * size_of::<u64
 
 impl Page {
     fn new(depth: u32, words: usize) -> Self {
-        Page { lines: free_slots(words), entries: Cell::new(0), depth }
+        Page { lines: free_slots(words), entries: Cell::new(0), depth, next: None }
     }
 
     /// Removes and returns all entries. Future entries share `depth` leading bits.
@@ -265,19 +275,32 @@ impl<F: SlotForm> PagedTable<F> {
     /// Finds the entry for which `is_it` returns true among those with similar hashes.
     #[inline]
     pub(crate) fn find(&self, hash: u64, is_it: impl Fn(&SlotWords) -> bool) -> Option<&SlotWords> {
-        let slots = self.slots_of(&self.pages[self.place(hash).page as usize]);
+        let mut page = &self.pages[self.place(hash).page as usize];
+        let mut slots = self.slots_of(page);
         let mut probes = Probes::of(hash, self.line_mask);
         // This terminates, because a page always has free slots.
         loop {
             let slot = slots.slot(probes.slot);
             if slot[self.form.live_word()].get() == 0 {
-                return None;
+                page = &self.pages[page.next? as usize];
+                slots = self.slots_of(page);
+                probes = Probes::of(hash, self.line_mask);
+                continue;
             }
             if is_it(slot) {
                 return Some(slot);
             }
             probes.advance();
         }
+    }
+
+    /// The page that takes new entries with this hash: the last of those that may have some.
+    fn last_page(&self, hash: u64) -> usize {
+        let mut page = self.place(hash).page;
+        while let Some(next) = self.pages[page as usize].next {
+            page = next;
+        }
+        page as usize
     }
 
     /// Adds an entry that does not exist yet, moving others if there is no room. `hash_of` returns
@@ -293,12 +316,29 @@ impl<F: SlotForm> PagedTable<F> {
     /// Makes room for an entry with this hash. Other entries may move.
     pub(crate) fn make_room(&mut self, hash: u64, hash_of: impl Fn(&SlotWords) -> u64) {
         loop {
-            let page = self.place(hash).page as usize;
+            let page = self.last_page(hash);
             if self.pages[page].entries.get() < PAGE_ENTRIES {
                 return;
             }
-            self.split(page, hash, &hash_of);
+            if page == self.place(hash).page as usize && self.can_split(page) {
+                self.split(page, hash, &hash_of);
+            } else {
+                self.pages[page].next = Some(self.page_number());
+                self.pages.push(Page::new(self.pages[page].depth, self.form.words()));
+            }
         }
+    }
+
+    /// Whether a page may be split, which may double the directory.
+    fn can_split(&self, page: usize) -> bool {
+        let depth = self.pages[page].depth;
+        let limit = DIRECTORY_FREE.max(DIRECTORY_PER_PAGE * self.pages.len());
+        depth < self.depth || depth < DEPTH_MAX && 2 * self.directory.len() <= limit
+    }
+
+    /// The number of the next page.
+    fn page_number(&self) -> u32 {
+        u32::try_from(self.pages.len()).expect("fewer than 2^32 pages of 1024 slots")
     }
 
     /// Adds an entry that does not exist yet, or returns `None` if there is
@@ -309,7 +349,7 @@ impl<F: SlotForm> PagedTable<F> {
     pub(crate) fn insert_into_room(&self, hash: u64, entry: &[u64]) -> Option<&SlotWords> {
         assert!(entry.len() == self.form.words(), "an entry must be as long as a slot");
         debug_assert!(entry[self.form.live_word()] != 0, "an entry must not look free");
-        let page = &self.pages[self.place(hash).page as usize];
+        let page = &self.pages[self.last_page(hash)];
         if page.entries.get() == PAGE_ENTRIES {
             return None;
         }
@@ -318,7 +358,7 @@ impl<F: SlotForm> PagedTable<F> {
     }
 
     /// Splits a full page, the one for `hash`, by one more bit. If all entries have the same bit,
-    /// one half is empty and the other still full; hashes are keyed, so no peer can force this.
+    /// one half is empty and the other still full.
     fn split(&mut self, page: usize, hash: u64, hash_of: impl Fn(&SlotWords) -> u64) {
         let (form, words) = (self.form, self.form.words());
         let depth = self.pages[page].depth;
@@ -330,7 +370,8 @@ impl<F: SlotForm> PagedTable<F> {
         // The page is reused. Freeing it and allocating two would leave a hole each time that no
         // aligned page fits into, a sixth of the table's memory.
         let full = self.pages[page].empty(depth + 1, words);
-        let other = self.pages.len();
+        let number = self.page_number();
+        let other = number as usize;
         self.pages.push(Page::new(depth + 1, words));
         let bit = 63 - depth;
         for entry in live_slots(&full, form) {
@@ -341,7 +382,6 @@ impl<F: SlotForm> PagedTable<F> {
         // The directory entries of one page are adjacent; the upper half now points to the new one.
         let span = 1 << (self.depth - depth);
         let begin = self.directory_index(hash) / span * span;
-        let number = u32::try_from(other).expect("fewer than 2^32 pages of 1024 slots");
         self.directory[begin + span / 2..begin + span].fill(number);
     }
 
@@ -449,6 +489,29 @@ mod tests {
             assert!(table.find(hash, |entry| entry[1].get() == u64::from(key)).is_some(), "{key}");
         }
         assert_eq!(table.iter().count(), 3000);
+    }
+
+    /// Whatever the hashes have in common, the directory stays small and every entry is found.
+    #[test]
+    fn equal_hashes_take_bounded_memory() {
+        for common in [64, 52, 40, 20] {
+            let mut table = PagedTable::new(WideEntries(4));
+            let hash_of = |key: u32| hash_of(key, 64).checked_shr(common).unwrap_or(0);
+            // Others are spread over all pages.
+            let entries = (0..4000_u32).map(|key| (key, hash_of(key)));
+            let entries = entries.chain((4000..6000).map(|key| (key, self::hash_of(key, 64))));
+            for (key, hash) in entries.clone() {
+                table.insert(hash, &entry(4, hash, key, 1), |entry| entry[0].get());
+            }
+            for (key, hash) in entries {
+                let found = table.find(hash, |entry| entry[1].get() == u64::from(key));
+                assert_eq!(found.map(|entry| entry[0].get()), Some(hash), "{key} of {common}");
+            }
+            assert!(table.find(0, |entry| entry[1].get() == 6000).is_none());
+            assert_eq!((table.iter().count(), table.len()), (6000, 6000));
+            let (pages, directory) = (table.pages(), table.directory.len());
+            assert!(pages <= 60 && directory <= DIRECTORY_FREE, "{pages} pages, {directory}");
+        }
     }
 
     proptest! {

@@ -5,10 +5,9 @@ use super::intern::Interner;
 use super::texts::{TextLimit, Texts};
 use crate::config::Config;
 use crate::engine::blocks::block::{BLOCK_RECORDS, Block, BlockRecords, Rows};
-use crate::engine::blocks::number::{Number, Wide, with_number};
+use crate::engine::blocks::number::{Number, with_number};
 use crate::engine::groups::columns::{Column, ColumnSet};
-use crate::engine::groups::lanes::{high, low};
-use crate::engine::groups::plan::{Half, KeyBits, NumberKey, Plan, Source};
+use crate::engine::groups::plan::{KeyBits, NumberKey, Plan, Source};
 use crate::engine::groups::table::GroupTable;
 use crate::wire::records::packets::Run;
 use crate::wire::schema::Kind;
@@ -277,15 +276,7 @@ fn append_values(source: &Source, big: bool, block: &Block<'_>, rows: Rows, colu
     with_number!(source.kind, T => {
         for bytes in block.fields::<<T as Number>::Bytes>(rows, source.offset) {
             let number = if big { T::read::<true>(bytes) } else { T::read::<false>(bytes) };
-            let value = match (source.bits, number.widened()) {
-                (Half::Whole, whole) => whole,
-                (Half::Low, _) => Wide::Unsigned(low(number.to_lane())),
-                (Half::High, Wide::Signed(value)) => {
-                    Wide::Signed(high(value as u64, true) as i64)
-                }
-                (Half::High, _) => Wide::Unsigned(high(number.to_lane(), false)),
-            };
-            column.push(value);
+            column.push(number.widened());
         }
     });
 }

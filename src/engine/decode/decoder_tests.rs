@@ -1,6 +1,7 @@
 //! Checks the columns of decoded records against the oracle, which reads them byte by byte.
 
 use super::*;
+use crate::engine::blocks::number::Wide;
 use crate::engine::groups::plan::KeyBits;
 use crate::engine::oracle::any::{self, records_of};
 use crate::engine::oracle::{NaiveCell, read};
@@ -40,18 +41,11 @@ fn runs_of(records: usize, record_bytes: usize, run_records: usize) -> Vec<Run> 
 
 /// The value that a column holds for a field.
 fn value_of(source: &Source, cell: NaiveCell) -> Wide {
-    let is_signed = source.kind.is_signed();
-    match (cell, source.bits) {
-        (NaiveCell::Float(value), _) => Wide::Float(value),
-        (NaiveCell::Integer(value), Half::Whole) if is_signed => Wide::Signed(value as i64),
-        (NaiveCell::Integer(value), Half::Whole) => Wide::Unsigned(value as u64),
-        // Upper half times 2^32 plus lower half is the value, and the lower half is not negative.
-        (NaiveCell::Integer(value), Half::High) if is_signed => {
-            Wide::Signed(value.div_euclid(1 << 32) as i64)
-        }
-        (NaiveCell::Integer(value), Half::High) => Wide::Unsigned(value.div_euclid(1 << 32) as u64),
-        (NaiveCell::Integer(value), Half::Low) => Wide::Unsigned(value.rem_euclid(1 << 32) as u64),
-        (NaiveCell::Bytes(bytes), _) => panic!("{bytes:?} is not a number"),
+    match cell {
+        NaiveCell::Float(value) => Wide::Float(value),
+        NaiveCell::Integer(value) if source.kind.is_signed() => Wide::Signed(value as i64),
+        NaiveCell::Integer(value) => Wide::Unsigned(value as u64),
+        NaiveCell::Bytes(bytes) => panic!("{bytes:?} is not a number"),
     }
 }
 

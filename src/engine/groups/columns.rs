@@ -2,6 +2,7 @@
 //! happen elsewhere.
 
 use super::plan::{COUNT_BITS, Plan, Source};
+use super::spills::Spills;
 use crate::engine::blocks::number::{Class, Wide};
 use crate::engine::blocks::paged::SlotWords;
 use crate::wire::schema::columns::Part;
@@ -102,7 +103,7 @@ pub struct ColumnSet {
 impl ColumnSet {
     /// An empty set with memory for `rows_limit` rows.
     pub fn with_rows(plan: &Plan, rows_limit: usize) -> Self {
-        let column = |source: &Source| Column::with_rows(source.class(), rows_limit);
+        let column = |source: &Source| Column::with_rows(Class::of(source.kind), rows_limit);
         ColumnSet {
             keys: vec_of_words(plan.key_words(), rows_limit),
             values: plan.sources().iter().map(column).collect(),
@@ -175,15 +176,15 @@ impl PartialSet {
         }
     }
 
-    /// Appends the contents of a group's slot.
-    pub(crate) fn push(&mut self, slot: &SlotWords) {
+    /// Appends the contents of a group's slot, and what did not fit into it.
+    pub(crate) fn push(&mut self, slot: &SlotWords, spills: &Spills) {
         for (words, word) in self.keys.iter_mut().zip(slot) {
             words.push(word.get());
         }
-        let count = slot[self.plan.count_word()].get();
-        self.counts.push(count & (u64::MAX >> (u64::BITS - COUNT_BITS)));
+        let count = slot[self.plan.count_word()].get() & (u64::MAX >> (u64::BITS - COUNT_BITS));
+        self.counts.push(count);
         for (lane, column) in self.plan.lanes().iter().zip(&mut self.parts) {
-            column.push(lane.value(slot));
+            column.push(lane.value(slot, count, spills));
         }
     }
 

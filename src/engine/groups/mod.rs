@@ -2,5 +2,7 @@
 
 pub(crate) mod columns;
 pub(crate) mod lanes;
+pub(crate) mod moments;
 pub(crate) mod plan;
+pub(crate) mod spills;
 pub(crate) mod table;

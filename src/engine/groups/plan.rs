@@ -1,10 +1,9 @@
 //! The memory layout that a schema implies: which bits of a key each field takes, and where a group
 //! keeps the parts of its aggregates. Computed once per schema.
 
-use super::lanes::Lane;
+use super::lanes::{Lane, LaneForm};
 use crate::config::RecordSizes;
-use crate::config::limits::{LATIN1_TEXT_COPIES, TEXT_COPIES};
-use crate::engine::blocks::number::Class;
+use crate::config::limits::{LATIN1_TEXT_COPIES, SPILLED_SUM_BYTES, TEXT_COPIES};
 use crate::engine::blocks::paged::SlotForm;
 use crate::engine::blocks::text_tag::TextForm;
 use crate::wire::records::packets::RecordForm;
@@ -17,8 +16,6 @@ use std::sync::Arc;
 pub(crate) const COUNT_BITS: u32 = 32;
 /// Bits of a text's code within a key.
 const CODE_BITS: u32 = 32;
-/// Words for mean, sum of squares and count.
-const MOMENTS_WORDS: usize = 3;
 
 /// The bits of one key. The keys of a group are packed in order, from the highest bit of the first
 /// word on, so that comparing words compares keys: numbers by value, texts by rank once their codes
@@ -77,35 +74,12 @@ pub struct TextKey {
 /// A column of values, used if whole columns are aggregated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// Name of the field, or of one half of it.
+    /// Name of the field.
     pub name: String,
     /// Offset of the field within the record.
     pub offset: usize,
     /// Type of the field.
     pub kind: Kind,
-    /// The bits of the field that it holds.
-    pub bits: Half,
-}
-
-impl Source {
-    /// The class of its column.
-    pub fn class(&self) -> Class {
-        match self.bits {
-            Half::Low => Class::Unsigned,
-            Half::Whole | Half::High => Class::of(self.kind),
-        }
-    }
-}
-
-/// Which part of a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Half {
-    /// The number itself.
-    Whole,
-    /// The upper half of a 64-bit integer, with its sign.
-    High,
-    /// The lower half, unsigned.
-    Low,
 }
 
 /// The layout of a group's slot: the words of the key, a word with the count, and the lanes.
@@ -223,6 +197,14 @@ impl Plan {
         &self.sources
     }
 
+    /// The number of sums that may be spilled.
+    fn spilled_sums(&self) -> usize {
+        let may_spill = |lane: &&Lane| {
+            !lane.follows && matches!(lane.form, LaneForm::SingleSum | LaneForm::DoubleSum)
+        };
+        self.lanes.iter().filter(may_spill).count()
+    }
+
     /// The memory that its records take.
     pub fn sizes(&self) -> RecordSizes {
         let word = size_of::<u64>();
@@ -232,6 +214,7 @@ impl Plan {
             row_bytes: (self.key_words + self.sources.len()) * word,
             partial_row_bytes: (self.key_words + 1 + self.lanes.len()) * word,
             slot_bytes: self.slots.words * word,
+            spilled_bytes: self.spilled_sums() * (SPILLED_SUM_BYTES + (self.key_words + 1) * word),
             texts: self.texts.len(),
             text_bytes: self.texts.iter().map(|text| text.form.width()).sum(),
             text_copies: self.text_copies(),
@@ -262,29 +245,39 @@ fn pack_keys(schema: &Schema) -> (Vec<KeyBits>, usize) {
     (bits, word + 1)
 }
 
-/// Bits that a part takes in a slot.
-fn lane_bits(part: Part, kind: Kind) -> u32 {
+/// What the words of a part hold, and whether they are those of the part before, of the same field.
+fn form_of(part: Part, kind: Kind, has_squares: bool) -> (LaneForm, bool) {
+    let wide = kind.width() == size_of::<u64>();
     match part {
-        Part::Min | Part::Max | Part::First | Part::Last => 8 * kind.width() as u32,
-        Part::Sum | Part::SumLow | Part::Mean | Part::M2 => u64::BITS,
+        Part::Min | Part::Max | Part::First | Part::Last => (LaneForm::Value, false),
+        Part::Sum | Part::SumLow if wide => (LaneForm::HalfSum, false),
+        Part::Sum | Part::SumLow => (LaneForm::Sum, part == Part::SumLow),
+        // Where it is, is known once the lanes are laid out.
+        Part::M2 if !kind.is_float() => (LaneForm::Squares { sum: 0 }, false),
+        _ if has_squares => (LaneForm::Distances, part != Part::Mean),
+        _ if kind == Kind::F32 => (LaneForm::SingleSum, part != Part::Mean),
+        _ => (LaneForm::DoubleSum, part != Part::Mean),
     }
+}
+
+fn lanes_of(schema: &Schema) -> Vec<Lane> {
+    let parts = schema.parts();
+    let lanes = parts.iter().map(|&(field, part)| {
+        let crate::wire::schema::Field { offset, kind, .. } = schema.fields()[field];
+        let (form, follows) = form_of(part, kind, parts.contains(&(field, Part::M2)));
+        Lane { field, part, form, follows, offset, kind, word: 0, shift: 0 }
+    });
+    lanes.collect()
 }
 
 /// Lays out the lanes and returns the number of words of a slot. Narrow lanes share words with the
 /// count and one another; the rest take whole words. The number of words is even, so that few slots
 /// straddle two cache lines.
 fn lay_out(schema: &Schema, key_words: usize) -> (Vec<Lane>, usize) {
-    let mut lanes: Vec<Lane> = schema
-        .parts()
-        .into_iter()
-        .map(|(field, part)| {
-            let crate::wire::schema::Field { offset, kind, .. } = schema.fields()[field];
-            Lane { field, part, offset, kind, word: 0, shift: 0 }
-        })
-        .collect();
+    let mut lanes = lanes_of(schema);
     let (mut word, mut used) = (key_words, COUNT_BITS);
     for lane in &mut lanes {
-        let bits = lane_bits(lane.part, lane.kind);
+        let bits = lane.form.bits(lane.kind);
         if bits < u64::BITS {
             if used + bits > u64::BITS {
                 (word, used) = (word + 1, 0);
@@ -293,37 +286,35 @@ fn lay_out(schema: &Schema, key_words: usize) -> (Vec<Lane>, usize) {
             used += bits;
         }
     }
-    let mut words = word + 1;
+    let (mut words, mut begun, mut sum) = (word + 1, 0, 0);
     for lane in &mut lanes {
-        if lane_bits(lane.part, lane.kind) == u64::BITS {
-            // The squares come right after their mean, which was laid out just before.
-            lane.word = if lane.part == Part::M2 { words - MOMENTS_WORDS + 1 } else { words };
-            words += match lane.part {
-                Part::Mean => MOMENTS_WORDS,
-                Part::M2 => 0,
-                _ => 1,
-            };
+        let bits = lane.form.bits(lane.kind);
+        if bits < u64::BITS {
+            continue;
+        }
+        if !lane.follows {
+            begun = words;
+            words += (bits / u64::BITS) as usize;
+        }
+        lane.word = begun;
+        match &mut lane.form {
+            // Sorted by field and part, squares come after the sum of their field.
+            LaneForm::Squares { sum: of } => *of = sum,
+            _ if lane.part == Part::Sum => sum = begun,
+            _ => {}
         }
     }
     (lanes, words.next_multiple_of(2))
 }
 
 fn sources_of(schema: &Schema) -> Vec<Source> {
-    let mut sources: Vec<Source> = Vec::new();
-    for (field, part) in schema.parts() {
-        let field = &schema.fields()[field];
-        let halves = matches!(field.kind, Kind::U64 | Kind::I64);
-        let (bits, name) = match part {
-            Part::Sum if halves => (Half::High, format!("{}.high", field.name)),
-            Part::SumLow => (Half::Low, format!("{}.low", field.name)),
-            _ => (Half::Whole, field.name.clone()),
-        };
-        let source = Source { name, offset: field.offset, kind: field.kind, bits };
-        if !sources.contains(&source) {
-            sources.push(source);
-        }
-    }
-    sources
+    let mut fields: Vec<usize> = schema.parts().into_iter().map(|(field, _)| field).collect();
+    fields.dedup();
+    let source = |field: usize| {
+        let crate::wire::schema::Field { name, offset, kind, .. } = &schema.fields()[field];
+        Source { name: name.clone(), offset: *offset, kind: *kind }
+    };
+    fields.into_iter().map(source).collect()
 }
 
 #[cfg(test)]

@@ -37,20 +37,22 @@ fn check_lanes(plan: &Plan) {
     let mut words = vec![0; plan.slots().words()];
     words[..plan.key_words()].fill(u64::MAX);
     take(&mut words, plan.count_word(), 0, COUNT_BITS);
-    for lane in plan.lanes() {
-        let bits = match lane.part {
-            Part::Min | Part::Max | Part::First | Part::Last => 8 * lane.kind.width() as u32,
-            _ => 64,
-        };
-        take(&mut words, lane.word, lane.shift, bits);
-        if lane.part == Part::Mean {
-            // The squares come next, then the count.
-            let squares = plan
-                .lanes()
-                .iter()
-                .find(|other| (other.field, other.part) == (lane.field, Part::M2));
-            assert_eq!(squares.unwrap().word, lane.word + 1);
-            take(&mut words, lane.word + 2, 0, 64);
+    for (number, lane) in plan.lanes().iter().enumerate() {
+        if lane.follows {
+            let before = plan.lanes()[number - 1];
+            assert_eq!(
+                (lane.field, lane.word, lane.form),
+                (before.field, before.word, before.form)
+            );
+            continue;
+        }
+        if let LaneForm::Squares { sum } = lane.form {
+            let of_sum = |other: &&Lane| (other.field, other.part) == (lane.field, Part::Sum);
+            assert_eq!(plan.lanes().iter().find(of_sum).unwrap().word, sum);
+        }
+        let bits = lane.form.bits(lane.kind);
+        for word in 0..bits.div_ceil(u64::BITS) {
+            take(&mut words, lane.word + word as usize, lane.shift, bits.min(u64::BITS));
         }
     }
     let parts: Vec<_> = plan.lanes().iter().map(|lane| (lane.field, lane.part)).collect();
@@ -97,7 +99,8 @@ fn the_built_in_schema_takes_four_words() {
     let plan = Plan::new(Schema::built_in());
     let lanes: Vec<_> =
         plan.lanes().iter().map(|lane| (lane.part, lane.word, lane.shift)).collect();
-    assert_eq!(lanes, [(Part::Sum, 2, 0), (Part::Sum, 3, 0), (Part::Min, 1, 32)]);
+    let c = [(Part::Mean, 3, 0), (Part::Rest, 3, 0)];
+    assert_eq!(lanes, [(Part::Sum, 2, 0), c[0], c[1], (Part::Min, 1, 32)]);
     assert_eq!((plan.key_words(), plan.count_word(), plan.slots().words()), (1, 1, 4));
 }
 
@@ -113,7 +116,7 @@ fn the_widest_slot_is_laid_out() {
     check_keys(&plan);
     check_lanes(&plan);
     check_sizes(&plan);
-    assert_eq!(plan.slots().words(), (8 + 1 + 64 * 3_usize).next_multiple_of(2));
+    assert_eq!(plan.slots().words(), (8 + 1 + 64 * 6_usize).next_multiple_of(2));
 }
 
 /// Two texts share a word. A key that does not fit begins the next one.

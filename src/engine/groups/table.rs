@@ -3,6 +3,7 @@
 //! result on another thread.
 
 use super::plan::{GroupSlots, Plan};
+use super::spills::Spills;
 use crate::config::FOLD_ROWS;
 use crate::engine::blocks::block::{BLOCK_RECORDS, Block, BlockSlots, Rows};
 use crate::engine::blocks::paged::{PagedTable, SlotForm, SlotPlace, SlotWords};
@@ -16,6 +17,7 @@ use std::sync::Arc;
 pub struct GroupTable {
     plan: Arc<Plan>,
     table: PagedTable<GroupSlots>,
+    spills: Spills,
     /// A random key per table, so that a peer cannot choose colliding keys.
     hash: RandomState,
     /// Scratch memory for a new group.
@@ -35,6 +37,7 @@ impl GroupTable {
         GroupTable {
             plan: Arc::clone(plan),
             table: PagedTable::new(plan.slots()),
+            spills: Spills::of_keys(plan.key_words()),
             hash: RandomState::default(),
             group: Cell::new(Vec::with_capacity(plan.slots().words())),
             rows: 0,
@@ -66,6 +69,11 @@ impl GroupTable {
     /// The slots of the groups, in no particular order.
     pub fn partials(&self) -> impl Iterator<Item = &SlotWords> {
         self.table.iter()
+    }
+
+    /// What did not fit into the slots.
+    pub(crate) fn spills(&self) -> &Spills {
+        &self.spills
     }
 
     /// Folds in the first `rows` records of a block, up to the first one that would exceed the
@@ -120,7 +128,7 @@ impl GroupTable {
     fn fold_lanes(&self, block: &Block<'_>, slots: &BlockSlots<'_>, rows: Rows) {
         let big = self.plan.is_big_endian();
         for lane in self.plan.lanes() {
-            lane.fold(big, block, slots, rows);
+            lane.fold(big, block, slots, rows, &self.spills);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::engine::blocks::block::{BLOCK_RECORDS, BlockRecords};
 use crate::engine::groups::columns::{Column, PartialSet};
+use crate::engine::groups::moments::sum_of;
 use crate::wire::records::packets::{Ends, Run};
 use crate::wire::schema::{Endian, Framing, Kind, Schema};
 use proptest::prelude::*;
@@ -65,16 +66,19 @@ pub(in crate::engine) fn fold_block(
 
 fn partials(groups: &GroupTable) -> PartialSet {
     let mut set = PartialSet::with_rows(&groups.plan, groups.groups());
-    groups.partials().for_each(|partial| set.push(partial));
+    groups.partials().for_each(|partial| set.push(partial, groups.spills()));
     set
 }
 
 fn sums_of(groups: &GroupTable) -> Sums {
     let set = partials(groups);
-    let [Column::Unsigned(b), Column::Float(c), Column::Signed(d)] = &set.parts[..] else {
-        panic!("sum of B, sum of C, minimum of D: {:?}", set.parts);
+    let [Column::Unsigned(b), Column::Float(mean), Column::Float(rest), Column::Signed(d)] =
+        &set.parts[..]
+    else {
+        panic!("sum of B, mean of C and the rest, minimum of D: {:?}", set.parts);
     };
-    (0..set.counts.len()).map(|i| (set.keys[0][i], (b[i], c[i], set.counts[i], d[i]))).collect()
+    let c = |i: usize| sum_of(set.counts[i], mean[i], rest[i]);
+    (0..set.counts.len()).map(|i| (set.keys[0][i], (b[i], c(i), set.counts[i], d[i]))).collect()
 }
 
 fn row(key: u64, number: u64) -> FoldedRow {
@@ -212,5 +216,25 @@ proptest! {
         let mut table = table(1 << 20, 1 << 20);
         prop_assert_eq!(fold(&mut table, &rows, batch_rows), rows.len());
         prop_assert_eq!(sums_of(&table), naive(&rows));
+    }
+}
+
+/// What does not fit into slots is kept beside them, by group, also when these move.
+#[test]
+fn spilled_sums_are_found_again() {
+    let keys: Vec<u64> = (0..5000_u64).map(|n| n * 0x1_0000_0001).collect();
+    // None of these can be added to the one before in binary64.
+    let values = [1e10_f32, 1e-10, -1e10, 3e-10];
+    let rows = |c: f32| keys.iter().map(move |&key| (key, 0, c, 0)).collect::<Vec<_>>();
+    let mut table = table(10_000, 1 << 20);
+    for value in values {
+        fold(&mut table, &rows(value), BLOCK_RECORDS);
+    }
+    let exact = f64::from(1e-10_f32) + f64::from(3e-10_f32);
+    let sums = sums_of(&table);
+    assert_eq!(sums.len(), keys.len());
+    for (_, (_, c, count, _)) in sums {
+        assert_eq!(count, 4);
+        assert!((c - exact).abs() <= 1e-15 * exact, "{c}, expected {exact}");
     }
 }

@@ -1,6 +1,7 @@
 //! The reference aggregation for tests: reads each record byte by byte, keeps groups in a map and
 //! sums in 128 bits. Shares no decoding and no aggregation with the engine.
 
+use super::exact::{exact_mean, exact_spread, exact_sum};
 use crate::engine::aggregate::{FinishedGroups, GroupColumn, Grouped, Value};
 use crate::wire::schema::{Aggregate, Endian, Field, Function, Kind, Schema};
 use crate::wire::text::{ShownText, TextEncoding};
@@ -93,15 +94,14 @@ fn groups<'a>(schema: &Schema, records: &'a [Vec<u8>]) -> BTreeMap<Key, Vec<&'a 
 enum NaiveExpectation {
     /// Exactly this.
     Exact(NaiveCell),
-    /// A number within the tolerance.
-    Near { value: f64, tolerance: f64 },
-    /// A number whose square is within the tolerance.
-    SquareNear { value: f64, tolerance: f64 },
+    /// This number but for the last digits.
+    Near(f64),
     /// Null.
     Null,
-    /// Any number: it depends on the order of addition, or exceeds binary64.
-    Any,
 }
+
+/// The relative error of sums, means and spreads of floats. A thousandth of what is promised.
+const TOLERANCE: f64 = 1e-12;
 
 /// Compares a result with the reference for these records.
 ///
@@ -211,16 +211,8 @@ fn expect(schema: &Schema, aggregate: Aggregate, records: &[&[u8]]) -> (Kind, Na
         Function::Max => (kind, NaiveExpectation::Exact(extreme(kind, &values, |a, b| a > b))),
         Function::Sum => sum(kind, &values),
         Function::Mean => (Kind::F64, mean(kind, &values)),
-        Function::Var => (Kind::F64, variance(&values)),
-        Function::Std => (
-            Kind::F64,
-            match variance(&values) {
-                NaiveExpectation::Near { value, tolerance } => {
-                    NaiveExpectation::SquareNear { value, tolerance }
-                }
-                other => other,
-            },
-        ),
+        Function::Var => (Kind::F64, spread(&values, |(variance, _)| variance)),
+        Function::Std => (Kind::F64, spread(&values, |(_, deviation)| deviation)),
     }
 }
 
@@ -232,16 +224,15 @@ fn extreme(kind: Kind, values: &[NaiveCell], is_beyond: impl Fn(f64, f64) -> boo
         let value = if is_beyond(0.0, 1.0) { integers().min() } else { integers().max() };
         return NaiveCell::Integer(value.expect("a group has a record"));
     }
-    let mut found = f64::NAN;
-    for value in values.iter().map(NaiveCell::float).filter(|value| !value.is_nan()) {
-        if found.is_nan() || is_beyond(value, found) {
-            found = value;
-        }
-    }
-    NaiveCell::Float(found)
+    // Of -0.0 and 0.0 the first is less.
+    let mut numbers: Vec<f64> =
+        values.iter().map(NaiveCell::float).filter(|value| !value.is_nan()).collect();
+    numbers.sort_by(f64::total_cmp);
+    let found = if is_beyond(0.0, 1.0) { numbers.first() } else { numbers.last() };
+    NaiveCell::Float(found.copied().unwrap_or(f64::NAN))
 }
 
-fn exact_sum(values: &[NaiveCell]) -> i128 {
+fn exact_sum_of(values: &[NaiveCell]) -> i128 {
     values.iter().map(NaiveCell::integer).sum()
 }
 
@@ -249,7 +240,7 @@ fn sum(kind: Kind, values: &[NaiveCell]) -> (Kind, NaiveExpectation) {
     if kind.is_float() {
         return (Kind::F64, float_sum(values));
     }
-    let sum = exact_sum(values);
+    let sum = exact_sum_of(values);
     let (kind, fits) = match kind.is_signed() {
         true => (Kind::I64, i64::try_from(sum).is_ok()),
         false => (Kind::U64, u64::try_from(sum).is_ok()),
@@ -264,68 +255,53 @@ fn sum(kind: Kind, values: &[NaiveCell]) -> (Kind, NaiveExpectation) {
     )
 }
 
-/// The sum by IEEE 754: exact if it does not depend on the order, else with a tolerance.
+/// The sum of numbers that are not all finite, by IEEE 754.
+fn special_sum(values: &[f64]) -> Option<NaiveExpectation> {
+    let special: Vec<f64> = values.iter().copied().filter(|value| !value.is_finite()).collect();
+    let sum = special.iter().sum();
+    (!special.is_empty()).then_some(NaiveExpectation::Exact(NaiveCell::Float(sum)))
+}
+
+fn floats(values: &[NaiveCell]) -> Vec<f64> {
+    values.iter().map(NaiveCell::float).collect()
+}
+
 fn float_sum(values: &[NaiveCell]) -> NaiveExpectation {
-    let values = || values.iter().map(NaiveCell::float);
-    let has = |special: f64| values().any(|value| value == special);
-    let size: f64 = values().filter(|value| value.is_finite()).map(f64::abs).sum();
-    if values().any(f64::is_nan) || has(f64::INFINITY) && has(f64::NEG_INFINITY) {
-        NaiveExpectation::Exact(NaiveCell::Float(f64::NAN))
-    } else if !size.is_finite() {
-        NaiveExpectation::Any
-    } else if values().any(f64::is_infinite) {
-        NaiveExpectation::Exact(NaiveCell::Float(values().sum()))
-    } else {
-        NaiveExpectation::Near { value: values().sum(), tolerance: 1e-9 * size }
-    }
+    let values = floats(values);
+    special_sum(&values).unwrap_or_else(|| NaiveExpectation::Near(exact_sum(&values)))
 }
 
 fn mean(kind: Kind, values: &[NaiveCell]) -> NaiveExpectation {
-    let count = values.len() as f64;
     if !kind.is_float() {
-        return NaiveExpectation::Exact(NaiveCell::Float(exact_sum(values) as f64 / count));
+        let mean = exact_sum_of(values) as f64 / values.len() as f64;
+        return NaiveExpectation::Exact(NaiveCell::Float(mean));
     }
-    match float_sum(values) {
-        NaiveExpectation::Near { value, tolerance } => {
-            NaiveExpectation::Near { value: value / count, tolerance: tolerance / count }
-        }
-        other => other,
-    }
+    let values = floats(values);
+    special_sum(&values).unwrap_or_else(|| NaiveExpectation::Near(exact_mean(&values)))
 }
 
-/// Computed in two passes: the mean, then the squared deviations.
-fn variance(values: &[NaiveCell]) -> NaiveExpectation {
-    let values: Vec<f64> = values.iter().map(NaiveCell::float).collect();
-    let count = values.len() as f64;
-    let largest = values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+/// The variance or the deviation, of which `of` takes one.
+fn spread(values: &[NaiveCell], of: impl Fn((f64, f64)) -> f64) -> NaiveExpectation {
     if values.len() < 2 {
         return NaiveExpectation::Null;
     }
-    if values.iter().any(|value| !value.is_finite()) {
+    if values.iter().any(|value| !value.float().is_finite()) {
         return NaiveExpectation::Exact(NaiveCell::Float(f64::NAN));
     }
-    if !(largest * largest * 4.0 * count).is_finite() {
-        return NaiveExpectation::Any;
-    }
-    let mean = values.iter().map(|value| value / count).sum::<f64>();
-    let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
-    let value = squares / (count - 1.0);
-    // A single pass loses digits of the deviations if they are small compared with the values: by
-    // n times epsilon times the condition number (Chan, Golub and LeVeque 1983), computed here.
-    let lost = 4.0 * count * f64::EPSILON * largest;
-    NaiveExpectation::Near { value, tolerance: 1e-9 * value + lost * value.sqrt() + lost * lost }
+    // What rounding to binary64 leaves of an integer is given with it.
+    let pairs = values.iter().map(|value| match value {
+        NaiveCell::Integer(value) => (*value as f64, (value - (*value as f64) as i128) as f64),
+        value => (value.float(), 0.0),
+    });
+    NaiveExpectation::Near(of(exact_spread(&pairs.collect::<Vec<_>>())))
 }
 
 fn is_as_expected(kind: Kind, expected: &NaiveExpectation, value: Value<'_>) -> bool {
     match (expected, value) {
         (NaiveExpectation::Null, value) => value == Value::Null,
         (NaiveExpectation::Exact(cell), value) => is_cell(kind, cell, value),
-        (NaiveExpectation::Any, Value::Float(_)) => true,
-        (NaiveExpectation::Near { value, tolerance }, Value::Float(found)) => {
-            (found - value).abs() <= *tolerance
-        }
-        (NaiveExpectation::SquareNear { value, tolerance }, Value::Float(found)) => {
-            found >= 0.0 && (found * found - value).abs() <= *tolerance + 1e-12 * value
+        (NaiveExpectation::Near(value), Value::Float(found)) => {
+            found == *value || (found - value).abs() <= TOLERANCE * value.abs()
         }
         _ => false,
     }
@@ -346,7 +322,8 @@ fn is_cell(kind: Kind, cell: &NaiveCell, value: Value<'_>) -> bool {
             !kind.is_signed() && i128::from(found) == value
         }
         (_, &NaiveCell::Float(value), Value::Float(found)) => {
-            value == found || value.is_nan() && found.is_nan()
+            // Also distinguishes -0.0 and 0.0.
+            value.to_bits() == found.to_bits() || value.is_nan() && found.is_nan()
         }
         _ => false,
     }

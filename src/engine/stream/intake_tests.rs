@@ -4,6 +4,7 @@
 use super::*;
 use crate::config::FOLD_ROWS_MAX;
 use crate::engine::groups::columns::{Column, PartialSet};
+use crate::engine::groups::moments::sum_of;
 use crate::wire::schema::Schema;
 use proptest::prelude::*;
 
@@ -257,12 +258,15 @@ fn folding_a_split_stream_gives_the_sums_of_its_rows() {
         assert_eq!((intake.counts(), groups.rows()), (counts, counts.records));
         let texts = intake.into_texts();
         let mut set = PartialSet::with_rows(&plan(), groups.groups());
-        groups.partials().for_each(|partial| set.push(partial));
-        let [Column::Unsigned(b), Column::Float(c), Column::Signed(d)] = &set.parts[..] else {
-            panic!("sum of B, sum of C, minimum of D: {:?}", set.parts);
+        groups.partials().for_each(|partial| set.push(partial, groups.spills()));
+        let [Column::Unsigned(b), Column::Float(mean), Column::Float(rest), Column::Signed(d)] =
+            &set.parts[..]
+        else {
+            panic!("sum of B, mean of C and the rest, minimum of D: {:?}", set.parts);
         };
+        let c = |i: usize| sum_of(set.counts[i], mean[i], rest[i]);
         let found = set.keys[0].iter().enumerate().map(|(i, &key)| {
-            (((key >> 32) as u32, text_of(&texts, key)), (b[i], c[i], d[i], set.counts[i]))
+            (((key >> 32) as u32, text_of(&texts, key)), (b[i], c(i), d[i], set.counts[i]))
         });
         assert_eq!(found.collect::<std::collections::BTreeMap<_, _>>(), expected);
     }

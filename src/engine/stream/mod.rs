@@ -1,6 +1,8 @@
 //! One record stream: from received bytes to groups, its latency, and its status and reason.
 
 pub(crate) mod coalesce;
+#[cfg(test)]
+mod exact_tests;
 pub(crate) mod intake;
 pub(crate) mod latency;
 pub(crate) mod received;

@@ -93,7 +93,7 @@ impl ColumnType {
             Part::Sum => Self::of_sum(kind),
             Part::SumLow => ColumnType::U64,
             Part::Min | Part::Max | Part::First | Part::Last => Self::of_field(kind),
-            Part::Mean | Part::M2 => ColumnType::F64,
+            Part::Mean | Part::Rest | Part::M2 | Part::Unit => ColumnType::F64,
         }
     }
 }
@@ -102,9 +102,9 @@ impl ColumnType {
 /// column of partials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Part {
-    /// Sum of the values; for 64-bit integers, the sum of their upper halves.
+    /// Sum of integers; from 32 bits on, without its lowest 32 bits.
     Sum,
-    /// Sum of the lower halves of 64-bit integers.
+    /// The lowest 32 bits of a sum.
     SumLow,
     /// The least value.
     Min,
@@ -114,10 +114,14 @@ pub(crate) enum Part {
     First,
     /// The value of the last record.
     Last,
-    /// Mean of the values, in binary64.
+    /// Mean of floats, rounded to binary64.
     Mean,
-    /// Sum of the squared distances from the mean.
+    /// What the sum of floats has beyond the count times the rounded mean.
+    Rest,
+    /// Sum of the squared distances from the mean. Of binary64, in squares of the unit.
     M2,
+    /// The unit of distances, where their squares could leave the range of binary64.
+    Unit,
 }
 
 impl Part {
@@ -131,25 +135,37 @@ impl Part {
             Part::First => "first",
             Part::Last => "last",
             Part::Mean => "mean",
+            Part::Rest => "rest",
             Part::M2 => "m2",
+            Part::Unit => "unit",
         }
     }
 
     /// The parts that a function of a field of this type is made of.
     pub(crate) fn of(function: Function, kind: Kind) -> &'static [Part] {
         match function {
-            Function::Sum | Function::Mean if matches!(kind, Kind::U64 | Kind::I64) => {
-                &[Part::Sum, Part::SumLow]
-            }
-            Function::Sum | Function::Mean => &[Part::Sum],
+            Function::Sum | Function::Mean => match kind {
+                _ if kind.is_float() => &[Part::Mean, Part::Rest],
+                _ if kind.width() >= HALF_BYTES => &[Part::Sum, Part::SumLow],
+                _ => &[Part::Sum],
+            },
             Function::Min => &[Part::Min],
             Function::Max => &[Part::Max],
             Function::First => &[Part::First],
             Function::Last => &[Part::Last],
-            Function::Var | Function::Std => &[Part::Mean, Part::M2],
+            Function::Var | Function::Std => match kind {
+                Kind::F64 => &[Part::Mean, Part::Rest, Part::M2, Part::Unit],
+                // The squares of distances between binary32 fit into binary64.
+                Kind::F32 => &[Part::Mean, Part::Rest, Part::M2],
+                _ if kind.width() >= HALF_BYTES => &[Part::Sum, Part::SumLow, Part::M2],
+                _ => &[Part::Sum, Part::M2],
+            },
         }
     }
 }
+
+/// Sums of integers with this many bytes are kept in two columns, as 64 bits may not hold them.
+const HALF_BYTES: usize = 4;
 
 /// The column that counts the records of a group, in results and in partials.
 pub(crate) const COUNT: &str = "count";

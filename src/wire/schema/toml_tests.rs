@@ -390,9 +390,9 @@ fn aggregates_are_distinct_and_of_numbers() {
 fn column_names_are_unique() {
     let clash = RIGHT.replace("\"E\"", "\"B_mean\"");
     assert_says_of(&clash, 22, "\"B:mean\"", "two columns of the result would be named \"B_mean\"");
-    // The mean is stored as a sum.
-    let clash = RIGHT.replace("\"E\"", "\"sum_B\"");
-    assert_says_of(&clash, 22, "\"B:mean\"", "two columns of partials would be named \"sum_B\"");
+    // The mean of floats is stored as a mean and a rest.
+    let clash = RIGHT.replace("\"E\"", "\"mean_B\"");
+    assert_says_of(&clash, 22, "\"B:mean\"", "two columns of partials would be named \"mean_B\"");
     // The sum of a 64-bit integer field has two parts.
     let text = "endian='big'\n[[field]]\nname='X'\ntype='u64'\n[[field]]\nname='low_X'\ntype='u8'\n\
                 [result]\nby=['X']\naggregates=['X:sum','low_X:sum']\n";

@@ -22,6 +22,7 @@ from ringest.schema_types import (
     WIDTHS,
     Aggregate,
     Field,
+    FieldType,
     Function,
     Packet,
 )
@@ -38,20 +39,6 @@ RESERVED_NAMES: Final = ("node", "connection", "batch", "time_us", "count")
 At: TypeAlias = tuple[
     Literal["schema", "name", "endian", "packet", "field", "result", "by", "aggregates"], int
 ]
-
-# The columns of partials that each function needs; 64-bit sums need one more.
-_PARTS: Final[dict[Function, tuple[str, ...]]] = {
-    "sum": ("sum",),
-    "mean": ("sum",),
-    "min": ("min",),
-    "max": ("max",),
-    "first": ("first",),
-    "last": ("last",),
-    "var": ("mean", "m2"),
-    "std": ("mean", "m2"),
-    "count": (),
-}
-
 
 class BrokenRule(SchemaError):
     """A broken rule with its place, from which a reader of files finds the line."""
@@ -109,14 +96,27 @@ def check_columns(
 
 def _part_names(fields: Sequence[Field], aggregates: Sequence[Aggregate]) -> list[str]:
     types = {field.name: field.type for field in fields}
-    parts: dict[tuple[str, str], None] = {}
-    for one in aggregates:
-        for part in _PARTS[one.function]:
-            parts[part, one.field] = None
-            if part == "sum" and types[one.field] in ("u64", "i64"):
-                parts["sum_low", one.field] = None
+    parts = {
+        (part, one.field): None
+        for one in aggregates
+        if one.function != "count"
+        for part in _parts_of(one.function, types[one.field])
+    }
     # Two fields can lead to the same name: sum_low_x belongs to x and to low_x.
     return [f"{part}_{field}" for part, field in parts]
+
+
+def _parts_of(function: Function, kind: FieldType) -> tuple[str, ...]:
+    """The columns of partials that a function of a field of this type is made of."""
+    if function in ("min", "max", "first", "last"):
+        return (function,)
+    if kind in FLOATS:
+        mean: tuple[str, ...] = ("mean", "rest")
+    else:
+        mean = ("sum", "sum_low") if kind[1:] in ("32", "64") else ("sum",)
+    if function in ("sum", "mean"):
+        return mean
+    return (*mean, "m2", "unit") if kind == "f64" else (*mean, "m2")
 
 
 def _check_fields(fields: Sequence[Field], record_bytes: int) -> None:
