@@ -104,7 +104,7 @@ def receive(schema: Schema, folder: Path, file_format: str, send: Any) -> tuple[
     with engine(1, *options, "--node", "node-1") as running:
         send(running.port)
         (result,) = running.wait()
-    (written,) = output.iterdir()
+    (written,) = output.glob(f"*.{file_format}")
     return result, written
 
 
