@@ -83,12 +83,21 @@ pub const SMALL_LATENCY_BYTES: usize = 2 << 10;
 pub const BATCHES_IN_FLIGHT: usize = 4;
 /// Jobs (full column sets, finished connections) that may wait for one aggregation thread.
 pub const AGGREGATION_QUEUE: usize = 32;
+/// Threads that write and sync the files of results, and that sync captures: as many at the same
+/// time, where a disk answers slowly.
+pub const FILE_WRITERS: usize = 8;
 /// Results that may wait to be printed.
 pub const REPORT_QUEUE: usize = 4;
 /// Accepted connections that may wait for one worker.
 pub const INBOX: usize = 64;
 /// Connections that the kernel may hold before they are accepted.
 pub const LISTEN_BACKLOG: i32 = 1024;
+/// Silence after which the kernel asks whether a peer is still there.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// How often it asks again.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// How many unanswered questions end the connection: two minutes after the peer vanished.
+pub const KEEPALIVE_PROBES: u32 = 4;
 /// Submission queue entries of each worker's ring.
 pub const RING_ENTRIES: u32 = 256;
 /// How long a new ring may take to complete an operation that does nothing. With more, the start
@@ -163,10 +172,17 @@ pub const MESSAGE_WINDOW_BYTES: usize = 128 << 10;
 /// Bytes of a quiet message connection without TLS: window, state, its place in tables. Measured
 /// with 10,000 connections (docs/operating/sizing.md), rounded up.
 pub const MESSAGE_IDLE_BYTES: usize = 8 << 10;
-/// Bytes that a busy one takes in addition: its large window, and the replies to a window full of
-/// the smallest frames, each refused by the rate limit.
-pub const MESSAGE_BUSY_BYTES: usize =
-    MESSAGE_WINDOW_BYTES + MESSAGE_WINDOW_BYTES / 12 * 48 + SMALL_LATENCY_BYTES;
+/// Bytes that a busy one takes in addition: its large window, the replies to a window full of the
+/// smallest frames, each refused by the rate limit, and what is kept of reads whose replies wait.
+pub const MESSAGE_BUSY_BYTES: usize = MESSAGE_WINDOW_BYTES
+    + MESSAGE_WINDOW_BYTES / 12 * 48
+    + SMALL_LATENCY_BYTES
+    + 2 * OWED_READS * OWED_BYTES;
+/// Reads of a client whose replies may wait; with more, no further requests of it are read. What is
+/// kept of them may take twice the bytes, since it grows by doubling.
+pub const OWED_READS: usize = 64;
+/// Bytes that are kept of one. `runtime::messages::peer` asserts it.
+pub const OWED_BYTES: usize = 32;
 /// Bytes that may wait for a receiver that does not read; with more, it is disconnected.
 pub const RECEIVER_QUEUE_BYTES: usize = 1 << 20;
 /// Pieces that may wait for a receiver, regardless of size; with more, it is disconnected.

@@ -121,7 +121,7 @@ impl<'a> World<'a> {
         let before = worker_threads();
         let reported = Arc::new(Mutex::new(Vec::new()));
         let encrypted = config.tls.records;
-        let engine = Engine::start(config, schema, keeping(&reported)).unwrap();
+        let engine = Engine::start(config, schema, None, keeping(&reported)).unwrap();
         let new: Vec<i32> = worker_threads().difference(&before).copied().collect();
         assert_eq!(new.len(), 1, "one worker");
         let address = engine.records_address().unwrap();

@@ -7,4 +7,5 @@ mod output_columns;
 mod outputs;
 mod partials;
 mod results_file;
+mod slow_disk;
 mod texts;

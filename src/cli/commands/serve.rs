@@ -24,6 +24,7 @@ use crate::runtime::host::signals::{self, Reactions};
 use crate::runtime::host::threads;
 use crate::runtime::results::capture::CaptureError;
 use crate::runtime::results::partial_files;
+use crate::runtime::results::report::{FileWriter, Report};
 use crate::runtime::results::reporter::{ReporterOutcome, Sink};
 use crate::runtime::results::whole_file::node_name;
 use crate::runtime::server::engine::{Engine, StartError};
@@ -64,7 +65,7 @@ pub(crate) fn run(ServeCommandOptions { serve: options, format }: &ServeCommandO
         }
     };
     let missing = directories.missing();
-    let sink = to_output_and_files(*format, &config, printed_to, directories);
+    let (files, sink) = to_output_and_files(*format, &config, printed_to, directories);
     let fitted = match prepare(&config, &schema) {
         Ok(fitted) => fitted,
         Err(code) => return code,
@@ -73,7 +74,7 @@ pub(crate) fn run(ServeCommandOptions { serve: options, format }: &ServeCommandO
         Ok(watch) => watch,
         Err(error) => return no_signals(&error),
     };
-    let engine = match launch(fitted, &schema, sink) {
+    let engine = match launch(fitted, &schema, files, sink) {
         Ok(engine) => engine,
         Err(code) => return code,
     };
@@ -175,6 +176,19 @@ impl Directories {
         Ok(Directories { output: OutputFiles::open(config, schema)?, latency })
     }
 
+    /// Writes the files of a report; `None` if there are none.
+    fn into_writer(self) -> Option<FileWriter> {
+        let Directories { output, latency } = self;
+        if output.is_none() && latency.is_none() {
+            return None;
+        }
+        Some(Arc::new(move |report: &Report| {
+            let result = output.as_ref().map(|files| files.add(report));
+            latency.iter().for_each(|files| files.add(report));
+            result
+        }))
+    }
+
     /// Describes, after the run, the files that could not be written.
     fn missing(&self) -> impl FnOnce() -> Vec<String> + use<> {
         let results = self.output.as_ref().map(|files| Arc::clone(files.missing()));
@@ -228,7 +242,7 @@ fn sum_up(counters: &Counters) {
 /// Prepares the process and starts the engine. On failure, prints why and what to do, and returns
 /// the exit code.
 pub(crate) fn start(config: &Config, schema: &Arc<Schema>, sink: Sink) -> Result<Engine, u8> {
-    launch(prepare(config, schema)?, schema, sink)
+    launch(prepare(config, schema)?, schema, None, sink)
 }
 
 /// Prepares the process for an engine; returns the configuration that fits it. Call it before any
@@ -259,8 +273,13 @@ fn prepare(config: &Config, schema: &Arc<Schema>) -> Result<Config, u8> {
     Ok(fitted)
 }
 
-fn launch(config: Config, schema: &Arc<Schema>, sink: Sink) -> Result<Engine, u8> {
-    Engine::start(config.clone(), schema, sink).map_err(|error| {
+fn launch(
+    config: Config,
+    schema: &Arc<Schema>,
+    files: Option<FileWriter>,
+    sink: Sink,
+) -> Result<Engine, u8> {
+    Engine::start(config.clone(), schema, files, sink).map_err(|error| {
         say(&error);
         match error {
             StartError::Config(_)
@@ -294,28 +313,22 @@ pub(crate) fn to_stdout(format: Format) -> Sink {
     Box::new(move |report, _| out.print(format, report, &StreamFiles::default()))
 }
 
-/// The same, or to a file, with files and without disturbing the live line. The result file is
-/// written before the result is printed, so that a reader of the printed path finds the file;
-/// latencies are written after it, since their time must not count as printing.
+/// The same, or to a file, with files and without disturbing the live line. The files of a result
+/// are written before it is printed, so that a reader of the printed path finds the file.
 fn to_output_and_files(
     format: Format,
     config: &Config,
     mut out: ResultsOutput,
     directories: Directories,
-) -> Sink {
+) -> (Option<FileWriter>, Sink) {
     let on_terminal = matches!(out, ResultsOutput::Stdout(_)) && io::stdout().is_terminal();
     let (captures, partials) = (config.capture.is_some(), config.partials.is_some());
-    let Directories { mut output, mut latency } = directories;
-    Box::new(move |report, tally| {
-        let result = output.as_mut().map(|files| files.add(report, tally));
-        let held = on_terminal.then(status_line::hold);
-        let printed = out.print(format, report, &StreamFiles { result, captures, partials });
-        drop(held);
-        if let Some(files) = &mut latency {
-            files.add(report);
-        }
-        printed
-    })
+    let sink: Sink = Box::new(move |report, result| {
+        let _held = on_terminal.then(status_line::hold);
+        let result = result.cloned();
+        out.print(format, report, &StreamFiles { result, captures, partials })
+    });
+    (directories.into_writer(), sink)
 }
 
 fn exit_code(

@@ -34,7 +34,7 @@ impl LatencyFiles {
     }
 
     /// Writes the file of a stream, unless it had no packets.
-    pub(crate) fn add(&mut self, report: &Report) {
+    pub(crate) fn add(&self, report: &Report) {
         let (connection, latency) = (report.received.connection, &report.received.latency);
         if latency.is_empty() {
             return;
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn each_stream_with_packets_gets_a_file_and_nothing_else_is_left() {
         let directory = tempfile::tempdir().unwrap();
-        let mut files = LatencyFiles::open(directory.path(), "n", SystemTime::now()).unwrap();
+        let files = LatencyFiles::open(directory.path(), "n", SystemTime::now()).unwrap();
         assert!(names(directory.path()).is_empty(), "the probe is gone");
         [report(1, 5), report(2, 0), report(30, 7)].iter().for_each(|report| files.add(report));
         let found = names(directory.path());
@@ -119,7 +119,7 @@ mod tests {
         // The same microsecond costs the second file, not the first.
         for (micros, lost) in [(0, false), (1, false), (1, true)] {
             let started = started + Duration::from_micros(micros);
-            let mut files = LatencyFiles::open(directory.path(), "n", started).unwrap();
+            let files = LatencyFiles::open(directory.path(), "n", started).unwrap();
             files.add(&report(1, 5));
             assert_eq!(summary(files.missing()).is_some(), lost);
         }
@@ -131,7 +131,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let inside = directory.path().join("inside");
         fs::create_dir(&inside).unwrap();
-        let mut files = LatencyFiles::open(&inside, "n", SystemTime::now()).unwrap();
+        let files = LatencyFiles::open(&inside, "n", SystemTime::now()).unwrap();
         // A directory has its name, so the file can be written but not renamed.
         fs::create_dir(inside.join(format!("{}-4.hgrm", files.run))).unwrap();
         files.add(&report(4, 1));

@@ -3,16 +3,15 @@
 
 use crate::config::{Config, FileFormat, OutputColumn};
 use crate::engine::aggregate::AddedColumn;
-use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::received::{Reason, Received, Status};
-use crate::runtime::results::report::Report;
+use crate::runtime::results::report::{Report, ResultFile};
 use crate::runtime::results::schema_file::{self, SchemaFileError};
 use crate::runtime::results::whole_file::{
     FileDirectory, MissingFiles, check_named, moment, node_name,
 };
 use crate::wire::schema::Schema;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -29,10 +28,6 @@ pub(crate) struct OutputFiles {
     node: String,
     missing: Arc<MissingFiles>,
 }
-
-/// The file with the result of a stream, or why it could not be written; `None` for a connection
-/// that had no slot.
-pub(crate) type ResultFile = Option<Result<PathBuf, String>>;
 
 impl OutputFiles {
     /// Prepares the files that `config` asks for, if any.
@@ -91,7 +86,7 @@ impl OutputFiles {
     }
 
     /// Writes the file of a stream and syncs it to disk.
-    pub(crate) fn add(&mut self, report: &Report, tally: &WorkerTally) -> ResultFile {
+    pub(crate) fn add(&self, report: &Report) -> ResultFile {
         let received = &report.received;
         // Nothing of it was read, and anyone could fill the directory this way.
         if received.reason == Some(Reason::ConnectionsLimit) {
@@ -103,18 +98,13 @@ impl OutputFiles {
         let grouped = report.grouped.with_first(&added);
         let written =
             self.directory.write(&name, |out| grouped.write_to(self.format, out, &metadata));
-        match &written {
-            Ok(_) => tally.result_files_written.add(1),
-            Err(error) => {
-                tally.result_files_failed.add(1);
-                let (connection, directory) =
-                    (received.connection, self.directory.path().display());
-                let cause = format_args!("{error} of {directory}");
-                if let Some(unlisted) = self.missing.add(cause, Instant::now()) {
-                    tracing::error!(
-                        connection, unlisted, %directory, "cannot write a result: {error}"
-                    );
-                }
+        if let Err(error) = &written {
+            let (connection, directory) = (received.connection, self.directory.path().display());
+            let cause = format_args!("{error} of {directory}");
+            if let Some(unlisted) = self.missing.add(cause, Instant::now()) {
+                tracing::error!(
+                    connection, unlisted, %directory, "cannot write a result: {error}"
+                );
             }
         }
         Some(written.map_err(|error| error.to_string()))

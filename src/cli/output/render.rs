@@ -2,11 +2,10 @@
 
 use super::format::Format;
 use super::lines::{LatencyLine, Percentiles, serialize_groups, write_groups};
-use super::output_files::ResultFile;
 use crate::engine::aggregate::Grouped;
 use crate::engine::stream::latency::LatencySummary;
 use crate::engine::stream::received::{Captured, PartialsLack};
-use crate::runtime::results::report::Report;
+use crate::runtime::results::report::{Report, ResultFile};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::time::Duration;

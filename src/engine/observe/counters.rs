@@ -96,6 +96,10 @@ pub struct WorkerTally {
     pub streams_complete: Count,
     /// Record streams that ended otherwise, by [`Reason`].
     pub stream_reasons: [Count; Reason::ALL.len()],
+    /// Total time spent on writing and syncing files of results, in nanoseconds.
+    pub result_write_ns: Count,
+    /// Total time from each result until it was printed, in nanoseconds.
+    pub result_wait_ns: Count,
     /// Results written to a file.
     pub result_files_written: Count,
     /// Results that could not be written to a file.

@@ -143,6 +143,11 @@ impl Snapshot {
         families.single("record_coalesce_wait_seconds_total", help, Counter, seconds)?;
         let help = "Record streams that ended complete.";
         families.single("streams_complete_total", help, Counter, self.streams_complete)?;
+        let help = "Time spent on writing and syncing files of results, over all writers.";
+        let seconds = self.result_write_seconds;
+        families.single("result_write_seconds_total", help, Counter, seconds)?;
+        let help = "Time from each result until it was printed, waiting for its file included.";
+        families.single("result_wait_seconds_total", help, Counter, self.result_wait_seconds)?;
         let help = "Results written to a file.";
         families.single("result_files_written_total", help, Counter, self.result_files_written)?;
         let help = "Results that could not be written to a file.";

@@ -277,6 +277,10 @@ pub struct Snapshot {
     pub streams_complete: u64,
     /// Record streams that ended otherwise.
     pub streams_by_reason: ByWord,
+    /// Total time spent on writing and syncing files of results, over all writers.
+    pub result_write_seconds: f64,
+    /// Total time from each result until it was printed.
+    pub result_wait_seconds: f64,
     /// Results written to a file.
     pub result_files_written: u64,
     /// Results that could not be written to a file.
@@ -360,6 +364,8 @@ impl Snapshot {
             opaque_data: sum(|tally| &tally.opaque_data),
             streams_complete: sum(|tally| &tally.streams_complete),
             streams_by_reason: ByWord::of(reasons),
+            result_write_seconds: sum(|tally| &tally.result_write_ns) as f64 / 1e9,
+            result_wait_seconds: sum(|tally| &tally.result_wait_ns) as f64 / 1e9,
             result_files_written: sum(|tally| &tally.result_files_written),
             result_files_failed: sum(|tally| &tally.result_files_failed),
             partials_written: counters.partials.written(),

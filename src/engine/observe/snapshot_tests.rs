@@ -75,6 +75,8 @@ fn each_count_has_its_own_key() {
     counters.partials.add_written();
     counters.partials.add_failed();
     first.coalesce_wait_ns.add(250_000_000);
+    counters.reporter.result_write_ns.add(750_000_000);
+    counters.reporter.result_wait_ns.add(1_250_000_000);
     first.cpu_ns.set(1_500_000_000);
     let mut outbox = Outbox::new(100, Arc::clone(&counters.queued[0]));
     outbox.push(b"123456789").unwrap();
@@ -115,6 +117,8 @@ fn each_count_has_its_own_key() {
         ("connections_empty", json!({"records": 2, "messages": 1})),
         ("admission_waits", json!({"records": 6, "messages": 3})),
         ("admission_wait_seconds", json!({"records": 1.5, "messages": 0.5})),
+        ("result_write_seconds", json!(0.75)),
+        ("result_wait_seconds", json!(1.25)),
     ] {
         assert_eq!(body[key].take(), value, "{key}");
         body.as_object_mut().unwrap().remove(key);

@@ -26,9 +26,9 @@ const KERNEL_MIN: (u32, u32) = (6, 0);
 /// Measured with `ulimit -l`: 32 KiB is enough for a ring, 24 KiB is not.
 const RING_BYTES: usize = 32 << 10;
 /// Descriptors besides those of connections and captures: standard streams, listeners, signals,
-/// files that are reloaded, one file being written, admin connections and refused clients. Each
-/// worker adds its ring, its epoll and its wake-ups.
-const FILES_FIXED: usize = 48 + ADMIN_CONNECTIONS + REFUSED_LINGERING;
+/// files that are reloaded, those being written with their directories, admin connections and
+/// refused clients. Each worker adds its ring, its epoll and its wake-ups.
+const FILES_FIXED: usize = 64 + ADMIN_CONNECTIONS + REFUSED_LINGERING;
 const FILES_PER_WORKER: usize = 8;
 /// Bit of CAP_IPC_LOCK in a mask of capabilities (linux/capability.h).
 const CAP_IPC_LOCK: u32 = 14;

@@ -1,6 +1,7 @@
 //! Binds listening sockets. Accepts no connection.
 
-use crate::config::LISTEN_BACKLOG;
+use crate::config::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, LISTEN_BACKLOG};
+use rustix::net::sockopt::{set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -166,6 +167,12 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // Accepted connections inherit these. A peer that vanishes without a word would otherwise keep
+    // its slot until a timeout that may be days.
+    socket.set_keepalive(true)?;
+    set_tcp_keepidle(&socket, KEEPALIVE_IDLE)?;
+    set_tcp_keepintvl(&socket, KEEPALIVE_INTERVAL)?;
+    set_tcp_keepcnt(&socket, KEEPALIVE_PROBES)?;
     socket.bind(&address.into())?;
     socket.listen(LISTEN_BACKLOG)?;
     Ok(socket.into())
@@ -182,6 +189,19 @@ mod tests {
         let error = listen(RECORDS, "127.0.0.1", port).unwrap_err().to_string();
         assert!(error.contains("another process is listening there"), "{error}");
         assert!(error.contains(&format!("127.0.0.1:{port}")), "{error}");
+    }
+
+    #[test]
+    fn accepted_connections_are_kept_alive() {
+        use rustix::net::sockopt::{socket_keepalive, tcp_keepcnt, tcp_keepidle, tcp_keepintvl};
+        let listener = listen(MESSAGES, "127.0.0.1", 0).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let _peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(socket_keepalive(&accepted).unwrap());
+        assert_eq!(tcp_keepidle(&accepted).unwrap(), KEEPALIVE_IDLE);
+        assert_eq!(tcp_keepintvl(&accepted).unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(tcp_keepcnt(&accepted).unwrap(), KEEPALIVE_PROBES);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::finding::Finding;
 use super::proc_files::running_threads;
-use crate::config::Config;
+use crate::config::{Config, FILE_WRITERS};
 use crate::engine::aggregate::pool_threads;
 use std::io;
 use std::sync::{PoisonError, RwLock};
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 const THREADS_FIXED: usize = 4;
 /// For each worker: the worker, and its aggregation thread.
 const THREADS_PER_WORKER: usize = 2;
-/// With captures: one writes, the other finishes files.
-const THREADS_OF_CAPTURES: usize = 2;
+/// With captures: one writes, the others finish files.
+const THREADS_OF_CAPTURES: usize = 1 + FILE_WRITERS;
 /// Threads that may exist for a short time: the kernel starts some for rings, libraries for names
 /// of hosts.
 const THREADS_SPARE: usize = 4;
@@ -42,6 +42,7 @@ pub(crate) fn threads_needed(config: &Config, workers: usize) -> usize {
     THREADS_FIXED
         + THREADS_PER_WORKER * workers
         + pool_threads(workers)
+        + if config.output.is_some() || config.hgrm.is_some() { FILE_WRITERS } else { 0 }
         + if config.capture.is_some() { THREADS_OF_CAPTURES } else { 0 }
         + usize::from(config.interval.is_some())
         + THREADS_SPARE
@@ -92,9 +93,15 @@ mod tests {
         let more = Config {
             capture: Some(PathBuf::from("d")),
             interval: Some(Duration::from_secs(1)),
-            ..plain
+            ..plain.clone()
         };
-        assert_eq!(threads_needed(&more, 2), of_two + 2 + 1);
+        assert_eq!(threads_needed(&more, 2), of_two + 9 + 1);
+        let directory = || Some(PathBuf::from("d"));
+        for (output, hgrm) in [(directory(), None), (None, directory()), (directory(), directory())]
+        {
+            let files = Config { output, hgrm, ..plain.clone() };
+            assert_eq!(threads_needed(&files, 2), of_two + 8);
+        }
     }
 
     #[test]

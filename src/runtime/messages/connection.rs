@@ -7,7 +7,7 @@ use super::input::Input;
 use super::peer::Peer;
 use super::shared::MessageShared;
 use super::stream_care::StreamCare;
-use crate::config::{AUTH_FAILURE_DELAY, Config, REPLIES_WAITING_BYTES, SMALL_WINDOW_BYTES};
+use crate::config::{AUTH_FAILURE_DELAY, Config, SMALL_WINDOW_BYTES};
 use crate::engine::messages::outbox::Broadcasts;
 use crate::engine::messages::token;
 use crate::engine::observe::counters::{Protocol, WorkerTally};
@@ -153,7 +153,7 @@ impl MessageConnection {
             if let Some(end) = self.digest(taken_over).await {
                 return Over::Session(end);
             }
-            if self.peer.waiting_bytes() > REPLIES_WAITING_BYTES {
+            if !self.peer.has_room() {
                 let begun = Instant::now();
                 if let Some(at) = self.session.auth_deadline() {
                     self.peer.control.arm(at, DeadlineCut::Unauthenticated);
@@ -176,7 +176,7 @@ impl MessageConnection {
     /// stream. It does not end: its records may be waiting to be read.
     async fn wait_for_room(&mut self) {
         let MessageConnection { records, session, peer, .. } = self;
-        let room = pin!(peer.wait_for_room(REPLIES_WAITING_BYTES));
+        let room = pin!(peer.wait_for_room());
         StreamCare { records, session, control: &peer.control, idle_ends: false }
             .during(room)
             .await;

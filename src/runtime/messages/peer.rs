@@ -5,7 +5,7 @@
 //! task that lives only while the outbox is not empty writes it. A receiver that does not read is
 //! cut when its outbox is full or a write makes no progress.
 
-use crate::config::RECEIVER_QUEUE_BYTES;
+use crate::config::{OWED_BYTES, OWED_READS, RECEIVER_QUEUE_BYTES, REPLIES_WAITING_BYTES};
 use crate::engine::messages::outbox::{Broadcasts, Outbox, Overflow};
 use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::latency::SmallLatency;
@@ -104,6 +104,8 @@ struct Owed {
     taken_over: Instant,
     replies: u32,
 }
+
+const _: () = assert!(size_of::<Owed>() <= OWED_BYTES);
 
 /// One connected client, as seen by those who send to it.
 pub(crate) struct Peer {
@@ -375,10 +377,14 @@ impl Peer {
         }
     }
 
-    /// Waits until at most `bytes` bytes wait, nothing more can be written, or the connection is
-    /// cut.
-    pub(crate) async fn wait_for_room(&self, bytes: usize) {
-        while self.waiting_bytes() > bytes && !self.broken.get() && self.control.cut().is_none() {
+    /// Whether the replies to another read may wait.
+    pub(crate) fn has_room(&self) -> bool {
+        self.waiting_bytes() <= REPLIES_WAITING_BYTES && self.owed.borrow().len() < OWED_READS
+    }
+
+    /// Waits until there is room, nothing more can be written, or the connection is cut.
+    pub(crate) async fn wait_for_room(&self) {
+        while !self.has_room() && !self.broken.get() && self.control.cut().is_none() {
             tokio::select! {
                 () = self.progress.notified() => {}
                 () = self.control.ended() => {}

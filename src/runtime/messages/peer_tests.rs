@@ -48,3 +48,33 @@ fn a_reply_that_cuts_its_client_has_no_latency() {
         assert_eq!(counted(&peer), (0, 0));
     });
 }
+
+/// Short replies, each to a read of its own: what is kept of them is bounded, too, and by what the
+/// memory sum counts.
+#[test]
+fn a_client_is_not_read_while_the_replies_to_many_reads_wait() {
+    crate::runtime::ring::runtime().unwrap().block_on(async {
+        let (peer, mut other) = connected();
+        // Until the kernel takes no more.
+        while peer.waiting_bytes() == 0 {
+            peer.send(&[0; 4096], Instant::now(), 0);
+        }
+        let mut reads = 0;
+        while peer.has_room() {
+            peer.send(b"reply", Instant::now(), 1);
+            reads += 1;
+        }
+        assert_eq!(reads, OWED_READS);
+        assert!(peer.waiting_bytes() < REPLIES_WAITING_BYTES);
+        // The last read may have been answered in a few pieces.
+        (0..8).for_each(|_| peer.send(b"reply", Instant::now(), 1));
+        assert!(peer.owed.borrow().capacity() <= 2 * OWED_READS);
+        let reader = std::thread::spawn(move || std::io::copy(&mut other, &mut std::io::sink()));
+        peer.wait_for_room().await;
+        assert!(peer.has_room());
+        peer.finish_writing().await;
+        assert_eq!(counted(&peer).0, OWED_READS as u64 + 8);
+        peer.stream.shutdown(Shutdown::Write).unwrap();
+        reader.join().unwrap().unwrap();
+    });
+}

@@ -3,13 +3,13 @@
 //!
 //! A worker copies the bytes of each read into chunks and sends them to the capture thread, which
 //! writes them. The number of chunks is limited: if the disk is slower than the senders, their
-//! streams wait for a free chunk, and so do the senders. When a stream ends, a second thread syncs
-//! and renames its file, so that other streams need not wait for that.
+//! streams wait for a free chunk, and so do the senders. When a stream ends, another thread syncs
+//! and renames its file, several at the same time, so that other streams need not wait for that.
 
 use super::whole_file::{
     FileDirectory, MissingFiles, UnfinishedFile, check_named, moment, node_name,
 };
-use crate::config::{CAPTURE_CHUNK_BYTES, CAPTURE_CHUNKS, Config};
+use crate::config::{CAPTURE_CHUNK_BYTES, CAPTURE_CHUNKS, Config, FILE_WRITERS};
 use crate::engine::stream::received::{CaptureLack, Captured};
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -73,6 +73,14 @@ impl Budget {
         }
         taken
     }
+
+    /// Gives back the bytes of a capture that failed: its file is removed.
+    fn give_back(&self, bytes: u64) {
+        if bytes > 0 {
+            self.left.fetch_add(bytes, Ordering::Relaxed);
+            self.said.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The threads that write captures.
@@ -104,10 +112,13 @@ pub(crate) fn start(config: &Config) -> Result<Option<CaptureThreads>, CaptureEr
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
         thread::Builder::new().name(name.to_owned()).spawn(run)
     };
-    let threads = vec![
-        spawn("capture", Box::new(move || writer.run(queue)))?,
-        spawn("capture-end", Box::new(move || ended.into_iter().for_each(|e| end(e, &missing))))?,
-    ];
+    let mut threads = vec![spawn("capture", Box::new(move || writer.run(queue)))?];
+    let ended = Arc::new(Mutex::new(ended));
+    for number in 0..FILE_WRITERS {
+        let (ended, missing) = (Arc::clone(&ended), Arc::clone(&missing));
+        let run = move || end_all(&ended, &missing);
+        threads.push(spawn(&format!("capture-end-{number}"), Box::new(run))?);
+    }
     Ok(Some(CaptureThreads { captures, threads }))
 }
 
@@ -147,6 +158,7 @@ impl Captures {
             captures: Arc::clone(self),
             number,
             begun: false,
+            taken: 0,
             lack: None,
             failed: Arc::default(),
             ended: false,
@@ -167,6 +179,8 @@ pub(crate) struct Capture {
     number: u64,
     /// Whether the thread knows about it.
     begun: bool,
+    /// Bytes that it took from the budget.
+    taken: u64,
     /// Why no more is captured.
     lack: Option<CaptureLack>,
     /// Set by the thread if it cannot write.
@@ -177,10 +191,14 @@ pub(crate) struct Capture {
 impl Capture {
     /// Hands over bytes of a stream that began at `started`. Waits while there is no room.
     pub(crate) async fn add(&mut self, bytes: &[u8], started: SystemTime) {
-        if bytes.is_empty() || self.lack.is_some() || self.failed.load(Ordering::Relaxed) {
+        if self.failed.load(Ordering::Relaxed) {
+            return self.give_back();
+        }
+        if bytes.is_empty() || self.lack.is_some() {
             return;
         }
         let allowed = self.captures.budget.take(bytes.len() as u64) as usize;
+        self.taken += allowed as u64;
         if allowed < bytes.len() {
             self.lack = Some(CaptureLack::Limit(self.captures.budget.limit));
         }
@@ -208,10 +226,18 @@ impl Capture {
         }
         let (reply, said) = oneshot::channel();
         self.order(What::End { lack, reply: Some(reply) }).await;
-        said.await.unwrap_or_else(|_| Captured {
+        let captured = said.await.unwrap_or_else(|_| Captured {
             lack: Some(CaptureLack::Failed("the capture thread died (see the log)".to_owned())),
             ..Captured::default()
-        })
+        });
+        if matches!(captured.lack, Some(CaptureLack::Failed(_))) {
+            self.give_back();
+        }
+        captured
+    }
+
+    fn give_back(&mut self) {
+        self.captures.budget.give_back(std::mem::take(&mut self.taken));
     }
 
     async fn order(&self, what: What) {
@@ -227,6 +253,9 @@ impl Drop for Capture {
         if self.begun && !self.ended {
             let what = What::End { lack: self.lack.take(), reply: None };
             let _ = self.captures.orders.try_send(Order { stream: self.number, what });
+            if self.failed.load(Ordering::Relaxed) {
+                self.give_back();
+            }
         }
     }
 }
@@ -309,6 +338,15 @@ impl Writer {
         }
         chunk.clear();
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(chunk);
+    }
+}
+
+/// Syncs and renames files until there are no more streams. Several threads do so, since a disk may
+/// answer slowly.
+fn end_all(ended: &Mutex<std::sync::mpsc::Receiver<Ending>>, missing: &MissingFiles) {
+    let next = || ended.lock().unwrap_or_else(PoisonError::into_inner).recv();
+    while let Ok(ending) = next() {
+        end(ending, missing);
     }
 }
 

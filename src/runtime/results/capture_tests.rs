@@ -140,11 +140,10 @@ async fn a_capture_that_cannot_be_written_is_abandoned_and_reported() {
     while !capture.failed.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let left = threads.captures.budget.left.load(Ordering::Relaxed);
     capture.add(&[0; 1000], MOMENT).await;
     assert_eq!(
         threads.captures.budget.left.load(Ordering::Relaxed),
-        left,
+        1 << 20,
         "the budget is not charged"
     );
     let captured = capture.finish().await;
@@ -163,4 +162,38 @@ fn a_missing_directory_is_refused() {
     let error = start(&config).unwrap_err().to_string();
     assert!(error.starts_with("cannot write to --capture /no/such: No such file"), "{error}");
     assert!(start(&Config::default()).unwrap().is_none());
+}
+
+/// A capture that fails leaves no file, so its bytes are free for others: those that were taken
+/// before it failed, and those of a file that could not be finished.
+#[tokio::test]
+async fn a_failed_capture_gives_its_bytes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let inside = directory.path().join("inside");
+    fs::create_dir(&inside).unwrap();
+    let threads = started(&inside, 100);
+    let budget = || threads.captures.budget.left.load(Ordering::Relaxed);
+    let mut unfinished = threads.captures.stream(1);
+    unfinished.add(&[1; 40], MOMENT).await;
+    assert_eq!(budget(), 60);
+    let unbegun = {
+        // The file of this one cannot even be begun.
+        fs::rename(&inside, directory.path().join("away")).unwrap();
+        let mut unbegun = threads.captures.stream(2);
+        unbegun.add(&[2; 100], MOMENT).await;
+        assert_eq!(budget(), 0);
+        unbegun
+    };
+    for failed in [unfinished, unbegun] {
+        let captured = failed.finish().await;
+        assert!(matches!(captured.lack, Some(CaptureLack::Failed(_))), "{captured:?}");
+    }
+    assert_eq!(budget(), 100);
+    // A capture that is cut by the limit is whole as far as it goes, and keeps its bytes.
+    fs::create_dir(&inside).unwrap();
+    let mut cut = threads.captures.stream(3);
+    cut.add(&[3; 101], MOMENT).await;
+    assert_eq!(cut.finish().await.lack, Some(CaptureLack::Limit(100)));
+    assert_eq!(budget(), 0);
+    finish(threads);
 }

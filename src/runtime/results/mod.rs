@@ -9,3 +9,4 @@ pub(crate) mod report;
 pub(crate) mod reporter;
 pub(crate) mod schema_file;
 pub(crate) mod whole_file;
+pub(crate) mod writers;

@@ -2,7 +2,17 @@
 
 use crate::engine::aggregate::Grouped;
 use crate::engine::stream::received::Received;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// The file with the result of a stream, or why it could not be written; `None` for a connection
+/// that had no slot.
+pub(crate) type ResultFile = Option<Result<PathBuf, String>>;
+
+/// Writes the files of a report; several threads call it at the same time. Returns the result file,
+/// or `None` if results have no files.
+pub(crate) type FileWriter = Arc<dyn Fn(&Report) -> Option<ResultFile> + Send + Sync>;
 
 /// A finished connection with its result.
 #[derive(Debug)]

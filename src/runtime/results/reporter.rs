@@ -1,7 +1,7 @@
 //! The thread that outputs results one at a time, so that no two interleave. It neither computes
 //! nor formats them.
 
-use super::report::Report;
+use super::report::{Report, ResultFile};
 use crate::engine::aggregate::Grouped;
 use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::received::{CaptureLack, Received, Status};
@@ -11,8 +11,9 @@ use crate::runtime::failpoint::failpoint;
 use crate::wire::schema::Schema;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
-use tokio::sync::{mpsc, watch};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// A report to be output, with its stream's slot.
 #[derive(Debug)]
@@ -32,9 +33,45 @@ impl FinishedConnection {
     }
 }
 
-/// Outputs a report: prints, writes or compares it. Called from one thread only, which also owns
-/// the tally.
-pub type Sink = Box<dyn FnMut(&Report, &WorkerTally) -> io::Result<()> + Send>;
+/// A finished connection whose files have been written.
+#[derive(Debug)]
+pub(crate) struct Filed {
+    /// The connection.
+    pub finished: FinishedConnection,
+    /// Its result file; `None` if results have no files.
+    pub file: Option<ResultFile>,
+    /// How long writing its files took.
+    pub took: Duration,
+}
+
+/// Where the reporter gets finished connections from, in the order in which it outputs them.
+pub(crate) enum ReportSource {
+    /// From the aggregation, where results have no files.
+    Finished(mpsc::Receiver<FinishedConnection>),
+    /// From the writers of files: a place for each connection, filled when its files are written.
+    Filed(Receiver<oneshot::Receiver<Filed>>),
+}
+
+impl ReportSource {
+    /// The next connection, once its files are written; `None` when there will be no more.
+    pub(crate) fn next(&mut self) -> Option<Filed> {
+        match self {
+            ReportSource::Finished(queue) => {
+                let finished = queue.blocking_recv()?;
+                Some(Filed { finished, file: None, took: Duration::ZERO })
+            }
+            ReportSource::Filed(places) => loop {
+                // Fails only if the writer died, which is reported as a defect.
+                if let Ok(filed) = places.recv().ok()?.blocking_recv() {
+                    return Some(filed);
+                }
+            },
+        }
+    }
+}
+
+/// Outputs a report and the name of its file: prints or compares it. Called from one thread only.
+pub type Sink = Box<dyn FnMut(&Report, Option<&ResultFile>) -> io::Result<()> + Send>;
 
 /// What the reporter had done by the time the engine stopped.
 #[derive(Debug, Default)]
@@ -70,23 +107,33 @@ impl ReporterOutcome {
 /// Runs until every sender of finished connections is gone. If the sink fails, tells the engine to
 /// stop through `drain`, and counts that report and all later ones as lost.
 pub(crate) fn run(
-    mut finished: mpsc::Receiver<FinishedConnection>,
+    mut source: ReportSource,
     mut sink: Sink,
     drain: &watch::Sender<Option<Instant>>,
     tally: &WorkerTally,
 ) -> ReporterOutcome {
     let mut outcome = ReporterOutcome::default();
     let mut lines = LineBudget::new("further failures suppressed");
-    while let Some(FinishedConnection { report, _held }) = finished.blocking_recv() {
+    while let Some(Filed { finished, file, took }) = source.next() {
+        // The slot is free only once the report has been output.
+        let FinishedConnection { report, _held } = finished;
         failpoint("reporter");
         log(&mut lines, &report);
         tally.count_stream(report.received.reason);
         outcome.count_capture(&report.received, tally);
+        tally.result_write_ns.add(took.as_nanos() as u64);
+        match &file {
+            Some(Some(Ok(_))) => tally.result_files_written.add(1),
+            Some(Some(Err(_))) => tally.result_files_failed.add(1),
+            Some(None) | None => {}
+        }
         if outcome.output_error.is_some() {
             outcome.lost += 1;
             continue;
         }
-        match sink(&report, tally) {
+        let output = sink(&report, file.as_ref());
+        tally.result_wait_ns.add(report.aggregated.elapsed().as_nanos() as u64);
+        match output {
             Ok(()) => {
                 outcome.reported += 1;
                 outcome.complete += u64::from(report.received.status() == Status::Complete);

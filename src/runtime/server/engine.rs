@@ -10,7 +10,8 @@ use super::defects::Defects;
 use super::refusal::Refusals;
 use super::worker::{Common, WorkerError, WorkerThread};
 use crate::config::{
-    AGGREGATION_QUEUE, AggregateMode, BATCHES_IN_FLIGHT, Config, ConfigError, INBOX, REPORT_QUEUE,
+    AGGREGATION_QUEUE, AggregateMode, BATCHES_IN_FLIGHT, Config, ConfigError, FILE_WRITERS, INBOX,
+    REPORT_QUEUE,
 };
 use crate::engine::groups::plan::Plan;
 use crate::engine::observe::counters::{Counters, Protocol};
@@ -28,8 +29,10 @@ use crate::runtime::results::aggregator;
 use crate::runtime::results::capture::{self, CaptureError};
 use crate::runtime::results::column_pool::ColumnPool;
 use crate::runtime::results::partial_files::{PartialFiles, PartialFilesError};
-use crate::runtime::results::reporter::{self, ReporterOutcome, Sink};
+use crate::runtime::results::report::FileWriter;
+use crate::runtime::results::reporter::{self, ReportSource, ReporterOutcome, Sink};
 use crate::runtime::results::whole_file::MissingFiles;
+use crate::runtime::results::writers::Writers;
 use crate::runtime::tls::config::{Certificates, TlsConfigError, load_certificates};
 use crate::wire::messages::limiter::TokenBucket;
 use crate::wire::messages::session::Policy;
@@ -148,7 +151,12 @@ impl Engine {
     ///
     /// # Errors
     /// `StartError`; anything already started is stopped again.
-    pub fn start(mut config: Config, schema: &Arc<Schema>, sink: Sink) -> Result<Self, StartError> {
+    pub fn start(
+        mut config: Config,
+        schema: &Arc<Schema>,
+        files: Option<FileWriter>,
+        sink: Sink,
+    ) -> Result<Self, StartError> {
         let plan = Plan::new(Arc::clone(schema));
         config.record = plan.sizes();
         config.check()?;
@@ -183,9 +191,10 @@ impl Engine {
         )?;
         let (finished, results) = mpsc::channel(REPORT_QUEUE);
         let defects = Defects::new(drain.clone(), config.drain_timeout);
+        let (source, writers) = start_writers(results, files, &defects)?;
         let reporter = defects.spawn("reporter", {
             let (drain, counters) = (drain.clone(), Arc::clone(&counters));
-            move || reporter::run(results, sink, &drain, &counters.reporter)
+            move || reporter::run(source, sink, &drain, &counters.reporter)
         })?;
         let mut engine = Engine {
             records_addresses,
@@ -195,7 +204,7 @@ impl Engine {
             readiness,
             defects: defects.clone(),
             capture_threads,
-            threads: Vec::new(),
+            threads: writers,
             reporter,
             admin,
             reloader: Reloader { certificates, gate: Arc::clone(&gate) },
@@ -371,6 +380,22 @@ fn open_doors(
         doors.extend(listeners.into_iter().map(door));
     }
     Ok(doors)
+}
+
+/// Starts the threads that write the files of results, if there are any; returns what the reporter
+/// reads from.
+fn start_writers(
+    results: mpsc::Receiver<reporter::FinishedConnection>,
+    files: Option<FileWriter>,
+    defects: &Defects,
+) -> io::Result<(ReportSource, Vec<JoinHandle<Option<()>>>)> {
+    let Some(files) = files else { return Ok((ReportSource::Finished(results), Vec::new())) };
+    let (writers, source) = Writers::new(results, files);
+    let start = |number: usize| {
+        let writers = Arc::clone(&writers);
+        defects.spawn(&format!("writer-{number}"), move || writers.run())
+    };
+    Ok((source, (0..FILE_WRITERS).map(start).collect::<io::Result<_>>()?))
 }
 
 /// The rules of every message session.
