@@ -196,19 +196,39 @@ fn connections_without_a_byte_are_counted_and_nothing_else() {
     assert_eq!(names.filter(|name| !name.to_string_lossy().starts_with('.')).count(), 1);
 }
 
+/// Whether the kernel has seen the end of what this client sent to the engine.
+fn has_ended(engine: &Engine, client: SocketAddr) -> bool {
+    const CLOSE_WAIT: &str = "08";
+    let port = |address: SocketAddr| format!(":{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields[1].ends_with(&port(engine.address))
+            && fields[2].ends_with(&port(client))
+            && fields[3] == CLOSE_WAIT
+    })
+}
+
 /// Also where all slots are taken: such a connection needs none, and is not refused.
 #[test]
 fn connections_without_a_byte_need_no_slot() {
-    let engine = Engine::start(&["--max-streams", "1", "--admit-timeout", "7days"]);
-    let _first = take_slot(&engine);
-    let stream = engine.connect();
-    until("it waits", || waits(&engine, "records") == 1);
-    // This one waits in the listen queue, and has closed by the time it is accepted.
-    probe(engine.address, false);
-    drop(stream);
-    engine.signal(Signal::TERM);
-    let (_, results, _) = engine.wait();
-    assert_eq!(results.len(), 1, "{results:?}");
+    let failpoints = tempfile::tempdir().unwrap();
+    let variables = [("RINGEST_FAILPOINTS", failpoints.path().to_str().unwrap())];
+    let options = ["--max-streams", "1", "--admit-timeout", "7days"];
+    let engine = Engine::start_both_in(&variables, &options);
+    let first = take_slot(&engine);
+    std::fs::write(failpoints.path().join("acceptor.block"), "").unwrap();
+    let probe = engine.connect();
+    let hit = failpoints.path().join("acceptor.hit");
+    until("it is accepted", || hit.exists());
+    let address = probe.local_addr().unwrap();
+    drop(probe);
+    until("its end has come", || has_ended(&engine, address));
+    std::fs::remove_file(&hit).unwrap();
+    until("it is counted", || empty(&engine, "records") == 1);
+    assert_eq!(waits(&engine, "records"), 0);
+    drop(first);
+    assert_eq!(engine.wait_for_results(1).len(), 1);
 }
 
 #[test]
