@@ -234,7 +234,8 @@ def spark_reader() -> Reader:
     from pyspark.sql import SparkSession
 
     spark = SparkSession.builder.master("local[2]").appName("readers")
-    spark = spark.config("spark.ui.enabled", "false").config("spark.sql.shuffle.partitions", "2")
+    spark = spark.config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "false")
+    spark = spark.config("spark.sql.shuffle.partitions", "2")
     # Case folding is off, so that a name means one column.
     spark = spark.config("spark.sql.caseSensitive", "true").getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
