@@ -3,10 +3,10 @@
 
 use super::moments::{Distances, Moments, Squares, mean_of};
 use super::spills::{SPILL_SCALE, Spills};
-use crate::engine::blocks::block::{Block, BlockSlots, Rows};
+use crate::engine::blocks::block::{BLOCK_RECORDS, Block, BlockSlots, Rows};
 use crate::engine::blocks::number::{Class, Number, Wide, with_number};
 use crate::engine::blocks::paged::SlotWords;
-use crate::engine::blocks::twofold::Twofold;
+use crate::engine::blocks::twofold::{Twofold, two_sum};
 use crate::wire::schema::Kind;
 use crate::wire::schema::columns::Part;
 use std::cell::Cell;
@@ -111,16 +111,11 @@ impl Lane {
             }
             LaneForm::Squares { .. } => self.fold_squares(values, slots, rows),
             LaneForm::SingleSum => {
-                let sums = values.zip(slots.words(rows, self.word));
-                for (row, (value, sum)) in (rows.from..).zip(sums) {
-                    let (value, old) = (value.to_f64(), f64::from_bits(sum.get()));
-                    let new = old + value;
-                    // The first difference is exact if the value is the smaller of the two, the
-                    // second if it is the larger: nothing was lost if both are as they should be.
-                    let exact = (new - old == value) & (new - value == old);
-                    let new =
-                        if exact { new } else { self.spill(new, old, value, slots, row, spills) };
-                    sum.set(new.to_bits());
+                let mut before = [0.0; BLOCK_RECORDS];
+                let sums = slots.words(rows, self.word);
+                if add_singles(values, sums, &mut before) {
+                    let values = block.fields::<T::Bytes>(rows, self.offset).map(T::read::<BIG>);
+                    self.spill(values.map(T::to_f64), &before, slots, rows, spills);
                 }
             }
             LaneForm::DoubleSum => self.fold_doubles(values, slots, rows, spills),
@@ -227,27 +222,32 @@ impl Lane {
         }
     }
 
-    /// Sets aside the sum so far, which a binary64 cannot add the value to without losing digits.
-    /// Returns the sum to go on with.
+    /// Sets aside what additions have lost, and the sums that lost it, which begin again. `before`
+    /// has the sum before each addition.
     #[cold]
     #[inline(never)]
     fn spill(
         &self,
-        new: f64,
-        old: f64,
-        value: f64,
+        values: impl Iterator<Item = f64>,
+        before: &[f64],
         slots: &BlockSlots<'_>,
-        row: usize,
+        rows: Rows,
         spills: &Spills,
-    ) -> f64 {
-        if !new.is_finite() {
-            return new;
+    ) {
+        let sums = slots.words(rows, self.word);
+        for (row, ((value, &old), sum)) in (rows.from..).zip(values.zip(before).zip(sums)) {
+            let (new, lost) = two_sum(old, value);
+            let now = f64::from_bits(sum.get());
+            if lost == 0.0 || !new.is_finite() || !now.is_finite() {
+                continue;
+            }
+            let (high, low) = two_sum(now, lost);
+            self.set_aside(Twofold { high, low }, slots, row, spills);
+            sum.set(0);
         }
-        self.set_aside(Twofold { high: old, low: 0.0 }, slots, row, spills);
-        value
     }
 
-    /// The same for a sum of binary64 that would overflow.
+    /// Sets aside a sum of binary64 that would overflow; returns the one to go on with.
     #[cold]
     #[inline(never)]
     fn spill_double(
@@ -381,6 +381,28 @@ impl Lane {
             squares: Twofold::get(word(4), word(5)),
         }
     }
+}
+
+/// Adds values to sums and notes the sums before. Returns whether an addition may have lost digits:
+/// the first difference is exact if the value is the smaller of the two, the second if it is the
+/// larger, so nothing was lost if both give 0. The processor checks several values at once.
+#[inline(always)]
+fn add_singles<'a, T: Number>(
+    values: impl Iterator<Item = T>,
+    sums: impl Iterator<Item = &'a Cell<u64>>,
+    before: &mut [f64; BLOCK_RECORDS],
+) -> bool {
+    let mut added = [0.0; BLOCK_RECORDS];
+    for ((value, sum), (before, added)) in values.zip(sums).zip(before.iter_mut().zip(&mut added)) {
+        let (value, old) = (value.to_f64(), f64::from_bits(sum.get()));
+        (*before, *added) = (old, value);
+        sum.set((old + value).to_bits());
+    }
+    let lost = before.iter().zip(&added).fold(0, |lost, (&old, &value)| {
+        let new = old + value;
+        lost | (new - old - value).to_bits() | (new - value - old).to_bits()
+    });
+    lost != 0
 }
 
 /// The upper half of a 64-bit number, sign-extended to 64 bits if signed.
