@@ -70,6 +70,10 @@ def conditions(rows: list[dict], reader: str) -> Iterator[Condition]:
             tried |= {repr(value): value for value in (*INTEGERS, least, most) if least <= value <= most}
         for value in tried.values():
             for operator in operators:
+                # By statistics, also in files of its own, pyarrow takes every number for less than NaN;
+                # in memory, none.
+                if reader.startswith("pyarrow") and value != value and operator != "=":
+                    continue
                 yield Condition(column, operator, value)
 
 
