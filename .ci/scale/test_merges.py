@@ -17,7 +17,6 @@ import pytest
 from datasets import (
     DEFAULT,
     EVERYTHING,
-    HARD,
     Layout,
     Stream,
     copy_some,
@@ -25,11 +24,11 @@ from datasets import (
     differences,
     expected,
     expected_latency,
-    hard_streams,
     make_streams,
     write,
 )
 from engines import DUCKDB, ROOT, TIMEOUT_S, command, environment, merged_by, run
+from hard_numbers import HARD, hard_streams
 from histograms import summary_us
 
 SEEDS = range(6)
