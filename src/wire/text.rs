@@ -94,7 +94,7 @@ pub enum TextEncoding {
 
 /// Displays the value of a text field as results have it: printable text is itself, a backslash is
 /// `\\`, and each byte of anything else is `\xNN`. Latin-1 is converted to UTF-8 first. Distinct
-/// values stay distinct, and [`unescape`] gives the UTF-8 bytes back.
+/// values stay distinct, and `unescape` gives the UTF-8 bytes back.
 ///
 /// What is printable is fixed here instead of by the release of Unicode that a library knows, so
 /// that partials of all nodes show a value in the same form.

@@ -4,9 +4,11 @@
 use crate::common::{PATIENCE, RINGEST, ringest};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::thread;
 
 /// Sets limits and filters in its own process, which then becomes the program. Limits on threads
@@ -71,7 +73,7 @@ impl Confined {
         // One that no other test has at the same time.
         let user = 100_000 + std::process::id() % 1_000_000;
         let wanted = json!({ "limits": self.limits, "refused": self.refused, "user": user });
-        let mut command = Command::new("python3");
+        let mut command = Command::new(python());
         let cleared = ringest();
         for (name, value) in cleared.get_envs() {
             assert!(value.is_none(), "variables are only removed");
@@ -80,6 +82,18 @@ impl Confined {
         command.args(["-c", LAUNCHER, &wanted.to_string(), RINGEST]).stdin(Stdio::null());
         command
     }
+}
+
+/// The interpreter itself: what is called python3 may be a script that looks for it, and takes most
+/// of a second each time.
+fn python() -> &'static OsStr {
+    static PYTHON: OnceLock<OsString> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let asked =
+            Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
+        let path = asked.expect("python3").stdout;
+        OsStr::from_bytes(path.trim_ascii_end()).to_owned()
+    })
 }
 
 /// How a command that may serve came out.

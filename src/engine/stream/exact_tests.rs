@@ -13,6 +13,9 @@ use std::sync::Arc;
 const FUNCTIONS: [Function; 6] =
     [Function::Sum, Function::Mean, Function::Var, Function::Std, Function::Min, Function::Max];
 
+/// The most batches of a stream: each costs a grouping by Polars.
+const BATCHES: usize = 60;
+
 /// A schema with a key and one value, and these functions of it.
 fn plan(kind: Kind, functions: &[Function]) -> Arc<Plan> {
     let fields = vec![("k".to_owned(), Kind::U8), ("v".to_owned(), kind)];
@@ -31,8 +34,11 @@ fn results(kind: Kind, functions: &[Function], values: &[Vec<u8>]) -> Vec<Vec<f6
     let records: Vec<Vec<u8>> = values.iter().map(|value| [&[1][..], value].concat()).collect();
     let stream = NaiveStream::new(plan.schema(), &records, &[100]);
     let all = values.len();
+    let mut batches = vec![1, 2, 3, all.div_ceil(40), all.div_ceil(2), all];
+    batches.sort_unstable();
+    batches.dedup();
     let mut found = Vec::new();
-    for rows in [1, 2, 3, all.div_ceil(2), all].into_iter().filter(|&rows| all / rows < 2000) {
+    for rows in batches.into_iter().filter(|&rows| all / rows <= BATCHES) {
         let path = Path { cuts: Vec::new(), window_bytes: 4096, rows };
         for through in [through_columns, through_groups] {
             let outcome = through(&plan, &Config::default(), &stream.bytes, &path);
@@ -200,7 +206,7 @@ fn what_is_not_finite_stays() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     /// Any offset and spread, and a few values far away.
     #[test]
     fn floats_of_any_offset_and_spread(

@@ -194,7 +194,7 @@ impl DerefMut for ReadBuffer {
 }
 
 /// Reads into the buffer's range `free`; 0 bytes mean the end of the stream. The future must run to
-/// completion: to end it early, [`cancel`] it or shut down the socket's reading side.
+/// completion: to end it early, `cancel` it or shut down the socket's reading side.
 pub async fn read(
     stream: &Rc<TcpStream>,
     buffer: ReadBuffer,

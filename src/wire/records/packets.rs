@@ -407,7 +407,7 @@ pub fn begins_with_packet(form: &RecordForm, payload: &[u8], packet_bytes_limit:
 /// Checks that a payload consists of whole packets.
 ///
 /// # Errors
-/// [`PayloadFault`], that of the first packet that is wrong.
+/// `PayloadFault`, that of the first packet that is wrong.
 pub fn check_whole_packets(
     form: &RecordForm,
     payload: &[u8],
