@@ -71,23 +71,20 @@ fn found(
 }
 
 /// The schema in the metadata of the files in a directory whose names end like that, in the first
-/// one that has it.
+/// one by name that has it: names begin with a time, and the order of a directory is arbitrary.
 ///
 /// # Errors
 /// If the directory cannot be read.
 pub(crate) fn schema_of_files(directory: &Path, ends: &[&str]) -> io::Result<Option<Schema>> {
-    for entry in fs::read_dir(directory)? {
-        let name = entry?.file_name();
+    let names = fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let mut names = names.collect::<io::Result<Vec<_>>>()?;
+    names.retain(|name| {
         let shown = name.to_string_lossy();
         // Hidden files are being written.
-        if !shown.starts_with('.') && ends.iter().any(|end| shown.ends_with(end)) {
-            let found = schema_of(&directory.join(&name));
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-    }
-    Ok(None)
+        !shown.starts_with('.') && ends.iter().any(|end| shown.ends_with(end))
+    });
+    names.sort_unstable();
+    Ok(names.iter().find_map(|name| schema_of(&directory.join(name))))
 }
 
 /// The schema text found in a directory. `None` if there was none; this schema has then been
