@@ -236,6 +236,9 @@ def test_the_end_of_a_tls_stream_is_its_own(tmp_path: Path) -> None:
             sender.send_many([i % 3] for i in range(100_000))
         aborted = RecordSender(schema, "localhost", running.port, tls=trusting)
         with pytest.raises(ZeroDivisionError), aborted:
+            aborted.send_many([i % 3] for i in range(1000))
+            # Without a byte it would be counted as empty, and not reported.
+            aborted.flush()
             aborted.send_many([1 // (999 - i)] for i in range(1000))
         results = running.wait()
     assert [one["status"] == "complete" for one in results] == [True, False]
