@@ -308,7 +308,7 @@ rest_power      f64
 m2_power        f64
 sum_ok          u64
 
-memory of a million groups: 211.0 MB while receiving, 668.0 MB at worst
+memory of a million groups: 211.0 MB while receiving, 812.0 MB at worst
 ";
         assert_eq!(describe(METER), expected);
     }

@@ -282,7 +282,7 @@ impl Lane {
                 Part::Min => T::NONE_LESS.to_lane(),
                 Part::Max => T::NONE_GREATER.to_lane(),
                 Part::First => first().to_lane(),
-                Part::Mean if self.form == LaneForm::Distances => {
+                Part::M2 if self.form == LaneForm::Distances => {
                     let Distances { first, per_unit, .. } = Distances::from(first().to_f64());
                     words[self.word + 1] = per_unit.to_bits();
                     first.to_bits()
@@ -324,13 +324,8 @@ impl Lane {
                 Wide::Float(if self.part == Part::Mean { mean } else { rest })
             }
             LaneForm::Distances => {
-                let Moments { mean, rest, m2, unit } = self.distances(slot).moments(count);
-                Wide::Float(match self.part {
-                    Part::Mean => mean,
-                    Part::Rest => rest,
-                    Part::M2 => m2,
-                    _ => unit,
-                })
+                let Moments { m2, unit, .. } = self.distances(slot).moments(count);
+                Wide::Float(if self.part == Part::M2 { m2 } else { unit })
             }
         }
     }

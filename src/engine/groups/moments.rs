@@ -159,12 +159,16 @@ impl Moments {
 
     /// Those of `count` values. Their spread is computed if asked for.
     pub(crate) fn of(values: impl Iterator<Item = f64> + Clone, count: u64, spread: bool) -> Self {
-        if spread {
-            let mut distances = Distances::from(values.clone().next().unwrap_or_default());
-            values.for_each(|value| distances.add(value));
-            return distances.moments(count);
+        let single = |mean| (1, Moments { mean, rest: 0.0, m2: 0.0, unit: 1.0 });
+        let sums = Moments::merged(values.clone().map(single));
+        if !spread {
+            return sums;
         }
-        Moments::merged(values.map(|mean| (1, Moments { mean, rest: 0.0, m2: 0.0, unit: 1.0 })))
+        let mut distances = Distances::from(values.clone().next().unwrap_or_default());
+        values.for_each(|value| distances.add(value));
+        // The sum of the distances has fewer digits where large values cancel.
+        let Moments { m2, unit, .. } = distances.moments(count);
+        Moments { m2, unit, ..sums }
     }
 
     /// Those of several sets of values, each with the number of its values. T. F. Chan, G. H. Golub

@@ -246,7 +246,7 @@ fn pack_keys(schema: &Schema) -> (Vec<KeyBits>, usize) {
 }
 
 /// What the words of a part hold, and whether they are those of the part before, of the same field.
-fn form_of(part: Part, kind: Kind, has_squares: bool) -> (LaneForm, bool) {
+fn form_of(part: Part, kind: Kind) -> (LaneForm, bool) {
     let wide = kind.width() == size_of::<u64>();
     match part {
         Part::Min | Part::Max | Part::First | Part::Last => (LaneForm::Value, false),
@@ -254,7 +254,9 @@ fn form_of(part: Part, kind: Kind, has_squares: bool) -> (LaneForm, bool) {
         Part::Sum | Part::SumLow => (LaneForm::Sum, part == Part::SumLow),
         // Where it is, is known once the lanes are laid out.
         Part::M2 if !kind.is_float() => (LaneForm::Squares { sum: 0 }, false),
-        _ if has_squares => (LaneForm::Distances, part != Part::Mean),
+        // Of floats. Sums do not follow from the distances: those are as large as the first value,
+        // and their sum has lost what is left when large values cancel.
+        Part::M2 | Part::Unit => (LaneForm::Distances, part == Part::Unit),
         _ if kind == Kind::F32 => (LaneForm::SingleSum, part != Part::Mean),
         _ => (LaneForm::DoubleSum, part != Part::Mean),
     }
@@ -264,7 +266,7 @@ fn lanes_of(schema: &Schema) -> Vec<Lane> {
     let parts = schema.parts();
     let lanes = parts.iter().map(|&(field, part)| {
         let crate::wire::schema::Field { offset, kind, .. } = schema.fields()[field];
-        let (form, follows) = form_of(part, kind, parts.contains(&(field, Part::M2)));
+        let (form, follows) = form_of(part, kind);
         Lane { field, part, form, follows, offset, kind, word: 0, shift: 0 }
     });
     lanes.collect()

@@ -144,6 +144,9 @@ fn sums_do_not_depend_on_the_order_of_their_values() {
     check_doubles(&[1e16, 1.0, -1e16]);
     check_doubles(&[1.0, 1e25, 1.0, -1e25]);
     check_doubles(&[0.1; 3000]);
+    // Small values behind large ones that cancel, whatever else is asked for.
+    let small = |far: f64| [far, -far].into_iter().chain([0.1; 3000]).collect::<Vec<_>>();
+    check_doubles(&small(2e21));
     let single = |value: f32| value.to_be_bytes().to_vec();
     let values = [1e16_f32, 1.0, -1e16, 3e-20];
     let found = results(Kind::F32, &FUNCTIONS[..2], &values.map(single));
