@@ -48,6 +48,25 @@ fn take_slot(engine: &Engine) -> TcpStream {
     first
 }
 
+/// What waits for a slot when the engine is told to stop may be whole, and its sender gone.
+#[test]
+fn streams_that_wait_when_the_engine_stops_are_received() {
+    const WAITING: usize = 20;
+    let options = ["--max-streams", "1", "--admit-timeout", "7days", "--drain-timeout", "7days"];
+    let engine = Engine::start(&options);
+    let mut first = take_slot(&engine);
+    let all = records(12, 2);
+    let bytes = stream(&all, 4);
+    let peers: Vec<_> = (0..WAITING).map(|_| crate::common::send(&engine, &bytes)).collect();
+    engine.signal(Signal::TERM);
+    first.write_all(&stream(&[], 1)).unwrap();
+    let (status, results, _) = engine.wait();
+    assert_eq!((status.code(), results.len()), (Some(0), WAITING + 1));
+    for peer in peers {
+        assert_result(result_of(&results, peer), &all);
+    }
+}
+
 fn waits(engine: &Engine, listener: &str) -> u64 {
     stats(engine)["admission_waits"][listener].as_u64().unwrap()
 }

@@ -6,6 +6,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+/// The kernel counts in ticks of up to this.
+pub(crate) const AGE_TICK: Duration = Duration::from_millis(10);
+
 /// Time since the handshake of a connection on which nothing has been sent yet: the kernel counts
 /// the time since data was last sent, and starts with the handshake (`lsndtime` in
 /// `tcp_create_openreq_child`). Zero if the kernel does not say.
@@ -55,9 +58,7 @@ mod tests {
         let (mut stream, _) = listener.accept().unwrap();
         stream.read_exact(&mut [0]).unwrap();
         let age = age_unsent(stream.as_fd());
-        // The kernel counts in ticks of up to 10 ms.
-        let tick = Duration::from_millis(10);
-        assert!(at_least <= age + tick && age <= begun.elapsed() + tick, "{age:?}");
+        assert!(at_least <= age + AGE_TICK && age <= begun.elapsed() + AGE_TICK, "{age:?}");
     }
 
     #[test]

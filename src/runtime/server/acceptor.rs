@@ -10,7 +10,7 @@ use crate::config::ACCEPT_PAUSE;
 use crate::engine::observe::counters::{Counters, Protocol};
 use crate::engine::stream::received::{Reason, Received};
 use crate::runtime::connection::accepted::Accepted;
-use crate::runtime::connection::age::age_unsent;
+use crate::runtime::connection::age::{AGE_TICK, age_unsent};
 use crate::runtime::connection::quota::{Quota, Ticket};
 use crate::runtime::connection::slots::{Slot, Slots};
 use crate::runtime::failpoint::failpoint;
@@ -113,7 +113,9 @@ impl Acceptor {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = self.stopping() => return Ok(()),
+                () = self.stopping() => {
+                    return self.take_in_waiting(listener.into_std()?, &door).await;
+                }
                 accepted = self.accept(&listener, &door) => accepted,
             };
             match accepted {
@@ -121,6 +123,40 @@ impl Acceptor {
                 Err(error) => pause_after(&error).await,
             }
         }
+    }
+
+    /// Takes in the record connections that wait in the queue of a listener that is about to close:
+    /// their senders may have sent everything and gone. Those that came after the engine was told
+    /// to stop are reset, as by the listener's end.
+    async fn take_in_waiting(
+        &self,
+        listener: std::net::TcpListener,
+        door: &Door,
+    ) -> io::Result<()> {
+        let told = Instant::now();
+        if door.protocol == Protocol::Messages {
+            return Ok(());
+        }
+        loop {
+            let (stream, peer) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    if self.is_drained() {
+                        break;
+                    }
+                    pause_after(&error).await;
+                    continue;
+                }
+            };
+            if age_unsent(stream.as_fd()) + AGE_TICK < told.elapsed() {
+                reset(&stream);
+                break;
+            }
+            stream.set_nonblocking(true)?;
+            self.take_in(door, stream, unmapped(peer)).await;
+        }
+        Ok(())
     }
 
     async fn accept(
@@ -141,6 +177,29 @@ impl Acceptor {
         let mut drain = self.drain.clone();
         // Fails only if the engine is gone.
         let _ = drain.wait_for(Option::is_some).await;
+    }
+
+    /// Waits until the time that a stopping engine has is over.
+    async fn drained(&self) {
+        let mut drain = self.drain.clone();
+        loop {
+            let end = *drain.borrow_and_update();
+            let over = async {
+                match end {
+                    Some(end) => tokio::time::sleep_until(end.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = over => return,
+                // The end may come nearer.
+                changed = drain.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drain.borrow().is_some_and(|end| end <= Instant::now())
     }
 
     async fn take_in(&self, door: &Door, stream: TcpStream, peer: SocketAddr) {
@@ -181,7 +240,9 @@ impl Acceptor {
         let admitted = tokio::select! {
             biased;
             slot = self.slots.admit(door.protocol) => Ok(slot),
-            () = self.stopping() => Err(NoSlot::Stopping),
+            () = self.drained() => Err(NoSlot::Stopping),
+            // A client of the message server would be sent away at once.
+            () = self.stopping(), if door.protocol == Protocol::Messages => Err(NoSlot::Stopping),
             () = tokio::time::sleep(left) => Err(NoSlot::TimedOut),
         };
         tally.admission_wait_ns[kind].add((age + begun.elapsed()).as_nanos() as u64);
