@@ -404,9 +404,13 @@ def test_all_merges_end_alike_where_files_are_missing(engine: str, tmp_path: Pat
         for file in directory.glob("*.gone"):
             file.rename(file.with_suffix(".parquet"))
 
-    take("*-000000.stream.parquet")
+    take(f"*-{len(stream.batches) - 1:06}.stream.parquet")
     code, _, said = ended(engine, [directory])
     assert code == 0 and "has groups and no .stream.parquet" in said
+    give_back()
+    take("*-000000.stream.parquet")
+    code, _, said = ended(engine, [directory])
+    assert code == 1 and "no .stream.parquet, but a later one has" in said
     take("*-000000.groups.parquet")
     code, _, said = ended(engine, [directory])
     assert code == 1 and f"lacks 1 of {len(stream.batches)} batches" in said

@@ -534,8 +534,10 @@ def find_missing(
         f" FROM batches{of} GROUP BY node, connection HAVING missing > 0"
     )
     unsaid = rows(
-        f"SELECT node, connection, batch FROM batches{of}"
+        f"SELECT node, connection, batch, coalesce(batch < said, false) FROM batches{of}"
         " ANTI JOIN streams_once USING (node, connection, batch)"
+        " LEFT JOIN (SELECT node, connection, max(batch) AS said FROM streams_once GROUP BY ALL)"
+        " USING (node, connection)"
     )
     said = database.execute("SELECT coalesce(sum(records), 0) FROM streams_once").fetchall()[0][0]
     differing = []

@@ -113,7 +113,7 @@ def damage(content: bytes) -> str | None:
     recorded = content[at : at + len(_BLANK)]
     if recorded == checksum:
         return None
-    return f"its checksum is {checksum.decode()}, but {recorded!r} was recorded"
+    return f"its checksum is {checksum.decode()}, but {recorded.decode(errors='replace')} was recorded"
 
 
 def seal(file: Path | str) -> None:
@@ -489,8 +489,9 @@ class MissingFiles:
     gaps: Sequence[tuple[str, str, int, int]]
     # (node, connection, batch, records in groups, records according to its row)
     differing: Sequence[tuple[str, str, int, int, int]]
-    # (node, connection, batch) with groups but no row, as a killed node leaves them
-    unsaid: Sequence[tuple[str, str, int]]
+    # (node, connection, batch, whether a later batch has a row) with groups but no row: a killed
+    # node leaves the last one so
+    unsaid: Sequence[tuple[str, str, int, bool]]
     # With --complete-only: streams that did not end complete, and others of which files are missing.
     not_complete: Sequence[Stream] = ()
     not_whole: Sequence[Stream] = ()
@@ -507,12 +508,22 @@ class MissingFiles:
             out,
             "one batch has groups and no .stream.parquet",
             "batches have groups and no .stream.parquet",
-            [f"batch {batch} of stream {name} of {node}" for node, name, batch in self.unsaid],
+            [
+                f"batch {batch} of stream {connection} of {node}"
+                for node, connection, batch, lost in self.unsaid
+                if not lost
+            ],
         )
         faults = [f"{file} is damaged and was left out: {why}" for file, why in damaged.items()]
         faults += [
             f"stream {connection} of {node} lacks {missing} of {total} batches"
             for node, connection, missing, total in self.gaps
+        ]
+        faults += [
+            f"batch {batch} of stream {connection} of {node} has no .stream.parquet, but a later "
+            "one has: its packets and latencies are missing"
+            for node, connection, batch, lost in self.unsaid
+            if lost
         ]
         faults += [
             f"batch {batch} of stream {connection} of {node} has groups of {grouped} records, "

@@ -545,7 +545,10 @@ def find_missing(
     gaps = by_stream.where("missing > 0").orderBy(*stream).collect()
     unsaid, differing = [], []
     if ended is not None or not agree:
-        unsaid = known.where("records is null").select(*identity).orderBy(*identity).collect()
+        said = known.where("records is not null").groupBy(*stream).agg(F.max("batch").alias("said"))
+        unsaid = known.where("records is null").join(said, stream, "left")
+        lost = F.expr("coalesce(batch < said, false)")
+        unsaid = unsaid.select(*identity, lost).orderBy(*identity).collect()
         both = known.join(grouped(rows), identity, "left").select(
             *identity, F.expr("coalesce(counted, 0)").alias("counted"), "records"
         )

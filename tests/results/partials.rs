@@ -324,7 +324,7 @@ fn what_is_wrong_with_a_directory_is_said() {
     // A row about a batch is gone, then its groups are cut off, then gone.
     fs::remove_file(files_of(path, "000001.stream.parquet").remove(0)).unwrap();
     let (code, _, log) = merge(&[path], &[]);
-    assert!(code == 0 && log.contains("one batch has groups and no .stream.parquet"), "{log}");
+    assert!(code == 1 && log.contains("no .stream.parquet, but a later one has"), "{log}");
     let first = groups_files(path).remove(0);
     let bytes = fs::read(&first).unwrap();
     fs::write(&first, &bytes[..bytes.len() / 2]).unwrap();
@@ -333,7 +333,7 @@ fn what_is_wrong_with_a_directory_is_said() {
     fs::remove_file(&first).unwrap();
     let (code, merged, log) = merge(&[path], &[]);
     assert!(code == 1 && log.contains("has groups of 0 records, it had "), "{log}");
-    assert_eq!(merged["faults"].as_array().map(Vec::len), Some(1), "{merged}");
+    assert_eq!(merged["faults"].as_array().map(Vec::len), Some(2), "{merged}");
     fs::remove_file(files_of(path, "000000.stream.parquet").remove(0)).unwrap();
     let (code, _, log) = merge(&[path], &[]);
     assert!(code == 1 && log.contains(" batches, the first: 0"), "{log}");
@@ -421,7 +421,13 @@ fn partials_merge_without_the_file_of_their_schema() {
     let text = fs::read_to_string(&schema).unwrap();
     fs::remove_file(&schema).unwrap();
     let (code, merged, log) = merge(&[path], &[]);
-    assert_eq!((code, log.as_str(), merged), (0, "", before));
+    assert_eq!((code, log.as_str(), &merged), (0, "", &before));
+    // A file that is damaged is as good as none, and said to be.
+    fs::write(&schema, "garbage").unwrap();
+    let (code, merged, log) = merge(&[path], &[]);
+    assert_eq!((code, merged), (0, before));
+    assert!(log.contains("schema.toml") && log.contains("in the partials is used"), "{log}");
+    fs::remove_file(&schema).unwrap();
     let different = other.path().join("s.toml");
     fs::write(&different, text.replace("D:min", "D:max")).unwrap();
     let serve = ["serve", "--no-messages", "--records-port", "0", "--admin-port", "0"];

@@ -111,7 +111,8 @@ impl FoundPartials {
         let mut schema: Option<(&Path, Schema)> = None;
         let (mut groups, mut streams, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         for directory in directories {
-            let own = read_schema(directory)?;
+            let (own, doubt) = read_schema(directory)?;
+            warnings.extend(doubt);
             match &schema {
                 None => schema = Some((directory, own)),
                 Some((first, known)) => {
@@ -140,25 +141,30 @@ impl FoundPartials {
     }
 }
 
-/// The schema of a directory: that of its file, or else that of the partials in it.
-fn read_schema(directory: &Path) -> Result<Schema, String> {
+/// The schema of a directory: that of its file, or else that of the partials in it, with a warning
+/// if the file is there and damaged.
+fn read_schema(directory: &Path) -> Result<(Schema, Option<String>), String> {
     let path = directory.join(SCHEMA_FILE);
     let mut text = String::new();
     let read = File::open(&path)
         .and_then(|file| file.take(SCHEMA_FILE_BYTES_MAX as u64).read_to_string(&mut text));
-    if let Err(error) = read {
-        if error.kind() == io::ErrorKind::NotFound
-            && let Ok(Some(schema)) = schema_of_partials(directory)
-        {
-            return Ok(schema);
-        }
-        return Err(format!(
-            "cannot read {}: {error}; give a directory of `ringest serve --partials`, which writes \
-             {SCHEMA_FILE} when it starts",
-            path.display()
-        ));
+    let gone = read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let parsed = match read {
+        Ok(_) => Schema::from_toml(&text).map_err(|complaint| complaint.in_file(path.display())),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+    };
+    let cause = match parsed {
+        Ok(schema) => return Ok((schema, None)),
+        Err(cause) => cause,
+    };
+    if let Ok(Some(schema)) = schema_of_partials(directory) {
+        let warning = format!("{cause}; the schema in the partials is used instead");
+        return Ok((schema, (!gone).then_some(warning)));
     }
-    Schema::from_toml(&text).map_err(|complaint| complaint.in_file(path.display()))
+    Err(format!(
+        "{cause}; give a directory of `ringest serve --partials`, which writes {SCHEMA_FILE} when \
+         it starts"
+    ))
 }
 
 /// The files of one directory.

@@ -394,8 +394,15 @@ impl MergedFacts {
                 format!("stream {name} lacks {missing} of {all} batches, the first: {first}");
             self.faults.push(fault);
         }
+        let last_said = batches.iter().rev().find(|(_, batch)| batch.said.is_some());
+        let last_said = last_said.map(|(&number, _)| number);
         for (number, batch) in batches {
             match &batch.said {
+                // Facts are written in the order of the batches.
+                None if last_said.is_some_and(|last| *number < last) => self.faults.push(format!(
+                    "batch {number} of stream {name} has no .stream.parquet, but a later one has: \
+                     its packets and latencies are missing"
+                )),
                 Some(said) if said.records != batch.grouped => self.faults.push(format!(
                     "batch {number} of stream {name} has groups of {} records, it had {}",
                     batch.grouped, said.records
