@@ -151,6 +151,10 @@ impl Encrypted {
         read?;
         let mut out = Vec::new();
         let progress = self.tls.process(&mut out, &mut |bytes| self.plain.extend_from_slice(bytes));
+        if progress.as_ref().is_ok_and(|progress| progress.peer_closed) {
+            // Senders that close properly wait for the answer, and take its absence for an error.
+            self.tls.close_notify(&mut out);
+        }
         if !out.is_empty() {
             self.control.arm_write(Some(Instant::now() + self.write_timeout));
             // Fails only if the peer is gone or was cut; the next read reports that.
