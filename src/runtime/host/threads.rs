@@ -29,7 +29,8 @@ const LEAVING: Duration = Duration::from_secs(1);
 #[error(
     "{need} threads are needed, but only {started} can be started: {source}; raise the limit of \
      processes (ulimit -u, TasksMax=, --pids-limit), which a user's, a unit's or a container's \
-     processes share, or name fewer cores with --cores"
+     processes share, and that of address space, if there is one (ulimit -v), or name fewer cores \
+     with --cores"
 )]
 pub(crate) struct TooFewThreads {
     need: usize,

@@ -5,14 +5,10 @@ use super::*;
 use crate::config::Config;
 use crate::runtime::results::aggregator::Job;
 use crate::runtime::ring;
-use crate::runtime::tls::test_certs::TestCertificates;
-use crate::runtime::tls::test_peer::{CertificateFiles, client_config};
 use std::io::Write;
 use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// Long after this, a test has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 fn packet(record: [u8; 267]) -> Vec<u8> {
     [&271_u32.to_be_bytes()[..], &record].concat()
@@ -60,63 +56,5 @@ fn a_wait_for_the_disk_is_no_silence_of_the_peer() {
             let expected = if silent { (1, Some(Reason::IdleTimeout)) } else { (2, None) };
             assert_eq!((received.counts.records, received.reason), expected);
         });
-    }
-}
-
-/// A sender that wants new keys again and again, and reads none of the answers. Each answer is
-/// short, so the buffers between the two are, too.
-#[test]
-fn a_sender_that_does_not_read_what_tls_answers_is_cut() {
-    let made = TestCertificates::valid();
-    let tls = CertificateFiles::of(&made).load().current_for_senders();
-    ring::runtime().unwrap().block_on(async {
-        let times = Config {
-            idle_timeout: 10 * HOUR,
-            packet_timeout: 10 * HOUR,
-            handshake_timeout: 10 * HOUR,
-            write_timeout: HOUR,
-            ..Config::default()
-        };
-        let (worker, _work) = Worker::alone(times);
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (socket, address) = listener.accept().unwrap();
-        socket2::SockRef::from(&peer).set_recv_buffer_size(1).unwrap();
-        socket2::SockRef::from(&socket).set_send_buffer_size(1).unwrap();
-        let (own, coalescer) = (Rc::clone(&worker), Coalescer::new(Duration::ZERO));
-        let serving = RecordConnection::serve(1, socket, address, Some(tls), None, own, coalescer);
-        let serving = tokio_uring::spawn(serving);
-        let sender = std::thread::spawn(move || want_new_keys(&made, peer));
-        let begun = Instant::now();
-        while !serving.is_finished() {
-            assert!(begun.elapsed() < PATIENCE, "the engine waits for the sender");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            worker.deadlines.look(Instant::now() + 2 * HOUR, None);
-        }
-        let received = serving.await.unwrap().expect("a report");
-        assert_eq!(received.reason, Some(Reason::TlsTimeout), "{:?}", received.detail);
-        assert!(received.detail.unwrap().contains("--write-timeout"));
-        sender.join().unwrap();
-    });
-}
-
-/// Asks for new keys until the connection is cut.
-fn want_new_keys(made: &TestCertificates, mut socket: std::net::TcpStream) {
-    let config = client_config(made, &rustls::version::TLS13, None);
-    let name = "localhost".try_into().unwrap();
-    let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-    while client.is_handshaking() {
-        client.complete_io(&mut socket).unwrap();
-    }
-    let mut pieces = packet([1; 267]).into_iter().cycle();
-    loop {
-        // Keys may be renewed some times for each piece of data.
-        client.refresh_traffic_keys().unwrap();
-        client.writer().write_all(&[pieces.next().unwrap()]).unwrap();
-        while client.wants_write() {
-            if client.write_tls(&mut socket).is_err() {
-                return;
-            }
-        }
     }
 }
