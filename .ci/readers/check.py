@@ -70,8 +70,8 @@ def conditions(rows: list[dict], reader: str) -> Iterator[Condition]:
             tried |= {repr(value): value for value in (*INTEGERS, least, most) if least <= value <= most}
         for value in tried.values():
             for operator in operators:
-                # By statistics, also in files of its own, pyarrow takes every number for less than NaN;
-                # in memory, none.
+                # pyarrow's filters on statistics treat every number as less than NaN, even in files
+                # that it wrote itself; its filters in memory treat none so.
                 if reader.startswith("pyarrow") and value != value and operator != "=":
                     continue
                 yield Condition(column, operator, value)

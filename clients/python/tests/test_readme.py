@@ -123,7 +123,7 @@ def test_the_program_with_several_servers(
 ) -> None:
     with message_server(serve) as port:
         run_program(block("### Several servers", "python"), monkeypatch, messages=port)
-    assert capsys.readouterr().out == "b'whoever is there'\n"
+    assert capsys.readouterr().out == "b'hello, everyone'\n"
 
 
 def test_the_schema_program(

@@ -56,7 +56,7 @@ class BinaryProtocolClient:
     """A client of the ringest message server.
 
     `host` is the server, or a sequence of servers of which one is used at a time: each a name or an
-    address, with a port of its own if it has another than `port`. Times are in seconds. None means
+    address, with its own port if that is not `port`. Times are in seconds. None means
     no limit for `connect_timeout_s` and `request_timeout_s`, and no heartbeat for
     `heartbeat_interval_s`. `ssl` and `server_hostname` are those of asyncio's `create_connection`.
     README.md describes each method and the errors that it raises.
