@@ -5,10 +5,14 @@ use super::*;
 use crate::config::Config;
 use crate::runtime::results::aggregator::Job;
 use crate::runtime::ring;
+use crate::runtime::tls::test_certs::TestCertificates;
+use crate::runtime::tls::test_peer::{CertificateFiles, client_config};
 use std::io::Write;
 use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// Long after this, a test has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn packet(record: [u8; 267]) -> Vec<u8> {
     [&271_u32.to_be_bytes()[..], &record].concat()
@@ -57,4 +61,44 @@ fn a_wait_for_the_disk_is_no_silence_of_the_peer() {
             assert_eq!((received.counts.records, received.reason), expected);
         });
     }
+}
+
+/// All that the engine ever sends on a record connection is TLS's own, and of that only the
+/// handshake can be long: this chain is longer than the buffers between the two.
+#[test]
+fn a_sender_that_does_not_read_the_certificates_is_cut() {
+    let mut made = TestCertificates::valid();
+    made.server.certificate += &made.ca.certificate.repeat(60);
+    let tls = CertificateFiles::of(&made).load().current_for_senders();
+    ring::runtime().unwrap().block_on(async {
+        let times = Config {
+            idle_timeout: 10 * HOUR,
+            handshake_timeout: 10 * HOUR,
+            write_timeout: HOUR,
+            ..Config::default()
+        };
+        let (worker, _work) = Worker::alone(times);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = listener.accept().unwrap();
+        // The kernel makes these its least, some thousand bytes.
+        socket2::SockRef::from(&peer).set_recv_buffer_size(1).unwrap();
+        socket2::SockRef::from(&socket).set_send_buffer_size(1).unwrap();
+        let config = client_config(&made, &rustls::version::TLS13, None);
+        let name = "localhost".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        client.write_tls(&mut peer).unwrap();
+        let (own, coalescer) = (Rc::clone(&worker), Coalescer::new(Duration::ZERO));
+        let serving = RecordConnection::serve(1, socket, address, Some(tls), None, own, coalescer);
+        let serving = tokio_uring::spawn(serving);
+        let begun = Instant::now();
+        while !serving.is_finished() {
+            assert!(begun.elapsed() < PATIENCE, "the engine waits for the sender");
+            ring::pause().await;
+            worker.deadlines.look(Instant::now() + 2 * HOUR, None);
+        }
+        let received = serving.await.unwrap().expect("a report");
+        assert_eq!(received.reason, Some(Reason::TlsTimeout), "{:?}", received.detail);
+        assert!(received.detail.unwrap().contains("--write-timeout"));
+    });
 }
