@@ -36,6 +36,7 @@
 //! the place of the default ones there. Where the text of a block names 9000, 5000 or 6000, the
 //! free port is put in its place, and taken out again from what is printed.
 
+use super::common::root;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
@@ -46,7 +47,6 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const RINGEST: &str = env!("CARGO_BIN_EXE_ringest");
 /// Longer than any document takes; one that reaches it fails.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -100,7 +100,7 @@ enum Output {
 }
 
 fn run_document(path: &str, packages: Packages) {
-    let document = fs::read_to_string(Path::new(ROOT).join(path)).expect(path);
+    let document = fs::read_to_string(root().join(path)).expect(path);
     let steps = steps_of(path, &document, packages);
     let runs = steps.iter().filter(|step| matches!(step.action, Action::Run { .. })).count();
     assert!(runs >= 4, "{path} has only {runs} blocks that are run");
@@ -195,7 +195,7 @@ impl Block<'_> {
             return Vec::new();
         }
         if let Some(file) = self.after("equals ") {
-            let stored = fs::read_to_string(Path::new(ROOT).join(file)).expect(file);
+            let stored = fs::read_to_string(root().join(file)).expect(file);
             assert_eq!(self.text, stored, "{at} is not {file}");
             return Vec::new();
         }
@@ -319,7 +319,7 @@ impl Place {
         }
         for name in CLONE {
             let link = directory.join("clone").join(name);
-            symlink(Path::new(ROOT).join(name), link).expect("a fresh directory");
+            symlink(root().join(name), link).expect("a fresh directory");
         }
         Place { directory, packages, ports: free_ports() }
     }
@@ -367,7 +367,7 @@ impl Place {
         command.envs([("RINGEST_HOST", "127.0.0.1"), ("RINGEST_NODE", "node1")]);
         command.envs([("NO_COLOR", "1"), ("TERM", "dumb"), ("MPLBACKEND", "Agg")]);
         command.env("PATH", self.path());
-        command.env("PYTHONPATH", Path::new(ROOT).join("clients/python/src"));
+        command.env("PYTHONPATH", root().join("clients/python/src"));
         command.env("PYTHONDONTWRITEBYTECODE", "1");
         self.wait(command.spawn().expect("there is a bash"))
     }

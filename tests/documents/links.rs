@@ -1,7 +1,8 @@
 //! The documents hang together: links and anchors lead somewhere, every page can be found, and the
 //! pages that must be short are.
 
-use super::{files_below, read, root};
+use super::common::root;
+use super::{files_below, read};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 

@@ -13,12 +13,9 @@ mod protocol;
 mod snippets;
 mod vectors;
 
+use common::root;
 use std::fs;
-use std::path::{Path, PathBuf};
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
+use std::path::Path;
 
 /// A file of the repository, by its path from the root.
 fn read(path: &str) -> String {

@@ -3,14 +3,13 @@
 use crate::common::beside::{let_run, wait_for_bytes};
 use crate::common::oracle::{assert_result, packets, records, stream};
 use crate::common::{
-    Engine, RINGEST, nobody, result_of, ringest, run, stderr_of, until, wait_closed,
+    Engine, RINGEST, nobody, result_of, ringest, root, run, stderr_of, until, wait_closed,
 };
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -381,7 +380,7 @@ fn the_test_head_expects_exactly_the_results() {
     let directory = tempfile::tempdir().unwrap();
     let expected_path = directory.path().join("expected.json");
     let engine = Engine::start(&["--exit-after", "10"]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("test_head.py");
+    let script = root().join("test_head.py");
     let head = Command::new("python3")
         .arg(script)
         .args(["127.0.0.1", "20000", "--padding", "mixed", "--seed", "1"])

@@ -1,6 +1,7 @@
 //! Schemas as files and options of the program: what is right is described and shown, what is wrong
 //! is told with its line. That docs/reference/schema.json agrees is checked by .ci/schema_json.py.
 
+use crate::common::root;
 use ringest::schema::words::{
     ENCODINGS, ENDIANS, ENDS, LENGTHS, PADDINGS, TYPES, TYPES_WITH_BYTES,
 };
@@ -9,12 +10,7 @@ use serde_json::Value;
 use std::fs;
 use std::mem::offset_of;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::process::{Command, Output};
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// The program in an environment without variables of its own.
 fn ringest(arguments: &[&str]) -> Output {
