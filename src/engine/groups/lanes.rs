@@ -3,7 +3,7 @@
 
 use super::moments::{Distances, Moments, Squares, mean_of};
 use super::spills::{SPILL_SCALE, Spills};
-use crate::engine::blocks::block::{BLOCK_RECORDS, Block, BlockSlots, Rows};
+use crate::engine::blocks::block::{Block, BlockSlots, Rows};
 use crate::engine::blocks::number::{Class, Number, Wide, with_number};
 use crate::engine::blocks::paged::SlotWords;
 use crate::engine::blocks::twofold::{Twofold, two_sum};
@@ -110,14 +110,7 @@ impl Lane {
                 self.fold_words(values.zip(slots.words(rows, self.word)));
             }
             LaneForm::Squares { .. } => self.fold_squares(values, slots, rows),
-            LaneForm::SingleSum => {
-                let mut before = [0.0; BLOCK_RECORDS];
-                let sums = slots.words(rows, self.word);
-                if add_singles(values, sums, &mut before) {
-                    let values = block.fields::<T::Bytes>(rows, self.offset).map(T::read::<BIG>);
-                    self.spill(values.map(T::to_f64), &before, slots, rows, spills);
-                }
-            }
+            LaneForm::SingleSum => self.fold_singles(values, slots, rows, spills),
             LaneForm::DoubleSum => self.fold_doubles(values, slots, rows, spills),
             LaneForm::Distances => self.fold_distances(values, slots, rows),
         }
@@ -179,6 +172,28 @@ impl Lane {
         }
     }
 
+    /// Sums numbers of 24 significant bits, and checks that each addition is exact: the first
+    /// difference is if the value is the smaller of the two, the second if it is the larger, so
+    /// nothing was lost if both give 0.
+    #[inline(always)]
+    fn fold_singles<T: Number>(
+        &self,
+        values: impl Iterator<Item = T>,
+        slots: &BlockSlots<'_>,
+        rows: Rows,
+        spills: &Spills,
+    ) {
+        let sums = slots.words(rows, self.word);
+        values.zip(sums).enumerate().for_each(|(at, (value, sum))| {
+            let (value, old) = (value.to_f64(), f64::from_bits(sum.get()));
+            let new = old + value;
+            sum.set(new.to_bits());
+            if (new - old - value).to_bits() | (new - value - old).to_bits() != 0 {
+                self.spill_single([old, value], sum, slots, rows.from + at, spills);
+            }
+        });
+    }
+
     #[inline(always)]
     fn fold_doubles<T: Number>(
         &self,
@@ -222,26 +237,19 @@ impl Lane {
         }
     }
 
-    /// Sets aside what additions have lost, and the sums that lost it, which begin again. `before`
-    /// has the sum before each addition.
+    /// Sets aside a sum that has lost digits, and what it has lost; it begins again.
     #[cold]
     #[inline(never)]
-    fn spill(
+    fn spill_single(
         &self,
-        values: impl Iterator<Item = f64>,
-        before: &[f64],
+        [old, value]: [f64; 2],
+        sum: &Cell<u64>,
         slots: &BlockSlots<'_>,
-        rows: Rows,
+        row: usize,
         spills: &Spills,
     ) {
-        let sums = slots.words(rows, self.word);
-        for (row, ((value, &old), sum)) in (rows.from..).zip(values.zip(before).zip(sums)) {
-            let (new, lost) = two_sum(old, value);
-            let now = f64::from_bits(sum.get());
-            if lost == 0.0 || !new.is_finite() || !now.is_finite() {
-                continue;
-            }
-            let (high, low) = two_sum(now, lost);
+        let (high, low) = two_sum(old, value);
+        if low != 0.0 && high.is_finite() {
             self.set_aside(Twofold { high, low }, slots, row, spills);
             sum.set(0);
         }
@@ -376,28 +384,6 @@ impl Lane {
             squares: Twofold::get(word(4), word(5)),
         }
     }
-}
-
-/// Adds values to sums and notes the sums before. Returns whether an addition may have lost digits:
-/// the first difference is exact if the value is the smaller of the two, the second if it is the
-/// larger, so nothing was lost if both give 0. The processor checks several values at once.
-#[inline(always)]
-fn add_singles<'a, T: Number>(
-    values: impl Iterator<Item = T>,
-    sums: impl Iterator<Item = &'a Cell<u64>>,
-    before: &mut [f64; BLOCK_RECORDS],
-) -> bool {
-    let mut added = [0.0; BLOCK_RECORDS];
-    for ((value, sum), (before, added)) in values.zip(sums).zip(before.iter_mut().zip(&mut added)) {
-        let (value, old) = (value.to_f64(), f64::from_bits(sum.get()));
-        (*before, *added) = (old, value);
-        sum.set((old + value).to_bits());
-    }
-    let lost = before.iter().zip(&added).fold(0, |lost, (&old, &value)| {
-        let new = old + value;
-        lost | (new - old - value).to_bits() | (new - value - old).to_bits()
-    });
-    lost != 0
 }
 
 /// The upper half of a 64-bit number, sign-extended to 64 bits if signed.
