@@ -24,8 +24,8 @@ pub const RINGEST: &str = env!("CARGO_BIN_EXE_ringest");
 /// Longer than anything here takes; a test that reaches it fails.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The clone that is tested, as cargo names it at run time: a test may have been compiled in another
-/// one, with the same directory for what it builds.
+/// The clone that is tested, as cargo names it at run time: a test may have been compiled in a
+/// second one with the same directory for what it builds.
 pub fn root() -> PathBuf {
     PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo test sets it"))
 }
