@@ -1,13 +1,16 @@
 //! `ringest doctor` against `serve`: the same options, and what passes the one starts the other.
 
 use crate::common::oracle::{records, stream};
-use crate::common::{Engine, ringest, run, stderr_of};
+use crate::common::{Engine, ringest, run, stderr_of, until};
 use crate::confined::{Confined, ENOSYS, EPERM, IO_URING_ENTER, IO_URING_REGISTER, Outcome, serve};
+use ringest::internals::{CertSpec, Generated, generate_certificates};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 const FREE_PORTS: [&str; 6] = ["--port", "0", "--records-port", "0", "--admin-port", "0"];
 
@@ -229,4 +232,58 @@ fn a_filter_against_registering_is_found_unless_nothing_is_registered() {
     let (_, found) = doctor(confined.command(), &SMALL);
     let remedy = finding(&found, "io_uring")["remedy"].as_str().unwrap().to_owned();
     assert!(remedy.contains("--registered-buffers 0"), "{found}");
+}
+
+/// An authority and a server's certificate that end so long after three hours ago.
+fn certificates_for(hours: u32) -> Generated {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let not_before = SystemTime::now() - 3 * HOUR;
+    let not_after = not_before + hours * HOUR;
+    let hosts = vec!["localhost".to_owned()];
+    generate_certificates(&CertSpec { hosts, client: None, not_before, not_after }).unwrap()
+}
+
+/// Which file, which certificate in it, and whose it is: a file may hold many.
+#[test]
+fn expired_certificates_are_named_by_doctor_at_the_start_and_at_reload() {
+    let directory = tempfile::tempdir().unwrap();
+    let [cert, key, ca] = ["cert.pem", "key.pem", "ca.pem"].map(|name| directory.path().join(name));
+    let (valid, expired) = (certificates_for(1000), certificates_for(2));
+    // The expired authority is also an intermediate certificate.
+    let both = |first: &str| [first, &expired.ca.certificate].concat();
+    fs::write(&cert, both(&valid.server.certificate)).unwrap();
+    fs::write(&key, &valid.server.key).unwrap();
+    fs::write(&ca, both(&valid.ca.certificate)).unwrap();
+    let [cert, key, ca] = [&cert, &key, &ca].map(|path| path.to_str().unwrap());
+    let options = ["--tls", "--cert", cert, "--key", key, "--client-ca", ca];
+    let (code, found) = doctor(ringest(), &options);
+    let warned: Vec<&str> = found["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|finding| finding["check"] == "certificates" && finding["verdict"] == "WARN")
+        .map(|finding| finding["found"].as_str().unwrap())
+        .collect();
+    assert!(matches!(code, Some(0 | 1)) && warned.len() == 2, "{found}");
+    let second =
+        |option: &str, path: &str| format!("certificate 2 in {option} {path} (ringest trial CA ");
+    let expected = [
+        (second("--cert", cert), "so clients refuse the server's certificate"),
+        (second("--client-ca", ca), "what it signed is still accepted"),
+    ];
+    for (said, (which, meaning)) in warned.iter().zip(&expected) {
+        assert!(said.starts_with(which.as_str()), "{said}");
+        assert!(said.contains(") expired 1h ") && said.contains(meaning), "{said}");
+    }
+    let engine = Engine::start_messages(&options);
+    for times in 1..=2 {
+        for (which, meaning) in &expected {
+            until("the warning", || {
+                let log = engine.log();
+                let lines = log.lines().filter(|line| line.contains(which.as_str()));
+                lines.filter(|line| line.contains(meaning)).count() == times
+            });
+        }
+        engine.signal(Signal::HUP);
+    }
 }

@@ -1,9 +1,9 @@
 //! Loads certificate, key and client authorities from files into a rustls configuration, at start
 //! and on request. Does not watch the files; TLS itself is in [`session`](super::session).
 
-use super::resumption;
+use super::{resumption, subject};
 use crate::config::{CERTIFICATE_ENDS_SOON, Config, PEM_FILE_BYTES_MAX, TLS_SESSIONS_MAX};
-use crate::wire::text::{has_encrypted_key, time_text};
+use crate::wire::text::{ShownText, TextEncoding, has_encrypted_key, time_text};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
@@ -198,10 +198,14 @@ pub(crate) enum CertificatePlace {
 }
 
 /// A certificate whose dates are, or will soon be, a problem.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DatedCertificate {
     /// Which one.
     pub place: CertificatePlace,
+    /// The file that it is in.
+    pub path: PathBuf,
+    /// Whose it is, if it says that.
+    pub name: Option<String>,
     /// What its dates say.
     pub validity: Validity,
 }
@@ -210,12 +214,17 @@ impl fmt::Display for DatedCertificate {
     /// The finding and the remedy.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = |time: Duration| time_text(Duration::from_secs(time.as_secs()));
+        let path = self.path.display();
         match self.place {
-            CertificatePlace::Server => write!(f, "the server's certificate ")?,
-            CertificatePlace::Chain(number) => write!(f, "certificate {number} in --cert ")?,
+            CertificatePlace::Server => write!(f, "the server's certificate in --cert {path}")?,
+            CertificatePlace::Chain(number) => write!(f, "certificate {number} in --cert {path}")?,
             CertificatePlace::Authority(number) => {
-                write!(f, "certificate {number} in --client-ca ")?;
+                write!(f, "certificate {number} in {CLIENT_CA} {path}")?;
             }
+        }
+        match &self.name {
+            Some(name) => write!(f, " ({}) ", ShownText(name.as_bytes(), TextEncoding::Utf8))?,
+            None => write!(f, " ")?,
         }
         // An authority is trusted because it is in the file: TLS does not look at its dates.
         let expired = match self.place {
@@ -318,12 +327,24 @@ impl Certificates {
         });
         let authorities = (1..).map(CertificatePlace::Authority).zip(&loaded.authorities);
         let all = places.zip(&loaded.chain).chain(authorities);
-        all.map(|(place, certificate)| DatedCertificate {
-            place,
-            validity: validity(certificate, now),
-        })
-        .filter(|dated| dated.validity != Validity::Valid)
-        .collect()
+        let dated = all.filter_map(|(place, certificate)| {
+            let validity = validity(certificate, now);
+            (validity != Validity::Valid).then(|| DatedCertificate {
+                place,
+                path: self.file_of(place),
+                name: subject::name(certificate),
+                validity,
+            })
+        });
+        dated.collect()
+    }
+
+    fn file_of(&self, place: CertificatePlace) -> PathBuf {
+        let TlsSource { cert, client_ca, .. } = &self.source;
+        match place {
+            CertificatePlace::Server | CertificatePlace::Chain(_) => cert.clone(),
+            CertificatePlace::Authority(_) => client_ca.clone().unwrap_or_default(),
+        }
     }
 
     fn loaded(&self) -> RwLockReadGuard<'_, Loaded> {

@@ -200,9 +200,15 @@ fn the_dates_of_the_certificate_are_checked() {
         other => panic!("{other:?}"),
     };
     assert!(starts_in.abs_diff(HOUR) < Duration::from_secs(2), "{starts_in:?}");
-    let server = |validity| DatedCertificate { place: CertificatePlace::Server, validity };
+    let server = |validity| DatedCertificate {
+        place: CertificatePlace::Server,
+        path: PathBuf::from("/c/server.crt"),
+        name: Some("a\x1b[31m".to_owned()),
+        validity,
+    };
     let expired = server(Validity::Expired { since: HOUR }).to_string();
-    assert_says(&expired, &["the server's certificate expired 1h ago", "SIGHUP"]);
+    let said = "the server's certificate in --cert /c/server.crt (a\\x1b[31m) expired 1h ago";
+    assert_says(&expired, &[said, "SIGHUP"]);
     assert_says(&server(Validity::NotYet { starts_in }).to_string(), &["clock"]);
     assert_says(&server(Validity::Never).to_string(), &["before it begins, so clients refuse it"]);
     assert_says(&server(Validity::EndsSoon).to_string(), &["7 days", "renew"]);
@@ -226,9 +232,15 @@ fn the_dates_of_the_chain_and_of_authorities_are_checked() {
     let doubtful = files.load().doubtful(now);
     let places: Vec<_> = doubtful.iter().map(|dated| dated.place).collect();
     assert_eq!(places, [CertificatePlace::Chain(2), CertificatePlace::Authority(2)]);
-    assert_says(&doubtful[0].to_string(), &["certificate 2 in --cert expired 1h", "refuse the"]);
-    let said = doubtful[1].to_string();
-    assert_says(&said, &["certificate 2 in --client-ca expired", "still accepted"]);
+    let TlsSource { cert, client_ca, .. } = &files.source;
+    let name = doubtful[0].name.as_ref().expect("the name of the authority");
+    assert!(name.starts_with("authority "), "{name}");
+    let second = |option, path: &Path| {
+        format!("certificate 2 in {option} {} ({name}) expired 1h", path.display())
+    };
+    assert_says(&doubtful[0].to_string(), &[&second("--cert", cert), "refuse the"]);
+    let authority = second("--client-ca", client_ca.as_ref().unwrap());
+    assert_says(&doubtful[1].to_string(), &[&authority, "still accepted"]);
 }
 
 /// Seconds since 1970, in the test's hands.
