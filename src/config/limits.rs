@@ -83,9 +83,12 @@ pub const SMALL_LATENCY_BYTES: usize = 2 << 10;
 pub const BATCHES_IN_FLIGHT: usize = 4;
 /// Jobs (full column sets, finished connections) that may wait for one aggregation thread.
 pub const AGGREGATION_QUEUE: usize = 32;
-/// Threads that write and sync the files of results, and that sync captures: as many at the same
-/// time, where a disk answers slowly.
+/// Threads that write and sync the files of results, partials, and captures: as many of each at the
+/// same time, where a disk answers slowly.
 pub const FILE_WRITERS: usize = 8;
+/// Bytes of encoded batches of partials that may wait for the disk; with more, aggregation waits. A
+/// batch that is larger waits alone.
+pub const PARTIALS_WAITING_BYTES: usize = 32 << 20;
 /// Results that may wait to be printed.
 pub const REPORT_QUEUE: usize = 4;
 /// Accepted connections that may wait for one worker.

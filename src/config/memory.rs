@@ -3,8 +3,8 @@
 use super::limits::{
     BATCHES_IN_FLIGHT, CAPTURE_CHUNK_BYTES, CAPTURE_CHUNKS, FOLDED_TABLES, HUB_QUEUE,
     INTERN_CACHE_BYTES, LATENCY_BYTES, MESSAGE_BUSY_BYTES, MESSAGE_IDLE_BYTES,
-    MESSAGE_WINDOW_BYTES, PENDING_ROWS, QUEUED_BYTES, RECEIVER_QUEUE_BYTES, RUN_BYTES, RUNS_LIMIT,
-    SMALL_LATENCY_BYTES, TEXT_OVERHEAD_BYTES, TEXT_PAGE_BYTES,
+    MESSAGE_WINDOW_BYTES, PARTIALS_WAITING_BYTES, PENDING_ROWS, QUEUED_BYTES, RECEIVER_QUEUE_BYTES,
+    RUN_BYTES, RUNS_LIMIT, SMALL_LATENCY_BYTES, TEXT_OVERHEAD_BYTES, TEXT_PAGE_BYTES,
 };
 use super::{AggregateMode, Config};
 
@@ -31,6 +31,7 @@ impl Config {
                 Some(_) => (CAPTURE_CHUNKS + 1) * CAPTURE_CHUNK_BYTES,
                 None => 0,
             },
+            partials: if partials { PARTIALS_WAITING_BYTES } else { 0 },
             connection_receiving: self.buffer_bytes
                 + rows.of_connection
                 + RUNS_LIMIT * RUN_BYTES
@@ -92,6 +93,8 @@ pub struct Memory {
     pub rows_at_start: usize,
     /// Chunks of captured bytes on their way to the disk.
     pub captured: usize,
+    /// Encoded batches of partials on their way to the disk.
+    pub partials: usize,
     /// A record connection while it sends, regardless of how much: its window, column set or first
     /// page of groups, the interner's cache and first page, histograms.
     pub connection_receiving: usize,
@@ -119,6 +122,7 @@ impl Memory {
     pub fn all_receiving(&self) -> usize {
         self.at_start()
             .saturating_add(self.captured)
+            .saturating_add(self.partials)
             .saturating_add(self.streams.saturating_mul(self.connection_receiving))
             .saturating_add(self.connections.saturating_mul(self.message_idle))
     }

@@ -188,6 +188,9 @@ fn partials_cost_the_batches_in_addition() {
     let texts = 1_000_000 * 84 + 6 * (64 << 20);
     assert_eq!(with.connection_groups, without.connection_groups + 1_000_000 * 487 + texts);
     assert_eq!(with.at_start(), without.at_start());
+    assert_eq!((without.partials, with.partials), (0, 32 << 20));
+    let streams = with.streams * 2 * 172_032;
+    assert_eq!(with.all_receiving(), without.all_receiving() + streams + (32 << 20));
 }
 
 #[test]

@@ -3,12 +3,16 @@
 
 use crate::common::beside::{stats, wrongs};
 use crate::common::oracle::{assert_result, packets, records, stream};
-use crate::common::wire::{BROADCAST, CLOSE, Client, DATA_ACK, INTERNAL_ERROR, PING, data, frame};
+use crate::common::wire::{
+    BROADCAST, CLOSE, Client, DATA_ACK, ECHO, INTERNAL_ERROR, PING, data, frame,
+};
 use crate::common::{Engine, result_of, until};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
 
 /// An engine of one worker and the directory of its failpoints.
 struct Sick {
@@ -188,4 +192,126 @@ fn other_threads_that_die_stop_the_engine() {
         assert_eq!(status.code(), Some(1), "{log}");
         assert!(log.contains("ringest: stopped because ") && log.contains(cause), "{log}");
     }
+}
+
+/// Waits for exit code 1 and a line that names the thread.
+fn assert_stopped_because_of(sick: Sick, thread: &str) {
+    sick.assert_stops(&format!("the thread {thread} panicked"));
+}
+
+/// Without it nobody would see the metrics, and health checks would hang.
+#[test]
+fn an_admin_thread_that_dies_stops_the_engine() {
+    let sick = Sick::start(&["--drain-timeout", "0s"]);
+    let admin = sick.engine.admin();
+    sick.make_panic("admin");
+    let _asks = TcpStream::connect(admin).unwrap();
+    assert_stopped_because_of(sick, "admin");
+    // It measures rates by itself.
+    let sick = Sick::start(&["--drain-timeout", "0s"]);
+    sick.make_panic("admin_sample");
+    assert_stopped_because_of(sick, "admin");
+}
+
+#[test]
+fn a_panic_in_an_admin_connection_costs_that_connection_only() {
+    let sick = Sick::start(&[]);
+    sick.make_panic("admin_connection");
+    let mut asks = TcpStream::connect(sick.engine.admin()).unwrap();
+    asks.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    crate::common::wait_closed(&mut asks);
+    until("the line about it", || sick.engine.log().contains("an admin connection panicked"));
+    assert_eq!(stats(&sick.engine)["state"], "ready");
+}
+
+/// Without it no signal but SIGKILL would do anything.
+#[test]
+fn a_thread_of_signals_that_dies_stops_the_engine() {
+    let sick = Sick::start(&["--drain-timeout", "0s"]);
+    sick.make_panic("signals");
+    sick.engine.signal(Signal::TERM);
+    assert_stopped_because_of(sick, "signals");
+    let failpoints = tempfile::tempdir().unwrap();
+    fs::write(failpoints.path().join("signals_start.panic"), "").unwrap();
+    let engine = Engine::start_both_in(
+        &[("RINGEST_FAILPOINTS", failpoints.path().to_str().unwrap())],
+        &["--drain-timeout", "0s"],
+    );
+    assert_stopped_because_of(Sick { engine, failpoints }, "signals");
+}
+
+/// The next SIGHUP is acted upon as before.
+#[test]
+fn a_reload_that_panics_stops_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let results = directory.path().join("results");
+    let sick = Sick::start(&["--results", results.to_str().unwrap()]);
+    sick.make_panic("reload");
+    sick.engine.signal(Signal::HUP);
+    until("the line about it", || sick.engine.log().contains("reloading panicked"));
+    fs::rename(&results, directory.path().join("rotated")).unwrap();
+    sick.engine.signal(Signal::HUP);
+    until("a new file", || results.exists());
+    assert_eq!(stats(&sick.engine)["state"], "ready");
+}
+
+#[test]
+fn a_live_line_that_dies_stops_the_engine() {
+    let sick = Sick::start(&["--drain-timeout", "0s", "--interval", "100ms"]);
+    sick.make_panic("live");
+    assert_stopped_because_of(sick, "live");
+}
+
+/// Whatever a stream's files lack is said in its result; and the engine stops at once, not only
+/// when somebody stops it.
+#[test]
+fn threads_of_files_that_die_stop_the_engine() {
+    for (place, option, thread) in [
+        ("capture", "--capture", "capture"),
+        ("capture_end", "--capture", "capture-end-"),
+        ("writer", "--output", "writer-"),
+        ("partials", "--partials", "partials-"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_str().unwrap();
+        let sick = Sick::start(&["--drain-timeout", "0s", option, path]);
+        sick.make_panic(place);
+        let mut sender = sick.engine.connect();
+        let _ = sender.write_all(&stream(&records(8, 1), 4));
+        let results = sick.assert_stops(&format!("the thread {thread}"));
+        if option != "--output" {
+            let result = result_of(&results, sender.local_addr().unwrap());
+            assert_result(result, &records(8, 1));
+            // Another thread writes the batch.
+            let whole = option == "--partials" && result["partials_failed"] == 0;
+            assert!(
+                whole || result["capture_error"].as_str().unwrap().contains("died"),
+                "{result}"
+            );
+        }
+    }
+}
+
+/// What waits for a client is written by a task, whose panic its connection must not survive as if
+/// nothing had happened.
+#[test]
+fn a_panic_while_writing_to_a_client_costs_that_connection_only() {
+    let unlimited = ["--rate-limit", "0", "--global-rate-limit", "0"];
+    let sick = Sick::start(&unlimited);
+    let mut client = Client::connect(sick.engine.messages());
+    client.ping(0);
+    sick.make_panic("outbox");
+    // Asks until the kernel takes no more answers, and an answer has to wait.
+    let hit = sick.failpoints.path().join("outbox.hit");
+    let echo = frame(ECHO, &[7; 60_000]);
+    client.stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    let mut at = 0;
+    until("answers that wait", || {
+        at += client.stream.write(&echo[at..]).unwrap_or(0);
+        at %= echo.len();
+        hit.exists()
+    });
+    until("it is counted", || wrongs(&sick.engine)["internal_error"] == 1);
+    Client::connect(sick.engine.messages()).ping(1);
+    assert_eq!(stats(&sick.engine)["state"], "ready");
 }

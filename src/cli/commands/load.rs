@@ -10,7 +10,7 @@ use crate::cli::terminal::status_line::say;
 use crate::client::load::{self, LoadError, LoadOutcome, LoadProgress, Login, Settings};
 use crate::client::messages::transport::resolve;
 use crate::engine::stream::latency::summary;
-use crate::runtime::host::signals::{self, Hangups, Reactions};
+use crate::runtime::host::signals::{self, Hangups, Reactions, SIGNALS};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -126,7 +126,7 @@ fn create(path: &Path) -> Result<BufWriter<File>, String> {
 /// Runs the load in a second thread while this one shows its progress.
 fn run_with_progress(settings: &Settings) -> Result<LoadOutcome, LoadError> {
     let progress = Arc::new(LoadProgress::default());
-    let (stopped, hung_up) = (Arc::clone(&progress), Arc::clone(&progress));
+    let [stopped, hung_up, died] = [(); 3].map(|()| Arc::clone(&progress));
     let watching = signals::catch_hangups().and_then(Hangups::watch);
     let watching =
         watching.map_err(|source| LoadError::System { what: "catch signals", source })?;
@@ -135,6 +135,10 @@ fn run_with_progress(settings: &Settings) -> Result<LoadOutcome, LoadError> {
         stop: Box::new(move |_| stopped.stop()),
         reload: Arc::new(move || hung_up.stop()),
         before_exit: Box::new(|| {}),
+        died: Box::new(move |panic| {
+            say(format_args!("the thread {SIGNALS} {panic}; this is a bug, please report it"));
+            died.stop();
+        }),
     });
     thread::scope(|scope| {
         let running = thread::Builder::new().spawn_scoped(scope, || load::run(settings, &progress));

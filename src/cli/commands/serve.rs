@@ -20,7 +20,7 @@ use crate::engine::observe::snapshot::messages;
 use crate::runtime::host::finding::Verdict;
 use crate::runtime::host::findings;
 use crate::runtime::host::reserve;
-use crate::runtime::host::signals::{self, Reactions};
+use crate::runtime::host::signals::{self, Reactions, SIGNALS};
 use crate::runtime::host::threads;
 use crate::runtime::results::capture::CaptureError;
 use crate::runtime::results::partial_files;
@@ -90,10 +90,13 @@ pub(crate) fn run(ServeCommandOptions { serve: options, format }: &ServeCommandO
     };
     let counters = Arc::clone(engine.counters());
     let missing_partials = engine.missing_partials();
-    let outcome = engine.wait();
+    let defects = engine.defects();
+    let mut outcome = engine.wait();
     if let Some(live) = live {
         live.stop();
     }
+    // The threads beside the engine may have had theirs a moment ago.
+    outcome.defect = defects.first().map(str::to_owned);
     sum_up(&counters);
     // Stopping the engine by a signal may cut connections, so incomplete ones are not a failure
     // then.
@@ -128,6 +131,7 @@ fn reactions(
 ) -> Reactions {
     let (asked_delay, drain) = (config.drain_delay, config.drain_timeout);
     let (leaver, stopper, reloader) = (engine.stopper(), engine.stopper(), engine.reloader());
+    let defects = engine.defects();
     let leave = move |signal: &str| {
         signalled.store(true, Ordering::Relaxed);
         let checked = if leaver.is_checked() { DRAIN_DELAY_CHECKED } else { Duration::ZERO };
@@ -159,6 +163,7 @@ fn reactions(
             results.iter().for_each(Reopener::reopen);
         }),
         before_exit: Box::new(status_line::remove),
+        died: Box::new(move |panic| defects.report_thread(SIGNALS, panic)),
     }
 }
 
@@ -208,7 +213,8 @@ fn start_live(config: &Config, engine: &Engine) -> io::Result<Option<Live>> {
         records: !engine.records_addresses().is_empty(),
         messages: !engine.messages_addresses().is_empty(),
     };
-    Live::start(Arc::clone(engine.counters()), interval, listeners).map(Some)
+    let counters = Arc::clone(engine.counters());
+    Live::start(counters, interval, listeners, &engine.defects()).map(Some)
 }
 
 /// Prints the addresses to connect to, with the actual ports.

@@ -6,10 +6,12 @@ use super::status_line::say;
 use crate::engine::observe::counters::{Counters, Protocol};
 use crate::engine::observe::snapshot::messages;
 use crate::engine::stream::latency::Latency;
+use crate::runtime::connection::defects::Defects;
+use crate::runtime::failpoint::failpoint;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Which data listeners are open. Figures of the others are not shown.
@@ -24,11 +26,11 @@ pub(crate) struct Listeners {
 /// The running thread.
 pub(crate) struct Live {
     stop: mpsc::Sender<()>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Option<()>>,
 }
 
 impl Live {
-    /// Starts printing what was counted in each `interval`.
+    /// Starts printing what was counted in each `interval`. A panic is a defect of the engine.
     ///
     /// # Errors
     /// If the thread cannot be started.
@@ -36,10 +38,11 @@ impl Live {
         counters: Arc<Counters>,
         interval: Duration,
         listeners: Listeners,
+        defects: &Defects,
     ) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let run = move || run(&counters, interval, listeners, &stopped);
-        let thread = thread::Builder::new().name("live".to_owned()).spawn(run)?;
+        let thread = defects.spawn("live", run)?;
         Ok(Live { stop, thread })
     }
 
@@ -47,9 +50,8 @@ impl Live {
     /// before, so that a log of these lines is complete.
     pub(crate) fn stop(self) {
         drop(self.stop);
-        if self.thread.join().is_err() {
-            tracing::error!("the live line panicked; this is a bug, please report it");
-        }
+        // Fails only if it has panicked, which is reported as a defect.
+        let _ = self.thread.join();
     }
 }
 
@@ -59,6 +61,7 @@ fn run(counters: &Counters, interval: Duration, listeners: Listeners, stop: &mps
     let mut due = before.at + interval;
     loop {
         let wait = due.saturating_duration_since(Instant::now());
+        failpoint("live");
         let over = stop.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected);
         let now = Totals::take(counters, Instant::now());
         let progress = StreamProgress::between(&before, &now, listeners);

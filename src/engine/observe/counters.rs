@@ -12,6 +12,7 @@ use crate::wire::messages::fault::Fault;
 use crate::wire::messages::frame::FrameType;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// A count with one writer.
 #[derive(Debug, Default)]
@@ -162,6 +163,9 @@ impl WorkerTally {
 pub struct PartialCounts {
     written: AtomicU64,
     failed: AtomicU64,
+    write_ns: AtomicU64,
+    wait_ns: AtomicU64,
+    waiting_bytes: AtomicU64,
 }
 
 impl PartialCounts {
@@ -173,6 +177,36 @@ impl PartialCounts {
     /// Counts a batch that could not be written.
     pub fn add_failed(&self) {
         self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds time spent on writing and syncing a batch.
+    pub fn add_write_time(&self, time: Duration) {
+        self.write_ns.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Adds time for which an aggregation thread waited, because too many batches did.
+    pub fn add_wait_time(&self, time: Duration) {
+        self.wait_ns.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Sets the bytes of the batches that wait or are being written.
+    pub fn set_waiting_bytes(&self, bytes: usize) {
+        self.waiting_bytes.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Seconds spent on writing and syncing, over all writers.
+    pub fn write_seconds(&self) -> f64 {
+        self.write_ns.load(Ordering::Relaxed) as f64 / 1e9
+    }
+
+    /// Seconds for which aggregation threads waited.
+    pub fn wait_seconds(&self) -> f64 {
+        self.wait_ns.load(Ordering::Relaxed) as f64 / 1e9
+    }
+
+    /// Bytes of the batches that wait or are being written.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes.load(Ordering::Relaxed)
     }
 
     /// Batches that were written.
@@ -261,7 +295,6 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn counts_add_up_over_the_threads() {

@@ -156,6 +156,18 @@ impl Snapshot {
         families.single("partials_written_total", help, Counter, self.partials_written)?;
         let help = "Batches of partials that could not be written.";
         families.single("partials_failed_total", help, Counter, self.partials_failed)?;
+        let help = "Time spent on writing and syncing batches of partials, over all writers.";
+        let seconds = self.partials_write_seconds;
+        families.single("partials_write_seconds_total", help, Counter, seconds)?;
+        let help = "Time that aggregation waited because too many batches of partials did.";
+        families.single(
+            "partials_wait_seconds_total",
+            help,
+            Counter,
+            self.partials_wait_seconds,
+        )?;
+        let help = "Bytes of batches of partials that wait for the disk or are being written.";
+        families.single("partials_waiting_bytes", help, Gauge, self.partials_waiting_bytes)?;
         let help = "Raw bytes of record streams in captures.";
         families.single("captured_bytes_total", help, Counter, self.captured_bytes)?;
         let help = "Captures that lack bytes of their stream or are missing.";

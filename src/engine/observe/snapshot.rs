@@ -289,6 +289,12 @@ pub struct Snapshot {
     pub partials_written: u64,
     /// Batches of partials that could not be written.
     pub partials_failed: u64,
+    /// Total time spent on writing and syncing partials, over all writers.
+    pub partials_write_seconds: f64,
+    /// Total time for which aggregation threads waited, because too many batches did.
+    pub partials_wait_seconds: f64,
+    /// Bytes of the batches that wait or are being written.
+    pub partials_waiting_bytes: u64,
     /// Raw bytes in captures.
     pub captured_bytes: u64,
     /// Captures that lack bytes or are missing.
@@ -370,6 +376,9 @@ impl Snapshot {
             result_files_failed: sum(|tally| &tally.result_files_failed),
             partials_written: counters.partials.written(),
             partials_failed: counters.partials.failed(),
+            partials_write_seconds: counters.partials.write_seconds(),
+            partials_wait_seconds: counters.partials.wait_seconds(),
+            partials_waiting_bytes: counters.partials.waiting_bytes(),
             captured_bytes: sum(|tally| &tally.captured_bytes),
             captures_incomplete: sum(|tally| &tally.captures_incomplete),
             faults: by_fault.sum(),

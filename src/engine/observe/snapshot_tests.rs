@@ -74,6 +74,9 @@ fn each_count_has_its_own_key() {
     counters.partials.add_written();
     counters.partials.add_written();
     counters.partials.add_failed();
+    counters.partials.add_write_time(Duration::from_millis(1750));
+    counters.partials.add_wait_time(Duration::from_millis(500));
+    counters.partials.set_waiting_bytes(7);
     first.coalesce_wait_ns.add(250_000_000);
     counters.reporter.result_write_ns.add(750_000_000);
     counters.reporter.result_wait_ns.add(1_250_000_000);
@@ -109,6 +112,9 @@ fn each_count_has_its_own_key() {
         ("result_files_failed", json!(30)),
         ("partials_written", json!(2)),
         ("partials_failed", json!(1)),
+        ("partials_write_seconds", json!(1.75)),
+        ("partials_wait_seconds", json!(0.5)),
+        ("partials_waiting_bytes", json!(7)),
         ("captured_bytes", json!(31)),
         ("captures_incomplete", json!(32)),
         ("record_reads", json!(27)),

@@ -282,6 +282,14 @@ impl PartialsLack {
         self.failed += 1;
         self.error.get_or_insert(error);
     }
+
+    /// Counts those of another count, too.
+    pub fn merge(&mut self, other: PartialsLack) {
+        self.failed += other.failed;
+        if self.error.is_none() {
+            self.error = other.error;
+        }
+    }
 }
 
 /// The outcome of a connection once its socket is finished.

@@ -13,6 +13,7 @@ use crate::config::{
     ADMIN_CONNECTIONS, ADMIN_HEAD_BYTES, ADMIN_HEAD_TIMEOUT, ADMIN_HEALTH_CONNECTIONS,
     ADMIN_IDLE_TIMEOUT, ADMIN_LINGER, ADMIN_LINGER_BYTES, ADMIN_REPLY_TIMEOUT,
 };
+use crate::runtime::failpoint::failpoint;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
@@ -84,6 +85,7 @@ pub(crate) async fn serve(stream: TcpStream, site: Rc<Site>, limits: Limits, que
         discarded_bytes: 0,
     };
     let service = service_fn(|request: Request<Incoming>| {
+        failpoint("admin_connection");
         progress.enter(RequestPhase::Reply);
         ready(Ok::<_, Infallible>(match questions {
             Questions::All => site.reply(&request),

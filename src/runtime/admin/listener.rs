@@ -5,11 +5,14 @@
 use super::connection::{self, Questions};
 use super::site::Site;
 use crate::config::{ACCEPT_PAUSE, ADMIN_COMPLAINTS, ADMIN_SAMPLE};
+use crate::runtime::connection::caught::caught;
+use crate::runtime::connection::defects::Defects;
+use crate::runtime::failpoint::failpoint;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -26,7 +29,7 @@ pub use super::site::AdminState;
 pub struct AdminHandle {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Option<()>>,
 }
 
 impl AdminHandle {
@@ -38,11 +41,9 @@ impl AdminHandle {
     /// Closes the listener and all connections and waits for the thread, which finishes at most
     /// the reply it is making.
     pub fn stop(self) {
-        // Fails only if the thread has already ended.
+        // Both fail only if the thread has panicked, which is reported as a defect.
         let _ = self.stop.send(());
-        if self.thread.join().is_err() {
-            tracing::error!("the admin thread panicked: this is a bug, please report it");
-        }
+        let _ = self.thread.join();
     }
 }
 
@@ -51,10 +52,22 @@ impl AdminHandle {
 /// # Errors
 /// If the thread or its runtime cannot be created, or the listener is unusable.
 pub fn start(listener: std::net::TcpListener, state: AdminState) -> io::Result<AdminHandle> {
-    start_with(listener, state, Limits::default())
+    start_watched(listener, state, &Defects::alone())
 }
 
-/// [`start`] with other limits.
+/// [`start`] for an engine, whose defect it is if the thread panics.
+///
+/// # Errors
+/// Those of [`start`].
+pub(crate) fn start_watched(
+    listener: std::net::TcpListener,
+    state: AdminState,
+    defects: &Defects,
+) -> io::Result<AdminHandle> {
+    start_with(listener, state, Limits::default(), defects)
+}
+
+/// The same with other limits.
 ///
 /// # Errors
 /// Those of [`start`].
@@ -62,6 +75,7 @@ pub(crate) fn start_with(
     listener: std::net::TcpListener,
     state: AdminState,
     limits: Limits,
+    defects: &Defects,
 ) -> io::Result<AdminHandle> {
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -72,7 +86,7 @@ pub(crate) fn start_with(
     };
     let (stop, stopped) = oneshot::channel();
     let run = move || serve(&runtime, listener, state, limits, stopped);
-    let thread = thread::Builder::new().name("admin".to_owned()).spawn(run)?;
+    let thread = defects.spawn("admin", run)?;
     Ok(AdminHandle { address, stop, thread })
 }
 
@@ -104,6 +118,7 @@ async fn sample(site: Rc<Site>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        failpoint("admin_sample");
         site.sample(Instant::now());
     }
 }
@@ -114,11 +129,12 @@ async fn accept(listener: TcpListener, site: Rc<Site>, limits: Limits) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                failpoint("admin");
                 while connections.try_join_next().is_some() {}
                 if connections.len() < limits.connections {
                     let site = Rc::clone(&site);
                     let serving = connection::serve(stream, site, limits, Questions::All);
-                    connections.spawn_local(serving);
+                    connections.spawn_local(serve_one(serving));
                 } else {
                     health.serve(stream, &site, limits);
                 }
@@ -129,6 +145,13 @@ async fn accept(listener: TcpListener, site: Rc<Site>, limits: Limits) {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Serves one connection. A panic ends only that.
+async fn serve_one(serving: impl Future<Output = ()>) {
+    if let Err(panic) = caught(serving).await {
+        tracing::error!("an admin connection {panic}: this is a bug, please report it");
     }
 }
 
@@ -153,7 +176,7 @@ impl HealthPlaces {
             oldest.abort();
         }
         let serving = connection::serve(stream, Rc::clone(site), limits, Questions::Health);
-        self.places.push_back(self.connections.spawn_local(serving));
+        self.places.push_back(self.connections.spawn_local(serve_one(serving)));
     }
 
     fn complain(&mut self, limits: Limits, now: Instant) {

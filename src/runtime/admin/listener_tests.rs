@@ -8,6 +8,7 @@ use crate::engine::observe::counters::Protocol;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -27,7 +28,7 @@ fn admin(limits: Limits) -> (AdminHandle, Arc<Counters>, Drain) {
         readiness: Arc::default(),
         started: Instant::now(),
     };
-    (start_with(listener, state, limits).unwrap(), counters, drain)
+    (start_with(listener, state, limits, &Defects::alone()).unwrap(), counters, drain)
 }
 
 fn connect(admin: &AdminHandle) -> std::net::TcpStream {

@@ -35,6 +35,8 @@ pub(crate) enum DeadlineCut {
     SlowConsumer,
     /// Writing to the peer failed.
     Broken,
+    /// A task of the connection panicked.
+    Defect,
     /// The engine is stopping.
     Shutdown,
 }

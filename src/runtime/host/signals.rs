@@ -3,6 +3,8 @@
 //! its files. SIGXFSZ is caught, so that it does not kill.
 
 use crate::config::{SECOND_SIGINT_AFTER, STOPPED_START};
+use crate::runtime::connection::caught::caught;
+use crate::runtime::failpoint::failpoint;
 use crate::wire::text::time_text;
 use rustix::process::Signal as Number;
 use std::fs::File;
@@ -12,10 +14,13 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::time::{sleep, timeout};
 
 /// More descriptors than catching signals takes: two sockets, an epoll, its copy, a waker.
 const DESCRIPTORS: usize = 8;
+/// The name of the thread.
+pub(crate) const SIGNALS: &str = "signals";
 /// Exit code after a second SIGINT: 128 + SIGINT, as shells count.
 pub(crate) const EXIT_SECOND_SIGINT: i32 = 130;
 
@@ -30,6 +35,9 @@ pub(crate) struct Reactions {
     pub reload: Arc<dyn Fn() + Send + Sync>,
     /// Called before a second SIGINT exits with [`EXIT_SECOND_SIGINT`].
     pub before_exit: Box<dyn FnOnce() + Send>,
+    /// Called if the thread that watches the signals panics, with what it said: from then on no
+    /// signal but SIGKILL would do anything.
+    pub died: Box<dyn FnOnce(&str) + Send>,
 }
 
 /// SIGHUPs that have been caught and wait to be acted upon.
@@ -81,7 +89,7 @@ impl Hangups {
         drop(inside);
         let (reactions, started) = oneshot::channel();
         std::thread::Builder::new()
-            .name("signals".to_owned())
+            .name(SIGNALS.to_owned())
             .spawn(move || runtime.block_on(act(stops, hangup, started)))?;
         Ok(Watch { reactions })
     }
@@ -97,24 +105,57 @@ impl Watch {
 
 /// Acts on signals until the process ends.
 async fn act(mut stops: StopSignals, hangup: Signal, mut started: oneshot::Receiver<Reactions>) {
-    let (asked, reactions) = tokio::select! {
+    let begun = match caught(wait_for_start(&mut stops, &mut started)).await {
+        Ok(begun) => begun,
+        Err(panic) => return tell_of_death(started.await, &panic),
+    };
+    // Without reactions the start has failed, and the process is about to exit.
+    let (asked, Ok(Reactions { leave, stop, reload, before_exit, died })) = begun else { return };
+    let stopping = stop_when_asked(stops, asked, leave, stop, before_exit);
+    let both = async { tokio::join!(reload_at_each(hangup, reload), stopping) };
+    if let Err(panic) = caught(both).await {
+        died(&panic);
+    }
+}
+
+/// Waits for the reactions. If a signal asks for an end meanwhile, the start has a moment left.
+async fn wait_for_start(
+    stops: &mut StopSignals,
+    started: &mut oneshot::Receiver<Reactions>,
+) -> (Option<StopSignal>, Result<Reactions, RecvError>) {
+    failpoint("signals_start");
+    tokio::select! {
         biased;
-        reactions = &mut started => (None, reactions),
-        asked = stops.next() => match timeout(STOPPED_START, &mut started).await {
+        reactions = &mut *started => (None, reactions),
+        asked = stops.next() => match timeout(STOPPED_START, started).await {
             Ok(reactions) => (Some(asked), reactions),
             Err(_) => {
                 tracing::info!("{}: stopped before the start was finished", asked.name());
                 std::process::exit(0);
             }
         },
-    };
-    // Without reactions the start has failed, and the process is about to exit.
-    let Ok(Reactions { leave, stop, reload, before_exit }) = reactions else { return };
-    tokio::spawn(reload_at_each(hangup, reload));
+    }
+}
+
+fn tell_of_death(reactions: Result<Reactions, RecvError>, panic: &str) {
+    if let Ok(Reactions { died, .. }) = reactions {
+        died(panic);
+    }
+}
+
+/// Waits for a signal that asks for an end, unless one has come, and stops. Never returns.
+async fn stop_when_asked(
+    mut stops: StopSignals,
+    asked: Option<StopSignal>,
+    leave: Box<dyn FnOnce(&'static str) -> Duration + Send>,
+    stop: Box<dyn FnOnce(&'static str) + Send>,
+    before_exit: Box<dyn FnOnce() + Send>,
+) {
     let first = match asked {
         Some(asked) => asked,
         None => stops.next().await,
     };
+    failpoint(SIGNALS);
     let mut requests = StopRequests::default();
     requests.ends_at_once(first, Instant::now());
     let delay = leave(first.name());
@@ -143,12 +184,26 @@ async fn act(mut stops: StopSignals, hangup: Signal, mut started: oneshot::Recei
     });
 }
 
-/// Reloads at each SIGHUP. SIGTERM must not wait for files of a file system that hangs.
+/// Reloads at each SIGHUP, on a thread: SIGTERM must not wait for files of a file system that
+/// hangs. A reload that fails changes nothing.
 async fn reload_at_each(mut hangup: Signal, reload: Arc<dyn Fn() + Send + Sync>) {
     while hangup.recv().await.is_some() {
         let reload = Arc::clone(&reload);
-        if tokio::task::spawn_blocking(move || reload()).await.is_err() {
-            tracing::error!("reloading panicked: this is a bug, please report it");
+        let (done, ended) = oneshot::channel();
+        let run = move || {
+            failpoint("reload");
+            reload();
+            // Fails only if the process is exiting.
+            let _ = done.send(());
+        };
+        // tokio's own threads panic where the system allows no more.
+        match std::thread::Builder::new().name("reload".to_owned()).spawn(run) {
+            Ok(_) if ended.await.is_ok() => {}
+            Ok(_) => tracing::error!("reloading panicked: this is a bug, please report it"),
+            Err(error) => tracing::error!(
+                "SIGHUP: cannot start a thread to reload the files: {error}; nothing has changed. \
+                 Raise the limit of processes (ulimit -u, TasksMax=) and send SIGHUP again"
+            ),
         }
     }
 }

@@ -44,6 +44,7 @@ pub(crate) fn threads_needed(config: &Config, workers: usize) -> usize {
         + THREADS_PER_WORKER * workers
         + pool_threads(workers)
         + if config.output.is_some() || config.hgrm.is_some() { FILE_WRITERS } else { 0 }
+        + if config.partials.is_some() { FILE_WRITERS } else { 0 }
         + if config.capture.is_some() { THREADS_OF_CAPTURES } else { 0 }
         + usize::from(config.interval.is_some())
         + THREADS_SPARE
@@ -103,6 +104,8 @@ mod tests {
             let files = Config { output, hgrm, ..plain.clone() };
             assert_eq!(threads_needed(&files, 2), of_two + 8);
         }
+        let partials = Config { partials: directory(), ..plain };
+        assert_eq!(threads_needed(&partials, 2), of_two + 8);
     }
 
     #[test]

@@ -347,7 +347,9 @@ impl MessageConnection {
             Over::Cut(DeadlineCut::Shutdown) => Some(Reason::Shutdown),
             Over::Cut(DeadlineCut::Broken) | Over::Failed(Fault::Reset) => Some(Reason::Reset),
             Over::Failed(Fault::IoFailed) => Some(Reason::ReadFailed),
-            Over::Failed(Fault::InternalError) => Some(Reason::InternalError),
+            Over::Cut(DeadlineCut::Defect) | Over::Failed(Fault::InternalError) => {
+                Some(Reason::InternalError)
+            }
             _ => Some(Reason::ClosedBeforeEnd),
         };
         let ended = match reason {
@@ -368,7 +370,8 @@ impl MessageConnection {
         match over {
             Over::Empty => return self.tally().empty[Protocol::Messages as usize].add(1),
             Over::Cut(DeadlineCut::SlowConsumer) => return self.tally().slow_consumers.add(1),
-            Over::Cut(DeadlineCut::Broken) | Over::Failed(Fault::Reset | Fault::IoFailed) => return,
+            Over::Cut(DeadlineCut::Broken | DeadlineCut::Defect)
+            | Over::Failed(Fault::Reset | Fault::IoFailed) => return,
             Over::Cut(_) | Over::Session(_) | Over::Failed(_) | Over::Closed => {}
         }
         let mut out = self.shared.peers.take_scratch();
@@ -440,6 +443,7 @@ impl Over {
             Over::Cut(DeadlineCut::Unauthenticated) => Some(Fault::AuthTimeout),
             Over::Cut(DeadlineCut::Handshake) => Some(Fault::TlsTimeout),
             Over::Cut(DeadlineCut::Broken) => Some(Fault::Reset),
+            Over::Cut(DeadlineCut::Defect) => Some(Fault::InternalError),
             Over::Cut(DeadlineCut::Linger | DeadlineCut::Shutdown | DeadlineCut::SlowConsumer)
             | Over::Session(
                 SessionEnd::Closed | SessionEnd::Unauthenticated | SessionEnd::StreamRejected,

@@ -9,7 +9,9 @@ use crate::config::{OWED_BYTES, OWED_READS, RECEIVER_QUEUE_BYTES, REPLIES_WAITIN
 use crate::engine::messages::outbox::{Broadcasts, Outbox, Overflow};
 use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::latency::SmallLatency;
+use crate::runtime::connection::caught::caught;
 use crate::runtime::connection::deadlines::{Control, DeadlineCut};
+use crate::runtime::failpoint::failpoint;
 use crate::runtime::ring::{is_cancelled, send_now, writable};
 use crate::runtime::tls::session::Tls;
 use crate::runtime::worker::Worker;
@@ -322,13 +324,23 @@ impl Peer {
         }
         if !self.outbox.borrow().is_empty() && !self.writing.replace(true) {
             self.control.arm_write(Some(Instant::now() + self.write_timeout()));
-            tokio_uring::spawn(Rc::clone(self).write_on());
+            tokio_uring::spawn(Rc::clone(self).write_alone());
+        }
+    }
+
+    /// The task that writes the outbox. A panic ends only this connection.
+    async fn write_alone(self: Rc<Self>) {
+        if let Err(panic) = caught(self.write_on()).await {
+            let connection = self.number;
+            tracing::error!(connection, "its writing {panic}: this is a bug, please report it");
+            self.give_up_as(DeadlineCut::Defect);
         }
     }
 
     /// Writes the outbox, as fast as the receiver reads.
-    async fn write_on(self: Rc<Self>) {
+    async fn write_on(&self) {
         while !self.broken.get() && !self.outbox.borrow().is_empty() {
+            failpoint("outbox");
             match writable(&self.stream).await {
                 Ok(()) => self.write_some(),
                 // The connection's read was meant: what is queued is still written.

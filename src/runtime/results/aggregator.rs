@@ -2,7 +2,8 @@
 //! A plain thread, because Polars must not run in an async runtime; it reads no socket.
 
 use super::column_pool::PooledSet;
-use super::partial_files::PartialFiles;
+use super::partial_files::{EncodedBatch, PartialFiles};
+use super::partial_writers::PartialSource;
 use super::report::Report;
 use super::reporter::FinishedConnection;
 use crate::config::Config;
@@ -66,9 +67,9 @@ struct Aggregator {
     plan: Arc<Plan>,
     groups_limit: usize,
     running: HashMap<u64, Result<Running, String>>,
-    /// The partials that batches are written to, if any.
-    files: Option<Arc<PartialFiles>>,
-    /// The batches that could not be written, by connection.
+    /// Who writes the batches, if partials are written.
+    partials: Option<PartialSource>,
+    /// The batches that could not even be encoded, by connection.
     lacks: HashMap<u64, PartialsLack>,
 }
 
@@ -118,13 +119,13 @@ pub(crate) fn run(
     finished: mpsc::Sender<FinishedConnection>,
     plan: &Arc<Plan>,
     config: &Config,
-    files: Option<Arc<PartialFiles>>,
+    partials: Option<PartialSource>,
 ) {
     let mut aggregator = Aggregator {
         plan: Arc::clone(plan),
         groups_limit: config.groups_limit,
         running: HashMap::new(),
-        files,
+        partials,
         lacks: HashMap::new(),
     };
     while let Some(job) = jobs.blocking_recv() {
@@ -142,9 +143,14 @@ pub(crate) fn run(
             Job::Finish { received, held } => {
                 failpoint("aggregator");
                 let report = aggregator.finish(*received);
-                if finished.blocking_send(FinishedConnection { report, _held: Some(held) }).is_err()
-                {
-                    return;
+                let connection = FinishedConnection { report, _held: Some(held) };
+                match &aggregator.partials {
+                    Some(partials) => partials.finish(connection, &finished),
+                    None => {
+                        if finished.blocking_send(connection).is_err() {
+                            return;
+                        }
+                    }
                 }
             }
         }
@@ -154,7 +160,7 @@ pub(crate) fn run(
 impl Aggregator {
     /// Folds rows in; true if the connection now has too many groups.
     fn add(&mut self, connection: u64, rows: StreamRows) -> bool {
-        let partials = self.files.is_some();
+        let partials = self.partials.is_some();
         let entry = self.running.entry(connection);
         let entry = entry.or_insert_with(|| Ok(Running::new(&self.plan, partials)));
         let Ok(running) = entry else { return false };
@@ -174,24 +180,22 @@ impl Aggregator {
 
     /// Closes a batch that is not the last; true if the connection now has too many groups.
     fn close(&mut self, connection: u64, batch: ClosedBatch) -> bool {
-        let Some(files) = self.files.clone() else { return false };
+        let Some(partials) = &self.partials else { return false };
         let (limit, number) = (self.groups_limit, batch.number);
         let entry = self.running.entry(connection);
         let entry = entry.or_insert_with(|| Ok(Running::new(&self.plan, true)));
         let closed = match entry {
-            Ok(running) => guarded(|| running.close(connection, batch, &files)),
+            Ok(running) => guarded(|| running.close(connection, batch, partials.files())),
             Err(defect) => Err(defect.clone()),
         };
-        let (lack, over_groups) = match (closed, &*entry) {
-            (Ok(written), Ok(running)) => (written.err(), running.groups_known() > limit),
-            (Ok(written), Err(_)) => (written.err(), false),
-            (Err(defect), _) => {
-                files.give_up(connection, number, &defect);
-                *entry = Err(defect.clone());
-                (Some(defect), false)
-            }
-        };
-        if let Some(lack) = lack {
+        let encoded = closed.unwrap_or_else(|defect| {
+            partials.files().give_up(&name_of(connection, number), &defect);
+            *entry = Err(defect.clone());
+            Err(defect)
+        });
+        let over_groups = entry.as_ref().is_ok_and(|running| running.groups_known() > limit);
+        let written = encoded.and_then(|encoded| partials.write(connection, encoded));
+        if let Err(lack) = written {
             self.lacks.entry(connection).or_default().add(lack);
         }
         over_groups
@@ -201,7 +205,7 @@ impl Aggregator {
         let connection = received.connection;
         let mut last = received.batch.take();
         let running = match self.running.remove(&connection) {
-            None if last.is_some() => Some(Ok(Running::new(&self.plan, self.files.is_some()))),
+            None if last.is_some() => Some(Ok(Running::new(&self.plan, self.partials.is_some()))),
             running => running,
         };
         let mut groups = None;
@@ -222,10 +226,10 @@ impl Aggregator {
         let grouped = self.judge(&mut received, result);
         let aggregated = Instant::now();
         received.partials = self.lacks.remove(&connection).unwrap_or_default();
-        if let (Some(files), Some(last)) = (&self.files, last.take())
-            && let Err(lack) = write_last(files, &received, *last, groups)
-        {
-            received.partials.add(lack);
+        if let (Some(partials), Some(last)) = (&self.partials, last.take()) {
+            let encoded = encode_last(partials.files(), &received, *last, groups);
+            let written = encoded.and_then(|encoded| partials.write(connection, encoded));
+            written.unwrap_or_else(|lack| received.partials.add(lack));
         }
         received.texts = Vec::new();
         Report { received, grouped, aggregated }
@@ -260,14 +264,14 @@ impl Aggregator {
 }
 
 impl Running {
-    /// Writes the open batch and opens the next. The inner error is why it could not be written.
+    /// Encodes the open batch and opens the next. The inner error is why it could not be encoded.
     fn close(
         &mut self,
         connection: u64,
         batch: ClosedBatch,
         files: &PartialFiles,
-    ) -> Result<Result<(), String>, AggregateError> {
-        let Some(open) = &mut self.open else { return Ok(Ok(())) };
+    ) -> Result<Result<EncodedBatch, String>, AggregateError> {
+        let open = self.open.as_mut().expect("partials are written");
         open.texts.resize_with(batch.texts.len(), Texts::default);
         for (texts, new) in open.texts.iter_mut().zip(&batch.texts) {
             texts.append(new);
@@ -276,10 +280,10 @@ impl Running {
         let groups = open.groups.take_batch()?;
         let origin = files.origin(connection, batch.number, batch.began);
         let facts = facts(batch, None, None);
-        let written =
-            files.write(connection, &origin, &facts, |out| groups.write(&open.texts, &origin, out));
+        let encoded = files
+            .encode(connection, &origin, &facts, |out| groups.write(&open.texts, &origin, out));
         self.total.add_batch(groups)?;
-        Ok(written)
+        Ok(encoded)
     }
 
     /// Adds the groups of the last batch to the total and returns them; `None` if no partials are
@@ -292,34 +296,39 @@ impl Running {
     }
 }
 
-/// Writes the last batch of a stream, with the status in which the stream ended.
+/// Encodes the last batch of a stream, with the status in which the stream ended.
 ///
 /// # Errors
-/// Why it could not be written.
-fn write_last(
+/// Why it could not be encoded.
+fn encode_last(
     files: &PartialFiles,
     received: &Received,
     batch: ClosedBatch,
     groups: Option<BatchGroups>,
-) -> Result<(), String> {
+) -> Result<EncodedBatch, String> {
     let (connection, number) = (received.connection, batch.number);
     let origin = files.origin(connection, number, batch.began);
     let reason = received.reason.map(Reason::as_str);
     let facts = facts(batch, Some(received.status()), reason);
-    let written = guarded(|| {
+    let encoded = guarded(|| {
         let Some(groups) = groups else { return Ok(None) };
         let texts = &received.texts;
-        let written =
-            files.write(connection, &origin, &facts, |out| groups.write(texts, &origin, out));
-        Ok(Some(written))
+        let encoded =
+            files.encode(connection, &origin, &facts, |out| groups.write(texts, &origin, out));
+        Ok(Some(encoded))
     });
-    let defect = match written {
-        Ok(Some(written)) => return written,
+    let defect = match encoded {
+        Ok(Some(encoded)) => return encoded,
         Ok(None) => "its groups were lost".to_owned(),
         Err(defect) => defect,
     };
-    files.give_up(connection, number, &defect);
+    files.give_up(&name_of(connection, number), &defect);
     Err(defect)
+}
+
+/// What a batch without files is called.
+fn name_of(connection: u64, number: u32) -> String {
+    format!("stream {connection}, batch {number}")
 }
 
 fn facts(batch: ClosedBatch, status: Option<Status>, reason: Option<&'static str>) -> BatchFacts {
@@ -364,7 +373,7 @@ mod tests {
             plan: Arc::clone(plan),
             groups_limit: 10,
             running: HashMap::new(),
-            files: None,
+            partials: None,
             lacks: HashMap::new(),
         };
         for keys in [0..10, 0..10, 5..10] {

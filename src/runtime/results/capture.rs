@@ -11,12 +11,14 @@ use super::whole_file::{
 };
 use crate::config::{CAPTURE_CHUNK_BYTES, CAPTURE_CHUNKS, Config, FILE_WRITERS};
 use crate::engine::stream::received::{CaptureLack, Captured};
+use crate::runtime::connection::defects::Defects;
+use crate::runtime::failpoint::failpoint;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 
@@ -89,14 +91,17 @@ pub(crate) struct CaptureThreads {
     /// For the workers. The threads end when all workers have dropped it.
     pub captures: Arc<Captures>,
     /// To be joined after that.
-    pub threads: Vec<JoinHandle<()>>,
+    pub threads: Vec<JoinHandle<Option<()>>>,
 }
 
-/// Starts the threads if captures are enabled.
+/// Starts the threads if captures are enabled. One that panics is a defect.
 ///
 /// # Errors
 /// If the directory is not writable or a thread cannot be started.
-pub(crate) fn start(config: &Config) -> Result<Option<CaptureThreads>, CaptureError> {
+pub(crate) fn start(
+    config: &Config,
+    defects: &Defects,
+) -> Result<Option<CaptureThreads>, CaptureError> {
     let Some(path) = &config.capture else { return Ok(None) };
     let run = run_name(config);
     let directory = open(path, &run).map_err(CaptureError::Directory)?;
@@ -109,15 +114,12 @@ pub(crate) fn start(config: &Config) -> Result<Option<CaptureThreads>, CaptureEr
     let missing = Arc::<MissingFiles>::default();
     let writer =
         Writer { directory, open: HashMap::new(), free, endings, missing: Arc::clone(&missing) };
-    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-        thread::Builder::new().name(name.to_owned()).spawn(run)
-    };
-    let mut threads = vec![spawn("capture", Box::new(move || writer.run(queue)))?];
+    let mut threads = vec![defects.spawn("capture", move || writer.run(queue))?];
     let ended = Arc::new(Mutex::new(ended));
     for number in 0..FILE_WRITERS {
         let (ended, missing) = (Arc::clone(&ended), Arc::clone(&missing));
         let run = move || end_all(&ended, &missing);
-        threads.push(spawn(&format!("capture-end-{number}"), Box::new(run))?);
+        threads.push(defects.spawn(&format!("capture-end-{number}"), run)?);
     }
     Ok(Some(CaptureThreads { captures, threads }))
 }
@@ -306,12 +308,13 @@ impl Writer {
     /// Runs until every sender of orders is gone.
     fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         while let Some(Order { stream, what }) = orders.blocking_recv() {
+            failpoint("capture");
             match what {
                 What::Begin { name, failed } => self.begin(stream, name, failed),
                 What::Write(chunk) => self.write(stream, chunk),
                 What::End { lack, reply } => {
                     if let Some(capture) = self.open.remove(&stream) {
-                        // Cannot fail: the other thread outlives this one.
+                        // Fails only if all the other threads have died.
                         let _ = self.endings.send(Ending { stream, capture, lack, reply });
                     }
                 }
@@ -346,6 +349,7 @@ impl Writer {
 fn end_all(ended: &Mutex<std::sync::mpsc::Receiver<Ending>>, missing: &MissingFiles) {
     let next = || ended.lock().unwrap_or_else(PoisonError::into_inner).recv();
     while let Ok(ending) = next() {
+        failpoint("capture_end");
         end(ending, missing);
     }
 }

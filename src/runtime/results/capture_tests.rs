@@ -12,13 +12,13 @@ fn started(directory: &Path, limit: u64) -> CaptureThreads {
         node: Some("n".to_owned()),
         ..Config::default()
     };
-    start(&config).unwrap().expect("captures are enabled")
+    start(&config, &Defects::alone()).unwrap().expect("captures are enabled")
 }
 
 fn finish(threads: CaptureThreads) {
     let CaptureThreads { captures, threads } = threads;
     drop(captures);
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), Some(())));
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {
@@ -159,9 +159,9 @@ async fn a_capture_that_cannot_be_written_is_abandoned_and_reported() {
 #[test]
 fn a_missing_directory_is_refused() {
     let config = Config { capture: Some("/no/such".into()), ..Config::default() };
-    let error = start(&config).unwrap_err().to_string();
+    let error = start(&config, &Defects::alone()).unwrap_err().to_string();
     assert!(error.starts_with("cannot write to --capture /no/such: No such file"), "{error}");
-    assert!(start(&Config::default()).unwrap().is_none());
+    assert!(start(&Config::default(), &Defects::alone()).unwrap().is_none());
 }
 
 /// A capture that fails leaves no file, so its bytes are free for others: those that were taken

@@ -5,6 +5,7 @@ pub(crate) mod capture;
 pub(crate) mod column_pool;
 pub(crate) mod output_path;
 pub(crate) mod partial_files;
+pub(crate) mod partial_writers;
 pub(crate) mod report;
 pub(crate) mod reporter;
 pub(crate) mod schema_file;

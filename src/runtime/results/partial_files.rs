@@ -1,5 +1,5 @@
-//! Writes batches of streams to the partials directory, for a merge: names the files, writes them
-//! atomically and counts those that fail. A failure here ends no stream.
+//! Batches of streams in the partials directory, for a merge: encodes them, names the files, writes
+//! them atomically and counts those that fail. A failure here ends no stream.
 
 use super::schema_file::{self, SchemaFileError};
 use super::whole_file::{FileDirectory, MissingFiles, moment, node_name};
@@ -7,8 +7,7 @@ use crate::config::Config;
 use crate::engine::aggregate::partial_file::{BatchFacts, Origin, PartialFileError, write_facts};
 use crate::engine::observe::counters::PartialCounts;
 use crate::wire::schema::Schema;
-use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -31,6 +30,27 @@ pub(crate) struct PartialFiles {
     counts: Arc<PartialCounts>,
     /// Shared, because it is reported after the engine has ended.
     missing: Arc<MissingFiles>,
+}
+
+/// The contents of the two files of a batch.
+#[derive(Debug)]
+pub(crate) struct EncodedBatch {
+    /// The name of both files, without their endings.
+    pub name: String,
+    groups: Vec<u8>,
+    row: Vec<u8>,
+}
+
+impl EncodedBatch {
+    /// How much memory it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.groups.len() + self.row.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(name: &str, groups: &[u8]) -> Self {
+        EncodedBatch { name: name.to_owned(), groups: groups.to_vec(), row: b"row".to_vec() }
+    }
 }
 
 /// The message about missing batches at the end of a run; `None` if none are missing.
@@ -132,43 +152,65 @@ impl PartialFiles {
         }
     }
 
+    /// Encodes a batch of the stream with this number. A failure is counted and logged.
+    ///
+    /// # Errors
+    /// Why it could not be encoded.
+    pub(crate) fn encode(
+        &self,
+        number: u64,
+        origin: &Origin,
+        facts: &BatchFacts,
+        groups: impl FnOnce(&mut Vec<u8>) -> Result<(), PartialFileError>,
+    ) -> Result<EncodedBatch, String> {
+        let (moment, node, process) = (moment(self.started), &self.node, std::process::id());
+        let name = format!("{moment}-{node}-{process}-{number}-{:06}", origin.batch);
+        let mut batch = EncodedBatch { name, groups: Vec::new(), row: Vec::new() };
+        let encoded = groups(&mut batch.groups)
+            .and_then(|()| write_facts(&self.schema, origin, facts, &mut batch.row));
+        match encoded {
+            Ok(()) => Ok(batch),
+            Err(error) => {
+                let error = io::Error::from(error);
+                self.add_missing(&batch.name, &error);
+                Err(error.to_string())
+            }
+        }
+    }
+
     /// Writes a batch: first its groups, then the row about it, so that the groups exist whenever
     /// the row does. Failures are counted and logged.
     ///
     /// # Errors
     /// Why it could not be written.
-    pub(crate) fn write(
-        &self,
-        number: u64,
-        origin: &Origin,
-        facts: &BatchFacts,
-        groups: impl FnOnce(&mut BufWriter<&File>) -> Result<(), PartialFileError>,
-    ) -> Result<(), String> {
-        let (moment, node, process) = (moment(self.started), &self.node, std::process::id());
-        let name = format!("{moment}-{node}-{process}-{number}-{:06}", origin.batch);
-        let written = self
-            .directory
-            .write(&format!("{name}{GROUPS_ENDING}"), |out| Ok(groups(out)?))
-            .and_then(|_| {
-                let name = format!("{name}{STREAM_ENDING}");
-                self.directory
-                    .write(&name, |out| Ok(write_facts(&self.schema, origin, facts, out)?))
-            });
+    pub(crate) fn store(&self, batch: &EncodedBatch) -> Result<(), String> {
+        let begun = Instant::now();
+        let write = |ending, bytes: &[u8]| {
+            self.directory.write(&format!("{}{ending}", batch.name), |out| out.write_all(bytes))
+        };
+        let written =
+            write(GROUPS_ENDING, &batch.groups).and_then(|_| write(STREAM_ENDING, &batch.row));
+        self.counts.add_write_time(begun.elapsed());
         match written {
             Ok(_) => {
                 self.counts.add_written();
                 Ok(())
             }
             Err(error) => {
-                self.add_missing(&name, &error);
+                self.add_missing(&batch.name, &error);
                 Err(error.to_string())
             }
         }
     }
 
-    /// Counts a batch as missing because there are no groups to write, for the given cause.
-    pub(crate) fn give_up(&self, number: u64, batch: u32, cause: &str) {
-        self.add_missing(&format!("stream {number}, batch {batch}"), &io::Error::other(cause));
+    /// What is counted of the partials.
+    pub(crate) fn counts(&self) -> &PartialCounts {
+        &self.counts
+    }
+
+    /// Counts a batch as missing because nothing of it can be written, for the given cause.
+    pub(crate) fn give_up(&self, name: &str, cause: &str) {
+        self.add_missing(name, &io::Error::other(cause));
     }
 
     fn add_missing(&self, name: &str, error: &io::Error) {
@@ -201,7 +243,6 @@ mod tests {
     use super::*;
     use crate::engine::stream::latency::Latency;
     use std::fs;
-    use std::io::Write;
     use std::path::PathBuf;
     use std::time::Duration;
 
@@ -215,6 +256,13 @@ mod tests {
     fn facts() -> BatchFacts {
         let latency = Latency::default();
         BatchFacts { status: None, reason: None, records: 1, packets: 1, bytes: 271, latency }
+    }
+
+    /// Encodes a batch with these groups, and stores it.
+    fn write(files: &PartialFiles, number: u64, batch: u32, groups: &[u8]) -> Result<(), String> {
+        let origin = files.origin(number, batch, SystemTime::now());
+        let groups = |out: &mut Vec<u8>| Ok(out.write_all(groups)?);
+        files.encode(number, &origin, &facts(), groups).and_then(|encoded| files.store(&encoded))
     }
 
     fn names(directory: &Path) -> Vec<String> {
@@ -235,7 +283,7 @@ mod tests {
         assert_eq!(origin.connection, format!("20261120T200201.123456Z-{process}-7"));
         assert_eq!((origin.node.as_str(), origin.batch), ("node-1", 2));
         assert_eq!(origin.time_us, 1_795_204_922_623_456);
-        files.write(7, &origin, &facts(), |out| Ok(out.write_all(b"groups")?)).unwrap();
+        write(&files, 7, 2, b"groups").unwrap();
         let name = format!("20261120T200201.123456Z-node-1-{process}-7-000002");
         let expected = [".groups.parquet", ".stream.parquet"].map(|end| format!("{name}{end}"));
         assert_eq!(names(directory.path()), [&expected[..], &["schema.toml".to_owned()]].concat());
@@ -271,8 +319,7 @@ mod tests {
     fn a_directory_without_its_schema_file_has_the_schema_of_its_partials() {
         let directory = tempfile::tempdir().unwrap();
         let files = open(directory.path(), &Schema::built_in()).unwrap();
-        let origin = files.origin(1, 0, SystemTime::now());
-        files.write(1, &origin, &facts(), |out| Ok(out.write_all(b"damaged")?)).unwrap();
+        write(&files, 1, 0, b"damaged").unwrap();
         fs::remove_file(directory.path().join(SCHEMA_FILE)).unwrap();
         let other = Schema::built_in().to_toml().replace("D:min", "D:max");
         let other = Arc::new(Schema::from_toml(&other).unwrap());
@@ -302,30 +349,26 @@ mod tests {
         let inside = directory.path().join("inside");
         fs::create_dir(&inside).unwrap();
         let files = open(&inside, &Schema::built_in()).unwrap();
-        let now = SystemTime::now();
-        let write = |number| {
-            let origin = files.origin(number, 0, now);
-            files.write(number, &origin, &facts(), |out| Ok(out.write_all(b"groups")?))
-        };
-        let broken = |_: &mut BufWriter<&File>| Err(io::Error::other("no groups").into());
-        let failed = files.write(1, &files.origin(1, 0, now), &facts(), broken);
-        assert_eq!(failed, Err("no groups".to_owned()));
+        let broken = |_: &mut Vec<u8>| Err(io::Error::other("no groups").into());
+        let origin = files.origin(1, 0, SystemTime::now());
+        let failed = files.encode(1, &origin, &facts(), broken).unwrap_err();
+        assert_eq!(failed, "no groups");
         assert_eq!(names(&inside), [SCHEMA_FILE], "no partial file, and no row about it");
         fs::remove_dir_all(&inside).unwrap();
         for number in 2..5 {
-            let cause = write(number).unwrap_err();
+            let cause = write(&files, number, 0, b"groups").unwrap_err();
             assert!(
                 cause.starts_with("the directory no longer exists; create it again"),
                 "{cause}"
             );
         }
-        files.give_up(5, 1, "the aggregation panicked");
+        files.give_up("stream 5, batch 1", "the aggregation panicked");
         let summary = summary(files.missing()).unwrap();
         assert!(summary.starts_with("5 batches of partials "), "{summary}");
         assert!(summary.contains("the first: no groups, 2026"), "{summary}");
         // Later batches are still tried: the directory may come back.
         fs::create_dir(&inside).unwrap();
-        write(9).unwrap();
+        write(&files, 9, 0, b"groups").unwrap();
         assert_eq!((files.counts.written(), files.counts.failed()), (1, 5));
         assert_eq!(names(&inside).len(), 2);
     }

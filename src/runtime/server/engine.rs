@@ -6,7 +6,6 @@
 //! connections are gone.
 
 use super::acceptor::{Acceptor, Door};
-use super::defects::Defects;
 use super::refusal::Refusals;
 use super::worker::{Common, WorkerError, WorkerThread};
 use crate::config::{
@@ -18,6 +17,7 @@ use crate::engine::observe::counters::{Counters, Protocol};
 use crate::runtime::admin::listener as admin;
 use crate::runtime::admin::listener::{AdminHandle, AdminState};
 use crate::runtime::admin::readiness::Readiness;
+use crate::runtime::connection::defects::Defects;
 use crate::runtime::connection::quota::Quota;
 use crate::runtime::connection::slots::Slots;
 use crate::runtime::host::auth_file::AuthFileError;
@@ -29,6 +29,7 @@ use crate::runtime::results::aggregator;
 use crate::runtime::results::capture::{self, CaptureError};
 use crate::runtime::results::column_pool::ColumnPool;
 use crate::runtime::results::partial_files::{PartialFiles, PartialFilesError};
+use crate::runtime::results::partial_writers::{PartialSource, PartialWriters};
 use crate::runtime::results::report::FileWriter;
 use crate::runtime::results::reporter::{self, ReportSource, ReporterOutcome, Sink};
 use crate::runtime::results::whole_file::MissingFiles;
@@ -77,6 +78,9 @@ pub enum StartError {
     Thread(#[from] io::Error),
 }
 
+/// Threads whose panic is a defect.
+type WatchedThreads = Vec<JoinHandle<Option<()>>>;
+
 /// A running engine. Dropping the handle does not stop it: `Stopper::stop` does.
 pub struct Engine {
     records_addresses: Vec<SocketAddr>,
@@ -85,8 +89,7 @@ pub struct Engine {
     drain: watch::Sender<Option<Instant>>,
     readiness: Arc<Readiness>,
     defects: Defects,
-    capture_threads: Vec<JoinHandle<()>>,
-    threads: Vec<JoinHandle<Option<()>>>,
+    threads: WatchedThreads,
     reporter: JoinHandle<Option<ReporterOutcome>>,
     admin: AdminHandle,
     reloader: Reloader,
@@ -166,9 +169,15 @@ impl Engine {
         certificates.iter().for_each(|certificates| warn_of_validity(certificates));
         let counters = Counters::new(cores.len());
         let partials = PartialFiles::start(&config, schema, &counters.partials)?;
-        let (captures, capture_threads) = match capture::start(&config)? {
-            Some(started) => (Some(started.captures), started.threads),
-            None => (None, Vec::new()),
+        let (drain, drained) = watch::channel(None);
+        let defects = Defects::new(drain.clone(), config.drain_timeout);
+        let (partial_source, mut threads) = start_partial_writers(partials.as_ref(), &defects)?;
+        let captures = match capture::start(&config, &defects)? {
+            Some(started) => {
+                threads.extend(started.threads);
+                Some(started.captures)
+            }
+            None => None,
         };
         let doors = open_doors(&config, certificates.as_ref())?;
         let addresses_of = |protocol| {
@@ -177,9 +186,8 @@ impl Engine {
         };
         let (records_addresses, messages_addresses) =
             (addresses_of(Protocol::Records)?, addresses_of(Protocol::Messages)?);
-        let (drain, drained) = watch::channel(None);
         let readiness = Arc::<Readiness>::default();
-        let admin = admin::start(
+        let admin = admin::start_watched(
             listener::listen(ADMIN, &config.admin_host, config.admin_port())?,
             AdminState {
                 counters: Arc::clone(&counters),
@@ -188,10 +196,11 @@ impl Engine {
                 readiness: Arc::clone(&readiness),
                 started: Instant::now(),
             },
+            &defects,
         )?;
         let (finished, results) = mpsc::channel(REPORT_QUEUE);
-        let defects = Defects::new(drain.clone(), config.drain_timeout);
         let (source, writers) = start_writers(results, files, &defects)?;
+        threads.extend(writers);
         let reporter = defects.spawn("reporter", {
             let (drain, counters) = (drain.clone(), Arc::clone(&counters));
             move || reporter::run(source, sink, &drain, &counters.reporter)
@@ -203,8 +212,7 @@ impl Engine {
             drain: drain.clone(),
             readiness,
             defects: defects.clone(),
-            capture_threads,
-            threads: writers,
+            threads,
             reporter,
             admin,
             reloader: Reloader { certificates, gate: Arc::clone(&gate) },
@@ -235,7 +243,8 @@ impl Engine {
             let (jobs, work) = mpsc::channel(AGGREGATION_QUEUE);
             let (inbox, accepted) = mpsc::channel(INBOX);
             inboxes.push(inbox);
-            engine.start_aggregator(core, work, finished.clone(), &common)?;
+            let partials = partial_source.clone();
+            engine.start_aggregator(core, work, finished.clone(), partials, &common)?;
             let common = common.clone();
             let worker = WorkerThread { core, index, common, jobs, pieces };
             let ready = ready.clone();
@@ -277,11 +286,11 @@ impl Engine {
         core: CoreId,
         work: mpsc::Receiver<aggregator::Job>,
         finished: mpsc::Sender<reporter::FinishedConnection>,
+        partials: Option<PartialSource>,
         common: &Common,
     ) -> io::Result<()> {
         let (plan, config) = (Arc::clone(&common.plan), Arc::clone(&common.config));
-        let files = self.partials.clone();
-        let run = move || aggregator::run(work, finished, &plan, &config, files);
+        let run = move || aggregator::run(work, finished, &plan, &config, partials);
         let thread = self.defects.spawn(&format!("aggregate-{}", core.id), run)?;
         self.threads.push(thread);
         Ok(())
@@ -327,6 +336,11 @@ impl Engine {
         Stopper { drain: self.drain.clone(), readiness: Arc::clone(&self.readiness) }
     }
 
+    /// Where threads that watch the engine report that they panicked.
+    pub(crate) fn defects(&self) -> Defects {
+        self.defects.clone()
+    }
+
     /// A handle to reload certificates and users.
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
@@ -341,11 +355,6 @@ impl Engine {
         const PANICKED: &str = "a thread of the engine panicked";
         for thread in self.threads {
             thread.join().expect(PANICKED);
-        }
-        for thread in self.capture_threads {
-            if thread.join().is_err() {
-                self.defects.report("a thread of the captures panicked; this is a bug".to_owned());
-            }
         }
         let outcome = self.reporter.join().expect(PANICKED).unwrap_or_default();
         self.reloader.gate.count_suppressed();
@@ -382,13 +391,30 @@ fn open_doors(
     Ok(doors)
 }
 
+/// Starts the threads that write partials, if there are any. They end after the last clone of the
+/// source is dropped.
+fn start_partial_writers(
+    partials: Option<&Arc<PartialFiles>>,
+    defects: &Defects,
+) -> io::Result<(Option<PartialSource>, WatchedThreads)> {
+    let Some(files) = partials else { return Ok((None, Vec::new())) };
+    let writers = PartialWriters::new(Arc::clone(files));
+    let source = writers.source();
+    let start = |number: usize| {
+        let writer = writers.writer();
+        defects.spawn(&format!("partials-{number}"), move || writer.run())
+    };
+    let threads = (0..FILE_WRITERS).map(start).collect::<io::Result<_>>()?;
+    Ok((Some(source), threads))
+}
+
 /// Starts the threads that write the files of results, if there are any; returns what the reporter
 /// reads from.
 fn start_writers(
     results: mpsc::Receiver<reporter::FinishedConnection>,
     files: Option<FileWriter>,
     defects: &Defects,
-) -> io::Result<(ReportSource, Vec<JoinHandle<Option<()>>>)> {
+) -> io::Result<(ReportSource, WatchedThreads)> {
     let Some(files) = files else { return Ok((ReportSource::Finished(results), Vec::new())) };
     let (writers, source) = Writers::new(results, files);
     let start = |number: usize| {

@@ -1,7 +1,6 @@
 //! Starts the engine, accepts connections and assigns them to workers.
 
 pub(crate) mod acceptor;
-mod defects;
 pub(crate) mod engine;
 pub(crate) mod refusal;
 pub(crate) mod worker;

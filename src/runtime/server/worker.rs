@@ -1,12 +1,12 @@
 //! A worker: a pinned thread with a ring, an inbox and a timer. It runs one task per connection.
 
-use super::defects::Defects;
 use crate::config::{Config, TICK};
 use crate::engine::groups::plan::Plan;
 use crate::engine::messages::outbox::Broadcasts;
 use crate::engine::observe::counters::{Counters, Protocol};
 use crate::runtime::connection::accepted::Accepted;
 use crate::runtime::connection::caught::{caught, caught_now};
+use crate::runtime::connection::defects::Defects;
 use crate::runtime::connection::slots::StreamHold;
 use crate::runtime::failpoint::failpoint;
 use crate::runtime::messages::connection::MessageConnection;
@@ -107,7 +107,7 @@ impl WorkerThread {
         // A dead worker's connections go with its runtime.
         let ended = served.and(caught_now(|| drop(runtime)));
         if let Err(panic) = ended {
-            defects.report(format!("the thread worker-{} {panic}; this is a bug", core.id));
+            defects.report_thread(&format!("worker-{}", core.id), &panic);
             inbox.close();
             while let Ok(accepted) = inbox.try_recv() {
                 drop(unreported(accepted, &jobs));

@@ -1,7 +1,7 @@
 //! What ends an engine that nobody has asked to stop: a thread or a task that panicked, or that can
 //! do its work no longer. The first is remembered; each stops the engine.
 
-use crate::runtime::connection::caught::caught_now;
+use super::caught::caught_now;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -22,6 +22,11 @@ impl Defects {
         Defects { first: Arc::default(), drain, drain_timeout }
     }
 
+    /// Defects of a thread without an engine.
+    pub(crate) fn alone() -> Self {
+        Defects::new(watch::channel(None).0, Duration::ZERO)
+    }
+
     /// Logs a defect and stops the engine. If it was to stop earlier anyway, that stays.
     pub(crate) fn report(&self, defect: String) {
         tracing::error!("{defect}; the engine stops");
@@ -29,6 +34,11 @@ impl Defects {
         self.drain.send_modify(|at| *at = Some(at.map_or(end, |at| at.min(end))));
         // Only the first is the cause; it has the line at the end.
         let _ = self.first.set(defect);
+    }
+
+    /// Logs that a thread panicked, and stops the engine.
+    pub(crate) fn report_thread(&self, name: &str, panic: &str) {
+        self.report(format!("the thread {name} {panic}; this is a bug"));
     }
 
     /// The first one.
@@ -49,7 +59,7 @@ impl Defects {
         thread::Builder::new().name(name.to_owned()).spawn(move || match caught_now(run) {
             Ok(value) => Some(value),
             Err(panic) => {
-                defects.report(format!("the thread {thread} {panic}; this is a bug"));
+                defects.report_thread(&thread, &panic);
                 None
             }
         })
