@@ -134,12 +134,13 @@ impl RecordConnection {
     }
 
     /// Whether the peer closed without sending a byte, as health checks and port scans do. One that
-    /// broke off a TLS handshake has sent some.
+    /// broke off a TLS handshake, or a TLS record after it, has sent some.
     fn is_empty(&self, ended: &Result<(), Failure>) -> bool {
         let reason = ended.as_ref().err().map(|failure| failure.reason);
         matches!(reason, Some(Reason::ClosedBeforeData | Reason::Reset))
             && self.stream.intake().counts().bytes == 0
             && !self.transport.in_handshake()
+            && !self.transport.in_record()
     }
 
     async fn receive(&mut self) -> Result<(), Failure> {
@@ -273,6 +274,10 @@ impl RecordConnection {
             None if self.transport.in_handshake() => {
                 Failure::of(Reason::TlsFailed, "closed by the peer during the TLS handshake")
             }
+            None if intake.counts().bytes == 0 && self.transport.in_record() => Failure::of(
+                Reason::ClosedWithoutCloseNotify,
+                "closed by the peer within its first TLS record: its bytes cannot be decrypted",
+            ),
             _ => match intake.cut() {
                 Some(cut) => Failure::of(cut, format!("closed by the peer {so_far}")),
                 None if self.transport.may_be_cut() => Failure::of(

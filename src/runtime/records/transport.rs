@@ -92,6 +92,11 @@ impl RecordTransport {
         self.handshaking() && self.encrypted.as_ref().is_some_and(|encrypted| encrypted.touched)
     }
 
+    /// Whether a part of a TLS record has arrived and waits for its rest.
+    pub(crate) fn in_record(&self) -> bool {
+        self.encrypted.as_ref().is_some_and(|encrypted| encrypted.tls.in_record())
+    }
+
     /// Reads into the buffer's range `free`; 0 bytes mean the end of the stream, `None` that only
     /// TLS's own messages arrived. The future must run to completion.
     pub(crate) async fn read(

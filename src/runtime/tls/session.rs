@@ -192,6 +192,11 @@ impl Tls {
         })
     }
 
+    /// Whether bytes were received that are no whole record yet.
+    pub(crate) fn in_record(&self) -> bool {
+        self.filled > 0
+    }
+
     /// The buffer for the next read, and its free range, which is never empty.
     pub(crate) fn take_incoming(&mut self) -> (Vec<u8>, Range<usize>) {
         let bytes = self.incoming_bytes();
