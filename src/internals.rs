@@ -28,3 +28,20 @@ pub use crate::wire::records::packets::{
     Ends, PacketParser, RecordForm, Run, RunList, Stop, begins_with_packet, check_whole_packets,
 };
 pub use crate::wire::text::{Padding, ShownText, TextEncoding, trim_padding};
+
+/// What a simulation is made of; only with the feature `simulation`.
+#[cfg(feature = "simulation")]
+pub mod simulation {
+    pub use crate::engine::observe::counters::Protocol;
+    pub use crate::engine::stream::intake::Counts;
+    pub use crate::engine::stream::received::Status;
+    pub use crate::runtime::network::simulated::{LineQuality, LineWitness, PeerEnd};
+    pub use crate::runtime::network::simulated_accept::Dialer;
+    pub use crate::runtime::server::simulated_engine::{
+        EngineRemains, SimulatedEngine, SimulatedReport, ThreadDelays,
+    };
+    pub use crate::runtime::world::{
+        Stuck, VirtualSleep, WorldSettings, dice, note, now, plan_panic, run_world,
+        step_wall_clock, take_log,
+    };
+}

@@ -6,7 +6,7 @@
 //! so a test sees that it came by; one that waits goes on when the test removes `NAME.hit`.
 
 /// The place `name`: does nothing unless a test has prepared it.
-#[cfg(debug_assertions)]
+#[cfg(all(debug_assertions, not(feature = "simulation")))]
 pub(crate) fn failpoint(name: &str) {
     use std::path::PathBuf;
     use std::sync::OnceLock;
@@ -28,7 +28,15 @@ pub(crate) fn failpoint(name: &str) {
     }
 }
 
+/// The place `name` in a simulation: panics if the world has planned it.
+#[cfg(feature = "simulation")]
+pub(crate) fn failpoint(name: &str) {
+    if crate::runtime::world::panic_is_due(name) {
+        panic!("the simulation made {name} panic");
+    }
+}
+
 /// Nothing.
-#[cfg(not(debug_assertions))]
+#[cfg(not(any(debug_assertions, feature = "simulation")))]
 #[inline(always)]
 pub(crate) fn failpoint(_name: &str) {}

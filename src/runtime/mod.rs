@@ -7,16 +7,21 @@
 //! * [`worker`]: what the connections of one worker share
 //! * [`results`], [`host`]: aggregation, reports and files; what the host allows
 //! * [`connection`], [`tls`], [`ring`]: slots and deadlines; encryption; the io_uring
+//! * [`network`], [`clock`]: what the kernel or a simulation provides
 //! * [`failpoint`]: where tests make it fail
 
 pub(crate) mod admin;
+pub(crate) mod clock;
 pub(crate) mod connection;
 pub(crate) mod failpoint;
 pub(crate) mod host;
 pub(crate) mod messages;
+pub(crate) mod network;
 pub(crate) mod records;
 pub(crate) mod results;
 pub(crate) mod ring;
 pub(crate) mod server;
 pub(crate) mod tls;
 pub(crate) mod worker;
+#[cfg(feature = "simulation")]
+pub(crate) mod world;

@@ -40,7 +40,12 @@ const FLOORS: [(&str, &[&[&str]]); 5] = [
     (
         "runtime",
         &[
-            &["ring", "tls", "connection", "failpoint"],
+            // Only in simulations.
+            &["world"],
+            &["clock", "failpoint"],
+            &["network"],
+            &["ring", "tls"],
+            &["connection"],
             &["host", "results"],
             &["worker", "admin"],
             &["records"],
@@ -223,6 +228,32 @@ fn polars_is_named_in_one_room() {
 fn rings_and_pinning_are_named_in_the_runtime_only() {
     let words = ["tokio_uring", "core_affinity", "tokio::", "std::net::TcpListener"];
     assert_named_only_in(&words, &|path| layer_of(path) == "runtime");
+}
+
+/// What connections do is decided by the clocks that a simulation replaces. Tests may use others,
+/// and so may what waits for a real thread.
+#[test]
+fn connections_read_the_clocks_of_the_seam() {
+    let rooms = ["connection", "records", "messages", "server", "ring", "network", "worker.rs"];
+    let banned = ["Instant::now()", "SystemTime::now()", ".elapsed()", "tokio::time::"];
+    let allowed = ["records/unreported.rs", "ring/setup.rs"];
+    let mut read = 0;
+    for (path, text) in sources() {
+        let Ok(path) = path.strip_prefix("runtime") else { continue };
+        let named = path.to_str().expect("a name");
+        let tests = named.ends_with("_tests.rs") || allowed.contains(&named);
+        if tests || !rooms.iter().any(|room| path.starts_with(room)) {
+            continue;
+        }
+        read += 1;
+        let shipped = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for (number, line) in code(shipped) {
+            for word in banned {
+                assert!(!line.contains(word), "runtime/{named}:{number}: {word}");
+            }
+        }
+    }
+    assert!(read > 30, "{read} files were read");
 }
 
 /// Neither clock, file, thread nor socket: whatever `wire` does can be tested with bytes alone.

@@ -3,8 +3,9 @@
 use super::quota::Ticket;
 use super::slots::Slot;
 use crate::engine::observe::counters::Protocol;
+use crate::runtime::network::NewSocket;
 use rustls::ServerConfig;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// An accepted connection, to be sent to a worker.
@@ -14,7 +15,7 @@ pub(crate) struct Accepted {
     /// Its number, counted from 1.
     pub number: u64,
     /// Its socket.
-    pub stream: TcpStream,
+    pub stream: NewSocket,
     /// The peer's address.
     pub peer: SocketAddr,
     /// Its slot.

@@ -10,13 +10,14 @@
 //! for reading before its time to linger is over.
 
 use crate::config::TICK;
+use crate::runtime::clock;
+use crate::runtime::ring::TcpStream;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
-use tokio_uring::net::TcpStream;
 
 /// Why the engine ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +154,8 @@ impl Control {
 /// The connections of one worker.
 #[derive(Default)]
 pub(crate) struct Deadlines {
-    controls: RefCell<HashMap<u64, Rc<Control>>>,
+    /// In the order of the connections' numbers, so that a run can be repeated.
+    controls: RefCell<BTreeMap<u64, Rc<Control>>>,
 }
 
 impl Deadlines {
@@ -190,12 +192,10 @@ impl Deadlines {
         drain: watch::Receiver<Option<Instant>>,
         each_tick: impl Fn(),
     ) {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
             each_tick();
-            self.look(Instant::now(), *drain.borrow());
+            self.look(clock::now(), *drain.borrow());
+            clock::sleep(TICK).await;
         }
     }
 

@@ -2,6 +2,7 @@
 //! do its work no longer. The first is remembered; each stops the engine.
 
 use super::caught::caught_now;
+use crate::runtime::clock;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -30,7 +31,7 @@ impl Defects {
     /// Logs a defect and stops the engine. If it was to stop earlier anyway, that stays.
     pub(crate) fn report(&self, defect: String) {
         tracing::error!("{defect}; the engine stops");
-        let end = Instant::now() + self.drain_timeout;
+        let end = clock::now() + self.drain_timeout;
         self.drain.send_modify(|at| *at = Some(at.map_or(end, |at| at.min(end))));
         // Only the first is the cause; it has the line at the end.
         let _ = self.first.set(defect);

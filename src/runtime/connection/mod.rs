@@ -2,7 +2,6 @@
 //! what becomes of panics.
 
 pub(crate) mod accepted;
-pub(crate) mod age;
 pub(crate) mod caught;
 pub(crate) mod deadlines;
 pub(crate) mod defects;

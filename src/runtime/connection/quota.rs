@@ -1,6 +1,7 @@
 //! Counts the record connections that `--exit-after` waits for, and tells the engine to stop after
 //! the last. A connection that closes without sending a byte does not count.
 
+use crate::runtime::clock;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -66,7 +67,7 @@ impl Quota {
         if self.limit == Some(taken.counted) {
             self.drain.send_if_modified(|end| {
                 let first = end.is_none();
-                end.get_or_insert(Instant::now() + NO_END);
+                end.get_or_insert(clock::now() + NO_END);
                 first
             });
         }

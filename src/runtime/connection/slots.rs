@@ -70,6 +70,12 @@ impl Slots {
         StreamSlot { _permit: acquire(&self.streams).await }
     }
 
+    /// How many connections and streams would get a slot now.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn free(&self) -> (usize, usize) {
+        (self.connections.available_permits(), self.streams.available_permits())
+    }
+
     fn assign(
         self: &Arc<Self>,
         protocol: Protocol,

@@ -17,6 +17,7 @@
 use crate::config::DataMode;
 use crate::engine::observe::counters::Protocol;
 use crate::engine::stream::received::{BufferKind, Reason};
+use crate::runtime::clock;
 use crate::runtime::connection::slots::{Slots, StreamHold, StreamSlot};
 use crate::runtime::records::stream::{Failure, RecordStream};
 use crate::runtime::records::unreported::Unreported;
@@ -125,7 +126,7 @@ impl CarriedRecords {
     /// Closes the batch. Waits only for the aggregation.
     pub(crate) async fn close_batch(&mut self) {
         if let Some(open) = &mut self.open {
-            open.stream.close_batch(Instant::now()).await;
+            open.stream.close_batch(clock::now()).await;
         }
     }
 
@@ -167,14 +168,14 @@ impl CarriedRecords {
     pub(crate) async fn wait_for_slot(&mut self, ended: impl Future<Output = ()>) -> bool {
         let (tally, kind) = (self.worker.tally(), Protocol::Messages as usize);
         tally.admission_waits[kind].add(1);
-        let begun = Instant::now();
+        let begun = clock::now();
         self.granted = tokio::select! {
             biased;
             slot = self.slots.admit_stream() => Some(slot),
             () = ended => None,
-            () = tokio::time::sleep(self.worker.config.admit_timeout) => None,
+            () = clock::sleep(self.worker.config.admit_timeout) => None,
         };
-        tally.admission_wait_ns[kind].add(begun.elapsed().as_nanos() as u64);
+        tally.admission_wait_ns[kind].add(clock::since(begun).as_nanos() as u64);
         self.granted.is_some()
     }
 

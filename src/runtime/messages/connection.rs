@@ -12,6 +12,7 @@ use crate::engine::messages::outbox::Broadcasts;
 use crate::engine::messages::token;
 use crate::engine::observe::counters::{Protocol, WorkerTally};
 use crate::engine::stream::received::Reason;
+use crate::runtime::clock;
 use crate::runtime::connection::accepted::Accepted;
 use crate::runtime::connection::caught::caught;
 use crate::runtime::connection::deadlines::DeadlineCut;
@@ -20,7 +21,7 @@ use crate::runtime::connection::slots::Slot;
 use crate::runtime::failpoint::failpoint;
 use crate::runtime::records::stream::Failure;
 use crate::runtime::records::transport::ReadError;
-use crate::runtime::ring::{self, ReadBuffer};
+use crate::runtime::ring::{self, ReadBuffer, TcpStream};
 use crate::runtime::tls::session::{Tls, TlsError};
 use crate::wire::messages::fault::Fault;
 use crate::wire::messages::limiter::TokenBucket;
@@ -33,7 +34,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio_uring::net::TcpStream;
 
 /// A message connection on its worker.
 pub(crate) struct MessageConnection {
@@ -78,7 +78,7 @@ impl MessageConnection {
         // first read fails as well and reports its error.
         let _ = stream.set_nonblocking(false).and_then(|()| stream.set_nodelay(true));
         let stream = Rc::new(TcpStream::from_std(stream));
-        let now = Instant::now();
+        let now = clock::now();
         let worker = &shared.worker;
         let control = worker.deadlines.add(number, &stream, ring::cancel);
         control.set_dispensable(true);
@@ -136,7 +136,7 @@ impl MessageConnection {
             }
             self.arm_deadline();
             let read = self.read().await;
-            let taken_over = Instant::now();
+            let taken_over = clock::now();
             self.peer.control.disarm();
             if let Some(cut) = self.peer.control.cut() {
                 return Over::Cut(cut);
@@ -154,13 +154,13 @@ impl MessageConnection {
                 return Over::Session(end);
             }
             if !self.peer.has_room() {
-                let begun = Instant::now();
+                let begun = clock::now();
                 if let Some(at) = self.session.auth_deadline() {
                     self.peer.control.arm(at, DeadlineCut::Unauthenticated);
                 }
                 self.wait_for_room().await;
-                self.session.forgive(begun.elapsed());
-                self.records.forgive(begun.elapsed());
+                self.session.forgive(clock::since(begun));
+                self.records.forgive(clock::since(begun));
             }
         }
     }
@@ -228,8 +228,8 @@ impl MessageConnection {
         self.flush(&mut out, taken_over);
         self.shared.peers.put_scratch(out);
         if waited {
-            self.session.forgive(taken_over.elapsed());
-            self.records.forgive(taken_over.elapsed());
+            self.session.forgive(clock::since(taken_over));
+            self.records.forgive(clock::since(taken_over));
         }
         end
     }
@@ -270,10 +270,10 @@ impl MessageConnection {
             }
             Judged::Refused => {
                 self.flush(out, taken_over);
-                tokio::time::sleep(AUTH_FAILURE_DELAY).await;
+                clock::sleep(AUTH_FAILURE_DELAY).await;
                 self.session.refused(out);
                 // The delay does not count as latency.
-                self.flush(out, Instant::now());
+                self.flush(out, clock::now());
             }
             Judged::Defect => self.session.fail(Fault::InternalError, out),
         }
@@ -378,7 +378,7 @@ impl MessageConnection {
         if let (Some(fault), false) = (fault, self.handshaking()) {
             // Adds nothing if the session has already reported it.
             self.session.fail(fault, &mut out);
-            self.flush(&mut out, Instant::now());
+            self.flush(&mut out, clock::now());
         }
         if let Some(tls) = &self.peer.tls {
             tls.borrow_mut().close_notify(&mut out);
@@ -401,18 +401,18 @@ impl MessageConnection {
     /// Reads and discards until the client closes or the time is up: shutting the socket down does
     /// not stop a client that keeps sending, and closing it would cost the client the last reply.
     async fn wait_for_close(&mut self) {
-        let end = Instant::now() + self.config().linger;
+        let end = clock::now() + self.config().linger;
         self.peer.control.linger(end);
         let mut dropped = ReadBuffer::Plain(vec![0; SMALL_WINDOW_BYTES]);
         let mut read = Ok(1);
-        while read.is_ok_and(|bytes| bytes > 0) && Instant::now() < end {
+        while read.is_ok_and(|bytes| bytes > 0) && clock::now() < end {
             (read, dropped) = ring::read(&self.stream, dropped, 0..SMALL_WINDOW_BYTES).await;
         }
     }
 
     fn log(&self, over: &Over) {
         let (connection, peer, messages) = (self.peer.number(), self.address, self.messages);
-        let seconds = self.begun.elapsed().as_secs_f64();
+        let seconds = clock::since(self.begun).as_secs_f64();
         let latency = self.peer.latency().summary();
         let end = over.as_str();
         let tls = self.peer.tls.as_ref().map(|tls| tls.borrow().peer());

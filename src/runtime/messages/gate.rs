@@ -4,6 +4,7 @@
 use crate::config::Config;
 use crate::engine::messages::user_buckets::UserBuckets;
 use crate::engine::messages::users::AuthTable;
+use crate::runtime::clock;
 use crate::runtime::connection::line_budget::LineBudget;
 use crate::runtime::host::auth_file::{self, AuthFileError};
 use crate::wire::messages::limiter::TokenBucket;
@@ -12,7 +13,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
 
 /// The users, each with a rate limit.
 pub(crate) struct Gate {
@@ -57,7 +57,7 @@ impl Gate {
     /// Logs that a client failed to authenticate, for tools that ban addresses; `cause` must not
     /// hold what the client sent.
     pub(crate) fn log_failure(&self, connection: u64, peer: SocketAddr, cause: &dyn fmt::Display) {
-        if self.failures().allow(Instant::now()) {
+        if self.failures().allow(clock::now()) {
             tracing::warn!(connection, %peer, "{cause}");
         }
     }

@@ -8,13 +8,12 @@
 use super::peer::Peer;
 use crate::config::{MESSAGE_WINDOW_BYTES, SMALL_WINDOW_BYTES};
 use crate::runtime::records::transport::ReadError;
-use crate::runtime::ring::{self, Buffers, ReadBuffer};
+use crate::runtime::ring::{self, Buffers, ReadBuffer, TcpStream};
 use crate::runtime::tls::session::TlsError;
 use crate::wire::messages::frame::FRAME_BYTES_MAX;
 use crate::wire::records::window::Window;
 use std::io;
 use std::rc::Rc;
-use tokio_uring::net::TcpStream;
 
 // The longest frame fits.
 const _: () = assert!(FRAME_BYTES_MAX <= MESSAGE_WINDOW_BYTES);

@@ -9,10 +9,11 @@ use crate::config::{OWED_BYTES, OWED_READS, RECEIVER_QUEUE_BYTES, REPLIES_WAITIN
 use crate::engine::messages::outbox::{Broadcasts, Outbox, Overflow};
 use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::latency::SmallLatency;
+use crate::runtime::clock;
 use crate::runtime::connection::caught::caught;
 use crate::runtime::connection::deadlines::{Control, DeadlineCut};
 use crate::runtime::failpoint::failpoint;
-use crate::runtime::ring::{is_cancelled, send_now, writable};
+use crate::runtime::ring::{self, TcpStream, is_cancelled, send_now, writable};
 use crate::runtime::tls::session::Tls;
 use crate::runtime::worker::Worker;
 use std::cell::{Cell, RefCell};
@@ -22,7 +23,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use tokio_uring::net::TcpStream;
 
 /// The most pieces that one system call sends.
 const SLICES: usize = 64;
@@ -303,7 +303,7 @@ impl Peer {
     }
 
     fn record(&self, taken_over: Instant, replies: u32) {
-        let latency = taken_over.elapsed();
+        let latency = clock::since(taken_over);
         self.latency.borrow_mut().record(latency, replies);
         self.shared.worker.message_latency.borrow_mut().record(latency, u64::from(replies));
     }
@@ -323,8 +323,8 @@ impl Peer {
             }
         }
         if !self.outbox.borrow().is_empty() && !self.writing.replace(true) {
-            self.control.arm_write(Some(Instant::now() + self.write_timeout()));
-            tokio_uring::spawn(Rc::clone(self).write_alone());
+            self.control.arm_write(Some(clock::now() + self.write_timeout()));
+            ring::spawn(Rc::clone(self).write_alone());
         }
     }
 
@@ -375,7 +375,7 @@ impl Peer {
             outbox.advance(sent);
             drop(outbox);
             self.count_sent(sent);
-            self.control.arm_write(Some(Instant::now() + self.write_timeout()));
+            self.control.arm_write(Some(clock::now() + self.write_timeout()));
             self.settle_owed();
             self.progress.notify_waiters();
         }
@@ -398,6 +398,7 @@ impl Peer {
     pub(crate) async fn wait_for_room(&self) {
         while !self.has_room() && !self.broken.get() && self.control.cut().is_none() {
             tokio::select! {
+                biased;
                 () = self.progress.notified() => {}
                 () = self.control.ended() => {}
             }
@@ -412,7 +413,7 @@ impl Peer {
                 self.progress.notified().await;
             }
         };
-        if tokio::time::timeout(self.write_timeout(), written).await.is_err() {
+        if clock::timeout(self.write_timeout(), written).await.is_err() {
             self.give_up_as(DeadlineCut::SlowConsumer);
         }
     }

@@ -3,6 +3,7 @@
 //! nothing and sends nothing.
 
 use super::carried::CarriedRecords;
+use crate::runtime::clock;
 use crate::runtime::connection::deadlines::Control;
 use crate::wire::messages::session::Session;
 use std::pin::Pin;
@@ -34,7 +35,7 @@ impl StreamCare<'_> {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                () = tokio::time::sleep_until(at.into()) => {}
+                () = clock::sleep_until(at) => {}
             }
             // Rare, and its state is large.
             Box::pin(self.act(due)).await;
@@ -58,7 +59,7 @@ impl StreamCare<'_> {
     /// not late, however long that takes.
     async fn act(&mut self, due: Due) {
         let armed = self.control.disarm();
-        let begun = Instant::now();
+        let begun = clock::now();
         match due {
             Due::Batch => self.records.close_batch().await,
             Due::Idle => {
@@ -66,7 +67,7 @@ impl StreamCare<'_> {
                 self.control.set_dispensable(true);
             }
         }
-        let spent = begun.elapsed();
+        let spent = clock::since(begun);
         self.session.forgive(spent);
         self.records.forgive(spent);
         self.control.rearm(armed, spent);

@@ -11,15 +11,13 @@
 use crate::config::{COALESCE_DUE, COALESCE_EARLY};
 use crate::engine::stream::coalesce::Coalesce;
 use crate::engine::stream::latency::SmallLatency;
+use crate::runtime::clock;
 use crate::runtime::failpoint::failpoint;
-use crate::runtime::ring;
-use crate::runtime::ring::low_water::set_receive_low_water;
+use crate::runtime::ring::{self, TcpStream};
 use std::cell::{Cell, RefCell};
-use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use tokio_uring::net::TcpStream;
 
 /// The raised marks of one worker, and their timer.
 pub(crate) struct Coalescer {
@@ -40,14 +38,10 @@ struct Mark {
 }
 
 impl Mark {
-    fn socket(&self) -> BorrowedFd<'_> {
-        ring::socket(&self.stream)
-    }
-
     /// Makes the socket readable at the first byte.
     fn lower(&self) {
         self.raised.set(false);
-        if let Err(error) = set_receive_low_water(self.socket(), 1) {
+        if let Err(error) = ring::set_receive_low_water(&self.stream, 1) {
             // Not known to happen if raising succeeded. Bytes may then be delayed.
             tracing::error!("cannot lower the low-water mark of a socket: {error}");
         }
@@ -59,7 +53,7 @@ impl Mark {
     fn end_wait(&self) {
         self.lower();
         // Checked after lowering, so that a byte arriving in between counts as delayed.
-        if rustix::io::ioctl_fionread(self.socket()).is_ok_and(|bytes| bytes == 0) {
+        if ring::has_nothing_to_read(&self.stream) {
             self.waiting_since.set(None);
         }
     }
@@ -81,7 +75,7 @@ impl Coalescer {
         let mut time = Box::default();
         loop {
             failpoint("coalescer");
-            match self.look(Instant::now()) {
+            match self.look(clock::now()) {
                 Some(rest) => time = ring::sleep(time, rest).await,
                 None => {
                     self.asleep.set(true);
@@ -117,7 +111,7 @@ impl Coalescer {
     }
 
     fn raise(&self, mark: &Rc<Mark>, bytes: usize) -> bool {
-        if !mark.raised.get() && set_receive_low_water(mark.socket(), bytes).is_ok() {
+        if !mark.raised.get() && ring::set_receive_low_water(&mark.stream, bytes).is_ok() {
             mark.raised.set(true);
             self.raised.borrow_mut().push(Rc::clone(mark));
         }
@@ -130,7 +124,7 @@ impl Coalescer {
     }
 
     fn begin_wait(&self, mark: &Mark) {
-        mark.waiting_since.set(Some(Instant::now()));
+        mark.waiting_since.set(Some(clock::now()));
         if self.asleep.get() {
             self.waiting.notify_one();
         }

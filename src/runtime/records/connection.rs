@@ -7,12 +7,14 @@ use super::transport::{ReadError, RecordTransport};
 use crate::engine::observe::counters::Protocol;
 use crate::engine::stream::intake::{Awaited, Counts};
 use crate::engine::stream::received::{BufferKind, Reason, Received};
+use crate::runtime::clock;
 use crate::runtime::connection::caught::caught;
 use crate::runtime::connection::deadlines::{Control, DeadlineCut};
 use crate::runtime::connection::presence::Presence;
 use crate::runtime::connection::quota::Ticket;
 use crate::runtime::failpoint::failpoint;
-use crate::runtime::ring::ReadBuffer;
+use crate::runtime::network::NewSocket;
+use crate::runtime::ring::{ReadBuffer, TcpStream};
 use crate::runtime::tls::session::TlsError;
 use crate::runtime::worker::Worker;
 use crate::wire::text::time_text;
@@ -24,7 +26,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio_uring::net::TcpStream;
 
 /// A record connection on its worker.
 pub(crate) struct RecordConnection {
@@ -47,7 +48,7 @@ impl RecordConnection {
     /// run on the worker's runtime.
     pub(crate) async fn serve(
         number: u64,
-        stream: std::net::TcpStream,
+        stream: NewSocket,
         peer: SocketAddr,
         tls: Option<Arc<ServerConfig>>,
         ticket: Option<Ticket>,
@@ -58,7 +59,7 @@ impl RecordConnection {
         // fails, the first read fails as well and reports its error.
         let _ = stream.set_nonblocking(false);
         let socket = Rc::new(TcpStream::from_std(stream));
-        let begun = Instant::now();
+        let begun = clock::now();
         match Self::start(number, peer, tls, &socket, worker, &coalescer, begun) {
             Ok(mut connection) => {
                 connection.ticket = ticket;
@@ -171,14 +172,14 @@ impl RecordConnection {
             tokio::select! {
                 biased;
                 read = &mut read => return read,
-                () = tokio::time::sleep_until(at.into()) => {}
+                () = clock::sleep_until(at) => {}
             }
             // The read is still in flight. What arrives while this waits for a slow disk is not
             // late, however long that takes.
             let armed = control.disarm();
-            let begun = Instant::now();
+            let begun = clock::now();
             Box::pin(stream.close_batch(begun)).await;
-            let spent = begun.elapsed();
+            let spent = clock::since(begun);
             stream.forgive(spent);
             control.rearm(armed, spent);
         }
@@ -188,7 +189,7 @@ impl RecordConnection {
     /// Decodes the bytes of a read. Latencies are measured from here, when the completion is taken
     /// over.
     async fn digest(&mut self, bytes: usize) -> Result<(), Failure> {
-        let taken_over = Instant::now();
+        let taken_over = clock::now();
         if let Some(ticket) = self.ticket.take() {
             ticket.count();
         }
@@ -205,7 +206,7 @@ impl RecordConnection {
         let digested = self.stream.digest(&self.buffer, bytes, taken_over).await;
         failpoint("record_connection");
         self.stream.compact(&mut self.buffer);
-        self.stream.forgive(taken_over.elapsed());
+        self.stream.forgive(clock::since(taken_over));
         digested
     }
 

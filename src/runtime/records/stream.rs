@@ -7,6 +7,7 @@ use crate::config::{AggregateMode, FOLD_ROWS_MAX, TURN};
 use crate::engine::groups::table::GroupTable;
 use crate::engine::stream::intake::{NextStep, RecordIntake, Refused};
 use crate::engine::stream::received::{BufferKind, Reason, Received};
+use crate::runtime::clock;
 use crate::runtime::connection::slots::StreamHold;
 use crate::runtime::results::aggregator::{Job, StreamRows};
 use crate::runtime::results::capture::Capture;
@@ -18,7 +19,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Why a stream ended without its end record.
@@ -134,7 +135,7 @@ impl RecordStream {
         let ended = self.intake.ended();
         if before.bytes == 0 {
             self.received.first_byte = taken_over;
-            self.received.started = SystemTime::now();
+            self.received.started = clock::wall();
         }
         if let Some(capture) = &mut self.capture {
             let begin = self.intake.free().start;
@@ -188,7 +189,7 @@ impl RecordStream {
     async fn give_way(&mut self) {
         if self.pass_ended.saturating_duration_since(self.turn_began) >= TURN {
             ring::pause().await;
-            self.turn_began = Instant::now();
+            self.turn_began = clock::now();
         }
     }
 
@@ -212,7 +213,7 @@ impl RecordStream {
         };
         // The clock is read once for all packets of the pass.
         let packets = self.intake.counts().packets - packets_before;
-        self.pass_ended = Instant::now();
+        self.pass_ended = clock::now();
         let latency = self.pass_ended.saturating_duration_since(taken_over);
         self.received.latency.record(latency, packets);
         self.worker.packet_latency.borrow_mut().record(latency, packets);
@@ -264,9 +265,9 @@ impl RecordStream {
     /// Opens the first batch, or closes one whose time is up and opens the next.
     async fn turn_batch(&mut self, now: Instant, interval: Duration) {
         let counts = self.intake.counts();
-        let batch = self.batch.get_or_insert_with(|| OpenBatch::first(now, SystemTime::now()));
+        let batch = self.batch.get_or_insert_with(|| OpenBatch::first(now, clock::wall()));
         if batch.is_empty(counts) {
-            batch.begin_at(now, SystemTime::now());
+            batch.begin_at(now, clock::wall());
         } else if batch.ends(interval) <= now {
             self.close_batch(now).await;
         }
@@ -277,7 +278,7 @@ impl RecordStream {
         self.hand_over().await;
         let Some(batch) = &mut self.batch else { return };
         let latency = std::mem::take(&mut self.received.latency);
-        let batch = Box::new(batch.close(&self.intake, latency, now, SystemTime::now()));
+        let batch = Box::new(batch.close(&self.intake, latency, now, clock::wall()));
         let (connection, over_groups) = (self.received.connection, Arc::clone(&self.over_groups));
         // Fails only if the aggregation thread is gone; `report` will log that.
         let _ = self.worker.jobs.send(Job::Close { connection, batch, over_groups }).await;
@@ -290,7 +291,7 @@ impl RecordStream {
             self.received.reason = Some(reason);
             self.received.detail = Some(detail);
         }
-        self.received.last_byte = Instant::now();
+        self.received.last_byte = clock::now();
         self.received.counts = self.intake.counts();
         if let Some(batch) = self.batch {
             let latency = std::mem::take(&mut self.received.latency);

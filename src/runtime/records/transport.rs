@@ -1,16 +1,16 @@
 //! Reads a record connection's socket, with or without TLS. Does not parse records, and sends only
 //! what TLS itself needs to send.
 
+use crate::runtime::clock;
 use crate::runtime::connection::deadlines::Control;
-use crate::runtime::ring::{self, ReadBuffer};
+use crate::runtime::ring::{self, ReadBuffer, TcpStream};
 use crate::runtime::tls::session::{Tls, TlsError};
 use rustls::ServerConfig;
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio_uring::net::TcpStream;
+use std::time::Duration;
 
 /// Why a read failed.
 #[derive(Debug, thiserror::Error)]
@@ -161,7 +161,7 @@ impl Encrypted {
             self.tls.close_notify(&mut out);
         }
         if !out.is_empty() {
-            self.control.arm_write(Some(Instant::now() + self.write_timeout));
+            self.control.arm_write(Some(clock::now() + self.write_timeout));
             // Fails only if the peer is gone or was cut; the next read reports that.
             let _ = stream.write_all(out).await;
             self.control.arm_write(None);

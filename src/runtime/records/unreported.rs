@@ -4,6 +4,7 @@
 use super::stream::{self, Failure};
 use crate::config::TICK;
 use crate::engine::stream::received::Received;
+use crate::runtime::clock;
 use crate::runtime::connection::slots::StreamHold;
 use crate::runtime::results::aggregator::Job;
 use std::net::SocketAddr;
@@ -33,7 +34,7 @@ impl Unreported {
         jobs: mpsc::Sender<Job>,
         held: StreamHold,
     ) -> Self {
-        Unreported { number, peer, begun: Instant::now(), open: Some((jobs, held)) }
+        Unreported { number, peer, begun: clock::now(), open: Some((jobs, held)) }
     }
 
     /// Hands the finished stream to the aggregation, which produces its result.

@@ -15,13 +15,13 @@ use crate::engine::groups::table::GroupTable;
 use crate::engine::stream::intake::Counts;
 use crate::engine::stream::latency::Latency;
 use crate::engine::stream::received::{ClosedBatch, PartialsLack, Reason, Received, Status};
+use crate::runtime::clock;
 use crate::runtime::connection::slots::StreamHold;
 use crate::runtime::failpoint::failpoint;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// What a worker tells its aggregation thread to do.
@@ -63,7 +63,7 @@ pub(crate) enum StreamRows {
 }
 
 /// The connections of one aggregation thread.
-struct Aggregator {
+pub(crate) struct Aggregator {
     plan: Arc<Plan>,
     groups_limit: usize,
     running: HashMap<u64, Result<Running, String>>,
@@ -121,36 +121,14 @@ pub(crate) fn run(
     config: &Config,
     partials: Option<PartialSource>,
 ) {
-    let mut aggregator = Aggregator {
-        plan: Arc::clone(plan),
-        groups_limit: config.groups_limit,
-        running: HashMap::new(),
-        partials,
-        lacks: HashMap::new(),
-    };
+    let mut aggregator = Aggregator::new(plan, config, partials);
     while let Some(job) = jobs.blocking_recv() {
-        match job {
-            Job::Add { connection, rows, over_groups } => {
-                if aggregator.add(connection, rows) {
-                    over_groups.store(true, Ordering::Relaxed);
-                }
-            }
-            Job::Close { connection, batch, over_groups } => {
-                if aggregator.close(connection, *batch) {
-                    over_groups.store(true, Ordering::Relaxed);
-                }
-            }
-            Job::Finish { received, held } => {
-                failpoint("aggregator");
-                let report = aggregator.finish(*received);
-                let connection = FinishedConnection { report, _held: Some(held) };
-                match &aggregator.partials {
-                    Some(partials) => partials.finish(connection, &finished),
-                    None => {
-                        if finished.blocking_send(connection).is_err() {
-                            return;
-                        }
-                    }
+        let Some(connection) = aggregator.handle(job) else { continue };
+        match &aggregator.partials {
+            Some(partials) => partials.finish(connection, &finished),
+            None => {
+                if finished.blocking_send(connection).is_err() {
+                    return;
                 }
             }
         }
@@ -158,6 +136,44 @@ pub(crate) fn run(
 }
 
 impl Aggregator {
+    /// Without connections yet.
+    pub(crate) fn new(
+        plan: &Arc<Plan>,
+        config: &Config,
+        partials: Option<PartialSource>,
+    ) -> Self {
+        Aggregator {
+            plan: Arc::clone(plan),
+            groups_limit: config.groups_limit,
+            running: HashMap::new(),
+            partials,
+            lacks: HashMap::new(),
+        }
+    }
+
+    /// Does one job; returns the connection that it finished.
+    pub(crate) fn handle(&mut self, job: Job) -> Option<FinishedConnection> {
+        match job {
+            Job::Add { connection, rows, over_groups } => {
+                if self.add(connection, rows) {
+                    over_groups.store(true, Ordering::Relaxed);
+                }
+                None
+            }
+            Job::Close { connection, batch, over_groups } => {
+                if self.close(connection, *batch) {
+                    over_groups.store(true, Ordering::Relaxed);
+                }
+                None
+            }
+            Job::Finish { received, held } => {
+                failpoint("aggregator");
+                let report = self.finish(*received);
+                Some(FinishedConnection { report, _held: Some(held) })
+            }
+        }
+    }
+
     /// Folds rows in; true if the connection now has too many groups.
     fn add(&mut self, connection: u64, rows: StreamRows) -> bool {
         let partials = self.partials.is_some();
@@ -224,7 +240,7 @@ impl Aggregator {
             Some(Err(defect)) => Err(defect),
         };
         let grouped = self.judge(&mut received, result);
-        let aggregated = Instant::now();
+        let aggregated = clock::now();
         received.partials = self.lacks.remove(&connection).unwrap_or_default();
         if let (Some(partials), Some(last)) = (&self.partials, last.take()) {
             let encoded = encode_last(partials.files(), &received, *last, groups);

@@ -5,6 +5,7 @@ use super::report::{Report, ResultFile};
 use crate::engine::aggregate::Grouped;
 use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::received::{CaptureLack, Received, Status};
+use crate::runtime::clock;
 use crate::runtime::connection::line_budget::LineBudget;
 use crate::runtime::connection::slots::StreamHold;
 use crate::runtime::failpoint::failpoint;
@@ -28,7 +29,7 @@ impl FinishedConnection {
     /// The report of a connection that got no slot.
     pub(crate) fn refused(received: Received, schema: &Arc<Schema>) -> Self {
         let grouped = Grouped::empty(Arc::clone(schema));
-        let report = Report { received, grouped, aggregated: Instant::now() };
+        let report = Report { received, grouped, aggregated: clock::now() };
         FinishedConnection { report, _held: None }
     }
 }
@@ -112,13 +113,40 @@ pub(crate) fn run(
     drain: &watch::Sender<Option<Instant>>,
     tally: &WorkerTally,
 ) -> ReporterOutcome {
-    let mut outcome = ReporterOutcome::default();
-    let mut lines = LineBudget::new("further failures suppressed");
-    while let Some(Filed { finished, file, took }) = source.next() {
+    let mut reporter = Reporter::new();
+    while let Some(filed) = source.next() {
+        reporter.handle(filed, &mut sink, drain, tally);
+    }
+    reporter.end()
+}
+
+/// What has been output so far.
+pub(crate) struct Reporter {
+    outcome: ReporterOutcome,
+    lines: LineBudget,
+}
+
+impl Reporter {
+    /// Nothing yet.
+    pub(crate) fn new() -> Self {
+        let lines = LineBudget::new("further failures suppressed");
+        Reporter { outcome: ReporterOutcome::default(), lines }
+    }
+
+    /// Outputs one connection, and frees its slot.
+    pub(crate) fn handle(
+        &mut self,
+        filed: Filed,
+        sink: &mut Sink,
+        drain: &watch::Sender<Option<Instant>>,
+        tally: &WorkerTally,
+    ) {
+        let Filed { finished, file, took } = filed;
+        let outcome = &mut self.outcome;
         // The slot is free only once the report has been output.
         let FinishedConnection { report, _held } = finished;
         failpoint("reporter");
-        log(&mut lines, &report);
+        log(&mut self.lines, &report);
         tally.count_stream(report.received.reason);
         outcome.count_capture(&report.received, tally);
         tally.result_write_ns.add(took.as_nanos() as u64);
@@ -129,10 +157,10 @@ pub(crate) fn run(
         }
         if outcome.output_error.is_some() {
             outcome.lost += 1;
-            continue;
+            return;
         }
         let output = sink(&report, file.as_ref());
-        tally.result_wait_ns.add(report.aggregated.elapsed().as_nanos() as u64);
+        tally.result_wait_ns.add(clock::since(report.aggregated).as_nanos() as u64);
         match output {
             Ok(()) => {
                 outcome.reported += 1;
@@ -141,12 +169,16 @@ pub(crate) fn run(
             Err(error) => {
                 outcome.output_error = Some(error);
                 outcome.lost += 1;
-                drain.send_replace(Some(Instant::now()));
+                drain.send_replace(Some(clock::now()));
             }
         }
     }
-    lines.count_suppressed();
-    outcome
+
+    /// The outcome, once there are no more connections.
+    pub(crate) fn end(mut self) -> ReporterOutcome {
+        self.lines.count_suppressed();
+        self.outcome
+    }
 }
 
 /// Logs a stream that has ended, in a line of `lines` unless it is complete.
@@ -158,7 +190,7 @@ fn log(lines: &mut LineBudget, report: &Report) {
         tracing::debug!(connection, %peer, status, records = received.counts.records);
         return;
     };
-    if lines.allow(Instant::now()) {
+    if lines.allow(clock::now()) {
         let (reason, records) = (reason.as_str(), received.counts.records);
         let detail = received.detail.as_deref().unwrap_or_default();
         tracing::warn!(connection, %peer, status, reason, records, "{detail}");

@@ -13,11 +13,11 @@
 use super::report::{FileWriter, Report, ResultFile};
 use super::reporter::{Filed, FinishedConnection, ReportSource};
 use crate::config::FILE_WRITERS;
+use crate::runtime::clock;
 use crate::runtime::connection::caught::caught_now;
 use crate::runtime::failpoint::failpoint;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 /// What the writers share.
@@ -46,10 +46,10 @@ impl Writers {
     pub(crate) fn run(&self) {
         while let Some((finished, place)) = self.take() {
             failpoint("writer");
-            let begun = Instant::now();
+            let begun = clock::now();
             let file = self.write(&finished.report);
             // Fails only if the reporter is gone.
-            let _ = place.send(Filed { finished, file, took: begun.elapsed() });
+            let _ = place.send(Filed { finished, file, took: clock::since(begun) });
         }
     }
 
@@ -80,6 +80,7 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::{Barrier, Condvar};
     use std::thread;
+    use std::time::Instant;
 
     fn finished(number: u64) -> FinishedConnection {
         let received = Received::nothing(number, "[::1]:9".parse().unwrap(), Instant::now());

@@ -1,197 +1,25 @@
-//! The operations on a worker's io_uring, and the buffers for its reads. Knows no protocol and
-//! keeps no cursors.
+//! The operations on the sockets of a worker's io_uring. Knows no protocol and keeps no cursors.
+//! Has a twin for simulations.
 //!
 //! Ownership of memory that the kernel may write to: a [`ReadBuffer`] is moved into [`read`] and
 //! comes back with the completion, so no one else can access it meanwhile. A registered buffer
 //! returns to its pool when dropped; the ring's driver holds the pool until the ring is gone, so
 //! the memory outlives every operation on it.
 
-use crate::config::{RING_ENTRIES, RING_PATIENCE};
+use super::buffers::ReadBuffer;
+use super::low_water;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use std::io::{self, IoSlice};
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio_uring::buf::BoundedBuf;
-use tokio_uring::buf::fixed::{FixedBuf, FixedBufPool};
-use tokio_uring::net::TcpStream;
 use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
 
 pub(crate) use io_uring::types::Timespec;
-
-/// Why a worker has no ring.
-#[derive(Debug, thiserror::Error)]
-pub enum RingError {
-    /// `io_uring_setup` failed.
-    #[error("cannot create an io_uring: {0}")]
-    Create(#[source] io::Error),
-    /// The windows could not be registered with the ring.
-    #[error("cannot register {bytes} bytes of receive windows with an io_uring: {source}")]
-    Register {
-        /// How many bytes.
-        bytes: usize,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// The system lets a ring be created, but not used.
-    #[error("cannot use an io_uring: {call} fails: {source}")]
-    Refused {
-        /// The system call.
-        call: &'static str,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// An operation does not come back.
-    #[error("cannot use an io_uring: an operation did not complete within {RING_PATIENCE:?}")]
-    Silent,
-}
-
-/// Whether the system's error is ENOMEM.
-pub(crate) fn out_of_memory(error: &io::Error) -> bool {
-    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::NOMEM)
-}
-
-/// Creates a runtime with a ring. Call this on the thread that will use it, because the ring
-/// accepts submissions from one thread only.
-///
-/// # Errors
-/// `RingError::Create` with the system's error; `RingError::Refused` if the ring could be created
-/// but not used.
-pub fn runtime() -> Result<tokio_uring::Runtime, RingError> {
-    let mut flags = tokio_uring::uring_builder();
-    // Only one thread submits, so the kernel can skip locking. Completions wait for our next
-    // system call instead of interrupting us. (Not DEFER_TASKRUN: the driver waits with epoll, and
-    // deferred completions would never arrive.)
-    flags.setup_single_issuer().setup_coop_taskrun();
-    let mut builder = tokio_uring::builder();
-    builder.entries(RING_ENTRIES).uring_builder(&flags);
-    let runtime = tokio_uring::Runtime::new(&builder).map_err(RingError::Create)?;
-    check_enter().map_err(|source| RingError::Refused { call: "io_uring_enter", source })?;
-    Ok(runtime)
-}
-
-/// Whether this process may submit operations: a filter can allow `io_uring_setup` and forbid the
-/// call after it. tokio-uring ignores that error, so operations would never complete, and a driver
-/// that has begun one cannot even be dropped.
-fn check_enter() -> io::Result<()> {
-    let nothing: libc::c_long = 0;
-    // SAFETY: the call gets no pointer, and -1 is not a descriptor: the kernel returns an error
-    // before it looks at anything else.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_io_uring_enter,
-            -1 as libc::c_long,
-            nothing,
-            nothing,
-            nothing,
-            nothing,
-            nothing,
-        )
-    };
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        // What the kernel itself says to such a descriptor.
-        Some(libc::EBADF) => Ok(()),
-        _ if result >= 0 => Ok(()),
-        _ => Err(error),
-    }
-}
-
-/// Lets the ring of the current runtime do an operation, to see whether it works.
-///
-/// # Errors
-/// `RingError::Refused` or, if nothing happens, `RingError::Silent`.
-pub(crate) async fn prove() -> Result<(), RingError> {
-    match tokio::time::timeout(RING_PATIENCE, tokio_uring::no_op()).await {
-        Ok(done) => done.map_err(|source| RingError::Refused { call: "a ring's NOP", source }),
-        Err(_) => Err(RingError::Silent),
-    }
-}
-
-/// The registered windows of one worker.
-pub struct Buffers {
-    registered: Option<FixedBufPool<Vec<u8>>>,
-    buffer_bytes: usize,
-}
-
-impl Buffers {
-    /// Registers `count` windows of `buffer_bytes` with the ring of the current runtime. This must
-    /// be the ring's first operation.
-    ///
-    /// # Errors
-    /// `RingError::Register` with the system's error.
-    pub fn register(count: usize, buffer_bytes: usize) -> Result<Self, RingError> {
-        let registered = (count > 0).then(|| {
-            // Each is allocated separately: cloning a vector loses its spare capacity.
-            FixedBufPool::new((0..count).map(|_| vec![0; buffer_bytes]))
-        });
-        if let Some(pool) = &registered {
-            let bytes = count * buffer_bytes;
-            pool.register().map_err(|source| RingError::Register { bytes, source })?;
-        }
-        Ok(Buffers { registered, buffer_bytes })
-    }
-
-    /// Registers no windows: every connection reads into plain memory.
-    pub fn plain(buffer_bytes: usize) -> Self {
-        Buffers { registered: None, buffer_bytes }
-    }
-
-    /// A registered window, or plain memory of the same size if all are taken.
-    pub fn take(&self) -> ReadBuffer {
-        let free = self.registered.as_ref().and_then(|pool| pool.try_next(self.buffer_bytes));
-        match free {
-            Some(buffer) => ReadBuffer::Registered(buffer),
-            None => ReadBuffer::Plain(vec![0; self.buffer_bytes]),
-        }
-    }
-
-    /// A registered window of at least `bytes`, or plain memory of exactly that size.
-    pub fn take_at_least(&self, bytes: usize) -> ReadBuffer {
-        match &self.registered {
-            Some(pool) if self.buffer_bytes >= bytes => pool
-                .try_next(self.buffer_bytes)
-                .map_or_else(|| ReadBuffer::Plain(vec![0; bytes]), ReadBuffer::Registered),
-            _ => ReadBuffer::Plain(vec![0; bytes]),
-        }
-    }
-}
-
-/// A buffer for reads, fully initialised.
-pub enum ReadBuffer {
-    /// Registered with the ring.
-    Registered(FixedBuf),
-    /// Plain memory.
-    Plain(Vec<u8>),
-}
-
-impl Default for ReadBuffer {
-    /// No memory: the placeholder while a read has a connection's buffer.
-    fn default() -> Self {
-        ReadBuffer::Plain(Vec::new())
-    }
-}
-
-impl Deref for ReadBuffer {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            ReadBuffer::Registered(buffer) => buffer,
-            ReadBuffer::Plain(buffer) => buffer,
-        }
-    }
-}
-
-impl DerefMut for ReadBuffer {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        match self {
-            ReadBuffer::Registered(buffer) => buffer,
-            ReadBuffer::Plain(buffer) => buffer,
-        }
-    }
-}
+pub(crate) use tokio_uring::net::TcpStream;
+pub(crate) use tokio_uring::spawn;
 
 /// Reads into the buffer's range `free`; 0 bytes mean the end of the stream. The future must run to
 /// completion: to end it early, `cancel` it or shut down the socket's reading side.
@@ -257,7 +85,7 @@ unsafe fn submit<K: 'static, T: OneshotOutputTransform<StoredData = K>>(
 }
 
 /// The descriptor of a stream, for system calls that bypass the ring.
-pub(crate) fn socket(stream: &TcpStream) -> BorrowedFd<'_> {
+fn socket(stream: &TcpStream) -> BorrowedFd<'_> {
     // SAFETY: the descriptor stays open while the stream is borrowed.
     unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }
 }
@@ -361,9 +189,17 @@ pub(crate) fn cancel(stream: &Rc<TcpStream>) {
     drop(cancelled);
 }
 
-/// Whether an operation ended because of [`cancel`].
-pub(crate) fn is_cancelled(error: &io::Error) -> bool {
-    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::CANCELED)
+/// Sets how many bytes make the socket readable; see [`low_water`].
+///
+/// # Errors
+/// That of setsockopt(2).
+pub(crate) fn set_receive_low_water(stream: &TcpStream, bytes: usize) -> io::Result<()> {
+    low_water::set_receive_low_water(socket(stream), bytes)
+}
+
+/// Whether the kernel surely has no bytes of the socket that could be read.
+pub(crate) fn has_nothing_to_read(stream: &TcpStream) -> bool {
+    rustix::io::ioctl_fionread(socket(stream)).is_ok_and(|bytes| bytes == 0)
 }
 
 /// Sleeps with the precision of the kernel's timers; tokio's timers are only precise to a

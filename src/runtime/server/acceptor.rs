@@ -9,24 +9,22 @@ use super::refusal::Refusals;
 use crate::config::ACCEPT_PAUSE;
 use crate::engine::observe::counters::{Counters, Protocol};
 use crate::engine::stream::received::{Reason, Received};
+use crate::runtime::clock;
 use crate::runtime::connection::accepted::Accepted;
-use crate::runtime::connection::age::{AGE_TICK, age_unsent};
 use crate::runtime::connection::quota::{Quota, Ticket};
 use crate::runtime::connection::slots::{Slot, Slots};
 use crate::runtime::failpoint::failpoint;
+use crate::runtime::network::{self, AGE_TICK, BoundListener, Listener, NewSocket, closed_empty};
 use crate::runtime::records::stream::Failure;
 use crate::runtime::results::reporter::FinishedConnection;
 use crate::runtime::tls::config::Certificates;
 use crate::wire::messages::fault::Fault;
 use crate::wire::schema::Schema;
 use crate::wire::text::time_text;
-use socket2::SockRef;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::AsFd;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -66,7 +64,7 @@ pub(crate) struct Acceptor {
 /// A connection that has been accepted and has no slot yet.
 struct Newcomer {
     number: u64,
-    stream: TcpStream,
+    stream: NewSocket,
     peer: SocketAddr,
     ticket: Option<Ticket>,
 }
@@ -89,27 +87,27 @@ impl Acceptor {
     ///
     /// # Errors
     /// If this thread's runtime cannot be created; then no connection has been accepted.
-    pub(crate) fn run(self, doors: Vec<(std::net::TcpListener, Door)>) -> io::Result<()> {
+    pub(crate) fn run(self, doors: Vec<(BoundListener, Door)>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let acceptor = Arc::new(self);
-            let mut tasks: JoinSet<io::Result<()>> = doors
-                .into_iter()
-                .map(|(listener, door)| Arc::clone(&acceptor).accept_all(listener, door))
-                .collect();
-            while let Some(task) = tasks.join_next().await {
-                task.map_err(io::Error::other)??;
-            }
-            Ok(())
-        })
+        runtime.block_on(self.accept_at(doors))
     }
 
-    async fn accept_all(
-        self: Arc<Self>,
-        listener: std::net::TcpListener,
-        door: Door,
-    ) -> io::Result<()> {
-        let listener = TcpListener::from_std(listener)?;
+    /// The same on the current runtime.
+    pub(crate) async fn accept_at(self, doors: Vec<(BoundListener, Door)>) -> io::Result<()> {
+        let acceptor = Arc::new(self);
+        let mut tasks: JoinSet<io::Result<()>> = JoinSet::new();
+        for (listener, door) in doors {
+            let accepting = Arc::clone(&acceptor).accept_all(listener, door);
+            network::spawn_accepting_in(&mut tasks, accepting);
+        }
+        while let Some(task) = tasks.join_next().await {
+            task.map_err(io::Error::other)??;
+        }
+        Ok(())
+    }
+
+    async fn accept_all(self: Arc<Self>, listener: BoundListener, door: Door) -> io::Result<()> {
+        let listener = Listener::from_std(listener)?;
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -128,17 +126,13 @@ impl Acceptor {
     /// Takes in the record connections that wait in the queue of a listener that is about to close:
     /// their senders may have sent everything and gone. Those that came after the engine was told
     /// to stop are reset, as by the listener's end.
-    async fn take_in_waiting(
-        &self,
-        listener: std::net::TcpListener,
-        door: &Door,
-    ) -> io::Result<()> {
-        let told = Instant::now();
+    async fn take_in_waiting(&self, listener: BoundListener, door: &Door) -> io::Result<()> {
+        let told = clock::now();
         if door.protocol == Protocol::Messages {
             return Ok(());
         }
         loop {
-            let (stream, peer) = match listener.accept() {
+            let (stream, peer) = match network::accept_waiting(&listener) {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
@@ -149,11 +143,10 @@ impl Acceptor {
                     continue;
                 }
             };
-            if age_unsent(stream.as_fd()) + AGE_TICK < told.elapsed() {
-                reset(&stream);
+            if network::age(&stream) + AGE_TICK < clock::since(told) {
+                network::reset_at_close(&stream);
                 break;
             }
-            stream.set_nonblocking(true)?;
             self.take_in(door, stream, unmapped(peer)).await;
         }
         Ok(())
@@ -161,15 +154,14 @@ impl Acceptor {
 
     async fn accept(
         &self,
-        listener: &TcpListener,
+        listener: &Listener,
         door: &Door,
-    ) -> io::Result<(TcpStream, SocketAddr)> {
+    ) -> io::Result<(NewSocket, SocketAddr)> {
         if door.protocol == Protocol::Records {
             self.quota.wait_for_one().await;
         }
-        let (stream, peer) = listener.accept().await?;
-        // Back to a plain socket: the worker registers it with its own runtime.
-        Ok((stream.into_std()?, unmapped(peer)))
+        let (stream, peer) = network::accept(listener).await?;
+        Ok((stream, unmapped(peer)))
     }
 
     /// Waits until the engine has been told to stop.
@@ -186,11 +178,12 @@ impl Acceptor {
             let end = *drain.borrow_and_update();
             let over = async {
                 match end {
-                    Some(end) => tokio::time::sleep_until(end.into()).await,
+                    Some(end) => clock::sleep_until(end).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
+                biased;
                 () = over => return,
                 // The end may come nearer.
                 changed = drain.changed() => if changed.is_err() { return },
@@ -199,17 +192,17 @@ impl Acceptor {
     }
 
     fn is_drained(&self) -> bool {
-        self.drain.borrow().is_some_and(|end| end <= Instant::now())
+        self.drain.borrow().is_some_and(|end| end <= clock::now())
     }
 
-    async fn take_in(&self, door: &Door, stream: TcpStream, peer: SocketAddr) {
+    async fn take_in(&self, door: &Door, stream: NewSocket, peer: SocketAddr) {
         failpoint("acceptor");
         let ticket = match door.protocol {
             // Another listener may have taken the last one since the quota was asked.
             Protocol::Records => tokio::select! {
                 biased;
                 ticket = self.quota.take() => Some(ticket),
-                () = self.stopping() => return reset(&stream),
+                () = self.stopping() => return network::reset_at_close(&stream),
             },
             Protocol::Messages => None,
         };
@@ -233,9 +226,9 @@ impl Acceptor {
         }
         let (tally, kind) = (&self.counters.acceptor, door.protocol as usize);
         tally.admission_waits[kind].add(1);
-        let begun = Instant::now();
+        let begun = clock::now();
         // It may have been in the queue for long.
-        let age = age_unsent(newcomer.stream.as_fd());
+        let age = network::age(&newcomer.stream);
         let left = self.admit_timeout.saturating_sub(age);
         let admitted = tokio::select! {
             biased;
@@ -243,9 +236,9 @@ impl Acceptor {
             () = self.drained() => Err(NoSlot::Stopping),
             // A client of the message server would be sent away at once.
             () = self.stopping(), if door.protocol == Protocol::Messages => Err(NoSlot::Stopping),
-            () = tokio::time::sleep(left) => Err(NoSlot::TimedOut),
+            () = clock::sleep(left) => Err(NoSlot::TimedOut),
         };
-        tally.admission_wait_ns[kind].add((age + begun.elapsed()).as_nanos() as u64);
+        tally.admission_wait_ns[kind].add((age + clock::since(begun)).as_nanos() as u64);
         match admitted {
             Err(_) if closed_empty(&newcomer.stream) => Err(NoSlot::Empty),
             admitted => admitted,
@@ -272,10 +265,10 @@ impl Acceptor {
         let Newcomer { number, stream, peer, ticket } = newcomer;
         match door.protocol {
             Protocol::Records => {
-                let received = Received::nothing(number, peer, Instant::now());
+                let received = Received::nothing(number, peer, clock::now());
                 let received = self.describe(cause).of_stream(received);
                 if !matches!(cause, NoSlot::Empty) {
-                    reset(&stream);
+                    network::reset_at_close(&stream);
                 }
                 drop(stream);
                 ticket.into_iter().for_each(Ticket::count);
@@ -321,26 +314,11 @@ impl Acceptor {
     }
 }
 
-/// Closes a connection in such a way that its peer sees an error, whatever it does next: a sender
-/// that gets only the end of the stream may believe that its records have arrived.
-fn reset(stream: &TcpStream) {
-    // Fails only if the peer is gone.
-    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
-}
-
 /// The peer's own address: a listener of both families shows IPv4 addresses as `::ffff:a.b.c.d`.
 fn unmapped(peer: SocketAddr) -> SocketAddr {
     match peer.ip().to_canonical() {
         ip @ IpAddr::V4(_) => SocketAddr::new(ip, peer.port()),
         IpAddr::V6(_) => peer,
-    }
-}
-
-/// Whether the peer has closed or reset the connection, and had sent nothing.
-fn closed_empty(stream: &TcpStream) -> bool {
-    match stream.peek(&mut [0]) {
-        Ok(bytes) => bytes == 0,
-        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
     }
 }
 
@@ -355,7 +333,7 @@ async fn pause_after(error: &io::Error) {
                 "cannot accept: if descriptors ran out, raise the limit (ulimit -n) or lower \
                  --max-connections"
             );
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            clock::sleep(ACCEPT_PAUSE).await;
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::engine::observe::counters::{Counters, Protocol};
 use crate::runtime::admin::listener as admin;
 use crate::runtime::admin::listener::{AdminHandle, AdminState};
 use crate::runtime::admin::readiness::Readiness;
+use crate::runtime::clock;
 use crate::runtime::connection::defects::Defects;
 use crate::runtime::connection::quota::Quota;
 use crate::runtime::connection::slots::Slots;
@@ -25,6 +26,7 @@ use crate::runtime::host::cores::{self, CoresError};
 use crate::runtime::host::listener::{self, ADMIN, ListenError, MESSAGES, RECORDS};
 use crate::runtime::messages::gate::Gate;
 use crate::runtime::messages::hub::Hub;
+use crate::runtime::network;
 use crate::runtime::results::aggregator;
 use crate::runtime::results::capture::{self, CaptureError};
 use crate::runtime::results::column_pool::ColumnPool;
@@ -43,7 +45,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// Why the engine did not start.
@@ -118,7 +120,7 @@ impl Stopper {
     /// Stops accepting connections and lets running record streams continue for `grace`, then ends
     /// them as `incomplete`, `shutdown`. Message connections that carry no records end at once.
     pub fn stop(&self, grace: Duration) {
-        self.drain.send_replace(Some(Instant::now() + grace));
+        self.drain.send_replace(Some(clock::now() + grace));
     }
 }
 
@@ -194,7 +196,7 @@ impl Engine {
                 cores: cores.iter().map(|core| core.id).collect(),
                 drain: drained.clone(),
                 readiness: Arc::clone(&readiness),
-                started: Instant::now(),
+                started: clock::now(),
             },
             &defects,
         )?;
@@ -269,6 +271,8 @@ impl Engine {
             schema,
             refusals,
         };
+        let doors = doors.into_iter().map(|(listener, door)| (network::bound(listener), door));
+        let doors = doors.collect();
         let run = {
             let defects = defects.clone();
             move || {
@@ -366,7 +370,7 @@ impl Engine {
 /// Warns about certificates that are not valid. They are used anyway, because some clients may
 /// accept them.
 fn warn_of_validity(certificates: &Certificates) {
-    for dated in certificates.doubtful(SystemTime::now()) {
+    for dated in certificates.doubtful(clock::wall()) {
         tracing::warn!("{dated}");
     }
 }
@@ -425,7 +429,7 @@ fn start_writers(
 }
 
 /// The rules of every message session.
-fn new_policy(config: &Config) -> Arc<Policy> {
+pub(super) fn new_policy(config: &Config) -> Arc<Policy> {
     let rate = config.global_rate_limit;
     Arc::new(Policy {
         require_auth: config.require_auth,
@@ -434,12 +438,12 @@ fn new_policy(config: &Config) -> Arc<Policy> {
         auth_timeout: config.auth_timeout,
         all: TokenBucket::new(rate, rate),
         strangers: TokenBucket::new(rate, rate),
-        epoch: Instant::now(),
+        epoch: clock::now(),
     })
 }
 
 /// Creates the pool: one set for each stream, and some more in flight for each worker.
-fn new_pool(plan: &Arc<Plan>, config: &Config, workers: usize) -> Arc<ColumnPool> {
+pub(super) fn new_pool(plan: &Arc<Plan>, config: &Config, workers: usize) -> Arc<ColumnPool> {
     let in_flight = workers * BATCHES_IN_FLIGHT;
     let ready = match config.aggregate {
         AggregateMode::Columns => in_flight,

@@ -3,4 +3,6 @@
 pub(crate) mod acceptor;
 pub(crate) mod engine;
 pub(crate) mod refusal;
+#[cfg(feature = "simulation")]
+pub(crate) mod simulated_engine;
 pub(crate) mod worker;

@@ -5,13 +5,12 @@
 //! sends are read and discarded for a moment.
 
 use crate::config::REFUSED_LINGERING;
+use crate::runtime::clock;
+use crate::runtime::network::{self, NewSocket};
 use crate::wire::messages::fault::Fault;
 use crate::wire::messages::payload::encode_error;
-use std::io::{self, Write};
-use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 
 /// Refuses clients, and keeps their connections open for a moment.
@@ -32,24 +31,14 @@ impl Refusals {
 
     /// Sends the ERROR and the end of the stream, and closes a moment later, or at once if too many
     /// others are lingering. Must run on a tokio runtime.
-    pub(crate) fn tell(&self, stream: TcpStream) {
-        // Fails only if the client is gone: the ERROR fits into an empty socket buffer.
-        let _ = stream.set_nonblocking(true);
-        let _ = (&stream).write_all(&self.error);
-        let _ = stream.shutdown(Shutdown::Write);
+    pub(crate) fn tell(&self, stream: NewSocket) {
+        network::say_last(&stream, &self.error);
         if let Ok(permit) = Arc::clone(&self.lingering).try_acquire_owned() {
             let linger = self.linger;
-            tokio::spawn(async move {
-                let _ = tokio::time::timeout(linger, drop_all(stream)).await;
+            network::spawn_accepting(async move {
+                let _ = clock::timeout(linger, network::drop_all(stream)).await;
                 drop(permit);
             });
         }
     }
-}
-
-async fn drop_all(stream: TcpStream) -> io::Result<()> {
-    let mut stream = tokio::net::TcpStream::from_std(stream)?;
-    let mut dropped = [0; 512];
-    while stream.read(&mut dropped).await? > 0 {}
-    Ok(())
 }

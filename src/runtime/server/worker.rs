@@ -4,6 +4,7 @@ use crate::config::{Config, TICK};
 use crate::engine::groups::plan::Plan;
 use crate::engine::messages::outbox::Broadcasts;
 use crate::engine::observe::counters::{Counters, Protocol};
+use crate::runtime::clock;
 use crate::runtime::connection::accepted::Accepted;
 use crate::runtime::connection::caught::{caught, caught_now};
 use crate::runtime::connection::defects::Defects;
@@ -123,6 +124,18 @@ impl WorkerThread {
         if let Err(error) = ring::prove().await {
             return drop(ready.send(Err(error.into())));
         }
+        let started = move || drop(ready.send(Ok(())));
+        self.serve_all(inbox, buffers, started).await;
+    }
+
+    /// Serves connections until `inbox` is closed and every connection has ended. Calls `started`
+    /// when it can take connections.
+    pub(crate) async fn serve_all(
+        self,
+        inbox: &mut mpsc::Receiver<Accepted>,
+        buffers: Buffers,
+        started: impl FnOnce(),
+    ) {
         let WorkerThread { core, index, common, jobs, pieces } = self;
         let Common { config, plan, pool, counters, policy, gate, hub, captures, defects, drain } =
             common;
@@ -147,29 +160,31 @@ impl WorkerThread {
         helpers.spawn_local(named("hub", hub::deliver_all(Rc::clone(&peers), pieces)));
         let messages =
             Rc::new(MessageShared { worker: Rc::clone(&worker), policy, gate, hub, peers });
-        let _ = ready.send(Ok(()));
-        drop(ready);
+        started();
 
         let mut connections = JoinSet::new();
         let (mut open, mut healthy) = (true, true);
         while open || !connections.is_empty() {
             failpoint("worker");
+            // In a fixed order, so that a run can be repeated: connections that have ended are few,
+            // and those that begin are bounded by the inbox.
             tokio::select! {
+                biased;
+                Some(_) = connections.join_next() => {}
                 accepted = inbox.recv(), if open => match accepted {
                     Some(accepted) => {
                         serve(accepted, &worker, &coalescer, &messages, &mut connections);
                     }
                     None => open = false,
                 },
-                Some(_) = connections.join_next() => {}
                 Some(Ok((name, panic))) = helpers.join_next() => {
                     let core = core.id;
                     defects.report(format!("the {name} of worker-{core} {panic}; this is a bug"));
                     healthy = false;
                 }
                 // If it was the timer, nobody else ends connections.
-                () = tokio::time::sleep(TICK), if !healthy => {
-                    worker.deadlines.look(Instant::now(), *drain.borrow());
+                () = clock::sleep(TICK), if !healthy => {
+                    worker.deadlines.look(clock::now(), *drain.borrow());
                 }
             }
         }

@@ -6,9 +6,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-/// The kernel counts in ticks of up to this.
-pub(crate) const AGE_TICK: Duration = Duration::from_millis(10);
-
 /// Time since the handshake of a connection on which nothing has been sent yet: the kernel counts
 /// the time since data was last sent, and starts with the handshake (`lsndtime` in
 /// `tcp_create_openreq_child`). Zero if the kernel does not say.
@@ -38,6 +35,7 @@ pub(crate) fn age_unsent(socket: BorrowedFd<'_>) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::network::AGE_TICK;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsFd;
