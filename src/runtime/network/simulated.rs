@@ -356,7 +356,6 @@ fn cancelled() -> io::Error {
 
 impl SimulatedSocket {
     /// The same socket: here a worker needs no other form of it.
-    #[expect(clippy::should_implement_trait, reason = "named as tokio-uring's")]
     pub(crate) fn from_std(socket: SimulatedSocket) -> Self {
         socket
     }

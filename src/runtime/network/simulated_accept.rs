@@ -71,7 +71,6 @@ impl Dialer {
 
 impl SimulatedListener {
     #[expect(clippy::unnecessary_wraps, reason = "as the system's")]
-    #[expect(clippy::should_implement_trait, reason = "named as tokio's")]
     pub(crate) fn from_std(listener: SimulatedListener) -> io::Result<Self> {
         Ok(listener)
     }

@@ -137,11 +137,7 @@ pub(crate) fn run(
 
 impl Aggregator {
     /// Without connections yet.
-    pub(crate) fn new(
-        plan: &Arc<Plan>,
-        config: &Config,
-        partials: Option<PartialSource>,
-    ) -> Self {
+    pub(crate) fn new(plan: &Arc<Plan>, config: &Config, partials: Option<PartialSource>) -> Self {
         Aggregator {
             plan: Arc::clone(plan),
             groups_limit: config.groups_limit,

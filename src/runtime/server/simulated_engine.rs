@@ -3,7 +3,6 @@
 //! loops around the parts are other ones, so that a slow thread is one that sleeps.
 
 use super::acceptor::{Acceptor, Door};
-use super::defects::Defects;
 use super::engine::{new_policy, new_pool};
 use super::refusal::Refusals;
 use super::worker::{Common, WorkerThread};
@@ -14,6 +13,7 @@ use crate::engine::observe::counters::{Counters, Protocol};
 use crate::engine::stream::intake::Counts;
 use crate::engine::stream::received::Reason;
 use crate::runtime::clock;
+use crate::runtime::connection::defects::Defects;
 use crate::runtime::connection::quota::Quota;
 use crate::runtime::connection::slots::Slots;
 use crate::runtime::messages::gate::Gate;

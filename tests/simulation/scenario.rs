@@ -1,0 +1,264 @@
+//! What happens in a world: settings, peers and faults, all chosen by the seed. Each peer has a
+//! seed of its own, so that taking one away leaves the others as they are.
+
+use crate::model::FORMS;
+use fastrand::Rng;
+use ringest::internals::simulation::{LineQuality, ThreadDelays};
+use ringest::internals::{AggregateMode, Config};
+use std::time::Duration;
+
+/// What a peer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerKind {
+    /// Sends a whole record stream and closes.
+    RightSender,
+    /// The same, over a good line and at once: it must be reported within a bound.
+    WitnessSender,
+    /// Breaks the rules of packets after some records.
+    Liar,
+    /// Sends its stream byte by byte, with pauses.
+    Trickler,
+    /// Sends part of its stream and then nothing.
+    Silent,
+    /// Sends part of its stream and closes.
+    EarlyClose,
+    /// Sends part of its stream and resets.
+    ResetInStream,
+    /// Connects and closes.
+    Empty,
+    /// Sends bytes after its end record.
+    Talkative,
+    /// Sends records in DATA, and waits for each acknowledgement or for none.
+    DataSender,
+    /// The same, and breaks off in the middle.
+    DataBroken,
+    /// Sends DATA that goes on after the end record.
+    DataTalkative,
+    /// Sends some DATA, and then only PINGs.
+    DataIdle,
+    /// Pings over a good line: each answer must come within a bound.
+    WitnessPinger,
+    /// Sends broadcasts.
+    Broadcaster,
+    /// Receives whatever comes.
+    Listener,
+    /// Sends many ECHOs and reads nothing.
+    Deaf,
+    /// Sends bytes that are no frames.
+    Garbage,
+    /// Connects to the message port and says nothing.
+    SilentClient,
+}
+
+impl PeerKind {
+    pub fn is_message_client(self) -> bool {
+        use PeerKind::{
+            Broadcaster, DataBroken, DataIdle, DataSender, DataTalkative, Deaf, Garbage, Listener,
+            SilentClient, WitnessPinger,
+        };
+        matches!(
+            self,
+            Broadcaster
+                | DataBroken
+                | DataIdle
+                | DataSender
+                | DataTalkative
+                | Deaf
+                | Garbage
+                | Listener
+                | SilentClient
+                | WitnessPinger
+        )
+    }
+
+    pub fn is_witness(self) -> bool {
+        matches!(self, PeerKind::WitnessSender | PeerKind::WitnessPinger)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct PeerPlan {
+    /// Its place in the first list, which is its address as well.
+    pub number: usize,
+    pub kind: PeerKind,
+    pub start: Duration,
+    pub seed: u64,
+    pub quality: LineQuality,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Accepting fails for lack of descriptors.
+    Emfile { messages: bool },
+    /// A connection's task panics when it passes this place for the n-th time.
+    Panic { place: &'static str, pass: u64 },
+    /// The wall clock is set.
+    WallStep { by_ms: i64 },
+    /// The engine is told to stop.
+    Stop { grace: Duration },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct FaultPlan {
+    pub number: usize,
+    pub at: Duration,
+    pub kind: FaultKind,
+}
+
+/// A world before it begins.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub seed: u64,
+    pub form: usize,
+    pub workers: usize,
+    pub config: Config,
+    pub delays: ThreadDelays,
+    pub look_cost: Duration,
+    pub peers: Vec<PeerPlan>,
+    pub faults: Vec<FaultPlan>,
+}
+
+fn up_to(rng: &mut Rng, longest: Duration) -> Duration {
+    Duration::from_micros(rng.u64(0..=longest.as_micros() as u64))
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+impl Scenario {
+    pub fn of(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed ^ 0x5EED);
+        let form = rng.usize(..FORMS.len());
+        let limited = rng.u8(..4) == 0;
+        let config = Config {
+            registered_buffers: 0,
+            buffer_bytes: rng.choice([4 << 10, 8 << 10, 64 << 10]).unwrap(),
+            aggregate: rng.choice([AggregateMode::Columns, AggregateMode::TwoPhase]).unwrap(),
+            batch_rows: rng.choice([1, 7, 64, 4096]).unwrap(),
+            packet_bytes_limit: 1 << 20,
+            max_connections: if limited { 8 } else { 1000 },
+            max_streams: if limited { 4 } else { 256 },
+            admit_timeout: up_to(&mut rng, ms(3000)),
+            report_empty: rng.u8(..4) == 0,
+            idle_timeout: ms(rng.u64(2000..6000)),
+            packet_timeout: ms(rng.u64(1000..3000)),
+            frame_timeout: ms(rng.u64(1000..3000)),
+            write_timeout: ms(rng.u64(1000..3000)),
+            linger: ms(rng.u64(100..1000)),
+            // Batches are closed in time; nobody writes them.
+            partials: rng.bool().then(|| "nowhere".into()),
+            partials_interval: ms(rng.u64(100..1000)),
+            coalesce_delay: rng.choice([ms(0), ms(1), ms(20)]).unwrap(),
+            rate_limit: 0,
+            global_rate_limit: 0,
+            ..Config::default()
+        };
+        let delays = ThreadDelays {
+            aggregation: rng.choice([ms(0), ms(2), ms(100), ms(1500)]).unwrap(),
+            report: rng.choice([ms(0), ms(2), ms(100)]).unwrap(),
+        };
+        let look_cost = rng.choice([Duration::ZERO, Duration::from_micros(1), ms(1) / 4]).unwrap();
+        let mut scenario = Scenario {
+            seed,
+            form,
+            workers: rng.usize(1..=3),
+            config,
+            delays,
+            look_cost,
+            peers: Vec::new(),
+            faults: Vec::new(),
+        };
+        scenario.choose_peers(&mut rng);
+        scenario.choose_faults(&mut rng);
+        scenario
+    }
+
+    fn choose_peers(&mut self, rng: &mut Rng) {
+        use PeerKind::*;
+        const KINDS: [PeerKind; 21] = [
+            RightSender,
+            RightSender,
+            RightSender,
+            RightSender,
+            Liar,
+            Trickler,
+            Silent,
+            EarlyClose,
+            ResetInStream,
+            Empty,
+            Talkative,
+            DataSender,
+            DataSender,
+            DataBroken,
+            DataTalkative,
+            DataIdle,
+            Broadcaster,
+            Listener,
+            Deaf,
+            Garbage,
+            SilentClient,
+        ];
+        let mut kinds = Vec::new();
+        if rng.bool() {
+            kinds.extend([WitnessSender, WitnessPinger]);
+        }
+        let others = rng.usize(1..=10);
+        kinds.extend((0..others).map(|_| *rng.choice(&KINDS).unwrap()));
+        for (number, kind) in kinds.into_iter().enumerate() {
+            let start = if kind.is_witness() { ms(0) } else { up_to(rng, ms(4000)) };
+            let quality = if kind.is_witness() {
+                LineQuality {
+                    piece_bytes: 1500,
+                    delay: ms(1),
+                    window_to_engine: 64 << 10,
+                    window_to_peer: 64 << 10,
+                    completion_delay: ms(1),
+                }
+            } else {
+                LineQuality {
+                    piece_bytes: *rng.choice(&[1, 40, 1500, 65536]).unwrap(),
+                    delay: *rng.choice(&[ms(0), ms(1), ms(50)]).unwrap(),
+                    window_to_engine: *rng.choice(&[512, 16 << 10, 256 << 10]).unwrap(),
+                    window_to_peer: *rng.choice(&[512, 16 << 10, 256 << 10]).unwrap(),
+                    completion_delay: *rng.choice(&[ms(0), ms(1), ms(20)]).unwrap(),
+                }
+            };
+            self.peers.push(PeerPlan { number, kind, start, seed: rng.u64(..), quality });
+        }
+    }
+
+    fn choose_faults(&mut self, rng: &mut Rng) {
+        let count = rng.usize(0..=2);
+        for number in 0..count {
+            let kind = match rng.u8(..5) {
+                0 => FaultKind::Emfile { messages: rng.bool() },
+                1 => FaultKind::Panic {
+                    place: rng.choice(["record_connection", "message_connection"]).unwrap(),
+                    pass: rng.u64(1..=12),
+                },
+                2 => FaultKind::WallStep { by_ms: rng.i64(-10_000_000..10_000_000) },
+                _ => FaultKind::Stop { grace: up_to(rng, ms(3000)) },
+            };
+            let at = if matches!(kind, FaultKind::Panic { .. }) {
+                Duration::ZERO
+            } else {
+                up_to(rng, ms(5000))
+            };
+            self.faults.push(FaultPlan { number, at, kind });
+        }
+    }
+
+    /// Without these peers and faults.
+    pub fn without(&self, peers: &[usize], faults: &[usize]) -> Self {
+        let mut less = self.clone();
+        less.peers.retain(|peer| !peers.contains(&peer.number));
+        less.faults.retain(|fault| !faults.contains(&fault.number));
+        less
+    }
+
+    /// Whether a task's panic is planned.
+    pub fn plans_panic(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault.kind, FaultKind::Panic { .. }))
+    }
+}
