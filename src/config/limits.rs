@@ -52,6 +52,12 @@ pub const LATIN1_TEXT_COPIES: usize = 10;
 /// its rank, 16 for its view in the result.
 pub const TEXT_OVERHEAD_BYTES: usize = 84;
 
+/// Bytes of those that a distinct text takes when the result is made: its rank and its view.
+pub const TEXT_RESULT_BYTES: usize = 24;
+/// Bytes of texts, and ends of texts, for which there is room at first. The room grows by a half
+/// each time.
+pub const TEXTS_ROOM: (usize, usize) = (4 << 10, 256);
+
 /// Bytes of the text cache of each connection's interner (the first 32 bytes of 2048 fields, their
 /// codes and lengths). `engine::decode::text_cache` asserts it.
 pub const INTERN_CACHE_BYTES: usize = 2048 * (32 + 8);
@@ -168,6 +174,23 @@ pub const AUTH_FAILURE_DELAY: Duration = Duration::from_millis(100);
 /// Resident memory of the program itself, with Polars, before it takes anything for peers. Measured
 /// (docs/operating/sizing.md), rounded up.
 pub const PROGRAM_BYTES: usize = 32 << 20;
+/// The part of the memory of the host, or of its control group, that `--memory-limit` is by
+/// default. The other quarter is the reserve for what cannot be counted: free pieces that the
+/// allocator keeps, the copies that Polars makes beyond those of [`FOLDED_ROW_COPIES`], the line of
+/// a result while it is printed, and the kernel's socket buffers.
+pub const MEMORY_LIMIT_SHARE: (u64, u64) = (3, 4);
+/// Bytes for groups and texts without which an engine does not start: fewer would end streams of a
+/// few hundred groups.
+pub const LEAST_GROWTH_BYTES: usize = 8 << 20;
+/// Largest `--memory-limit`, which exceeds any host. The smallest follows from other options.
+pub const MEMORY_LIMIT_MAX: u64 = 1 << 60;
+/// Bytes that TLS may keep of a record stream: a message that has not arrived in full, and
+/// plaintext that the window has no room for.
+pub const TLS_STREAM_BYTES: usize = 2 * TLS_INCOMING_BYTES_MAX;
+/// How often memory that was given back is returned to the system.
+pub const TRIM_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes that must have been given back since the last time.
+pub const TRIM_BYTES: usize = 1 << 20;
 /// Receive window of a message connection that is idle or sends little.
 pub const SMALL_WINDOW_BYTES: usize = 2 << 10;
 /// Receive window of a message connection that sends much: the longest frame, at least.

@@ -2,9 +2,10 @@
 
 use super::limits::{
     BATCHES_IN_FLIGHT, CAPTURE_CHUNK_BYTES, CAPTURE_CHUNKS, FOLDED_TABLES, HUB_QUEUE,
-    INTERN_CACHE_BYTES, LATENCY_BYTES, MESSAGE_BUSY_BYTES, MESSAGE_IDLE_BYTES,
-    MESSAGE_WINDOW_BYTES, PARTIALS_WAITING_BYTES, PENDING_ROWS, QUEUED_BYTES, RECEIVER_QUEUE_BYTES,
-    RUN_BYTES, RUNS_LIMIT, SMALL_LATENCY_BYTES, TEXT_OVERHEAD_BYTES, TEXT_PAGE_BYTES,
+    INTERN_CACHE_BYTES, LATENCY_BYTES, LEAST_GROWTH_BYTES, MESSAGE_BUSY_BYTES, MESSAGE_IDLE_BYTES,
+    MESSAGE_WINDOW_BYTES, PARTIALS_WAITING_BYTES, PENDING_ROWS, PROGRAM_BYTES, QUEUED_BYTES,
+    RECEIVER_QUEUE_BYTES, RUN_BYTES, RUNS_LIMIT, SMALL_LATENCY_BYTES, TEXT_OVERHEAD_BYTES,
+    TEXT_PAGE_BYTES,
 };
 use super::{AggregateMode, Config};
 
@@ -23,6 +24,11 @@ impl Config {
         let (tables, copies, histograms) = if partials { (1, 2, 3) } else { (0, 1, 1) };
         let texts = self.record.texts * self.groups_limit * TEXT_OVERHEAD_BYTES
             + self.strings_bytes_limit * self.record.text_copies;
+        let stream = self.buffer_bytes
+            + RUNS_LIMIT * RUN_BYTES
+            + self.record.texts * (INTERN_CACHE_BYTES + TEXT_PAGE_BYTES)
+            + histograms * LATENCY_BYTES
+            + SMALL_LATENCY_BYTES;
         Memory {
             registered: workers * self.registered_buffers * self.buffer_bytes,
             rows_at_start: workers * rows.of_worker,
@@ -32,12 +38,11 @@ impl Config {
                 None => 0,
             },
             partials: if partials { PARTIALS_WAITING_BYTES } else { 0 },
-            connection_receiving: self.buffer_bytes
-                + rows.of_connection
-                + RUNS_LIMIT * RUN_BYTES
-                + self.record.texts * (INTERN_CACHE_BYTES + TEXT_PAGE_BYTES)
-                + histograms * LATENCY_BYTES
-                + SMALL_LATENCY_BYTES,
+            stream_at_start: match self.aggregate {
+                AggregateMode::Columns => stream,
+                AggregateMode::TwoPhase => stream + rows.of_connection,
+            },
+            connection_receiving: stream + rows.of_connection,
             connection_groups: rows.of_groups
                 + tables * self.groups_limit * self.record.folded_group_bytes()
                 + copies * texts,
@@ -95,6 +100,8 @@ pub struct Memory {
     pub captured: usize,
     /// Encoded batches of partials on their way to the disk.
     pub partials: usize,
+    /// What a record connection is counted for before its first record.
+    pub stream_at_start: usize,
     /// A record connection while it sends, regardless of how much: its window, column set or first
     /// page of groups, the interner's cache and first page, histograms.
     pub connection_receiving: usize,
@@ -116,6 +123,22 @@ impl Memory {
     /// Bytes allocated at start.
     pub fn at_start(&self) -> usize {
         self.registered + self.rows_at_start
+    }
+
+    /// Bytes that are in use whatever peers do: the program, its start, captures and partials.
+    pub fn fixed(&self) -> usize {
+        PROGRAM_BYTES
+            .saturating_add(self.at_start())
+            .saturating_add(self.captured)
+            .saturating_add(self.partials)
+    }
+
+    /// Bytes without which no stream can be received.
+    pub fn least(&self) -> usize {
+        self.fixed()
+            .saturating_add(self.connection_receiving)
+            .saturating_add(self.message_idle)
+            .saturating_add(LEAST_GROWTH_BYTES)
     }
 
     /// Bytes with every connection open, few groups per stream and quiet message connections.

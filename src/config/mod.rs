@@ -153,6 +153,9 @@ pub struct Config {
     pub groups_limit: usize,
     /// Total size of the distinct texts that one record stream may have.
     pub strings_bytes_limit: usize,
+    /// Memory that all peers together may make the engine take, and the engine's own; `None` is
+    /// [`MEMORY_LIMIT_SHARE`] of what the host or its control group has.
+    pub memory_limit: Option<u64>,
     /// Connections at a time, on both listeners together.
     pub max_connections: usize,
     /// Record streams at a time, each counted until its result is printed.
@@ -230,6 +233,7 @@ impl Default for Config {
             packet_bytes_limit: 16 << 20,
             groups_limit: 1_000_000,
             strings_bytes_limit: 64 << 20,
+            memory_limit: None,
             max_connections: 1000,
             max_streams: 256,
             admit_timeout: Duration::from_secs(5),
@@ -404,6 +408,7 @@ impl Config {
         )?;
         within_sizes("groups-limit", self.groups_limit, GROUPS_LIMIT)?;
         within_sizes("strings-bytes-limit", self.strings_bytes_limit, STRINGS_BYTES_LIMIT)?;
+        within("memory-limit", self.memory_limit.unwrap_or(1), 1, MEMORY_LIMIT_MAX)?;
         within_sizes("max-connections", self.max_connections, MAX_CONNECTIONS)?;
         within_sizes("max-streams", self.max_streams, MAX_CONNECTIONS)?;
         within("rate-limit", u64::from(self.rate_limit), RATE_LIMIT.0, RATE_LIMIT.1)?;

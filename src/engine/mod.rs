@@ -7,6 +7,7 @@
 //! * [`decode`]: records to keys and values, one loop per field
 //! * [`groups`]: the hash table of groups and the accumulators in it
 //! * [`blocks`]: what decoding and grouping share
+//! * [`memory`]: the account of what peers make the engine take
 //! * [`messages`]: users, tokens, rate limits and outboxes of the message server
 //! * `oracle`: slow reference implementations for tests
 
@@ -14,6 +15,7 @@ pub(crate) mod aggregate;
 pub(crate) mod blocks;
 pub(crate) mod decode;
 pub(crate) mod groups;
+pub(crate) mod memory;
 pub(crate) mod messages;
 pub(crate) mod observe;
 #[cfg(test)]

@@ -140,6 +140,12 @@ impl Engine {
         Engine::start_command_with(ringest(), options, stdout)
     }
 
+    /// One that takes both, with another stdout; also gives what follows on its stderr.
+    pub fn start_both_with(options: &[&str], stdout: Stdio) -> (Engine, BufReader<ChildStderr>) {
+        let options = [BOTH, options].concat();
+        Engine::spawn(ringest(), &options, stdout, tempfile::tempdir().expect("a directory"))
+    }
+
     /// The same, where a command of the test's own runs the program.
     pub fn start_command_with(
         command: Command,

@@ -30,6 +30,7 @@ const FLOORS: [(&str, &[&[&str]]); 5] = [
     (
         "engine",
         &[
+            &["memory"],
             &["blocks", "messages"],
             &["groups"],
             &["decode"],

@@ -11,6 +11,7 @@ mod crowds;
 mod data;
 mod limits;
 mod load;
+mod memory;
 mod queue_limit;
 mod tls;
 mod tls_ends;

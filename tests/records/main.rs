@@ -5,6 +5,8 @@ mod bad_input;
 mod coalescing;
 #[path = "../common/mod.rs"]
 mod common;
+
+mod memory;
 mod other_size;
 mod replay;
 mod schemas;

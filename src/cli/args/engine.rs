@@ -236,6 +236,14 @@ pub(crate) struct LimitOptions {
     /// Record streams at a time, each counted until its result is printed [1 to 65536]
     #[arg(long, env = "RINGEST_MAX_STREAMS", value_name = "N", default_value_t = 256)]
     pub max_streams: usize,
+    /// Memory for all streams and clients together [what one stream needs, to 1EiB]
+    ///
+    /// When it is used up, the stream that holds the most ends as `memory_limit`, with a result of
+    /// the records before that. The program itself is counted; what the allocator, Polars and the
+    /// kernel take in addition is not: leave them a quarter. Default: three quarters of what the
+    /// host or its control group has.
+    #[arg(long, env = "RINGEST_MEMORY_LIMIT", value_name = "SIZE", value_parser = size::<u64>)]
+    pub memory_limit: Option<u64>,
     /// Largest packet; a larger one is rejected by its length field, before it is received
     /// [271 to 4294967295]
     ///
@@ -363,6 +371,7 @@ impl ResourceOptions {
         Config {
             max_connections: limits.max_connections,
             max_streams: limits.max_streams,
+            memory_limit: limits.memory_limit,
             packet_bytes_limit: limits.packet_bytes_limit,
             groups_limit: limits.groups_limit,
             strings_bytes_limit: limits.strings_bytes_limit,

@@ -290,6 +290,7 @@ fn launch(
         match error {
             StartError::Config(_)
             | StartError::Cores(_)
+            | StartError::Memory(_)
             | StartError::Auth(_)
             | StartError::Partials(_)
             | StartError::Tls(_) => EXIT_USAGE,

@@ -67,6 +67,11 @@ impl Grouped {
         self.len() == 0
     }
 
+    /// Bytes that it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.frame.estimated_size()
+    }
+
     /// Its columns, in order.
     pub fn columns(&self) -> Vec<GroupColumn<'_>> {
         self.frame.columns().iter().map(GroupColumn::of).collect()

@@ -104,6 +104,11 @@ impl GroupAggregate {
         self.merged.as_ref().map_or(0, DataFrame::height)
     }
 
+    /// Number of partials, merged or not.
+    pub(crate) fn rows(&self) -> usize {
+        self.groups_known() + self.pending_rows
+    }
+
     /// Merges all partials into one.
     fn merge(&mut self) -> Result<(), AggregateError> {
         self.pending_rows = 0;

@@ -308,25 +308,43 @@ impl<F: SlotForm> PagedTable<F> {
     ///
     /// # Panics
     /// Panics if the entry is not as long as a slot.
+    #[cfg(test)]
     pub(crate) fn insert(&mut self, hash: u64, entry: &[u64], hash_of: impl Fn(&SlotWords) -> u64) {
-        self.make_room(hash, hash_of);
+        self.make_room(hash, hash_of, |_| true);
         self.insert_into_room(hash, entry).expect("room was made");
     }
 
-    /// Makes room for an entry with this hash. Other entries may move.
-    pub(crate) fn make_room(&mut self, hash: u64, hash_of: impl Fn(&SlotWords) -> u64) {
+    /// Makes room for an entry with this hash. Other entries may move. Before each step `may_take`
+    /// is asked for the bytes that the table will take more; if it refuses, there is no room, and
+    /// this returns false.
+    pub(crate) fn make_room(
+        &mut self,
+        hash: u64,
+        hash_of: impl Fn(&SlotWords) -> u64,
+        mut may_take: impl FnMut(usize) -> bool,
+    ) -> bool {
         loop {
             let page = self.last_page(hash);
             if self.pages[page].entries.get() < PAGE_ENTRIES {
-                return;
+                return true;
             }
-            if page == self.place(hash).page as usize && self.can_split(page) {
+            let splits = page == self.place(hash).page as usize && self.can_split(page);
+            if !may_take(self.growth_bytes(splits && self.pages[page].depth == self.depth)) {
+                return false;
+            }
+            if splits {
                 self.split(page, hash, &hash_of);
             } else {
                 self.pages[page].next = Some(self.page_number());
                 self.pages.push(Page::new(self.pages[page].depth, self.form.words()));
             }
         }
+    }
+
+    /// Bytes of one more page, and of the directory's growth if that doubles.
+    fn growth_bytes(&self, doubles: bool) -> usize {
+        let directory = if doubles { size_of_val(&*self.directory) } else { 0 };
+        PAGE_SLOTS * self.form.words() * size_of::<u64>() + directory
     }
 
     /// Whether a page may be split, which may double the directory.

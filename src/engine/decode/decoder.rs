@@ -9,6 +9,8 @@ use crate::engine::blocks::number::{Number, with_number};
 use crate::engine::groups::columns::{Column, ColumnSet};
 use crate::engine::groups::plan::{KeyBits, NumberKey, Plan, Source};
 use crate::engine::groups::table::GroupTable;
+use crate::engine::memory::account::MemoryShare;
+use crate::engine::memory::held::HeldBytes;
 use crate::wire::records::packets::Run;
 use crate::wire::schema::Kind;
 use std::sync::Arc;
@@ -29,6 +31,17 @@ pub enum RowLimit {
     Text(TextLimit),
     /// The limit on groups.
     Groups,
+    /// There is no memory for a text or a group now. Once there is, the stream may go on.
+    Memory,
+}
+
+impl From<TextLimit> for RowLimit {
+    fn from(limit: TextLimit) -> Self {
+        match limit {
+            TextLimit::Memory => RowLimit::Memory,
+            limit => RowLimit::Text(limit),
+        }
+    }
 }
 
 /// Decodes the records of one stream and keeps the texts of its keys.
@@ -73,6 +86,19 @@ impl Decoder {
         self.interners.into_iter().map(Interner::into_texts).collect()
     }
 
+    /// Hands over what the texts hold.
+    pub(crate) fn take_memory(&mut self) -> Vec<HeldBytes> {
+        self.interners.iter_mut().map(Interner::take_memory).collect()
+    }
+
+    /// Counts what the texts take as part of `share`.
+    pub(crate) fn count_in(&mut self, share: &Arc<MemoryShare>) {
+        let result_copies = self.plan.text_result_copies();
+        for interner in &mut self.interners {
+            interner.count_in(share, result_copies);
+        }
+    }
+
     /// Appends the records of `runs` to `set`, directly from the received bytes.
     ///
     /// The set must have room for them: [`PacketParser::parse`] takes the number of free rows as
@@ -88,13 +114,14 @@ impl Decoder {
             let (rows, limit) = self.make_keys(&block);
             self.append(&block, rows, set);
             decoded.records += rows;
-            decoded.limit = limit.map(RowLimit::Text);
+            decoded.limit = limit.map(RowLimit::from);
         }
         decoded
     }
 
     /// Folds the records of `runs` into their groups. If a text or a group exceeds a limit, the
-    /// records before it are folded in, and its own record and later ones are not.
+    /// records before it are folded in, and its own record and later ones are not. Without memory
+    /// for one it is the same, but later they may be.
     pub fn fold(&mut self, received: &[u8], runs: &[Run], groups: &mut GroupTable) -> Decoded {
         #[cfg(target_arch = "x86_64")]
         if wide_registers() {
@@ -124,8 +151,9 @@ impl Decoder {
             let folded = groups.fold(&block, rows, &self.keys);
             decoded.records += folded;
             decoded.limit = match limit {
-                _ if folded < rows => Some(RowLimit::Groups),
-                limit => limit.map(RowLimit::Text),
+                _ if folded == rows => limit.map(RowLimit::from),
+                _ if groups.is_full() => Some(RowLimit::Groups),
+                _ => Some(RowLimit::Memory),
             };
         }
         decoded

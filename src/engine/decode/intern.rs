@@ -3,13 +3,16 @@
 
 use super::text_cache::TextCache;
 use super::texts::{TextLimit, Texts};
-use crate::config::TEXT_PAGE_BYTES;
+use crate::config::{TEXT_PAGE_BYTES, TEXT_RESULT_BYTES, TEXTS_ROOM};
 use crate::engine::blocks::block::{BLOCK_RECORDS, Fields};
 use crate::engine::blocks::paged::{PAGE_SLOTS, PagedTable, SlotForm, SlotWords};
 use crate::engine::blocks::text_tag::{
     HEAD_BYTES, ShortValue, TagMaker, TextForm, len_of, with_block_bytes, words_of,
 };
+use crate::engine::memory::account::MemoryShare;
+use crate::engine::memory::held::HeldBytes;
 use std::hint::select_unpredictable;
+use std::sync::Arc;
 
 /// Assigns a code to each distinct value of a padded field.
 ///
@@ -29,6 +32,10 @@ pub(crate) struct Interner {
     missed: usize,
     /// Number of fields that still bypass the cache.
     past_cache: usize,
+    /// What the values take, and will take in the result, but for the first page of the table.
+    memory: HeldBytes,
+    /// Bytes in the result for each byte of a value.
+    result_copies: usize,
 }
 
 /// Fields that are looked up together.
@@ -117,7 +124,14 @@ impl Interner {
             asked: 0,
             missed: 0,
             past_cache: 0,
+            memory: HeldBytes::default(),
+            result_copies: 0,
         }
+    }
+
+    /// Counts what the values take as part of `share`, and `result_copies` of each in the result.
+    pub(crate) fn count_in(&mut self, share: &Arc<MemoryShare>, result_copies: usize) {
+        (self.memory, self.result_copies) = (HeldBytes::of(share), result_copies);
     }
 
     /// Total bytes of all values.
@@ -370,20 +384,62 @@ impl Interner {
         if end > self.bytes_limit {
             return Err(TextLimit::Bytes { limit: self.bytes_limit });
         }
+        if !self.make_room(value.len(), tag) {
+            return Err(TextLimit::Memory);
+        }
+        let texts = &mut self.texts;
         // Both limits are at most u32::MAX (`config::GROUPS_LIMIT`, `config::STRINGS_BYTES_LIMIT`).
         let code = texts.len() as u32;
         let offset = texts.bytes.len() as u32;
         texts.bytes.extend_from_slice(value);
         texts.ends.push(end as u32);
         let slot = TextSlot { tag, offset, number: code + 1 };
-        self.table.insert(tag, &slot.words(), |words| words[0].get());
+        self.table.insert_into_room(tag, &slot.words()).expect("room was made");
         Ok(code)
+    }
+
+    /// Makes room for a new value of `bytes` bytes. Returns false if there is no memory for it.
+    fn make_room(&mut self, bytes: usize, tag: u64) -> bool {
+        let (texts, memory) = (&mut self.texts, &mut self.memory);
+        let (bytes_room, ends_room) = TEXTS_ROOM;
+        grow(&mut texts.bytes, bytes, bytes_room, 1 + self.result_copies, memory)
+            && grow(&mut texts.ends, 1, ends_room, size_of::<u32>() + TEXT_RESULT_BYTES, memory)
+            && self.table.make_room(tag, |words| words[0].get(), |bytes| memory.ask(bytes))
     }
 
     /// The values, by code.
     pub(crate) fn into_texts(self) -> Texts {
         self.texts
     }
+
+    /// Hands over what the values hold.
+    pub(crate) fn take_memory(&mut self) -> HeldBytes {
+        std::mem::take(&mut self.memory)
+    }
+}
+
+/// Makes room for `more` items in `list`, which has room for at least `least`; each counts for
+/// `item_bytes`. Returns false if there is no memory for that.
+fn grow<T>(
+    list: &mut Vec<T>,
+    more: usize,
+    least: usize,
+    item_bytes: usize,
+    memory: &mut HeldBytes,
+) -> bool {
+    let room = list.capacity();
+    if list.len() + more <= room {
+        return true;
+    }
+    let step = (room / 2).max(more).max(least);
+    // While it moves, the old room is still in use.
+    let old = room * size_of::<T>();
+    if !memory.ask(step * item_bytes + old) {
+        return false;
+    }
+    list.reserve_exact(room - list.len() + step);
+    memory.set(memory.bytes() - old);
+    true
 }
 
 #[cfg(test)]

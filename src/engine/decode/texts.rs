@@ -13,6 +13,11 @@ impl Texts {
         self.ends.len()
     }
 
+    /// Bytes that they take.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<u32>()
+    }
+
     /// Whether there are no texts.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
@@ -55,6 +60,9 @@ pub enum TextLimit {
         /// The limit in force.
         limit: usize,
     },
+    /// There is no memory for another text now. Once there is, the stream may go on.
+    #[error("no memory for another distinct text (--memory-limit)")]
+    Memory,
     /// There would be more distinct texts than allowed groups, and each makes at least one group.
     #[error("more than {limit} distinct texts, each of them a group (--groups-limit)")]
     Groups {

@@ -3,7 +3,9 @@
 
 use super::lanes::{Lane, LaneForm};
 use crate::config::RecordSizes;
-use crate::config::limits::{LATIN1_TEXT_COPIES, SPILLED_SUM_BYTES, TEXT_COPIES};
+use crate::config::limits::{
+    FOLDED_ROW_COPIES, LATIN1_TEXT_COPIES, SPILLED_SUM_BYTES, TEXT_COPIES,
+};
 use crate::engine::blocks::paged::SlotForm;
 use crate::engine::blocks::text_tag::TextForm;
 use crate::wire::records::packets::RecordForm;
@@ -219,6 +221,17 @@ impl Plan {
             text_bytes: self.texts.iter().map(|text| text.form.width()).sum(),
             text_copies: self.text_copies(),
         }
+    }
+
+    /// Bytes that a group takes while the result is made, in addition to its slot.
+    pub(crate) fn result_bytes(&self) -> usize {
+        FOLDED_ROW_COPIES * self.sizes().partial_row_bytes
+    }
+
+    /// Copies of the bytes of distinct texts in the result; those in `text_copies` besides are the
+    /// interned one and the slack of its vector.
+    pub(crate) fn text_result_copies(&self) -> usize {
+        self.text_copies() - 2
     }
 
     /// Copies of the bytes of distinct texts at the peak, while a result is made.

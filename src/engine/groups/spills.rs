@@ -1,11 +1,15 @@
 //! What does not fit into a group's slot: parts of sums of floats, set aside before an addition
 //! would lose digits or overflow. Rare, so that slots stay small.
 
+use crate::config::SPILLED_SUM_BYTES;
 use crate::engine::blocks::paged::SlotWords;
 use crate::engine::blocks::twofold::Twofold;
+use crate::engine::memory::account::MemoryShare;
+use crate::engine::memory::held::HeldBytes;
 use foldhash::fast::RandomState;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Spilled sums are kept divided by this, so that they do not overflow: 2^32 records of the
 /// largest binary64 fit.
@@ -23,12 +27,31 @@ pub struct Spills {
     sums: RefCell<HashMap<Box<[u64]>, Twofold, RandomState>>,
     /// Scratch memory for a key.
     key: Cell<Vec<u64>>,
+    memory: RefCell<HeldBytes>,
 }
 
 impl Spills {
     /// No spilled sums, for keys of this many words.
     pub(crate) fn of_keys(key_words: usize) -> Self {
         Spills { key_words, ..Spills::default() }
+    }
+
+    /// Counts what they take as part of `share`.
+    pub(crate) fn count_in(&self, share: &Arc<MemoryShare>) {
+        self.memory.replace(HeldBytes::of(share));
+    }
+
+    /// Hands over what they hold.
+    pub(crate) fn take_memory(&self) -> HeldBytes {
+        self.memory.take()
+    }
+
+    /// Notes that there is another one. It is rare and small, so nobody is asked beforehand.
+    fn count_one(&self) {
+        let key_bytes = (self.key_words + 1) * size_of::<u64>();
+        let mut memory = self.memory.borrow_mut();
+        let bytes = memory.bytes() + SPILLED_SUM_BYTES + key_bytes;
+        memory.set(bytes);
     }
 
     /// The number of words of a group's key.
@@ -43,7 +66,10 @@ impl Spills {
         let mut sums = self.sums.borrow_mut();
         self.with_key(field, key, |key| match sums.get_mut(key) {
             Some(spilled) => *spilled = spilled.plus(sum.high, sum.low),
-            None => drop(sums.insert(key.into(), sum)),
+            None => {
+                sums.insert(key.into(), sum);
+                self.count_one();
+            }
         });
     }
 

@@ -6,7 +6,9 @@ use super::plan::{GroupSlots, Plan};
 use super::spills::Spills;
 use crate::config::FOLD_ROWS;
 use crate::engine::blocks::block::{BLOCK_RECORDS, Block, BlockSlots, Rows};
-use crate::engine::blocks::paged::{PagedTable, SlotForm, SlotPlace, SlotWords};
+use crate::engine::blocks::paged::{PAGE_ENTRIES, PagedTable, SlotForm, SlotPlace, SlotWords};
+use crate::engine::memory::account::MemoryShare;
+use crate::engine::memory::held::HeldBytes;
 use foldhash::fast::RandomState;
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher};
@@ -25,6 +27,10 @@ pub struct GroupTable {
     rows: u64,
     groups_limit: usize,
     rows_limit: u64,
+    /// Groups for which there is memory, in the table's pages and in the result: never more than
+    /// the limit.
+    groups_granted: usize,
+    memory: HeldBytes,
 }
 
 impl GroupTable {
@@ -43,7 +49,24 @@ impl GroupTable {
             rows: 0,
             groups_limit,
             rows_limit,
+            groups_granted: 0,
+            memory: HeldBytes::default(),
         }
+    }
+
+    /// Counts what the table takes as part of `share`, but for its first page, which comes with the
+    /// stream.
+    pub(crate) fn count_in(mut self, share: &Arc<MemoryShare>) -> Self {
+        self.spills.count_in(share);
+        self.memory = HeldBytes::of(share);
+        self
+    }
+
+    /// Hands over what it holds, which is then no longer given back with the table.
+    pub(crate) fn take_memory(&mut self) -> HeldBytes {
+        let mut memory = std::mem::take(&mut self.memory);
+        memory.absorb(self.spills.take_memory());
+        memory
     }
 
     /// Number of groups.
@@ -59,6 +82,11 @@ impl GroupTable {
     /// Number of rows that may still be folded in, at most as many as one pass takes.
     pub fn rows_free(&self) -> usize {
         (self.rows_limit - self.rows).min(FOLD_ROWS as u64) as usize
+    }
+
+    /// Whether it holds the most groups that it may.
+    pub(crate) fn is_full(&self) -> bool {
+        self.groups() == self.groups_limit
     }
 
     /// The most groups that it may hold.
@@ -77,8 +105,8 @@ impl GroupTable {
     }
 
     /// Folds in the first `rows` records of a block, up to the first one that would exceed the
-    /// limit of groups. `keys` holds their keys, one after another. Returns the number of records
-    /// folded in.
+    /// limit of groups or for whose group there is no memory. `keys` holds their keys, one after
+    /// another. Returns the number of records folded in.
     ///
     /// # Panics
     /// Panics if the block has fewer records, or if `rows` exceeds [`rows_free`](Self::rows_free).
@@ -100,7 +128,9 @@ impl GroupTable {
                 return to;
             }
             let key_words = self.plan.key_words();
-            self.make_room(&keys[to * key_words..][..key_words]);
+            if !self.make_room(&keys[to * key_words..][..key_words]) {
+                return to;
+            }
             from = to;
         }
     }
@@ -236,12 +266,12 @@ impl GroupTable {
         self.table.find(self.hash.hash_one(key), |slot| slot[0].get() == key)
     }
 
-    /// Adds a group with its first record. Returns `None` if there is no room for it or it would
-    /// exceed the limit of groups.
+    /// Adds a group with its first record. Returns `None` if there is no room for it or none was
+    /// granted.
     #[cold]
     #[inline(never)]
     fn add(&self, block: &Block<'_>, row: usize, key: &[u64]) -> Option<&SlotWords> {
-        if self.table.len() == self.groups_limit {
+        if self.table.len() == self.groups_granted {
             return None;
         }
         let rows = Rows { from: row, to: row + 1 };
@@ -260,20 +290,29 @@ impl GroupTable {
         slot
     }
 
-    /// Makes room for the group of a key.
+    /// Makes room for the group of a key, below the limit of groups. Returns false if there is no
+    /// memory for it.
     #[cold]
     #[inline(never)]
-    fn make_room(&mut self, key: &[u64]) {
+    fn make_room(&mut self, key: &[u64]) -> bool {
+        if self.table.len() == self.groups_granted {
+            let more = PAGE_ENTRIES.min(self.groups_limit - self.groups_granted);
+            if !self.memory.ask(more * self.plan.result_bytes()) {
+                return false;
+            }
+            self.groups_granted += more;
+        }
         let hash = self.hash_of(key);
-        let (hasher, key_words) = (&self.hash, self.plan.key_words());
-        self.table.make_room(hash, |slot| match key_words {
+        let (hasher, key_words, memory) = (&self.hash, self.plan.key_words(), &mut self.memory);
+        let hash_of = |slot: &SlotWords| match key_words {
             1 => hasher.hash_one(slot[0].get()),
             _ => {
                 let mut hasher = hasher.build_hasher();
                 slot[..key_words].iter().for_each(|word| hasher.write_u64(word.get()));
                 hasher.finish()
             }
-        });
+        };
+        self.table.make_room(hash, hash_of, |bytes| memory.ask(bytes))
     }
 }
 

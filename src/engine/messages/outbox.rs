@@ -2,6 +2,8 @@
 //! limit per receiver and one for all receivers of a worker. Performs no I/O.
 
 use crate::config::RECEIVER_QUEUE_PIECES;
+use crate::engine::memory::account::MemoryShare;
+use crate::engine::memory::held::HeldBytes;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -101,12 +103,26 @@ pub(crate) struct Outbox {
     waiting_bytes: usize,
     limit: usize,
     budget: Arc<QueueBudget>,
+    memory: HeldBytes,
 }
 
 impl Outbox {
     /// An empty queue for at most `limit` bytes, within `budget`. Allocates on the first push.
     pub(crate) fn new(limit: usize, budget: Arc<QueueBudget>) -> Self {
-        Outbox { pieces: VecDeque::new(), written: 0, waiting_bytes: 0, limit, budget }
+        Outbox {
+            pieces: VecDeque::new(),
+            written: 0,
+            waiting_bytes: 0,
+            limit,
+            budget,
+            memory: HeldBytes::default(),
+        }
+    }
+
+    /// Counts what is queued as part of `share`.
+    pub(crate) fn count_in(mut self, share: &Arc<MemoryShare>) -> Self {
+        self.memory = HeldBytes::of(share);
+        self
     }
 
     /// Whether nothing is queued.
@@ -165,6 +181,7 @@ impl Outbox {
             return Err(Overflow::All { waiting: self.budget.queued_bytes() });
         }
         self.waiting_bytes += more;
+        self.memory.set(self.waiting_bytes);
         Ok(())
     }
 
@@ -183,6 +200,7 @@ impl Outbox {
     pub(crate) fn advance(&mut self, bytes: usize) {
         self.waiting_bytes -= bytes;
         self.budget.give_back(bytes);
+        self.memory.set(self.waiting_bytes);
         self.written += bytes;
         while let Some(first) = self.pieces.front() {
             let length = first.bytes().len();
@@ -202,6 +220,7 @@ impl Outbox {
     pub(crate) fn clear(&mut self) {
         self.budget.give_back(self.waiting_bytes);
         self.waiting_bytes = 0;
+        self.memory.set(0);
         self.written = 0;
         self.pieces = VecDeque::new();
     }

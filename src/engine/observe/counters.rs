@@ -5,6 +5,7 @@
 //! locked instruction. Readers may lag slightly, but never see a count go back.
 
 use crate::config::queued_bytes_of_worker;
+use crate::engine::memory::account::MemoryAccount;
 use crate::engine::messages::outbox::QueueBudget;
 use crate::engine::stream::latency::Latency;
 use crate::engine::stream::received::{Reason, Status};
@@ -234,11 +235,18 @@ pub struct Counters {
     /// Bytes queued for the receivers of each worker. Each worker has its share of the total, so
     /// that it can decide on its own which receiver to cut.
     pub queued: Box<[Arc<QueueBudget>]>,
+    /// The memory that peers make the engine take.
+    pub memory: Arc<MemoryAccount>,
 }
 
 impl Counters {
-    /// Counters at zero, for `workers` workers.
+    /// Counters at zero, for `workers` workers, without a limit on memory.
     pub fn new(workers: usize) -> Arc<Self> {
+        Self::with_memory(workers, MemoryAccount::unlimited())
+    }
+
+    /// The same, with an account of memory.
+    pub fn with_memory(workers: usize, memory: Arc<MemoryAccount>) -> Arc<Self> {
         Arc::new(Counters {
             workers: (0..workers).map(|_| WorkerTally::default()).collect(),
             acceptor: WorkerTally::default(),
@@ -247,6 +255,7 @@ impl Counters {
             queued: (0..workers)
                 .map(|_| QueueBudget::new(queued_bytes_of_worker(workers)))
                 .collect(),
+            memory,
         })
     }
 

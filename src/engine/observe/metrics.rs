@@ -82,6 +82,10 @@ impl Snapshot {
         families.single("ready", help, Gauge, ready)?;
         let help = "Start time of the process, in seconds since the Unix epoch.";
         families.single("process_start_time_seconds", help, Gauge, self.start_time_seconds)?;
+        let help = "Memory that is counted: the program's, and what peers make it take.";
+        families.single("memory_counted_bytes", help, Gauge, self.memory_counted_bytes)?;
+        let help = "The most that the counted memory may be.";
+        families.single("memory_limit_bytes", help, Gauge, self.memory_limit_bytes)?;
         let Some(bytes) = self.resident_memory_bytes else { return Ok(()) };
         let help = "Resident memory of the process.";
         families.single("process_resident_memory_bytes", help, Gauge, bytes)

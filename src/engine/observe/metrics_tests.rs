@@ -2,6 +2,7 @@
 //! not test who counts.
 
 use super::*;
+use crate::engine::memory::account::MemoryAccount;
 use crate::engine::observe::counters::{Counters, Protocol};
 use crate::engine::observe::snapshot::{CLIENT_TYPES, Facts, Rates};
 use crate::engine::stream::received::Reason;
@@ -23,7 +24,7 @@ fn text_of(counters: &Counters) -> String {
 
 /// Counters of an engine where everything has happened.
 fn busy() -> Arc<Counters> {
-    let counters = Counters::new(2);
+    let counters = Counters::with_memory(2, MemoryAccount::new(1000, 700));
     let worker = &counters.workers[1];
     worker.opened[Protocol::Messages as usize].add(12_345_678_901);
     worker.bytes_received[Protocol::Records as usize].add(1 << 60);
@@ -111,6 +112,8 @@ fn counts_have_the_right_names() {
     assert_eq!(samples["ringest_messages_total{type=\"broadcast\"}"], 3.0);
     assert!(samples.keys().all(|series| !series.contains("pong")), "only a server sends PONG");
     assert_eq!(samples["ringest_process_resident_memory_bytes"], 123_456_789.0);
+    assert_eq!(samples["ringest_memory_counted_bytes"], 700.0);
+    assert_eq!(samples["ringest_memory_limit_bytes"], 1000.0);
     assert_eq!(samples["ringest_ready"], 1.0);
     // Integers stay integers, however large.
     let text = text_of(&counters);

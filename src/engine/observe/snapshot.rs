@@ -241,6 +241,10 @@ pub struct Snapshot {
     pub start_time_seconds: f64,
     /// Resident memory; null if unknown.
     pub resident_memory_bytes: Option<u64>,
+    /// Memory that is counted: the program's, and what peers make it take.
+    pub memory_counted_bytes: u64,
+    /// The most that it may be (`--memory-limit`).
+    pub memory_limit_bytes: u64,
     /// Open connections.
     pub connections_active: ByListener,
     /// Connections accepted by workers.
@@ -352,6 +356,8 @@ impl Snapshot {
             uptime_seconds: rounded(facts.uptime.as_secs_f64()),
             start_time_seconds: rounded(facts.started.as_secs_f64()),
             resident_memory_bytes: facts.resident_bytes,
+            memory_counted_bytes: counters.memory.used() as u64,
+            memory_limit_bytes: counters.memory.limit() as u64,
             connections_active: ByListener::of(|protocol| counters.active(protocol)),
             connections_opened: by_protocol(counters, |tally| &tally.opened),
             connections_empty: by_protocol(counters, |tally| &tally.empty),

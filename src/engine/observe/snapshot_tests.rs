@@ -1,6 +1,7 @@
 //! Tests that each count has its own key in a snapshot, and tests rates.
 
 use super::*;
+use crate::engine::memory::account::MemoryAccount;
 use crate::engine::messages::outbox::Outbox;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ fn names_of_client_types_match_the_frame_types() {
 /// Each count of each tally is reported under its documented key.
 #[test]
 fn each_count_has_its_own_key() {
-    let counters = Counters::new(2);
+    let counters = Counters::with_memory(2, MemoryAccount::new(1000, 700));
     let (first, second) = (&counters.workers[0], &counters.workers[1]);
     first.opened[Protocol::Messages as usize].add(5);
     second.opened[Protocol::Records as usize].add(4);
@@ -135,6 +136,8 @@ fn each_count_has_its_own_key() {
         "uptime_seconds": 12.345,
         "start_time_seconds": 1_700_000_000.0,
         "resident_memory_bytes": 4096,
+        "memory_counted_bytes": 700,
+        "memory_limit_bytes": 1000,
         "connections_active": {"records": 4, "messages": 3},
         "connections_opened": {"records": 4, "messages": 5},
         "messages": 13,

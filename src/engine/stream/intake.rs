@@ -13,6 +13,8 @@ use crate::engine::decode::texts::{TextLimit, Texts};
 use crate::engine::groups::columns::ColumnSet;
 use crate::engine::groups::plan::Plan;
 use crate::engine::groups::table::GroupTable;
+use crate::engine::memory::account::MemoryShare;
+use crate::engine::memory::held::HeldBytes;
 use crate::wire::records::packets::{PacketParser, RunList, Stop, StreamCut, Violation};
 use crate::wire::records::window::Window;
 use std::ops::Range;
@@ -37,6 +39,8 @@ pub struct Counts {
 pub(crate) enum NextStep {
     /// Call again with room for at least one row: the bytes hold more records.
     Rows,
+    /// Call again once there is memory: the next record needs more.
+    Memory,
     /// Read more bytes.
     Read,
     /// Nothing: the end record has arrived. Further bytes are counted and dropped.
@@ -118,6 +122,11 @@ impl RecordIntake {
         }
     }
 
+    /// Counts what its texts take as part of `share`.
+    pub(crate) fn count_in(&mut self, share: &Arc<MemoryShare>) {
+        self.decoder.count_in(share);
+    }
+
     /// The part of the buffer for the next read; never empty between reads.
     pub(crate) fn free(&self) -> Range<usize> {
         self.window.free()
@@ -185,12 +194,23 @@ impl RecordIntake {
         }
         let received = &buffer[self.window.received()];
         let from = self.window.unparsed().start;
-        let pass = self.parser.parse(received, from, rows_limit, &mut self.runs);
+        let before = self.parser.clone();
+        let mut pass = self.parser.parse(received, from, rows_limit, &mut self.runs);
         let decoded = use_runs(&mut self.decoder, received, &self.runs);
-        let refused = decoded.limit.map(|limit| match limit {
-            RowLimit::Text(limit) => Refused::Text(limit),
-            RowLimit::Groups => Refused::Groups { limit: self.groups_limit },
-        });
+        let refused = match decoded.limit {
+            None => None,
+            Some(RowLimit::Text(limit)) => Some(Refused::Text(limit)),
+            Some(RowLimit::Groups) => Some(Refused::Groups { limit: self.groups_limit }),
+            Some(RowLimit::Memory) => {
+                // Parses again what was decoded, so that the next pass begins with what was not.
+                self.parser = before;
+                pass.bytes = match decoded.records {
+                    0 => 0,
+                    records => self.parser.parse(received, from, records, &mut self.runs).bytes,
+                };
+                None
+            }
+        };
         self.window.parse(pass.bytes);
         self.window.consume_parsed();
         self.counts.records += decoded.records as u64;
@@ -198,6 +218,9 @@ impl RecordIntake {
         self.count_packets(packets);
         if let Some(refused) = refused {
             return Err(refused);
+        }
+        if decoded.limit == Some(RowLimit::Memory) {
+            return Ok(NextStep::Memory);
         }
         match pass.stop {
             Stop::NeedMore => Ok(NextStep::Read),
@@ -306,6 +329,11 @@ impl RecordIntake {
     /// The same, at the end of the stream.
     pub(crate) fn into_texts(self) -> Vec<Texts> {
         self.decoder.into_texts()
+    }
+
+    /// Hands over what the texts hold.
+    pub(crate) fn take_memory(&mut self) -> Vec<HeldBytes> {
+        self.decoder.take_memory()
     }
 }
 

@@ -5,6 +5,7 @@ use super::*;
 use crate::config::FOLD_ROWS_MAX;
 use crate::engine::groups::columns::{Column, PartialSet};
 use crate::engine::groups::moments::sum_of;
+use crate::engine::memory::account::MemoryAccount;
 use crate::wire::schema::Schema;
 use proptest::prelude::*;
 
@@ -286,6 +287,67 @@ fn a_group_too_many_stops_the_stream_before_its_record() {
     let refused = Err(Refused::Groups { limit: 5 });
     assert_eq!(intake.poll_groups(&buffer, &mut groups), refused);
     assert_eq!((intake.counts().records, intake.counts().packets, groups.groups()), (5, 2, 5));
+}
+
+/// Wherever memory runs short, and however little more there is each time: once there is enough,
+/// the stream has every record once. At the edge: what was counted before is enough, one byte less
+/// is not.
+#[test]
+fn waiting_for_memory_changes_nothing() {
+    let record = |a: u32| {
+        let text = format!("{:0>200}", a / 3);
+        [&a.to_be_bytes()[..], &[1; 7], format!("{text: <256}").as_bytes()].concat()
+    };
+    let sizes = [1, 700, 2, 63, 64, 65, 1105];
+    let mut next = 0..2000;
+    let packets: Vec<u8> = sizes
+        .iter()
+        .flat_map(|&size| packet(&next.by_ref().take(size).map(record).collect::<Vec<_>>()))
+        .collect();
+    // Returns how often it waited, and what it held at the end.
+    let receive = |free: usize, step: usize| {
+        let account = MemoryAccount::new(1 << 30, 0);
+        let (ballast, owner) = (account.join(), account.join());
+        ballast.share().force((1 << 30) - free);
+        let config = Config { buffer_bytes: packets.len() + 1000, ..Config::default() };
+        let mut intake = RecordIntake::new(&plan(), &config, config.buffer_bytes, Instant::now());
+        intake.count_in(owner.share());
+        let mut buffer = packets.clone();
+        intake.handle_read(packets.len(), Instant::now());
+        buffer.resize(config.buffer_bytes, 0);
+        let table = GroupTable::with_limits(&plan(), config.groups_limit, 1 << 20);
+        let mut groups = table.count_in(owner.share());
+        let mut waited = 0;
+        loop {
+            match intake.poll_groups(&buffer, &mut groups).unwrap() {
+                NextStep::Rows => {}
+                NextStep::Memory => {
+                    waited += 1;
+                    ballast.share().give_back(step);
+                }
+                _ => break,
+            }
+        }
+        let Counts { records, packets, .. } = intake.counts();
+        assert_eq!((records, packets), (2000, sizes.len() as u64));
+        assert_eq!((groups.rows(), groups.groups()), (2000, 2000));
+        assert_eq!(intake.texts().map(Texts::len).collect::<Vec<_>>(), [667]);
+        assert!(groups.partials().all(|slot| slot[1].get() << 32 == 1 << 32), "one of each");
+        let held = owner.share().bytes();
+        // Tables and texts as they are, without what their growth and their results take.
+        let (pages, texts) = (4 * 32 * 1024, 667 * 200);
+        assert!(held > pages + texts, "{held}");
+        drop((intake, groups));
+        assert_eq!(owner.share().bytes(), 0);
+        (waited, held)
+    };
+    let (waited, held) = receive(1 << 29, 0);
+    assert_eq!(waited, 0);
+    for step in [1 << 20, 100_000, 997] {
+        let (waited, held_then) = receive(0, step);
+        assert_eq!(held_then, held);
+        assert!(waited >= held / step, "{waited} times {step}");
+    }
 }
 
 /// A stream whose three limits are easy to tell apart. Times are in seconds since it began.

@@ -4,6 +4,8 @@
 use super::intake::{Counts, Refused};
 use super::latency::{Latency, SmallLatency};
 use crate::engine::decode::texts::{TextLimit, Texts};
+use crate::engine::memory::account::ShareOwner;
+use crate::engine::memory::held::HeldBytes;
 use crate::wire::records::packets::{PayloadFault, StreamCut, Violation};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -48,6 +50,8 @@ pub enum Reason {
     GroupsLimit,
     /// Its distinct texts have more bytes than `--strings-bytes-limit`.
     StringsBytesLimit,
+    /// The engine reached `--memory-limit`, and this stream held the most.
+    MemoryLimit,
     /// A sum does not fit into 64 bits and is null. The stream is complete nevertheless.
     SumOverflow,
     /// No slot was free (`--max-connections`, `--max-streams`).
@@ -84,7 +88,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Reason; 23] = [
+    pub const ALL: [Reason; 24] = [
         Reason::PacketLengthBelowMinimum,
         Reason::PacketLengthNotWholeRecords,
         Reason::PacketLengthAboveLimit,
@@ -92,6 +96,7 @@ impl Reason {
         Reason::DataAfterEnd,
         Reason::GroupsLimit,
         Reason::StringsBytesLimit,
+        Reason::MemoryLimit,
         Reason::SumOverflow,
         Reason::ConnectionsLimit,
         Reason::ClosedBeforeData,
@@ -120,6 +125,7 @@ impl Reason {
             Reason::DataAfterEnd => "data_after_end",
             Reason::GroupsLimit => "groups_limit",
             Reason::StringsBytesLimit => "strings_bytes_limit",
+            Reason::MemoryLimit => "memory_limit",
             Reason::SumOverflow => "sum_overflow",
             Reason::ConnectionsLimit => "connections_limit",
             Reason::ClosedBeforeData => "closed_before_data",
@@ -149,6 +155,7 @@ impl Reason {
             | Reason::DataAfterEnd
             | Reason::GroupsLimit
             | Reason::StringsBytesLimit
+            | Reason::MemoryLimit
             | Reason::ConnectionsLimit
             | Reason::TlsFailed => Status::Rejected,
             // Every record is in the result; the sum is null.
@@ -182,6 +189,7 @@ impl From<TextLimit> for Reason {
         match limit {
             TextLimit::Bytes { .. } => Reason::StringsBytesLimit,
             TextLimit::Groups { .. } => Reason::GroupsLimit,
+            TextLimit::Memory => Reason::MemoryLimit,
         }
     }
 }
@@ -243,6 +251,15 @@ pub struct ClosedBatch {
     pub latency: Latency,
     /// The texts that are new since the previous batch, for each text key.
     pub texts: Vec<Texts>,
+}
+
+/// What a stream holds of the engine's memory from its first byte until it has been reported.
+#[derive(Debug, Default)]
+pub(crate) struct StreamMemory {
+    /// Its share of the account; `None` if it was never counted.
+    pub owner: Option<ShareOwner>,
+    /// The parts that do not count their memory themselves.
+    pub held: Vec<HeldBytes>,
 }
 
 /// The capture of a stream's raw bytes.
@@ -326,6 +343,8 @@ pub struct Received {
     pub partials: PartialsLack,
     /// The distinct values of each text key, by code.
     pub texts: Vec<Texts>,
+    /// What it holds of the engine's memory until it has been reported.
+    pub(crate) memory: StreamMemory,
 }
 
 impl Received {
@@ -347,6 +366,7 @@ impl Received {
             batch: None,
             partials: PartialsLack::default(),
             texts: Vec::new(),
+            memory: StreamMemory::default(),
         }
     }
 

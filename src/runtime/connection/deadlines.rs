@@ -10,12 +10,14 @@
 //! for reading before its time to linger is over.
 
 use crate::config::TICK;
+use crate::engine::memory::account::MemoryShare;
 use crate::runtime::clock;
 use crate::runtime::ring::TcpStream;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::net::Shutdown;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
@@ -34,6 +36,8 @@ pub(crate) enum DeadlineCut {
     Linger,
     /// The peer did not read what it was sent.
     SlowConsumer,
+    /// Memory was short, and the connection held the most.
+    Memory,
     /// Writing to the peer failed.
     Broken,
     /// A task of the connection panicked.
@@ -58,6 +62,8 @@ pub(crate) struct Control {
     dispensable: Cell<bool>,
     cut: Cell<Option<DeadlineCut>>,
     ended: Notify,
+    /// The share of memory with which the connection ends.
+    memory: OnceCell<Arc<MemoryShare>>,
 }
 
 impl Control {
@@ -92,6 +98,12 @@ impl Control {
     /// Sets whether the connection may end as soon as the engine starts draining.
     pub(crate) fn set_dispensable(&self, dispensable: bool) {
         self.dispensable.set(dispensable);
+    }
+
+    /// Ends the connection once this share is condemned.
+    pub(crate) fn watch_memory(&self, share: &Arc<MemoryShare>) {
+        // Each connection has one share.
+        let _ = self.memory.set(Arc::clone(share));
     }
 
     /// Why the connection was cut, if it was.
@@ -139,6 +151,8 @@ impl Control {
         }
         if all_end || (draining && self.dispensable.get()) {
             self.end(DeadlineCut::Shutdown);
+        } else if self.memory.get().is_some_and(|share| share.is_condemned()) {
+            self.end(DeadlineCut::Memory);
         } else if let Some((at, reason)) = self.deadline.get()
             && at <= now
         {
@@ -175,6 +189,7 @@ impl Deadlines {
             dispensable: Cell::new(false),
             cut: Cell::new(None),
             ended: Notify::new(),
+            memory: OnceCell::new(),
         });
         self.controls.borrow_mut().insert(connection, Rc::clone(&control));
         control

@@ -6,6 +6,7 @@ use super::control_groups::{ControlGroups, GroupLimit};
 use super::cores::{self, CoresError};
 use super::finding::{Finding, Verdict};
 use super::listener::{self, ADMIN, MESSAGES, RECORDS};
+use super::memory_limit::{memory_limit, share_of};
 use super::proc_files::{kib, memory_total_bytes, process_status};
 use super::reserve::address_space;
 use super::ring_check::io_uring;
@@ -56,7 +57,7 @@ pub(crate) fn examine(config: &Config) -> Vec<Finding> {
         cores,
         cpu_quota(groups.cores.as_ref(), workers),
         port(config),
-        memory(&config.memory(workers), groups.memory_bytes),
+        memory(config, workers, groups.memory_bytes),
     ];
     findings.extend(rest);
     findings.extend(space);
@@ -291,13 +292,24 @@ fn users(config: &Config) -> Option<Finding> {
     })
 }
 
-fn memory(memory: &Memory, group: Option<GroupLimit<u64>>) -> Finding {
+fn memory(config: &Config, workers: usize, group: Option<GroupLimit<u64>>) -> Finding {
     let host = memory_total_bytes().unwrap_or(u64::MAX);
-    memory_finding(memory, host, group.filter(|group| group.value < host))
+    match memory_limit(config, workers) {
+        Err(error) => Finding::fail_with_remedy("memory", &error.to_string()),
+        Ok(limit) => {
+            let group = group.filter(|group| group.value < host);
+            memory_finding(&config.memory(workers), limit, host, group)
+        }
+    }
 }
 
 /// `group` is the tightest limit of the control groups, if that is less than the host has.
-fn memory_finding(memory: &Memory, host: u64, group: Option<GroupLimit<u64>>) -> Finding {
+fn memory_finding(
+    memory: &Memory,
+    limit: u64,
+    host: u64,
+    group: Option<GroupLimit<u64>>,
+) -> Finding {
     let bytes = |bytes: usize| ByteSize(bytes as u64);
     let available = group.as_ref().map_or(host, |group| group.value);
     let has = match &group {
@@ -306,19 +318,21 @@ fn memory_finding(memory: &Memory, host: u64, group: Option<GroupLimit<u64>>) ->
     };
     let found = format!(
         "{} at start; {} with {} streams sending and {} clients waiting; {} if each stream also \
-         reaches --groups-limit and --strings-bytes-limit and each client is busy; {has}",
+         reaches --groups-limit and --strings-bytes-limit and each client is busy; --memory-limit \
+         ends the largest stream at {}; {has}",
         bytes(memory.at_start()),
         bytes(memory.all_receiving()),
         memory.streams,
         memory.connections,
         bytes(memory.worst()),
+        ByteSize(limit),
     );
-    let fits = |bytes: usize| bytes.saturating_add(PROGRAM_BYTES) as u64 <= available;
+    let needs = |bytes: usize| bytes.saturating_add(PROGRAM_BYTES) as u64;
     let raise = match group {
         Some(_) => ", or raise that limit (MemoryMax=, --memory)",
         None => "",
     };
-    if !fits(memory.all_receiving()) {
+    if needs(memory.all_receiving()) > available {
         let remedy = format!(
             "lower --max-streams, --max-connections or --buffer-bytes{raise}; the program itself \
              takes up to {}",
@@ -326,11 +340,17 @@ fn memory_finding(memory: &Memory, host: u64, group: Option<GroupLimit<u64>>) ->
         );
         return Finding::fail("memory", found, remedy);
     }
-    if !fits(memory.worst()) {
+    if needs(memory.worst()).min(limit) > share_of(available).max(memory.least() as u64) {
         let remedy = format!(
-            "untrusted peers could exhaust it: lower --groups-limit, --strings-bytes-limit or \
-             --max-streams{raise}"
+            "leave a quarter for what is not counted (the allocator, Polars, the kernel's \
+             sockets): lower --memory-limit to {}{raise}",
+            ByteSize(share_of(available))
         );
+        return Finding::warn("memory", found, remedy);
+    }
+    if needs(memory.all_receiving()) > limit {
+        let remedy = "streams would end as memory_limit before all of them send: raise \
+                      --memory-limit, or lower --max-streams or --max-connections";
         return Finding::warn("memory", found, remedy);
     }
     Finding::pass("memory", found)

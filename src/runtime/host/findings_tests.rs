@@ -3,6 +3,8 @@
 use super::*;
 use std::path::PathBuf;
 
+const GIB: u64 = 1 << 30;
+
 #[test]
 fn kernels_are_told_apart_by_their_release() {
     let verdict = |release| kernel_finding(release).verdict;
@@ -46,11 +48,13 @@ fn a_quota_below_the_workers_is_a_warning() {
 /// A unit with 64 MiB on a host with much more.
 #[test]
 fn memory_is_judged_by_the_tightest_limit() {
-    const GIB: u64 = 1 << 30;
     let config = Config { port: None, max_streams: 16, groups_limit: 1000, ..Config::default() };
     let config = Config { strings_bytes_limit: 4096, ..config };
     let sums = config.memory(2);
-    let judge = |host, group: Option<u64>| memory_finding(&sums, host, group.and_then(group_limit));
+    let judge = |host: u64, group: Option<u64>| {
+        let limit = share_of(group.map_or(host, |group| group.min(host)));
+        memory_finding(&sums, limit, host, group.and_then(group_limit))
+    };
     let finding = judge(24 * GIB, None);
     assert_eq!((finding.verdict, finding.remedy.as_deref()), (Verdict::Pass, None));
     assert!(finding.found.ends_with("the host has 24.0 GiB"), "{finding}");
@@ -59,16 +63,32 @@ fn memory_is_judged_by_the_tightest_limit() {
     let said = "; 32.0 MiB are allowed (/sys/fs/cgroup/a/limit)";
     assert!(finding.found.ends_with(said), "{finding}");
     assert!(finding.remedy.unwrap().contains("MemoryMax="));
-    // The edges: the program itself counts.
+    // The edges: the program itself counts, and all streams that send keep below the limit.
+    let needed = (sums.all_receiving() + PROGRAM_BYTES).div_ceil(3) * 4;
     for (bytes, verdict) in [
         (sums.all_receiving() + PROGRAM_BYTES - 1, Verdict::Fail),
         (sums.all_receiving() + PROGRAM_BYTES, Verdict::Warn),
-        (sums.worst() + PROGRAM_BYTES - 1, Verdict::Warn),
-        (sums.worst() + PROGRAM_BYTES, Verdict::Pass),
+        (needed - 1, Verdict::Warn),
+        (needed, Verdict::Pass),
     ] {
         assert_eq!(judge(bytes as u64, None).verdict, verdict, "{bytes}");
         assert_eq!(judge(u64::MAX, Some(bytes as u64)).verdict, verdict, "{bytes}");
     }
+}
+
+/// Nothing that peers do exceeds the limit; but what is not counted comes on top of it.
+#[test]
+fn a_limit_that_leaves_no_quarter_is_a_warning() {
+    let sums = Config::default().memory(2);
+    let judge = |limit| memory_finding(&sums, limit, 24 * GIB, None);
+    assert_eq!(judge(18 * GIB).verdict, Verdict::Pass);
+    let finding = judge(18 * GIB + 1);
+    assert_eq!(finding.verdict, Verdict::Warn);
+    assert!(finding.remedy.unwrap().contains("lower --memory-limit to 18.0 GiB"));
+    // Where the other limits keep below it anyway, it does not matter.
+    let config = Config { port: None, max_streams: 16, groups_limit: 1000, ..Config::default() };
+    let sums = Config { strings_bytes_limit: 4096, ..config }.memory(2);
+    assert_eq!(memory_finding(&sums, 24 * GIB, 24 * GIB, None).verdict, Verdict::Pass);
 }
 
 /// What serve opens in addition counts as well.

@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Threads that every engine has besides those of its workers: acceptor, admin listener, reporter,
-/// signals.
-const THREADS_FIXED: usize = 4;
+/// signals, and the one that returns memory.
+const THREADS_FIXED: usize = 5;
 /// For each worker: the worker, and its aggregation thread.
 const THREADS_PER_WORKER: usize = 2;
 /// With captures: one writes, the others finish files.

@@ -16,15 +16,16 @@
 
 use crate::config::DataMode;
 use crate::engine::observe::counters::Protocol;
-use crate::engine::stream::received::{BufferKind, Reason};
+use crate::engine::stream::received::{BufferKind, Reason, Received};
 use crate::runtime::clock;
 use crate::runtime::connection::slots::{Slots, StreamHold, StreamSlot};
-use crate::runtime::records::stream::{Failure, RecordStream};
+use crate::runtime::records::stream::{self, Failure, RecordStream};
 use crate::runtime::records::unreported::Unreported;
 use crate::runtime::worker::Worker;
 use crate::wire::messages::frame::PAYLOAD_BYTES_MAX;
 use crate::wire::records::packets::{begins_with_packet, check_whole_packets};
 use crate::wire::text::time_text;
+use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -80,7 +81,11 @@ impl CarriedRecords {
         self.carried = true;
         if self.open.is_none() {
             let granted = self.granted.take();
-            self.open = self.begin(granted, taken_over);
+            // Rare, and its state need not be part of every connection's.
+            self.open = match Box::pin(self.begin(granted, taken_over)).await {
+                Ok(open) => open,
+                Err(failure) => return DataTaken::Rejected(failure.detail),
+            };
         }
         let Some(OpenStream { stream, .. }) = self.open.as_deref_mut() else {
             return DataTaken::NoStream;
@@ -143,6 +148,24 @@ impl CarriedRecords {
         self.end(Err(Failure::of(Reason::IdleTimeout, detail))).await;
     }
 
+    /// Waits until the open stream has to end because it holds the most memory; for ever, if none
+    /// is open.
+    pub(crate) async fn condemned(&self) {
+        let share = self.open.as_ref().and_then(|open| open.stream.share());
+        match share {
+            Some(share) => poll_fn(|context| share.poll_condemned(context.waker())).await,
+            None => pending().await,
+        }
+    }
+
+    /// Ends the open stream if it has to end because it holds the most memory. Its connection
+    /// stays.
+    pub(crate) async fn end_condemned(&mut self) {
+        if let Some(failure) = self.open.as_ref().and_then(|open| open.stream.condemned()) {
+            self.end(Err(failure)).await;
+        }
+    }
+
     /// Extends that time by what the engine spent.
     pub(crate) fn forgive(&mut self, spent: Duration) {
         if let Some(open) = &mut self.open {
@@ -179,9 +202,29 @@ impl CarriedRecords {
         self.granted.is_some()
     }
 
-    fn begin(&self, granted: Option<StreamSlot>, now: Instant) -> Option<Box<OpenStream>> {
-        let slot = granted.or_else(|| self.slots.take_stream())?;
+    /// A new stream; `None` if no slot is free.
+    ///
+    /// # Errors
+    /// [`Failure`] if there is no memory for one; it is reported.
+    async fn begin(
+        &self,
+        granted: Option<StreamSlot>,
+        now: Instant,
+    ) -> Result<Option<Box<OpenStream>>, Failure> {
+        let Some(slot) = granted.or_else(|| self.slots.take_stream()) else { return Ok(None) };
         let number = self.slots.next_number();
+        let jobs = self.worker.jobs.clone();
+        let unreported = Unreported::new(number, self.peer, jobs, StreamHold::Stream(slot));
+        let bytes = self.worker.config.memory(self.worker.counters.workers.len()).stream_at_start
+            - self.worker.config.buffer_bytes;
+        let memory = match stream::admit(&self.worker, bytes).await {
+            Ok(memory) => memory,
+            Err(failure) => {
+                let nothing = Received::nothing(number, self.peer, now);
+                unreported.report(failure.clone().of_stream(nothing)).await;
+                return Err(failure);
+            }
+        };
         let stream = RecordStream::start(
             Rc::clone(&self.worker),
             number,
@@ -189,11 +232,10 @@ impl CarriedRecords {
             BufferKind::Plain,
             PAYLOAD_BYTES_MAX,
             now,
+            memory,
         );
         tracing::debug!(stream = number, peer = %self.peer, "DATA carries records");
-        let jobs = self.worker.jobs.clone();
-        let unreported = Unreported::new(number, self.peer, jobs, StreamHold::Stream(slot));
-        Some(Box::new(OpenStream { stream, unreported }))
+        Ok(Some(Box::new(OpenStream { stream, unreported })))
     }
 }
 

@@ -91,7 +91,7 @@ impl MessageConnection {
         let connection = MessageConnection {
             address,
             _presence: presence,
-            input: Input::new(Rc::clone(&stream), encrypted),
+            input: Input::new(Rc::clone(&stream), encrypted).count_in(peer.share()),
             session: Session::new(Arc::clone(&shared.policy), bucket, now),
             stream,
             peer,
@@ -345,6 +345,7 @@ impl MessageConnection {
             Over::Cut(DeadlineCut::Idle) => Some(Reason::IdleTimeout),
             Over::Cut(DeadlineCut::Unfinished) => Some(Reason::PacketTimeout),
             Over::Cut(DeadlineCut::Shutdown) => Some(Reason::Shutdown),
+            Over::Cut(DeadlineCut::Memory) => Some(Reason::MemoryLimit),
             Over::Cut(DeadlineCut::Broken) | Over::Failed(Fault::Reset) => Some(Reason::Reset),
             Over::Failed(Fault::IoFailed) => Some(Reason::ReadFailed),
             Over::Cut(DeadlineCut::Defect) | Over::Failed(Fault::InternalError) => {
@@ -372,6 +373,8 @@ impl MessageConnection {
             Over::Cut(DeadlineCut::SlowConsumer) => return self.tally().slow_consumers.add(1),
             Over::Cut(DeadlineCut::Broken | DeadlineCut::Defect)
             | Over::Failed(Fault::Reset | Fault::IoFailed) => return,
+            // It does not read, and what waits for it is needed now.
+            Over::Cut(DeadlineCut::Memory) if self.peer.drop_waiting() => return,
             Over::Cut(_) | Over::Session(_) | Over::Failed(_) | Over::Closed => {}
         }
         let mut out = self.shared.peers.take_scratch();
@@ -444,6 +447,7 @@ impl Over {
             Over::Cut(DeadlineCut::Handshake) => Some(Fault::TlsTimeout),
             Over::Cut(DeadlineCut::Broken) => Some(Fault::Reset),
             Over::Cut(DeadlineCut::Defect) => Some(Fault::InternalError),
+            Over::Cut(DeadlineCut::Memory) => Some(Fault::MemoryLimit),
             Over::Cut(DeadlineCut::Linger | DeadlineCut::Shutdown | DeadlineCut::SlowConsumer)
             | Over::Session(
                 SessionEnd::Closed | SessionEnd::Unauthenticated | SessionEnd::StreamRejected,

@@ -7,6 +7,8 @@
 
 use super::peer::Peer;
 use crate::config::{MESSAGE_WINDOW_BYTES, SMALL_WINDOW_BYTES};
+use crate::engine::memory::account::MemoryShare;
+use crate::engine::memory::held::HeldBytes;
 use crate::runtime::records::transport::ReadError;
 use crate::runtime::ring::{self, Buffers, ReadBuffer, TcpStream};
 use crate::runtime::tls::session::TlsError;
@@ -14,6 +16,7 @@ use crate::wire::messages::frame::FRAME_BYTES_MAX;
 use crate::wire::records::window::Window;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 // The longest frame fits.
 const _: () = assert!(FRAME_BYTES_MAX <= MESSAGE_WINDOW_BYTES);
@@ -37,6 +40,8 @@ pub(crate) struct Input {
     failed: Option<TlsError>,
     /// Whether the peer has sent anything.
     touched: bool,
+    /// What a large window takes, or decrypted bytes.
+    memory: HeldBytes,
 }
 
 impl Input {
@@ -54,7 +59,14 @@ impl Input {
             peer_closed: false,
             failed: None,
             touched: false,
+            memory: HeldBytes::default(),
         }
+    }
+
+    /// Counts what it takes beyond a small window as part of `share`.
+    pub(crate) fn count_in(mut self, share: &Arc<MemoryShare>) -> Self {
+        self.memory = HeldBytes::of(share);
+        self
     }
 
     /// Whether the peer has sent anything yet.
@@ -121,6 +133,7 @@ impl Input {
         } else {
             self.quiet_reads = 0;
         }
+        self.memory.set(if self.large { MESSAGE_WINDOW_BYTES } else { 0 });
     }
 
     /// Ensures that there is a window with room, sized by the client's recent reads.
@@ -178,6 +191,7 @@ impl Input {
             tls.borrow_mut().process(&mut out, &mut |plain| self.plain.extend_from_slice(plain));
         peer.send_sealed(&out);
         peer.peers().put_scratch(out);
+        self.memory.set(self.plain.capacity().next_multiple_of(SMALL_WINDOW_BYTES));
         match processed {
             Ok(progress) => self.peer_closed = progress.peer_closed,
             Err(error) if self.bytes().is_empty() => return Err(error.into()),

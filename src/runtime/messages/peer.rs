@@ -5,7 +5,11 @@
 //! task that lives only while the outbox is not empty writes it. A receiver that does not read is
 //! cut when its outbox is full or a write makes no progress.
 
-use crate::config::{OWED_BYTES, OWED_READS, RECEIVER_QUEUE_BYTES, REPLIES_WAITING_BYTES};
+use crate::config::{
+    MESSAGE_IDLE_BYTES, OWED_BYTES, OWED_READS, RECEIVER_QUEUE_BYTES, REPLIES_WAITING_BYTES,
+};
+use crate::engine::memory::account::{MemoryShare, ShareOwner};
+use crate::engine::memory::held::HeldBytes;
 use crate::engine::messages::outbox::{Broadcasts, Outbox, Overflow};
 use crate::engine::observe::counters::WorkerTally;
 use crate::engine::stream::latency::SmallLatency;
@@ -130,6 +134,9 @@ pub(crate) struct Peer {
     latency: RefCell<SmallLatency>,
     /// Notified when the kernel accepts bytes, and when writing ends.
     progress: Notify,
+    /// The client's share of the engine's memory, and what it takes when it is quiet.
+    memory: ShareOwner,
+    _quiet: HeldBytes,
     shared: Rc<Peers>,
 }
 
@@ -144,13 +151,18 @@ impl Peer {
     ) -> Rc<Self> {
         let worker = &shared.worker;
         let budget = Arc::clone(&worker.counters.queued[worker.index]);
+        let memory = worker.counters.memory.join();
+        control.watch_memory(memory.share());
+        let mut quiet = HeldBytes::of(memory.share());
+        quiet.set(MESSAGE_IDLE_BYTES);
+        let outbox = Outbox::new(RECEIVER_QUEUE_BYTES, budget).count_in(memory.share());
         let peer = Rc::new(Peer {
             number,
             place: Cell::new(usize::MAX),
             stream,
             control,
             tls: tls.map(|tls| Box::new(RefCell::new(tls))),
-            outbox: RefCell::new(Outbox::new(RECEIVER_QUEUE_BYTES, budget)),
+            outbox: RefCell::new(outbox),
             writing: Cell::new(false),
             broken: Cell::new(false),
             receives: Cell::new(false),
@@ -158,10 +170,17 @@ impl Peer {
             owed: RefCell::new(VecDeque::new()),
             latency: RefCell::new(SmallLatency::default()),
             progress: Notify::new(),
+            memory,
+            _quiet: quiet,
             shared,
         });
         peer.shared.remember(&peer);
         peer
+    }
+
+    /// The client's share of the engine's memory.
+    pub(crate) fn share(&self) -> &Arc<MemoryShare> {
+        self.memory.share()
     }
 
     /// All clients of its worker.
@@ -310,6 +329,10 @@ impl Peer {
 
     /// Queues bytes, and ensures that a task writes them.
     fn let_wait(self: &Rc<Self>, push: impl Fn(&mut Outbox) -> Result<(), Overflow>) {
+        if self.share().is_condemned() {
+            // What comes until the next tick would only add to it.
+            return self.give_up_as(DeadlineCut::Memory);
+        }
         while !self.broken.get() {
             let pushed = push(&mut self.outbox.borrow_mut());
             match pushed {
@@ -416,6 +439,15 @@ impl Peer {
         if clock::timeout(self.write_timeout(), written).await.is_err() {
             self.give_up_as(DeadlineCut::SlowConsumer);
         }
+    }
+
+    /// Gives up what waits for a client that holds too much; nothing more can be written then.
+    /// Returns false if nothing waited, so that a last word may be sent.
+    pub(crate) fn drop_waiting(&self) -> bool {
+        if self.waiting_bytes() > 0 {
+            self.give_up_as(DeadlineCut::Memory);
+        }
+        self.broken.get()
     }
 
     fn fail(&self, error: &io::Error) {

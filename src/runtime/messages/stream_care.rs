@@ -1,11 +1,12 @@
 //! Looks after the record stream of a message connection while the connection waits for its client:
-//! closes the batch of partials when its time is up, and ends a stream that gets no records. Reads
-//! nothing and sends nothing.
+//! closes the batch of partials when its time is up, and ends a stream that gets no records, or
+//! that holds the most when memory is short. Reads nothing and sends nothing.
 
 use super::carried::CarriedRecords;
 use crate::runtime::clock;
 use crate::runtime::connection::deadlines::Control;
 use crate::wire::messages::session::Session;
+use std::future::pending;
 use std::pin::Pin;
 use std::time::Instant;
 
@@ -26,17 +27,20 @@ pub(crate) struct StreamCare<'a> {
 enum Due {
     Batch,
     Idle,
+    Condemned,
 }
 
 impl StreamCare<'_> {
     /// Waits until `work` is done, which is never dropped before.
     pub(crate) async fn during<T>(mut self, mut work: Pin<&mut impl Future<Output = T>>) -> T {
-        while let Some((at, due)) = self.next() {
-            tokio::select! {
+        while self.records.is_open() {
+            let next = self.next();
+            let due = tokio::select! {
                 biased;
                 done = &mut work => return done,
-                () = clock::sleep_until(at) => {}
-            }
+                due = due_at(next) => due,
+                () = self.records.condemned() => Due::Condemned,
+            };
             // Rare, and its state is large.
             Box::pin(self.act(due)).await;
         }
@@ -62,6 +66,10 @@ impl StreamCare<'_> {
         let begun = clock::now();
         match due {
             Due::Batch => self.records.close_batch().await,
+            Due::Condemned => {
+                self.records.end_condemned().await;
+                self.control.set_dispensable(true);
+            }
             Due::Idle => {
                 self.records.end_idle().await;
                 self.control.set_dispensable(true);
@@ -71,6 +79,17 @@ impl StreamCare<'_> {
         self.session.forgive(spent);
         self.records.forgive(spent);
         self.control.rearm(armed, spent);
+    }
+}
+
+/// Waits until something is due, for ever if nothing is.
+async fn due_at(next: Option<(Instant, Due)>) -> Due {
+    match next {
+        Some((at, due)) => {
+            clock::sleep_until(at).await;
+            due
+        }
+        None => pending().await,
     }
 }
 

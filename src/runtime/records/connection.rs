@@ -2,11 +2,12 @@
 //! on another thread.
 
 use super::coalescer::{Coalescer, Coalescing};
-use super::stream::{Failure, RecordStream};
+use super::stream::{self, Failure, RecordStream};
 use super::transport::{ReadError, RecordTransport};
+use crate::config::TLS_STREAM_BYTES;
 use crate::engine::observe::counters::Protocol;
 use crate::engine::stream::intake::{Awaited, Counts};
-use crate::engine::stream::received::{BufferKind, Reason, Received};
+use crate::engine::stream::received::{BufferKind, Reason, Received, StreamMemory};
 use crate::runtime::clock;
 use crate::runtime::connection::caught::caught;
 use crate::runtime::connection::deadlines::{Control, DeadlineCut};
@@ -42,6 +43,13 @@ pub(crate) struct RecordConnection {
     begun: Instant,
 }
 
+/// Which connection it is, and when its worker took it over.
+struct Arrival {
+    number: u64,
+    peer: SocketAddr,
+    begun: Instant,
+}
+
 impl RecordConnection {
     /// Takes over a socket and receives until its stream ends; returns what was received, or `None`
     /// if there is nothing to report. By then all rows have been passed to the aggregation. Must
@@ -60,7 +68,18 @@ impl RecordConnection {
         let _ = stream.set_nonblocking(false);
         let socket = Rc::new(TcpStream::from_std(stream));
         let begun = clock::now();
-        match Self::start(number, peer, tls, &socket, worker, &coalescer, begun) {
+        let bytes = worker.config.memory(worker.counters.workers.len()).stream_at_start
+            + tls.as_ref().map_or(0, |_| TLS_STREAM_BYTES);
+        // Rare, and its state need not be part of every connection's.
+        let memory = match Box::pin(stream::admit(&worker, bytes)).await {
+            Ok(memory) => memory,
+            Err(failure) => {
+                ticket.into_iter().for_each(Ticket::count);
+                return Some(failure.of_stream(Received::nothing(number, peer, begun)));
+            }
+        };
+        let came = Arrival { number, peer, begun };
+        match Self::start(&came, tls, &socket, worker, &coalescer, memory) {
             Ok(mut connection) => {
                 connection.ticket = ticket;
                 connection.run(peer).await
@@ -74,15 +93,15 @@ impl RecordConnection {
     }
 
     fn start(
-        number: u64,
-        peer: SocketAddr,
+        &Arrival { number, peer, begun }: &Arrival,
         tls: Option<Arc<ServerConfig>>,
         socket: &Rc<TcpStream>,
         worker: Rc<Worker>,
         coalescer: &Rc<Coalescer>,
-        begun: Instant,
+        memory: StreamMemory,
     ) -> Result<Self, TlsError> {
         let control = worker.deadlines.add(number, socket, shut_down_for_reading);
+        memory.owner.iter().for_each(|owner| control.watch_memory(owner.share()));
         let presence = worker.presence(Protocol::Records, number);
         let write_timeout = worker.config.write_timeout;
         let transport = RecordTransport::new(Rc::clone(socket), tls, &control, write_timeout)?;
@@ -108,6 +127,7 @@ impl RecordConnection {
                 kind,
                 buffer.len(),
                 begun,
+                memory,
             ),
             buffer,
             ticket: None,
@@ -232,6 +252,11 @@ impl RecordConnection {
     /// a stream without an end record.
     fn end_of_stream(&self) -> Result<(), Failure> {
         let intake = self.stream.intake();
+        if self.control.cut() == Some(DeadlineCut::Memory)
+            && let Some(failure) = self.stream.condemned().filter(|_| !intake.ended())
+        {
+            return Err(failure);
+        }
         if intake.other_size() {
             let detail = format!(
                 "{} bytes after the end record are no whole number of records: the sender's \

@@ -3,10 +3,12 @@
 //! and for the worker's other connections.
 
 use super::open_batch::OpenBatch;
-use crate::config::{AggregateMode, FOLD_ROWS_MAX, TURN};
+use crate::config::{AggregateMode, FOLD_ROWS_MAX, LATENCY_BYTES, TURN};
 use crate::engine::groups::table::GroupTable;
+use crate::engine::memory::account::{MemoryShare, ShareOwner};
+use crate::engine::memory::held::HeldBytes;
 use crate::engine::stream::intake::{NextStep, RecordIntake, Refused};
-use crate::engine::stream::received::{BufferKind, Reason, Received};
+use crate::engine::stream::received::{BufferKind, Reason, Received, StreamMemory};
 use crate::runtime::clock;
 use crate::runtime::connection::slots::StreamHold;
 use crate::runtime::results::aggregator::{Job, StreamRows};
@@ -14,6 +16,8 @@ use crate::runtime::results::capture::Capture;
 use crate::runtime::results::column_pool::PooledSet;
 use crate::runtime::ring;
 use crate::runtime::worker::Worker;
+use bytesize::ByteSize;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
@@ -23,7 +27,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Why a stream ended without its end record.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failure {
     /// The reason.
     pub reason: Reason,
@@ -48,6 +52,42 @@ impl Failure {
     }
 }
 
+/// A new stream's share of the engine's memory, with `bytes` for its start. Waits until there is
+/// room for them.
+///
+/// # Errors
+/// [`Failure`] if no other stream holds more.
+pub(crate) async fn admit(worker: &Worker, bytes: usize) -> Result<StreamMemory, Failure> {
+    let owner = worker.counters.memory.join();
+    let mut held = HeldBytes::of(owner.share());
+    while !held.ask(bytes) {
+        room(owner.share()).await?;
+    }
+    Ok(StreamMemory { owner: Some(owner), held: vec![held] })
+}
+
+/// After a refusal, waits until what was asked for is granted.
+///
+/// # Errors
+/// [`Failure`] if the stream has to end, because none holds more.
+async fn room(share: &Arc<MemoryShare>) -> Result<(), Failure> {
+    match poll_fn(|context| share.poll_room(context.waker())).await {
+        true => Ok(()),
+        false => Err(out_of_memory(share)),
+    }
+}
+
+fn out_of_memory(share: &MemoryShare) -> Failure {
+    let (limit, held) = (share.account().limit() as u64, share.bytes() as u64);
+    let detail = format!(
+        "the engine reached {} (--memory-limit), and this stream held the most: {}; its result has \
+         the records before that",
+        ByteSize(limit),
+        ByteSize(held),
+    );
+    Failure::of(Reason::MemoryLimit, detail)
+}
+
 /// Decoded records that have not been handed to the aggregation; `None` before the first record and
 /// right after handing over.
 enum Gathered {
@@ -62,6 +102,8 @@ pub(crate) struct RecordStream {
     worker: Rc<Worker>,
     intake: RecordIntake,
     gathered: Gathered,
+    /// Its share of the engine's memory; `None` if nothing is counted.
+    share: Option<Arc<MemoryShare>>,
     /// Set by the aggregation when the connection has too many groups.
     over_groups: Arc<AtomicBool>,
     /// The open batch, from the first byte on, if partials are written.
@@ -74,7 +116,7 @@ pub(crate) struct RecordStream {
 }
 
 impl RecordStream {
-    /// A new stream, read into a window of `window_bytes`.
+    /// A new stream, read into a window of `window_bytes`. `memory` was [admitted](admit).
     pub(crate) fn start(
         worker: Rc<Worker>,
         number: u64,
@@ -82,6 +124,7 @@ impl RecordStream {
         buffer: BufferKind,
         window_bytes: usize,
         now: Instant,
+        memory: StreamMemory,
     ) -> Self {
         let mut received = Received::nothing(number, peer, now);
         received.buffer = buffer;
@@ -89,12 +132,16 @@ impl RecordStream {
             AggregateMode::Columns => Gathered::Columns(None),
             AggregateMode::TwoPhase => Gathered::Groups(None),
         };
-        let intake = RecordIntake::new(&worker.plan, &worker.config, window_bytes, now);
+        let mut intake = RecordIntake::new(&worker.plan, &worker.config, window_bytes, now);
+        let share = memory.owner.as_ref().map(|owner| Arc::clone(owner.share()));
+        share.iter().for_each(|share| intake.count_in(share));
+        received.memory = memory;
         let capture = worker.captures.as_ref().map(|captures| captures.stream(number));
         let (over_groups, batch) = (Arc::default(), None);
         RecordStream {
             intake,
             gathered,
+            share,
             over_groups,
             batch,
             capture,
@@ -108,6 +155,17 @@ impl RecordStream {
     /// The number under which it is reported.
     pub(crate) fn number(&self) -> u64 {
         self.received.connection
+    }
+
+    /// Its share of the engine's memory; `None` if nothing is counted.
+    pub(crate) fn share(&self) -> Option<&Arc<MemoryShare>> {
+        self.share.as_ref()
+    }
+
+    /// Why it ends, if it holds the most when memory is short.
+    pub(crate) fn condemned(&self) -> Option<Failure> {
+        let share = self.share.as_ref().filter(|share| share.is_condemned())?;
+        Some(out_of_memory(share))
     }
 
     /// The state of its decoder.
@@ -156,6 +214,12 @@ impl RecordStream {
             self.give_way().await;
             match self.poll_rows(buffer, taken_over).await {
                 Ok(NextStep::Rows) => {}
+                Ok(NextStep::Memory) => {
+                    // Rare, and its state need not be part of every stream's.
+                    if let Err(failure) = Box::pin(self.wait_for_memory()).await {
+                        break Err(failure);
+                    }
+                }
                 Ok(NextStep::Read | NextStep::Ended) => break Ok(()),
                 Err(failure) => break Err(failure),
             }
@@ -185,6 +249,15 @@ impl RecordStream {
         self.intake.forget_window();
     }
 
+    /// Waits until there is memory for the next record. The stream may hold the most, with what it
+    /// needs, and then it ends.
+    async fn wait_for_memory(&mut self) -> Result<(), Failure> {
+        let Some(share) = &self.share else { return Ok(()) };
+        room(share).await?;
+        self.turn_began = clock::now();
+        Ok(())
+    }
+
     /// Lets the other connections of the worker have their turn, if this stream has had its.
     async fn give_way(&mut self) {
         if self.pass_ended.saturating_duration_since(self.turn_began) >= TURN {
@@ -205,8 +278,13 @@ impl RecordStream {
             }
             Gathered::Groups(groups) => {
                 let (plan, limit) = (&self.worker.plan, self.worker.config.groups_limit);
+                let share = self.share.as_ref();
                 let groups = groups.get_or_insert_with(|| {
-                    Box::new(GroupTable::with_limits(plan, limit, FOLD_ROWS_MAX))
+                    let table = GroupTable::with_limits(plan, limit, FOLD_ROWS_MAX);
+                    Box::new(match share {
+                        Some(share) => table.count_in(share),
+                        None => table,
+                    })
                 });
                 self.intake.poll_groups(buffer, groups)
             }
@@ -234,10 +312,28 @@ impl RecordStream {
             let refused = Refused::Groups { limit };
             return Err(Failure::of(refused, refused));
         }
+        if let Some(failure) = self.condemned() {
+            return Err(failure);
+        }
         if let Gathered::Columns(set @ None) = &mut self.gathered {
+            let mut memory = self.share.as_ref().map(HeldBytes::of).unwrap_or_default();
+            while !memory.ask(self.worker.pool.set_bytes()) {
+                if let Some(share) = &self.share {
+                    Box::pin(room(share)).await?;
+                }
+            }
             *set = Some(self.worker.pool.take().await);
+            set.iter_mut().for_each(|set| set.memory.absorb(std::mem::take(&mut memory)));
         }
         Ok(())
+    }
+
+    /// Counts what the rows of a set will take once they are grouped: as many groups, at worst.
+    /// Waits until there is room, unless the stream has to end anyway.
+    async fn count_rows(&self, set: &mut PooledSet) {
+        let Some(share) = self.share.as_ref().filter(|share| !share.is_leaving()) else { return };
+        let more = set.rows() * self.worker.config.record.group_bytes();
+        while !set.memory.ask(more) && Box::pin(room(share)).await.is_ok() {}
     }
 
     /// Hands the decoded records to the aggregation; waits if its queue is full.
@@ -248,7 +344,10 @@ impl RecordStream {
             }
             Gathered::Groups(groups) => groups.take().map(StreamRows::Groups),
         };
-        let Some(rows) = rows else { return };
+        let Some(mut rows) = rows else { return };
+        if let StreamRows::Columns(set) = &mut rows {
+            self.count_rows(set).await;
+        }
         let connection = self.received.connection;
         let job = Job::Add { connection, rows, over_groups: Arc::clone(&self.over_groups) };
         // Fails only if the aggregation thread is gone; `report` will log that.
@@ -286,6 +385,7 @@ impl RecordStream {
 
     /// Ends the stream: hands over its last rows and returns what was received.
     pub(crate) async fn finish(mut self, ended: Result<(), Failure>) -> Received {
+        self.received.memory.owner.iter().for_each(ShareOwner::finish);
         self.hand_over().await;
         if let Err(Failure { reason, detail }) = ended {
             self.received.reason = Some(reason);
@@ -298,6 +398,11 @@ impl RecordStream {
             let batch = batch.close_last(self.received.counts, latency);
             self.received.batch = Some(Box::new(batch));
         }
+        // What the start took goes with the window, but for the histograms.
+        self.received.memory.held.iter_mut().for_each(|held| {
+            held.set(held.bytes().min(LATENCY_BYTES));
+        });
+        self.received.memory.held.extend(self.intake.take_memory());
         self.received.texts = self.intake.into_texts();
         if let Some(capture) = self.capture {
             self.received.capture = Some(Box::pin(capture.finish()).await);
@@ -332,7 +437,15 @@ mod tests {
                 let config = Config { aggregate, batch_rows: 1, ..Config::default() };
                 let (worker, mut work) = Worker::alone(config);
                 let (peer, now) = ("[::1]:9".parse().unwrap(), Instant::now());
-                let mut stream = RecordStream::start(worker, 7, peer, BufferKind::Plain, 4096, now);
+                let mut stream = RecordStream::start(
+                    worker,
+                    7,
+                    peer,
+                    BufferKind::Plain,
+                    4096,
+                    now,
+                    StreamMemory::default(),
+                );
                 stream.digest(&packet, packet.len(), now).await.unwrap();
                 stream.forget_window();
                 stream.hand_over().await;
@@ -368,8 +481,15 @@ mod tests {
                 let (worker, _work) = Worker::alone_with(schema, config);
                 let (peer, now) = ("[::1]:9".parse().unwrap(), Instant::now());
                 let window_bytes = bytes.len() + 1;
-                let mut stream =
-                    RecordStream::start(worker, 7, peer, BufferKind::Plain, window_bytes, now);
+                let mut stream = RecordStream::start(
+                    worker,
+                    7,
+                    peer,
+                    BufferKind::Plain,
+                    window_bytes,
+                    now,
+                    StreamMemory::default(),
+                );
                 let turns = Rc::new(Cell::new(0));
                 let others = Rc::clone(&turns);
                 let other = tokio_uring::spawn(async move {

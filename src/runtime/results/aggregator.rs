@@ -6,12 +6,13 @@ use super::partial_files::{EncodedBatch, PartialFiles};
 use super::partial_writers::PartialSource;
 use super::report::Report;
 use super::reporter::FinishedConnection;
-use crate::config::Config;
+use crate::config::{AggregateMode, Config};
 use crate::engine::aggregate::partial_file::BatchFacts;
 use crate::engine::aggregate::{self, AggregateError, BatchGroups, GroupAggregate, Grouped};
 use crate::engine::decode::texts::Texts;
 use crate::engine::groups::plan::Plan;
 use crate::engine::groups::table::GroupTable;
+use crate::engine::memory::held::HeldBytes;
 use crate::engine::stream::intake::Counts;
 use crate::engine::stream::latency::Latency;
 use crate::engine::stream::received::{ClosedBatch, PartialsLack, Reason, Received, Status};
@@ -62,10 +63,22 @@ pub(crate) enum StreamRows {
     Groups(Box<GroupTable>),
 }
 
+impl StreamRows {
+    /// Hands over what they hold of the stream's memory.
+    fn take_memory(&mut self) -> HeldBytes {
+        match self {
+            StreamRows::Columns(set) => std::mem::take(&mut set.memory),
+            StreamRows::Groups(groups) => groups.take_memory(),
+        }
+    }
+}
+
 /// The connections of one aggregation thread.
 pub(crate) struct Aggregator {
     plan: Arc<Plan>,
     groups_limit: usize,
+    /// Bytes that a partial takes, with the copies of it that Polars will make.
+    partial_bytes: usize,
     running: HashMap<u64, Result<Running, String>>,
     /// Who writes the batches, if partials are written.
     partials: Option<PartialSource>,
@@ -79,6 +92,8 @@ struct Running {
     total: GroupAggregate,
     /// The open batch; `None` if no partials are written.
     open: Option<Open>,
+    /// What all of it holds of the stream's memory.
+    memory: HeldBytes,
 }
 
 /// The open batch of a connection, with the texts and latencies of the closed ones.
@@ -95,7 +110,16 @@ impl Running {
             texts: Vec::new(),
             latency: Latency::default(),
         });
-        Running { total: GroupAggregate::new(plan), open }
+        Running { total: GroupAggregate::new(plan), open, memory: HeldBytes::default() }
+    }
+
+    /// Counts what it takes now. The worker has asked for it already, but for a stream's second
+    /// table and the texts of its batches.
+    fn count(&mut self, partial_bytes: usize) {
+        let (rows, texts) = self.open.as_ref().map_or((0, 0), |open| {
+            (open.groups.rows(), open.texts.iter().map(Texts::memory_bytes).sum())
+        });
+        self.memory.set((self.total.rows() + rows) * partial_bytes + texts);
     }
 
     /// The groups that new rows are added to.
@@ -141,6 +165,10 @@ impl Aggregator {
         Aggregator {
             plan: Arc::clone(plan),
             groups_limit: config.groups_limit,
+            partial_bytes: match config.aggregate {
+                AggregateMode::Columns => config.record.group_bytes(),
+                AggregateMode::TwoPhase => plan.result_bytes(),
+            },
             running: HashMap::new(),
             partials,
             lacks: HashMap::new(),
@@ -176,11 +204,14 @@ impl Aggregator {
         let entry = self.running.entry(connection);
         let entry = entry.or_insert_with(|| Ok(Running::new(&self.plan, partials)));
         let Ok(running) = entry else { return false };
+        let mut rows = rows;
+        running.memory.absorb(rows.take_memory());
         let aggregate = running.groups();
         let added = guarded(|| match rows {
             StreamRows::Columns(mut set) => aggregate.add(&mut set),
             StreamRows::Groups(groups) => aggregate.add_table(&groups),
         });
+        running.count(self.partial_bytes);
         match added {
             Ok(()) => running.groups_known() > self.groups_limit,
             Err(defect) => {
@@ -197,7 +228,11 @@ impl Aggregator {
         let entry = self.running.entry(connection);
         let entry = entry.or_insert_with(|| Ok(Running::new(&self.plan, true)));
         let closed = match entry {
-            Ok(running) => guarded(|| running.close(connection, batch, partials.files())),
+            Ok(running) => {
+                let closed = guarded(|| running.close(connection, batch, partials.files()));
+                running.count(self.partial_bytes);
+                closed
+            }
             Err(defect) => Err(defect.clone()),
         };
         let encoded = closed.unwrap_or_else(|defect| {
@@ -220,7 +255,7 @@ impl Aggregator {
             None if last.is_some() => Some(Ok(Running::new(&self.plan, self.partials.is_some()))),
             running => running,
         };
-        let mut groups = None;
+        let (mut groups, mut memory) = (None, HeldBytes::default());
         let result = match running {
             None => Ok(aggregate::FinishedGroups::empty(&self.plan)),
             Some(Ok(mut running)) => {
@@ -228,6 +263,7 @@ impl Aggregator {
                     open.latency.merge(&last.latency);
                     std::mem::swap(&mut received.latency, &mut open.latency);
                 }
+                memory = std::mem::take(&mut running.memory);
                 guarded(|| {
                     groups = running.take_last()?;
                     running.total.finish(&received.texts)
@@ -244,6 +280,8 @@ impl Aggregator {
             written.unwrap_or_else(|lack| received.partials.add(lack));
         }
         received.texts = Vec::new();
+        memory.set(grouped.memory_bytes());
+        received.memory.held = vec![memory];
         Report { received, grouped, aggregated }
     }
 
@@ -384,6 +422,7 @@ mod tests {
         let mut aggregator = Aggregator {
             plan: Arc::clone(plan),
             groups_limit: 10,
+            partial_bytes: 1,
             running: HashMap::new(),
             partials: None,
             lacks: HashMap::new(),

@@ -8,16 +8,19 @@
 
 use crate::engine::groups::columns::ColumnSet;
 use crate::engine::groups::plan::Plan;
+use crate::engine::memory::held::HeldBytes;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
-/// Sets of equal size, up to a limit; the memory of each is allocated once.
+/// Sets of equal size, up to a limit. Their memory is reused until no stream has any more.
 #[derive(Debug)]
 pub(crate) struct ColumnPool {
     /// Free sets; the most recently used one is on top, since it may still be in a cache.
     free: Mutex<Vec<ColumnSet>>,
     permits: Semaphore,
+    limit: usize,
+    ready: usize,
     plan: Arc<Plan>,
     rows: usize,
 }
@@ -29,7 +32,7 @@ impl ColumnPool {
         let mut free = Vec::with_capacity(limit);
         free.extend((0..ready.min(limit)).map(|_| ColumnSet::with_rows(plan, rows)));
         let (free, permits, plan) = (Mutex::new(free), Semaphore::new(limit), Arc::clone(plan));
-        Arc::new(ColumnPool { free, permits, plan, rows })
+        Arc::new(ColumnPool { free, permits, limit, ready, plan, rows })
     }
 
     /// An empty set; waits for one to come back if none is free.
@@ -38,7 +41,24 @@ impl ColumnPool {
         permit.forget();
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let set = free.unwrap_or_else(|| ColumnSet::with_rows(&self.plan, self.rows));
-        PooledSet { set: Some(set), pool: Arc::clone(self) }
+        PooledSet { set: Some(set), memory: HeldBytes::default(), pool: Arc::clone(self) }
+    }
+
+    /// Bytes of one set.
+    pub(crate) fn set_bytes(&self) -> usize {
+        self.rows * self.plan.sizes().row_bytes
+    }
+
+    /// Takes back an empty set. With the last one, keeps only as many as at the start.
+    fn put(&self, set: ColumnSet) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.push(set);
+        let is_last = self.permits.available_permits() + 1 == self.limit;
+        let kept = if is_last { self.ready.max(1) } else { free.len() };
+        let kept = kept.min(free.len());
+        let surplus = free.split_off(kept);
+        drop(free);
+        drop(surplus);
     }
 }
 
@@ -47,6 +67,8 @@ impl ColumnPool {
 pub(crate) struct PooledSet {
     /// `None` only during `drop`.
     set: Option<ColumnSet>,
+    /// What it and its rows hold of their stream's memory.
+    pub memory: HeldBytes,
     pool: Arc<ColumnPool>,
 }
 
@@ -68,7 +90,7 @@ impl Drop for PooledSet {
     fn drop(&mut self) {
         if let Some(mut set) = self.set.take() {
             set.clear();
-            self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(set);
+            self.pool.put(set);
         }
         self.pool.permits.add_permits(1);
     }

@@ -13,6 +13,7 @@ use crate::config::{
     REPORT_QUEUE,
 };
 use crate::engine::groups::plan::Plan;
+use crate::engine::memory::account::MemoryAccount;
 use crate::engine::observe::counters::{Counters, Protocol};
 use crate::runtime::admin::listener as admin;
 use crate::runtime::admin::listener::{AdminHandle, AdminState};
@@ -24,6 +25,8 @@ use crate::runtime::connection::slots::Slots;
 use crate::runtime::host::auth_file::AuthFileError;
 use crate::runtime::host::cores::{self, CoresError};
 use crate::runtime::host::listener::{self, ADMIN, ListenError, MESSAGES, RECORDS};
+use crate::runtime::host::memory_limit::{LimitTooLow, memory_limit};
+use crate::runtime::host::trim;
 use crate::runtime::messages::gate::Gate;
 use crate::runtime::messages::hub::Hub;
 use crate::runtime::network;
@@ -66,6 +69,9 @@ pub enum StartError {
     /// The directory for partials cannot be used.
     #[error(transparent)]
     Partials(#[from] PartialFilesError),
+    /// The limit on memory is too low.
+    #[error(transparent)]
+    Memory(#[from] LimitTooLow),
     /// Captures cannot be started.
     #[error(transparent)]
     Capture(#[from] CaptureError),
@@ -96,6 +102,22 @@ pub struct Engine {
     admin: AdminHandle,
     reloader: Reloader,
     partials: Option<Arc<PartialFiles>>,
+    trimmer: Trimmer,
+}
+
+/// The thread that returns memory to the system, and what ends it when it is dropped.
+struct Trimmer {
+    thread: JoinHandle<Option<()>>,
+    end: std::sync::mpsc::Sender<()>,
+}
+
+impl Trimmer {
+    fn start(counters: &Arc<Counters>, defects: &Defects) -> io::Result<Self> {
+        let (end, ended) = std::sync::mpsc::channel();
+        let counters = Arc::clone(counters);
+        let thread = defects.spawn("memory", move || trim::run(&counters.memory, &ended))?;
+        Ok(Trimmer { thread, end })
+    }
 }
 
 /// Stops an engine, from any thread.
@@ -169,7 +191,10 @@ impl Engine {
         let gate = Arc::new(Gate::new(&config)?);
         let certificates = load_certificates(&config)?.map(Arc::new);
         certificates.iter().for_each(|certificates| warn_of_validity(certificates));
-        let counters = Counters::new(cores.len());
+        let limit = memory_limit(&config, cores.len())?;
+        let fixed = config.memory(cores.len()).fixed();
+        let memory = MemoryAccount::new(usize::try_from(limit).unwrap_or(usize::MAX), fixed);
+        let counters = Counters::with_memory(cores.len(), memory);
         let partials = PartialFiles::start(&config, schema, &counters.partials)?;
         let (drain, drained) = watch::channel(None);
         let defects = Defects::new(drain.clone(), config.drain_timeout);
@@ -219,6 +244,7 @@ impl Engine {
             admin,
             reloader: Reloader { certificates, gate: Arc::clone(&gate) },
             partials,
+            trimmer: Trimmer::start(&counters, &defects)?,
         };
         let slots = Slots::new(config.max_connections, config.max_streams, cores.len());
         let (hub, pieces) = Hub::new(cores.len());
@@ -361,6 +387,9 @@ impl Engine {
             thread.join().expect(PANICKED);
         }
         let outcome = self.reporter.join().expect(PANICKED).unwrap_or_default();
+        let Trimmer { thread, end } = self.trimmer;
+        drop(end);
+        thread.join().expect(PANICKED);
         self.reloader.gate.count_suppressed();
         self.admin.stop();
         ReporterOutcome { defect: self.defects.first().map(str::to_owned), ..outcome }

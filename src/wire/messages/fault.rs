@@ -44,13 +44,15 @@ pub enum Fault {
     ConnectionsLimit,
     /// DATA began a record stream, but no slot was free (`--max-streams`).
     StreamsLimit,
+    /// The server reached `--memory-limit`, and this client held the most.
+    MemoryLimit,
     /// A bug in the server.
     InternalError,
 }
 
 impl Fault {
     /// Every fault, in the order of the documentation.
-    pub const ALL: [Fault; 19] = [
+    pub const ALL: [Fault; 20] = [
         Fault::InvalidMagic,
         Fault::InvalidVersion,
         Fault::InvalidMessageType,
@@ -69,6 +71,7 @@ impl Fault {
         Fault::IoFailed,
         Fault::ConnectionsLimit,
         Fault::StreamsLimit,
+        Fault::MemoryLimit,
         Fault::InternalError,
     ];
 
@@ -93,6 +96,7 @@ impl Fault {
             Fault::IoFailed => "io_failed",
             Fault::ConnectionsLimit => "connections_limit",
             Fault::StreamsLimit => "streams_limit",
+            Fault::MemoryLimit => "memory_limit",
             Fault::InternalError => "internal_error",
         }
     }
@@ -118,6 +122,7 @@ impl Fault {
             Fault::IoFailed => "reading or writing failed",
             Fault::ConnectionsLimit => "connection limit reached, try again later",
             Fault::StreamsLimit => "limit of record streams reached, try again later",
+            Fault::MemoryLimit => "memory limit reached, try again later",
             Fault::InternalError => "internal error",
         }
     }
@@ -132,7 +137,9 @@ impl Fault {
             Fault::CrcMismatch => ErrorCode::CrcMismatch,
             Fault::MalformedPayload | Fault::RepeatedAuth => ErrorCode::Unknown,
             Fault::IdleTimeout | Fault::FrameTimeout | Fault::AuthTimeout => ErrorCode::Timeout,
-            Fault::ConnectionsLimit | Fault::StreamsLimit => ErrorCode::ConnectionLimitExceeded,
+            Fault::ConnectionsLimit | Fault::StreamsLimit | Fault::MemoryLimit => {
+                ErrorCode::ConnectionLimitExceeded
+            }
             Fault::InternalError => ErrorCode::InternalError,
             Fault::ClientError
             | Fault::TlsTimeout
