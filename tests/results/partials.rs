@@ -480,6 +480,56 @@ fn a_damaged_file_is_named_and_a_merge_can_go_on_without_it() {
     assert!(log.contains("ended complete, but not all of it is here"), "{log}");
 }
 
+/// Nothing says which schema the partials have: no file of their schema, and none of theirs intact.
+#[test]
+fn damaged_files_are_named_where_nothing_says_their_schema() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    a_stream(path);
+    fs::remove_file(path.join("schema.toml")).unwrap();
+    let files = files_of(path, ".parquet");
+    for file in &files {
+        fs::write(file, &fs::read(file).unwrap()[..100]).unwrap();
+    }
+    for more in [&[][..], &["--skip-damaged"]] {
+        let (code, merged, log) = merge(&[path], more);
+        assert!(
+            code == 1 && merged.is_null() && log.contains("schema.toml: No such file"),
+            "{log}"
+        );
+        for file in &files {
+            let name = file.file_name().unwrap().to_str().unwrap();
+            assert!(log.contains(&format!("{name}: it is cut off or not Parquet")), "{log}");
+        }
+        assert!(log.contains("copy schema.toml or one of these files again"), "{log}");
+    }
+    fs::write(path.join("schema.toml"), "garbage").unwrap();
+    let (code, _, log) = merge(&[path], &[]);
+    assert!(code == 1 && log.contains("schema.toml:1:") && log.contains("cut off"), "{log}");
+}
+
+/// Reading a pipe would never end.
+#[test]
+fn what_has_the_name_of_a_partial_and_is_no_file_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    a_stream(path);
+    for (name, kind) in [("z.groups.parquet", "a directory"), ("z.stream.parquet", "not a file")] {
+        let odd = path.join(name);
+        match kind {
+            "a directory" => fs::create_dir(&odd).unwrap(),
+            _ => assert!(Command::new("mkfifo").arg(&odd).status().unwrap().success()),
+        }
+        for more in [&[][..], &["--skip-damaged"]] {
+            let (code, merged, log) = merge(&[path], more);
+            assert!(code == 1 && merged.is_null(), "{log}");
+            let said = format!("{name} does not belong to these partials: it is {kind}; move it");
+            assert!(log.contains(&said), "{log}");
+        }
+        fs::remove_file(&odd).or_else(|_| fs::remove_dir(&odd)).unwrap();
+    }
+}
+
 #[test]
 fn only_complete_streams_count_if_asked() {
     let directory = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ use crate::cli::terminal::status_line::say;
 use crate::config::FileFormat;
 use crate::config::limits::SCHEMA_FILE_BYTES_MAX;
 use crate::engine::aggregate::merge::{MergeOrder, Merged, merge};
+use crate::engine::aggregate::partial_reader::{PartialReadError, own_schema};
 use crate::engine::aggregate::start_pool;
 use crate::runtime::results::output_path::OutputPath;
 use crate::runtime::results::partial_files::{
@@ -27,7 +28,7 @@ const NAMES_LISTED: usize = 10;
 pub(crate) fn run(options: &MergeOptions) -> u8 {
     let found = match FoundPartials::of(&options.directories) {
         Ok(found) => found,
-        Err(error) => return complain(error, EXIT_USAGE),
+        Err(MergeRefusal { text, code }) => return complain(text, code),
     };
     let result = match result_schema(&found.schema, options.by.as_deref()) {
         Ok(result) => Arc::new(result),
@@ -98,6 +99,18 @@ fn complain(error: impl std::fmt::Display, code: u8) -> u8 {
     code
 }
 
+/// Why a merge does not begin, and its exit code.
+struct MergeRefusal {
+    text: String,
+    code: u8,
+}
+
+impl From<String> for MergeRefusal {
+    fn from(text: String) -> Self {
+        MergeRefusal { text, code: EXIT_USAGE }
+    }
+}
+
 /// The partials in all directories.
 struct FoundPartials {
     schema: Schema,
@@ -107,7 +120,7 @@ struct FoundPartials {
 }
 
 impl FoundPartials {
-    fn of(directories: &[PathBuf]) -> Result<Self, String> {
+    fn of(directories: &[PathBuf]) -> Result<Self, MergeRefusal> {
         let mut schema: Option<(&Path, Schema)> = None;
         let (mut groups, mut streams, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         for directory in directories {
@@ -121,7 +134,8 @@ impl FoundPartials {
                         return Err(format!(
                             "{there} and {here} have partials of different schemas: {difference}; \
                              merge each schema separately"
-                        ));
+                        )
+                        .into());
                     }
                 }
             }
@@ -133,17 +147,22 @@ impl FoundPartials {
             groups.extend(files.groups);
             streams.extend(files.streams);
         }
-        let schema = schema.map(|(_, schema)| schema).ok_or("no directory was given")?;
-        // By name, so that the order of directories does not change the result.
-        groups
-            .sort_by(|left, right| left.file_name().cmp(&right.file_name()).then(left.cmp(right)));
+        let schema = schema.map(|(_, schema)| schema);
+        let schema = schema.ok_or_else(|| "no directory was given".to_owned())?;
+        // By name, so that the order of directories changes neither the result nor which of several
+        // damaged files is named.
+        for files in [&mut groups, &mut streams] {
+            files.sort_by(|left, right| {
+                left.file_name().cmp(&right.file_name()).then(left.cmp(right))
+            });
+        }
         Ok(FoundPartials { schema, groups, streams, warnings })
     }
 }
 
 /// The schema of a directory: that of its file, or else that of the partials in it, with a warning
 /// if the file is there and damaged.
-fn read_schema(directory: &Path) -> Result<(Schema, Option<String>), String> {
+fn read_schema(directory: &Path) -> Result<(Schema, Option<String>), MergeRefusal> {
     let path = directory.join(SCHEMA_FILE);
     let mut text = String::new();
     let read = File::open(&path)
@@ -161,10 +180,16 @@ fn read_schema(directory: &Path) -> Result<(Schema, Option<String>), String> {
         let warning = format!("{cause}; the schema in the partials is used instead");
         return Ok((schema, (!gone).then_some(warning)));
     }
-    Err(format!(
-        "{cause}; give a directory of `ringest serve --partials`, which writes {SCHEMA_FILE} when \
-         it starts"
-    ))
+    let damaged = PartialDirectory::of(directory).map(|files| files.damaged()).unwrap_or_default();
+    if !damaged.is_empty() {
+        let listed = shortened(&damaged, "; ");
+        let text = format!(
+            "{cause}, and partials there are damaged: {listed}; copy {SCHEMA_FILE} or one of these \
+             files again"
+        );
+        return Err(MergeRefusal { text, code: EXIT_FAILED });
+    }
+    Err(format!("{cause}; name directories that `serve --partials` wrote").into())
 }
 
 /// The files of one directory.
@@ -196,6 +221,19 @@ impl PartialDirectory {
         }
         files.others.sort();
         Ok(files)
+    }
+
+    /// The names of the damaged files, and what is wrong with them.
+    fn damaged(&self) -> Vec<String> {
+        let mut files: Vec<&PathBuf> = self.streams.iter().chain(&self.groups).collect();
+        files.sort();
+        let cause = |file: &Path| match own_schema(file) {
+            Err(PartialReadError::Damaged { cause, .. }) => Some(cause),
+            _ => None,
+        };
+        let named = |file: &Path| file.file_name().unwrap_or_default().display().to_string();
+        let damaged = files.iter().filter_map(|file| Some((named(file), cause(file)?)));
+        damaged.map(|(name, cause)| format!("{name}: {cause}")).collect()
     }
 
     fn foreign(&self, directory: &Path) -> Option<String> {
@@ -277,10 +315,16 @@ fn say_list(is: &str, are: &str, (one, many): (&str, &str), names: &[String]) {
         [] => {}
         [name] => say(format_args!("one {one} {is}: {name}")),
         names => {
-            let listed = names.iter().take(NAMES_LISTED).cloned().collect::<Vec<_>>().join(", ");
-            let rest = names.len().saturating_sub(NAMES_LISTED);
-            let rest = if rest == 0 { String::new() } else { format!(" and {rest} more") };
-            say(format_args!("{} {many} {are}: {listed}{rest}", names.len()));
+            say(format_args!("{} {many} {are}: {}", names.len(), shortened(names, ", ")));
         }
+    }
+}
+
+/// The first of these, and how many more there are.
+fn shortened(names: &[String], separator: &str) -> String {
+    let listed = names[..names.len().min(NAMES_LISTED)].join(separator);
+    match names.len().saturating_sub(NAMES_LISTED) {
+        0 => listed,
+        rest => format!("{listed} and {rest} more"),
     }
 }

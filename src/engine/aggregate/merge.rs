@@ -174,6 +174,7 @@ pub(crate) fn merge(order: &MergeOrder<'_>) -> Result<Merged, MergeError> {
     let mut batches = Batches::default();
     for file in order.streams {
         if let Some(frame) = batches.facts.read(file, order)? {
+            partial_reader::check_facts(file, &frame)?;
             batches.add_said(file, &frame)?;
         }
     }

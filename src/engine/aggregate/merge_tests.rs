@@ -304,10 +304,19 @@ fn an_unusable_file_is_named() {
     // A file of groups instead of facts about a batch.
     partials.streams.push(good);
     let error = partials.merge_by(&[0, 1]).unwrap_err().to_string();
-    assert!(
-        error.contains("does not belong to these partials") && error.contains("status"),
-        "{error}"
-    );
+    assert!(error.contains("does not belong to these partials: it has no column final"), "{error}");
+    partials.streams.pop();
+    // A column of another type.
+    partials.add_stream(&origin("n", "c", 0, 0), 1, None);
+    let file = &partials.streams[0];
+    let mut facts = partial_reader::read(file, &partials.schema).unwrap().frame;
+    let records = facts.column("records").unwrap().cast(&DataType::Int64).unwrap();
+    facts.with_column(records).unwrap();
+    let mut bare = Vec::new();
+    polars_io::parquet::write::ParquetWriter::new(&mut bare).finish(&mut facts).unwrap();
+    fs::write(file, bare).unwrap();
+    let error = partials.merge_by(&[0, 1]).unwrap_err().to_string();
+    assert!(error.contains("its column records is i64 instead of u64; move it"), "{error}");
 }
 
 /// The rows of a file alone.

@@ -7,13 +7,23 @@ use super::parquet_file::write_parquet;
 use super::seal::{self, CHECKSUM_KEY};
 use crate::engine::stream::latency::Latency;
 use crate::wire::schema::Schema;
-use crate::wire::schema::columns::ORIGIN_COLUMNS;
+use crate::wire::schema::columns::{ColumnType, ORIGIN_COLUMNS};
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use polars::prelude::*;
 use std::io::{self, Write};
 
 /// The key of the schema in the metadata of both files, and of results; its value is TOML.
 pub(crate) const SCHEMA_KEY: &str = "ringest.schema_toml";
+
+/// The columns of the facts about a batch that a merge reads, besides its origin.
+pub(super) const FACT_COLUMNS: [(&str, ColumnType); 6] = [
+    ("final", ColumnType::Bool),
+    ("status", ColumnType::Text),
+    ("records", ColumnType::U64),
+    ("packets", ColumnType::U64),
+    ("bytes", ColumnType::U64),
+    ("latency_v2", ColumnType::Bytes),
+];
 
 /// Why a file of partials could not be written.
 #[derive(Debug, thiserror::Error)]

@@ -1,16 +1,16 @@
 //! Reads files of partials whole, and tells damaged and foreign ones apart. The caller finds the
 //! files and decides what happens to those.
 
-use super::column_types::dtype_of;
-use super::partial_file::SCHEMA_KEY;
+use super::column_types::{Cells, dtype_of};
+use super::partial_file::{FACT_COLUMNS, SCHEMA_KEY};
 use super::seal::{self, Seal};
 use crate::wire::schema::Schema;
-use crate::wire::schema::columns::NamedType;
+use crate::wire::schema::columns::{ColumnType, NamedType, ORIGIN_COLUMNS};
 use polars::prelude::*;
 use polars_io::SerReader;
 use polars_io::parquet::read::ParquetReader;
 use std::fs;
-use std::io::Cursor;
+use std::io::{self, Cursor};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -37,6 +37,8 @@ pub(crate) enum PartialReadError {
         difference: String,
     },
 }
+
+const PANICKED: &str = "Polars panicked while reading it";
 
 /// A file of partials.
 pub(super) struct PartialFrame {
@@ -65,7 +67,7 @@ pub(super) fn read(file: &Path, schema: &Schema) -> Result<PartialFrame, Partial
         let mut reader = ParquetReader::new(Cursor::new(content));
         Ok::<_, PolarsError>((schema_text(&mut reader)?, reader.finish()?))
     }));
-    let read = read.map_err(|_| damaged(file, "Polars panicked while reading it"))?;
+    let read = read.map_err(|_| damaged(file, PANICKED))?;
     let (text, frame) = read.map_err(|error| damaged(file, error))?;
     if let Some(text) = text.filter(|text| *text != schema.to_toml()) {
         let own = Schema::from_toml(&text)
@@ -80,15 +82,32 @@ pub(super) fn read(file: &Path, schema: &Schema) -> Result<PartialFrame, Partial
 /// The schema that a file of partials or a result says it has; `None` if it says nothing or is
 /// damaged.
 pub(crate) fn schema_of(file: &Path) -> Option<Schema> {
-    let (content, _) = checked(file).ok()?;
+    own_schema(file).ok().flatten()
+}
+
+/// The schema that a file of partials says it has; `None` if it says nothing.
+///
+/// # Errors
+/// Names the file and what is wrong with it.
+pub(crate) fn own_schema(file: &Path) -> Result<Option<Schema>, PartialReadError> {
+    let (content, _) = checked(file)?;
     let text = catch_unwind(AssertUnwindSafe(|| {
         schema_text(&mut ParquetReader::new(Cursor::new(content)))
     }));
-    Schema::from_toml(&text.ok()?.ok()??).ok()
+    let text = text.map_err(|_| damaged(file, PANICKED))?.map_err(|error| damaged(file, error))?;
+    let parsed = text.map(|text| Schema::from_toml(&text)).transpose();
+    parsed.map_err(|complaint| foreign(file, complaint.in_file(SCHEMA_KEY)))
 }
 
 fn checked(file: &Path) -> Result<(Vec<u8>, Seal), PartialReadError> {
-    let content = fs::read(file).map_err(|error| damaged(file, format!("reading it: {error}")))?;
+    let unreadable = |error: io::Error| damaged(file, format!("reading it: {error}"));
+    match fs::metadata(file).map_err(unreadable)?.file_type() {
+        kind if kind.is_dir() => return Err(foreign(file, "it is a directory".to_owned())),
+        // Reading a pipe might never end.
+        kind if !kind.is_file() => return Err(foreign(file, "it is not a file".to_owned())),
+        _ => {}
+    }
+    let content = fs::read(file).map_err(unreadable)?;
     let seal = seal::check(&content).map_err(|cause| damaged(file, cause))?;
     Ok((content, seal))
 }
@@ -106,22 +125,36 @@ pub(super) fn check_columns(
     expected: &[NamedType],
 ) -> Result<(), PartialReadError> {
     for (name, of) in expected {
-        let dtype = dtype_of(*of);
-        match frame.column(name) {
-            Err(_) => return Err(foreign(file, format!("it has no column {name}"))),
-            Ok(found) if *found.dtype() != dtype => {
-                let difference =
-                    format!("its column {name} is {} instead of {dtype}", found.dtype());
-                return Err(foreign(file, difference));
-            }
-            Ok(_) => {}
-        }
+        check_column(file, frame, name, *of)?;
     }
     let known = |name: &&PlSmallStr| expected.iter().any(|(known, _)| known == name.as_str());
     match frame.get_column_names().into_iter().find(|name| !known(name)) {
         Some(name) => Err(foreign(file, format!("it has an extra column {name}"))),
         None => Ok(()),
     }
+}
+
+/// Fails unless a frame has the columns of facts about batches that a merge reads.
+pub(super) fn check_facts(file: &Path, frame: &DataFrame) -> Result<(), PartialReadError> {
+    let columns = ORIGIN_COLUMNS.iter().chain(&FACT_COLUMNS);
+    columns.into_iter().try_for_each(|&(name, of)| check_column(file, frame, name, of))
+}
+
+fn check_column(
+    file: &Path,
+    frame: &DataFrame,
+    name: &str,
+    expected: ColumnType,
+) -> Result<(), PartialReadError> {
+    let Ok(column) = frame.column(name) else {
+        return Err(foreign(file, format!("it has no column {name}")));
+    };
+    if *column.dtype() == dtype_of(expected) {
+        return Ok(());
+    }
+    let found = Cells::of(column).map_or("of another type", |cells| cells.column_type().name());
+    let expected = expected.name();
+    Err(foreign(file, format!("its column {name} is {found} instead of {expected}")))
 }
 
 /// What is wrong with the rows of a file about batches.
