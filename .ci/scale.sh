@@ -13,7 +13,7 @@ source .ci/packages.sh
 
 readonly BINARY=${1:?the ringest program}
 readonly VENV=${HOME}/.cache/ringest/scale-venv
-# A test waits at most 300 s for a merge; all of them take two to four minutes on two cores.
+# A test waits at most 300 s for a merge; all of them take ten minutes and more on two cores.
 readonly TIME_LIMIT_S=1500
 
 main() {

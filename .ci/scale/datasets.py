@@ -180,7 +180,7 @@ def unit_of(variance: Fraction) -> Fraction:
     """A unit in which the square of a deviation is within binary64."""
     if variance > Fraction(2) ** 900:
         return Fraction(2) ** 600
-    return Fraction(1, 2**500) if 0 < variance < Fraction(1, 2**900) else Fraction(1)
+    return Fraction(1, 2**600) if 0 < variance < Fraction(1, 2**900) else Fraction(1)
 
 
 def rounded(value: Fraction) -> float:
@@ -298,10 +298,10 @@ def stream_table(stream: Stream, batch: int) -> pa.Table:
     return pa.table(columns)
 
 
-def write_partial(table: pa.Table, file: Path) -> None:
+def write_partial(table: pa.Table, file: Path, compression: str = "snappy") -> None:
     """Writes a file as ringest does: with a checksum in its metadata."""
     metadata = (table.schema.metadata or {}) | {b"ringest.crc32": b"0" * 8}
-    pq.write_table(table.replace_schema_metadata(metadata), file)
+    pq.write_table(table.replace_schema_metadata(metadata), file, compression=compression)
     content = file.read_bytes()
     checksum = f"{zlib.crc32(content):08x}".encode()
     before, after = content.split(b"ringest.crc32\x18\x0800000000")
@@ -410,16 +410,17 @@ def differences(expected: Sequence[Record], found: Sequence[Record]) -> list[str
         texts += [
             f"{name} of {wanted} is {got[name]!r}"
             for name, value in wanted.items()
-            if not equal(value, got[name])
+            if not equal(value, got[name], 5e-324 if name.endswith("_std") else 0.0)
         ]
     return texts
 
 
-def equal(wanted: Any, got: Any) -> bool:
+def equal(wanted: Any, got: Any, least: float = 0.0) -> bool:
+    """Whether two values agree. A root of the least numbers may be off by one of them."""
     wanted, got = (worded(value) for value in (wanted, got))
     if isinstance(wanted, float) and isinstance(got, float):
         # Zeros have signs.
-        return math.isclose(wanted, got, rel_tol=1e-12) and (
+        return math.isclose(wanted, got, rel_tol=1e-12, abs_tol=least) and (
             wanted != 0 or math.copysign(1, wanted) == math.copysign(1, got)
         )
     # A JSON number without a fraction may be parsed as either.

@@ -1,12 +1,15 @@
-"""Runs the merges as processes, as a user does."""
+"""Runs the merges: as processes, as a user does, but for Spark where only its end matters."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,39 @@ LOCAL_CLUSTER = "local-cluster[2,1,1024]"
 def merged_by(engine: str, directories: Sequence[Path], *options: str) -> dict[str, Any]:
     """The merge's ndjson line."""
     return json.loads(run(engine, directories, "--format", "ndjson", *options))
+
+
+def ended(
+    engine: str, directories: Sequence[Path], *options: str, before: Sequence[str] = ()
+) -> tuple[int, Any, str]:
+    """Exit code, the line, `None` without one, and stderr of a merge; `before` is a command that
+    runs it."""
+    arguments = [*command(engine), *map(os.fsdecode, directories), "--format", "ndjson", *options]
+    if engine == "spark" and not before:
+        return spark_ended(arguments[1:])
+    done = subprocess.run(
+        [*before, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        env=environment(),
+        check=False,
+    )
+    return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
+
+
+def spark_ended(arguments: list[str]) -> tuple[int, Any, str]:
+    """The same of Spark's merge, in this process, where Java starts only once."""
+    os.environ.update(environment())
+    main = runpy.run_path(arguments[0], run_name="spark_merge")["main"]
+    out, errors, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = arguments
+    try:
+        with redirect_stdout(out), redirect_stderr(errors):
+            code = main()
+    finally:
+        sys.argv = before
+    return code, json.loads(out.getvalue()) if out.getvalue() else None, errors.getvalue()
 
 
 def run(engine: str, directories: Sequence[Path], *options: str) -> str:

@@ -9,9 +9,9 @@ from datasets import FUNCTIONS, Layout, Stream
 from histograms import new_histogram
 
 HARD = Layout(
-    {"k": "u8", "d": "f64", "s": "f32", "u": "u64", "i": "i32"},
+    {"k": "u8", "d": "f64", "s": "f32", "u": "u64", "i": "i32", "l": "i64"},
     ("k",),
-    tuple((name, function) for name in "dsui" for function in FUNCTIONS),
+    tuple((name, function) for name in "dsuil" for function in FUNCTIONS),
 )
 _BEGIN_NS = 1_795_204_921_000_000_000
 # For each group the values of each batch.
@@ -32,6 +32,13 @@ _DOUBLES: list[list[list[float]]] = [
     [[math.inf], [1.0], [1e308, 1e308]],
     [[math.inf], [2.0], [-math.inf]],
     [[math.nan], [1.0], [math.inf]],
+    # The least numbers, and sums whose mean is none.
+    [[5e-324], [5e-324], [5e-324]],
+    [[5e-324, 0.0, 0.0], [0.0], [5e-324, -0.0]],
+    [[1e-310], [-1e-310], [3e-320]],
+    [[2.2250738585072014e-308], [-2.2250738585072009e-308], [0.0]],
+    [[1e308], [1e280], [-1e308]],
+    [[-math.inf], [-1e308], [-1e308]],
 ]
 _UNSIGNED = [
     [[2**53], [2**53 + 1], []],
@@ -59,6 +66,7 @@ def hard_streams() -> list[Stream]:
                         "s": struct.unpack(">f", struct.pack(">f", single))[0],
                         "u": integer,
                         "i": (-(2**31), 2**31 - 1, -1)[(n + batch) % 3],
+                        "l": (-(2**63), 2**63 - 1, -(2**63))[(n + key) % 3],
                     }
                 )
         stream = streams[batch % 2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -27,7 +26,7 @@ from datasets import (
     make_streams,
     write,
 )
-from engines import DUCKDB, ROOT, TIMEOUT_S, command, environment, merged_by, run
+from engines import DUCKDB, ROOT, TIMEOUT_S, ended, merged_by, run
 from hard_numbers import HARD, hard_streams
 from histograms import summary_us
 
@@ -37,15 +36,6 @@ MERGES = [
     "duckdb",
     pytest.param("spark", marks=pytest.mark.spark),
 ]
-
-
-def ended(engine: str, directories: list[Path], *options: str) -> tuple[int, Any, str]:
-    """Exit code, the line, `None` without one, and stderr of a merge."""
-    arguments = [*command(engine), *map(str, directories), "--format", "ndjson", *options]
-    done = subprocess.run(
-        arguments, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment(), check=False
-    )
-    return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
 
 
 def check(
@@ -90,7 +80,7 @@ def test_spark(tmp_path: Path) -> None:
 # ---- numbers that binary64 alone loses -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["duckdb", pytest.param("spark", marks=pytest.mark.spark)])
+@pytest.mark.parametrize("engine", MERGES)
 def test_no_digit_is_lost_between_batches(engine: str, tmp_path: Path) -> None:
     streams = hard_streams()
     directories = write(HARD, streams, tmp_path)
@@ -358,10 +348,13 @@ def test_refusals_name_the_cause(tmp_path: Path) -> None:
     (tmp_path / "schema.toml").write_text(DEFAULT.toml())
     streams = make_streams(DEFAULT, random.Random(1), nodes=2, connections=2)
     one, other = map(str, write(DEFAULT, streams, tmp_path / "nodes"))
-    assert "not a key of these partials; keys: A, E" in refusal(one, "--by", "B")
+    assert "--by B: not a key of these partials, which have the keys A, E" in refusal(
+        one, "--by", "B"
+    )
+    assert '"A" is listed twice as a key' in refusal(one, "--by", "A,A")
     streams = make_streams(EVERYTHING, random.Random(1), nodes=1, connections=2)
     (foreign,) = map(str, write(EVERYTHING, streams, tmp_path / "foreign"))
-    assert "partials of different schemas cannot be merged" in refusal(one, foreign)
+    assert "have partials of different schemas: there `" in refusal(one, foreign)
     for plan, said in (
         (None, "an older ringest wrote it, or it was repacked without its metadata"),
         ("[", "its ringest.merge cannot be read"),
