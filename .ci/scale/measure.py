@@ -10,6 +10,7 @@ start of the process. `ringest` can be measured too, if RINGEST_BIN names the pr
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 import tempfile
@@ -17,8 +18,7 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import DEFAULT
+from datasets import DEFAULT, merge_plan, write_partial
 from engines import merged_by
 from histograms import encode_v2, new_histogram
 
@@ -78,11 +78,13 @@ def timed(engine: str, directory: Path, rows: int) -> float:
 def write(directory: Path, files: int, groups: int) -> None:
     """Each file has the same groups, with keys like those of `ringest send`."""
     (directory / "schema.toml").write_text(DEFAULT.toml())
+    metadata = {"ringest.merge": json.dumps(merge_plan(DEFAULT))}
     rng = random.Random(1)
     values = {
         "count": pa.array([100] * groups, pa.uint64()),
         "sum_B": pa.array([rng.randrange(1 << 22) for _ in range(groups)], pa.uint64()),
-        "sum_C": pa.array([rng.uniform(0, 1e41) for _ in range(groups)], pa.float64()),
+        "mean_C": pa.array([rng.uniform(0, 1e38) for _ in range(groups)], pa.float64()),
+        "rest_C": pa.array([rng.uniform(0, 1e22) for _ in range(groups)], pa.float64()),
         "min_D": pa.array([rng.randrange(-128, -100) for _ in range(groups)], pa.int8()),
     }
     keys = {
@@ -102,14 +104,14 @@ def write(directory: Path, files: int, groups: int) -> None:
         common = {column: pa.array([value] * groups) for column, value in identity.items()}
         common["batch"] = pa.array([batch] * groups, pa.uint32())
         common["time_us"] = pa.array([batch * 10_000_000] * groups, pa.int64())
-        table = pa.table(common | keys | values)
-        pq.write_table(table, directory / f"{name}.groups.parquet", compression="zstd")
+        table = pa.table(common | keys | values).replace_schema_metadata(metadata)
+        write_partial(table, directory / f"{name}.groups.parquet", compression="zstd")
         last = batch == BATCHES_A_CONNECTION - 1
         row = identity | {"batch": batch, "time_us": batch * 10_000_000, "final": last}
         row |= {"status": "complete" if last else None, "reason": None, "records": groups * 100}
         row |= {"packets": 10_000, "bytes": 0, "latency_v2": encode_v2(histogram)}
         stream = pa.Table.from_pylist([row], STREAM_COLUMNS)
-        pq.write_table(stream, directory / f"{name}.stream.parquet", compression="zstd")
+        write_partial(stream, directory / f"{name}.stream.parquet", compression="zstd")
 
 
 if __name__ == "__main__":
