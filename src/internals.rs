@@ -13,7 +13,7 @@ pub use crate::engine::decode::texts::Texts;
 pub use crate::engine::groups::columns::{Column, ColumnSet};
 pub use crate::engine::groups::plan::Plan;
 pub use crate::engine::groups::table::GroupTable;
-pub use crate::engine::observe::counters::{Counters, WorkerTally};
+pub use crate::engine::observe::counters::{Counters, TallyWriter, TallyWriters, WorkerTally};
 pub use crate::engine::observe::metrics::exposition;
 pub use crate::engine::observe::snapshot::{EngineState, Facts, Rates, Snapshot};
 pub use crate::engine::stream::received::{BufferKind, Reason};

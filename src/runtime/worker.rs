@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::engine::groups::plan::Plan;
-use crate::engine::observe::counters::{Counters, Protocol, WorkerTally};
+use crate::engine::observe::counters::{Counters, Protocol, TallyWriter};
 use crate::engine::stream::latency::Latency;
 use crate::runtime::connection::deadlines::Deadlines;
 use crate::runtime::connection::presence::Presence;
@@ -27,8 +27,10 @@ pub(crate) struct Worker {
     pub pool: Arc<ColumnPool>,
     /// Captures raw bytes; `None` if captures are off.
     pub captures: Option<Arc<Captures>>,
-    /// The engine's counters; this worker's are in `workers`.
+    /// The engine's counters.
     pub counters: Arc<Counters>,
+    /// Writes its own.
+    pub tally: Rc<TallyWriter>,
     /// Its index among the workers.
     pub index: usize,
     /// The queue of its aggregation thread.
@@ -45,8 +47,8 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// The worker's own counters.
-    pub(crate) fn tally(&self) -> &WorkerTally {
-        &self.counters.workers[self.index]
+    pub(crate) fn tally(&self) -> &TallyWriter {
+        &self.tally
     }
 
     /// The length of batches; `None` if no partials are written.
@@ -56,7 +58,7 @@ impl Worker {
 
     /// Counts connection `number` as open until the result is dropped.
     pub(crate) fn presence(&self, protocol: Protocol, number: u64) -> Presence {
-        Presence::new(protocol, number, (&self.counters, self.index), &self.deadlines)
+        Presence::new(protocol, number, &self.tally, &self.deadlines)
     }
 
     /// Called by the worker's timer at each tick.
@@ -79,14 +81,16 @@ impl Worker {
     ) -> (Rc<Self>, mpsc::Receiver<Job>) {
         let (jobs, work) = mpsc::channel(16);
         let plan = Plan::new(schema);
+        let (counters, mut writers) = Counters::new(1);
         let worker = Rc::new(Worker {
             pool: ColumnPool::new(&plan, 4, 0, config.batch_rows),
             buffers: Buffers::plain(config.buffer_bytes),
             config: Arc::new(config),
             plan,
             captures: None,
-            counters: Counters::new(1),
+            counters,
             index: 0,
+            tally: Rc::new(writers.workers.remove(0)),
             jobs,
             deadlines: Rc::default(),
             packet_latency: RefCell::default(),

@@ -15,7 +15,7 @@ fn snapshot() -> Snapshot {
         resident_bytes: Some(1),
         cores: &[0],
     };
-    Snapshot::take(&Counters::new(1), &facts, &Rates::default())
+    Snapshot::take(&Counters::new(1).0, &facts, &Rates::default())
 }
 
 #[test]

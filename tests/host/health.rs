@@ -30,7 +30,7 @@ fn bound() -> (TcpListener, String) {
 fn a_ready_engine_is_healthy_and_a_draining_one_is_not() {
     let (listener, port) = bound();
     let (drain, drained) = watch::channel(None);
-    let counters = Counters::new(1);
+    let (counters, _) = Counters::new(1);
     let state = AdminState {
         counters,
         cores: vec![0],

@@ -216,37 +216,38 @@ fn shortened(amount: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::observe::counters::TallyWriters;
     use crate::wire::messages::frame::FrameType;
 
     const BOTH: Listeners = Listeners { records: true, messages: true };
 
-    fn counters() -> Arc<Counters> {
-        let counters = Counters::new(2);
-        let worker = &counters.workers[0];
-        worker.opened[Protocol::Records as usize].add(10);
-        worker.opened[Protocol::Messages as usize].add(4);
-        worker.closed[Protocol::Messages as usize].add(1);
-        worker.records.add(1_000_000);
+    fn counters() -> (Arc<Counters>, TallyWriters) {
+        let (counters, writers) = Counters::new(2);
+        let worker = &writers.workers[0];
+        worker.add(|tally| &tally.opened[Protocol::Records as usize], 10);
+        worker.add(|tally| &tally.opened[Protocol::Messages as usize], 4);
+        worker.add(|tally| &tally.closed[Protocol::Messages as usize], 1);
+        worker.add(|tally| &tally.records, 1_000_000);
         let mut latency = Latency::default();
         latency.record(Duration::from_secs(1), 1000);
         worker.merge_packet_latency(&mut latency);
-        counters
+        (counters, writers)
     }
 
     /// Two seconds of two workers; what was counted before must not appear.
     fn progress(listeners: Listeners) -> StreamProgress {
-        let counters = counters();
+        let (counters, writers) = counters();
         let start = Instant::now();
         let before = Totals::take(&counters, start);
-        for worker in &counters.workers {
-            worker.records.add(5_012_345);
-            worker.bytes_received[Protocol::Records as usize].add(1_343_000_000);
-            worker.bytes_received[Protocol::Messages as usize].add(200_000);
-            worker.messages[FrameType::Echo.index()].add(1_200);
+        for worker in &writers.workers {
+            worker.add(|tally| &tally.records, 5_012_345);
+            worker.add(|tally| &tally.bytes_received[Protocol::Records as usize], 1_343_000_000);
+            worker.add(|tally| &tally.bytes_received[Protocol::Messages as usize], 200_000);
+            worker.add(|tally| &tally.messages[FrameType::Echo.index()], 1_200);
         }
         let mut latency = Latency::default();
         latency.record(Duration::from_micros(25), 500);
-        counters.workers[1].merge_packet_latency(&mut latency);
+        writers.workers[1].merge_packet_latency(&mut latency);
         StreamProgress::between(
             &before,
             &Totals::take(&counters, start + Duration::from_secs(2)),
@@ -284,7 +285,7 @@ mod tests {
 
     #[test]
     fn an_interval_in_which_nothing_came() {
-        let counters = counters();
+        let (counters, _) = counters();
         let totals = Totals::take(&counters, Instant::now());
         let nothing = StreamProgress::between(&totals, &totals, BOTH);
         assert!(nothing.is_nothing() && !progress(BOTH).is_nothing());

@@ -63,12 +63,14 @@ impl UserBuckets {
 
 impl Users {
     /// Drops the buckets that are full and held by no connection. Buckets are handed out under the
-    /// lock only, so one that only the table holds cannot be taken in the meantime.
+    /// lock only, so one that only the table holds cannot be taken in the meantime; and exclusive
+    /// access means that this thread sees what the last holder took from it.
     fn sweep(&mut self, now_ns: u64) {
         if now_ns < self.sweep_at_ns {
             return;
         }
-        self.buckets.retain(|_, bucket| Arc::strong_count(bucket) > 1 || !bucket.is_full(now_ns));
+        let keep = |bucket: &mut TokenBucket| !bucket.is_full(now_ns);
+        self.buckets.retain(|_, bucket| Arc::get_mut(bucket).is_none_or(keep));
         self.sweep_at_ns = now_ns.saturating_add(SWEEP_PAUSE_NS);
     }
 }

@@ -1,8 +1,9 @@
 //! The engine's counters since its start, per worker. Performs no I/O, formats nothing and reads no
 //! clock.
 //!
-//! Each [`WorkerTally`] has a single writing thread, so counting takes a load and a store and no
-//! locked instruction. Readers may lag slightly, but never see a count go back.
+//! Each [`WorkerTally`] is written by the one thread that owns its [`TallyWriter`], so counting
+//! takes a load and a store and no locked instruction. Readers may lag slightly, but never see a
+//! count go back, nor an end without its beginning.
 
 use crate::config::queued_bytes_of_worker;
 use crate::engine::memory::account::MemoryAccount;
@@ -11,30 +12,29 @@ use crate::engine::stream::latency::Latency;
 use crate::engine::stream::received::{Reason, Status};
 use crate::wire::messages::fault::Fault;
 use crate::wire::messages::frame::FrameType;
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A count with one writer.
+/// A count that everyone may read; its tally's [`TallyWriter`] writes it.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// Adds `n`. Only the tally's thread may call it.
+    /// Only for [`TallyWriter`]: two writers would lose counts.
     #[inline]
-    pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// Replaces the count, for values that are measured elsewhere.
-    #[inline]
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Ordering::Relaxed);
+    fn set(&self, n: u64) {
+        // Pairs with `get`, so that whoever sees this count sees all that was counted before it.
+        self.0.store(n, Ordering::Release);
     }
 
     /// The count.
+    #[inline]
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Acquire)
     }
 }
 
@@ -134,7 +134,74 @@ fn merge(all: &Mutex<Latency>, gathered: &mut Latency) {
     }
 }
 
-impl WorkerTally {
+/// The only way to write a tally. It may be sent to the thread that counts; it can be neither
+/// copied nor shared with a second thread, whose counts would be lost.
+///
+/// ```
+/// use ringest::internals::Counters;
+/// let (counters, writers) = Counters::new(1);
+/// let thread = std::thread::spawn(move || writers.reporter.add(|tally| &tally.packets, 2));
+/// thread.join().unwrap();
+/// assert_eq!(counters.reporter.packets.get(), 2);
+/// ```
+///
+/// Two threads cannot share it:
+///
+/// ```compile_fail,E0277
+/// let (_, writers) = ringest::internals::Counters::new(1);
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| writers.reporter.add(|tally| &tally.packets, 2));
+///     scope.spawn(|| writers.reporter.add(|tally| &tally.packets, 2));
+/// });
+/// ```
+///
+/// Nor can each have its own:
+///
+/// ```compile_fail,E0599
+/// let (_, writers) = ringest::internals::Counters::new(1);
+/// let second = writers.reporter.clone();
+/// ```
+///
+/// Readers cannot write:
+///
+/// ```compile_fail,E0624
+/// let (counters, _) = ringest::internals::Counters::new(1);
+/// counters.reporter.packets.set(2);
+/// ```
+#[derive(Debug)]
+pub struct TallyWriter {
+    tally: Arc<WorkerTally>,
+    /// A cell can be sent, and not shared.
+    _one_thread: PhantomData<Cell<()>>,
+}
+
+/// Writing takes a [`TallyWriter`]; its tally can be read through it as well.
+impl Deref for TallyWriter {
+    type Target = WorkerTally;
+
+    fn deref(&self) -> &WorkerTally {
+        &self.tally
+    }
+}
+
+impl TallyWriter {
+    fn new(tally: &Arc<WorkerTally>) -> Self {
+        TallyWriter { tally: Arc::clone(tally), _one_thread: PhantomData }
+    }
+
+    /// Adds `n` to a count of this tally.
+    #[inline]
+    pub fn add(&self, count: impl FnOnce(&WorkerTally) -> &Count, n: u64) {
+        let count = count(&self.tally);
+        count.set(count.0.load(Ordering::Relaxed).wrapping_add(n));
+    }
+
+    /// Replaces a count of this tally, for values that are measured elsewhere.
+    #[inline]
+    pub fn set(&self, count: impl FnOnce(&WorkerTally) -> &Count, n: u64) {
+        count(&self.tally).set(n);
+    }
+
     /// Adds message latencies that the thread has gathered, and clears them.
     pub fn merge_message_latency(&self, gathered: &mut Latency) {
         merge(&self.message_latency, gathered);
@@ -147,16 +214,27 @@ impl WorkerTally {
 
     /// Counts a message connection that failed.
     pub fn count_fault(&self, fault: Fault) {
-        self.faults[fault as usize].add(1);
+        self.add(|tally| &tally.faults[fault as usize], 1);
     }
 
     /// Counts a record stream that ended.
     pub fn count_stream(&self, reason: Option<Reason>) {
         match reason.filter(|reason| reason.status() != Status::Complete) {
-            None => self.streams_complete.add(1),
-            Some(reason) => self.stream_reasons[reason as usize].add(1),
+            None => self.add(|tally| &tally.streams_complete, 1),
+            Some(reason) => self.add(|tally| &tally.stream_reasons[reason as usize], 1),
         }
     }
+}
+
+/// The writers of all tallies, one for each thread that counts.
+#[derive(Debug)]
+pub struct TallyWriters {
+    /// One per worker.
+    pub workers: Vec<TallyWriter>,
+    /// The acceptor's.
+    pub acceptor: TallyWriter,
+    /// The reporter's.
+    pub reporter: TallyWriter,
 }
 
 /// Batches of partials. Unlike the counts of a tally, several threads write these.
@@ -225,11 +303,11 @@ impl PartialCounts {
 #[derive(Debug)]
 pub struct Counters {
     /// One per worker.
-    pub workers: Box<[WorkerTally]>,
+    pub workers: Box<[Arc<WorkerTally>]>,
     /// Connections that never reached a worker.
-    pub acceptor: WorkerTally,
+    pub acceptor: Arc<WorkerTally>,
     /// Record streams, counted when they are reported.
-    pub reporter: WorkerTally,
+    pub reporter: Arc<WorkerTally>,
     /// Batches of partials.
     pub partials: Arc<PartialCounts>,
     /// Bytes queued for the receivers of each worker. Each worker has its share of the total, so
@@ -240,28 +318,34 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Counters at zero, for `workers` workers, without a limit on memory.
-    pub fn new(workers: usize) -> Arc<Self> {
+    /// Counters at zero, for `workers` workers, without a limit on memory, and who may write them.
+    pub fn new(workers: usize) -> (Arc<Self>, TallyWriters) {
         Self::with_memory(workers, MemoryAccount::unlimited())
     }
 
     /// The same, with an account of memory.
-    pub fn with_memory(workers: usize, memory: Arc<MemoryAccount>) -> Arc<Self> {
-        Arc::new(Counters {
-            workers: (0..workers).map(|_| WorkerTally::default()).collect(),
-            acceptor: WorkerTally::default(),
-            reporter: WorkerTally::default(),
+    pub fn with_memory(workers: usize, memory: Arc<MemoryAccount>) -> (Arc<Self>, TallyWriters) {
+        let counters = Arc::new(Counters {
+            workers: (0..workers).map(|_| Arc::default()).collect(),
+            acceptor: Arc::default(),
+            reporter: Arc::default(),
             partials: Arc::default(),
             queued: (0..workers)
                 .map(|_| QueueBudget::new(queued_bytes_of_worker(workers)))
                 .collect(),
             memory,
-        })
+        });
+        let writers = TallyWriters {
+            workers: counters.workers.iter().map(TallyWriter::new).collect(),
+            acceptor: TallyWriter::new(&counters.acceptor),
+            reporter: TallyWriter::new(&counters.reporter),
+        };
+        (counters, writers)
     }
 
     /// Every tally.
     pub fn tallies(&self) -> impl Iterator<Item = &WorkerTally> {
-        self.workers.iter().chain([&self.acceptor, &self.reporter])
+        self.workers.iter().chain([&self.acceptor, &self.reporter]).map(Arc::as_ref)
     }
 
     /// The sum of one count over all tallies.
@@ -276,8 +360,8 @@ impl Counters {
 
     /// Open connections of a protocol.
     pub fn active(&self, protocol: Protocol) -> u64 {
-        // Reads `closed` first, so that a connection that ends in between cannot make the
-        // difference negative.
+        // Reads `closed` first: whoever sees an end also sees its beginning, so a connection that
+        // comes or goes in between cannot hide another one that stays.
         let closed = self.sum(|tally| &tally.closed[protocol as usize]);
         self.sum(|tally| &tally.opened[protocol as usize]).saturating_sub(closed)
     }
@@ -307,31 +391,31 @@ mod tests {
 
     #[test]
     fn counts_add_up_over_the_threads() {
-        let counters = Counters::new(2);
-        counters.workers[0].opened[Protocol::Messages as usize].add(3);
-        counters.workers[1].opened[Protocol::Messages as usize].add(2);
-        counters.workers[1].closed[Protocol::Messages as usize].add(1);
+        let (counters, writers) = Counters::new(2);
+        writers.workers[0].add(|t| &t.opened[Protocol::Messages as usize], 3);
+        writers.workers[1].add(|t| &t.opened[Protocol::Messages as usize], 2);
+        writers.workers[1].add(|t| &t.closed[Protocol::Messages as usize], 1);
         assert_eq!(counters.active(Protocol::Messages), 4);
         assert_eq!(counters.active(Protocol::Records), 0);
-        counters.acceptor.count_fault(Fault::ConnectionsLimit);
-        counters.workers[0].count_fault(Fault::ConnectionsLimit);
+        writers.acceptor.count_fault(Fault::ConnectionsLimit);
+        writers.workers[0].count_fault(Fault::ConnectionsLimit);
         assert_eq!(counters.sum(|t| &t.faults[Fault::ConnectionsLimit as usize]), 2);
-        counters.reporter.count_stream(None);
-        counters.reporter.count_stream(Some(Reason::Reset));
+        writers.reporter.count_stream(None);
+        writers.reporter.count_stream(Some(Reason::Reset));
         assert_eq!(counters.sum(|t| &t.stream_reasons[Reason::Reset as usize]), 1);
     }
 
     #[test]
     fn latencies_are_merged_once() {
-        let counters = Counters::new(2);
+        let (counters, writers) = Counters::new(2);
         let mut gathered = Latency::default();
         gathered.record(Duration::from_micros(5), 4);
-        counters.workers[0].merge_message_latency(&mut gathered);
-        counters.workers[1].merge_message_latency(&mut gathered);
+        writers.workers[0].merge_message_latency(&mut gathered);
+        writers.workers[1].merge_message_latency(&mut gathered);
         assert_eq!(counters.message_latency().summary().count, 4);
         gathered.record(Duration::from_micros(7), 2);
-        counters.workers[1].merge_packet_latency(&mut gathered);
-        counters.workers[0].merge_packet_latency(&mut gathered);
+        writers.workers[1].merge_packet_latency(&mut gathered);
+        writers.workers[0].merge_packet_latency(&mut gathered);
         assert_eq!(counters.packet_latency().summary().count, 2);
         assert_eq!(counters.message_latency().summary().count, 4);
     }

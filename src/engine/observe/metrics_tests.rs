@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::engine::memory::account::MemoryAccount;
-use crate::engine::observe::counters::{Counters, Protocol};
+use crate::engine::observe::counters::{Counters, Protocol, TallyWriters};
 use crate::engine::observe::snapshot::{CLIENT_TYPES, Facts, Rates};
 use crate::engine::stream::received::Reason;
 use crate::wire::messages::fault::Fault;
@@ -23,15 +23,15 @@ fn text_of(counters: &Counters) -> String {
 }
 
 /// Counters of an engine where everything has happened.
-fn busy() -> Arc<Counters> {
-    let counters = Counters::with_memory(2, MemoryAccount::new(1000, 700));
-    let worker = &counters.workers[1];
-    worker.opened[Protocol::Messages as usize].add(12_345_678_901);
-    worker.bytes_received[Protocol::Records as usize].add(1 << 60);
-    CLIENT_TYPES.iter().for_each(|&(kind, _)| worker.messages[kind.index()].add(3));
+fn busy() -> (Arc<Counters>, TallyWriters) {
+    let (counters, writers) = Counters::with_memory(2, MemoryAccount::new(1000, 700));
+    let worker = &writers.workers[1];
+    worker.add(|tally| &tally.opened[Protocol::Messages as usize], 12_345_678_901);
+    worker.add(|tally| &tally.bytes_received[Protocol::Records as usize], 1 << 60);
+    CLIENT_TYPES.iter().for_each(|&(kind, _)| worker.add(|tally| &tally.messages[kind.index()], 3));
     Fault::ALL.iter().for_each(|&fault| worker.count_fault(fault));
-    Reason::ALL.iter().for_each(|&reason| counters.reporter.count_stream(Some(reason)));
-    worker.cpu_ns.set(1_234_567_891);
+    Reason::ALL.iter().for_each(|&reason| writers.reporter.count_stream(Some(reason)));
+    worker.set(|tally| &tally.cpu_ns, 1_234_567_891);
     let mut latency = Latency::default();
     for (microseconds, messages) in [(1, 5), (30, 100), (2_000, 20), (20_000_000, 1)] {
         latency.record(Duration::from_micros(microseconds), messages);
@@ -39,7 +39,7 @@ fn busy() -> Arc<Counters> {
     worker.merge_message_latency(&mut latency);
     latency.record(Duration::from_micros(400), 7);
     worker.merge_packet_latency(&mut latency);
-    counters
+    (counters, writers)
 }
 
 /// Parses samples by name with labels. Panics if the text breaks a rule of the format or of naming.
@@ -77,7 +77,7 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
 
 #[test]
 fn the_text_follows_the_format() {
-    for counters in [Counters::new(2), busy()] {
+    for (counters, _) in [Counters::new(2), busy()] {
         let samples = samples(&text_of(&counters));
         assert!(samples.len() > 80, "{samples:?}");
         assert!(samples.values().all(|value| value.is_finite() && *value >= 0.0), "{samples:?}");
@@ -86,7 +86,7 @@ fn the_text_follows_the_format() {
 
 #[test]
 fn every_error_starts_at_zero() {
-    let samples = samples(&text_of(&Counters::new(2)));
+    let samples = samples(&text_of(&Counters::new(2).0));
     let series = |listener, reason| {
         format!("ringest_errors_total{{listener=\"{listener}\",reason=\"{reason}\"}}")
     };
@@ -102,8 +102,8 @@ fn every_error_starts_at_zero() {
 
 #[test]
 fn counts_have_the_right_names() {
-    let counters = busy();
-    counters.workers[0].messages[FrameType::Pong.index()].add(1);
+    let (counters, writers) = busy();
+    writers.workers[0].add(|tally| &tally.messages[FrameType::Pong.index()], 1);
     let samples = samples(&text_of(&counters));
     assert_eq!(samples["ringest_connections_total{listener=\"messages\"}"], 12_345_678_901.0);
     assert_eq!(samples["ringest_connections_active{listener=\"records\"}"], 0.0);
@@ -122,7 +122,7 @@ fn counts_have_the_right_names() {
 
 #[test]
 fn buckets_are_cumulative_up_to_the_count() {
-    let samples = samples(&text_of(&busy()));
+    let samples = samples(&text_of(&busy().0));
     let bucket = "ringest_message_latency_seconds_bucket{le=\"";
     let mut buckets: Vec<(f64, f64)> = samples
         .iter()

@@ -3,6 +3,7 @@
 use super::*;
 use crate::engine::memory::account::MemoryAccount;
 use crate::engine::messages::outbox::Outbox;
+use crate::engine::observe::counters::{Count, TallyWriter, WorkerTally};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -30,47 +31,49 @@ fn names_of_client_types_match_the_frame_types() {
 /// Each count of each tally is reported under its documented key.
 #[test]
 fn each_count_has_its_own_key() {
-    let counters = Counters::with_memory(2, MemoryAccount::new(1000, 700));
-    let (first, second) = (&counters.workers[0], &counters.workers[1]);
-    first.opened[Protocol::Messages as usize].add(5);
-    second.opened[Protocol::Records as usize].add(4);
-    first.closed[Protocol::Messages as usize].add(2);
-    first.bytes_received[Protocol::Messages as usize].add(100);
-    second.bytes_received[Protocol::Records as usize].add(200);
-    second.empty[Protocol::Records as usize].add(2);
-    counters.acceptor.empty[Protocol::Messages as usize].add(1);
-    counters.acceptor.admission_waits[Protocol::Records as usize].add(6);
-    first.admission_waits[Protocol::Messages as usize].add(3);
-    counters.acceptor.admission_wait_ns[Protocol::Records as usize].add(1_500_000_000);
-    first.admission_wait_ns[Protocol::Messages as usize].add(500_000_000);
-    first.bytes_sent.add(7);
-    first.messages[FrameType::Ping.index()].add(10);
-    second.messages[FrameType::Data.index()].add(3);
+    let (counters, writers) = Counters::with_memory(2, MemoryAccount::new(1000, 700));
+    let (first, second) = (&writers.workers[0], &writers.workers[1]);
+    let reporter = &writers.reporter;
+    first.add(|tally| &tally.opened[Protocol::Messages as usize], 5);
+    second.add(|tally| &tally.opened[Protocol::Records as usize], 4);
+    first.add(|tally| &tally.closed[Protocol::Messages as usize], 2);
+    first.add(|tally| &tally.bytes_received[Protocol::Messages as usize], 100);
+    second.add(|tally| &tally.bytes_received[Protocol::Records as usize], 200);
+    second.add(|tally| &tally.empty[Protocol::Records as usize], 2);
+    writers.acceptor.add(|tally| &tally.empty[Protocol::Messages as usize], 1);
+    writers.acceptor.add(|tally| &tally.admission_waits[Protocol::Records as usize], 6);
+    first.add(|tally| &tally.admission_waits[Protocol::Messages as usize], 3);
+    writers
+        .acceptor
+        .add(|tally| &tally.admission_wait_ns[Protocol::Records as usize], 1_500_000_000);
+    first.add(|tally| &tally.admission_wait_ns[Protocol::Messages as usize], 500_000_000);
+    first.add(|tally| &tally.bytes_sent, 7);
+    first.add(|tally| &tally.messages[FrameType::Ping.index()], 10);
+    second.add(|tally| &tally.messages[FrameType::Data.index()], 3);
     // Only a server sends PONG, so this is a fault and not a message.
-    second.messages[FrameType::Pong.index()].add(1);
+    second.add(|tally| &tally.messages[FrameType::Pong.index()], 1);
     second.count_fault(Fault::InvalidMessageType);
-    counters.acceptor.count_fault(Fault::ConnectionsLimit);
-    counters.reporter.count_stream(None);
-    counters.reporter.count_stream(Some(Reason::Reset));
-    for (i, count) in [
-        &first.deliveries,
-        &first.opaque_data,
-        &first.records,
-        &first.packets,
-        &first.rate_limited,
-        &first.slow_consumers,
-        &first.auth_failures,
-        &second.record_reads,
-        &second.coalesced_reads,
-        &counters.reporter.result_files_written,
-        &counters.reporter.result_files_failed,
-        &counters.reporter.captured_bytes,
-        &counters.reporter.captures_incomplete,
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        count.add(20 + i as u64);
+    writers.acceptor.count_fault(Fault::ConnectionsLimit);
+    reporter.count_stream(None);
+    reporter.count_stream(Some(Reason::Reset));
+    type Of = fn(&WorkerTally) -> &Count;
+    let singles: [(&TallyWriter, Of); 13] = [
+        (first, |t| &t.deliveries),
+        (first, |t| &t.opaque_data),
+        (first, |t| &t.records),
+        (first, |t| &t.packets),
+        (first, |t| &t.rate_limited),
+        (first, |t| &t.slow_consumers),
+        (first, |t| &t.auth_failures),
+        (second, |t| &t.record_reads),
+        (second, |t| &t.coalesced_reads),
+        (reporter, |t| &t.result_files_written),
+        (reporter, |t| &t.result_files_failed),
+        (reporter, |t| &t.captured_bytes),
+        (reporter, |t| &t.captures_incomplete),
+    ];
+    for (i, (writer, count)) in (0..).zip(singles) {
+        writer.add(count, 20 + i);
     }
     counters.partials.add_written();
     counters.partials.add_written();
@@ -78,10 +81,10 @@ fn each_count_has_its_own_key() {
     counters.partials.add_write_time(Duration::from_millis(1750));
     counters.partials.add_wait_time(Duration::from_millis(500));
     counters.partials.set_waiting_bytes(7);
-    first.coalesce_wait_ns.add(250_000_000);
-    counters.reporter.result_write_ns.add(750_000_000);
-    counters.reporter.result_wait_ns.add(1_250_000_000);
-    first.cpu_ns.set(1_500_000_000);
+    first.add(|tally| &tally.coalesce_wait_ns, 250_000_000);
+    reporter.add(|tally| &tally.result_write_ns, 750_000_000);
+    reporter.add(|tally| &tally.result_wait_ns, 1_250_000_000);
+    first.set(|tally| &tally.cpu_ns, 1_500_000_000);
     let mut outbox = Outbox::new(100, Arc::clone(&counters.queued[0]));
     outbox.push(b"123456789").unwrap();
     // Its bytes must stay queued for the whole test.
@@ -177,13 +180,13 @@ fn each_count_has_its_own_key() {
 
 #[test]
 fn rates_are_computed_between_two_samples() {
-    let counters = Counters::new(2);
+    let (counters, writers) = Counters::new(2);
     let start = Instant::now();
     let earlier = Sample::take(&counters, start);
-    counters.workers[0].messages[FrameType::Echo.index()].add(100);
-    counters.workers[1].records.add(3000);
-    counters.workers[1].count_fault(Fault::Reset);
-    counters.workers[1].cpu_ns.add(1_000_000_000);
+    writers.workers[0].add(|tally| &tally.messages[FrameType::Echo.index()], 100);
+    writers.workers[1].add(|tally| &tally.records, 3000);
+    writers.workers[1].count_fault(Fault::Reset);
+    writers.workers[1].add(|tally| &tally.cpu_ns, 1_000_000_000);
     let later = Sample::take(&counters, start + Duration::from_secs(2));
     let rates = later.since(&earlier);
     let expected = Rates {
@@ -203,12 +206,12 @@ fn rates_are_computed_between_two_samples() {
 /// No time, no messages, or a thread clock that runs ahead still give valid rates.
 #[test]
 fn odd_samples_give_rates_within_their_range() {
-    let counters = Counters::new(1);
+    let (counters, writers) = Counters::new(1);
     let start = Instant::now();
     let earlier = Sample::take(&counters, start);
     assert_eq!(Sample::take(&counters, start).since(&earlier), Rates::default());
-    counters.acceptor.count_fault(Fault::ConnectionsLimit);
-    counters.workers[0].cpu_ns.add(5_000_000_000);
+    writers.acceptor.count_fault(Fault::ConnectionsLimit);
+    writers.workers[0].add(|tally| &tally.cpu_ns, 5_000_000_000);
     let later = Sample::take(&counters, start + Duration::from_secs(1));
     let rates = later.since(&earlier);
     assert_eq!((rates.fault_share, &rates.busy_shares[..]), (1.0, &[1.0][..]));

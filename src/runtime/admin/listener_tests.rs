@@ -3,8 +3,7 @@
 
 use super::*;
 use crate::config::ADMIN_CONNECTIONS;
-use crate::engine::observe::counters::Counters;
-use crate::engine::observe::counters::Protocol;
+use crate::engine::observe::counters::{Counters, Protocol, TallyWriters};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -17,18 +16,18 @@ type Drain = watch::Sender<Option<Instant>>;
 /// Long enough for a busy machine, short enough to wait for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn admin(limits: Limits) -> (AdminHandle, Arc<Counters>, Drain) {
+fn admin(limits: Limits) -> (AdminHandle, TallyWriters, Drain) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let counters = Counters::new(2);
+    let (counters, writers) = Counters::new(2);
     let (drain, drained) = watch::channel(None);
     let state = AdminState {
-        counters: Arc::clone(&counters),
+        counters,
         cores: vec![0, 1],
         drain: drained,
         readiness: Arc::default(),
         started: Instant::now(),
     };
-    (start_with(listener, state, limits, &Defects::alone()).unwrap(), counters, drain)
+    (start_with(listener, state, limits, &Defects::alone()).unwrap(), writers, drain)
 }
 
 fn connect(admin: &AdminHandle) -> std::net::TcpStream {
@@ -90,8 +89,8 @@ fn next_reply(stream: &mut std::net::TcpStream) -> String {
 
 #[test]
 fn each_path_returns_its_content() {
-    let (admin, counters, _drain) = admin(Limits::default());
-    counters.workers[1].opened[Protocol::Messages as usize].add(3);
+    let (admin, writers, _drain) = admin(Limits::default());
+    writers.workers[1].add(|tally| &tally.opened[Protocol::Messages as usize], 3);
     for (path, content_type, contains) in [
         ("/", "text/plain; charset=utf-8", "/stats.json"),
         ("/healthz", "text/plain; charset=utf-8", "ok"),
@@ -120,7 +119,7 @@ fn each_path_returns_its_content() {
 
 #[test]
 fn head_returns_the_headers_of_get_without_a_body() {
-    let (admin, _counters, _drain) = admin(Limits::default());
+    let (admin, _writers, _drain) = admin(Limits::default());
     for path in ["/", "/healthz", "/readyz"] {
         let (asked, got) = (ask(&admin, "HEAD", path), get(&admin, path));
         let (status, head, body) = parts(&asked);
@@ -132,7 +131,7 @@ fn head_returns_the_headers_of_get_without_a_body() {
 
 #[test]
 fn unknown_paths_and_methods_are_refused() {
-    let (admin, _counters, _drain) = admin(Limits::default());
+    let (admin, _writers, _drain) = admin(Limits::default());
     for path in ["/stats", "/metrics/", "//", "/%2e%2e/etc/passwd", "*"] {
         assert_eq!(status(&get(&admin, path)), 404, "{path}");
     }
@@ -147,7 +146,7 @@ fn unknown_paths_and_methods_are_refused() {
 /// A body is neither read nor taken for a request.
 #[test]
 fn a_body_is_refused_and_ends_the_connection() {
-    let (admin, _counters, _drain) = admin(Limits::default());
+    let (admin, _writers, _drain) = admin(Limits::default());
     let smuggled = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
     for (request, expected) in [
         ("GET /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n", 413),
@@ -170,7 +169,7 @@ fn a_body_is_refused_and_ends_the_connection() {
 
 #[test]
 fn a_head_above_the_limit_is_refused() {
-    let (admin, _counters, _drain) = admin(Limits::default());
+    let (admin, _writers, _drain) = admin(Limits::default());
     let head = |headers: &str| format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
     let close = "connection: close\r\n";
     for (headers, expected) in [
@@ -190,7 +189,7 @@ fn a_head_above_the_limit_is_refused() {
 #[test]
 fn a_head_that_never_ends_is_cut_while_others_are_served() {
     let limits = Limits { head: Duration::from_millis(300), ..Limits::default() };
-    let (admin, _counters, _drain) = admin(limits);
+    let (admin, _writers, _drain) = admin(limits);
     let mut slow = connect(&admin);
     let silent = connect(&admin);
     let begun = Instant::now();
@@ -208,7 +207,7 @@ fn a_head_that_never_ends_is_cut_while_others_are_served() {
 #[test]
 fn the_gap_between_requests_may_exceed_the_time_for_a_head() {
     let limits = Limits { head: Duration::from_millis(500), ..Limits::default() };
-    let (admin, _counters, _drain) = admin(limits);
+    let (admin, _writers, _drain) = admin(limits);
     let mut stream = connect(&admin);
     for _ in 0..3 {
         stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
@@ -223,7 +222,7 @@ fn the_gap_between_requests_may_exceed_the_time_for_a_head() {
 #[test]
 fn silence_after_a_request_is_cut() {
     let limits = Limits { idle: Duration::from_millis(200), ..Limits::default() };
-    let (admin, _counters, _drain) = admin(limits);
+    let (admin, _writers, _drain) = admin(limits);
     let mut stream = connect(&admin);
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     assert_eq!(status(&next_reply(&mut stream)), 200);
@@ -233,7 +232,7 @@ fn silence_after_a_request_is_cut() {
 
 #[test]
 fn a_connection_serves_several_requests_in_turn_and_pipelined() {
-    let (admin, _counters, _drain) = admin(Limits::default());
+    let (admin, _writers, _drain) = admin(Limits::default());
     let mut stream = connect(&admin);
     for path in ["/metrics", "/stats.json"] {
         write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
@@ -250,7 +249,7 @@ fn a_connection_serves_several_requests_in_turn_and_pipelined() {
 
 #[test]
 fn a_connection_above_the_limit_gets_503() {
-    let (admin, _counters, _drain) = admin(Limits::default());
+    let (admin, _writers, _drain) = admin(Limits::default());
     let mut open: Vec<_> = (0..Limits::default().connections).map(|_| connect(&admin)).collect();
     let reply = get(&admin, "/metrics");
     assert_eq!(status(&reply), 503);
@@ -273,7 +272,7 @@ fn a_connection_above_the_limit_gets_503() {
 fn idle_connections_keep_nobody_from_asking_about_health() {
     let forever = Duration::from_secs(3600);
     let limits = Limits { head: forever, idle: forever, ..Limits::default() };
-    let (admin, _counters, drain) = admin(limits);
+    let (admin, _writers, drain) = admin(limits);
     let mut idle: Vec<_> = (0..ADMIN_CONNECTIONS - 1).map(|_| connect(&admin)).collect();
     for _ in 0..3 {
         idle.extend((0..ADMIN_CONNECTIONS).map(|_| connect(&admin)));
@@ -297,7 +296,7 @@ fn idle_connections_keep_nobody_from_asking_about_health() {
 /// Only one request is answered on a place that is kept for health.
 #[test]
 fn a_place_for_health_is_given_back_after_one_answer() {
-    let (admin, _counters, _drain) = admin(Limits::default());
+    let (admin, _writers, _drain) = admin(Limits::default());
     let _open: Vec<_> = (0..Limits::default().connections).map(|_| connect(&admin)).collect();
     let mut stream = connect(&admin);
     stream.write_all(&b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2)).unwrap();
@@ -309,7 +308,7 @@ fn a_place_for_health_is_given_back_after_one_answer() {
 #[test]
 fn bytes_that_are_not_http_do_no_harm() {
     let limits = Limits { head: Duration::from_millis(200), ..Limits::default() };
-    let (admin, _counters, _drain) = admin(limits);
+    let (admin, _writers, _drain) = admin(limits);
     let mut random = fastrand::Rng::with_seed(7);
     for length in [1, 7, 100, 1000, 10_000, 100_000].repeat(4) {
         let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length).collect();
@@ -337,7 +336,7 @@ fn bytes_that_are_not_http_do_no_harm() {
 #[test]
 fn a_client_that_does_not_read_is_cut() {
     let limits = Limits { reply: Duration::from_millis(300), ..Limits::default() };
-    let (admin, _counters, _drain) = admin(limits);
+    let (admin, _writers, _drain) = admin(limits);
     let mut stream = connect(&admin);
     let requests = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
     let begun = Instant::now();
@@ -350,7 +349,7 @@ fn a_client_that_does_not_read_is_cut() {
 
 #[test]
 fn a_draining_engine_is_not_ready_but_still_serves_metrics() {
-    let (admin, counters, drain) = admin(Limits::default());
+    let (admin, writers, drain) = admin(Limits::default());
     drain.send_replace(Some(Instant::now()));
     let reply = get(&admin, "/readyz");
     assert_eq!(status(&reply), 503);
@@ -358,7 +357,7 @@ fn a_draining_engine_is_not_ready_but_still_serves_metrics() {
     assert_eq!(status(&ask(&admin, "HEAD", "/readyz")), 503);
     assert_eq!(status(&get(&admin, "/healthz")), 200);
     // Even after the rest of the engine has ended.
-    drop((drain, counters));
+    drop((drain, writers));
     assert!(get(&admin, "/metrics").contains("\nringest_ready 0\n"));
     assert!(get(&admin, "/stats.json").contains("\"state\": \"draining\""));
     admin.stop();
@@ -369,7 +368,7 @@ fn stop_does_not_wait_for_clients_and_frees_the_port() {
     // With these limits, a client that has sent half a request could block it forever.
     let forever = Duration::from_secs(3600);
     let limits = Limits { head: forever, idle: forever, ..Limits::default() };
-    let (admin, _counters, _drain) = admin(limits);
+    let (admin, _writers, _drain) = admin(limits);
     let address = admin.address();
     let mut half = connect(&admin);
     half.write_all(b"GET /metr").unwrap();
@@ -382,7 +381,7 @@ fn stop_does_not_wait_for_clients_and_frees_the_port() {
 
 #[test]
 fn the_thread_ends_when_its_handle_is_dropped() {
-    let (admin, _counters, _drain) = admin(Limits::default());
+    let (admin, _writers, _drain) = admin(Limits::default());
     let AdminHandle { stop, thread, .. } = admin;
     drop(stop);
     thread.join().unwrap();
@@ -390,10 +389,10 @@ fn the_thread_ends_when_its_handle_is_dropped() {
 
 #[test]
 fn rates_are_available_after_a_second() {
-    let (admin, counters, _drain) = admin(Limits::default());
+    let (admin, writers, _drain) = admin(Limits::default());
     let begun = Instant::now();
     loop {
-        counters.workers[0].records.add(1_000_000);
+        writers.workers[0].add(|tally| &tally.records, 1_000_000);
         let reply = get(&admin, "/stats.json");
         let stats: serde_json::Value = serde_json::from_str(parts(&reply).2).unwrap();
         if stats["records_per_second"].as_f64().unwrap() > 1e5 {

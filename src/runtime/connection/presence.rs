@@ -1,42 +1,34 @@
 //! Keeps a connection in its worker's counts and timer until it is dropped.
 
 use super::deadlines::Deadlines;
-use crate::engine::observe::counters::{Counters, Protocol, WorkerTally};
+use crate::engine::observe::counters::{Protocol, TallyWriter};
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// One connection of a worker. Dropped however the connection ends, even by a panic.
 pub(crate) struct Presence {
     protocol: Protocol,
     number: u64,
-    counters: Arc<Counters>,
-    worker: usize,
+    tally: Rc<TallyWriter>,
     deadlines: Rc<Deadlines>,
 }
 
 impl Presence {
-    /// Counts connection `number` of worker `worker` as open.
+    /// Counts connection `number` as open.
     pub(crate) fn new(
         protocol: Protocol,
         number: u64,
-        (counters, worker): (&Arc<Counters>, usize),
+        tally: &Rc<TallyWriter>,
         deadlines: &Rc<Deadlines>,
     ) -> Self {
-        let counters = Arc::clone(counters);
-        let presence =
-            Presence { protocol, number, counters, worker, deadlines: Rc::clone(deadlines) };
-        presence.tally().opened[protocol as usize].add(1);
-        presence
-    }
-
-    fn tally(&self) -> &WorkerTally {
-        &self.counters.workers[self.worker]
+        tally.add(|tally| &tally.opened[protocol as usize], 1);
+        let (tally, deadlines) = (Rc::clone(tally), Rc::clone(deadlines));
+        Presence { protocol, number, tally, deadlines }
     }
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
         self.deadlines.remove(self.number);
-        self.tally().closed[self.protocol as usize].add(1);
+        self.tally.add(|tally| &tally.closed[self.protocol as usize], 1);
     }
 }

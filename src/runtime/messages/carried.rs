@@ -75,7 +75,7 @@ impl CarriedRecords {
     /// aggregation.
     pub(crate) async fn take_in(&mut self, body: &[u8], taken_over: Instant) -> DataTaken {
         if !self.means_records(body) {
-            self.worker.tally().opaque_data.add(1);
+            self.worker.tally().add(|tally| &tally.opaque_data, 1);
             return DataTaken::In;
         }
         self.carried = true;
@@ -190,7 +190,7 @@ impl CarriedRecords {
     /// has `ended`. Meanwhile its client is not read: it is slowed down before it is refused.
     pub(crate) async fn wait_for_slot(&mut self, ended: impl Future<Output = ()>) -> bool {
         let (tally, kind) = (self.worker.tally(), Protocol::Messages as usize);
-        tally.admission_waits[kind].add(1);
+        tally.add(|tally| &tally.admission_waits[kind], 1);
         let begun = clock::now();
         self.granted = tokio::select! {
             biased;
@@ -198,7 +198,7 @@ impl CarriedRecords {
             () = ended => None,
             () = clock::sleep(self.worker.config.admit_timeout) => None,
         };
-        tally.admission_wait_ns[kind].add(clock::since(begun).as_nanos() as u64);
+        tally.add(|tally| &tally.admission_wait_ns[kind], clock::since(begun).as_nanos() as u64);
         self.granted.is_some()
     }
 

@@ -10,7 +10,7 @@ use super::stream_care::StreamCare;
 use crate::config::{AUTH_FAILURE_DELAY, Config, SMALL_WINDOW_BYTES};
 use crate::engine::messages::outbox::Broadcasts;
 use crate::engine::messages::token;
-use crate::engine::observe::counters::{Protocol, WorkerTally};
+use crate::engine::observe::counters::{Protocol, TallyWriter};
 use crate::engine::stream::received::Reason;
 use crate::runtime::clock;
 use crate::runtime::connection::accepted::Accepted;
@@ -105,7 +105,7 @@ impl MessageConnection {
         Ok(connection)
     }
 
-    fn tally(&self) -> &WorkerTally {
+    fn tally(&self) -> &TallyWriter {
         self.shared.worker.tally()
     }
 
@@ -144,7 +144,10 @@ impl MessageConnection {
             match read {
                 Ok(0) => return self.end_of_stream(),
                 Ok(bytes) => {
-                    self.tally().bytes_received[Protocol::Messages as usize].add(bytes as u64);
+                    self.tally().add(
+                        |tally| &tally.bytes_received[Protocol::Messages as usize],
+                        bytes as u64,
+                    );
                 }
                 Err(error) => return self.read_failed(&error),
             }
@@ -238,16 +241,16 @@ impl MessageConnection {
     fn flush(&mut self, out: &mut Vec<u8>, taken_over: Instant) {
         let counts = self.session.take_counts();
         let tally = self.tally();
-        for (count, &frames) in tally.messages.iter().zip(&counts.frames) {
+        for (kind, &frames) in counts.frames.iter().enumerate() {
             if frames > 0 {
-                count.add(u64::from(frames));
+                tally.add(|tally| &tally.messages[kind], u64::from(frames));
             }
         }
         if counts.rate_limited > 0 {
-            tally.rate_limited.add(u64::from(counts.rate_limited));
+            tally.add(|tally| &tally.rate_limited, u64::from(counts.rate_limited));
         }
         if counts.auth_failures > 0 {
-            tally.auth_failures.add(u64::from(counts.auth_failures));
+            tally.add(|tally| &tally.auth_failures, u64::from(counts.auth_failures));
             self.shared.gate.log_failure(
                 self.peer.number(),
                 self.address,
@@ -369,8 +372,12 @@ impl MessageConnection {
             self.tally().count_fault(fault);
         }
         match over {
-            Over::Empty => return self.tally().empty[Protocol::Messages as usize].add(1),
-            Over::Cut(DeadlineCut::SlowConsumer) => return self.tally().slow_consumers.add(1),
+            Over::Empty => {
+                return self.tally().add(|tally| &tally.empty[Protocol::Messages as usize], 1);
+            }
+            Over::Cut(DeadlineCut::SlowConsumer) => {
+                return self.tally().add(|tally| &tally.slow_consumers, 1);
+            }
             Over::Cut(DeadlineCut::Broken | DeadlineCut::Defect)
             | Over::Failed(Fault::Reset | Fault::IoFailed) => return,
             // It does not read, and what waits for it is needed now.
@@ -391,7 +398,7 @@ impl MessageConnection {
         self.peer.finish_writing().await;
         if self.peer.control.cut() == Some(DeadlineCut::SlowConsumer) {
             if fault.is_none() {
-                self.tally().slow_consumers.add(1);
+                self.tally().add(|tally| &tally.slow_consumers, 1);
             }
             return;
         }

@@ -11,7 +11,7 @@ use crate::config::{
 use crate::engine::memory::account::{MemoryShare, ShareOwner};
 use crate::engine::memory::held::HeldBytes;
 use crate::engine::messages::outbox::{Broadcasts, Outbox, Overflow};
-use crate::engine::observe::counters::WorkerTally;
+use crate::engine::observe::counters::TallyWriter;
 use crate::engine::stream::latency::SmallLatency;
 use crate::runtime::clock;
 use crate::runtime::connection::caught::caught;
@@ -208,7 +208,7 @@ impl Peer {
         self.outbox.borrow().waiting_bytes()
     }
 
-    fn tally(&self) -> &WorkerTally {
+    fn tally(&self) -> &TallyWriter {
         self.shared.worker.tally()
     }
 
@@ -284,7 +284,7 @@ impl Peer {
         }
         // What could not be sent was not delivered.
         if !self.broken.get() {
-            self.tally().deliveries.add(messages);
+            self.tally().add(|tally| &tally.deliveries, messages);
         }
     }
 
@@ -317,7 +317,7 @@ impl Peer {
     }
 
     fn count_sent(&self, bytes: usize) {
-        self.tally().bytes_sent.add(bytes as u64);
+        self.tally().add(|tally| &tally.bytes_sent, bytes as u64);
         self.bytes_sent.set(self.bytes_sent.get() + bytes as u64);
     }
 

@@ -7,7 +7,6 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::task::JoinSet;
 
 pub(crate) use std::net::{TcpListener as BoundListener, TcpStream as NewSocket};
 pub(crate) use tokio::net::TcpListener as Listener;
@@ -79,12 +78,4 @@ pub(crate) async fn drop_all(stream: NewSocket) -> io::Result<()> {
 /// Starts a task of the acceptor.
 pub(crate) fn spawn_accepting(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
-}
-
-/// Starts a task of the acceptor that is waited for.
-pub(crate) fn spawn_accepting_in<T: Send + 'static>(
-    tasks: &mut JoinSet<T>,
-    task: impl Future<Output = T> + Send + 'static,
-) {
-    tasks.spawn(task);
 }

@@ -8,7 +8,6 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 
 pub(crate) use super::simulated::SimulatedSocket as NewSocket;
 pub(crate) use {SimulatedListener as BoundListener, SimulatedListener as Listener};
@@ -151,12 +150,4 @@ pub(crate) async fn drop_all(socket: NewSocket) -> io::Result<()> {
 /// Starts a task of the acceptor.
 pub(crate) fn spawn_accepting(task: impl Future<Output = ()> + 'static) {
     tokio::task::spawn_local(task);
-}
-
-/// Starts a task of the acceptor that is waited for.
-pub(crate) fn spawn_accepting_in<T: 'static>(
-    tasks: &mut JoinSet<T>,
-    task: impl Future<Output = T> + 'static,
-) {
-    tasks.spawn_local(task);
 }

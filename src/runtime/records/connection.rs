@@ -139,7 +139,7 @@ impl RecordConnection {
     async fn run(mut self, peer: SocketAddr) -> Option<Received> {
         let ended = caught(self.receive()).await.unwrap_or_else(|panic| Err(Failure::bug(&panic)));
         if self.is_empty(&ended) && !self.worker.config.report_empty {
-            self.worker.tally().empty[Protocol::Records as usize].add(1);
+            self.worker.tally().add(|tally| &tally.empty[Protocol::Records as usize], 1);
             tracing::debug!(connection = self.stream.number(), %peer, "closed without a byte");
             return None;
         }
@@ -214,14 +214,14 @@ impl RecordConnection {
             ticket.count();
         }
         let tally = self.worker.tally();
-        tally.bytes_received[Protocol::Records as usize].add(bytes as u64);
-        tally.record_reads.add(1);
+        tally.add(|tally| &tally.bytes_received[Protocol::Records as usize], bytes as u64);
+        tally.add(|tally| &tally.record_reads, 1);
         if let Some(coalescing) = &mut self.coalescing
             && let Some(waited) =
                 coalescing.handle_read(bytes, self.stream.free().len(), taken_over)
         {
-            tally.coalesced_reads.add(1);
-            tally.coalesce_wait_ns.add(waited.as_nanos() as u64);
+            tally.add(|tally| &tally.coalesced_reads, 1);
+            tally.add(|tally| &tally.coalesce_wait_ns, waited.as_nanos() as u64);
         }
         let digested = self.stream.digest(&self.buffer, bytes, taken_over).await;
         failpoint("record_connection");

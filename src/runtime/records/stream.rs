@@ -226,8 +226,8 @@ impl RecordStream {
         };
         let counts = self.intake.counts();
         let tally = self.worker.tally();
-        tally.records.add(counts.records - before.records);
-        tally.packets.add(counts.packets - before.packets);
+        tally.add(|tally| &tally.records, counts.records - before.records);
+        tally.add(|tally| &tally.packets, counts.packets - before.packets);
         if self.intake.ended() && !ended {
             self.hand_over().await;
         }

@@ -3,7 +3,7 @@
 
 use super::report::{Report, ResultFile};
 use crate::engine::aggregate::Grouped;
-use crate::engine::observe::counters::WorkerTally;
+use crate::engine::observe::counters::TallyWriter;
 use crate::engine::stream::received::{CaptureLack, Received, Status};
 use crate::runtime::clock;
 use crate::runtime::connection::line_budget::LineBudget;
@@ -94,10 +94,10 @@ pub struct ReporterOutcome {
 }
 
 impl ReporterOutcome {
-    fn count_capture(&mut self, received: &Received, tally: &WorkerTally) {
+    fn count_capture(&mut self, received: &Received, tally: &TallyWriter) {
         let Some(capture) = &received.capture else { return };
-        tally.captured_bytes.add(capture.bytes);
-        tally.captures_incomplete.add(u64::from(capture.lack.is_some()));
+        tally.add(|tally| &tally.captured_bytes, capture.bytes);
+        tally.add(|tally| &tally.captures_incomplete, u64::from(capture.lack.is_some()));
         if let Some(CaptureLack::Failed(cause)) = &capture.lack {
             self.captures_failed += 1;
             self.capture_error.get_or_insert_with(|| cause.clone());
@@ -111,7 +111,7 @@ pub(crate) fn run(
     mut source: ReportSource,
     mut sink: Sink,
     drain: &watch::Sender<Option<Instant>>,
-    tally: &WorkerTally,
+    tally: &TallyWriter,
 ) -> ReporterOutcome {
     let mut reporter = Reporter::new();
     while let Some(filed) = source.next() {
@@ -139,7 +139,7 @@ impl Reporter {
         filed: Filed,
         sink: &mut Sink,
         drain: &watch::Sender<Option<Instant>>,
-        tally: &WorkerTally,
+        tally: &TallyWriter,
     ) {
         let Filed { finished, file, took } = filed;
         let outcome = &mut self.outcome;
@@ -149,10 +149,10 @@ impl Reporter {
         log(&mut self.lines, &report);
         tally.count_stream(report.received.reason);
         outcome.count_capture(&report.received, tally);
-        tally.result_write_ns.add(took.as_nanos() as u64);
+        tally.add(|tally| &tally.result_write_ns, took.as_nanos() as u64);
         match &file {
-            Some(Some(Ok(_))) => tally.result_files_written.add(1),
-            Some(Some(Err(_))) => tally.result_files_failed.add(1),
+            Some(Some(Ok(_))) => tally.add(|tally| &tally.result_files_written, 1),
+            Some(Some(Err(_))) => tally.add(|tally| &tally.result_files_failed, 1),
             Some(None) | None => {}
         }
         if outcome.output_error.is_some() {
@@ -160,7 +160,7 @@ impl Reporter {
             return;
         }
         let output = sink(&report, file.as_ref());
-        tally.result_wait_ns.add(clock::since(report.aggregated).as_nanos() as u64);
+        tally.add(|tally| &tally.result_wait_ns, clock::since(report.aggregated).as_nanos() as u64);
         match output {
             Ok(()) => {
                 outcome.reported += 1;

@@ -7,7 +7,7 @@
 
 use super::refusal::Refusals;
 use crate::config::ACCEPT_PAUSE;
-use crate::engine::observe::counters::{Counters, Protocol};
+use crate::engine::observe::counters::{Protocol, TallyWriter};
 use crate::engine::stream::received::{Reason, Received};
 use crate::runtime::clock;
 use crate::runtime::connection::accepted::Accepted;
@@ -23,11 +23,12 @@ use crate::wire::schema::Schema;
 use crate::wire::text::time_text;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, LocalSet};
 
 /// The settings of a listener.
 pub(crate) struct Door {
@@ -51,8 +52,8 @@ pub(crate) struct Acceptor {
     pub inboxes: Vec<mpsc::Sender<Accepted>>,
     /// Receives the reports of refused record connections.
     pub finished: mpsc::Sender<FinishedConnection>,
-    /// The engine's counters.
-    pub counters: Arc<Counters>,
+    /// Counts connections that never reach a worker.
+    pub tally: TallyWriter,
     /// Holds an instant once the engine has been told to stop.
     pub drain: watch::Receiver<Option<Instant>>,
     /// The schema of the empty results of refused connections.
@@ -89,16 +90,16 @@ impl Acceptor {
     /// If this thread's runtime cannot be created; then no connection has been accepted.
     pub(crate) fn run(self, doors: Vec<(BoundListener, Door)>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(self.accept_at(doors))
+        // All doors on this thread, the one that writes the acceptor's counters.
+        LocalSet::new().block_on(&runtime, self.accept_at(doors))
     }
 
-    /// The same on the current runtime.
+    /// The same in the current local set.
     pub(crate) async fn accept_at(self, doors: Vec<(BoundListener, Door)>) -> io::Result<()> {
-        let acceptor = Arc::new(self);
+        let acceptor = Rc::new(self);
         let mut tasks: JoinSet<io::Result<()>> = JoinSet::new();
         for (listener, door) in doors {
-            let accepting = Arc::clone(&acceptor).accept_all(listener, door);
-            network::spawn_accepting_in(&mut tasks, accepting);
+            tasks.spawn_local(Rc::clone(&acceptor).accept_all(listener, door));
         }
         while let Some(task) = tasks.join_next().await {
             task.map_err(io::Error::other)??;
@@ -106,7 +107,7 @@ impl Acceptor {
         Ok(())
     }
 
-    async fn accept_all(self: Arc<Self>, listener: BoundListener, door: Door) -> io::Result<()> {
+    async fn accept_all(self: Rc<Self>, listener: BoundListener, door: Door) -> io::Result<()> {
         let listener = Listener::from_std(listener)?;
         loop {
             let accepted = tokio::select! {
@@ -210,7 +211,7 @@ impl Acceptor {
         match self.admit(door, &newcomer).await {
             Ok(slot) => self.deal(door, newcomer, slot).await,
             Err(NoSlot::Empty) if !self.report_empty => {
-                self.counters.acceptor.empty[door.protocol as usize].add(1);
+                self.tally.add(|tally| &tally.empty[door.protocol as usize], 1);
             }
             Err(cause) => self.refuse(door, newcomer, &cause).await,
         }
@@ -224,8 +225,8 @@ impl Acceptor {
         if closed_empty(&newcomer.stream) {
             return Err(NoSlot::Empty);
         }
-        let (tally, kind) = (&self.counters.acceptor, door.protocol as usize);
-        tally.admission_waits[kind].add(1);
+        let (tally, kind) = (&self.tally, door.protocol as usize);
+        tally.add(|tally| &tally.admission_waits[kind], 1);
         let begun = clock::now();
         // It may have been in the queue for long.
         let age = network::age(&newcomer.stream);
@@ -238,7 +239,10 @@ impl Acceptor {
             () = self.stopping(), if door.protocol == Protocol::Messages => Err(NoSlot::Stopping),
             () = clock::sleep(left) => Err(NoSlot::TimedOut),
         };
-        tally.admission_wait_ns[kind].add((age + clock::since(begun)).as_nanos() as u64);
+        tally.add(
+            |tally| &tally.admission_wait_ns[kind],
+            (age + clock::since(begun)).as_nanos() as u64,
+        );
         match admitted {
             Err(_) if closed_empty(&newcomer.stream) => Err(NoSlot::Empty),
             admitted => admitted,
@@ -279,9 +283,9 @@ impl Acceptor {
                 tracing::debug!(connection = number, %peer, "refused: no slot is free");
                 match cause {
                     NoSlot::NoWorker => {
-                        return self.counters.acceptor.count_fault(Fault::InternalError);
+                        return self.tally.count_fault(Fault::InternalError);
                     }
-                    NoSlot::TimedOut => self.counters.acceptor.count_fault(Fault::ConnectionsLimit),
+                    NoSlot::TimedOut => self.tally.count_fault(Fault::ConnectionsLimit),
                     NoSlot::Stopping | NoSlot::Empty => return,
                 }
                 // A TLS client could not read the message.

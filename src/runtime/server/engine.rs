@@ -194,7 +194,7 @@ impl Engine {
         let limit = memory_limit(&config, cores.len())?;
         let fixed = config.memory(cores.len()).fixed();
         let memory = MemoryAccount::new(usize::try_from(limit).unwrap_or(usize::MAX), fixed);
-        let counters = Counters::with_memory(cores.len(), memory);
+        let (counters, tallies) = Counters::with_memory(cores.len(), memory);
         let partials = PartialFiles::start(&config, schema, &counters.partials)?;
         let (drain, drained) = watch::channel(None);
         let defects = Defects::new(drain.clone(), config.drain_timeout);
@@ -229,8 +229,8 @@ impl Engine {
         let (source, writers) = start_writers(results, files, &defects)?;
         threads.extend(writers);
         let reporter = defects.spawn("reporter", {
-            let (drain, counters) = (drain.clone(), Arc::clone(&counters));
-            move || reporter::run(source, sink, &drain, &counters.reporter)
+            let (drain, tally) = (drain.clone(), tallies.reporter);
+            move || reporter::run(source, sink, &drain, &tally)
         })?;
         let mut engine = Engine {
             records_addresses,
@@ -257,7 +257,7 @@ impl Engine {
             config,
             plan,
             pool,
-            counters: Arc::clone(&counters),
+            counters,
             policy,
             gate,
             hub,
@@ -267,14 +267,15 @@ impl Engine {
         };
         let mut inboxes = Vec::new();
         let (ready, starting) = std::sync::mpsc::channel();
-        for ((index, core), pieces) in cores.into_iter().enumerate().zip(pieces) {
+        let workers = cores.into_iter().zip(tallies.workers).zip(pieces);
+        for (index, ((core, tally), pieces)) in workers.enumerate() {
             let (jobs, work) = mpsc::channel(AGGREGATION_QUEUE);
             let (inbox, accepted) = mpsc::channel(INBOX);
             inboxes.push(inbox);
             let partials = partial_source.clone();
             engine.start_aggregator(core, work, finished.clone(), partials, &common)?;
             let common = common.clone();
-            let worker = WorkerThread { core, index, common, jobs, pieces };
+            let worker = WorkerThread { core, index, tally, common, jobs, pieces };
             let ready = ready.clone();
             let run = move || worker.run(accepted, ready);
             engine.threads.push(defects.spawn(&format!("worker-{}", core.id), run)?);
@@ -292,7 +293,7 @@ impl Engine {
             report_empty: config.report_empty,
             inboxes,
             finished,
-            counters,
+            tally: tallies.acceptor,
             drain: drained,
             schema,
             refusals,

@@ -9,7 +9,7 @@ use super::worker::{Common, WorkerThread};
 use crate::config::{AGGREGATION_QUEUE, Config, INBOX, REPORT_QUEUE};
 use crate::engine::aggregate::Grouped;
 use crate::engine::groups::plan::Plan;
-use crate::engine::observe::counters::{Counters, Protocol};
+use crate::engine::observe::counters::{Counters, Protocol, TallyWriter};
 use crate::engine::stream::intake::Counts;
 use crate::engine::stream::received::Reason;
 use crate::runtime::clock;
@@ -100,7 +100,7 @@ impl SimulatedEngine {
         config.record = plan.sizes();
         config.check().expect("a configuration within its limits");
         let gate = Arc::new(Gate::new(&config).expect("no auth file, or one that can be read"));
-        let counters = Counters::new(workers);
+        let (counters, tallies) = Counters::new(workers);
         let (drain, drained) = watch::channel(None);
         let (finished, results) = mpsc::channel(REPORT_QUEUE);
         let defects = Defects::new(drain.clone(), config.drain_timeout);
@@ -109,7 +109,7 @@ impl SimulatedEngine {
             results,
             keep(&reports),
             drain.clone(),
-            Arc::clone(&counters),
+            tallies.reporter,
             delays.report,
         ));
         let slots = Slots::new(config.max_connections, config.max_streams, workers);
@@ -128,7 +128,7 @@ impl SimulatedEngine {
             config: Arc::clone(&config),
         };
         let (mut inboxes, mut tasks) = (Vec::new(), Vec::new());
-        for (index, pieces) in pieces.into_iter().enumerate() {
+        for (index, (pieces, tally)) in pieces.into_iter().zip(tallies.workers).enumerate() {
             let (jobs, work) = mpsc::channel(AGGREGATION_QUEUE);
             let (inbox, mut accepted) = mpsc::channel(INBOX);
             inboxes.push(inbox);
@@ -136,7 +136,8 @@ impl SimulatedEngine {
             let aggregating = aggregate_all(aggregator, work, finished.clone(), delays.aggregation);
             tasks.push(tokio::task::spawn_local(aggregating));
             let core = core_affinity::CoreId { id: index };
-            let worker = WorkerThread { core, index, common: common.clone(), jobs, pieces };
+            let common = common.clone();
+            let worker = WorkerThread { core, index, tally, common, jobs, pieces };
             let buffers = Buffers::plain(config.buffer_bytes);
             tasks.push(tokio::task::spawn_local(async move {
                 worker.serve_all(&mut accepted, buffers, || {}).await;
@@ -149,7 +150,7 @@ impl SimulatedEngine {
             report_empty: config.report_empty,
             inboxes,
             finished,
-            counters: Arc::clone(&counters),
+            tally: tallies.acceptor,
             drain: drained,
             schema: Arc::clone(schema),
             refusals: Arc::new(Refusals::new(config.refused_linger)),
@@ -271,14 +272,14 @@ async fn report_all(
     mut results: mpsc::Receiver<FinishedConnection>,
     mut sink: Sink,
     drain: watch::Sender<Option<Instant>>,
-    counters: Arc<Counters>,
+    tally: TallyWriter,
     delay: Duration,
 ) -> ReporterOutcome {
     let mut reporter = Reporter::new();
     while let Some(finished) = results.recv().await {
         take_time(delay).await;
         let filed = Filed { finished, file: None, took: Duration::ZERO };
-        reporter.handle(filed, &mut sink, &drain, &counters.reporter);
+        reporter.handle(filed, &mut sink, &drain, &tally);
     }
     reporter.end()
 }

@@ -3,7 +3,7 @@
 use crate::config::{Config, TICK};
 use crate::engine::groups::plan::Plan;
 use crate::engine::messages::outbox::Broadcasts;
-use crate::engine::observe::counters::{Counters, Protocol};
+use crate::engine::observe::counters::{Counters, Protocol, TallyWriter};
 use crate::runtime::clock;
 use crate::runtime::connection::accepted::Accepted;
 use crate::runtime::connection::caught::{caught, caught_now};
@@ -65,6 +65,8 @@ pub(crate) struct WorkerThread {
     pub core: CoreId,
     /// Its index among the workers.
     pub index: usize,
+    /// Writes its counters.
+    pub tally: TallyWriter,
     /// What it shares with the others.
     pub common: Common,
     /// The queue of its aggregation thread.
@@ -136,7 +138,7 @@ impl WorkerThread {
         buffers: Buffers,
         started: impl FnOnce(),
     ) {
-        let WorkerThread { core, index, common, jobs, pieces } = self;
+        let WorkerThread { core, index, tally, common, jobs, pieces } = self;
         let Common { config, plan, pool, counters, policy, gate, hub, captures, defects, drain } =
             common;
         let coalescer = Coalescer::new(config.coalesce_delay);
@@ -147,6 +149,7 @@ impl WorkerThread {
             captures,
             counters,
             index,
+            tally: Rc::new(tally),
             jobs,
             buffers,
             deadlines: Rc::default(),
@@ -218,7 +221,7 @@ fn note_progress(worker: &Worker) {
     worker.each_tick();
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let ns = time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs();
-    worker.tally().cpu_ns.set(ns);
+    worker.tally().set(|tally| &tally.cpu_ns, ns);
 }
 
 /// The registered windows, or none if locked memory has run out: RLIMIT_MEMLOCK counts all
