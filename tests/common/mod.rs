@@ -68,6 +68,17 @@ pub fn nobody() -> (SocketAddr, Socket) {
     (address.as_socket().expect("an address of IP"), socket)
 }
 
+/// Limits of an engine's patience with its peers, here the tests, which may take longer on a busy
+/// machine than the defaults allow. A test of such a limit sets it by its option, which prevails.
+const PATIENT: [(&str, &str); 6] = [
+    ("RINGEST_ADMIT_TIMEOUT", "1h"),
+    ("RINGEST_AUTH_TIMEOUT", "1h"),
+    ("RINGEST_FRAME_TIMEOUT", "1h"),
+    ("RINGEST_HANDSHAKE_TIMEOUT", "1h"),
+    ("RINGEST_IDLE_TIMEOUT", "1h"),
+    ("RINGEST_PACKET_TIMEOUT", "1h"),
+];
+
 /// Which listeners an engine has, each on a free port.
 const RECORDS_ONLY: &[&str] = &["--records-port", "0", "--no-messages"];
 const MESSAGES_ONLY: &[&str] = &["--port", "0", "--no-records"];
@@ -164,6 +175,11 @@ impl Engine {
     ) -> (Engine, BufReader<ChildStderr>) {
         let loopback: &[_] =
             if options.contains(&"--host") { &[] } else { &["--host", "127.0.0.1"] };
+        for (name, value) in PATIENT {
+            if command.get_envs().all(|(given, _)| given != name) {
+                command.env(name, value);
+            }
+        }
         let mut child = command
             .args(["serve", "--admin-port", "0", "--format", "ndjson"])
             .args(loopback)

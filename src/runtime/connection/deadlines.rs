@@ -5,6 +5,9 @@
 //! every [`TICK`] and makes the kernel complete the read of each one whose deadline has passed: it
 //! cancels the read, or shuts the socket down for reading.
 //!
+//! A connection is cut at the second look that finds it overdue. In between, its task has run: if
+//! the whole thread was held up, or has more to do than it can, that is not its peer's fault.
+//!
 //! A socket that is shut down in both directions is reset by the next byte of its peer, and the
 //! reset discards what the peer has not read. So a connection that says goodbye is never shut down
 //! for reading before its time to linger is over.
@@ -46,20 +49,28 @@ pub(crate) enum DeadlineCut {
     Shutdown,
 }
 
-/// Completes the reads of a socket that are under way. A read that begins later need not notice,
-/// so the connection checks [`Control::cut`] before each read.
-pub(crate) type EndReads = fn(&Rc<TcpStream>);
+/// What the deadlines need to do with a socket.
+#[derive(Clone, Copy)]
+pub(crate) struct SocketReads {
+    /// Completes the reads that are under way. A read that begins later need not notice, so the
+    /// connection checks [`Control::cut`] before each read.
+    pub end: fn(&Rc<TcpStream>),
+    /// Whether no bytes have arrived that nobody has read.
+    pub nothing_waits: fn(&TcpStream) -> bool,
+}
 
 /// The deadlines of a connection, and why it was cut once one has passed.
 pub(crate) struct Control {
     stream: Rc<TcpStream>,
-    end_reads: EndReads,
+    reads: SocketReads,
     deadline: Cell<Option<(Instant, DeadlineCut)>>,
     write_deadline: Cell<Option<Instant>>,
     /// Until when the connection waits for its peer to close.
     linger_deadline: Cell<Option<Instant>>,
     /// Whether the connection ends as soon as the engine starts draining.
     dispensable: Cell<bool>,
+    /// Whether the last look found the connection overdue.
+    overdue: Cell<bool>,
     cut: Cell<Option<DeadlineCut>>,
     ended: Notify,
     /// The share of memory with which the connection ends.
@@ -67,9 +78,14 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Sets the deadline of the next read, and why the connection is cut when it passes.
+    /// Sets the deadline of the next read, and why the connection is cut when it passes. There is
+    /// none if bytes were late that have arrived: then the engine is late to read them, not their
+    /// peer to send them. With each byte a packet or frame comes closer to its end.
     pub(crate) fn arm(&self, at: Instant, reason: DeadlineCut) {
-        self.deadline.set(Some((at, reason)));
+        let awaits_bytes = matches!(reason, DeadlineCut::Unfinished | DeadlineCut::Idle);
+        let arrived =
+            self.overdue.get() && awaits_bytes && !(self.reads.nothing_waits)(&self.stream);
+        self.deadline.set((!arrived).then_some((at, reason)));
     }
 
     /// Removes the read deadline, and returns it: the connection is not waiting for its peer.
@@ -123,7 +139,7 @@ impl Control {
     pub(crate) fn end(&self, reason: DeadlineCut) {
         if self.cut.get().is_none() {
             self.cut.set(Some(reason));
-            (self.end_reads)(&self.stream);
+            (self.reads.end)(&self.stream);
             self.ended.notify_waiters();
         }
     }
@@ -144,8 +160,11 @@ impl Control {
             }
             return;
         }
+        let late = |at: Instant| at <= now && self.overdue.get();
+        let passed = self.write_deadline.get().is_some_and(|at| at <= now)
+            || self.deadline.get().is_some_and(|(at, _)| at <= now);
         match self.write_deadline.get() {
-            Some(at) if at <= now => return self.abort(DeadlineCut::SlowConsumer),
+            Some(at) if late(at) => return self.abort(DeadlineCut::SlowConsumer),
             Some(_) if all_end => return self.abort(DeadlineCut::Shutdown),
             _ => {}
         }
@@ -154,7 +173,7 @@ impl Control {
         } else if self.memory.get().is_some_and(|share| share.is_condemned()) {
             self.end(DeadlineCut::Memory);
         } else if let Some((at, reason)) = self.deadline.get()
-            && at <= now
+            && late(at)
         {
             match reason {
                 // The peer may be the one not reading: what blocks may be a write of the handshake.
@@ -162,6 +181,7 @@ impl Control {
                 _ => self.end(reason),
             }
         }
+        self.overdue.set(passed);
     }
 }
 
@@ -178,15 +198,16 @@ impl Deadlines {
         &self,
         connection: u64,
         stream: &Rc<TcpStream>,
-        end_reads: EndReads,
+        reads: SocketReads,
     ) -> Rc<Control> {
         let control = Rc::new(Control {
             stream: Rc::clone(stream),
-            end_reads,
+            reads,
             deadline: Cell::new(None),
             write_deadline: Cell::new(None),
             linger_deadline: Cell::new(None),
             dispensable: Cell::new(false),
+            overdue: Cell::new(false),
             cut: Cell::new(None),
             ended: Notify::new(),
             memory: OnceCell::new(),

@@ -15,7 +15,7 @@ use crate::engine::stream::received::Reason;
 use crate::runtime::clock;
 use crate::runtime::connection::accepted::Accepted;
 use crate::runtime::connection::caught::caught;
-use crate::runtime::connection::deadlines::DeadlineCut;
+use crate::runtime::connection::deadlines::{DeadlineCut, SocketReads};
 use crate::runtime::connection::presence::Presence;
 use crate::runtime::connection::slots::Slot;
 use crate::runtime::failpoint::failpoint;
@@ -80,7 +80,8 @@ impl MessageConnection {
         let stream = Rc::new(TcpStream::from_std(stream));
         let now = clock::now();
         let worker = &shared.worker;
-        let control = worker.deadlines.add(number, &stream, ring::cancel);
+        let reads = SocketReads { end: ring::cancel, nothing_waits: ring::has_nothing_to_read };
+        let control = worker.deadlines.add(number, &stream, reads);
         control.set_dispensable(true);
         let encrypted = tls.is_some();
         let peer = Peer::new(number, Rc::clone(&stream), control, tls, Rc::clone(&shared.peers));

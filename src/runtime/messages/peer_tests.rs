@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::config::Config;
+use crate::runtime::connection::deadlines::SocketReads;
+use crate::runtime::ring;
 use std::io::Read;
 use std::net::Shutdown;
 
@@ -11,7 +13,8 @@ fn connected() -> (Rc<Peer>, std::net::TcpStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let other = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let stream = Rc::new(TcpStream::from_std(listener.accept().unwrap().0));
-    let control = worker.deadlines.add(1, &stream, crate::runtime::ring::cancel);
+    let reads = SocketReads { end: ring::cancel, nothing_waits: ring::has_nothing_to_read };
+    let control = worker.deadlines.add(1, &stream, reads);
     (Peer::new(1, stream, control, None, Peers::new(worker)), other)
 }
 
@@ -22,7 +25,7 @@ fn counted(peer: &Peer) -> (u64, u64) {
 
 #[test]
 fn only_replies_that_were_sent_have_a_latency() {
-    crate::runtime::ring::runtime().unwrap().block_on(async {
+    ring::runtime().unwrap().block_on(async {
         let (peer, mut other) = connected();
         peer.send(b"sent", Instant::now(), 2);
         assert_eq!(counted(&peer), (2, 2));
@@ -41,7 +44,7 @@ fn only_replies_that_were_sent_have_a_latency() {
 /// One reply too long for what may wait for a client.
 #[test]
 fn a_reply_that_cuts_its_client_has_no_latency() {
-    crate::runtime::ring::runtime().unwrap().block_on(async {
+    ring::runtime().unwrap().block_on(async {
         let (peer, _other) = connected();
         peer.send(&vec![0; 64 * RECEIVER_QUEUE_BYTES], Instant::now(), 1);
         assert_eq!(peer.control.cut(), Some(DeadlineCut::SlowConsumer));
@@ -53,7 +56,7 @@ fn a_reply_that_cuts_its_client_has_no_latency() {
 /// memory sum counts.
 #[test]
 fn a_client_is_not_read_while_the_replies_to_many_reads_wait() {
-    crate::runtime::ring::runtime().unwrap().block_on(async {
+    ring::runtime().unwrap().block_on(async {
         let (peer, mut other) = connected();
         // Until the kernel takes no more.
         while peer.waiting_bytes() == 0 {

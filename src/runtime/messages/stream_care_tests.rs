@@ -4,7 +4,7 @@
 use super::*;
 use crate::config::Config;
 use crate::engine::stream::received::{Reason, Received};
-use crate::runtime::connection::deadlines::DeadlineCut;
+use crate::runtime::connection::deadlines::{DeadlineCut, SocketReads};
 use crate::runtime::connection::slots::Slots;
 use crate::runtime::messages::carried::DataTaken;
 use crate::runtime::results::aggregator::Job;
@@ -48,7 +48,8 @@ impl Carrying {
         let address = listener.local_addr().unwrap();
         let socket = std::net::TcpStream::connect(address).unwrap();
         let stream = Rc::new(TcpStream::from_std(socket));
-        let control = worker.deadlines.add(1, &stream, ring::cancel);
+        let reads = SocketReads { end: ring::cancel, nothing_waits: ring::has_nothing_to_read };
+        let control = worker.deadlines.add(1, &stream, reads);
         let slots = Slots::new(1, 1, 1);
         let mut records = CarriedRecords::new(Rc::clone(&worker), slots, address);
         let packet = [&271_u32.to_be_bytes()[..], &[1; 267]].concat();

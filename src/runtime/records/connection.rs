@@ -10,12 +10,12 @@ use crate::engine::stream::intake::{Awaited, Counts};
 use crate::engine::stream::received::{BufferKind, Reason, Received, StreamMemory};
 use crate::runtime::clock;
 use crate::runtime::connection::caught::caught;
-use crate::runtime::connection::deadlines::{Control, DeadlineCut};
+use crate::runtime::connection::deadlines::{Control, DeadlineCut, SocketReads};
 use crate::runtime::connection::presence::Presence;
 use crate::runtime::connection::quota::Ticket;
 use crate::runtime::failpoint::failpoint;
 use crate::runtime::network::NewSocket;
-use crate::runtime::ring::{ReadBuffer, TcpStream};
+use crate::runtime::ring::{ReadBuffer, TcpStream, has_nothing_to_read};
 use crate::runtime::tls::session::TlsError;
 use crate::runtime::worker::Worker;
 use crate::wire::text::time_text;
@@ -100,7 +100,8 @@ impl RecordConnection {
         coalescer: &Rc<Coalescer>,
         memory: StreamMemory,
     ) -> Result<Self, TlsError> {
-        let control = worker.deadlines.add(number, socket, shut_down_for_reading);
+        let reads = SocketReads { end: shut_down_for_reading, nothing_waits: has_nothing_to_read };
+        let control = worker.deadlines.add(number, socket, reads);
         memory.owner.iter().for_each(|owner| control.watch_memory(owner.share()));
         let presence = worker.presence(Protocol::Records, number);
         let write_timeout = worker.config.write_timeout;
