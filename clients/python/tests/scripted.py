@@ -111,6 +111,11 @@ async def serve(peer: Peer) -> None:
     await peer.serve()
 
 
+async def drop(peer: Peer) -> None:
+    """Reads one message and disconnects."""
+    await peer.read()
+
+
 async def silent(peer: Peer) -> None:
     """The handler of a server that never answers."""
     await peer.until_gone()

@@ -20,6 +20,7 @@ from scripted import (
     PATIENCE_S,
     Peer,
     answer_to,
+    drop,
     run,
     scripted,
     serve,
@@ -39,11 +40,6 @@ from ringest import (
 
 HOST = "127.0.0.1"
 PATIENT = ReconnectPolicy(delay_min_s=1000.0, delay_max_s=1000.0)
-
-
-async def drop(peer: Peer) -> None:
-    """Reads one message and disconnects."""
-    await peer.read()
 
 
 @pytest.mark.parametrize("servers", [1, 2])

@@ -18,6 +18,7 @@ from scripted import (
     Handler,
     Peer,
     answer_to,
+    drop,
     error_frame,
     frame,
     run,
@@ -39,11 +40,6 @@ from ringest import (
 
 TOKEN = "tok-5e77bf3c1d9a"
 QUICK = ReconnectPolicy(delay_min_s=0.005, delay_max_s=0.02)
-
-
-async def drop(peer: Peer) -> None:
-    """Reads one message and disconnects."""
-    await peer.read()
 
 
 def test_requests_in_flight_fail_and_later_ones_wait() -> None:

@@ -71,6 +71,7 @@ mod tests {
     use super::*;
     use crate::engine::aggregate::Grouped;
     use crate::engine::stream::received::Received;
+    use crate::runtime::results::whole_file::names;
     use crate::wire::schema::Schema;
     use std::fs;
     use std::time::Duration;
@@ -80,14 +81,6 @@ mod tests {
         let mut received = Received::nothing(connection, "[::1]:9".parse().unwrap(), now);
         received.latency.record(Duration::from_micros(10), packets);
         Report { received, grouped: Grouped::empty(Schema::built_in()), aggregated: now }
-    }
-
-    fn names(directory: &Path) -> Vec<String> {
-        let entries = fs::read_dir(directory).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::*;
 use crate::client::records::generate::SentPadding;
 use crate::client::verify::expected::{ExpectedValue, ReportedGroup};
+use crate::engine::oracle::any::NUMBERS;
 use crate::wire::schema::{Aggregate, Field, Framing, Function, Kind, Length};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -349,25 +350,12 @@ fn what_cannot_be_sent_is_refused_with_what_could() {
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
-    let numbers = vec![
-        Kind::U8,
-        Kind::U16,
-        Kind::U32,
-        Kind::U64,
-        Kind::I8,
-        Kind::I16,
-        Kind::I32,
-        Kind::I64,
-        Kind::F32,
-        Kind::F64,
-        Kind::Bool,
-    ];
     let text = (1_usize..40, any::<(bool, bool)>()).prop_map(|(bytes, (nul, space))| Kind::Text {
         bytes,
         padding: crate::wire::text::Padding { nul, space },
     });
     prop_oneof![
-        6 => prop::sample::select(numbers),
+        6 => prop::sample::select(&NUMBERS[..]),
         2 => text,
         1 => (1_usize..20).prop_map(|bytes| Kind::Bytes { bytes }),
         1 => (1_usize..20).prop_map(|bytes| Kind::Skip { bytes }),

@@ -242,6 +242,7 @@ pub(crate) fn schema_of_partials(directory: &Path) -> io::Result<Option<Schema>>
 mod tests {
     use super::*;
     use crate::engine::stream::latency::Latency;
+    use crate::runtime::results::whole_file::names;
     use std::fs;
     use std::path::PathBuf;
     use std::time::Duration;
@@ -263,14 +264,6 @@ mod tests {
         let origin = files.origin(number, batch, SystemTime::now());
         let groups = |out: &mut Vec<u8>| Ok(out.write_all(groups)?);
         files.encode(number, &origin, &facts(), groups).and_then(|encoded| files.store(&encoded))
-    }
-
-    fn names(directory: &Path) -> Vec<String> {
-        let entries = fs::read_dir(directory).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
     }
 
     #[test]
