@@ -1,14 +1,17 @@
 //! Sums, means and spreads of values that binary64 alone does not hold, in any order, in any
 //! batches and both ways of aggregating. The right values come from exact arithmetic.
 
-use crate::config::Config;
-use crate::engine::aggregate::Value;
+use crate::config::{Config, FOLD_ROWS_MAX};
+use crate::engine::aggregate::{GroupAggregate, Value};
 use crate::engine::groups::plan::Plan;
+use crate::engine::groups::table::GroupTable;
 use crate::engine::oracle::exact::{exact_mean, exact_spread, exact_sum};
-use crate::engine::oracle::streams::{NaiveStream, Path, through_columns, through_groups};
+use crate::engine::oracle::streams::{NaiveStream, Path, packet, through_columns, through_groups};
+use crate::engine::stream::intake::{NextStep, RecordIntake};
 use crate::wire::schema::{Aggregate, End, Endian, Framing, Function, Kind, Schema};
 use proptest::prelude::*;
 use std::sync::Arc;
+use std::time::Instant;
 
 const FUNCTIONS: [Function; 6] =
     [Function::Sum, Function::Mean, Function::Var, Function::Std, Function::Min, Function::Max];
@@ -206,6 +209,38 @@ fn what_is_not_finite_stays() {
             }
         }
     }
+}
+
+/// 0.1 is 3,602,879,701,896,397 of 2^-55 in binary64, so that integers give the sum.
+#[test]
+#[ignore = "long: a hundred million records"]
+fn a_hundred_million_tenths_keep_their_sum() {
+    const PACKET: usize = 1000;
+    const PACKETS: usize = 100_000;
+    let (units, unit) = ((PACKET * PACKETS) as u128 * 3_602_879_701_896_397, 2_f64.powi(-55));
+    assert_eq!(3_602_879_701_896_397_f64 * unit, 0.1);
+    let plan = plan(Kind::F64, &FUNCTIONS[..2]);
+    let record = [&[1][..], &0.1_f64.to_be_bytes()].concat();
+    let bytes = packet(plan.schema(), &vec![record; PACKET]);
+    let mut window = vec![0; 2 * bytes.len()];
+    let mut intake = RecordIntake::new(&plan, &Config::default(), window.len(), Instant::now());
+    let mut groups = GroupTable::with_limits(&plan, 1, FOLD_ROWS_MAX);
+    for _ in 0..PACKETS {
+        window[intake.free()][..bytes.len()].copy_from_slice(&bytes);
+        intake.handle_read(bytes.len(), Instant::now());
+        while intake.poll_groups(&window, &mut groups).unwrap() == NextStep::Rows {}
+        intake.compact(&mut window);
+    }
+    assert_eq!(intake.counts().records, (PACKET * PACKETS) as u64);
+    let mut aggregate = GroupAggregate::new(&plan);
+    aggregate.add_table(&groups).unwrap();
+    let finished = aggregate.finish(&intake.into_texts()).unwrap();
+    let columns = &finished.grouped.columns()[1..=2];
+    let found = columns.iter().map(|column| match column.value(0) {
+        Value::Float(value) => value,
+        other => panic!("{other:?}"),
+    });
+    assert_near(&found.collect::<Vec<_>>(), &[units as f64 * unit, 0.1]);
 }
 
 proptest! {

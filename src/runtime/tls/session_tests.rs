@@ -457,6 +457,39 @@ fn a_peer_that_floods_with_key_updates_is_cut() {
     assert!(talk.out.len() < 100, "one alert, not a reply to each");
 }
 
+/// Requests for new keys cost the server a key and an answer each, and the peer next to nothing.
+/// Between data there may be 32; however many there were, one answer is owed.
+#[test]
+fn requests_for_new_keys_are_few_between_data_and_answered_together() {
+    const BETWEEN_DATA: usize = 32;
+    let mut talk = Talk::open(&TLS13);
+    let request = |talk: &mut Talk| {
+        talk.client.refresh_traffic_keys().unwrap();
+        let bytes = talk.client_bytes();
+        talk.give(&bytes)
+    };
+    let mut one_answer = 0;
+    for requests in [1, BETWEEN_DATA, BETWEEN_DATA] {
+        (0..requests).for_each(|_| assert!(!request(&mut talk).unwrap().peer_closed));
+        let data = talk.say(b"data");
+        talk.give(&data).unwrap();
+        talk.server.encrypt(b"x", &mut talk.out).unwrap();
+        one_answer = talk.out.len().max(one_answer);
+        assert!(requests == 1 || talk.out.len() == one_answer, "{} bytes", talk.out.len());
+        assert_eq!(talk.deliver().unwrap(), b"x");
+    }
+    assert_eq!(talk.heard, b"data".repeat(3));
+    // Data of the server's own between the requests changes nothing.
+    for _ in 0..BETWEEN_DATA {
+        request(&mut talk).unwrap();
+        talk.server.encrypt(b"x", &mut talk.out).unwrap();
+        assert!(talk.out.len() <= one_answer);
+        assert_eq!(talk.deliver().unwrap(), b"x");
+    }
+    let error = request(&mut talk).unwrap_err();
+    assert_eq!(error.as_str(), "tls_record_broken", "{error}");
+}
+
 #[test]
 fn an_endless_handshake_message_is_cut() {
     let made = TestCertificates::valid();
