@@ -110,8 +110,7 @@ def parse_arguments() -> argparse.Namespace:
     add("records", nargs="?", type=within(0), default=1_000_000, help="records per connection")
     add("--connections", type=within(1), default=10, metavar="N", help="one process for each")
     add("--port", type=within(1, 65_535), default=9000, help="the engine's port for records")
-    packet_records = within(1, 1_000_000)
-    add("--packet-records", type=packet_records, default=4, metavar="N", help="records per packet")
+    add("--packet-records", type=within(1, 1_000_000), default=4, help="records per packet")
     add("--padding", choices=("space", "nul", "mixed"), default="space", help="what fills up E")
     add("--seed", type=int, help="repeats an earlier run; without it, a random seed is used")
     add("--expect", type=writable, metavar="FILE", help="write the expected results here, as JSON")
@@ -146,7 +145,7 @@ def send_from_processes(options: argparse.Namespace) -> Iterator[tuple[int, dict
     running: dict[Connection, int] = {}
     for number in range(options.connections):
         outcome, report = context.Pipe(duplex=False)
-        context.Process(target=run_process, args=(options, number, report), daemon=True).start()
+        context.Process(target=send_connection, args=(options, number, report), daemon=True).start()
         report.close()
         running[outcome] = number
     while running:
@@ -159,13 +158,8 @@ def send_from_processes(options: argparse.Namespace) -> Iterator[tuple[int, dict
                 yield number, "its process died; see its traceback, or what killed it"
 
 
-def run_process(options: argparse.Namespace, number: int, report: Connection) -> None:
-    """The whole life of a sending process."""
-    report.send(send_connection(options, number))
-
-
-def send_connection(options: argparse.Namespace, number: int) -> dict[str, Any] | str:
-    """Sends one stream; returns its entry for `--expect`, or why it failed."""
+def send_connection(options: argparse.Namespace, number: int, report: Connection) -> None:
+    """Sends one stream, and reports its entry for `--expect`, or why it failed."""
     # A seed of text is hashed, so the streams of neighbouring connections are unrelated.
     rng = random.Random(f"{options.seed}/{number}")
     padding_rng = random.Random(f"{options.seed}/{number}/padding")
@@ -179,11 +173,15 @@ def send_connection(options: argparse.Namespace, number: int) -> dict[str, Any] 
             while body := b"".join(islice(records, options.packet_records)):
                 sock.sendall(PACKET_LENGTH.pack(PACKET_LENGTH.size + len(body)) + body)
                 packets += 1
+            sock.shutdown(socket.SHUT_WR)
+            if sock.recv(1):  # An engine only closes, but one with TLS sends an alert.
+                raise ConnectionError("it answered, as with TLS (python3 -m ringest send --tls)")
     except (OSError, UnicodeError) as error:
-        engine = f"{options.host}:{options.port}"
-        return f"{error} after {packets} packets: is the engine running on {engine}? See its log"
+        engine = f"{options.host}:{options.port}, without TLS"
+        advice = f"is the engine running on {engine}? See its log"
+        return report.send(f"{error} after {packets} packets: {advice}")
     groups.sort(key=lambda group: (group.a, group.e))
-    return {
+    entry = {
         "connection": number,
         "local": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
         "records": options.records,
@@ -191,6 +189,7 @@ def send_connection(options: argparse.Namespace, number: int) -> dict[str, Any] 
         "bytes": packets * PACKET_LENGTH.size + (options.records + 1) * RECORD.size,
         "groups": [group.expected() for group in groups if group.c_values],
     }
+    report.send(entry)
 
 
 def connect(options: argparse.Namespace) -> socket.socket:

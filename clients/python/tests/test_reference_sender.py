@@ -52,6 +52,18 @@ def test_what_it_expects_is_what_it_sends(count: int, padding: str, tmp_path: Pa
     assert_groups_match(naive_groups(schema, values), connection["groups"])
 
 
+def test_an_engine_that_uses_tls_is_recognized() -> None:
+    """However little was sent: all of it fits into the kernel's buffers."""
+    alert = bytes.fromhex("15 03 03 00 02 02 0a")
+    with listener(alert) as port:
+        command = [sys.executable, str(TEST_HEAD), "127.0.0.1", "3", "--port", str(port.port)]
+        command += ["--connections", "1"]
+        done = subprocess.run(command, capture_output=True, check=False, text=True)
+        port.wait()
+    assert done.returncode == 1
+    assert "it answered, as with TLS (python3 -m ringest send --tls)" in done.stderr
+
+
 def test_it_is_short_enough_to_read_and_needs_no_package() -> None:
     text = TEST_HEAD.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 250

@@ -112,7 +112,7 @@ def test_the_struct_notation() -> None:
         (">e", "a", "binary16"),
         (">N", "a", "native size"),
         (">k", "a", "unknown code 'k'"),
-        (">I", "a,b", "1 items besides x, but `fields` has 2 names"),
+        (">I", "a,b", "1 item besides x, but `fields` has 2 names"),
         (">3I", "a,b", "3 items besides x, but `fields` has 2 names"),
         (">I3", "a", "a count that has no code"),
         (">0s", "a", "the count 0 is not from 1 to 65535"),

@@ -164,13 +164,26 @@ def test_a_stream_without_a_byte_is_rejected(
 
 def test_failed_connections_have_a_reason_and_no_result(tmp_path: Path) -> None:
     expected_path = tmp_path / "expected.json"
-    options = ["--host", "host.invalid", "--connections", "2", "--expect", str(expected_path)]
+    options = ["--host", "host.invalid", "--connections", "3", "--expect", str(expected_path)]
     done = run_send(*options)
     assert done.returncode == 1
-    for number in (0, 1):
-        assert f"connection {number}: cannot connect to host.invalid:9000" in done.stderr
-    assert "total of 0 of 2 connections" in done.stdout
+    # The first at once, and the others counted.
+    first, others = done.stderr.splitlines()
+    why = first.split(": ", 1)[1]
+    assert first.startswith("connection ")
+    assert why.startswith("cannot connect to host.invalid:9000")
+    assert others == f"3 connections failed in this way: {why}"
+    assert "total of 0 of 3 connections" in done.stdout
     assert json.loads(expected_path.read_text())["connections"] == []
+
+
+def test_a_full_disk_is_named() -> None:
+    with listener() as port:
+        options = ["--port", str(port.port), "--connections", "1", "--records", "3"]
+        done = run_send(*options, "--expect", "/dev/full")
+        port.wait()
+    assert done.returncode == 1
+    assert done.stderr == "cannot write --expect /dev/full: No space left on device\n"
 
 
 def test_sigterm_ends_the_command_and_its_processes() -> None:

@@ -275,7 +275,7 @@ def test_a_stream_to_a_network_that_takes_nothing_times_out(
     assert fake.closed
     sender, fake = slow_sender(monkeypatch, 1e-9)
     sender.send([1])
-    with pytest.raises(SendTimeout, match=r"no progress for 60.0 s after 1 bytes"):
+    with pytest.raises(SendTimeout, match=r"no progress for 60.0 s after 1 byte "):
         sender.finish()
     assert fake.closed
 

@@ -178,6 +178,19 @@ def other_key(_key: Path, folder: Path) -> str:
     return str(path)
 
 
+def test_a_key_that_is_too_small_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cert, key = str(tmp_path / "small.crt"), str(tmp_path / "small.key")
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=localhost"]
+    subprocess.run([*make, "-out", cert, "-keyout", key], check=True, capture_output=True)
+    with pytest.raises(SystemExit) as caught:
+        main(["send", "--tls", "--cert", cert, "--key", key])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert f"{cert} is too small for TLS: make one with RSA of 2048 bits or more" in said
+
+
 def test_files_that_cannot_be_used_are_named(
     certificate: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

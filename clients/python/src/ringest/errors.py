@@ -156,6 +156,11 @@ def server_error(code: int, message: str) -> ServerError:
     return ERROR_CLASSES.get(known, ServerError)(known, message)
 
 
+def counted(number: int, noun: str) -> str:
+    """The number with its noun: 1 byte, 2 bytes."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def show_text(text: str) -> str:
     """`text` on one line: unprintable characters are escaped, and a long text is cut."""
     shown = text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "..."

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, NoReturn
 
-from ringest.errors import RecordError
+from ringest.errors import RecordError, counted
 from ringest.schema_types import FLOATS, INTEGERS, PADDING_BYTES, SIGNED, Endian, Field, FieldType
 
 STRUCT_CODES: Final[dict[FieldType, str]] = {
@@ -52,7 +52,7 @@ class RecordCodec:
         """The values of one record's bytes."""
         size = memoryview(data).nbytes
         if size != self._struct.size:
-            rule = f"a record has {self._struct.size} bytes, not {size}"
+            rule = f"a record has {counted(self._struct.size, 'byte')}, not {size}"
             raise RecordError(f"{rule}; pass the bytes of exactly one record")
         values = list(self._struct.unpack(data))
         for i, unpacker in self._unpackers:
@@ -101,7 +101,7 @@ class RecordCodec:
             raise RecordError(f"{rule}; send packed records with send_array")
         values = list(record)
         if len(values) != len(self.names):
-            rule = f"a record has {len(self.names)} values ({', '.join(self.names)})"
+            rule = f"a record has {counted(len(self.names), 'value')} ({', '.join(self.names)})"
             raise RecordError(f"{rule}, not {len(values)}")
         return values
 
@@ -169,7 +169,8 @@ def _text_packer(field: Field) -> Callable[[Any], bytes]:
             raise RecordError(f"{name}: {_short(value)} is neither str nor bytes")
         if len(data) > width or (exact and len(data) < width):
             limit = "exactly" if exact else "at most"
-            rule = f"{name}: the text has {len(data)} bytes in {shown}, the field {limit} {width}"
+            size = counted(len(data), "byte")
+            rule = f"{name}: the text has {size} in {shown}, the field {limit} {width}"
             raise RecordError(f"{rule}: change the text or the schema")
         return data if filler is None else data.ljust(width, filler)
 
@@ -184,7 +185,8 @@ def _bytes_packer(field: Field) -> Callable[[Any], bytes]:
             raise RecordError(f"{name}: {_short(value)} is not bytes")
         data = bytes(value)
         if len(data) != width:
-            raise RecordError(f"{name}: {len(data)} bytes; the field holds exactly {width}")
+            size = counted(len(data), "byte")
+            raise RecordError(f"{name}: {size}; the field holds exactly {width}")
         return data
 
     return pack

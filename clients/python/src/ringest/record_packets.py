@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ringest.errors import RecordError
+from ringest.errors import RecordError, counted
 from ringest.schema import Schema
 
 # The default size of a packet, including its length: writes of this size are the fastest, as
@@ -89,7 +89,8 @@ class RecordPackets:
         structured = view.format.startswith("T{") and view.itemsize != size
         if structured or view.nbytes % size != 0:
             rule = f"the buffer ({view.nbytes} bytes, items of {view.itemsize}) does not consist of"
-            raise RecordError(f"{rule} records of {size} bytes; use an array of numpy_dtype()")
+            records = f"records of {counted(size, 'byte')}"
+            raise RecordError(f"{rule} {records}; use an array of numpy_dtype()")
         if view.ndim != 1 or view.itemsize not in (1, size):
             view = memoryview(view.tobytes())
         return view, view.nbytes // size

@@ -24,6 +24,7 @@ from ringest.errors import (
     RecordError,
     RingestError,
     SendTimeout,
+    counted,
 )
 from ringest.happy_eyeballs import LINGER_RESET, connect_blocking
 from ringest.record_packets import RecordPackets
@@ -75,7 +76,7 @@ class RecordSender:
 
     def __repr__(self) -> str:
         state = "connected" if self._socket is not None else "not connected"
-        return f"<RecordSender {self._target} {state}, {self.records} records>"
+        return f"<RecordSender {self._target} {state}, {counted(self.records, 'record')}>"
 
     def __enter__(self) -> RecordSender:
         self.connect()
@@ -275,7 +276,7 @@ class RecordSender:
 
     def _break(self, own: Stream, error: OSError) -> RingestError:
         """Aborts the stream after a socket error; returns the error to raise."""
-        progress = f"after {self._bytes_sent} bytes to {self._target}"
+        progress = f"after {counted(self._bytes_sent, 'byte')} to {self._target}"
         reason: RingestError
         if isinstance(error, TimeoutError):
             advice = "the engine is overloaded or stuck: see its log, or raise timeout_s"

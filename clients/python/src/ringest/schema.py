@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from ringest.errors import SchemaError
+from ringest.errors import SchemaError, counted
 from ringest.record_codec import RecordCodec
 from ringest.schema_notation import (
     parse_aggregate,
@@ -164,7 +164,7 @@ class Schema:
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{field.name or '-'} {field.type}" for field in self.fields)
-        return f"<Schema {self.name}: {fields}; {self.record_bytes} bytes>"
+        return f"<Schema {self.name}: {fields}; {counted(self.record_bytes, 'byte')}>"
 
     def _parts(self) -> tuple[object, ...]:
         return (self.name, self.endian, self.packet, self.fields, self.by, self.aggregates)

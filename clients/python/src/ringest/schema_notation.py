@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from ringest.errors import SchemaError
+from ringest.errors import SchemaError, counted
 from ringest.schema_rules import At, broken
 from ringest.schema_types import FUNCTIONS, Aggregate, Endian, Field, FieldType, Function
 
@@ -146,5 +146,6 @@ def _miscount(notation: str, names: list[str]) -> str:
     items = sum(
         0 if code == "x" else 1 if code == "s" else count for code, count in _split_codes(notation)
     )
-    rule = f"it has {items} items besides x, but `fields` has {len(names)} names"
+    listed = counted(len(names), "name")
+    rule = f"it has {counted(items, 'item')} besides x, but `fields` has {listed}"
     return f"struct {notation!a}: {rule}; name each item once"

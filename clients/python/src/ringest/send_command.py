@@ -10,17 +10,16 @@ import json
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from ringest.errors import SchemaError
+from ringest.errors import SchemaError, counted
 from ringest.record_packets import packet_records_limit
 from ringest.schema import Schema
 from ringest.send_processes import (
     SendPlan,
-    StreamFailed,
-    StreamOutcome,
     StreamSent,
     exit_on_signals,
     send_streams,
@@ -37,33 +36,49 @@ def main(arguments: Sequence[str]) -> int:
     print(f"seed {plan.seed} (repeat this run with --seed {plan.seed})", flush=True)
     started_s = time.monotonic()
     sent: list[StreamSent] = []
+    # How many connections failed for each reason.
+    failed: Counter[str] = Counter()
     for outcome in send_streams(plan):
-        _print_outcome(outcome)
         if isinstance(outcome, StreamSent):
             sent.append(outcome)
+            _print_sent(outcome)
+        else:
+            failed[outcome.reason] += 1
+            # At once, but not again for each of them.
+            if failed[outcome.reason] == 1:
+                _complain(f"connection {outcome.connection}: {outcome.reason}")
+    for reason, count in failed.items():
+        if count > 1:
+            _complain(f"{count} connections failed in this way: {reason}")
     duration_s, records = time.monotonic() - started_s, sum(one.records for one in sent)
-    total = f"{records} records in {duration_s:.3f} s, {records / duration_s:.0f} records/s"
+    rate = f"{duration_s:.3f} s, {records / duration_s:.0f} records/s"
+    total = f"{counted(records, 'record')} in {rate}"
     print(f"total of {len(sent)} of {plan.connections} connections: {total}", flush=True)
-    if options.expect is not None:
-        with options.expect as file:
-            _write_expected(file, plan.seed, sent)
-    return 0 if len(sent) == plan.connections else 1
+    expected = options.expect is None or _write_expected(options.expect, plan.seed, sent)
+    return 0 if expected and len(sent) == plan.connections else 1
 
 
-def _print_outcome(outcome: StreamOutcome) -> None:
-    if isinstance(outcome, StreamFailed):
-        text = f"connection {outcome.connection}: {outcome.reason}"
-        print(text, file=sys.stderr, flush=True)
-        return
-    amounts = f"{outcome.records} records, {outcome.packets} packets, {outcome.bytes} bytes"
-    print(f"connection {outcome.connection} from {outcome.local}: {amounts}", flush=True)
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
-def _write_expected(file: TextIO, seed: int, sent: list[StreamSent]) -> None:
-    """Writes the expected results; failed connections have none."""
+def _print_sent(stream: StreamSent) -> None:
+    records, packets = counted(stream.records, "record"), counted(stream.packets, "packet")
+    amounts = f"{records}, {packets}, {counted(stream.bytes, 'byte')}"
+    print(f"connection {stream.connection} from {stream.local}: {amounts}", flush=True)
+
+
+def _write_expected(file: TextIO, seed: int, sent: list[StreamSent]) -> bool:
+    """Writes the expected results; failed connections have none. False if that fails."""
     sent.sort(key=lambda one: one.connection)
-    json.dump({"seed": seed, "connections": [asdict(one) for one in sent]}, file, indent=1)
-    file.write("\n")
+    try:
+        with file:
+            json.dump({"seed": seed, "connections": [asdict(one) for one in sent]}, file, indent=1)
+            file.write("\n")
+    except OSError as error:
+        _complain(f"cannot write --expect {file.name}: {error.strerror}")
+        return False
+    return True
 
 
 def _plan_of(options: argparse.Namespace) -> SendPlan:

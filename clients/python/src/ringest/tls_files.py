@@ -44,6 +44,9 @@ class TlsFiles:
     def _explain_chain(self, error: ssl.SSLError) -> str:
         if error.reason == "KEY_VALUES_MISMATCH":
             return f"{self.key} is not the key of the certificate in {self.cert}: give its own key"
+        if "KEY_TOO_SMALL" in (error.reason or ""):
+            advice = "make one with RSA of 2048 bits or more, or with ECDSA"
+            return f"the key of the certificate in {self.cert} is too small for TLS: {advice}"
         why = f" ({error.reason})" if error.reason else ""
         return f"{self.cert} and {self.key} are not a certificate and its key in PEM form{why}"
 
