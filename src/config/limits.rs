@@ -283,7 +283,7 @@ pub const LINGER_MS: (u64, u64) = (0, 60 * 1000);
 
 /// Smallest and largest `--coalesce-delay`; 0 turns coalescing off. A stream that would wait longer
 /// than a second is not fast.
-pub const COALESCE_DELAY_US: (u64, u64) = (0, 1_000_000);
+pub const COALESCE_DELAY_MS: (u64, u64) = (0, 1000);
 /// Smallest and largest `--interval`: two ticks, since workers publish latencies on each tick, and
 /// an hour.
 pub const INTERVAL_MS: (u64, u64) = (2 * TICK.as_millis() as u64, 3600 * 1000);

@@ -4,10 +4,12 @@
 //! * [`limits`]: fixed limits, and the ranges of configurable ones
 //! * [`memory`]: the memory they add up to
 
+mod amount;
 pub mod limits;
 pub(crate) mod memory;
 pub(crate) mod record_sizes;
 
+pub(crate) use amount::{Amount, counted, time_text};
 pub use limits::*;
 pub(crate) use memory::queued_bytes_of_worker;
 pub(crate) use record_sizes::RecordSizes;
@@ -278,17 +280,18 @@ pub struct OutOfRange {
     /// Name of the option, without dashes.
     pub option: &'static str,
     /// The value given.
-    pub value: u64,
+    pub value: Amount,
     /// Smallest value allowed.
-    pub min: u64,
+    pub min: Amount,
     /// Largest value allowed.
-    pub max: u64,
+    pub max: Amount,
 }
 
 fn within(option: &'static str, value: u64, min: u64, max: u64) -> Result<(), OutOfRange> {
     if (min..=max).contains(&value) {
         return Ok(());
     }
+    let [value, min, max] = [value, min, max].map(Amount::Number);
     Err(OutOfRange { option, value, min, max })
 }
 
@@ -303,10 +306,14 @@ fn within_sizes(
 fn within_times(
     option: &'static str,
     value: Duration,
-    range_ms: (u64, u64),
+    (min_ms, max_ms): (u64, u64),
 ) -> Result<(), OutOfRange> {
-    let value_ms = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
-    within(option, value_ms, range_ms.0, range_ms.1)
+    let (min, max) = (Duration::from_millis(min_ms), Duration::from_millis(max_ms));
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    let [value, min, max] = [value, min, max].map(Amount::Time);
+    Err(OutOfRange { option, value, min, max })
 }
 
 /// Whether a node may have this name, which becomes part of file names.
@@ -416,12 +423,10 @@ impl Config {
         within("global-rate-limit", global, RATE_LIMIT.0, RATE_LIMIT.1)?;
         self.check_times()?;
         if let Some(interval) = self.interval {
-            within_times("interval (ms)", interval, INTERVAL_MS)?;
+            within_times("interval", interval, INTERVAL_MS)?;
         }
-        within_times("partials-interval (ms)", self.partials_interval, PARTIALS_INTERVAL_MS)?;
-        let delay_us = self.coalesce_delay.as_nanos().div_ceil(1000);
-        let delay_us = u64::try_from(delay_us).unwrap_or(u64::MAX);
-        within("coalesce-delay (us)", delay_us, COALESCE_DELAY_US.0, COALESCE_DELAY_US.1)?;
+        within_times("partials-interval", self.partials_interval, PARTIALS_INTERVAL_MS)?;
+        within_times("coalesce-delay", self.coalesce_delay, COALESCE_DELAY_MS)?;
         let (captured_min, captured_max) = CAPTURE_BYTES_LIMIT;
         within("capture-bytes-limit", self.capture_bytes_limit, captured_min, captured_max)?;
         within("exit-after", self.exit_after.unwrap_or(1), 1, u64::MAX)
@@ -429,17 +434,17 @@ impl Config {
 
     /// Checks the times that peers are given, and that the engine takes to stop.
     fn check_times(&self) -> Result<(), OutOfRange> {
-        within_times("admit-timeout (ms)", self.admit_timeout, ADMIT_TIMEOUT_MS)?;
-        within_times("idle-timeout (ms)", self.idle_timeout, TIMEOUT_MS)?;
-        within_times("packet-timeout (ms)", self.packet_timeout, TIMEOUT_MS)?;
-        within_times("frame-timeout (ms)", self.frame_timeout, TIMEOUT_MS)?;
-        within_times("handshake-timeout (ms)", self.handshake_timeout, TIMEOUT_MS)?;
-        within_times("auth-timeout (ms)", self.auth_timeout, TIMEOUT_MS)?;
-        within_times("write-timeout (ms)", self.write_timeout, TIMEOUT_MS)?;
-        within_times("linger (ms)", self.linger, LINGER_MS)?;
-        within_times("refused-linger (ms)", self.refused_linger, LINGER_MS)?;
-        within_times("drain-delay (ms)", self.drain_delay.unwrap_or_default(), DRAIN_DELAY_MS)?;
-        within_times("drain-timeout (ms)", self.drain_timeout, DRAIN_TIMEOUT_MS)
+        within_times("admit-timeout", self.admit_timeout, ADMIT_TIMEOUT_MS)?;
+        within_times("idle-timeout", self.idle_timeout, TIMEOUT_MS)?;
+        within_times("packet-timeout", self.packet_timeout, TIMEOUT_MS)?;
+        within_times("frame-timeout", self.frame_timeout, TIMEOUT_MS)?;
+        within_times("handshake-timeout", self.handshake_timeout, TIMEOUT_MS)?;
+        within_times("auth-timeout", self.auth_timeout, TIMEOUT_MS)?;
+        within_times("write-timeout", self.write_timeout, TIMEOUT_MS)?;
+        within_times("linger", self.linger, LINGER_MS)?;
+        within_times("refused-linger", self.refused_linger, LINGER_MS)?;
+        within_times("drain-delay", self.drain_delay.unwrap_or_default(), DRAIN_DELAY_MS)?;
+        within_times("drain-timeout", self.drain_timeout, DRAIN_TIMEOUT_MS)
     }
 }
 

@@ -17,7 +17,7 @@ fn the_defaults_are_allowed() {
 #[test]
 fn each_limit_holds_at_its_edge() {
     type Set = fn(&mut Config, u64);
-    let cases: [(&str, Set, u64, u64); 24] = [
+    let numbers: [(&'static str, Set, u64, u64); 11] = [
         ("buffer-bytes", |c, v| c.buffer_bytes = v as usize, 4096, 16 << 20),
         ("registered-buffers", |c, v| c.registered_buffers = v as usize, 0, 1024),
         ("batch-rows", |c, v| c.batch_rows = v as usize, 1, 16 << 20),
@@ -28,22 +28,26 @@ fn each_limit_holds_at_its_edge() {
         ("max-streams", |c, v| c.max_streams = v as usize, 1, 65_536),
         ("rate-limit", |c, v| c.rate_limit = v as u32, 0, 1_000_000_000),
         ("global-rate-limit", |c, v| c.global_rate_limit = v as u32, 0, 1_000_000_000),
-        ("idle-timeout (ms)", |c, v| c.idle_timeout = ms(v), 100, WEEK_MS),
-        ("packet-timeout (ms)", |c, v| c.packet_timeout = ms(v), 100, WEEK_MS),
-        ("frame-timeout (ms)", |c, v| c.frame_timeout = ms(v), 100, WEEK_MS),
-        ("handshake-timeout (ms)", |c, v| c.handshake_timeout = ms(v), 100, WEEK_MS),
-        ("auth-timeout (ms)", |c, v| c.auth_timeout = ms(v), 100, WEEK_MS),
-        ("write-timeout (ms)", |c, v| c.write_timeout = ms(v), 100, WEEK_MS),
-        ("linger (ms)", |c, v| c.linger = ms(v), 0, 60_000),
-        ("refused-linger (ms)", |c, v| c.refused_linger = ms(v), 0, 60_000),
-        ("drain-delay (ms)", |c, v| c.drain_delay = Some(ms(v)), 0, WEEK_MS),
-        ("drain-timeout (ms)", |c, v| c.drain_timeout = ms(v), 0, WEEK_MS),
-        ("interval (ms)", |c, v| c.interval = Some(ms(v)), 100, 3_600_000),
-        ("partials-interval (ms)", |c, v| c.partials_interval = ms(v), 100, 3_600_000),
         ("capture-bytes-limit", |c, v| c.capture_bytes_limit = v, 1, 1 << 60),
-        ("coalesce-delay (us)", |c, v| c.coalesce_delay = Duration::from_micros(v), 0, 1_000_000),
     ];
-    for (option, set, min, max) in cases {
+    let times: [(&'static str, Set, u64, u64); 13] = [
+        ("idle-timeout", |c, v| c.idle_timeout = ms(v), 100, WEEK_MS),
+        ("packet-timeout", |c, v| c.packet_timeout = ms(v), 100, WEEK_MS),
+        ("frame-timeout", |c, v| c.frame_timeout = ms(v), 100, WEEK_MS),
+        ("handshake-timeout", |c, v| c.handshake_timeout = ms(v), 100, WEEK_MS),
+        ("auth-timeout", |c, v| c.auth_timeout = ms(v), 100, WEEK_MS),
+        ("write-timeout", |c, v| c.write_timeout = ms(v), 100, WEEK_MS),
+        ("linger", |c, v| c.linger = ms(v), 0, 60_000),
+        ("refused-linger", |c, v| c.refused_linger = ms(v), 0, 60_000),
+        ("drain-delay", |c, v| c.drain_delay = Some(ms(v)), 0, WEEK_MS),
+        ("drain-timeout", |c, v| c.drain_timeout = ms(v), 0, WEEK_MS),
+        ("interval", |c, v| c.interval = Some(ms(v)), 100, 3_600_000),
+        ("partials-interval", |c, v| c.partials_interval = ms(v), 100, 3_600_000),
+        ("coalesce-delay", |c, v| c.coalesce_delay = ms(v), 0, 1000),
+    ];
+    let numbers = numbers.map(|case| (case, Amount::Number as fn(u64) -> Amount));
+    let times = times.map(|case| (case, (|value| Amount::Time(ms(value))) as fn(u64) -> Amount));
+    for ((option, set, min, max), amount) in numbers.into_iter().chain(times) {
         for (value, allowed) in [
             (Some(min), true),
             (Some(max), true),
@@ -56,11 +60,39 @@ fn each_limit_holds_at_its_edge() {
             let checked = config.check();
             assert_eq!(checked.is_ok(), allowed, "{option} = {value}");
             if let Err(error) = checked {
+                let [value, min, max] = [value, min, max].map(amount);
                 let expected = OutOfRange { option, value, min, max };
                 assert_eq!(error, ConfigError::OutOfRange(expected));
             }
         }
     }
+}
+
+/// The option as it is typed, and values as they can be given.
+#[test]
+fn what_is_out_of_range_is_said_in_its_unit() {
+    let said = |config: Config| config.check().unwrap_err().to_string();
+    let idle = |idle_timeout| said(Config { idle_timeout, ..Config::default() });
+    let limits = "it must be between 100ms and 7 days";
+    assert_eq!(idle(ms(1)), format!("--idle-timeout is 1ms; {limits}"));
+    assert_eq!(
+        idle(Duration::from_micros(99_999)),
+        format!("--idle-timeout is 99ms 999us; {limits}")
+    );
+    assert_eq!(idle(ms(WEEK_MS + 1)), format!("--idle-timeout is 7 days 1ms; {limits}"));
+    assert_eq!(
+        idle(ms(WEEK_MS) + Duration::from_nanos(1)),
+        format!("--idle-timeout is 7 days 1ns; {limits}")
+    );
+    let coalesce_delay = Duration::from_nanos(1_000_000_001);
+    assert_eq!(
+        said(Config { coalesce_delay, ..Config::default() }),
+        "--coalesce-delay is 1s 1ns; it must be between 0s and 1s"
+    );
+    assert_eq!(
+        said(Config { batch_rows: 0, ..Config::default() }),
+        "--batch-rows is 0; it must be between 1 and 16777216"
+    );
 }
 
 /// Limits that depend on the schema, at their edges, for the smallest, the built-in and the largest
@@ -77,6 +109,7 @@ fn windows_and_packets_hold_a_record_of_the_schema() {
         let packet = packet_bytes_min as u64;
         assert_eq!(with(window, packet), Ok(()), "{record:?}");
         let refused = |option, value, min, max| {
+            let [value, min, max] = [value, min, max].map(Amount::Number);
             Err(ConfigError::OutOfRange(OutOfRange { option, value, min, max }))
         };
         let (window, buffer_max) = (window as u64, 16 << 20);

@@ -1,9 +1,9 @@
 //! Strips the padding of text fields, shows their values as text, and escapes bytes for display.
 //! Stores no text and knows nothing of schemas.
 
+pub(crate) use crate::config::{counted, time_text};
 use std::cmp::Ordering;
 use std::fmt::{self, Write};
-use std::time::Duration;
 
 /// Longest part of a word, in bytes, that is quoted.
 const QUOTED_BYTES: usize = 64;
@@ -221,43 +221,9 @@ pub(crate) fn has_encrypted_key(pem: &[u8]) -> bool {
     MARKS.iter().any(|mark| memchr::memmem::find(pem, mark).is_some())
 }
 
-/// A time for people, such as `7 days` or `1min 30s`. Short units follow their number directly,
-/// words after a blank.
-pub(crate) fn time_text(time: Duration) -> String {
-    let text = humantime::format_duration(time).to_string();
-    let parts = text.split(' ').map(|part| {
-        let number = part.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        match &part[number.len()..] {
-            unit @ ("day" | "days" | "month" | "months" | "year" | "years") => {
-                format!("{number} {unit}")
-            }
-            _ => part.to_owned(),
-        }
-    });
-    parts.collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_for_times_follow_a_blank() {
-        let day = 24 * 3600;
-        for (seconds, text) in [
-            (7 * day, "7 days"),
-            (day + 7200, "1 day 2h"),
-            (90, "1m 30s"),
-            (0, "0s"),
-            (40 * day, "1 month 9 days 13h 26m 24s"),
-        ] {
-            let time = Duration::from_secs(seconds);
-            assert_eq!(time_text(time), text);
-            // What is printed can be given to an option.
-            assert_eq!(humantime::parse_duration(text), Ok(time));
-        }
-        assert_eq!(time_text(Duration::from_millis(1500)), "1s 500ms");
-    }
     use proptest::prelude::*;
 
     fn trim_bytewise(field: &[u8]) -> Vec<u8> {

@@ -1,6 +1,9 @@
 //! Variables of the environment: those that Kubernetes sets, and those with wrong values.
 
-use crate::common::{nobody, ringest, run, stderr_of};
+use crate::common::{nobody, ringest, run, stderr_of, until};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Stdio;
 
 /// Exit code and stderr of a command with variables.
 fn outcome(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
@@ -62,7 +65,7 @@ fn an_error_names_the_variable_that_the_value_came_from() {
     ] {
         let (status, stderr) = outcome(&[command], &[(variable, value)]);
         assert_eq!(status, Some(2), "{variable}={value}: {stderr}");
-        let named = format!("the value comes from the environment variable {variable}\n");
+        let named = format!(" comes from the environment variable {variable}\n");
         assert!(stderr.contains(&named), "{variable}={value}: {stderr}");
     }
     // The command line wins, so its value is the wrong one.
@@ -73,4 +76,113 @@ fn an_error_names_the_variable_that_the_value_came_from() {
     }
     let (_, stderr) = outcome(&["serve", "--batch-rows", "0"], &[("RINGEST_BATCH_ROWS", "1")]);
     assert!(stderr.contains("--batch-rows is 0") && !stderr.contains("variable"), "{stderr}");
+}
+
+/// What stands in docs/reference/options.md about options with variables: command and variable.
+fn all_variables() -> Vec<(String, String)> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/options.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (mut command, mut found) = (None, Vec::new());
+    for line in page.lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            command = title.strip_prefix("`ringest ").map(|name| name.trim_end_matches('`'));
+        }
+        let mut cells = line.split(" | ");
+        if let (Some(command), Some(option), Some(variable)) = (command, cells.next(), cells.next())
+            && option.starts_with("| `--")
+            && variable.starts_with('`')
+        {
+            found.push((command.to_owned(), variable.trim_matches('`').to_owned()));
+        }
+    }
+    found
+}
+
+/// Exit code and all output of a command; it is ended if it goes on.
+fn outcome_of_all(arguments: &[&str], variable: &str, value: &str) -> (Option<i32>, String) {
+    let mut command = ringest();
+    command.args(arguments).env(variable, value);
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    until("the end of a command with a wrong value", || child.try_wait().unwrap().is_some());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr_of(&output);
+    (output.status.code(), said)
+}
+
+/// A value that no option takes: not a number, time, size, word, host, address or file.
+#[test]
+fn each_wrong_value_of_each_command_is_traced_to_its_variable() {
+    const WRONG: &str = "/no/such/directory/no:such:file";
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    let capture = format!("{path}/a.capture");
+    std::fs::write(&capture, "bytes").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let variables = all_variables();
+    assert!(variables.len() > 150, "{}", variables.len());
+    for (command, variable) in &variables {
+        let mut arguments: Vec<&str> = command.split(' ').collect();
+        match command.as_str() {
+            "replay" => arguments.push(&capture),
+            "merge" => arguments.push(path),
+            "token" => arguments.push("ann"),
+            _ => {}
+        }
+        // It is set once there is a connection.
+        if variable == "RINGEST_CONGESTION" {
+            arguments.extend(["--records-port", &port]);
+        }
+        let (status, said) = outcome_of_all(&arguments, variable, WRONG);
+        assert!(matches!(status, Some(1..=3)), "{command} {variable}: {status:?} {said}");
+        let named = format!("comes from the environment variable {variable}\n");
+        assert!(said.contains(&named), "{command}, {variable}: {said}");
+    }
+}
+
+/// Options that contradict each other, or need each other, wherever each comes from.
+#[test]
+fn contradictions_are_traced_to_their_variables() {
+    for (arguments, variables, said) in [
+        (
+            &["send"][..],
+            &[("RINGEST_CA", "a")][..],
+            "--ca comes from the environment variable RINGEST_CA\n",
+        ),
+        (
+            &["load", "--tls", "--insecure"],
+            &[("RINGEST_CA", "a")],
+            "--ca comes from the environment variable RINGEST_CA\n",
+        ),
+        (
+            &["serve"],
+            &[("RINGEST_NODE", "a/b")],
+            "--node comes from the environment variable RINGEST_NODE\n",
+        ),
+        (
+            &["serve", "--cert", "a"],
+            &[("RINGEST_CLIENT_CA", "b")],
+            "--client-ca comes from the environment variable RINGEST_CLIENT_CA\n",
+        ),
+        (
+            &["doctor", "--port", "9000"],
+            &[("RINGEST_RECORDS_PORT", "9000")],
+            "--records-port comes from the environment variable RINGEST_RECORDS_PORT\n",
+        ),
+        (
+            &["serve"],
+            &[("RINGEST_TLS", "true"), ("RINGEST_KEY", "k")],
+            "--key comes from the environment variable RINGEST_KEY\n",
+        ),
+    ] {
+        let (status, stderr) = outcome(arguments, variables);
+        assert_eq!(status, Some(2), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(said), "{arguments:?}: {stderr}");
+    }
+    use std::os::unix::ffi::OsStrExt;
+    let wrong = std::ffi::OsStr::from_bytes(b"a\xff");
+    let output = run(ringest().arg("serve").env("RINGEST_HOST", wrong));
+    let stderr = stderr_of(&output);
+    assert!(stderr.contains("--host comes from the environment variable RINGEST_HOST"), "{stderr}");
 }

@@ -226,9 +226,12 @@ fn wrong_usage_exits_2_and_says_what_is_allowed() {
         (&["serve", "--batch-rows", "18446744073709551615"], "must be between 1 and 16777216"),
         (
             &["serve", "--idle-timeout", "1ms"],
-            "--idle-timeout (ms) is 1; it must be between 100 and",
+            "--idle-timeout is 1ms; it must be between 100ms and 7 days",
         ),
-        (&["serve", "--coalesce-delay", "1001ms"], "is 1001000; it must be between 0 and 1000000"),
+        (
+            &["serve", "--coalesce-delay", "1001ms"],
+            "--coalesce-delay is 1s 1ms; it must be between 0s and 1s",
+        ),
         (&["serve", "--buffer-bytes", "many"], "write e.g. 64KiB"),
         (&["serve", "--exit-after", "0"], "0 is not in 1.."),
         (&["serve", "--format", "xml"], "possible values: table, ndjson"),

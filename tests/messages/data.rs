@@ -303,10 +303,10 @@ fn nearly_whole_packets_are_refused() {
     let one_more = [part, &[0][..]].concat();
     let above = [&(4 + 267 * 230_u32).to_be_bytes()[..], &[1; 267 * 230]].concat();
     let cases: [(&[u8], &str, &str); 6] = [
-        (&part[..1071], "data_not_whole_packets", "1071 bytes are left after 0 whole packets"),
-        (&one_more, "data_not_whole_packets", "1 bytes are left after 1 whole packets"),
-        (&good[..1072 + 500], "data_not_whole_packets", "500 bytes are left after 1 whole"),
-        (&part[..4], "data_not_whole_packets", "4 bytes are left after 0 whole packets"),
+        (&part[..1071], "data_not_whole_packets", "1071 bytes left after 0 whole packets"),
+        (&one_more, "data_not_whole_packets", "1 byte left after 1 whole packet,"),
+        (&good[..1072 + 500], "data_not_whole_packets", "500 bytes left after 1 whole"),
+        (&part[..4], "data_not_whole_packets", "4 bytes left after 0 whole packets"),
         (&wrong_second, "packet_length_not_whole_records", "packet length 1073"),
         (&above, "packet_length_above_limit", "--packet-bytes-limit"),
     ];

@@ -495,6 +495,20 @@ fn a_client_without_tls_is_told_that_the_server_speaks_it() {
 }
 
 #[test]
+fn a_client_with_tls_is_told_that_the_server_has_none() {
+    let engine = Engine::start_both(&[]);
+    for port in [engine.messages(), engine.admin()] {
+        let (port, tls) = (port.port().to_string(), ["--tls", "--insecure"]);
+        let mut load = ringest();
+        load.args(["load", "--port", &port, "--connections", "1", "--duration", "1s"]);
+        let output = run(load.args(tls));
+        let said = stderr_of(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("the server does not use TLS") && said.contains("--tls"), "{said}");
+    }
+}
+
+#[test]
 fn a_client_without_a_free_connection_is_told_within_the_handshake() {
     let engine = Files::new(&valid()).start(&[
         "--max-connections",

@@ -197,7 +197,7 @@ fn a_connection_that_fails_is_told_with_its_file() {
     let output = command.join().unwrap();
     let said = stderr_of(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("sent 1 files, 100 bytes"), "{said}");
+    assert!(said.contains("sent 1 file, 100 bytes"), "{said}");
     assert!(said.contains("stream-0.capture: the connection to 127.0.0.1"), "{said}");
     let (nobody, _kept) = nobody();
     let output = run(&mut replay(nobody, &[], &files[1..]));
@@ -230,7 +230,7 @@ fn a_file_that_became_shorter_is_told() {
     let results = replay_all(address, &[capture], &settings, &AtomicU64::new(0));
     let error = results.into_iter().next().unwrap().unwrap_err().to_string();
     assert!(error.contains("stream-0.capture"), "{error}");
-    assert!(error.ends_with("900 bytes of it were sent"), "{error}");
+    assert!(error.ends_with("sent 900 bytes of it"), "{error}");
     assert_eq!(taken(listener.accept().unwrap().0), contents[0][..900]);
 }
 

@@ -355,7 +355,7 @@ fn keys_and_names_in_doubt_and_samples_are_told() {
     let schema = ["--struct", ">2x4s2xH", "--fields", "t:text,n", "--by", "t"];
     let shown = check(&schema, file.to_str().unwrap());
     assert!(stdout(&shown).contains("t      text       2  \"Zz\"\n"), "{}", stdout(&shown));
-    assert!(stdout(&shown).contains("note: skipped bytes are not zero in 1 of the 1 records"));
+    assert!(stdout(&shown).contains("note: skipped bytes are not zero in 1 of 1 record shown"));
     let other = check(&["--struct", ">I", "--fields", "n", "--by", "n"], file.to_str().unwrap());
     assert_eq!(other.status.code(), Some(1));
     let wrong = String::from_utf8(other.stdout).unwrap();

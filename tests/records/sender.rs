@@ -1,15 +1,20 @@
-//! The record sender as a library, over real sockets: what a benchmark links. Starts no engine.
+//! The record sender as a library, over real sockets: what a benchmark links; and what `send` says
+//! about servers that are no engine.
 
+use crate::common::{Engine, nobody, ringest, run, stderr_of};
 use ringest::client::records::block::PacketBlock;
 use ringest::client::records::generate::{SentPadding, StreamSpec};
 use ringest::client::records::pace::Pace;
 use ringest::client::records::sender::{SendError, SendSettings, Sent, send_stream};
 use ringest::schema::Schema;
-use std::io::Read;
-use std::net::TcpListener;
+use socket2::SockRef;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread;
+use std::time::Duration;
 
 fn block(records: u64) -> Arc<PacketBlock> {
     let (padding, seed, groups) = (SentPadding::Space, 1, 125);
@@ -81,7 +86,7 @@ fn connections_that_share_a_pace_send_what_others_send() {
 fn a_failed_connection_is_not_waited_for() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let (nobody, _kept) = crate::common::nobody();
+    let (nobody, _kept) = nobody();
     let (block, pace) = (block(0), Pace::new(1_000_000, 2));
     let send = |number, address| {
         let pace = Some(Arc::clone(&pace));
@@ -91,6 +96,8 @@ fn a_failed_connection_is_not_waited_for() {
     };
     thread::scope(|scope| {
         let failed = scope.spawn(|| send(0, nobody));
+        // A sender waits until its receiver has closed.
+        scope.spawn(|| listener.accept().unwrap().0.read_to_end(&mut Vec::new()).unwrap());
         assert_eq!(send(1, address).unwrap().packets, 1);
         assert!(matches!(failed.join().unwrap(), Err(SendError::Connect { .. })));
     });
@@ -108,10 +115,81 @@ fn a_congestion_control_is_used_or_refused_by_name() {
         send_stream(address, &block, &settings, &AtomicU64::new(0))
     };
     // Every kernel has this one.
-    assert_eq!(send("reno").unwrap().records, 3);
+    thread::scope(|scope| {
+        scope.spawn(|| listener.accept().unwrap().0.read_to_end(&mut Vec::new()).unwrap());
+        assert_eq!(send("reno").unwrap().records, 3);
+    });
     let refused = send("no\nsuch").unwrap_err();
     assert!(matches!(refused, SendError::Congestion { .. }), "{refused}");
     let said = refused.to_string();
     assert!(said.starts_with(r"cannot use --congestion no\nsuch: "), "{said}");
     assert!(said.contains("tcp_available_congestion_control"), "{said}");
+}
+
+/// Runs `ringest send` to an address; one connection that sends so many records.
+fn send(address: SocketAddr, records: &str, options: &[&str]) -> Output {
+    let port = address.port().to_string();
+    let mut command = ringest();
+    command.args(["send", "--records-port", &port, "--records", records]);
+    let one: &[_] = if options.is_empty() { &["--connections", "1"] } else { &[] };
+    run(command.args(one).args(options))
+}
+
+/// A server that does this to one connection, while `ringest send` sends so many records to it;
+/// what that says with exit code 1.
+fn send_to(records: &str, server: impl FnOnce(std::net::TcpStream) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || server(listener.accept().unwrap().0));
+    let output = send(address, records, &[]);
+    server.join().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr_of(&output));
+    stderr_of(&output)
+}
+
+/// An engine never answers, so whatever does is something else, however little is sent to it.
+#[test]
+fn other_servers_are_recognised() {
+    let engine = Engine::start_both(&[]);
+    for (address, said) in [
+        (engine.messages(), "is a message port; give the engine's record port"),
+        (engine.admin(), "speaks HTTP, as an engine's admin port does"),
+    ] {
+        // Few fit into the kernel's buffers, many do not.
+        for records in ["5", "400000"] {
+            let output = send(address, records, &[]);
+            let stderr = stderr_of(&output);
+            assert_eq!(output.status.code(), Some(1), "{stderr}");
+            assert!(stderr.contains(&format!("the server at {address} {said}")), "{stderr}");
+        }
+    }
+    let said = send_to("5", |mut stream| {
+        stream.write_all(b"SSH-2.0-OpenSSH_9.6\r\n").unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    });
+    assert!(said.contains("answered, which an engine never does"), "{said}");
+}
+
+/// By then, all is handed to the kernel, but not all has been received.
+#[test]
+fn a_reset_after_the_last_byte_is_noticed() {
+    let said = send_to("5", |stream| {
+        let bytes = (1 + 1) * 4 + 6 * 267;
+        let mut all = vec![0; bytes];
+        // Everything is there, and nothing has been read.
+        while stream.peek(&mut all).unwrap() < bytes {}
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    });
+    assert!(said.contains("broke after 5 records: Connection reset by peer"), "{said}");
+}
+
+#[test]
+fn what_all_connections_meet_is_said_once() {
+    let (nobody, _kept) = nobody();
+    let output = send(nobody, "5", &["--connections", "10"]);
+    let stderr = stderr_of(&output);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr.matches("cannot connect to").count(), 1, "{stderr}");
+    let said = format!("ringest: 10 connections failed: cannot connect to {nobody}: Connection");
+    assert!(stderr.contains(&said), "{stderr}");
 }

@@ -155,19 +155,54 @@ fn the_name_of_the_engine_must_be_that_of_its_certificate() {
     assert!(stderr.contains("not valid for name"), "{stderr}");
 }
 
-/// The advice names the option of the listener that the sender came to.
+/// However little a plain sender had to send, it is told that the engine uses TLS; and the engine's
+/// advice names the option of the listener that it came to.
 #[test]
-fn a_plain_sender_is_told_about_the_right_option() {
+fn a_plain_sender_is_told_that_the_engine_uses_tls() {
     let certificates = Certificates::new();
     let engine = certificates.engine(&[]);
-    let output = run(towards(&engine, "send").args(["--connections", "1", "--records", "100"]));
-    // It may be cut while it sends, or have sent everything before.
-    assert!(matches!(output.status.code(), Some(0 | 1)), "{}", stderr_of(&output));
-    let results = engine.wait_for_results(1);
-    assert_eq!(
-        (&results[0]["status"], &results[0]["reason"]),
-        (&"rejected".into(), &"tls_failed".into())
-    );
-    let detail = results[0]["detail"].as_str().unwrap_or_default().to_owned() + &engine.log();
-    assert!(detail.contains("serve without --records-tls (records)"), "{detail}");
+    // Few fit into the kernel's buffers, many do not.
+    for (count, records) in [(1, "5"), (2, "400000")] {
+        let output =
+            run(towards(&engine, "send").args(["--connections", "1", "--records", records]));
+        let stderr = stderr_of(&output);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        let said = format!("ringest: the server at {} uses TLS; add --tls with", engine.address);
+        assert!(stderr.contains(&said), "{stderr}");
+        let results = engine.wait_for_results(count);
+        let result = &results[count - 1];
+        assert_eq!(
+            (&result["status"], &result["reason"]),
+            (&"rejected".into(), &"tls_failed".into())
+        );
+        let detail = result["detail"].as_str().unwrap_or_default().to_owned() + &engine.log();
+        assert!(detail.contains("serve without --records-tls (records)"), "{detail}");
+    }
+    let capture = certificates.directory.path().join("a.capture");
+    fs::write(&capture, stream(&records(5, 3), 4)).unwrap();
+    let output = run(towards(&engine, "replay").arg(&capture).arg(&capture));
+    let stderr = stderr_of(&output);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("sent 0 files, 0 bytes"), "{stderr}");
+    assert_eq!(stderr.matches("uses TLS; add --tls with").count(), 1, "{stderr}");
+}
+
+/// The other way round: each port that has no TLS is called that.
+#[test]
+fn a_sender_with_tls_is_told_that_the_server_has_none() {
+    let engine = Engine::start_both(&[]);
+    for (port, said) in [
+        (engine.address, "the server closed the connection during the TLS handshake"),
+        (engine.messages(), "the server does not use TLS"),
+        (engine.admin(), "the server does not use TLS"),
+    ] {
+        let port = port.port().to_string();
+        let mut send = ringest();
+        send.args(["send", "--tls", "--insecure", "--records-port", &port, "--connections", "2"]);
+        let output = run(&mut send);
+        let stderr = stderr_of(&output);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("2 connections failed: TLS with 127.0.0.1:"), "{stderr}");
+        assert!(stderr.contains(said), "{stderr}");
+    }
 }

@@ -328,13 +328,22 @@ fn a_directory_that_goes_away_costs_the_files_and_no_result() {
     let (status, results, log) = engine.wait();
     assert_eq!(status.code(), Some(1), "{log}");
     assert_file(&file_of(result_of(&results, peer)), &all);
-    for said in [
-        "ERROR cannot write a result: the directory no longer exists",
-        "ERROR cannot write a capture: the directory no longer exists",
-        "ringest: 2 result files could not be written (--output); the first: the directory no",
-        "ringest: 2 captures could not be written (--capture); the first: the directory no",
+    // Each line names the file, or at least the directory.
+    let (why, first) = ("the directory no longer exists; create it again", format!("{path}/2"));
+    for (said, cause) in [
+        (format!("ERROR cannot write a result: {first}"), format!("-1.csv: {why}")),
+        (format!("ERROR cannot write a capture: {first}"), format!("-1.capture: {why}")),
+        (
+            format!("ringest: 2 result files could not be written (--output); the first: {first}"),
+            format!("-1.csv: {why}"),
+        ),
+        (
+            format!("ringest: 2 captures could not be written (--capture); the first: {path}: "),
+            why.to_owned(),
+        ),
     ] {
-        assert!(log.contains(said), "{said}: {log}");
+        let found = log.lines().any(|line| line.contains(&said) && line.contains(&cause));
+        assert!(found, "{said}: {log}");
     }
 }
 

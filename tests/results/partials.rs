@@ -298,7 +298,10 @@ fn what_is_wrong_with_a_directory_is_said() {
 
     fs::write(path.join("notes.txt"), "").unwrap();
     let (code, _, log) = merge(&[path], &[]);
-    assert!(code == 0 && log.contains("1 files in") && log.contains("notes.txt"), "{log}");
+    assert!(
+        code == 0 && log.contains("notes.txt in ") && log.contains(" is not a file of partials"),
+        "{log}"
+    );
     let (code, merged, log) = merge(&[path], &["--by", "A,B"]);
     assert!(
         code == 2 && merged.is_null() && log.contains("--by B: not a key of these partials"),
@@ -573,5 +576,5 @@ fn partials_that_cannot_be_written_are_counted_and_cost_no_result() {
     assert_eq!(stats(&engine)["partials_written"], 1);
     let (code, _, log) = stop(engine);
     assert_eq!(code, Some(1), "{log}");
-    assert!(log.contains("1 batches of partials could not be written (--partials)"), "{log}");
+    assert!(log.contains("1 batch of partials could not be written (--partials)"), "{log}");
 }

@@ -16,6 +16,7 @@ use crate::engine::aggregate::Value;
 use crate::runtime::results::report::Report;
 use crate::runtime::results::reporter::Sink;
 use crate::wire::schema::Schema;
+use crate::wire::text::counted;
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -62,10 +63,10 @@ pub(crate) fn run(options: &DemoOptions) -> u8 {
     let address = engine.records_address().expect("a record listener was asked for");
     let stopper = engine.stopper();
     say(format_args!(
-        "engine on {address} with {} workers; sending {} connections of {} records",
-        engine.workers(),
-        options.connections,
-        options.records,
+        "engine on {address} with {}; sending {} of {}",
+        counted(engine.workers(), "worker"),
+        counted(options.connections, "connection"),
+        counted(options.records, "record"),
     ));
     let (sent, mut differences) = send_all(options, address);
     if !differences.is_empty() {
@@ -187,16 +188,20 @@ fn compare(sent: &[Sent], results: &KeptResults) -> Vec<String> {
 fn conclude(differences: &[String], sent: &[Sent]) -> u8 {
     if differences.is_empty() {
         let records: u64 = sent.iter().map(|stream| stream.records).sum();
-        let connections = sent.len();
         say(format_args!(
-            "{connections} results of {records} records match what was sent: counts and minima \
-             exactly, means and sums to 1e-9"
+            "{} of {} {} what was sent: counts and minima exactly, means and sums to 1e-9",
+            counted(sent.len(), "result"),
+            counted(records, "record"),
+            if sent.len() == 1 { "matches" } else { "match" }
         ));
         return EXIT_OK;
     }
     for difference in differences.iter().take(DIFFERENCES_LISTED) {
         say(difference);
     }
-    say(format_args!("{} differences; this is a bug, please report it", differences.len()));
+    say(format_args!(
+        "{}; this is a bug, please report it",
+        counted(differences.len(), "difference")
+    ));
     EXIT_FAILED
 }

@@ -2,7 +2,7 @@
 //! `runtime::host`; directories are checked by what writes to them.
 
 use crate::cli::args::doctor::{DoctorFormat, DoctorOptions};
-use crate::cli::args::environment;
+use crate::cli::args::environment::{complain, explained};
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::cli::output::latency_files::LatencyFiles;
 use crate::cli::output::output_files::OutputFiles;
@@ -41,13 +41,13 @@ pub(crate) fn run(DoctorOptions { serve: options, format }: &DoctorOptions) -> u
     let schema = match options.engine.schema.load() {
         Ok(schema) => schema,
         Err(error) => {
-            say(error);
+            complain(error);
             return EXIT_USAGE;
         }
     };
     let config = Config { record: Plan::new(Arc::clone(&schema)).sizes(), ..options.config() };
     if let Err(error) = config.check() {
-        say(environment::explain(&error));
+        complain(&error);
         return EXIT_USAGE;
     }
     let mut findings = examine(&config);
@@ -104,7 +104,10 @@ fn results(path: &Path) -> Finding {
 fn print_text(findings: &[Finding]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for finding in findings {
-        writeln!(out, "{finding}")?;
+        match finding.verdict {
+            Verdict::Fail => writeln!(out, "{}", explained(finding))?,
+            _ => writeln!(out, "{finding}")?,
+        }
     }
     out.flush()
 }

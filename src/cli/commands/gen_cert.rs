@@ -2,9 +2,11 @@
 //! generates them.
 
 use super::certs::{CertError, CertSpec, Generated, Pair, generate};
+use crate::cli::args::environment::complain;
 use crate::cli::args::gen_cert::GenCertOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::cli::terminal::status_line::say;
+use crate::runtime::results::whole_file::in_words;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -26,8 +28,16 @@ enum GenCertError {
         .0.display()
     )]
     Exists(PathBuf),
-    #[error("cannot write {}: {source}; choose a --dir that you can write to", path.display())]
+    #[error("cannot write {}: {source}{}", path.display(), remedy(.source))]
     Write { path: PathBuf, source: io::Error },
+}
+
+/// What to do where the error itself does not say so.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(_) => "; choose a --dir that you can write to",
+        None => "",
+    }
 }
 
 /// A file to be written.
@@ -43,7 +53,7 @@ pub(crate) fn run(options: &GenCertOptions) -> u8 {
     let text = match make(options) {
         Ok(text) => text,
         Err(error) => {
-            say(&error);
+            complain(&error);
             return exit_code(&error);
         }
     };
@@ -129,7 +139,7 @@ fn write_new(file: &NewFile<'_>) -> io::Result<()> {
     if written.is_err() {
         let _ = fs::remove_file(&file.path);
     }
-    written
+    written.map_err(in_words)
 }
 
 fn describe(files: &[NewFile<'_>], options: &GenCertOptions) -> String {

@@ -2,9 +2,9 @@
 //! other tool. Asks the admin listener or, given a record port, the kernel's socket table. It does
 //! not connect to the record or message listener, which would count and report the connection.
 
+use crate::cli::args::environment::complain;
 use crate::cli::args::health::HealthOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK};
-use crate::cli::terminal::status_line::say;
 use crate::config::ADMIN_PORT_OFFSET;
 use crate::runtime::host::findings::is_listening;
 use crate::wire::text::Escaped;
@@ -58,7 +58,7 @@ pub(crate) fn run(options: &HealthOptions) -> u8 {
     match checked {
         Ok(()) => EXIT_OK,
         Err(unhealthy) => {
-            say(unhealthy);
+            complain(unhealthy);
             EXIT_FAILED
         }
     }

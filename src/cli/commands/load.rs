@@ -2,6 +2,7 @@
 //! measures.
 
 use super::client_tls::client_tls;
+use crate::cli::args::environment::complain;
 use crate::cli::args::load::{LoadFormat, LoadOptions};
 use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
 use crate::cli::output::hgrm::write_percentiles;
@@ -11,11 +12,12 @@ use crate::client::load::{self, LoadError, LoadOutcome, LoadProgress, Login, Set
 use crate::client::messages::transport::resolve;
 use crate::engine::stream::latency::summary;
 use crate::runtime::host::signals::{self, Hangups, Reactions, SIGNALS};
+use crate::runtime::results::output_path::OutputPath;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::env::VarError;
+use std::fs;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,21 +32,21 @@ const LATE_US: f64 = 1000.0;
 /// Runs the command and returns its exit code.
 pub(crate) fn run(options: &LoadOptions) -> u8 {
     let prepared = settings(options).and_then(|settings| {
-        // Opened first, so that a wrong path is reported before anything is sent.
-        let percentiles = options.hgrm.as_deref().map(create).transpose()?;
-        Ok((settings, percentiles))
+        // First, so that a wrong path is reported before anything is sent.
+        let open = |path| OutputPath::open("--hgrm", path);
+        Ok((settings, options.hgrm.as_deref().map(open).transpose()?))
     });
     let (settings, percentiles) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            say(error);
+            complain(error);
             return EXIT_USAGE;
         }
     };
     let outcome = match run_with_progress(&settings) {
         Ok(outcome) => outcome,
         Err(error) => {
-            say(&error);
+            complain(&error);
             return match error {
                 LoadError::Settings(_) => EXIT_USAGE,
                 LoadError::OpenFiles { .. } | LoadError::System { .. } => EXIT_HOST,
@@ -53,14 +55,16 @@ pub(crate) fn run(options: &LoadOptions) -> u8 {
         }
     };
     warn_of_lateness(&outcome);
-    let written = write_outcome(options.format, &settings, &outcome).and_then(|()| {
-        percentiles.map_or(Ok(()), |mut file| write_percentiles(&outcome.tally.latency, &mut file))
+    let printed = write_outcome(options.format, &settings, &outcome);
+    let printed = printed.map_err(|error| format!("cannot write the result to stdout: {error}"));
+    let percentiles = percentiles.zip(options.hgrm.as_deref());
+    let written = percentiles.map_or(Ok(()), |(file, path)| {
+        let written = file.write(|out| write_percentiles(&outcome.tally.latency, out));
+        written.map_err(|error| format!("cannot write --hgrm {}: {error}", path.display()))
     });
-    if let Err(error) = written {
-        say(format_args!("cannot write the result: {error}"));
-        return EXIT_FAILED;
-    }
-    if outcome.tally.is_clean() { EXIT_OK } else { EXIT_FAILED }
+    let all_written = printed.is_ok() && written.is_ok();
+    [printed, written].into_iter().filter_map(Result::err).for_each(say);
+    if all_written && outcome.tally.is_clean() { EXIT_OK } else { EXIT_FAILED }
 }
 
 // ---- options ----
@@ -68,7 +72,9 @@ pub(crate) fn run(options: &LoadOptions) -> u8 {
 fn settings(options: &LoadOptions) -> Result<Settings, String> {
     let tls = client_tls(options.tls, &options.trust, &options.host)?;
     let login = login(options)?;
-    let (address, found) = first_that_accepts(&resolve(&options.host, options.port)?);
+    let addresses = resolve(&options.host, options.port);
+    let addresses = addresses.map_err(|error| format!("--host: {error}"))?;
+    let (address, found) = first_that_accepts(&addresses);
     Ok(Settings {
         found,
         tls,
@@ -104,8 +110,10 @@ fn login(options: &LoadOptions) -> Result<Option<Login>, String> {
     let token = match &options.token_file {
         Some(path) => fs::read_to_string(path)
             .map_err(|error| format!("cannot read --token-file {}: {error}", path.display()))?,
-        None => std::env::var("RINGEST_TOKEN")
-            .map_err(|_| "--user needs a token, in RINGEST_TOKEN or --token-file FILE")?,
+        None => std::env::var("RINGEST_TOKEN").map_err(|error| match error {
+            VarError::NotPresent => "--user needs a token, in RINGEST_TOKEN or --token-file FILE",
+            VarError::NotUnicode(_) => "RINGEST_TOKEN is not UTF-8, so it is no token",
+        })?,
     };
     // Editors and `echo` end a file with a line break that is not part of the token, and some begin
     // it with a byte order mark.
@@ -114,11 +122,6 @@ fn login(options: &LoadOptions) -> Result<Option<Login>, String> {
         return Err("the token is empty; put one into RINGEST_TOKEN or --token-file".to_owned());
     }
     Ok(Some(Login { user, token }))
-}
-
-fn create(path: &Path) -> Result<BufWriter<File>, String> {
-    let file = File::create(path);
-    file.map(BufWriter::new).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 // ---- the run ----

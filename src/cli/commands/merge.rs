@@ -1,6 +1,7 @@
 //! `ringest merge`: finds partials in directories, has `engine::aggregate` merge them, and prints
 //! the result. Changes no file in those directories.
 
+use crate::cli::args::environment::complain;
 use crate::cli::args::merge::MergeOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
 use crate::cli::output::merge_render::write_merged;
@@ -28,19 +29,19 @@ const NAMES_LISTED: usize = 10;
 pub(crate) fn run(options: &MergeOptions) -> u8 {
     let found = match FoundPartials::of(&options.directories) {
         Ok(found) => found,
-        Err(MergeRefusal { text, code }) => return complain(text, code),
+        Err(MergeRefusal { text, code }) => return fail(text, code),
     };
     let result = match result_schema(&found.schema, options.by.as_deref()) {
         Ok(result) => Arc::new(result),
-        Err(error) => return complain(error, EXIT_USAGE),
+        Err(error) => return fail(error, EXIT_USAGE),
     };
     let output = match OutputFile::of(options) {
         Ok(output) => output,
-        Err(error) => return complain(error, EXIT_USAGE),
+        Err(error) => return fail(error, EXIT_USAGE),
     };
     found.warnings.iter().for_each(say);
     if let Err(error) = start_pool() {
-        return complain(error, EXIT_HOST);
+        return fail(error, EXIT_HOST);
     }
     let order = MergeOrder {
         schema: &found.schema,
@@ -52,16 +53,16 @@ pub(crate) fn run(options: &MergeOptions) -> u8 {
     };
     let merged = match merge(&order) {
         Ok(merged) => merged,
-        Err(error) => return complain(error, EXIT_FAILED),
+        Err(error) => return fail(error, EXIT_FAILED),
     };
     if let Some(output) = output
         && let Err(error) = output.write(&merged)
     {
-        return complain(error, EXIT_FAILED);
+        return fail(error, EXIT_FAILED);
     }
     let mut out = BufWriter::with_capacity(64 << 10, io::stdout());
     if let Err(error) = write_merged(options.format, &merged, &mut out) {
-        return complain(format_args!("cannot write the result to stdout: {error}"), EXIT_FAILED);
+        return fail(format_args!("cannot write the result to stdout: {error}"), EXIT_FAILED);
     }
     say_what_is_missing(&merged)
 }
@@ -94,8 +95,8 @@ impl<'a> OutputFile<'a> {
     }
 }
 
-fn complain(error: impl std::fmt::Display, code: u8) -> u8 {
-    say(error);
+fn fail(error: impl std::fmt::Display, code: u8) -> u8 {
+    complain(error);
     code
 }
 
@@ -238,8 +239,11 @@ impl PartialDirectory {
 
     fn foreign(&self, directory: &Path) -> Option<String> {
         let first = self.others.first()?.to_string_lossy();
-        let (count, directory) = (self.others.len(), directory.display());
-        Some(format!("{count} files in {directory} are not partials, such as {first}"))
+        let directory = directory.display();
+        Some(match self.others.len() {
+            1 => format!("{first} in {directory} is not a file of partials"),
+            count => format!("{count} files in {directory} are not partials, such as {first}"),
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! `ringest schema`: describes a schema, shows records as it decodes them, or prints it as TOML.
 
+use crate::cli::args::environment::complain;
 use crate::cli::args::schema::{SchemaAction, SchemaCheckOptions, SchemaCommandOptions};
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::cli::output::columns::{Align, write_columns};
@@ -11,7 +12,7 @@ use crate::wire::schema::columns::NamedType;
 use crate::wire::schema::toml::DEFAULT_TOML;
 use crate::wire::schema::words::{ENCODINGS, ENDIANS, word_of};
 use crate::wire::schema::{Aggregate, End, Field, Framing, Kind, Length, Schema};
-use crate::wire::text::TextEncoding;
+use crate::wire::text::{TextEncoding, counted};
 use bytesize::ByteSize;
 use std::fmt;
 use std::fs::File;
@@ -24,7 +25,7 @@ pub(crate) fn run(options: &SchemaCommandOptions) -> u8 {
     match action(&options.action) {
         Ok(code) => code,
         Err(error) => {
-            say(error);
+            complain(error);
             EXIT_USAGE
         }
     }
@@ -91,9 +92,9 @@ impl fmt::Display for Description<'_> {
         let schema = self.0;
         writeln!(
             out,
-            "schema {}: records of {} bytes, {}-endian",
+            "schema {}: records of {}, {}-endian",
             schema.name(),
-            schema.record_bytes(),
+            counted(schema.record_bytes(), "byte"),
             word_of(&ENDIANS, &schema.endian())
         )?;
         writeln!(out)?;
@@ -188,7 +189,8 @@ fn packet(schema: &Schema) -> String {
         Length::U32 => "u32",
         Length::U16 => "u16",
         Length::None => {
-            return format!("none; records of {} bytes follow each other", schema.record_bytes());
+            let bytes = counted(schema.record_bytes(), "byte");
+            return format!("none; records of {bytes} follow each other");
         }
     };
     let (own, record) = (length.bytes() as u64, schema.record_bytes() as u64);
@@ -207,7 +209,9 @@ fn packet(schema: &Schema) -> String {
 
 fn end(schema: &Schema) -> String {
     match schema.framing().end {
-        End::ZeroRecord => format!("a record of {} zero bytes", schema.record_bytes()),
+        End::ZeroRecord => {
+            format!("a record of {}", counted(schema.record_bytes(), "zero byte"))
+        }
         End::Close if schema.framing().length == Length::None => {
             "the sender closes after a whole record".to_owned()
         }
@@ -320,12 +324,12 @@ memory of a million groups: 211.0 MB while receiving, 812.0 MB at worst
             describe(&format!("packet = {{ {packet} }}\n{text}"))
         };
         let bare = of("length = 'none', end = 'close'");
-        assert!(bare.contains("packet: none; records of 1 bytes follow each other\n"), "{bare}");
+        assert!(bare.contains("packet: none; records of 1 byte follow each other\n"), "{bare}");
         assert!(bare.contains("end of stream: the sender closes after a whole record\n"), "{bare}");
         let largest = of("");
         let said = "it is 5 for 1 record and at most 4294967295 for 4294967291, if --packet-bytes";
         assert!(largest.contains(said), "{largest}");
-        assert!(largest.contains("end of stream: a record of 1 zero bytes\n"), "{largest}");
+        assert!(largest.contains("end of stream: a record of 1 zero byte\n"), "{largest}");
         let said = "it is 3 for 1 record and at most 65535 for 65533\n";
         assert!(of("length = 'u16'").contains(said), "{}", of("length = 'u16'"));
     }

@@ -2,6 +2,7 @@
 //! results with what was sent.
 
 use super::client_tls::client_tls;
+use crate::cli::args::environment::complain;
 use crate::cli::args::send::SendOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
 use crate::cli::terminal::progress::{self, Unit};
@@ -13,7 +14,7 @@ use crate::client::records::pace::Pace;
 use crate::client::records::sender::{SendError, SendSettings, Sent, send_stream};
 use crate::client::verify::results::{ResultLine, finished_lines, parse_line};
 use crate::wire::schema::Schema;
-use crate::wire::text::time_text;
+use crate::wire::text::{counted, time_text};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -32,7 +33,7 @@ pub(crate) fn run(options: &SendOptions) -> u8 {
     let address = match resolve(&options.host, options.records_port) {
         Ok(address) => address,
         Err(error) => {
-            say(error);
+            complain(error);
             return EXIT_USAGE;
         }
     };
@@ -41,7 +42,7 @@ pub(crate) fn run(options: &SendOptions) -> u8 {
     let results = match options.verify.as_deref().map(ResultReader::open_at_end).transpose() {
         Ok(results) => results,
         Err(error) => {
-            say(error);
+            complain(error);
             return EXIT_USAGE;
         }
     };
@@ -50,26 +51,24 @@ pub(crate) fn run(options: &SendOptions) -> u8 {
     let (tls, block) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            say(error);
+            complain(error);
             return EXIT_USAGE;
         }
     };
-    let (sent, errors) = match send_all(options, address, tls.as_ref(), &block) {
+    let (sent, failures) = match send_all(options, address, tls.as_ref(), &block) {
         Ok(outcome) => outcome,
         Err(error) => {
-            say(error);
+            complain(error);
             return EXIT_HOST;
         }
     };
     summarise(&sent, options.rate);
-    for error in &errors {
-        say(error);
-    }
+    failures.iter().for_each(complain);
     let mut differences = 0;
     if let Some(results) = results {
         differences = verify(results, &block.spec().schema, &sent, options.verify_timeout);
     }
-    if errors.is_empty() && differences == 0 { EXIT_OK } else { EXIT_FAILED }
+    if failures.is_empty() && differences == 0 { EXIT_OK } else { EXIT_FAILED }
 }
 
 fn block(options: &SendOptions) -> Result<Arc<PacketBlock>, String> {
@@ -129,16 +128,51 @@ fn send_all(
     let so_far = || senders.iter().map(|(_, n)| n.load(Ordering::Relaxed)).sum();
     let is_done = || senders.iter().all(|(sender, _)| sender.is_finished());
     progress::show(Unit::Records, total, so_far, is_done);
-    let mut sent = Vec::new();
-    let mut errors = Vec::new();
+    let (mut sent, mut errors, mut failures) = (Vec::new(), Vec::new(), Vec::new());
     for (sender, _) in senders {
         match sender.join() {
             Ok(Ok(stream)) => sent.push(stream),
-            Ok(Err(error)) => errors.push(error.to_string()),
-            Err(_) => errors.push("a sender panicked; this is a bug, please report it".into()),
+            Ok(Err(error)) => errors.push(error),
+            Err(_) => failures.push("a sender panicked; this is a bug, please report it".into()),
         }
     }
-    Ok((sent, errors))
+    failures.extend(together(&errors));
+    Ok((sent, failures))
+}
+
+/// A line for each cause, with the number of connections that it ended.
+fn together(errors: &[SendError]) -> Vec<String> {
+    let mut causes: Vec<(String, Vec<&SendError>)> = Vec::new();
+    for error in errors {
+        let cause = match error {
+            SendError::Write { source, .. } => source.to_string(),
+            error => error.to_string(),
+        };
+        match causes.iter_mut().find(|(known, _)| *known == cause) {
+            Some((_, errors)) => errors.push(error),
+            None => causes.push((cause, vec![error])),
+        }
+    }
+    causes.iter().map(|(_, errors)| of_one_cause(errors)).collect()
+}
+
+fn of_one_cause(errors: &[&SendError]) -> String {
+    let (count, first) = (errors.len(), errors[0]);
+    if count == 1 {
+        return first.to_string();
+    }
+    let SendError::Write { address, source, .. } = first else {
+        return format!("{count} connections failed: {first}");
+    };
+    let records = errors.iter().filter_map(|error| match error {
+        SendError::Write { records, .. } => Some(*records),
+        _ => None,
+    });
+    let (least, most) = (records.clone().min().unwrap_or(0), records.max().unwrap_or(0));
+    format!(
+        "{count} connections to {address} broke after {least} to {most} records each: {source}; \
+         the engine's results and log give the reason"
+    )
 }
 
 fn summarise(sent: &[Sent], rate: u64) {
@@ -150,9 +184,11 @@ fn summarise(sent: &[Sent], rate: u64) {
     let seconds = closed.zip(begun).map_or(0.0, |(closed, begun)| (closed - begun).as_secs_f64());
     let seconds = seconds.max(f64::MIN_POSITIVE);
     say(format_args!(
-        "sent {records} records in {packets} packets, {bytes} bytes over {} connections \
-         in {seconds:.3} s: {:.0} records/s, {:.1} MB/s",
-        sent.len(),
+        "sent {} in {}, {} over {} in {seconds:.3} s: {:.0} records/s, {:.1} MB/s",
+        counted(records, "record"),
+        counted(packets, "packet"),
+        counted(bytes, "byte"),
+        counted(sent.len(), "connection"),
         records as f64 / seconds,
         bytes as f64 / seconds / 1e6,
     ));
@@ -163,13 +199,14 @@ fn summarise(sent: &[Sent], rate: u64) {
 }
 
 /// Reads the engine's results as they are written.
-struct ResultReader {
+struct ResultReader<'a> {
+    path: &'a Path,
     file: File,
     unread: Vec<u8>,
 }
 
-impl ResultReader {
-    fn open_at_end(path: &Path) -> Result<Self, String> {
+impl<'a> ResultReader<'a> {
+    fn open_at_end(path: &'a Path) -> Result<Self, String> {
         let open = || -> io::Result<File> {
             let mut file = File::open(path)?;
             file.seek(SeekFrom::End(0))?;
@@ -182,18 +219,20 @@ impl ResultReader {
                  start `ringest serve --format ndjson > {path}` first"
             )
         })?;
-        Ok(ResultReader { file, unread: Vec::new() })
+        Ok(ResultReader { path, file, unread: Vec::new() })
     }
 
     /// The lines completed since the last call.
     fn new_lines(&mut self, schema: &Schema) -> Result<Vec<ResultLine>, String> {
-        self.file.read_to_end(&mut self.unread).map_err(|error| format!("--verify: {error}"))?;
+        let path = self.path.display();
+        let read = self.file.read_to_end(&mut self.unread);
+        read.map_err(|error| format!("cannot read --verify {path}: {error}"))?;
         let (lines, bytes) = finished_lines(&self.unread);
         let parsed: Result<Vec<ResultLine>, String> = lines
             .map(|line| {
                 parse_line(line, schema).map_err(|error| {
                     format!(
-                        "--verify: not an ndjson result of schema {}: {error}; is it from \
+                        "--verify {path}: not an ndjson result of schema {}: {error}; is it from \
                          `serve --format ndjson` with the same schema?",
                         schema.name()
                     )
@@ -206,7 +245,12 @@ impl ResultReader {
 }
 
 /// Waits for the results of what was sent and compares them; returns how many streams differ.
-fn verify(mut results: ResultReader, schema: &Schema, sent: &[Sent], timeout: Duration) -> usize {
+fn verify(
+    mut results: ResultReader<'_>,
+    schema: &Schema,
+    sent: &[Sent],
+    timeout: Duration,
+) -> usize {
     let deadline = Instant::now() + timeout;
     let mut waiting: HashMap<String, &Sent> =
         sent.iter().map(|stream| (stream.local.to_string(), stream)).collect();
@@ -247,4 +291,41 @@ fn agrees(stream: &Sent, line: &ResultLine) -> bool {
         say(format_args!("{}: {difference}", line.peer));
     }
     differences.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io::ErrorKind;
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9000));
+        let connect =
+            |kind: ErrorKind| SendError::Connect { address, source: io::Error::from(kind) };
+        let write = |kind: ErrorKind, records| SendError::Write {
+            address,
+            records,
+            source: io::Error::from(kind),
+        };
+        assert_eq!(together(&[]), [""; 0]);
+        let errors = [
+            connect(ErrorKind::ConnectionRefused),
+            write(ErrorKind::BrokenPipe, 30),
+            connect(ErrorKind::ConnectionRefused),
+            write(ErrorKind::ConnectionReset, 5),
+            write(ErrorKind::BrokenPipe, 7),
+        ];
+        assert_eq!(
+            together(&errors),
+            [
+                "2 connections failed: cannot connect to 127.0.0.1:9000: connection refused; is an \
+                 engine listening there?",
+                "2 connections to 127.0.0.1:9000 broke after 7 to 30 records each: broken pipe; \
+                 the engine's results and log give the reason",
+                "the connection to 127.0.0.1:9000 broke after 5 records: connection reset; the \
+                 engine's result and log give the reason",
+            ]
+        );
+    }
 }

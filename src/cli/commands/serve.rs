@@ -1,7 +1,7 @@
 //! `ringest serve`: starts the engine, prints its results and waits for its end.
 
-use crate::cli::args::environment;
-use crate::cli::args::serve::ServeCommandOptions;
+use crate::cli::args::environment::complain;
+use crate::cli::args::serve::{ServeCommandOptions, ServeOptions};
 use crate::cli::exit::{EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE};
 use crate::cli::output::format::Format;
 use crate::cli::output::latency_files::{self, LatencyFiles};
@@ -29,7 +29,7 @@ use crate::runtime::results::reporter::{ReporterOutcome, Sink};
 use crate::runtime::results::whole_file::node_name;
 use crate::runtime::server::engine::{Engine, StartError};
 use crate::wire::schema::Schema;
-use crate::wire::text::time_text;
+use crate::wire::text::{counted, time_text};
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -50,7 +50,7 @@ pub(crate) fn run(ServeCommandOptions { serve: options, format }: &ServeCommandO
     let schema = match options.engine.schema.load() {
         Ok(schema) => schema,
         Err(error) => {
-            say(error);
+            complain(error);
             return EXIT_USAGE;
         }
     };
@@ -60,7 +60,7 @@ pub(crate) fn run(ServeCommandOptions { serve: options, format }: &ServeCommandO
     let (directories, (printed_to, reopener)) = match opened {
         Ok(opened) => opened,
         Err(error) => {
-            say(error);
+            complain(error);
             return EXIT_USAGE;
         }
     };
@@ -84,7 +84,7 @@ pub(crate) fn run(ServeCommandOptions { serve: options, format }: &ServeCommandO
     let live = match start_live(&config, &engine) {
         Ok(live) => live,
         Err(error) => {
-            say(StartError::Thread(error));
+            complain(StartError::Thread(error));
             return EXIT_HOST;
         }
     };
@@ -103,7 +103,7 @@ pub(crate) fn run(ServeCommandOptions { serve: options, format }: &ServeCommandO
     let must_be_complete = options.exit_after.is_some() && !signalled.load(Ordering::Relaxed);
     let missing_partials = missing_partials.and_then(|missing| partial_files::summary(&missing));
     let missing = missing().into_iter().chain(missing_partials).collect();
-    exit_code(&outcome, must_be_complete, missing, options.results.as_deref())
+    exit_code(&outcome, must_be_complete, missing, options)
 }
 
 /// Where results are printed, and what opens that again.
@@ -115,7 +115,7 @@ fn open_results(path: Option<&Path>) -> Result<(ResultsOutput, Option<Reopener>)
 }
 
 fn no_signals(error: &io::Error) -> u8 {
-    say(format_args!(
+    complain(format_args!(
         "cannot catch signals: {error}; raise the limits of open files and of processes \
          (ulimit -n, ulimit -u)"
     ));
@@ -175,7 +175,7 @@ struct Directories {
 
 impl Directories {
     fn open(config: &Config, schema: &Schema) -> Result<Self, String> {
-        config.check().map_err(|error| environment::explain(&error))?;
+        config.check().map_err(|error| error.to_string())?;
         let open = |path| LatencyFiles::open(path, &node_name(config), SystemTime::now());
         let latency = config.hgrm.as_deref().map(open).transpose()?;
         Ok(Directories { output: OutputFiles::open(config, schema)?, latency })
@@ -219,13 +219,13 @@ fn start_live(config: &Config, engine: &Engine) -> io::Result<Option<Live>> {
 
 /// Prints the addresses to connect to, with the actual ports.
 fn announce(engine: &Engine) {
-    let workers = engine.workers();
+    let workers = counted(engine.workers(), "worker");
     say(format_args!("ready for admin on http://{}/", engine.admin_address()));
     let listeners =
         [("messages", engine.messages_addresses()), ("records", engine.records_addresses())];
     for (what, addresses) in listeners {
         for address in addresses {
-            say(format_args!("ready for {what} on {address} with {workers} workers"));
+            say(format_args!("ready for {what} on {address} with {workers}"));
         }
     }
 }
@@ -239,8 +239,10 @@ fn sum_up(counters: &Counters) {
     let messages = messages(counters).sum();
     let latency = counters.message_latency().summary();
     say(format_args!(
-        "{opened} message connections, {messages} messages; latency of {} replies: {}",
-        latency.count,
+        "{}, {}; latency of {}: {}",
+        counted(opened, "message connection"),
+        counted(messages, "message"),
+        counted(latency.count, "reply"),
         Percentiles(&latency),
     ));
 }
@@ -256,11 +258,11 @@ pub(crate) fn start(config: &Config, schema: &Arc<Schema>, sink: Sink) -> Result
 fn prepare(config: &Config, schema: &Arc<Schema>) -> Result<Config, u8> {
     let config = &Config { record: Plan::new(Arc::clone(schema)).sizes(), ..config.clone() };
     if let Err(error) = config.check() {
-        say(environment::explain(&error));
+        complain(&error);
         return Err(EXIT_USAGE);
     }
     let refused = |error: &dyn Display| {
-        say(error);
+        complain(error);
         EXIT_HOST
     };
     findings::raise_open_files(config).map_err(|error| refused(&error))?;
@@ -286,7 +288,7 @@ fn launch(
     sink: Sink,
 ) -> Result<Engine, u8> {
     Engine::start(config.clone(), schema, files, sink).map_err(|error| {
-        say(&error);
+        complain(&error);
         match error {
             StartError::Config(_)
             | StartError::Cores(_)
@@ -308,7 +310,7 @@ fn launch(
 fn explain(config: &Config) {
     for finding in findings::examine(config) {
         if finding.verdict == Verdict::Fail {
-            say(finding);
+            complain(finding);
         }
     }
     say("for a full check, run `ringest doctor` with the same options");
@@ -342,39 +344,45 @@ fn exit_code(
     outcome: &ReporterOutcome,
     must_be_complete: bool,
     missing_files: Vec<String>,
-    results: Option<&Path>,
+    options: &ServeOptions,
 ) -> u8 {
     let ReporterOutcome { reported, complete, lost, output_error, defect, .. } = outcome;
     let failed_captures = outcome.capture_error.as_ref().map(|cause| {
         let count = outcome.captures_failed;
         format!(
-            "{count} captures could not be written (--capture); the first: {cause}. The results \
-             are not affected. Check that the directory exists and has space"
+            "{} could not be written (--capture); the first: {}: {cause}. The results are not \
+             affected. Check that the directory exists and has space",
+            counted(count, "capture"),
+            options.output.capture.as_deref().unwrap_or(Path::new("")).display()
         )
     });
     let files_missing = !missing_files.is_empty() || failed_captures.is_some();
     missing_files.into_iter().chain(failed_captures).for_each(say);
     if let Some(error) = output_error {
-        match results {
-            Some(path) => say(format_args!(
-                "cannot write results to --results {}: {error}; {lost} results are lost",
-                path.display()
+        match &options.results {
+            Some(path) => complain(format_args!(
+                "cannot write results to --results {}: {error}; {} lost",
+                path.display(),
+                counted(lost, "result")
             )),
-            None => say(format_args!(
-                "cannot write results to stdout: {error}; {lost} results are lost. Check that the \
-                 program reading stdout still runs, or that the disk has space"
+            None => complain(format_args!(
+                "cannot write results to stdout: {error}; {} lost. Check that the program reading \
+                 stdout still runs, or that the disk has space",
+                counted(lost, "result")
             )),
         }
         return EXIT_FAILED;
     }
     if let Some(defect) = defect {
         say(format_args!(
-            "stopped because {defect}. {reported} connections were reported; others may be lost. \
-             Please report it with the log"
+            "stopped because {defect}. {} reported; others may be lost. Please report it with the \
+             log",
+            counted(reported, "connection")
         ));
         return EXIT_FAILED;
     }
-    tracing::info!("stopped: {reported} connections reported, {complete} of them complete");
+    let ended = counted(reported, "connection");
+    tracing::info!("stopped: {ended} reported, {complete} of them complete");
     let failed = files_missing || must_be_complete && complete < reported;
     if failed { EXIT_FAILED } else { EXIT_OK }
 }

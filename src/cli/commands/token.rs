@@ -1,12 +1,14 @@
 //! `ringest token`: makes a token for a user, and the line by which an engine recognises it. The
 //! token itself is stored nowhere else: a lost one is replaced.
 
+use crate::cli::args::environment::complain;
 use crate::cli::args::token::TokenOptions;
 use crate::cli::exit::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::cli::terminal::status_line::say;
 use crate::config::AUTH_FILE_BYTES_MAX;
 use crate::engine::messages::token::{NoRandomness, line_for, new_token};
 use crate::engine::messages::users::{AuthError, AuthRule, AuthTable, check_user, is_doubtful};
+use crate::runtime::results::whole_file::in_words;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -71,7 +73,7 @@ pub(crate) fn run(options: &TokenOptions) -> u8 {
     match make(options) {
         Ok(()) => EXIT_OK,
         Err(error) => {
-            say(&error);
+            complain(&error);
             exit_code(&error)
         }
     }
@@ -236,8 +238,12 @@ fn write_new(path: &Path, text: &str, old: Option<&Metadata>) -> io::Result<()> 
         }
         file.set_permissions(Permissions::from_mode(old.mode() & 0o7777))?;
     }
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // Half a token or none would be in the way of the next attempt.
+        let _ = fs::remove_file(path);
+    }
+    written.map_err(in_words)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use super::hgrm::write_percentiles;
 use crate::runtime::results::report::Report;
 use crate::runtime::results::whole_file::{FileDirectory, MissingFiles, moment};
+use crate::wire::text::counted;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -43,10 +44,10 @@ impl LatencyFiles {
         let written =
             self.directory.write(&name, |out| write_percentiles(latency.histogram(), out));
         let Err(error) = written else { return };
-        let directory = self.directory.path().display();
-        let cause = format_args!("{error} of {directory}");
+        let file = self.directory.path().join(name);
+        let cause = format_args!("{}: {error}", file.display());
         if let Some(unlisted) = self.missing.add(cause, Instant::now()) {
-            tracing::error!(connection, unlisted, %directory, "cannot write latencies: {error}");
+            tracing::error!(connection, unlisted, "cannot write latencies: {cause}");
         }
     }
 }
@@ -55,8 +56,9 @@ impl LatencyFiles {
 pub(crate) fn summary(missing: &MissingFiles) -> Option<String> {
     let (count, cause) = missing.summary()?;
     Some(format!(
-        "{count} latency files could not be written (--hgrm); the first: {cause}. The results are \
-         not affected. Check that the directory exists and has space"
+        "{} could not be written (--hgrm); the first: {cause}. The results are \
+         not affected. Check that the directory exists and has space",
+        counted(count, "latency file")
     ))
 }
 
@@ -132,7 +134,13 @@ mod tests {
         fs::remove_dir_all(&inside).unwrap();
         (5..8).for_each(|connection| files.add(&report(connection, 1)));
         let summary = summary(files.missing()).unwrap();
-        assert!(summary.starts_with("4 latency files ") && summary.contains("directory"));
+        let first = inside.join(format!("{}-4.hgrm", files.run));
+        let expected = format!(
+            "4 latency files could not be written (--hgrm); the first: {}: a file of this name \
+             already exists",
+            first.display()
+        );
+        assert!(summary.starts_with(&expected), "{summary}");
         // Later files are tried again, since the directory may come back.
         fs::create_dir(&inside).unwrap();
         files.add(&report(9, 1));

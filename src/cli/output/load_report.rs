@@ -4,7 +4,7 @@ use super::lines::{LatencyLine, Percentiles};
 use crate::client::load::tally::LoadTally;
 use crate::client::load::{LoadOutcome, Settings, Traffic};
 use crate::engine::stream::latency::{LatencySummary, summary};
-use crate::wire::text::time_text;
+use crate::wire::text::{counted, time_text};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -53,7 +53,7 @@ pub(crate) fn write_table(
         write_row(
             out,
             "held back",
-            format_args!("{held_back} messages, since too many were unanswered"),
+            format_args!("{}, since too many were unanswered", counted(held_back, "message")),
         )?;
     }
     write_problems(tally, out)
@@ -70,7 +70,8 @@ fn write_settings(
         None => write!(out, "closed loop, pipeline {}: ", settings.pipeline)?,
     }
     let (kind, bytes) = (name(settings.traffic), payload_bytes(settings));
-    write!(out, "{kind} of {bytes} bytes, {connections} connections")?;
+    let (bytes, connections) = (counted(bytes, "byte"), counted(connections, "connection"));
+    write!(out, "{kind} of {bytes}, {connections}")?;
     if settings.traffic == Traffic::Broadcast {
         write!(out, " of which {} send", settings.senders)?;
     }

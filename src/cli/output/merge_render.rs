@@ -5,6 +5,7 @@ use super::lines::{LatencyLine, Percentiles, serialize_groups, write_groups};
 use crate::engine::aggregate::Grouped;
 use crate::engine::aggregate::merge::{Merged, MergedFacts};
 use crate::engine::stream::latency::summary;
+use crate::wire::text::counted;
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -31,15 +32,21 @@ fn write_table(merged: &Merged, out: &mut impl Write) -> io::Result<()> {
     let streams = complete + incomplete + rejected + unfinished as u64;
     writeln!(
         out,
-        "merged {batches} batches of {streams} streams from {nodes} nodes: {complete} complete, \
-         {incomplete} incomplete, {rejected} rejected, {unfinished} unfinished"
+        "merged {} of {} from {}: {complete} complete, {incomplete} incomplete, {rejected} \
+         rejected, {unfinished} unfinished",
+        counted(batches, "batch"),
+        counted(streams, "stream"),
+        counted(nodes, "node"),
     )?;
     write_groups(&merged.grouped, out)?;
     let MergedFacts { records, packets, bytes, .. } = facts;
     let groups = merged.grouped.len();
-    writeln!(out, "{records} records, {packets} packets, {bytes} bytes, {groups} groups")?;
+    let (records, packets) = (counted(records, "record"), counted(packets, "packet"));
+    let (bytes, groups) = (counted(bytes, "byte"), counted(groups, "group"));
+    writeln!(out, "{records}, {packets}, {bytes}, {groups}")?;
     let latency = summary(&facts.latency);
-    writeln!(out, "latency of {} packets: {}\n", latency.count, Percentiles(&latency))
+    let packets = counted(latency.count, "packet");
+    writeln!(out, "latency of {packets}: {}\n", Percentiles(&latency))
 }
 
 /// The line of a merge. Key names and their order are part of the interface.

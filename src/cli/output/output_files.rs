@@ -10,6 +10,7 @@ use crate::runtime::results::whole_file::{
     FileDirectory, MissingFiles, check_named, moment, node_name,
 };
 use crate::wire::schema::Schema;
+use crate::wire::text::counted;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -99,12 +100,10 @@ impl OutputFiles {
         let written =
             self.directory.write(&name, |out| grouped.write_to(self.format, out, &metadata));
         if let Err(error) = &written {
-            let (connection, directory) = (received.connection, self.directory.path().display());
-            let cause = format_args!("{error} of {directory}");
+            let (connection, file) = (received.connection, self.directory.path().join(name));
+            let cause = format_args!("{}: {error}", file.display());
             if let Some(unlisted) = self.missing.add(cause, Instant::now()) {
-                tracing::error!(
-                    connection, unlisted, %directory, "cannot write a result: {error}"
-                );
+                tracing::error!(connection, unlisted, "cannot write a result: {cause}");
             }
         }
         Some(written.map_err(|error| error.to_string()))
@@ -185,7 +184,8 @@ fn added_column(column: OutputColumn, received: &Received) -> AddedColumn {
 pub(crate) fn summary(missing: &MissingFiles) -> Option<String> {
     let (count, cause) = missing.summary()?;
     Some(format!(
-        "{count} result files could not be written (--output); the first: {cause}. The results \
-         were printed. Check that the directory exists and has space"
+        "{} could not be written (--output); the first: {cause}. The results \
+         were printed. Check that the directory exists and has space",
+        counted(count, "result file")
     ))
 }

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::config::limits::SAMPLE_RECORDS;
 use crate::wire::records::packets::{PacketParser, RecordForm, RunList, Stop, StreamCut};
 use crate::wire::schema::{End, Field, Kind, Schema};
+use crate::wire::text::counted;
 use std::fmt;
 
 /// Runs of records that are parsed at a time.
@@ -75,25 +76,29 @@ impl<'a> RecordSample<'a> {
                  [packet] with its lengths"
             )),
             (Stop::End, _) if is_bare && !rest.is_multiple_of(record_bytes) => Some(format!(
-                "{rest} bytes after the end record are no whole number of records of \
-                 {record_bytes} bytes: {other_size}"
+                "{} left after the end record, no whole number of records of {}: {other_size}",
+                counted(rest, "byte"),
+                counted(record_bytes, "byte")
             )),
             (Stop::End, _) => {
-                let after = format!("{rest} bytes after the end record are ignored");
+                let after = format!("ignores {} after the end record", counted(rest, "byte"));
                 self.remarks.extend((rest > 0).then_some(after));
                 None
             }
             (_, Some(StreamCut::BeforeData)) => Some("the file is empty".to_owned()),
             (_, Some(StreamCut::InHeader)) => {
-                Some(format!("{rest} bytes are left over, less than a length: {other_size}"))
+                let left = counted(rest, "byte");
+                Some(format!("{left} left over at the end, less than a length: {other_size}"))
             }
             (_, Some(StreamCut::InPacket)) => {
                 Some(format!("the last packet is not whole: {other_size}"))
             }
             (_, Some(StreamCut::InRecord)) => Some(format!(
-                "{} bytes are {records} records of {record_bytes} bytes and {rest} bytes: \
-                 {other_size}",
-                self.bytes
+                "{} make {} of {} and {} more: {other_size}",
+                counted(self.bytes, "byte"),
+                counted(records, "record"),
+                counted(record_bytes, "byte"),
+                counted(rest, "byte")
             )),
             (_, Some(StreamCut::BetweenPackets) | None) => None,
         };
@@ -112,9 +117,9 @@ impl<'a> RecordSample<'a> {
         let used = self.first.iter().filter(is_used).count();
         if used > 0 {
             self.remarks.push(format!(
-                "skipped bytes are not zero in {used} of the {} records shown; gaps that a \
-                 compiler makes mostly are, so compare the offsets with `offsetof`",
-                self.first.len()
+                "skipped bytes are not zero in {used} of {} shown; gaps that a compiler makes \
+                 mostly are, so compare the offsets with `offsetof`",
+                counted(self.first.len(), "record")
             ));
         }
     }
@@ -162,7 +167,8 @@ fn bytes_of<'a>(field: &Field, record: &'a [u8]) -> &'a [u8] {
 
 impl fmt::Display for RecordSample<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(out, "sample: {} bytes, {} records", self.bytes, self.records)?;
+        let (bytes, records) = (counted(self.bytes, "byte"), counted(self.records, "record"));
+        writeln!(out, "sample: {bytes}, {records}")?;
         writeln!(out)?;
         let names: [String; SAMPLE_RECORDS] = std::array::from_fn(|i| match i < self.first.len() {
             true => format!("record {}", i + 1),
@@ -247,13 +253,13 @@ site       text      21  "Zürich\x1b"  "Zürich\x1b"
         assert!(energy.contains(&(120_500_u64 << 48).to_string()), "{shown}");
         let (fits, shown) = sample(PACKED, &structs(30));
         assert!(!fits);
-        let said = "wrong: 1200 bytes are 38 records of 31 bytes and 22 bytes: the sender's record";
+        let said = "wrong: 1200 bytes make 38 records of 31 bytes and 22 bytes more: the sender's";
         assert!(shown.contains(said), "{shown}");
         // A gap too few at the end only.
         let short = WITH_GAPS.replace(", {type='skip', bytes=3}]", "]");
         let (_, shown) = sample(&short, &structs(4));
         assert!(
-            shown.contains("note: skipped bytes are not zero in 2 of the 4 records"),
+            shown.contains("note: skipped bytes are not zero in 2 of 4 records shown"),
             "{shown}"
         );
     }
@@ -267,16 +273,26 @@ site       text      21  "Zürich\x1b"  "Zürich\x1b"
             )
         };
         let cases: [(&str, &[u8], bool, &str); 10] = [
-            ("", b"\0\0\0\x08\0\x01\0\0", true, "sample: 8 bytes, 1 records"),
+            ("", b"\0\0\0\x08\0\x01\0\0", true, "sample: 8 bytes, 1 record\n"),
             ("", b"\0\0\0\x08\0\x01\0\x02", true, "note: no end record: as a stream"),
-            ("", b"\0\0\0\x06\0\0abc", true, "note: 3 bytes after the end record are ignored"),
+            ("", b"\0\0\0\x06\0\0abc", true, "note: ignores 3 bytes after the end record"),
             ("", b"\0\0\0\x06\0\x01\x09\0\0\0\0\x01", false, "wrong: byte 6: packet length 150"),
-            ("", b"\0\0\0\x06\0\x01\0\0", false, "wrong: 2 bytes are left over, less than a"),
+            ("", b"\0\0\0\x06\0\x01\0\0", false, "wrong: 2 bytes left over at the end, less"),
             ("", b"\0\0\0\x08\0\x01", false, "wrong: the last packet is not whole"),
             ("", b"", false, "wrong: the file is empty"),
-            ("length='none'", b"\0\x01\0\0\0\0", true, "note: 2 bytes after the end record"),
-            ("length='none'", b"\0\x01\0\0\0", false, "wrong: 1 bytes after the end record"),
-            ("length='none', end='close'", b"\0\x01\0", false, "1 records of 2 bytes and 1 bytes"),
+            ("length='none'", b"\0\x01\0\0\0\0", true, "note: ignores 2 bytes after the end"),
+            (
+                "length='none'",
+                b"\0\x01\0\0\0",
+                false,
+                "wrong: 1 byte left after the end record, no",
+            ),
+            (
+                "length='none', end='close'",
+                b"\0\x01\0",
+                false,
+                "3 bytes make 1 record of 2 bytes and 1 byte more",
+            ),
         ];
         for (packet, bytes, fits, said) in cases {
             let (found, shown) = sample(&of(packet), bytes);

@@ -6,6 +6,7 @@ use crate::engine::aggregate::Grouped;
 use crate::engine::stream::latency::LatencySummary;
 use crate::engine::stream::received::{Captured, PartialsLack};
 use crate::runtime::results::report::{Report, ResultFile};
+use crate::wire::text::counted;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::time::Duration;
@@ -68,14 +69,15 @@ fn write_files(report: &Report, files: &StreamFiles, out: &mut impl Write) -> io
         Some(None) | None => {}
     }
     if let PartialsLack { failed, error: Some(cause) } = &report.received.partials {
-        writeln!(out, "partials: {failed} batches NOT WRITTEN: {cause}")?;
+        writeln!(out, "partials: {} NOT WRITTEN: {cause}", counted(failed, "batch"))?;
     }
     let capture = report.received.capture.as_ref().filter(|_| files.captures);
     let Some(Captured { path, bytes, lack }) = capture else { return Ok(()) };
+    let bytes = counted(bytes, "byte");
     match (path, lack) {
-        (Some(path), None) => writeln!(out, "capture: {}, {bytes} bytes", path.display()),
+        (Some(path), None) => writeln!(out, "capture: {}, {bytes}", path.display()),
         (Some(path), Some(lack)) => {
-            writeln!(out, "capture: {}, {bytes} bytes, {lack}", path.display())
+            writeln!(out, "capture: {}, {bytes}, {lack}", path.display())
         }
         (None, Some(lack)) => writeln!(out, "capture: NOT WRITTEN: {lack}"),
         (None, None) => Ok(()),
@@ -90,16 +92,18 @@ fn write_summary(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let total = receive + aggregate + print;
     writeln!(
         out,
-        "{} records, {} packets, {} bytes, {} groups; window: {}",
-        received.counts.records,
-        received.counts.packets,
-        received.counts.bytes,
-        report.grouped.len(),
+        "{}, {}, {}, {}; window: {}",
+        counted(received.counts.records, "record"),
+        counted(received.counts.packets, "packet"),
+        counted(received.counts.bytes, "byte"),
+        counted(report.grouped.len(), "group"),
         received.buffer.as_str(),
     )?;
     if received.counts.bytes_after_end > 0 {
         let bytes = received.counts.bytes_after_end;
-        writeln!(out, "{bytes} bytes came after the end record and were not aggregated")?;
+        let were = if bytes == 1 { "was" } else { "were" };
+        let bytes = counted(bytes, "byte");
+        writeln!(out, "{bytes} came after the end record and {were} not aggregated")?;
     }
     writeln!(
         out,
@@ -113,13 +117,15 @@ fn write_summary(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let (record_rate, byte_rate) = (per_second(records, total), per_second(bytes, total));
     writeln!(out, "{record_rate:.0} records/s, {:.1} MB/s", byte_rate / 1e6)?;
     let latency = received.latency.summary();
-    writeln!(out, "latency of {} packets: {}", latency.count, Percentiles(&latency))?;
+    let packets = counted(latency.count, "packet");
+    writeln!(out, "latency of {packets}: {}", Percentiles(&latency))?;
     let LatencySummary { p50, p99, max, count, .. } = received.coalesce_waits.summary();
     if count > 0 {
         writeln!(
             out,
-            "{count} reads waited for more data first: p50 {p50:.1} µs, p99 {p99:.1} µs, \
-             max {max:.1} µs"
+            "{} waited for more data first: p50 {p50:.1} µs, p99 {p99:.1} µs, \
+             max {max:.1} µs",
+            counted(count, "read")
         )?;
     }
     Ok(())

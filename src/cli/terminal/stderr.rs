@@ -2,6 +2,7 @@
 //! terminal, one write waits; later lines are dropped until stderr accepts data again.
 
 use crate::config::STDERR_PATIENCE;
+use crate::wire::text::counted;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::io::{self, Write};
@@ -54,7 +55,8 @@ impl Stderr {
         }
         if self.lines_lost > 0 {
             let lost = std::mem::take(&mut self.lines_lost);
-            writeln!(out, "ringest: {lost} log lines dropped: stderr was not being read")?;
+            let lost = counted(lost, "log line");
+            writeln!(out, "ringest: {lost} dropped: stderr was not being read")?;
         }
         out.write_all(bytes)
     }

@@ -4,7 +4,7 @@ use crate::client::messages::session::DATA_BYTES_MAX;
 use crate::client::messages::transport::ClientTls;
 use crate::config::limits::{CLIENT_TIME_MAX, LOAD_DURATION_MIN, LOAD_RATE};
 use crate::wire::messages::frame::{OVERHEAD_BYTES, PAYLOAD_BYTES_MAX};
-use crate::wire::text::time_text;
+use crate::wire::text::{counted, time_text};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -139,15 +139,18 @@ impl Settings {
         }
         if threads == 0 || threads > connections {
             return wrong(format!(
-                "{threads} threads for {connections} connections; use at least 1 thread and no \
-                 more than there are connections"
+                "{} for {}; use at least 1 thread and no more than there are connections",
+                counted(threads, "thread"),
+                counted(connections, "connection")
             ));
         }
         let broadcast = self.traffic == Traffic::Broadcast;
         if broadcast && (senders == 0 || senders > connections || connections < 2) {
             return wrong(format!(
-                "{senders} senders and {connections} connections: broadcasts need at least one \
-                 sender and two connections, and no more senders than connections"
+                "{} and {}: broadcasts need at least one sender and two connections, and no more \
+                 senders than connections",
+                counted(senders, "sender"),
+                counted(connections, "connection")
             ));
         }
         let bytes = connections.saturating_mul(self.pipeline).saturating_mul(self.frame_bytes());

@@ -5,7 +5,7 @@ use mio::event::Source;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection};
+use rustls::{ClientConfig, ClientConnection, InvalidMessage};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -83,13 +83,10 @@ impl ClientTransport {
                 return Ok(flushed);
             }
             match take_in(tls, &mut self.stream) {
-                Ok(0) => return Err(cut_short(ErrorKind::UnexpectedEof)),
+                Ok(0) => return Err(explain_handshake(ErrorKind::UnexpectedEof.into())),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
-                    return Err(cut_short(error.kind()));
-                }
-                Err(error) => return Err(error),
+                Err(error) => return Err(explain_handshake(error)),
             }
         }
     }
@@ -163,12 +160,31 @@ impl Source for ClientTransport {
     }
 }
 
-/// The error where the server ends the connection within the handshake, which says nothing itself.
-fn cut_short(kind: ErrorKind) -> io::Error {
-    io::Error::new(
-        kind,
-        "the server closed the connection during the TLS handshake; it may have no free \
-         connection (serve --max-connections), or not use TLS",
+/// The error of a TLS handshake, with what it means where it does not say so itself: the server
+/// ends the connection, or answers with something else than TLS.
+pub(crate) fn explain_handshake(error: io::Error) -> io::Error {
+    let meaning = match error.kind() {
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+            "the server closed the connection during the TLS handshake; it may have no free \
+             connection (serve --max-connections), or not use TLS"
+        }
+        ErrorKind::InvalidData if is_no_tls(&error) => {
+            "the server does not use TLS: its answer to the handshake is something else; drop \
+             --tls, or check the port"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), meaning)
+}
+
+/// Whether bytes were received that are no record of TLS.
+fn is_no_tls(error: &io::Error) -> bool {
+    let of_tls = error.get_ref().and_then(|error| error.downcast_ref());
+    matches!(
+        of_tls,
+        Some(rustls::Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion
+        ))
     )
 }
 

@@ -3,6 +3,7 @@
 use super::keys::{Keys, put, write_text};
 use crate::config::limits::SEND_BLOCK_BYTES_MAX;
 use crate::wire::schema::{self, End, Endian, Kind, Length, Schema};
+use crate::wire::text::counted;
 use fastrand::Rng;
 use std::sync::Arc;
 
@@ -41,8 +42,9 @@ pub struct StreamSpec {
 pub enum SpecError {
     /// A packet would be longer than its length field can express.
     #[error(
-        "{records} records of {record_bytes} bytes do not fit into one packet: schema {name} \
-         allows {limit} bytes; use --packet-records {fitting} or less"
+        "{records} records of {} do not fit into one packet: schema {name} \
+         allows {limit} bytes; use --packet-records {fitting} or less",
+        counted(.record_bytes, "byte")
     )]
     PacketTooLong {
         /// The schema's name.

@@ -1,5 +1,6 @@
 //! Sends record streams: generates, paces, sends and replays them.
 
+pub mod answer;
 pub mod block;
 pub mod generate;
 pub mod keys;

@@ -1,9 +1,11 @@
 //! Replays captured streams: sends the bytes of each file unchanged over its own connection.
 //! Interprets none of them.
 
+use super::answer::OtherServer;
 use super::pace::BytePace;
 use super::socket::{RecordSocket, SendError};
 use crate::client::messages::transport::ClientTls;
+use crate::wire::text::counted;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -119,14 +121,14 @@ pub struct Replayed {
     pub bytes: u64,
     /// When the connection was made.
     pub begun: Instant,
-    /// When the socket was closed.
+    /// When its last byte had been handed to the kernel.
     pub closed: Instant,
 }
 
 /// Why a capture was not sent, or only in part.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The connection could not be made.
+    /// The connection could not be made, or leads to another kind of server.
     #[error("{}: {source}", path.display())]
     Connect {
         /// The file.
@@ -135,7 +137,7 @@ pub enum ReplayError {
         source: SendError,
     },
     /// The file was readable when it was checked but is not any more.
-    #[error("cannot read {}: {source}; {bytes} bytes of it were sent", path.display())]
+    #[error("cannot read {}: {source}; sent {} of it", path.display(), counted(.bytes, "byte"))]
     Read {
         /// The file.
         path: PathBuf,
@@ -146,8 +148,9 @@ pub enum ReplayError {
     },
     /// A write failed, as it does once the engine has closed the connection.
     #[error(
-        "{}: the connection to {address} broke after {bytes} bytes: {source}; \
-         the engine's result and log give the reason", path.display()
+        "{}: the connection to {address} broke after {}: {source}; the engine's result and log \
+         give the reason",
+        path.display(), counted(.bytes, "byte")
     )]
     Write {
         /// The file.
@@ -220,6 +223,13 @@ fn replay(
     let (mut stream, local) = RecordSocket::connect(address, congestion, tls)
         .map_err(|source| ReplayError::Connect { path: path(), source })?;
     let begun = Instant::now();
+    let broken = |bytes, source| match OtherServer::in_error(&source) {
+        Some(server) => {
+            let source = SendError::Answered { address, server };
+            ReplayError::Connect { path: path(), source }
+        }
+        None => ReplayError::Write { path: path(), address, bytes, source },
+    };
     let mut sent = 0;
     while sent < capture.bytes {
         let left = usize::try_from(capture.bytes - sent).unwrap_or(usize::MAX);
@@ -229,20 +239,10 @@ fn replay(
         if let Some(pace) = pace {
             pace.wait(piece.len() as u64);
         }
-        stream.write_all(piece).map_err(|source| ReplayError::Write {
-            path: path(),
-            address,
-            bytes: sent,
-            source,
-        })?;
+        stream.write_all(piece).map_err(|source| broken(sent, source))?;
         sent += piece.len() as u64;
         progress.fetch_add(piece.len() as u64, Ordering::Relaxed);
     }
-    stream.close().map_err(|source| ReplayError::Write {
-        path: path(),
-        address,
-        bytes: sent,
-        source,
-    })?;
-    Ok(Replayed { local, bytes: sent, begun, closed: Instant::now() })
+    let closed = stream.close().map_err(|source| broken(sent, source))?;
+    Ok(Replayed { local, bytes: sent, begun, closed })
 }

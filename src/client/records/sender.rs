@@ -45,7 +45,7 @@ pub struct Sent {
     /// When it could have sent its first byte: once it was connected and, if paced, once all other
     /// connections were too.
     pub begun: Instant,
-    /// When the socket was closed.
+    /// When its last byte had been handed to the kernel.
     pub closed: Instant,
     /// The longest time from when a write was due until the kernel had accepted it; `None` if not
     /// paced.
@@ -54,7 +54,8 @@ pub struct Sent {
     pub expected: Option<ExpectedGroups>,
 }
 
-/// Sends one stream of a block over a new connection, and blocks until it is sent and closed.
+/// Sends one stream of a block over a new connection, and blocks until it is sent and the engine
+/// has closed, or has had ten seconds to do so.
 /// Stores the number of records sent so far in `progress` after each write.
 ///
 /// A paced stream begins once all connections of its [`Pace`] are made or have failed, so call this
@@ -79,10 +80,9 @@ pub fn send_stream(
     });
     let begun = start.unwrap_or_else(Instant::now);
     let mut held = WriteContents::default();
-    write_stream(&mut stream, &mut writes, pacer.as_mut(), &mut held, progress)
+    let closed = write_stream(&mut stream, &mut writes, pacer.as_mut(), &mut held, progress)
         .and_then(|()| stream.close())
-        .map_err(|source| SendError::Write { address, records: held.records, source })?;
-    let closed = Instant::now();
+        .map_err(|source| SendError::of_stream(address, held.records, source))?;
     let WriteContents { records, packets, bytes } = held;
     let delay_max = pacer.map(|pacer| pacer.delay_max());
     let expected = settings.tally.then(|| block.expected(settings.number));

@@ -1,17 +1,21 @@
 //! A blocking connection to an engine's record port, with or without TLS. Interprets no records.
 
-use crate::client::messages::transport::ClientTls;
+use super::answer::OtherServer;
+use crate::client::messages::transport::{ClientTls, explain_handshake};
+use crate::wire::text::counted;
 use rustix::net::sockopt::set_tcp_congestion;
 use rustls::ClientConnection;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long connecting may take, and each step of a TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the engine may take to close after the end of a TLS stream, before it is left alone.
+/// How long the engine may take to close after the end of a stream, before it is left alone.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of an answer that tell what kind of server sent it.
+const ANSWER_BYTES: usize = 16;
 
 /// Why a stream could not be sent.
 #[derive(Debug, thiserror::Error)]
@@ -46,10 +50,19 @@ pub enum SendError {
         /// The cause.
         source: io::Error,
     },
+    /// Another kind of server listens there, or the engine uses TLS.
+    #[error("the server at {address} {server}")]
+    Answered {
+        /// The server's address.
+        address: SocketAddr,
+        /// What it is.
+        server: OtherServer,
+    },
     /// A write failed, as it does once the engine has closed the connection.
     #[error(
-        "the connection to {address} broke after {records} records: {source}; \
-         the engine's result and log give the reason"
+        "the connection to {address} broke after {}: {source}; the engine's result and log give \
+         the reason",
+        counted(.records, "record")
     )]
     Write {
         /// The engine's address.
@@ -59,6 +72,16 @@ pub enum SendError {
         /// The operating system's error.
         source: io::Error,
     },
+}
+
+impl SendError {
+    /// The error of a stream that was being written or closed when `source` came.
+    pub(super) fn of_stream(address: SocketAddr, records: u64, source: io::Error) -> Self {
+        match OtherServer::in_error(&source) {
+            Some(server) => SendError::Answered { address, server },
+            None => SendError::Write { address, records, source },
+        }
+    }
 }
 
 /// A connection that streams are written to.
@@ -72,7 +95,7 @@ impl RecordSocket {
     /// local address.
     ///
     /// # Errors
-    /// [`SendError`], apart from `Write`.
+    /// [`SendError`], apart from `Answered` and `Write`.
     pub(crate) fn connect(
         address: SocketAddr,
         congestion: Option<&str>,
@@ -100,27 +123,33 @@ impl RecordSocket {
         while connection.is_handshaking() {
             connection.complete_io(&mut self.stream).map_err(|error| match error.kind() {
                 ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
-                _ => error,
+                _ => explain_handshake(error),
             })?;
         }
         self.tls = Some(connection);
         Ok(())
     }
 
-    /// Ends the stream. With TLS, says so to the engine, and waits until it has closed: it may
-    /// still refuse the client's certificate, and a socket that is closed with unread bytes would
-    /// reset the connection and destroy what the engine has not read.
+    /// Ends the stream, and waits until the engine has closed: only then is it known whether
+    /// something else listens there, or the engine gave the stream up or refuses the client's
+    /// certificate. Besides, a TLS socket that is closed with unread bytes would reset the
+    /// connection and destroy what the engine has not read. Returns when the stream had been sent.
     ///
     /// # Errors
-    /// Those of the socket, or the engine's alert.
-    pub(crate) fn close(mut self) -> io::Result<()> {
-        let Some(tls) = &mut self.tls else { return Ok(()) };
-        tls.send_close_notify();
-        self.write_out()?;
+    /// Those of the socket, the engine's alert, or an [`OtherServer`].
+    pub(crate) fn close(mut self) -> io::Result<Instant> {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            self.write_out()?;
+        }
         self.stream.shutdown(Shutdown::Write).map_err(|error| self.cause(error))?;
+        let sent = Instant::now();
         self.stream.set_read_timeout(Some(CLOSE_TIMEOUT))?;
-        let Some(tls) = &mut self.tls else { return Ok(()) };
-        read_to_end(tls, &mut self.stream)
+        match &mut self.tls {
+            Some(tls) => read_to_end(tls, &mut self.stream)?,
+            None => expect_end(&mut self.stream)?,
+        }
+        Ok(sent)
     }
 
     /// Writes what TLS has buffered.
@@ -135,14 +164,38 @@ impl RecordSocket {
         Ok(())
     }
 
-    /// The engine's alert, if that is why a write failed, and otherwise the error itself.
+    /// What the server sent, if that explains why a write failed, and otherwise the error itself.
+    #[cold]
     fn cause(&mut self, error: io::Error) -> io::Error {
-        let Some(tls) = &mut self.tls else { return error };
+        if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) {
+            return error;
+        }
         // What has arrived is all that will.
         let _ = self.stream.set_nonblocking(true);
-        match read_to_end(tls, &mut self.stream) {
-            Err(alert) if alert.kind() == ErrorKind::InvalidData => alert,
+        let explained = match &mut self.tls {
+            Some(tls) => read_to_end(tls, &mut self.stream),
+            None => expect_end(&mut self.stream),
+        };
+        match explained {
+            Err(answer) if answer.kind() == ErrorKind::InvalidData => answer,
+            // To shut down a connection that was reset fails without a word about that.
+            Err(reset) if error.kind() == ErrorKind::NotConnected => reset,
             _ => error,
+        }
+    }
+}
+
+/// Waits until the engine closes, which it does without a word.
+fn expect_end(stream: &mut TcpStream) -> io::Result<()> {
+    let mut answer = [0; ANSWER_BYTES];
+    loop {
+        match stream.read(&mut answer) {
+            Ok(0) => return Ok(()),
+            Ok(bytes) => return Err(OtherServer::of(&answer[..bytes]).into()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // It takes long: what was written is with the kernel.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -154,8 +207,9 @@ fn read_to_end(tls: &mut ClientConnection, stream: &mut TcpStream) -> io::Result
             Ok(0) => return Ok(()),
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            // It takes long, or has closed without a word: what was written is with the kernel.
-            Err(_) => return Ok(()),
+            // It takes long: what was written is with the kernel.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
         }
         let state = tls.process_new_packets();
         let state = state.map_err(|alert| io::Error::new(ErrorKind::InvalidData, alert))?;
@@ -188,14 +242,14 @@ impl RecordSocket {
 impl Write for RecordSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.tls.is_none() {
-            return self.stream.write(bytes);
+            return self.stream.write(bytes).map_err(|error| self.cause(error));
         }
         self.write_encrypted(|tls| tls.writer().write(bytes))
     }
 
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.tls.is_none() {
-            return self.stream.write_vectored(pieces);
+            return self.stream.write_vectored(pieces).map_err(|error| self.cause(error));
         }
         self.write_encrypted(|tls| tls.writer().write_vectored(pieces))
     }

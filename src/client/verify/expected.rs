@@ -4,6 +4,7 @@
 use super::exact::ExactSum;
 use super::tally::{ExactNumber, ExactValue, GroupTally, TalliedPart, read_number, read_text};
 use crate::wire::schema::{Aggregate, Field, Function, Kind, Schema};
+use crate::wire::text::counted;
 use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -164,7 +165,8 @@ impl ExpectedGroups {
         let name = || named(&self.names[group]);
         if reported.values.len() != columns.len() {
             let (there, all) = (reported.values.len(), columns.len());
-            found.push(format!("{}: {there} values after the keys, expected {all}", name()));
+            let there = counted(there, "value");
+            found.push(format!("{}: {there} after the keys, expected {all}", name()));
         }
         for (&aggregate, reported) in columns.iter().zip(&reported.values) {
             let wanted = self.wanted(group, aggregate);

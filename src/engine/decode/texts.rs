@@ -64,9 +64,12 @@ pub enum TextLimit {
     #[error("no memory for another distinct text (--memory-limit)")]
     Memory,
     /// There would be more distinct texts than allowed groups, and each makes at least one group.
-    #[error("more than {limit} distinct texts, each of them a group (--groups-limit)")]
+    #[error(
+        "more than {}, each of them a group (--groups-limit)", counted(.limit, "distinct text")
+    )]
     Groups {
         /// The limit in force.
         limit: usize,
     },
 }
+use crate::wire::text::counted;

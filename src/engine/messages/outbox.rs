@@ -56,7 +56,7 @@ impl QueueBudget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Overflow {
     /// Too many bytes are queued for this receiver.
-    #[error("{waiting} bytes are queued for it, and {more} more would exceed the limit of {limit}")]
+    #[error("{more} more bytes would exceed the limit of {limit}; {waiting} are queued for it")]
     Receiver {
         /// Bytes queued.
         waiting: usize,

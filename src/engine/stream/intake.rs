@@ -17,6 +17,7 @@ use crate::engine::memory::account::MemoryShare;
 use crate::engine::memory::held::HeldBytes;
 use crate::wire::records::packets::{PacketParser, RunList, Stop, StreamCut, Violation};
 use crate::wire::records::window::Window;
+use crate::wire::text::counted;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,7 +69,7 @@ pub enum Refused {
     #[error(transparent)]
     Text(#[from] TextLimit),
     /// A record would exceed the limit of groups.
-    #[error("more than {limit} groups (--groups-limit)")]
+    #[error("more than {} (--groups-limit)", counted(.limit, "group"))]
     Groups {
         /// The limit in force.
         limit: usize,

@@ -7,6 +7,7 @@ use crate::engine::decode::texts::{TextLimit, Texts};
 use crate::engine::memory::account::ShareOwner;
 use crate::engine::memory::held::HeldBytes;
 use crate::wire::records::packets::{PayloadFault, StreamCut, Violation};
+use crate::wire::text::counted;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
@@ -277,7 +278,7 @@ pub struct Captured {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CaptureLack {
     /// All captures together reached their limit.
-    #[error("cut: all captures together have {0} bytes (--capture-bytes-limit)")]
+    #[error("cut: all captures together have {} (--capture-bytes-limit)", counted(.0, "byte"))]
     Limit(u64),
     /// The file could not be written and was removed.
     #[error("{0}")]

@@ -13,6 +13,7 @@ use super::ring_check::io_uring;
 use super::threads::{threads, threads_needed};
 use crate::config::{ADMIN_CONNECTIONS, Config, PROGRAM_BYTES, REFUSED_LINGERING, memory::Memory};
 use crate::runtime::tls::config::load_certificates;
+use crate::wire::text::counted;
 use bytesize::ByteSize;
 use core_affinity::CoreId;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -133,7 +134,8 @@ fn locked_memory(config: &Config, workers: usize, allowed: Option<u64>) -> (usiz
         );
     };
     let windows = left as usize / (workers * config.buffer_bytes);
-    let found = format!("{found}: each worker registers {windows} windows instead of {asked}");
+    let found =
+        format!("{found}: each worker registers {} instead of {asked}", counted(windows, "window"));
     (windows, Finding::warn("memlock", found, REMEDY))
 }
 
@@ -163,8 +165,9 @@ fn open_files(config: &Config, workers: usize) -> Finding {
 /// The process may not open as many files as it needs.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{max_connections} connections need {need} file descriptors, but {limit} are allowed; \
-     raise the hard limit (ulimit -Hn, LimitNOFILE=, --ulimit nofile=) or lower --max-connections"
+    "{need} file descriptors are needed for --max-connections {max_connections}, but {limit} are \
+     allowed; raise the hard limit (ulimit -Hn, LimitNOFILE=, --ulimit nofile=) or lower \
+     --max-connections"
 )]
 pub(crate) struct TooFewFiles {
     need: u64,
@@ -206,7 +209,7 @@ fn chosen_cores(config: &Config) -> Result<(Vec<CoreId>, String), CoresError> {
 fn cores(config: &Config) -> (Finding, Vec<CoreId>) {
     match chosen_cores(config) {
         Ok((chosen, allowed)) => {
-            let found = format!("{} workers; allowed cores: {allowed}", chosen.len());
+            let found = format!("{}; allowed cores: {allowed}", counted(chosen.len(), "worker"));
             (Finding::pass("cores", found), chosen)
         }
         Err(error) => {
@@ -227,7 +230,7 @@ fn cpu_quota(quota: Option<&GroupLimit<f64>>, workers: usize) -> Finding {
     }
     Finding::warn(
         "cpu_quota",
-        format!("{found} for {workers} workers ({quota})"),
+        format!("{found} for {} ({quota})", counted(workers, "worker")),
         "the kernel stops all workers once the quota is used up: raise it (CPUQuota=, --cpus), or \
          name fewer cores with --cores",
     )
@@ -286,7 +289,7 @@ fn users(config: &Config) -> Option<Finding> {
                 verdict: Verdict::Warn,
                 ..Finding::fail_with_remedy("auth_file", &doubtful.to_string())
             },
-            None => Finding::pass("auth_file", format!("{} users", table.len())),
+            None => Finding::pass("auth_file", counted(table.len(), "user")),
         },
         Err(error) => Finding::fail_with_remedy("auth_file", &error.to_string()),
     })
@@ -317,13 +320,13 @@ fn memory_finding(
         None => format!("the host has {}", ByteSize(host)),
     };
     let found = format!(
-        "{} at start; {} with {} streams sending and {} clients waiting; {} if each stream also \
+        "{} at start; {} with {} sending and {} waiting; {} if each stream also \
          reaches --groups-limit and --strings-bytes-limit and each client is busy; --memory-limit \
          ends the largest stream at {}; {has}",
         bytes(memory.at_start()),
         bytes(memory.all_receiving()),
-        memory.streams,
-        memory.connections,
+        counted(memory.streams, "stream"),
+        counted(memory.connections, "client"),
         bytes(memory.worst()),
         ByteSize(limit),
     );

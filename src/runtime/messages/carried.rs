@@ -24,7 +24,7 @@ use crate::runtime::records::unreported::Unreported;
 use crate::runtime::worker::Worker;
 use crate::wire::messages::frame::PAYLOAD_BYTES_MAX;
 use crate::wire::records::packets::{begins_with_packet, check_whole_packets};
-use crate::wire::text::time_text;
+use crate::wire::text::{counted, time_text};
 use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -103,7 +103,10 @@ impl CarriedRecords {
             }
             (Ok(()), after @ 1..) => Err(Failure::of(
                 Reason::DataAfterEnd,
-                format!("{after} bytes follow the end record in its DATA; send them in another"),
+                format!(
+                    "in its DATA, {} came after the end record; send that in another",
+                    counted(after, "byte")
+                ),
             )),
             (digested, _) => digested,
         };

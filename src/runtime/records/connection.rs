@@ -18,7 +18,7 @@ use crate::runtime::network::NewSocket;
 use crate::runtime::ring::{ReadBuffer, TcpStream, has_nothing_to_read};
 use crate::runtime::tls::session::TlsError;
 use crate::runtime::worker::Worker;
-use crate::wire::text::time_text;
+use crate::wire::text::{counted, time_text};
 use rustls::ServerConfig;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -260,9 +260,9 @@ impl RecordConnection {
         }
         if intake.other_size() {
             let detail = format!(
-                "{} bytes after the end record are no whole number of records: the sender's \
-                 record has another size; see `ringest schema check --sample`",
-                intake.counts().bytes_after_end
+                "{} came after the end record, no whole number of records: the sender's record has \
+                 another size; see `ringest schema check --sample`",
+                counted(intake.counts().bytes_after_end, "byte")
             );
             return Err(Failure::of(Reason::ClosedInRecord, detail));
         }
@@ -271,7 +271,12 @@ impl RecordConnection {
         }
         let waiting = intake.waiting_bytes();
         let Counts { packets, records, .. } = intake.counts();
-        let so_far = format!("after {packets} packets, {records} records and {waiting} more bytes");
+        let so_far = format!(
+            "after {}, {} and {}",
+            counted(packets, "packet"),
+            counted(records, "record"),
+            counted(waiting, "more byte")
+        );
         let config = &self.worker.config;
         let time = |limit: Duration| time_text(limit);
         Err(match self.control.cut() {

@@ -307,7 +307,7 @@ impl Aggregator {
             let (groups, limit) = (grouped.len(), self.groups_limit);
             received.reason = Some(Reason::GroupsLimit);
             received.detail =
-                Some(format!("{groups} groups, but only {limit} are allowed (--groups-limit)"));
+                Some(format!("{groups} groups; the limit is {limit} (--groups-limit)"));
         }
         grouped
     }

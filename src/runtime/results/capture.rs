@@ -15,7 +15,7 @@ use crate::runtime::connection::defects::Defects;
 use crate::runtime::failpoint::failpoint;
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -274,6 +274,8 @@ struct Writer {
 /// A capture that is being written.
 struct OpenCapture {
     name: String,
+    /// The file, as errors name it.
+    path: PathBuf,
     /// The file, or why it could not be created or written.
     file: Result<UnfinishedFile, String>,
     bytes: u64,
@@ -284,14 +286,15 @@ impl OpenCapture {
     /// Gives up on the capture and removes what was written, since others need the space.
     fn fail(&mut self, stream: u64, error: &io::Error, missing: &MissingFiles) {
         self.failed.store(true, Ordering::Relaxed);
-        self.file = Err(complain(stream, error, missing));
+        self.file = Err(complain(stream, &self.path, error, missing));
     }
 }
 
 /// Counts a failed capture, logs it unless the log was told recently, and returns the cause.
-fn complain(stream: u64, error: &io::Error, missing: &MissingFiles) -> String {
+fn complain(stream: u64, path: &Path, error: &io::Error, missing: &MissingFiles) -> String {
     if let Some(unlisted) = missing.add(error, Instant::now()) {
-        tracing::error!(connection = stream, unlisted, "cannot write a capture: {error}");
+        let path = path.display();
+        tracing::error!(connection = stream, unlisted, "cannot write a capture: {path}: {error}");
     }
     error.to_string()
 }
@@ -323,11 +326,13 @@ impl Writer {
     }
 
     fn begin(&mut self, stream: u64, name: String, failed: Arc<AtomicBool>) {
-        let file = self.directory.begin(format!("{name}.capture")).map_err(|error| {
+        let file_name = format!("{name}.capture");
+        let path = self.directory.path().join(&file_name);
+        let file = self.directory.begin(file_name).map_err(|error| {
             failed.store(true, Ordering::Relaxed);
-            complain(stream, &error, &self.missing)
+            complain(stream, &path, &error, &self.missing)
         });
-        self.open.insert(stream, OpenCapture { name, file, bytes: 0, failed });
+        self.open.insert(stream, OpenCapture { name, path, file, bytes: 0, failed });
     }
 
     fn write(&mut self, stream: u64, mut chunk: Vec<u8>) {
@@ -357,11 +362,11 @@ fn end_all(ended: &Mutex<std::sync::mpsc::Receiver<Ending>>, missing: &MissingFi
 /// Syncs and renames a file, and reports to its stream.
 fn end(ending: Ending, missing: &MissingFiles) {
     let Ending { stream, capture, lack, reply } = ending;
-    let OpenCapture { name, file, bytes, .. } = capture;
+    let OpenCapture { name, path, file, bytes, .. } = capture;
     let cut = if lack.is_some() { ".cut" } else { "" };
     let finished = file.and_then(|file| {
         file.finish(format!("{name}{cut}.capture"))
-            .map_err(|error| complain(stream, &error, missing))
+            .map_err(|error| complain(stream, &path, &error, missing))
     });
     let captured = match finished {
         Ok(path) => Captured { path: Some(path), bytes, lack },

@@ -7,6 +7,8 @@ use crate::config::Config;
 use crate::engine::aggregate::partial_file::{BatchFacts, Origin, PartialFileError, write_facts};
 use crate::engine::observe::counters::PartialCounts;
 use crate::wire::schema::Schema;
+use crate::wire::text::counted;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -57,9 +59,10 @@ impl EncodedBatch {
 pub(crate) fn summary(missing: &MissingFiles) -> Option<String> {
     let (count, cause) = missing.summary()?;
     Some(format!(
-        "{count} batches of partials could not be written (--partials), the first: {cause}; this \
-         engine's results are not affected, but merged ones will lack these batches. Keep the \
-         directory in place, with free space"
+        "{} of partials could not be written (--partials); the first: {cause}. This \
+         engine's results are not affected, but merged ones will lack them. Keep the \
+         directory in place, with free space",
+        counted(count, "batch")
     ))
 }
 
@@ -197,7 +200,7 @@ impl PartialFiles {
                 Ok(())
             }
             Err(error) => {
-                self.add_missing(&batch.name, &error);
+                self.add_missing(&self.directory.path().join(&batch.name).display(), &error);
                 Err(error.to_string())
             }
         }
@@ -210,15 +213,14 @@ impl PartialFiles {
 
     /// Counts a batch as missing because nothing of it can be written, for the given cause.
     pub(crate) fn give_up(&self, name: &str, cause: &str) {
-        self.add_missing(name, &io::Error::other(cause));
+        self.add_missing(&format_args!("{name} in {}", self.directory.path().display()), &cause);
     }
 
-    fn add_missing(&self, name: &str, error: &io::Error) {
+    fn add_missing(&self, what: &dyn Display, error: &dyn Display) {
         self.counts.add_failed();
-        let directory = self.directory.path().display();
-        let cause = format_args!("{error}, {name} of {directory}");
+        let cause = format_args!("{what}: {error}");
         if let Some(unlisted) = self.missing.add(cause, Instant::now()) {
-            tracing::error!(name, unlisted, %directory, "cannot write partials: {error}");
+            tracing::error!(unlisted, "cannot write partials: {cause}");
         }
     }
 }
@@ -358,7 +360,8 @@ mod tests {
         files.give_up("stream 5, batch 1", "the aggregation panicked");
         let summary = summary(files.missing()).unwrap();
         assert!(summary.starts_with("5 batches of partials "), "{summary}");
-        assert!(summary.contains("the first: no groups, 2026"), "{summary}");
+        let first = format!("the first: {}/2026", inside.display());
+        assert!(summary.contains(&first) && summary.contains("-000000: no groups."), "{summary}");
         // Later batches are still tried: the directory may come back.
         fs::create_dir(&inside).unwrap();
         write(&files, 9, 0, b"groups").unwrap();

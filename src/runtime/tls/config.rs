@@ -3,6 +3,7 @@
 
 use super::{resumption, subject};
 use crate::config::{CERTIFICATE_ENDS_SOON, Config, PEM_FILE_BYTES_MAX, TLS_SESSIONS_MAX};
+use crate::wire::private_key::{USABLE_KEYS, unusable_kind};
 use crate::wire::text::{ShownText, TextEncoding, has_encrypted_key, time_text};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, ring};
@@ -109,15 +110,13 @@ pub enum TlsConfigError {
     },
     /// The key cannot be used.
     #[error(
-        "the private key in --key {} cannot be used: {source}; use RSA of 2048 to 4096 bits, \
-         ECDSA (P-256, P-384) or Ed25519",
-        path.display()
+        "the private key in --key {} cannot be used: {cause}; {USABLE_KEYS}", path.display()
     )]
     Key {
         /// The file.
         path: PathBuf,
-        /// What rustls says.
-        source: rustls::Error,
+        /// What kind of key it is, or what rustls says.
+        cause: String,
     },
     /// A certificate cannot be used.
     #[error(
@@ -369,6 +368,7 @@ fn read(source: &TlsSource) -> Result<Loaded, TlsConfigError> {
     let provider = Arc::new(ring::default_provider());
     let chain = read_certificates("--cert", &source.cert)?;
     let key = read_key(&source.key)?;
+    let other_key = unusable_kind(key.secret_der());
     let authorities = match &source.client_ca {
         Some(path) => read_certificates(CLIENT_CA, path)?,
         None => Vec::new(),
@@ -382,7 +382,7 @@ fn read(source: &TlsSource) -> Result<Loaded, TlsConfigError> {
         .map_err(TlsConfigError::Provider)?
         .with_client_cert_verifier(clients.clone().unwrap_or_else(|| Arc::new(NoClientAuth)))
         .with_single_cert(chain.clone(), key)
-        .map_err(|error| pair_error(source, error))?;
+        .map_err(|error| pair_error(source, other_key, error))?;
     config.session_storage = ServerSessionMemoryCache::new(TLS_SESSIONS_MAX);
     config.ticketer = ring::Ticketer::new().map_err(TlsConfigError::Provider)?;
     let mut for_senders = config.clone();
@@ -391,7 +391,21 @@ fn read(source: &TlsSource) -> Result<Loaded, TlsConfigError> {
     Ok(Loaded { config, for_senders, clients, chain, authorities })
 }
 
-fn pair_error(source: &TlsSource, error: rustls::Error) -> TlsConfigError {
+/// What is wrong with a key, in words.
+fn key_error(other_key: Option<String>, error: rustls::Error) -> String {
+    match (other_key, error) {
+        (Some(kind), _) => format!("it is {kind}"),
+        (None, rustls::Error::General(text)) => text,
+        (None, error) => error.to_string(),
+    }
+}
+
+/// Why certificate and key cannot be used; `other_key` is the kind of a key that no TLS here uses.
+fn pair_error(
+    source: &TlsSource,
+    other_key: Option<String>,
+    error: rustls::Error,
+) -> TlsConfigError {
     let TlsSource { cert, key, .. } = source.clone();
     match error {
         rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
@@ -400,7 +414,7 @@ fn pair_error(source: &TlsSource, error: rustls::Error) -> TlsConfigError {
         source @ rustls::Error::InvalidCertificate(_) => {
             TlsConfigError::Certificate { option: "--cert", path: cert, source }
         }
-        source => TlsConfigError::Key { path: key, source },
+        error => TlsConfigError::Key { path: key, cause: key_error(other_key, error) },
     }
 }
 

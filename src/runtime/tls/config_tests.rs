@@ -79,6 +79,23 @@ fn a_key_of_another_certificate_is_refused() {
     assert_says(&refused(&files.source), &parts);
 }
 
+/// Keys that OpenSSL makes and TLS here cannot use: which they are, and what to make instead.
+#[test]
+fn keys_of_other_kinds_are_named() {
+    let files = CertificateFiles::of(&TestCertificates::valid());
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keys");
+    for (name, kind) in [
+        ("rsa1024.key", "it is an RSA key of 1024 bits"),
+        ("rsa1024-pkcs1.key", "it is an RSA key of 1024 bits"),
+        ("p521.key", "it is an ECDSA key of the curve P-521"),
+        ("ed448.key", "it is an Ed448 key"),
+    ] {
+        let source = TlsSource { key: keys.join(name), ..files.source.clone() };
+        let said = refused(&source);
+        assert_says(&said, &[&format!("{name} cannot be used: {kind}; use RSA"), "gen-cert"]);
+    }
+}
+
 #[test]
 fn damaged_files_are_refused() {
     let made = TestCertificates::valid();
@@ -95,7 +112,9 @@ fn damaged_files_are_refused() {
     files.write(&made);
     let nonsense = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     fs::write(&files.source.key, nonsense).unwrap();
-    assert_says(&refused(&files.source), &["--key", "cannot be used", "ECDSA"]);
+    let said = refused(&files.source);
+    assert_says(&said, &["--key", "cannot be used: failed to parse private key as", "gen-cert"]);
+    assert!(!said.contains("unexpected"), "{said}");
 
     // Both forms of a key with a password.
     for encrypted in [

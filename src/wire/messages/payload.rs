@@ -2,6 +2,7 @@
 //! state; `session` decides what a message does.
 
 use super::frame::{self, Frame, FrameType};
+use crate::wire::text::counted;
 use std::fmt;
 
 /// Bytes of a PING's payload.
@@ -78,7 +79,7 @@ impl ErrorCode {
 
 /// A payload that is invalid for its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} payload of {payload_bytes} bytes: {rule}", .kind.name())]
+#[error("{} payload of {}: {rule}", .kind.name(), counted(.payload_bytes, "byte"))]
 pub struct Malformed {
     /// Type of the frame.
     pub kind: FrameType,

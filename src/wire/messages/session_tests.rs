@@ -492,8 +492,8 @@ fn a_session_ends_once() {
 fn rejected_records_end_the_session() {
     let mut session = session(false, 0);
     let mut out = Vec::new();
-    session.reject("1 bytes are left", &mut out);
-    assert_eq!(out, error(ErrorCode::Unknown, "records rejected: 1 bytes are left"));
+    session.reject("1 byte left", &mut out);
+    assert_eq!(out, error(ErrorCode::Unknown, "records rejected: 1 byte left"));
     let pass = session.poll(b"", at(0), &mut out);
     assert_eq!(pass, SessionPass { bytes: 0, next: NextEvent::End(SessionEnd::StreamRejected) });
 }

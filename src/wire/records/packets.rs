@@ -2,6 +2,7 @@
 //! rejects invalid lengths. Decodes no field, stores no bytes and performs no I/O.
 
 use crate::wire::schema::{End, Endian, Framing, Length, Schema};
+use crate::wire::text::counted;
 
 /// The part of a schema that determines where records begin and end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +172,8 @@ pub enum Violation {
     },
     /// The length does not cover a whole number of records.
     #[error(
-        "packet length {length} leaves {remainder} bytes after whole records of {record_bytes}"
+        "packet length {length} leaves {} after whole records of {record_bytes}",
+        counted(.remainder, "byte")
     )]
     NotWholeRecords {
         /// The length that the peer sent.
@@ -381,8 +383,9 @@ pub enum PayloadFault {
     Packet(#[from] Violation),
     /// The payload ends within a packet.
     #[error(
-        "{left} bytes are left after {packets} whole packets, where the next one needs at least \
-         {need}; each DATA must be whole packets"
+        "{} left after {}, where the next one needs at least {need}; each DATA must be whole \
+         packets",
+        counted(.left, "byte"), counted(.packets, "whole packet")
     )]
     CutOff {
         /// Bytes after the last whole packet.

@@ -141,7 +141,7 @@ fn payloads_that_begin_with_a_packet_must_be_whole_packets() {
     let one_more = [&two[..], &[0]].concat();
     let fault = PayloadFault::CutOff { left: 1, packets: 2, need: 271 };
     assert_eq!(check_whole_packets(&form, &one_more, LIMIT), Err(fault));
-    let said = "1 bytes are left after 2 whole packets, where the next one needs at least 271; \
+    let said = "1 byte left after 2 whole packets, where the next one needs at least 271; \
                 each DATA must be whole packets";
     assert_eq!(fault.to_string(), said);
     let wrong = [&two[..], &537_u32.to_be_bytes()].concat();

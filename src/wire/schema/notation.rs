@@ -4,6 +4,7 @@
 use super::complaint::Complaint;
 use super::{At, Broken, Endian, Framing, Kind, Schema, words};
 use crate::config::limits::{RECORD_BYTES_MAX, SCHEMA_FIELDS_MAX, SHORT_TEXT_BYTES};
+use crate::wire::text::counted;
 use crate::wire::text::{Padding, TextEncoding, printable, quoted};
 use std::ops::Range;
 
@@ -69,18 +70,18 @@ impl Notation<'_> {
         let named: Vec<&Item> = named.collect();
         if let Some(item) = named.get(names.len()) {
             let why = format!(
-                "this is field {} of {}, but {FIELDS} has {} names; every code except x needs one",
+                "this is field {} of {}, but {FIELDS} has {}; every code except x needs one",
                 names.len() + 1,
                 named.len(),
-                names.len()
+                counted(names.len(), "name")
             );
             return Err((STRUCT, item.span.clone(), why));
         }
         if let Some((_, span)) = names.get(named.len()) {
             let why = format!(
-                "{} names, but {STRUCT} has {} fields; x takes no name, and 16s is one field",
-                names.len(),
-                named.len()
+                "{}, but {STRUCT} has {}; x takes no name, and 16s is one field",
+                counted(names.len(), "name"),
+                counted(named.len(), "field")
             );
             return Err((FIELDS, span.clone(), why));
         }

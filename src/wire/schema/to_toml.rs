@@ -3,6 +3,7 @@
 
 use super::words::{ENCODINGS, ENDIANS, ENDS, LENGTHS, word_of};
 use super::{Aggregate, Field, Framing, Kind, Length, Schema};
+use crate::wire::text::counted;
 use crate::wire::text::{Padding, TextEncoding};
 use std::fmt::{self, Write};
 
@@ -39,7 +40,7 @@ impl Schema {
         writeln!(out, "name = \"{}\"", self.name())?;
         writeln!(out, "endian = \"{}\"", word_of(&ENDIANS, &self.endian()))?;
         write_packet(self.framing(), out)?;
-        writeln!(out, "\n# A record has {} bytes.", self.record_bytes())?;
+        writeln!(out, "\n# A record has {}.", counted(self.record_bytes(), "byte"))?;
         for field in self.fields() {
             write_field(field, out)?;
         }

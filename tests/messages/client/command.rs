@@ -54,6 +54,39 @@ fn json_and_percentiles_in_a_file() {
     assert!(percentiles.contains("Total count    =          100]"), "{percentiles}");
 }
 
+/// Neither failure hides the other, and each says what could not be written.
+#[test]
+fn what_cannot_be_written_is_named() {
+    let server = Server::start();
+    let hgrm = "cannot write --hgrm /dev/full: the disk is full; make room (os error 28)";
+    let (stdout, stderr) = finish(load(&server, &["--hgrm", "/dev/full"]), 1);
+    assert!(stdout.ends_with("\nerrors      none\n"), "{stdout}");
+    assert_eq!(stderr, format!("ringest: {hgrm}\n"));
+    let mut to_full_disks = load(&server, &["--hgrm", "/dev/full"]);
+    to_full_disks.stdout(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let Output { status, stderr, .. } = to_full_disks.output().unwrap();
+    let stderr = text(&stderr);
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("cannot write the result to stdout: ") && stderr.contains(hgrm));
+}
+
+/// What a run replaces is lost only once there is something new.
+#[test]
+fn percentiles_of_an_earlier_run_survive_a_failed_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("latency.hgrm");
+    fs::write(&file, "old").unwrap();
+    let (nobody, _kept) = crate::common::nobody();
+    let port = nobody.port().to_string();
+    let mut failing = Command::new(env!("CARGO_BIN_EXE_ringest"));
+    failing.args(["load", "--port", &port, "--hgrm", file.to_str().unwrap()]);
+    finish(failing, 1);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "old");
+    let server = Server::start();
+    finish(load(&server, &["--hgrm", file.to_str().unwrap()]), 0);
+    assert!(fs::read_to_string(&file).unwrap().contains("Total count"));
+}
+
 #[test]
 fn any_error_is_exit_code_1() {
     let server = Server::judged(|_, number, _| match number {
@@ -103,7 +136,8 @@ fn wrong_usage_is_exit_code_2_with_the_next_step() {
         (&["--tls", "--ca", "/no/such/file"], "/no/such/file"),
         (&["--rate", "5", "--pipeline", "2"], "--pipeline"),
         (&["--threads", "11"], "11 threads for 10 connections"),
-        (&["--hgrm", "/no/such/directory/file"], "cannot write /no/such"),
+        (&["--hgrm", "/no/such/directory/file"], "cannot write to --hgrm /no/such"),
+        (&["--hgrm", "/"], "--hgrm / is a directory; name a file"),
         (&["--host", "no.such.host.invalid"], "cannot resolve"),
         (&["--type", "data", "--payload-bytes", "65532"], "the limit is 65531"),
     ] {

@@ -373,7 +373,7 @@ fn settings_that_cannot_be_are_refused_with_the_reason() {
         (Settings { duration: Duration::MAX, ..good.clone() }, "the duration must be between"),
         (Settings { duration: Duration::ZERO, ..good.clone() }, "the duration must be between"),
         (Settings { warm_up: Duration::MAX, ..good.clone() }, "the warm-up at most that"),
-        (Settings { threads: 2, ..good.clone() }, "2 threads for 1 connections"),
+        (Settings { threads: 2, ..good.clone() }, "2 threads for 1 connection;"),
         (broadcast.clone(), "broadcasts need at least one"),
         (Settings { senders: 3, connections: 2, ..broadcast }, "3 senders"),
         (Settings { connections: 20_000, payload_bytes: 60_000, ..echo }, "fewer"),

@@ -8,7 +8,7 @@ mod server;
 
 use ringest::client::messages::client::{Answer, BROADCAST_BYTES_KEPT, RequestOutcome};
 use ringest::client::messages::session::{DATA_BYTES_MAX, Unsendable};
-use ringest::client::messages::tls::{Trust, client_config};
+use ringest::client::messages::tls::{Identity, Trust, client_config};
 use ringest::client::messages::transport::ClientTls;
 use ringest::client::{MessageClient, MessageError};
 use ringest::protocol::frame::{self, FrameType, PAYLOAD_BYTES_MAX};
@@ -283,8 +283,32 @@ fn files_that_are_no_certificates_are_named() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("empty.pem");
     let missing = client_config(&Trust::Authorities(path.clone()), None).unwrap_err();
+    assert!(missing.to_string().contains("cannot read --ca"), "{missing}");
     assert!(missing.to_string().contains("empty.pem"), "{missing}");
     std::fs::write(&path, "no PEM").unwrap();
     let empty = client_config(&Trust::Authorities(path), None).unwrap_err();
     assert!(empty.to_string().contains("contains no certificate"), "{empty}");
+}
+
+#[test]
+fn what_is_wrong_with_a_clients_key_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let certificates = directory.path().join("own.crt");
+    std::fs::write(&certificates, certificate().0).unwrap();
+    let keys = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keys");
+    let other = directory.path().join("other.key");
+    std::fs::write(&other, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    for (key, said) in [
+        (
+            keys.join("rsa1024.key"),
+            "rsa1024.key cannot be used: it is an RSA key of 1024 bits; use",
+        ),
+        (keys.join("ed448.key"), "it is an Ed448 key"),
+        (other, "is not that of the first certificate in --client-cert"),
+        (certificates.clone(), "cannot read --client-key"),
+    ] {
+        let identity = Identity { certificates: certificates.clone(), key };
+        let error = client_config(&Trust::Anybody, Some(&identity)).unwrap_err().to_string();
+        assert!(error.contains("--client-key") && error.contains(said), "{error}");
+    }
 }
