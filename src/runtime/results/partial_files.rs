@@ -200,7 +200,7 @@ impl PartialFiles {
                 Ok(())
             }
             Err(error) => {
-                self.add_missing(&self.directory.path().join(&batch.name).display(), &error);
+                self.add_missing(&batch.name, &error);
                 Err(error.to_string())
             }
         }
@@ -213,12 +213,14 @@ impl PartialFiles {
 
     /// Counts a batch as missing because nothing of it can be written, for the given cause.
     pub(crate) fn give_up(&self, name: &str, cause: &str) {
-        self.add_missing(&format_args!("{name} in {}", self.directory.path().display()), &cause);
+        self.add_missing(name, &cause);
     }
 
-    fn add_missing(&self, what: &dyn Display, error: &dyn Display) {
+    /// Counts and logs a batch, whose files begin with this name.
+    fn add_missing(&self, name: &str, error: &dyn Display) {
         self.counts.add_failed();
-        let cause = format_args!("{what}: {error}");
+        let files = self.directory.path().join(name);
+        let cause = format_args!("{}: {error}", files.display());
         if let Some(unlisted) = self.missing.add(cause, Instant::now()) {
             tracing::error!(unlisted, "cannot write partials: {cause}");
         }
