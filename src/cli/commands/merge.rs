@@ -239,11 +239,8 @@ impl PartialDirectory {
 
     fn foreign(&self, directory: &Path) -> Option<String> {
         let first = self.others.first()?.to_string_lossy();
-        let directory = directory.display();
-        Some(match self.others.len() {
-            1 => format!("{first} in {directory} is not a file of partials"),
-            count => format!("{count} files in {directory} are not partials, such as {first}"),
-        })
+        let (count, directory) = (self.others.len(), directory.display());
+        Some(format!("{count} files in {directory} are not partials, such as {first}"))
     }
 }
 
