@@ -5,6 +5,7 @@
 
 pub mod beside;
 pub mod oracle;
+pub mod proxy;
 pub mod wire;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,6 +16,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -78,6 +80,19 @@ const PATIENT: [(&str, &str); 6] = [
     ("RINGEST_IDLE_TIMEOUT", "1h"),
     ("RINGEST_PACKET_TIMEOUT", "1h"),
 ];
+
+/// Connects from an address that no other such connection of this process has or had: over loopback
+/// a port is used again after a second, and results say no more than the peer's address.
+pub fn connect_as_new(engine: SocketAddr) -> std::io::Result<TcpStream> {
+    static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
+    let [_, high, middle, low] = CONNECTIONS.fetch_add(1, Ordering::SeqCst).to_be_bytes();
+    let own = SocketAddr::from(([127, 64 + high, middle, low], 0));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&own.into()).expect("every address of 127.0.0.0/8 is this host's");
+    socket.connect(&engine.into())?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket.into())
+}
 
 /// Which listeners an engine has, each on a free port.
 const RECORDS_ONLY: &[&str] = &["--records-port", "0", "--no-messages"];
