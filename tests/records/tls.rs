@@ -1,7 +1,7 @@
 //! Record streams over TLS, from the program's own senders: right ones, and each way to be refused.
 
 use crate::common::oracle::{assert_result, records, stream};
-use crate::common::{Engine, ringest, run, stderr_of};
+use crate::common::{Engine, ringest, run, stderr_of, until};
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -175,8 +175,10 @@ fn a_plain_sender_is_told_that_the_engine_uses_tls() {
             (&result["status"], &result["reason"]),
             (&"rejected".into(), &"tls_failed".into())
         );
-        let detail = result["detail"].as_str().unwrap_or_default().to_owned() + &engine.log();
-        assert!(detail.contains("serve without --records-tls (records)"), "{detail}");
+        // The log is read a moment after the result.
+        until("the advice in the log", || {
+            engine.log().matches("serve without --records-tls (records)").count() >= count
+        });
     }
     let capture = certificates.directory.path().join("a.capture");
     fs::write(&capture, stream(&records(5, 3), 4)).unwrap();
