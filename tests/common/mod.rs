@@ -32,6 +32,15 @@ pub fn root() -> PathBuf {
     PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo test sets it"))
 }
 
+/// A device like /dev/null: where it may be made, one of the tests' own, since a program that is
+/// wrong and runs as root may replace it.
+pub fn null_device(directory: &Path) -> PathBuf {
+    let own = directory.join("null");
+    let _ = Command::new("mknod").arg(&own).args(["c", "1", "3"]).output();
+    let writable = File::options().write(true).open(&own).is_ok();
+    if writable { own } else { "/dev/null".into() }
+}
+
 /// A command of the program without any of the caller's settings.
 pub fn ringest() -> Command {
     let mut command = Command::new(RINGEST);

@@ -3,7 +3,7 @@
 
 use crate::common::beside::{let_run, stats};
 use crate::common::oracle::{Record, assert_result, packet, packets, records};
-use crate::common::{Engine, RINGEST, ringest, run, stderr_of, until};
+use crate::common::{Engine, RINGEST, null_device, ringest, run, stderr_of, until};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
@@ -355,8 +355,10 @@ fn a_merge_writes_into_a_device_and_refuses_what_is_no_file() {
     a_stream(path);
     let beside = tempfile::tempdir().unwrap();
     let at = |name: &str| beside.path().join(name).to_str().unwrap().to_owned();
-    std::os::unix::fs::symlink("/dev/null", at("null")).unwrap();
-    for device in ["/dev/null", &at("null")] {
+    let devices = tempfile::tempdir().unwrap();
+    let null = null_device(devices.path());
+    std::os::unix::fs::symlink(&null, at("null")).unwrap();
+    for device in [null.to_str().unwrap(), &at("null")] {
         for format in ["parquet", "arrow", "csv", "ndjson"] {
             let to = ["--output", device, "--output-format", format];
             assert_eq!(merge(&[path], &to).0, 0, "{device} {format}");

@@ -250,6 +250,8 @@ fn write_new(path: &Path, text: &str, old: Option<&Metadata>) -> io::Result<()> 
 mod tests {
     use super::*;
     use crate::runtime::host::auth_file::load;
+    use crate::runtime::results::output_path::null_device;
+    use std::os::unix::fs::FileTypeExt;
 
     fn ask(user: &str, file: &Path) -> Result<(), TokenError> {
         let token = new_token().unwrap();
@@ -328,7 +330,9 @@ mod tests {
         let error = ask("ann", &missing).unwrap_err().to_string();
         assert!(error.contains("create its directory first"), "{error}");
         assert!(ask("ann", directory.path()).is_err());
-        assert!(ask("ann", Path::new("/dev/null")).is_err());
+        let device = null_device(directory.path());
+        assert!(ask("ann", &device).is_err());
+        assert!(fs::metadata(device).unwrap().file_type().is_char_device());
     }
 
     #[test]
