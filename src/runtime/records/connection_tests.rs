@@ -134,7 +134,7 @@ fn a_wait_for_the_disk_is_no_silence_of_the_peer() {
 #[test]
 fn a_sender_that_does_not_read_the_certificates_is_cut() {
     let mut made = TestCertificates::valid();
-    made.server.certificate += &made.ca.certificate.repeat(60);
+    made.server.certificate += &made.ca.certificate.repeat(200);
     let tls = CertificateFiles::of(&made).load().current_for_senders();
     ring::runtime().unwrap().block_on(async {
         let times = Config {
