@@ -242,7 +242,13 @@ pub(crate) struct LimitOptions {
     /// the records before that. The program itself is counted; what the allocator, Polars and the
     /// kernel take in addition is not: leave them a quarter. Default: three quarters of what the
     /// host or its control group has.
-    #[arg(long, env = "RINGEST_MEMORY_LIMIT", value_name = "SIZE", value_parser = size::<u64>)]
+    #[arg(
+        long,
+        env = "RINGEST_MEMORY_LIMIT",
+        value_name = "SIZE",
+        value_parser = size::<u64>,
+        hide_short_help = true
+    )]
     pub memory_limit: Option<u64>,
     /// Largest packet; a larger one is rejected by its length field, before it is received
     /// [271 to 4294967295]
