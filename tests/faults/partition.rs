@@ -134,7 +134,7 @@ fn half_open_peers_are_gone_within_their_timeouts() {
         part();
         let took = wait_until_gone(&engine, Duration::from_secs(60));
         healthy.assert_well();
-        let results = engine.results();
+        let results = engine.wait_for_results(half_open.streams.len());
         for (stream, all, reason) in &half_open.streams {
             let result = result_of(&results, peer_of(stream));
             assert_eq!(result["reason"], *reason, "{result}");
@@ -193,7 +193,7 @@ fn without_timeouts_half_open_peers_are_gone_after_two_minutes() {
         part();
         let took = wait_until_gone(&engine, Duration::from_secs(180));
         healthy.assert_well();
-        let results = engine.results();
+        let results = engine.wait_for_results(half_open.streams.len());
         for (stream, all, _) in &half_open.streams {
             let result = result_of(&results, peer_of(stream));
             assert_eq!(result["status"], "incomplete", "{result}");
