@@ -45,3 +45,10 @@ pub mod simulation {
         step_wall_clock, take_log,
     };
 }
+
+/// A disk that fails, fills up and loses power; only with the feature `simulated-disk`.
+#[cfg(feature = "simulated-disk")]
+pub mod disk {
+    pub use crate::runtime::disk::faults::{Crash, DiskCall, DiskFaults, FailingCalls};
+    pub use crate::runtime::disk::simulated::SimulatedDisk;
+}

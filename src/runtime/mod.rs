@@ -8,11 +8,12 @@
 //! * [`results`], [`host`]: aggregation, reports and files; what the host allows
 //! * [`connection`], [`tls`], [`ring`]: slots and deadlines; encryption; the io_uring
 //! * [`network`], [`clock`]: what the kernel or a simulation provides
-//! * [`failpoint`]: where tests make it fail
+//! * [`disk`], [`failpoint`]: the calls of files; where tests make it fail
 
 pub(crate) mod admin;
 pub(crate) mod clock;
 pub(crate) mod connection;
+pub(crate) mod disk;
 pub(crate) mod failpoint;
 pub(crate) mod host;
 pub(crate) mod messages;

@@ -43,7 +43,7 @@ const FLOORS: [(&str, &[&[&str]]); 5] = [
         &[
             // Only in simulations.
             &["world"],
-            &["clock", "failpoint"],
+            &["clock", "disk", "failpoint"],
             &["network"],
             &["ring", "tls"],
             &["connection"],

@@ -3,11 +3,11 @@
 
 use super::format::Format;
 use super::render::{StreamFiles, write_report};
+use crate::runtime::disk::fs::{self, File, OpenOptions, TryLockError};
+use crate::runtime::disk::{FileExt, MetadataExt};
 use crate::runtime::results::report::Report;
 use crate::runtime::results::whole_file::in_words;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufWriter, Stdout};
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, BufWriter, Stdout, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -88,6 +88,7 @@ impl ResultsFile {
     /// The cause and the remedy.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let (file, id) = open(path)?;
+        end_line(&file, path)?;
         let next = Mutex::new(NextResultsFile { id, file: None });
         Ok(ResultsFile { file, shared: Arc::new(ResultsPath { path: path.to_owned(), next }) })
     }
@@ -97,7 +98,7 @@ impl ResultsFile {
     /// # Errors
     /// The cause and the remedy.
     pub(crate) fn check(path: &Path) -> Result<(), String> {
-        let existed = path.symlink_metadata().is_ok();
+        let existed = fs::symlink_metadata(path).is_ok();
         open(path)?;
         if !existed {
             // It was made a moment ago, and is empty.
@@ -146,10 +147,11 @@ impl Reopener {
     pub(crate) fn reopen(&self) {
         let path = &self.0.path;
         let known = self.0.next().id;
-        if path.metadata().is_ok_and(|found| (found.dev(), found.ino()) == known) {
+        if fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == known) {
             return;
         }
-        match open(path) {
+        let opened = open(path).and_then(|(file, id)| end_line(&file, path).map(|()| (file, id)));
+        match opened {
             Ok((file, id)) => {
                 *self.0.next() = NextResultsFile { id, file: Some(file) };
                 tracing::info!(results = %path.display(), "results file opened again");
@@ -178,6 +180,27 @@ fn open(path: &Path) -> Result<(File, (u64, u64)), String> {
         }
     }
     Ok((file, (found.dev(), found.ino())))
+}
+
+/// Ends the last line of a file, where it is cut off because an engine was killed while it wrote.
+/// Otherwise the first result of this one would continue it.
+///
+/// # Errors
+/// The cause and the remedy.
+fn end_line(mut file: &File, path: &Path) -> Result<(), String> {
+    let bytes = file.metadata().map_or(0, |found| found.len());
+    let mut last = [b'\n'];
+    if bytes > 0 {
+        // A device, or a file that may only be written, has to do without.
+        let _ = File::open(path).and_then(|file| file.read_at(&mut last, bytes - 1));
+    }
+    if last == *b"\n" {
+        return Ok(());
+    }
+    let shown = path.display();
+    tracing::warn!(results = %shown, "the last result in the file is cut off by a kill");
+    file.write_all(b"\n")
+        .map_err(|error| format!("cannot append to --results {shown}: {}", in_words(error)))
 }
 
 #[cfg(test)]
@@ -224,6 +247,19 @@ mod tests {
         file.reopener().reopen();
         append(&mut file, "7\n");
         assert_eq!(fs::read_to_string(path("results")).unwrap(), "7\n");
+    }
+
+    /// As after a kill within a result: the next one must not continue it.
+    #[test]
+    fn a_result_that_was_cut_off_is_not_continued() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("results");
+        fs::write(&path, "whole\n{\"cut").unwrap();
+        ResultsFile::check(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole\n{\"cut", "a check changes nothing");
+        append(&mut ResultsFile::open(&path).unwrap(), "next\n");
+        append(&mut ResultsFile::open(&path).unwrap(), "last\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole\n{\"cut\nnext\nlast\n");
     }
 
     #[test]

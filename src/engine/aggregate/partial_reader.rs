@@ -79,10 +79,11 @@ pub(super) fn read(file: &Path, schema: &Schema) -> Result<PartialFrame, Partial
     Ok(PartialFrame { frame, seal })
 }
 
-/// The schema that a file of partials or a result says it has; `None` if it says nothing or is
-/// damaged.
-pub(crate) fn schema_of(file: &Path) -> Option<Schema> {
-    own_schema(file).ok().flatten()
+/// The schema that the content of a file of partials or a result says it has; `None` if it says
+/// nothing or is damaged.
+pub(crate) fn schema_of(content: Vec<u8>) -> Option<Schema> {
+    seal::check(&content).ok()?;
+    schema_in(Path::new(""), content).ok().flatten()
 }
 
 /// The schema that a file of partials says it has; `None` if it says nothing.
@@ -91,6 +92,10 @@ pub(crate) fn schema_of(file: &Path) -> Option<Schema> {
 /// Names the file and what is wrong with it.
 pub(crate) fn own_schema(file: &Path) -> Result<Option<Schema>, PartialReadError> {
     let (content, _) = checked(file)?;
+    schema_in(file, content)
+}
+
+fn schema_in(file: &Path, content: Vec<u8>) -> Result<Option<Schema>, PartialReadError> {
     let text = catch_unwind(AssertUnwindSafe(|| {
         schema_text(&mut ParquetReader::new(Cursor::new(content)))
     }));

@@ -28,7 +28,9 @@ pub(crate) struct Captures {
     orders: mpsc::Sender<Order>,
     /// Chunks that have been written and can be reused.
     free: Arc<Mutex<Vec<Vec<u8>>>>,
-    budget: Budget,
+    budget: Arc<Budget>,
+    /// Ends of captures that found the queue full and could not wait.
+    late: Arc<Mutex<Vec<Order>>>,
     /// Node and process, as used in file names.
     run: String,
 }
@@ -48,7 +50,17 @@ enum What {
     /// Write a chunk.
     Write(Vec<u8>),
     /// Finish the file and report the outcome.
-    End { lack: Option<CaptureLack>, reply: Option<oneshot::Sender<Captured>> },
+    End(CaptureEnd),
+}
+
+/// How a capture ends.
+#[derive(Debug)]
+struct CaptureEnd {
+    /// Why it lacks bytes.
+    lack: Option<CaptureLack>,
+    /// Bytes that it took from the budget, to be given back if the file cannot be finished.
+    taken: u64,
+    reply: Option<oneshot::Sender<Captured>>,
 }
 
 /// How many bytes may still be captured.
@@ -102,26 +114,81 @@ pub(crate) fn start(
     config: &Config,
     defects: &Defects,
 ) -> Result<Option<CaptureThreads>, CaptureError> {
-    let Some(path) = &config.capture else { return Ok(None) };
-    let run = run_name(config);
-    let directory = open(path, &run).map_err(CaptureError::Directory)?;
-    let (orders, queue) = mpsc::channel(CAPTURE_CHUNKS);
-    let free = Arc::<Mutex<Vec<Vec<u8>>>>::default();
-    let limit = config.capture_bytes_limit;
-    let budget = Budget { limit, left: AtomicU64::new(limit), said: AtomicBool::new(false) };
-    let captures = Arc::new(Captures { orders, free: Arc::clone(&free), budget, run });
-    let (endings, ended) = std::sync::mpsc::channel();
-    let missing = Arc::<MissingFiles>::default();
-    let writer =
-        Writer { directory, open: HashMap::new(), free, endings, missing: Arc::clone(&missing) };
+    let Some(work) = prepare(config).map_err(CaptureError::Directory)? else { return Ok(None) };
+    let CaptureWork { captures, writer, queue, ended, missing, budget } = work;
     let mut threads = vec![defects.spawn("capture", move || writer.run(queue))?];
     let ended = Arc::new(Mutex::new(ended));
     for number in 0..FILE_WRITERS {
         let (ended, missing) = (Arc::clone(&ended), Arc::clone(&missing));
-        let run = move || end_all(&ended, &missing);
+        let budget = Arc::clone(&budget);
+        let run = move || end_all(&ended, &missing, &budget);
         threads.push(defects.spawn(&format!("capture-end-{number}"), run)?);
     }
     Ok(Some(CaptureThreads { captures, threads }))
+}
+
+/// What the threads do, before it is given to them.
+pub(crate) struct CaptureWork {
+    /// For the workers.
+    pub captures: Arc<Captures>,
+    writer: Writer,
+    queue: mpsc::Receiver<Order>,
+    ended: std::sync::mpsc::Receiver<Ending>,
+    missing: Arc<MissingFiles>,
+    budget: Arc<Budget>,
+}
+
+/// Prepares captures if they are enabled.
+///
+/// # Errors
+/// If the directory is not writable: the cause and the remedy.
+pub(crate) fn prepare(config: &Config) -> Result<Option<CaptureWork>, String> {
+    let Some(path) = &config.capture else { return Ok(None) };
+    let run = run_name(config);
+    let directory = open(path, &run)?;
+    let (orders, queue) = mpsc::channel(CAPTURE_CHUNKS);
+    let free = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+    let limit = config.capture_bytes_limit;
+    let budget = Budget { limit, left: AtomicU64::new(limit), said: AtomicBool::new(false) };
+    let (budget, late) = (Arc::new(budget), Arc::<Mutex<Vec<Order>>>::default());
+    let captures = Arc::new(Captures {
+        orders,
+        free: Arc::clone(&free),
+        budget: Arc::clone(&budget),
+        late: Arc::clone(&late),
+        run,
+    });
+    let (endings, ended) = std::sync::mpsc::channel();
+    let missing = Arc::<MissingFiles>::default();
+    let open = HashMap::new();
+    let writer = Writer { directory, open, free, late, endings, missing: Arc::clone(&missing) };
+    Ok(Some(CaptureWork { captures, writer, queue, ended, missing, budget }))
+}
+
+/// What a world on one thread does in place of the threads, a step at a time.
+#[cfg(test)]
+#[cfg(feature = "simulated-disk")]
+impl CaptureWork {
+    /// What the capture thread does next; false if it has nothing to do.
+    pub(crate) fn write_next(&mut self) -> bool {
+        let Ok(order) = self.queue.try_recv() else { return false };
+        self.writer.handle(order);
+        if self.queue.is_empty() {
+            self.writer.handle_late();
+        }
+        true
+    }
+
+    /// What one of the other threads does next; false if they have nothing to do.
+    pub(crate) fn end_next(&mut self) -> bool {
+        let ending = self.ended.try_recv();
+        ending.map(|ending| end(ending, &self.missing, &self.budget)).is_ok()
+    }
+
+    /// Bytes that may still be captured.
+    pub(crate) fn bytes_left(&self) -> u64 {
+        self.budget.left.load(Ordering::Relaxed)
+    }
 }
 
 /// Checks that captures can be written, if they are enabled. Leaves nothing behind.
@@ -227,15 +294,12 @@ impl Capture {
             return Captured { lack, ..Captured::default() };
         }
         let (reply, said) = oneshot::channel();
-        self.order(What::End { lack, reply: Some(reply) }).await;
-        let captured = said.await.unwrap_or_else(|_| Captured {
+        let taken = std::mem::take(&mut self.taken);
+        self.order(What::End(CaptureEnd { lack, taken, reply: Some(reply) })).await;
+        said.await.unwrap_or_else(|_| Captured {
             lack: Some(CaptureLack::Failed("the capture thread died (see the log)".to_owned())),
             ..Captured::default()
-        });
-        if matches!(captured.lack, Some(CaptureLack::Failed(_))) {
-            self.give_back();
-        }
-        captured
+        })
     }
 
     fn give_back(&mut self) {
@@ -249,14 +313,17 @@ impl Capture {
 }
 
 impl Drop for Capture {
-    /// Ends the file of a stream whose task panicked: its bytes are the ones most needed. If the
-    /// queue is full, the file keeps its hidden name.
+    /// Ends the file of a stream whose task panicked: its bytes are the ones most needed.
     fn drop(&mut self) {
         if self.begun && !self.ended {
-            let what = What::End { lack: self.lack.take(), reply: None };
-            let _ = self.captures.orders.try_send(Order { stream: self.number, what });
-            if self.failed.load(Ordering::Relaxed) {
-                self.give_back();
+            let end = CaptureEnd { lack: self.lack.take(), taken: self.taken, reply: None };
+            let order = Order { stream: self.number, what: What::End(end) };
+            // A full queue has orders, after which the thread looks for this one. Where the thread
+            // is gone, nobody does.
+            if let Err(mpsc::error::TrySendError::Full(order)) =
+                self.captures.orders.try_send(order)
+            {
+                self.captures.late.lock().unwrap_or_else(PoisonError::into_inner).push(order);
             }
         }
     }
@@ -267,6 +334,7 @@ struct Writer {
     directory: FileDirectory,
     open: HashMap<u64, OpenCapture>,
     free: Arc<Mutex<Vec<Vec<u8>>>>,
+    late: Arc<Mutex<Vec<Order>>>,
     endings: std::sync::mpsc::Sender<Ending>,
     missing: Arc<MissingFiles>,
 }
@@ -303,23 +371,36 @@ fn complain(stream: u64, path: &Path, error: &io::Error, missing: &MissingFiles)
 struct Ending {
     stream: u64,
     capture: OpenCapture,
-    lack: Option<CaptureLack>,
-    reply: Option<oneshot::Sender<Captured>>,
+    end: CaptureEnd,
 }
 
 impl Writer {
     /// Runs until every sender of orders is gone.
     fn run(mut self, mut orders: mpsc::Receiver<Order>) {
-        while let Some(Order { stream, what }) = orders.blocking_recv() {
+        while let Some(order) = orders.blocking_recv() {
             failpoint("capture");
-            match what {
-                What::Begin { name, failed } => self.begin(stream, name, failed),
-                What::Write(chunk) => self.write(stream, chunk),
-                What::End { lack, reply } => {
-                    if let Some(capture) = self.open.remove(&stream) {
-                        // Fails only if all the other threads have died.
-                        let _ = self.endings.send(Ending { stream, capture, lack, reply });
-                    }
+            self.handle(order);
+            // Chunks of these captures may be in the queue until it is empty.
+            if orders.is_empty() {
+                self.handle_late();
+            }
+        }
+        self.handle_late();
+    }
+
+    fn handle_late(&mut self) {
+        let late = std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner));
+        late.into_iter().for_each(|order| self.handle(order));
+    }
+
+    fn handle(&mut self, Order { stream, what }: Order) {
+        match what {
+            What::Begin { name, failed } => self.begin(stream, name, failed),
+            What::Write(chunk) => self.write(stream, chunk),
+            What::End(end) => {
+                if let Some(capture) = self.open.remove(&stream) {
+                    // Fails only if all the other threads have died.
+                    let _ = self.endings.send(Ending { stream, capture, end });
                 }
             }
         }
@@ -351,17 +432,22 @@ impl Writer {
 
 /// Syncs and renames files until there are no more streams. Several threads do so, since a disk may
 /// answer slowly.
-fn end_all(ended: &Mutex<std::sync::mpsc::Receiver<Ending>>, missing: &MissingFiles) {
+fn end_all(
+    ended: &Mutex<std::sync::mpsc::Receiver<Ending>>,
+    missing: &MissingFiles,
+    budget: &Budget,
+) {
     let next = || ended.lock().unwrap_or_else(PoisonError::into_inner).recv();
     while let Ok(ending) = next() {
         failpoint("capture_end");
-        end(ending, missing);
+        end(ending, missing, budget);
     }
 }
 
-/// Syncs and renames a file, and reports to its stream.
-fn end(ending: Ending, missing: &MissingFiles) {
-    let Ending { stream, capture, lack, reply } = ending;
+/// Syncs and renames a file, and reports to its stream. The bytes of a file that could not be
+/// finished are free for others before its stream knows of it.
+fn end(ending: Ending, missing: &MissingFiles, budget: &Budget) {
+    let Ending { stream, capture, end: CaptureEnd { lack, taken, reply } } = ending;
     let OpenCapture { name, path, file, bytes, .. } = capture;
     let cut = if lack.is_some() { ".cut" } else { "" };
     let finished = file.and_then(|file| {
@@ -370,7 +456,10 @@ fn end(ending: Ending, missing: &MissingFiles) {
     });
     let captured = match finished {
         Ok(path) => Captured { path: Some(path), bytes, lack },
-        Err(cause) => Captured { path: None, bytes: 0, lack: Some(CaptureLack::Failed(cause)) },
+        Err(cause) => {
+            budget.give_back(taken);
+            Captured { path: None, bytes: 0, lack: Some(CaptureLack::Failed(cause)) }
+        }
     };
     if let Some(reply) = reply {
         // Fails only if the stream no longer waits for it.

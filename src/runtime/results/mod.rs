@@ -11,3 +11,8 @@ pub(crate) mod reporter;
 pub(crate) mod schema_file;
 pub(crate) mod whole_file;
 pub(crate) mod writers;
+
+/// For tests above this layer, which name no runtime.
+#[cfg(test)]
+#[cfg(feature = "simulated-disk")]
+pub(crate) use tokio::sync::{mpsc, watch};

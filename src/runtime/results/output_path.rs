@@ -1,13 +1,14 @@
 //! Writes a whole result to a path that a user gave. A regular file is replaced once the new one is
 //! whole; a pipe or a character device is written into; anything else is refused.
 
-use super::whole_file::{FileDirectory, write_buffered};
+use super::whole_file::{FileDirectory, moment, write_buffered};
+use crate::runtime::disk::fs::{self, File, Metadata, OpenOptions};
+use crate::runtime::disk::{FileTypeExt, MetadataExt};
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufWriter};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// A path that can be written to.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(crate) enum OutputPath {
         directory: FileDirectory,
         /// Its name.
         name: OsString,
+        /// A name of this process alone, for the file while it is written.
+        own: OsString,
     },
     /// A pipe or a character device.
     Stream(PathBuf),
@@ -65,22 +68,24 @@ impl OutputPath {
         let name = path.file_name();
         let name = name.ok_or_else(|| format!("{option} {} names no file", path.display()))?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let mut probe = name.to_owned();
-        probe.push(format!(".{}", std::process::id()));
-        let directory = FileDirectory::open(option, parent.unwrap_or(Path::new(".")), &probe)?;
-        Ok(OutputPath::File { directory, name: name.to_owned() })
+        // In containers every process may have the same number.
+        let mut own = name.to_owned();
+        own.push(format!(".{}-{}", moment(SystemTime::now()), std::process::id()));
+        let directory = FileDirectory::open(option, parent.unwrap_or(Path::new(".")), &own)?;
+        Ok(OutputPath::File { directory, name: name.to_owned(), own })
     }
 
     /// Writes to it.
     ///
     /// # Errors
-    /// Those of `write` and of the system; an existing file is unchanged then.
+    /// Those of `write` and of the system; an existing file is unchanged then, unless the error
+    /// says otherwise.
     pub(crate) fn write(
         &self,
         write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
     ) -> io::Result<()> {
         match self {
-            OutputPath::File { directory, name } => directory.replace(name, write).map(drop),
+            OutputPath::File { directory, name, own } => directory.replace(name, own, write),
             OutputPath::Stream(path) => {
                 write_buffered(&OpenOptions::new().write(true).open(path)?, write)
             }
@@ -108,8 +113,9 @@ pub(crate) fn null_device(directory: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::io::{Read, Write};
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
 
     fn write(path: &Path, text: &str) -> Result<(), String> {
@@ -132,6 +138,19 @@ mod tests {
         let broken = OutputPath::open("--output", &file).unwrap();
         broken.write(|_| Err(io::Error::other("no"))).unwrap_err();
         assert_eq!(fs::read_to_string(&file).unwrap(), "second");
+    }
+
+    /// A killed process leaves a hidden file, and in containers the next one has its number.
+    #[test]
+    fn what_a_killed_process_left_is_not_in_the_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let left = [".a.tmp".to_owned(), format!(".a.{}.tmp", std::process::id())];
+        for name in &left {
+            fs::write(directory.path().join(name), "half").unwrap();
+        }
+        write(&directory.path().join("a"), "whole").unwrap();
+        assert_eq!(fs::read_to_string(directory.path().join("a")).unwrap(), "whole");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
     }
 
     /// A device that is replaced by a file would be gone for every program.
@@ -175,3 +194,8 @@ mod tests {
         assert!(fs::symlink_metadata(path("socket")).unwrap().file_type().is_socket());
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "simulated-disk")]
+#[path = "output_path_disk_tests.rs"]
+mod disk_tests;

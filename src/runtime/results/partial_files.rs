@@ -6,6 +6,7 @@ use super::whole_file::{FileDirectory, MissingFiles, moment, node_name};
 use crate::config::Config;
 use crate::engine::aggregate::partial_file::{BatchFacts, Origin, PartialFileError, write_facts};
 use crate::engine::observe::counters::PartialCounts;
+use crate::runtime::disk::fs;
 use crate::wire::schema::Schema;
 use crate::wire::text::counted;
 use std::fmt::Display;
@@ -191,8 +192,11 @@ impl PartialFiles {
         let write = |ending, bytes: &[u8]| {
             self.directory.write(&format!("{}{ending}", batch.name), |out| out.write_all(bytes))
         };
-        let written =
-            write(GROUPS_ENDING, &batch.groups).and_then(|_| write(STREAM_ENDING, &batch.row));
+        let written = write(GROUPS_ENDING, &batch.groups).and_then(|path| {
+            let row = write(STREAM_ENDING, &batch.row);
+            // The result calls the batch missing, so its groups must not be in a merge.
+            row.inspect_err(|_| drop(fs::remove_file(path)))
+        });
         self.counts.add_write_time(begun.elapsed());
         match written {
             Ok(_) => {

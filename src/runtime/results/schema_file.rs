@@ -3,8 +3,8 @@
 
 use super::whole_file::FileDirectory;
 use crate::engine::aggregate::partial_reader::schema_of;
+use crate::runtime::disk::fs;
 use crate::wire::schema::Schema;
-use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -84,7 +84,12 @@ pub(crate) fn schema_of_files(directory: &Path, ends: &[&str]) -> io::Result<Opt
         !shown.starts_with('.') && ends.iter().any(|end| shown.ends_with(end))
     });
     names.sort_unstable();
-    Ok(names.iter().find_map(|name| schema_of(&directory.join(name))))
+    let schema = |path: &Path| {
+        // Reading a pipe might never end.
+        let is_file = fs::metadata(path).is_ok_and(|found| found.is_file());
+        is_file.then(|| fs::read(path).ok()).flatten().and_then(schema_of)
+    };
+    Ok(names.iter().find_map(|name| schema(&directory.join(name))))
 }
 
 /// The schema text found in a directory. `None` if there was none; this schema has then been
@@ -99,18 +104,13 @@ fn schema_there(
     if let Some(found) = found(directory, name, known)? {
         return Ok(Some(found));
     }
-    let path = directory.path().join(name);
-    // Unlike a rename, a link fails if another process was faster.
-    let own = directory
-        .write(&format!(".{run}.{name}"), |out| out.write_all(schema.to_toml().as_bytes()))?;
-    let linked = fs::hard_link(&own, &path);
-    match linked {
+    let mut file = directory.begin(format!("{run}.{name}"))?;
+    file.write_all(schema.to_toml().as_bytes())?;
+    match file.finish(name) {
+        // Another process was faster.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(&own)?;
-            fs::read_to_string(&path).map(Some)
+            fs::read_to_string(directory.path().join(name)).map(Some)
         }
-        // A file system without links cannot detect two processes that start at the same time.
-        Err(_) => fs::rename(&own, &path).map(|()| None),
-        Ok(()) => fs::remove_file(&own).map(|()| None),
+        finished => finished.map(|_| None),
     }
 }

@@ -6,11 +6,11 @@
 //! hidden file that cannot be mistaken for a result.
 
 use crate::config::{Config, FILE_COMPLAINTS, NODE_NAME_BYTES_MAX};
+use crate::runtime::disk::MetadataExt;
+use crate::runtime::disk::fs::{self, File, OpenOptions};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -33,12 +33,13 @@ impl FileDirectory {
     /// If it is not writable: the cause and the remedy.
     pub(crate) fn open(option: &str, path: &Path, run: impl AsRef<OsStr>) -> Result<Self, String> {
         let directory = FileDirectory { path: path.to_owned() };
-        // Dropping it removes it.
-        directory.create(run.as_ref()).map_err(|error| {
+        // Dropping the file removes it. Each file's directory is opened as well, to be synced.
+        let usable = directory.create(run.as_ref()).and_then(|_| File::open(path));
+        usable.map_err(|error| {
             let path = path.display();
             format!(
                 "cannot write to {option} {path}: {error}; it must be a directory that exists and \
-                 that this user can write to"
+                 that this user can read and write to"
             )
         })?;
         Ok(directory)
@@ -81,16 +82,19 @@ impl FileDirectory {
         unfinished.finish(name)
     }
 
-    /// Writes a whole file and replaces one that has this name; returns its path.
+    /// Writes a whole file and replaces one that has this name. Until then it has a hidden name
+    /// made from `own`, which no other process uses: a killed one leaves its file behind.
     ///
     /// # Errors
-    /// Those of `write` and of the system; an old file is unchanged then.
+    /// Those of `write` and of the system; an old file is unchanged then, unless the error says
+    /// otherwise.
     pub(super) fn replace(
         &self,
         name: &OsStr,
+        own: &OsStr,
         write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
-    ) -> io::Result<PathBuf> {
-        let unfinished = self.begin(name)?;
+    ) -> io::Result<()> {
+        let unfinished = self.begin(own)?;
         write_buffered(&unfinished.file, write)?;
         unfinished.replace(name)
     }
@@ -116,6 +120,11 @@ pub(super) fn write_buffered(
 pub(crate) fn in_words(error: io::Error) -> io::Error {
     let Some(code) = error.raw_os_error() else { return error };
     let words = match error.kind() {
+        _ if code == libc::EIO => "the disk fails; look for its cause in the kernel's log (dmesg)",
+        _ if code == libc::EMFILE => {
+            "this process has too many open files; raise the limit (ulimit -n, LimitNOFILE)"
+        }
+        _ if code == libc::ENFILE => "the host has too many open files; raise fs.file-max",
         io::ErrorKind::StorageFull => "the disk is full; make room",
         io::ErrorKind::QuotaExceeded => "this user's disk quota is used up; make room or raise it",
         io::ErrorKind::FileTooLarge => {
@@ -144,37 +153,44 @@ impl UnfinishedFile {
     ///
     /// # Errors
     /// The system's error; the file is removed then.
-    pub(crate) fn finish(self, name: impl AsRef<OsStr>) -> io::Result<PathBuf> {
-        self.finish_by(name.as_ref(), give_new_name)
+    pub(crate) fn finish(mut self, name: impl AsRef<OsStr>) -> io::Result<PathBuf> {
+        let (hidden, directory) = self.sync()?;
+        let path = hidden.with_file_name(name.as_ref());
+        give_new_name(&hidden, &path).map_err(in_words)?;
+        // From here on, an error must remove the file under its new name.
+        self.hidden = Some(path.clone());
+        sync_names(&directory).map_err(in_words)?;
+        self.hidden = None;
+        Ok(path)
     }
 
     /// The same, but replaces a file that has that name, and keeps its permissions.
     ///
     /// # Errors
-    /// The system's error; the new file is removed then.
-    pub(super) fn replace(self, name: impl AsRef<OsStr>) -> io::Result<PathBuf> {
-        self.finish_by(name.as_ref(), |hidden, path| {
-            if let Ok(old) = fs::metadata(path) {
-                fs::set_permissions(hidden, old.permissions())?;
-            }
-            fs::rename(hidden, path)
+    /// The system's error. The new file is removed then, unless it has already replaced the old
+    /// one, which the error says.
+    fn replace(mut self, name: &OsStr) -> io::Result<()> {
+        let (hidden, directory) = self.sync()?;
+        let path = hidden.with_file_name(name);
+        if let Ok(old) = fs::metadata(&path) {
+            fs::set_permissions(&hidden, old.permissions()).map_err(in_words)?;
+        }
+        fs::rename(&hidden, &path).map_err(in_words)?;
+        // The old file is gone: removing this one would leave none.
+        self.hidden = None;
+        sync_names(&directory).map_err(|error| {
+            let words = "the new file is in place, but a power failure may undo that";
+            io::Error::new(error.kind(), format!("{words}: {}", in_words(error)))
         })
     }
 
-    fn finish_by(
-        mut self,
-        name: &OsStr,
-        rename: impl FnOnce(&Path, &Path) -> io::Result<()>,
-    ) -> io::Result<PathBuf> {
-        let hidden = self.hidden.as_deref().expect("the file still has its hidden name");
-        let path = hidden.with_file_name(name);
+    /// Syncs the file; returns its hidden path and its directory. The directory is opened before
+    /// the file gets its name, so that only syncing it can fail afterwards.
+    fn sync(&self) -> io::Result<(PathBuf, File)> {
+        let hidden = self.hidden.clone().expect("the file still has its hidden name");
         self.file.sync_all().map_err(in_words)?;
-        rename(hidden, &path).map_err(in_words)?;
-        // From here on, an error must remove the file under its new name.
-        self.hidden = Some(path.clone());
-        sync_directory(path.parent().unwrap_or(Path::new("."))).map_err(in_words)?;
-        self.hidden = None;
-        Ok(path)
+        let directory = File::open(hidden.parent().unwrap_or(Path::new("."))).map_err(in_words)?;
+        Ok((hidden, directory))
     }
 }
 
@@ -201,7 +217,9 @@ fn give_new_name(hidden: &Path, path: &Path) -> io::Result<()> {
     }
     match fs::symlink_metadata(path) {
         Ok(_) => Err(name_taken()),
-        Err(_) => fs::rename(hidden, path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(hidden, path),
+        // A file that cannot be seen may be there all the same.
+        Err(error) => Err(error),
     }
 }
 
@@ -232,8 +250,8 @@ impl Drop for UnfinishedFile {
 
 /// Syncs the names in a directory. Some network file systems do not support that, and write names
 /// at once.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    match File::open(path)?.sync_all() {
+pub(crate) fn sync_names(directory: &File) -> io::Result<()> {
+    match directory.sync_all() {
         Err(error)
             if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) =>
         {
@@ -337,6 +355,7 @@ pub(crate) fn names(directory: &Path) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::config::is_node_name;
+    use std::fs;
     use std::time::Duration;
 
     #[test]
