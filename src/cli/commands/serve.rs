@@ -386,3 +386,8 @@ fn exit_code(
     let failed = files_missing || must_be_complete && complete < reported;
     if failed { EXIT_FAILED } else { EXIT_OK }
 }
+
+#[cfg(test)]
+#[cfg(feature = "simulated-disk")]
+#[path = "serve_disk_tests.rs"]
+mod disk_tests;
