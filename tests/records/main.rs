@@ -5,7 +5,7 @@ mod bad_input;
 mod coalescing;
 #[path = "../common/mod.rs"]
 mod common;
-
+mod flood;
 mod memory;
 mod other_size;
 mod replay;

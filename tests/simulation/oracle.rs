@@ -277,6 +277,8 @@ impl Run {
         must(remains.counters.queued_bytes() == 0, || {
             format!("{} bytes are still queued", remains.counters.queued_bytes())
         })?;
+        let counted = remains.counters.memory.used();
+        must(counted == 0, || format!("{counted} bytes of memory are still counted"))?;
         must(remains.slots_taken == (0, 0), || {
             format!("{:?} slots are not free", remains.slots_taken)
         })?;
