@@ -36,6 +36,7 @@ mod engine;
 #[doc(hidden)]
 pub mod internals;
 mod runtime;
+mod sync;
 mod wire;
 
 #[doc(hidden)]

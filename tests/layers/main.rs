@@ -13,12 +13,14 @@ use std::sync::LazyLock;
 use tokens::tokens;
 use tree::{Edge, ModulePath, Tree, circles};
 
-/// Each layer and those that it may import. `client` is a sibling of `runtime`.
-const LAYERS: [(&str, &[&str]); 6] = [
+/// Each layer and those that it may import. `client` is a sibling of `runtime`, and `sync` of
+/// `config`.
+const LAYERS: [(&str, &[&str]); 7] = [
     ("config", &[]),
-    ("wire", &["config"]),
-    ("engine", &["wire", "config"]),
-    ("runtime", &["engine", "wire", "config"]),
+    ("sync", &[]),
+    ("wire", &["sync", "config"]),
+    ("engine", &["wire", "sync", "config"]),
+    ("runtime", &["engine", "wire", "sync", "config"]),
     ("client", &["engine", "wire", "config"]),
     ("cli", &["client", "runtime", "engine", "wire", "config"]),
 ];

@@ -2,9 +2,10 @@
 //! reconnecting does not refill it. Reads no clock.
 
 use crate::config::SWEEP_PAUSE_NS;
-use crate::wire::messages::limiter::TokenBucket;
+use crate::sync::Mutex;
+use crate::wire::messages::limiter::{SharedBucket, TokenBucket};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 /// Buckets of users, shared by all workers.
 pub(crate) struct UserBuckets {
@@ -15,7 +16,7 @@ pub(crate) struct UserBuckets {
 
 #[derive(Default)]
 struct Users {
-    buckets: HashMap<Box<str>, Arc<TokenBucket>>,
+    buckets: HashMap<Box<str>, SharedBucket>,
     /// The earliest time of the next sweep.
     sweep_at_ns: u64,
 }
@@ -30,14 +31,14 @@ impl UserBuckets {
     /// The bucket of `user`. Everyone who takes it while it is held or not yet full again gets the
     /// same one. `None` if there are `limit` others that cannot be dropped yet; the connection then
     /// uses its own bucket.
-    pub(crate) fn take(&self, user: &str, now_ns: u64) -> Option<Arc<TokenBucket>> {
+    pub(crate) fn take(&self, user: &str, now_ns: u64) -> Option<SharedBucket> {
         if self.rate == 0 {
             return Some(self.new_bucket());
         }
         // A panic in here leaves the table consistent.
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = users.buckets.get(user) {
-            return Some(Arc::clone(bucket));
+            return Some(SharedBucket::clone(bucket));
         }
         if users.buckets.len() >= self.limit {
             users.sweep(now_ns);
@@ -46,7 +47,7 @@ impl UserBuckets {
             return None;
         }
         let bucket = self.new_bucket();
-        users.buckets.insert(user.into(), Arc::clone(&bucket));
+        users.buckets.insert(user.into(), SharedBucket::clone(&bucket));
         Some(bucket)
     }
 
@@ -56,8 +57,8 @@ impl UserBuckets {
         self.users.lock().unwrap_or_else(PoisonError::into_inner).buckets.len()
     }
 
-    fn new_bucket(&self) -> Arc<TokenBucket> {
-        Arc::new(TokenBucket::new(self.rate, self.rate))
+    fn new_bucket(&self) -> SharedBucket {
+        SharedBucket::new(TokenBucket::new(self.rate, self.rate))
     }
 }
 
@@ -70,10 +71,14 @@ impl Users {
             return;
         }
         let keep = |bucket: &mut TokenBucket| !bucket.is_full(now_ns);
-        self.buckets.retain(|_, bucket| Arc::get_mut(bucket).is_none_or(keep));
+        self.buckets.retain(|_, bucket| SharedBucket::get_mut(bucket).is_none_or(keep));
         self.sweep_at_ns = now_ns.saturating_add(SWEEP_PAUSE_NS);
     }
 }
+
+#[cfg(test)]
+#[path = "user_buckets_models.rs"]
+mod models;
 
 #[cfg(test)]
 mod tests {
@@ -97,7 +102,7 @@ mod tests {
     fn connections_of_one_user_share_a_bucket() {
         let users = UserBuckets::new(3, 10);
         let (one, two) = (users.take("ann", 0).unwrap(), users.take("ann", 0).unwrap());
-        assert!(Arc::ptr_eq(&one, &two));
+        assert!(SharedBucket::ptr_eq(&one, &two));
         assert_eq!(users.len(), 1);
     }
 
@@ -110,7 +115,7 @@ mod tests {
         assert!(users.take("new", 0).is_some(), "replaces `idle`");
         assert_eq!(users.len(), 3);
         assert!(!users.take("used", 1).unwrap().try_take(1), "not dropped");
-        assert!(Arc::ptr_eq(&held, &users.take("held", 1).unwrap()));
+        assert!(SharedBucket::ptr_eq(&held, &users.take("held", 1).unwrap()));
     }
 
     #[test]

@@ -10,12 +10,13 @@ use crate::engine::memory::account::MemoryAccount;
 use crate::engine::messages::outbox::QueueBudget;
 use crate::engine::stream::latency::Latency;
 use crate::engine::stream::received::{Reason, Status};
+use crate::sync::AtomicU64;
 use crate::wire::messages::fault::Fault;
 use crate::wire::messages::frame::FrameType;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -384,6 +385,10 @@ impl Counters {
         sum
     }
 }
+
+#[cfg(test)]
+#[path = "counters_models.rs"]
+mod models;
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,8 @@
 //! the last. A connection that closes without sending a byte does not count.
 
 use crate::runtime::clock;
-use std::sync::{Arc, Mutex, PoisonError};
+use crate::sync::{Mutex, interleave};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
@@ -48,6 +49,7 @@ impl Quota {
         loop {
             let mut returned = std::pin::pin!(self.returned.notified());
             // From here on, no return is missed.
+            interleave();
             returned.as_mut().enable();
             match self.try_take() {
                 Some(ticket) => return ticket,
@@ -95,9 +97,14 @@ impl Drop for Ticket {
             return;
         }
         self.quota.taken.lock().unwrap_or_else(PoisonError::into_inner).tickets -= 1;
+        interleave();
         self.quota.returned.notify_waiters();
     }
 }
+
+#[cfg(test)]
+#[path = "quota_models.rs"]
+mod models;
 
 #[cfg(test)]
 mod tests {

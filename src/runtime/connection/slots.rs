@@ -1,8 +1,9 @@
 //! Limits connections and streams, and chooses the worker for each. Only counts; touches no socket.
 
 use crate::engine::observe::counters::Protocol;
+use crate::sync::{AtomicU64, AtomicUsize, interleave};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Slots for connections and record streams. The acceptor takes them, and so do message
@@ -39,7 +40,7 @@ impl Slots {
     /// A slot for a connection, on the worker with the fewest of its protocol; `None` if none is
     /// free. A record connection also takes a stream's slot.
     pub(crate) fn take(self: &Arc<Self>, protocol: Protocol) -> Option<Slot> {
-        let connection = Arc::clone(&self.connections).try_acquire_owned().ok()?;
+        let connection = try_acquire(&self.connections)?;
         let stream = match protocol {
             Protocol::Records => Some(self.take_stream()?),
             Protocol::Messages => None,
@@ -61,8 +62,7 @@ impl Slots {
 
     /// A slot for a record stream within a connection; `None` if none is free.
     pub(crate) fn take_stream(&self) -> Option<StreamSlot> {
-        let permit = Arc::clone(&self.streams).try_acquire_owned().ok()?;
-        Some(StreamSlot { _permit: permit })
+        Some(StreamSlot { _permit: try_acquire(&self.streams)? })
     }
 
     /// The same, but waits until one is free.
@@ -92,7 +92,13 @@ impl Slots {
     }
 }
 
+fn try_acquire(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    interleave();
+    Arc::clone(semaphore).try_acquire_owned().ok()
+}
+
 async fn acquire(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    interleave();
     Arc::clone(semaphore).acquire_owned().await.expect("the semaphore is never closed")
 }
 
@@ -137,6 +143,10 @@ pub(crate) enum StreamHold {
     /// A stream within a message connection.
     Stream(#[expect(dead_code, reason = "held for its drop")] StreamSlot),
 }
+
+#[cfg(test)]
+#[path = "slots_models.rs"]
+mod models;
 
 #[cfg(test)]
 mod tests {

@@ -24,7 +24,7 @@ use crate::runtime::records::transport::ReadError;
 use crate::runtime::ring::{self, ReadBuffer, TcpStream};
 use crate::runtime::tls::session::{Tls, TlsError};
 use crate::wire::messages::fault::Fault;
-use crate::wire::messages::limiter::TokenBucket;
+use crate::wire::messages::limiter::{SharedBucket, TokenBucket};
 use crate::wire::messages::payload::Credentials;
 use crate::wire::messages::session::{NextEvent, Session, SessionEnd};
 use crate::wire::text::Escaped;
@@ -88,7 +88,7 @@ impl MessageConnection {
         let presence = worker.presence(Protocol::Messages, number);
         tracing::debug!(connection = number, peer = %address, "connected");
         let rate = worker.config.rate_limit;
-        let bucket = Arc::new(TokenBucket::new(rate, rate));
+        let bucket = SharedBucket::new(TokenBucket::new(rate, rate));
         let connection = MessageConnection {
             address,
             _presence: presence,
@@ -481,7 +481,7 @@ impl Over {
 
 /// The outcome of checking credentials.
 enum Judged {
-    Believed { id: String, bucket: Option<Arc<TokenBucket>> },
+    Believed { id: String, bucket: Option<SharedBucket> },
     Refused,
     Defect,
 }

@@ -7,7 +7,7 @@ use crate::engine::messages::users::AuthTable;
 use crate::runtime::clock;
 use crate::runtime::connection::line_budget::LineBudget;
 use crate::runtime::host::auth_file::{self, AuthFileError};
-use crate::wire::messages::limiter::TokenBucket;
+use crate::wire::messages::limiter::SharedBucket;
 use crate::wire::messages::payload::Credentials;
 use std::fmt;
 use std::net::SocketAddr;
@@ -73,7 +73,7 @@ impl Gate {
 
     /// The user's rate limit, shared by all its connections; `None` if there are too many users, in
     /// which case the connection keeps its own.
-    pub(crate) fn bucket(&self, user: &str, now_ns: u64) -> Option<Arc<TokenBucket>> {
+    pub(crate) fn bucket(&self, user: &str, now_ns: u64) -> Option<SharedBucket> {
         self.buckets.take(user, now_ns)
     }
 

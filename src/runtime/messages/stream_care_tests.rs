@@ -11,7 +11,7 @@ use crate::runtime::results::aggregator::Job;
 use crate::runtime::ring;
 use crate::runtime::worker::Worker;
 use crate::wire::messages::frame::{self, FrameType};
-use crate::wire::messages::limiter::TokenBucket;
+use crate::wire::messages::limiter::{SharedBucket, TokenBucket};
 use crate::wire::messages::session::Policy;
 use std::pin::pin;
 use std::rc::Rc;
@@ -42,7 +42,7 @@ impl Carrying {
             strangers: TokenBucket::new(0, 0),
             epoch: now,
         };
-        let bucket = Arc::new(TokenBucket::new(0, 0));
+        let bucket = SharedBucket::new(TokenBucket::new(0, 0));
         let (worker, work) = Worker::alone(config);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

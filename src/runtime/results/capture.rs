@@ -13,10 +13,11 @@ use crate::config::{CAPTURE_CHUNK_BYTES, CAPTURE_CHUNKS, Config, FILE_WRITERS};
 use crate::engine::stream::received::{CaptureLack, Captured};
 use crate::runtime::connection::defects::Defects;
 use crate::runtime::failpoint::failpoint;
+use crate::sync;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
@@ -67,12 +68,16 @@ struct CaptureEnd {
 #[derive(Debug)]
 struct Budget {
     limit: u64,
-    left: AtomicU64,
+    left: sync::AtomicU64,
     /// Whether the log has the line that none are left.
-    said: AtomicBool,
+    said: sync::AtomicBool,
 }
 
 impl Budget {
+    fn new(limit: u64) -> Self {
+        Budget { limit, left: sync::AtomicU64::new(limit), said: sync::AtomicBool::new(false) }
+    }
+
     /// Takes `wanted` bytes, or as many as are left.
     fn take(&self, wanted: u64) -> u64 {
         let take = |left: u64| Some(left - left.min(wanted));
@@ -148,9 +153,8 @@ pub(crate) fn prepare(config: &Config) -> Result<Option<CaptureWork>, String> {
     let directory = open(path, &run)?;
     let (orders, queue) = mpsc::channel(CAPTURE_CHUNKS);
     let free = Arc::<Mutex<Vec<Vec<u8>>>>::default();
-    let limit = config.capture_bytes_limit;
-    let budget = Budget { limit, left: AtomicU64::new(limit), said: AtomicBool::new(false) };
-    let (budget, late) = (Arc::new(budget), Arc::<Mutex<Vec<Order>>>::default());
+    let (budget, late) =
+        (Arc::new(Budget::new(config.capture_bytes_limit)), Arc::<Mutex<Vec<Order>>>::default());
     let captures = Arc::new(Captures {
         orders,
         free: Arc::clone(&free),
@@ -466,6 +470,10 @@ fn end(ending: Ending, missing: &MissingFiles, budget: &Budget) {
         let _ = reply.send(captured);
     }
 }
+
+#[cfg(test)]
+#[path = "capture_models.rs"]
+mod models;
 
 #[cfg(test)]
 #[path = "capture_tests.rs"]

@@ -6,7 +6,8 @@
 //! is then no further ahead than a whole bucket takes to fill. There is nothing to refill and
 //! nothing to lock: threads share a bucket through `&self`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64};
+use std::sync::atomic::Ordering;
 
 /// Fractions of a nanosecond, so that the interval of 3,000,000 messages a second (333.33 ns) is
 /// not far off. With 16, a u64 holds 36 years of uptime.
@@ -30,6 +31,9 @@ pub(crate) struct TokenBucket {
     /// When the bucket will be full, in ticks of the caller's clock. It is full if that has passed.
     full_at: AtomicU64,
 }
+
+/// A bucket of several connections.
+pub(crate) type SharedBucket = Arc<TokenBucket>;
 
 impl TokenBucket {
     /// A full bucket. A `rate_per_second` of 0 means no limit; otherwise a `burst` of 0 lets
@@ -67,6 +71,10 @@ impl TokenBucket {
 fn ticks(ns: u64) -> u64 {
     ns.saturating_mul(TICKS_PER_NS)
 }
+
+#[cfg(test)]
+#[path = "limiter_models.rs"]
+mod models;
 
 #[cfg(test)]
 mod tests {

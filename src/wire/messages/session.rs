@@ -9,7 +9,7 @@
 
 use super::fault::Fault;
 use super::frame::{self, Frame, FrameError, FrameType, Header};
-use super::limiter::TokenBucket;
+use super::limiter::{SharedBucket, TokenBucket};
 use super::payload;
 use super::payload::{Credentials, ErrorCode, Request};
 use crate::config::{AUTH_FAILURES_MAX, PAYLOAD_BYTES_BEFORE_AUTH};
@@ -108,7 +108,7 @@ pub(crate) struct FrameCounts {
 pub(crate) struct Session {
     policy: Arc<Policy>,
     /// This client's rate limit: the connection's, and after authentication the user's.
-    bucket: Arc<TokenBucket>,
+    bucket: SharedBucket,
     authenticated: bool,
     auth_failures: u8,
     ended: Option<SessionEnd>,
@@ -121,7 +121,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// A session that begins `now`, with the connection's bucket.
-    pub(crate) fn new(policy: Arc<Policy>, bucket: Arc<TokenBucket>, now: Instant) -> Self {
+    pub(crate) fn new(policy: Arc<Policy>, bucket: SharedBucket, now: Instant) -> Self {
         Session {
             policy,
             bucket,
@@ -312,12 +312,7 @@ impl Session {
 
     /// Accepts the credentials. From now on `bucket`, if given, limits this client, and `id` names
     /// the session.
-    pub(crate) fn believed(
-        &mut self,
-        id: &str,
-        bucket: Option<Arc<TokenBucket>>,
-        out: &mut Vec<u8>,
-    ) {
+    pub(crate) fn believed(&mut self, id: &str, bucket: Option<SharedBucket>, out: &mut Vec<u8>) {
         self.authenticated = true;
         self.counts.replies += 1;
         if let Some(bucket) = bucket {

@@ -35,7 +35,7 @@ impl TableState {
             TableState::ClientLimited => session(false, 1),
             TableState::AllLimited => {
                 let policy = policy(false, TokenBucket::new(1, 1));
-                Session::new(policy, Arc::new(unlimited()), at(0))
+                Session::new(policy, SharedBucket::new(unlimited()), at(0))
             }
         };
         let mut out = Vec::new();

@@ -44,7 +44,7 @@ fn limited(all: u32, strangers: u32) -> Arc<Policy> {
 #[test]
 fn strangers_share_a_limit_of_their_own() {
     let policy = limited(3, 2);
-    let begin = || Session::new(Arc::clone(&policy), Arc::new(unlimited()), at(0));
+    let begin = || Session::new(Arc::clone(&policy), SharedBucket::new(unlimited()), at(0));
     let ping = frame(Ping, b"12345678");
     let refused = error(ErrorCode::RateLimitExceeded, "rate limit exceeded for PING");
     let pong = frame(Pong, b"12345678");
@@ -68,7 +68,7 @@ fn unlimited() -> TokenBucket {
 /// A session that begins at time 0 and may send `messages` messages, or any number if that is 0.
 fn session(require_auth: bool, messages: u32) -> Session {
     let bucket = if messages == 0 { unlimited() } else { TokenBucket::new(1, messages) };
-    Session::new(policy(require_auth, unlimited()), Arc::new(bucket), at(0))
+    Session::new(policy(require_auth, unlimited()), SharedBucket::new(bucket), at(0))
 }
 
 fn frame(kind: FrameType, payload: &[u8]) -> Vec<u8> {
@@ -312,12 +312,12 @@ fn a_rate_limit_cuts_a_run() {
 
 #[test]
 fn a_user_has_one_limit_on_all_connections() {
-    let shared = Arc::new(TokenBucket::new(1, 3));
+    let shared = SharedBucket::new(TokenBucket::new(1, 3));
     let mut passed = 0;
     for _ in 0..2 {
         let mut session = session(false, 100);
         let mut out = Vec::new();
-        session.believed("id", Some(Arc::clone(&shared)), &mut out);
+        session.believed("id", Some(SharedBucket::clone(&shared)), &mut out);
         out.clear();
         session.poll(&frame(Ping, b"12345678").repeat(5), at(0), &mut out);
         let counts = session.take_counts();
