@@ -129,7 +129,8 @@ fn batches_count_until_the_stream_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let partials = directory.path().to_str().unwrap();
     let options = ["--cores", &core, "--partials", partials, "--partials-interval", "100ms"];
-    let engine = Engine::start(&[&options[..], &LIMIT[..]].concat());
+    // As much for groups as elsewhere, besides 32 MiB for batches on their way to the disk.
+    let engine = Engine::start(&[&options[..], &["--memory-limit", "80MiB"]].concat());
     let before = counted(&engine);
     let all = distinct(120_000);
     let mut stream = engine.connect();
