@@ -30,6 +30,9 @@ use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 
+/// How often accepting is tried again when the time of a stopping engine is over.
+const LAST_TRIES: u32 = 10;
+
 /// The settings of a listener.
 pub(crate) struct Door {
     /// The protocol of its connections.
@@ -129,6 +132,7 @@ impl Acceptor {
     /// to stop are reset, as by the listener's end.
     async fn take_in_waiting(&self, listener: BoundListener, door: &Door) -> io::Result<()> {
         let told = clock::now();
+        let mut tries_left = LAST_TRIES;
         if door.protocol == Protocol::Messages {
             return Ok(());
         }
@@ -137,8 +141,15 @@ impl Acceptor {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
+                    // The connections that have just ended give descriptors back.
                     if self.is_drained() {
-                        break;
+                        if tries_left == 0 {
+                            tracing::error!(
+                                "connections that waited in the queue are reset without a report"
+                            );
+                            break;
+                        }
+                        tries_left -= 1;
                     }
                     pause_after(&error).await;
                     continue;
