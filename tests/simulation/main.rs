@@ -19,7 +19,10 @@ use std::time::{Duration, Instant};
 const SEEDS: u64 = 1000;
 
 /// Seeds that found a fault once.
-const KEPT: &[u64] = &[];
+const KEPT: &[u64] = &[
+    // No descriptors when the time to drain was over: the queue was reset without a report.
+    184,
+];
 
 fn number(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;

@@ -122,6 +122,7 @@ async fn stream(
             pause(rng, 500).await;
             return;
         }
+        PeerKind::SteadySender => {}
         PeerKind::RightSender => bytes.extend(form.end()),
         PeerKind::WitnessSender => {
             bytes.extend(form.end());
@@ -141,6 +142,16 @@ async fn stream(
             (write, wait_ms) = (rng.usize(1..=30), 200);
         }
         _ => bytes.truncate(part),
+    }
+    if story.plan.kind == PeerKind::SteadySender {
+        for _ in 0..rng.usize(5..30) {
+            let records: Vec<_> = (0..rng.usize(1..=3)).map(|_| form.record(rng)).collect();
+            if end.send(&form.packet(&records)).await.is_err() {
+                return;
+            }
+            VirtualSleep::of(Duration::from_millis(rng.u64(50..500))).await;
+        }
+        bytes = form.end();
     }
     let mut rest = &bytes[..];
     while !rest.is_empty() {
@@ -162,7 +173,10 @@ async fn stream(
             story.broke_off = true;
             end.reset();
         }
-        PeerKind::RightSender | PeerKind::WitnessSender | PeerKind::Talkative => {
+        PeerKind::RightSender
+        | PeerKind::SteadySender
+        | PeerKind::WitnessSender
+        | PeerKind::Talkative => {
             story.finished = true;
             end.finish();
             // Until the engine closes as well.
@@ -265,6 +279,8 @@ async fn converse(
             let mut bytes = frame(FrameType::Echo, &[&[1; 50]]);
             let at = rng.usize(..bytes.len());
             bytes[at] ^= 1 << rng.u8(..8);
+            // It goes on before it listens.
+            bytes.extend((0..rng.usize(0..6000)).map(|_| rng.u8(..)));
             let _ = end.send(&bytes).await;
             while let Some((kind, _)) = client.next().await {
                 story.errors += u64::from(kind == FrameType::Error);

@@ -4,10 +4,12 @@ use crate::model::{FORMS, Form};
 use crate::oracle::{Run, told_to_stop};
 use crate::peers::{PeerStory, live};
 use crate::scenario::{FaultKind, FaultPlan, Scenario};
+use ringest::internals::limits::QUEUED_BYTES;
 use ringest::internals::simulation::{
     EngineRemains, Protocol, SimulatedEngine, VirtualSleep, WorldSettings, note, plan_panic,
     run_world, step_wall_clock, take_log,
 };
+use ringest::internals::{Config, Counters, WorkerTally};
 use ringest::schema::Schema;
 use std::cell::RefCell;
 use std::env;
@@ -17,7 +19,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The virtual time after which a world is given up.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// Small windows and the like are counted without asking; those who ask make room for them.
+const FORCED_BYTES: usize = 1 << 20;
 
 /// A system error: no more descriptors.
 const EMFILE: i32 = 24;
@@ -118,10 +123,9 @@ pub fn run(selection: &Selection) -> Judged {
     let ran = catch_unwind(AssertUnwindSafe(|| run_world(settings, play(&scenario, form))));
     let log = take_log();
     let verdict = match ran {
-        Ok(Ok((stories, remains))) => {
+        Ok(Ok((stories, remains, broken_limit))) => {
             let told_to_stop = told_to_stop(&scenario);
-            let run = Run { scenario, form, stories, remains, told_to_stop };
-            run.judge()
+            Run { scenario, form, stories, remains, broken_limit, told_to_stop }.judge()
         }
         Ok(Err(stuck)) => Err(format!("the world is stuck: {stuck:?}")),
         Err(panic) => {
@@ -133,11 +137,16 @@ pub fn run(selection: &Selection) -> Judged {
     Judged { verdict, log }
 }
 
-async fn play(scenario: &Scenario, form: &'static Form) -> (Vec<PeerStory>, EngineRemains) {
+/// What was seen, what is left, and which limit was passed if one was.
+type Played = (Vec<PeerStory>, EngineRemains, Option<String>);
+
+async fn play(scenario: &Scenario, form: &'static Form) -> Played {
     let schema = Arc::new(Schema::from_toml(form.toml).expect("a schema of the world"));
     let (workers, delays) = (scenario.workers, scenario.delays);
     for fault in &scenario.faults {
-        if let FaultKind::Panic { place, pass } = fault.kind {
+        if let FaultKind::Panic { place, pass } | FaultKind::HelperPanic { place, pass } =
+            fault.kind
+        {
             plan_panic(place, pass);
         }
     }
@@ -161,19 +170,58 @@ async fn play(scenario: &Scenario, form: &'static Form) -> (Vec<PeerStory>, Engi
         let engine = Rc::clone(&engine);
         tasks.push(tokio::task::spawn_local(async move { happen(fault, &engine).await }));
     }
+    let broken_limit = Rc::new(RefCell::new(None));
+    let watching = tokio::task::spawn_local(watch_limits(
+        Arc::clone(engine.counters()),
+        scenario.config.clone(),
+        Rc::clone(&broken_limit),
+    ));
     for task in tasks {
         task.await.expect("peers do not panic");
     }
     if !engine.is_stopping() {
-        engine.stop(Duration::from_secs(60));
+        engine.stop(LIMIT);
     }
     note("all peers are done");
     let engine = Rc::into_inner(engine).expect("the faults are over");
     let remains = engine.wait().await;
     note("the engine has stopped");
+    watching.abort();
+    let broken_limit = broken_limit.borrow_mut().take();
     let mut stories = Rc::into_inner(stories).expect("the peers are over").into_inner();
     stories.sort_by_key(|story| story.plan.number);
-    (stories, remains)
+    (stories, remains, broken_limit)
+}
+
+/// Looks all the time whether what is open and queued stays within its limits.
+async fn watch_limits(
+    counters: Arc<Counters>,
+    config: Config,
+    broken: Rc<RefCell<Option<String>>>,
+) {
+    let memory = (counters.memory.limit() + FORCED_BYTES) as u64;
+    loop {
+        let open = |protocol: Protocol| -> u64 {
+            let counts = |worker: &Arc<WorkerTally>| {
+                let kind = protocol as usize;
+                worker.opened[kind].get() - worker.closed[kind].get()
+            };
+            counters.workers.iter().map(counts).sum()
+        };
+        let (streams, clients) = (open(Protocol::Records), open(Protocol::Messages));
+        let queued = counters.queued_bytes();
+        for (what, count, limit) in [
+            ("streams", streams, config.max_streams as u64),
+            ("connections", streams + clients, config.max_connections as u64),
+            ("queued bytes", queued as u64, QUEUED_BYTES as u64),
+            ("bytes of memory", counters.memory.used() as u64, memory),
+        ] {
+            if count > limit {
+                broken.borrow_mut().get_or_insert(format!("{count} {what}, and {limit} may be"));
+            }
+        }
+        VirtualSleep::of(Duration::from_millis(20)).await;
+    }
 }
 
 async fn happen(fault: FaultPlan, engine: &SimulatedEngine) {
@@ -185,6 +233,6 @@ async fn happen(fault: FaultPlan, engine: &SimulatedEngine) {
         }
         FaultKind::WallStep { by_ms } => step_wall_clock(by_ms),
         FaultKind::Stop { grace } => engine.stop(grace),
-        FaultKind::Panic { .. } => {}
+        FaultKind::Panic { .. } | FaultKind::HelperPanic { .. } => {}
     }
 }

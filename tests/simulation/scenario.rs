@@ -12,7 +12,9 @@ use std::time::Duration;
 pub enum PeerKind {
     /// Sends a whole record stream and closes.
     RightSender,
-    /// The same, over a good line and at once: it must be reported within a bound.
+    /// The same, with pauses between its packets that are shorter than any timeout.
+    SteadySender,
+    /// The same as the first, over a good line and at once: it must be reported within a bound.
     WitnessSender,
     /// Breaks the rules of packets after some records.
     Liar,
@@ -92,6 +94,8 @@ pub enum FaultKind {
     Emfile { messages: bool },
     /// A connection's task panics when it passes this place for the n-th time.
     Panic { place: &'static str, pass: u64 },
+    /// A task that the connections of a worker share panics: the engine stops by itself.
+    HelperPanic { place: &'static str, pass: u64 },
     /// The wall clock is set.
     WallStep { by_ms: i64 },
     /// The engine is told to stop.
@@ -103,6 +107,16 @@ pub struct FaultPlan {
     pub number: usize,
     pub at: Duration,
     pub kind: FaultKind,
+}
+
+/// What a world is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Theme {
+    Mixed,
+    /// Far more streams than there are slots, all at once.
+    Crowd,
+    /// Aggregation stands still for long, while batches must be closed.
+    SlowDisk,
 }
 
 /// A world before it begins.
@@ -133,6 +147,10 @@ impl Scenario {
         let limited = rng.u8(..4) == 0;
         let config = Config {
             registered_buffers: 0,
+            groups_limit: if rng.u8(..8) == 0 { rng.usize(1..30) } else { 1_000_000 },
+            // The engine takes what it needs at least, so this is often more.
+            memory_limit: (rng.u8(..8) == 0).then(|| rng.choice([1, 64 << 20, 256 << 20]).unwrap()),
+            exit_after: (rng.u8(..16) == 0).then(|| rng.u64(1..5)),
             buffer_bytes: rng.choice([4 << 10, 8 << 10, 64 << 10]).unwrap(),
             aggregate: rng.choice([AggregateMode::Columns, AggregateMode::TwoPhase]).unwrap(),
             batch_rows: rng.choice([1, 7, 64, 4096]).unwrap(),
@@ -154,8 +172,14 @@ impl Scenario {
             global_rate_limit: 0,
             ..Config::default()
         };
+        let theme = match rng.u8(..6) {
+            0 => Theme::Crowd,
+            1 => Theme::SlowDisk,
+            _ => Theme::Mixed,
+        };
         let delays = ThreadDelays {
-            aggregation: rng.choice([ms(0), ms(2), ms(100), ms(1500)]).unwrap(),
+            aggregation: rng.choice([ms(0), ms(2), ms(100)]).unwrap(),
+            stall: rng.choice([ms(0), ms(0), ms(20_000)]).unwrap(),
             report: rng.choice([ms(0), ms(2), ms(100)]).unwrap(),
         };
         let look_cost = rng.choice([Duration::ZERO, Duration::from_micros(1), ms(1) / 4]).unwrap();
@@ -169,14 +193,30 @@ impl Scenario {
             peers: Vec::new(),
             faults: Vec::new(),
         };
-        scenario.choose_peers(&mut rng);
-        scenario.choose_faults(&mut rng);
+        scenario.set_theme(theme, &mut rng);
+        scenario.choose_peers(theme, &mut rng);
+        scenario.choose_faults(theme, &mut rng);
         scenario
     }
 
-    fn choose_peers(&mut self, rng: &mut Rng) {
+    fn set_theme(&mut self, theme: Theme, rng: &mut Rng) {
+        match theme {
+            Theme::Mixed => {}
+            Theme::Crowd => self.config.max_streams = rng.usize(1..=4),
+            Theme::SlowDisk => {
+                self.workers = 1;
+                self.config.aggregate = AggregateMode::Columns;
+                self.config.batch_rows = 1;
+                self.config.partials = Some("nowhere".into());
+                self.delays.stall = ms(20_000);
+            }
+        }
+    }
+
+    fn choose_peers(&mut self, theme: Theme, rng: &mut Rng) {
         use PeerKind::*;
-        const KINDS: [PeerKind; 21] = [
+        const KINDS: [PeerKind; 22] = [
+            SteadySender,
             RightSender,
             RightSender,
             RightSender,
@@ -205,8 +245,15 @@ impl Scenario {
         }
         let others = rng.usize(1..=10);
         kinds.extend((0..others).map(|_| *rng.choice(&KINDS).unwrap()));
+        let more = rng.usize(2..=8);
+        kinds.extend((0..more).filter_map(|_| match theme {
+            Theme::Mixed => None,
+            Theme::Crowd => rng.choice([RightSender, SteadySender]),
+            Theme::SlowDisk => rng.choice([RightSender, SteadySender, SteadySender]),
+        }));
         for (number, kind) in kinds.into_iter().enumerate() {
-            let start = if kind.is_witness() { ms(0) } else { up_to(rng, ms(4000)) };
+            let latest = if theme == Theme::Crowd { ms(500) } else { ms(4000) };
+            let start = if kind.is_witness() { ms(0) } else { up_to(rng, latest) };
             let quality = if kind.is_witness() {
                 LineQuality {
                     piece_bytes: 1500,
@@ -228,22 +275,29 @@ impl Scenario {
         }
     }
 
-    fn choose_faults(&mut self, rng: &mut Rng) {
+    fn choose_faults(&mut self, theme: Theme, rng: &mut Rng) {
         let count = rng.usize(0..=2);
         for number in 0..count {
-            let kind = match rng.u8(..5) {
+            let kind = match rng.u8(..6) {
+                5 => {
+                    let (place, passes) =
+                        rng.choice([("timer", 100), ("coalescer", 30), ("hub", 20)]).unwrap();
+                    FaultKind::HelperPanic { place, pass: rng.u64(1..=passes) }
+                }
                 0 => FaultKind::Emfile { messages: rng.bool() },
                 1 => FaultKind::Panic {
-                    place: rng.choice(["record_connection", "message_connection"]).unwrap(),
+                    place: rng
+                        .choice(["record_connection", "message_connection", "outbox"])
+                        .unwrap(),
                     pass: rng.u64(1..=12),
                 },
                 2 => FaultKind::WallStep { by_ms: rng.i64(-10_000_000..10_000_000) },
                 _ => FaultKind::Stop { grace: up_to(rng, ms(3000)) },
             };
-            let at = if matches!(kind, FaultKind::Panic { .. }) {
-                Duration::ZERO
-            } else {
-                up_to(rng, ms(5000))
+            let at = match (kind, theme) {
+                (FaultKind::Panic { .. } | FaultKind::HelperPanic { .. }, _) => Duration::ZERO,
+                (_, Theme::Crowd) => up_to(rng, ms(1500)),
+                _ => up_to(rng, ms(5000)),
             };
             self.faults.push(FaultPlan { number, at, kind });
         }
@@ -255,6 +309,11 @@ impl Scenario {
         less.peers.retain(|peer| !peers.contains(&peer.number));
         less.faults.retain(|fault| !faults.contains(&fault.number));
         less
+    }
+
+    /// Whether the panic of a shared task is planned.
+    pub fn plans_helper_panic(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault.kind, FaultKind::HelperPanic { .. }))
     }
 
     /// Whether a task's panic is planned.

@@ -97,7 +97,13 @@ impl LineDirection {
                     }
                 }
                 Some((_, Segment::End)) => self.ended = true,
-                Some((_, Segment::Reset)) => self.reset = true,
+                Some((_, Segment::Reset)) => {
+                    self.reset = true;
+                    // Not every system keeps what has not been read.
+                    if dice(|dice| dice.bool()) {
+                        self.arrived.clear();
+                    }
+                }
                 None => {}
             }
         }

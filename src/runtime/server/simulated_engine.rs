@@ -9,6 +9,7 @@ use super::worker::{Common, WorkerThread};
 use crate::config::{AGGREGATION_QUEUE, Config, INBOX, REPORT_QUEUE};
 use crate::engine::aggregate::Grouped;
 use crate::engine::groups::plan::Plan;
+use crate::engine::memory::account::MemoryAccount;
 use crate::engine::observe::counters::{Counters, Protocol, TallyWriter};
 use crate::engine::stream::intake::Counts;
 use crate::engine::stream::received::Reason;
@@ -37,6 +38,8 @@ use tokio::task::JoinHandle;
 pub struct ThreadDelays {
     /// The longest that an aggregation thread takes for a job.
     pub aggregation: Duration,
+    /// The longest that it stands still now and then, as for a slow disk.
+    pub stall: Duration,
     /// The longest that the reporter takes for a report.
     pub report: Duration,
 }
@@ -47,6 +50,7 @@ pub struct SimulatedEngine {
     counters: Arc<Counters>,
     slots: Arc<Slots>,
     limits: (usize, usize),
+    memory_fixed: usize,
     drain: watch::Sender<Option<Instant>>,
     defects: Defects,
     reports: Arc<Mutex<Vec<SimulatedReport>>>,
@@ -81,6 +85,8 @@ pub struct EngineRemains {
     pub counters: Arc<Counters>,
     /// Connections and streams whose slots were not freed.
     pub slots_taken: (usize, usize),
+    /// Bytes of memory that no peer causes.
+    pub memory_fixed: usize,
     /// What ended the engine without being asked.
     pub defect: Option<String>,
 }
@@ -100,7 +106,10 @@ impl SimulatedEngine {
         config.record = plan.sizes();
         config.check().expect("a configuration within its limits");
         let gate = Arc::new(Gate::new(&config).expect("no auth file, or one that can be read"));
-        let (counters, tallies) = Counters::new(workers);
+        let (fixed, least) = (config.memory(workers).fixed(), config.memory(workers).least());
+        let limit = config.memory_limit.map_or(isize::MAX as usize, |limit| limit as usize);
+        let memory = MemoryAccount::new(limit.max(least), fixed);
+        let (counters, tallies) = Counters::with_memory(workers, memory);
         let (drain, drained) = watch::channel(None);
         let (finished, results) = mpsc::channel(REPORT_QUEUE);
         let defects = Defects::new(drain.clone(), config.drain_timeout);
@@ -133,7 +142,7 @@ impl SimulatedEngine {
             let (inbox, mut accepted) = mpsc::channel(INBOX);
             inboxes.push(inbox);
             let aggregator = Aggregator::new(&plan, &config, None);
-            let aggregating = aggregate_all(aggregator, work, finished.clone(), delays.aggregation);
+            let aggregating = aggregate_all(aggregator, work, finished.clone(), delays);
             tasks.push(tokio::task::spawn_local(aggregating));
             let core = core_affinity::CoreId { id: index };
             let common = common.clone();
@@ -170,6 +179,7 @@ impl SimulatedEngine {
             counters,
             slots,
             limits: (config.max_connections, config.max_streams),
+            memory_fixed: fixed,
             drain,
             defects,
             reports,
@@ -213,6 +223,7 @@ impl SimulatedEngine {
             reports: std::mem::take(&mut *lock(&self.reports)),
             outcome,
             counters: self.counters,
+            memory_fixed: self.memory_fixed,
             slots_taken: (self.limits.0 - free.0, self.limits.1 - free.1),
             defect: self.defects.first().map(str::to_owned),
         }
@@ -255,10 +266,13 @@ async fn aggregate_all(
     mut aggregator: Aggregator,
     mut jobs: mpsc::Receiver<Job>,
     finished: mpsc::Sender<FinishedConnection>,
-    delay: Duration,
+    delays: ThreadDelays,
 ) {
     while let Some(job) = jobs.recv().await {
-        take_time(delay).await;
+        take_time(delays.aggregation).await;
+        if dice(|dice| dice.u8(..32)) == 0 {
+            take_time(delays.stall).await;
+        }
         if let Some(connection) = aggregator.handle(job)
             && finished.send(connection).await.is_err()
         {
