@@ -1,12 +1,17 @@
 //! The parts of the engine that the project's own tests and benchmarks use. Not a public interface:
 //! any release may change it.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
+#[cfg(feature = "aggregate")]
 pub use crate::cli::commands::certs::{
     CertSpec, Generated, Pair, generate as generate_certificates,
 };
 pub use crate::config::{
     AggregateMode, Config, FOLD_ROWS, FOLD_ROWS_MAX, SCHEMA_FILE_BYTES_MAX, TlsOptions, limits,
 };
+#[cfg(feature = "aggregate")]
 pub use crate::engine::aggregate::{GroupAggregate, Grouped, Value, create_pool};
 pub use crate::engine::decode::decoder::Decoder;
 pub use crate::engine::decode::texts::Texts;
@@ -19,9 +24,12 @@ pub use crate::engine::observe::snapshot::{EngineState, Facts, Rates, Snapshot};
 pub use crate::engine::stream::received::{BufferKind, Reason};
 pub use crate::runtime::admin::listener::{AdminState, start as start_admin};
 pub use crate::runtime::host::listener::{RECORDS, listen};
+#[cfg(feature = "aggregate")]
 pub use crate::runtime::results::report::Report;
+#[cfg(feature = "aggregate")]
 pub use crate::runtime::results::reporter::Sink;
 pub use crate::runtime::ring::{Buffers, read, runtime as ring_runtime};
+#[cfg(feature = "aggregate")]
 pub use crate::runtime::server::engine::Engine;
 pub use crate::wire::messages::fault::Fault;
 pub use crate::wire::records::packets::{

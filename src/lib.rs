@@ -7,6 +7,9 @@
 //! * [`schema`]: the layout of a record, from TOML or Python's struct notation
 //! * [`protocol`]: frames of the message protocol and their payloads
 //!
+//! All of that is there without default features too, which leave out the engine and Polars and
+//! with them most of the compile time.
+//!
 //! ```no_run
 //! use ringest::client::MessageClient;
 //! use std::time::Duration;
@@ -28,6 +31,11 @@
 #![warn(missing_docs, unreachable_pub)]
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc)]
+// Without the engine, much of what it is made of has no other user.
+#![cfg_attr(
+    not(feature = "aggregate"),
+    allow(dead_code, unreachable_pub, unused_imports, unfulfilled_lint_expectations)
+)]
 
 mod cli;
 pub mod client;
@@ -39,6 +47,7 @@ mod runtime;
 mod sync;
 mod wire;
 
+#[cfg(feature = "aggregate")]
 #[doc(hidden)]
 pub use cli::run;
 pub use wire::schema;

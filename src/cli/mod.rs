@@ -2,24 +2,26 @@
 //! `runtime` and `client`.
 
 pub(crate) mod args;
+#[cfg(feature = "aggregate")]
 pub(crate) mod commands;
 pub(crate) mod exit;
 pub(crate) mod output;
 pub(crate) mod terminal;
 
-use crate::runtime::host::stdio;
-use args::{Command, environment};
-use commands::{
-    demo, doctor, gen_cert, health, load, merge, reference, replay, schema, send, serve, token,
-};
-use exit::EXIT_FAILED;
-use std::process::ExitCode;
-use terminal::logging;
-use terminal::status_line::say;
-
 /// Parses the command line, runs the command and returns the exit code. Call it first in `main`,
 /// before any other thread exists.
-pub fn run() -> ExitCode {
+#[cfg(feature = "aggregate")]
+pub fn run() -> std::process::ExitCode {
+    use crate::runtime::host::stdio;
+    use args::{Command, environment};
+    use commands::{
+        demo, doctor, gen_cert, health, load, merge, reference, replay, schema, send, serve, token,
+    };
+    use exit::EXIT_FAILED;
+    use std::process::ExitCode;
+    use terminal::logging;
+    use terminal::status_line::say;
+
     let args = environment::parse();
     logging::start(args.debug);
     let prints =

@@ -11,6 +11,7 @@
 //! * [`messages`]: users, tokens, rate limits and outboxes of the message server
 //! * `oracle`: slow reference implementations for tests
 
+#[cfg(feature = "aggregate")]
 pub(crate) mod aggregate;
 pub(crate) mod blocks;
 pub(crate) mod decode;
@@ -18,6 +19,6 @@ pub(crate) mod groups;
 pub(crate) mod memory;
 pub(crate) mod messages;
 pub(crate) mod observe;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod oracle;
 pub(crate) mod stream;

@@ -104,12 +104,21 @@ fn behind_brackets(tokens: &[Token], open: usize) -> usize {
     tokens.len()
 }
 
-/// Whether each token belongs to something that `#[cfg(test)]` stands before.
+/// What stands before code that no release has.
+const TEST_ATTRIBUTES: [&[&str]; 3] = [
+    &["#", "[", "cfg", "(", "test", ")", "]"],
+    &["#", "[", "cfg", "(", "all", "(", "test", ","],
+    &["#", "[", "cfg", "(", "any", "(", "test", ",", "fuzzing", ")", ")", "]"],
+];
+
+/// Whether each token belongs to something that is compiled for tests alone.
 fn test_tokens(tokens: &[Token]) -> Vec<bool> {
     let mut test = vec![false; tokens.len()];
     for at in 0..tokens.len() {
-        let words = ["#", "[", "cfg", "(", "test", ")", "]"];
-        if (0..words.len()).all(|i| text(tokens, at + i) == words[i]) {
+        let stands_here = |words: &&[&str]| {
+            words.iter().enumerate().all(|(i, word)| text(tokens, at + i) == *word)
+        };
+        if TEST_ATTRIBUTES.iter().any(stands_here) {
             let end = end_of_attributed(tokens, at);
             test[at..end].fill(true);
         }

@@ -1,5 +1,7 @@
 //! CPU lists in the form that `taskset -c` takes. Does not check which cores exist.
 
+use crate::wire::text::quoted;
+
 /// Highest core number accepted: the most that a CPU mask of the C library holds (`CPU_SETSIZE`).
 pub(crate) const CORE_MAX: usize = 1023;
 
@@ -27,10 +29,10 @@ pub(crate) fn parse(text: &str) -> Result<CpuList, String> {
             None => (number(range)?, number(range)?),
         };
         if first > last {
-            return Err(format!("range {range} runs backwards"));
+            return Err(format!("range {} runs backwards", quoted(range)));
         }
         if step == 0 {
-            return Err(format!("the step in {part} is 0"));
+            return Err(format!("the step in {} is 0", quoted(part)));
         }
         cores.extend((first..=last).step_by(step));
     }
@@ -42,8 +44,8 @@ pub(crate) fn parse(text: &str) -> Result<CpuList, String> {
 fn number(text: &str) -> Result<usize, String> {
     let number = text.trim().parse::<usize>().ok().filter(|&core| core <= CORE_MAX);
     number.ok_or_else(|| {
-        let text = text.escape_default();
-        format!("\"{text}\" is not a core number (0-{CORE_MAX}); write e.g. 0,2-5 or all")
+        let text = quoted(text);
+        format!("{text} is not a core number (0-{CORE_MAX}); write e.g. 0,2-5 or all")
     })
 }
 
@@ -71,6 +73,16 @@ mod tests {
         for text in ["", ",", "a", "1-", "-1", "3-1", "0-4:0", "1024", "0-9999999999", "0x1", "1;2"]
         {
             assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_short_and_printable() {
+        let long = "7".repeat(1000);
+        for text in ["5-\x0c3", "0-4\n:0", "\u{1b}[31m", &long] {
+            let message = parse(text).unwrap_err();
+            assert!(message.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{message:?}");
+            assert!(message.len() < 200, "{message}");
         }
     }
 }

@@ -11,15 +11,14 @@ use super::parts::{self, FinishedFrame};
 use super::row_groups::RowGroups;
 use super::seal::Seal;
 use crate::config::{LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN};
+use crate::engine::stream::latency;
 use crate::engine::stream::received::Status;
 use crate::wire::schema::columns::{COUNT, ORIGIN_COLUMNS, Part};
 use crate::wire::schema::{Kind, Schema};
 use crate::wire::text::unescape;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::Deserializer;
 use polars::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -424,20 +423,8 @@ fn status_of(word: &str) -> PolarsResult<Status> {
 
 /// Reads a histogram in the uncompressed V2 format.
 fn histogram(bytes: &[u8]) -> PolarsResult<Histogram<u64>> {
-    decode(bytes)
+    latency::read_v2(bytes)
         .map_err(|cause| polars_err!(ComputeError: "latency_v2 is not a histogram: {cause}"))
-}
-
-fn decode(bytes: &[u8]) -> io::Result<Histogram<u64>> {
-    const HEADER_BYTES: usize = 40;
-    // The deserializer trusts the payload length, so it must not claim gigabytes.
-    let payload = bytes.get(4..8).and_then(|length| <[u8; 4]>::try_from(length).ok());
-    let length = payload.map(|length| u32::from_be_bytes(length) as usize);
-    if length.is_none_or(|length| HEADER_BYTES + length != bytes.len()) {
-        return Err(io::Error::other("wrong length"));
-    }
-    let read = Deserializer::new().deserialize(&mut &bytes[..]);
-    read.map_err(|error| io::Error::other(error.to_string()))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::wire::text::Padding;
 use crate::wire::text::{ShownText, TextEncoding};
 use proptest::prelude::*;
 use std::fs;
+use std::io;
 use std::time::Duration;
 
 /// A record: two keys, a number to sum, and one whose first and last values are kept.

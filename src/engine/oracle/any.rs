@@ -1,6 +1,7 @@
 //! Strategies for schemas and records in property tests. Values repeat, so that groups form, and
 //! include the extremes of every type.
 
+#[cfg(feature = "aggregate")]
 use super::streams::Path;
 use crate::wire::schema::{Aggregate, End, Endian, Field, Framing, Function, Kind, Length, Schema};
 use crate::wire::text::Padding;
@@ -124,6 +125,7 @@ pub(crate) fn choices(records_max: usize) -> impl Strategy<Value = Vec<Choices>>
 }
 
 /// Any path of a stream through the engine.
+#[cfg(feature = "aggregate")]
 pub(crate) fn path() -> impl Strategy<Value = (Vec<Index>, Path)> {
     let cuts = prop::collection::vec(any::<Index>(), 0..12);
     let window_bytes = prop_oneof![Just(0usize), 0usize..200, 0usize..20_000];

@@ -3,7 +3,9 @@
 use crate::config::{
     LATENCY_BYTES, LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN, SMALL_LATENCY_DIGITS,
 };
+use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::{Counter, Histogram};
+use std::io;
 use std::time::Duration;
 
 /// Latencies with three significant digits: of the packets of a connection or worker, each from
@@ -116,7 +118,8 @@ fn nanoseconds(latency: Duration) -> u64 {
 /// The percentiles of a histogram of nanoseconds; all zero if nothing was recorded.
 pub(crate) fn summary<C: Counter>(histogram: &Histogram<C>) -> LatencySummary {
     let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
-    let quantile = |q| microseconds(histogram.value_at_quantile(q));
+    // The histogram gives the upper end of a step, which may be above a maximum of zero.
+    let quantile = |q| microseconds(histogram.value_at_quantile(q).min(histogram.max()));
     LatencySummary {
         p50: quantile(0.5),
         p90: quantile(0.9),
@@ -125,6 +128,22 @@ pub(crate) fn summary<C: Counter>(histogram: &Histogram<C>) -> LatencySummary {
         max: microseconds(histogram.max()),
         count: histogram.len(),
     }
+}
+
+/// Reads a histogram in the uncompressed V2 format, as partials have it.
+///
+/// # Errors
+/// If the bytes are not a histogram.
+pub(crate) fn read_v2(bytes: &[u8]) -> io::Result<Histogram<u64>> {
+    const HEADER_BYTES: usize = 40;
+    // The deserializer trusts the payload length, so it must not claim gigabytes.
+    let payload = bytes.get(4..8).and_then(|length| <[u8; 4]>::try_from(length).ok());
+    let length = payload.map(|length| u32::from_be_bytes(length) as usize);
+    if length.is_none_or(|length| HEADER_BYTES + length != bytes.len()) {
+        return Err(io::Error::other("wrong length"));
+    }
+    let read = Deserializer::new().deserialize(&mut &bytes[..]);
+    read.map_err(|error| io::Error::other(error.to_string()))
 }
 
 /// Latencies of one message connection, or waits of a record connection's gathered reads, with one
@@ -196,6 +215,14 @@ mod tests {
         assert!(near(summary.p99, 200.0) && near(summary.p99_9, 3000.0), "{summary:?}");
         assert!(near(summary.max, 1e6), "{summary:?}");
         assert_eq!(summary.count, 1000);
+    }
+
+    #[test]
+    fn no_percentile_is_above_the_maximum() {
+        let mut latency = Latency::default();
+        latency.record(Duration::ZERO, 3);
+        let LatencySummary { p50, p99_9, max, count, .. } = latency.summary();
+        assert_eq!((p50, p99_9, max, count), (0.0, 0.0, 0.0, 3));
     }
 
     #[test]

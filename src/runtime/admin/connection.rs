@@ -29,6 +29,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
@@ -78,6 +79,16 @@ pub(crate) enum Questions {
 pub(crate) async fn serve(stream: TcpStream, site: Rc<Site>, limits: Limits, questions: Questions) {
     // Otherwise the end of a long reply could wait for the client's acknowledgement.
     let _ = stream.set_nodelay(true);
+    serve_on(stream, site, limits, questions).await;
+}
+
+/// The same for any stream of bytes.
+pub(super) async fn serve_on<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    site: Rc<Site>,
+    limits: Limits,
+    questions: Questions,
+) {
     let progress = Rc::new(RequestProgress::new());
     let socket = Watched {
         stream: TokioIo::new(stream),
@@ -162,13 +173,13 @@ impl RequestProgress {
 }
 
 /// A socket that records the connection's progress.
-struct Watched {
-    stream: TokioIo<TcpStream>,
+struct Watched<S> {
+    stream: TokioIo<S>,
     progress: Rc<RequestProgress>,
     discarded_bytes: usize,
 }
 
-impl Watched {
+impl<S: AsyncRead + Unpin> Watched<S> {
     /// Reads and discards what still arrives: closing a socket with unread bytes would reset the
     /// connection, and the last reply could be lost.
     fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -185,7 +196,7 @@ impl Watched {
     }
 }
 
-impl Read for Watched {
+impl<S: AsyncRead + Unpin> Read for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -199,7 +210,7 @@ impl Read for Watched {
     }
 }
 
-impl Write for Watched {
+impl<S: AsyncRead + AsyncWrite + Unpin> Write for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

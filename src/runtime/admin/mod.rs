@@ -4,3 +4,5 @@ pub(crate) mod connection;
 pub(crate) mod listener;
 pub(crate) mod readiness;
 pub(crate) mod site;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod test_client;

@@ -5,7 +5,7 @@ use super::readiness::Readiness;
 use crate::engine::observe::counters::Counters;
 use crate::engine::observe::metrics;
 use crate::engine::observe::snapshot::{EngineState, Facts, Rates, Sample, Snapshot};
-use crate::runtime::host::findings;
+use crate::runtime::host::proc_files;
 use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
@@ -124,7 +124,7 @@ impl Site {
             state: self.engine_state(),
             uptime: self.state.started.elapsed(),
             started: self.started,
-            resident_bytes: findings::resident_bytes(),
+            resident_bytes: proc_files::resident_bytes(),
             cores: &self.state.cores,
         };
         Snapshot::take(&self.state.counters, &facts, &self.last.borrow().1)

@@ -7,7 +7,7 @@ use super::cores::{self, CoresError};
 use super::finding::{Finding, Verdict};
 use super::listener::{self, ADMIN, MESSAGES, RECORDS};
 use super::memory_limit::{memory_limit, share_of};
-use super::proc_files::{kib, memory_total_bytes, process_status};
+use super::proc_files::{memory_total_bytes, process_status};
 use super::reserve::address_space;
 use super::ring_check::io_uring;
 use super::threads::{threads, threads_needed};
@@ -85,11 +85,6 @@ fn kernel_finding(release: &str) -> Finding {
         }
         _ => Finding::warn("kernel", format!("cannot parse the release \"{release}\""), remedy),
     }
-}
-
-/// Resident memory of this process; `None` if the kernel does not report it.
-pub(crate) fn resident_bytes() -> Option<u64> {
-    kib(&process_status("VmRSS:")?)
 }
 
 /// Locked memory that this process may use; `None` if there is no limit.

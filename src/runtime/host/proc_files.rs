@@ -21,6 +21,11 @@ pub(crate) fn kib(size: &str) -> Option<u64> {
     Some(size.strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
+/// Resident memory of this process; `None` if the kernel does not report it.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    kib(&process_status("VmRSS:")?)
+}
+
 /// Memory of the host.
 pub(crate) fn memory_total_bytes() -> Option<u64> {
     kib(&proc_field(&fs::read("/proc/meminfo").ok()?, "MemTotal:")?)

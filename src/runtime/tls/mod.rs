@@ -4,7 +4,7 @@ pub(crate) mod config;
 mod resumption;
 pub(crate) mod session;
 mod subject;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod test_certs;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod test_peer;

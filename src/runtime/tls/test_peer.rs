@@ -1,6 +1,7 @@
 //! A TLS peer for unit tests: certificates in files, and a client that talks to a [`Tls`] in
 //! memory, in pieces of any size. No sockets and no threads.
 
+#[cfg(test)]
 use super::config::{Certificates, TlsSource};
 use super::session::{Tls, TlsError, TlsProgress};
 use super::test_certs::{TestCertificates, TestPair};
@@ -12,14 +13,17 @@ use rustls::{
 };
 use std::io::{Read, Write};
 use std::sync::Arc;
+#[cfg(test)]
 use tempfile::TempDir;
 
 /// The files of a server, in a temporary directory.
+#[cfg(test)]
 pub(crate) struct CertificateFiles {
     pub directory: TempDir,
     pub source: TlsSource,
 }
 
+#[cfg(test)]
 impl CertificateFiles {
     pub(crate) fn of(made: &TestCertificates) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
@@ -101,6 +105,7 @@ impl Talk {
     }
 
     /// Both with valid certificates, after the handshake.
+    #[cfg(test)]
     pub(crate) fn open(version: &'static SupportedProtocolVersion) -> Self {
         let made = TestCertificates::valid();
         let config = client_config(&made, version, None);

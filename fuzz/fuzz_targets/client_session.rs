@@ -1,0 +1,4 @@
+#![no_main]
+//! The target `client_session`; its body is in `src/internals/fuzz/`.
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ringest::internals::fuzz::run("client_session", data));

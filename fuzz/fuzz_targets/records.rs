@@ -1,0 +1,4 @@
+#![no_main]
+//! The target `records`; its body is in `src/internals/fuzz/`.
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ringest::internals::fuzz::run("records", data));
