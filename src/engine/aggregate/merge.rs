@@ -366,7 +366,7 @@ impl Batches {
             for said in batches.values().filter_map(|batch| batch.said.as_ref()) {
                 facts.packets += said.packets;
                 facts.bytes += said.bytes;
-                let added = facts.latency.add(&histogram(&said.latency)?);
+                let added = latency::add_to(&mut facts.latency, &histogram(&said.latency)?);
                 added.map_err(|cause| polars_err!(ComputeError: "latency_v2: {cause}"))?;
             }
             match ended(batches) {

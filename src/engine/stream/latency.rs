@@ -142,8 +142,25 @@ pub(crate) fn read_v2(bytes: &[u8]) -> io::Result<Histogram<u64>> {
     if length.is_none_or(|length| HEADER_BYTES + length != bytes.len()) {
         return Err(io::Error::other("wrong length"));
     }
-    let read = Deserializer::new().deserialize(&mut &bytes[..]);
-    read.map_err(|error| io::Error::other(error.to_string()))
+    let read: Result<Histogram<u64>, _> = Deserializer::new().deserialize(&mut &bytes[..]);
+    let histogram = read.map_err(|error| io::Error::other(error.to_string()))?;
+    // The total saturates, and percentiles are looked for by adding up counts.
+    if histogram.len() < u64::MAX { Ok(histogram) } else { Err(uncountable()) }
+}
+
+/// Adds a histogram to others.
+///
+/// # Errors
+/// If both together have more latencies than can be counted, or the histogram cannot be added.
+pub(crate) fn add_to(total: &mut Histogram<u64>, added: &Histogram<u64>) -> io::Result<()> {
+    if total.len().saturating_add(added.len()) == u64::MAX {
+        return Err(uncountable());
+    }
+    total.add(added).map_err(|error| io::Error::other(error.to_string()))
+}
+
+fn uncountable() -> io::Error {
+    io::Error::other("more latencies than can be counted")
 }
 
 /// Latencies of one message connection, or waits of a record connection's gathered reads, with one
@@ -215,6 +232,29 @@ mod tests {
         assert!(near(summary.p99, 200.0) && near(summary.p99_9, 3000.0), "{summary:?}");
         assert!(near(summary.max, 1e6), "{summary:?}");
         assert_eq!(summary.count, 1000);
+    }
+
+    /// A fuzz target found the first: looking for a percentile added up such counts, and panicked.
+    #[test]
+    fn counts_that_cannot_be_added_up_are_refused() {
+        use hdrhistogram::serialization::{Serializer, V2Serializer};
+        let encoded = |counts: &[u64]| {
+            let mut histogram = Histogram::<u64>::new(3).unwrap();
+            for (value, &count) in (1..).zip(counts) {
+                histogram.saturating_record_n(value, count);
+            }
+            let mut bytes = Vec::new();
+            V2Serializer::new().serialize(&histogram, &mut bytes).unwrap();
+            bytes
+        };
+        const HALF: u64 = 1 << 62;
+        assert_eq!(read_v2(&encoded(&[HALF; 3])).unwrap().len(), 3 * HALF);
+        assert!(read_v2(&encoded(&[HALF; 4])).is_err());
+        let (mut total, added) = (Histogram::<u64>::new(3).unwrap(), encoded(&[HALF; 2]));
+        let added = read_v2(&added).unwrap();
+        add_to(&mut total, &added).unwrap();
+        let error = add_to(&mut total, &added).unwrap_err();
+        assert_eq!(error.to_string(), "more latencies than can be counted");
     }
 
     #[test]

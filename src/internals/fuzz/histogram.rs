@@ -2,7 +2,7 @@
 //! other batches.
 
 use crate::config::{LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN};
-use crate::engine::stream::latency::{LatencySummary, read_v2, summary};
+use crate::engine::stream::latency::{LatencySummary, add_to, read_v2, summary};
 use hdrhistogram::Histogram;
 
 pub(super) fn run(data: &[u8]) {
@@ -13,7 +13,7 @@ pub(super) fn run(data: &[u8]) {
             .expect("the bounds of config are valid");
     total.auto(true);
     // As a merge does with the histograms of two batches.
-    if total.add(&histogram).is_ok() && total.add(&histogram).is_ok() {
+    if add_to(&mut total, &histogram).is_ok() && add_to(&mut total, &histogram).is_ok() {
         let LatencySummary { p50, p90, p99, p99_9, max, .. } = summary(&total);
         assert!([p50, p90, p99, p99_9, max].is_sorted(), "{:?}", summary(&total));
     }
