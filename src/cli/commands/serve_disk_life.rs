@@ -7,7 +7,7 @@ use crate::cli::output::format::Format;
 use crate::config::{Config, FOLD_ROWS_MAX, FileFormat};
 use crate::engine::groups::plan::Plan;
 use crate::engine::groups::table::GroupTable;
-use crate::engine::observe::counters::{Counters, Protocol};
+use crate::engine::observe::counters::{Counters, Protocol, TallyWriter};
 use crate::engine::stream::intake::{NextStep, RecordIntake};
 use crate::engine::stream::latency::Latency;
 use crate::engine::stream::received::{Reason, Received};
@@ -119,6 +119,7 @@ pub(super) struct Life<'a> {
     partials: Option<Arc<PartialFiles>>,
     captures: CaptureWork,
     counters: Arc<Counters>,
+    tally: TallyWriter,
     missing: Box<dyn FnOnce() -> Vec<String>>,
     numbers: u64,
     outcomes: Vec<ReporterOutcome>,
@@ -140,7 +141,7 @@ impl<'a> Life<'a> {
         let (printed_to, _) = open_results(Some(&setting.results))?;
         let missing = Box::new(directories.missing());
         let (writer, sink) = to_output_and_files(Format::Ndjson, config, printed_to, directories);
-        let counters = Counters::new(1);
+        let (counters, writers) = Counters::new(1);
         let partials = PartialFiles::start(config, &setting.schema, &counters.partials)
             .map_err(|error| error.to_string())?;
         Ok(Life {
@@ -150,6 +151,7 @@ impl<'a> Life<'a> {
             partials,
             captures: capture::prepare(config)?.expect("captures are on"),
             counters,
+            tally: writers.reporter,
             missing,
             numbers: 0,
             outcomes: Vec::new(),
@@ -206,7 +208,7 @@ impl<'a> Life<'a> {
             Ok(())
         });
         let (drain, _) = watch::channel(None);
-        self.outcomes.push(reporter::run(source, sink, &drain, &self.counters.reporter));
+        self.outcomes.push(reporter::run(source, sink, &drain, &self.tally));
     }
 
     pub(super) fn end(mut self) -> EndedLife {

@@ -11,6 +11,7 @@ use crate::runtime::disk::simulated::SimulatedDisk;
 use crate::runtime::results::report::ResultFile;
 use crate::runtime::results::whole_file::moment;
 use crate::wire::schema::Schema;
+use crate::wire::text::counted;
 use fastrand::Rng;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -279,7 +280,7 @@ impl Oracle {
         let latencies = self.new_names(&self.hgrm, |_| true).len() as u64;
         let latencies_failed = reported.saturating_sub(latencies);
         for (what, failed) in [("result", files_failed), ("latency", latencies_failed)] {
-            let said = format!("{failed} {what} files could not be written");
+            let said = format!("{} could not be written", counted(failed, &format!("{what} file")));
             let found = ended.missing.iter().any(|line| line.starts_with(&said));
             // A latency file that failed may have kept its name, where it could not be removed.
             let exact = what == "result" || !self.has_failed(DiskCall::Remove);
