@@ -57,8 +57,11 @@ fn what_is_right_is_described_and_shown() {
         let schema =
             Schema::from_toml(&text).unwrap_or_else(|error| panic!("{}", error.in_file(&path)));
         let described = stdout(&ringest(&["schema", "check", &path]));
-        let heading =
-            format!("schema {}: records of {} bytes", schema.name(), schema.record_bytes());
+        let bytes = match schema.record_bytes() {
+            1 => "1 byte,".to_owned(),
+            bytes => format!("{bytes} bytes,"),
+        };
+        let heading = format!("schema {}: records of {bytes}", schema.name());
         assert!(described.starts_with(&heading), "{described}");
         for column in schema.column_names() {
             assert!(described.contains(&format!("\n{column} ")), "{column} in\n{described}");

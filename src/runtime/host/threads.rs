@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn threads_are_counted_by_option() {
         let plain = Config::default();
-        let of_two = 4 + 4 + pool_threads(2) + 4;
+        let of_two = 5 + 4 + pool_threads(2) + 4;
         assert_eq!(threads_needed(&plain, 2), of_two);
         let more = Config {
             capture: Some(PathBuf::from("d")),
