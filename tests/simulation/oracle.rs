@@ -250,7 +250,9 @@ impl Run {
             must(!is_internal || self.scenario.plans_panic(), || "a bug is reported".to_owned())?;
         }
         // While the engine waits for its own aggregation, no time passes for the stream.
-        let answered = story.unanswered == 0 && story.slowest_answer < ANSWER_MAX;
+        // A client that takes none of its replies is cut, and never asks.
+        let answered =
+            story.answers > 0 && story.unanswered == 0 && story.slowest_answer < ANSWER_MAX;
         if story.plan.kind == PeerKind::DataIdle && answered && !self.is_excused() {
             let reasons: Vec<_> = reports.iter().map(|report| report.reason).collect();
             must(reasons.last() == Some(&Some(Reason::IdleTimeout)), || {
