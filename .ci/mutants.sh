@@ -9,6 +9,8 @@ readonly SEEDS=1000
 
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
+# Patches are applied there, whatever repository is around it.
+export GIT_CEILING_DIRECTORIES="${copy%/*}"
 git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$copy"
 
 # The dependencies are compiled; only this crate is built again, for each patch.
@@ -23,7 +25,10 @@ survivors=()
 found=0
 for patch in tests/mutants/*.patch; do
     begun=$SECONDS
-    patch --quiet --strip=1 --directory="$copy" <"$patch"
+    git -C "$copy" apply "$PWD/$patch" || {
+        echo "$patch does not fit the code any more: make it bring its fault back again"
+        exit 1
+    }
     if simulate; then
         survivors+=("$patch")
     elif what=$(grep -m 1 -E '^seed [0-9]+ fails: ' "$copy/log"); then
@@ -34,7 +39,7 @@ for patch in tests/mutants/*.patch; do
         echo "$patch: the copy does not build or run"
         exit 1
     fi
-    patch --quiet --reverse --strip=1 --directory="$copy" <"$patch"
+    git -C "$copy" apply --reverse "$PWD/$patch"
 done
 ((${#survivors[@]} == 0)) || {
     echo "not found within $SEEDS seeds: ${survivors[*]}"
