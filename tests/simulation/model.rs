@@ -189,6 +189,28 @@ impl Form {
         record
     }
 
+    /// A record of the group with this number, of any number of groups.
+    pub fn record_of_group(&self, rng: &mut Rng, number: u32) -> Vec<u8> {
+        let mut record = self.record(rng);
+        let mut at = 0;
+        for (name, kind) in self.fields {
+            let bytes = &mut record[at..at + kind.width()];
+            at += kind.width();
+            match kind {
+                _ if !self.by.contains(name) => {}
+                Kind::U32 => bytes.copy_from_slice(&number.to_be_bytes()),
+                Kind::U16 => bytes.copy_from_slice(&(number as u16).to_be_bytes()),
+                Kind::Text(width) => {
+                    let width = *width;
+                    let text = format!("{number:0>width$x}");
+                    bytes.copy_from_slice(&text.as_bytes()[text.len() - width..]);
+                }
+                _ => panic!("{name} has too few values"),
+            }
+        }
+        record
+    }
+
     /// A packet of records.
     pub fn packet(&self, records: &[Vec<u8>]) -> Vec<u8> {
         let body = records.concat();

@@ -73,7 +73,7 @@ impl Run {
             || self.may_stop()
             || self.is_crowded()
             || config.groups_limit < 1000
-            || config.memory_limit.is_some()
+            || (config.memory_limit.is_some() && !self.scenario.has_flood())
     }
 
     /// Whether the engine may have stopped while peers were there.
@@ -108,11 +108,15 @@ impl Run {
         })?;
         let parsed = self.form.parse(&bytes, self.scenario.config.packet_bytes_limit);
         if report.reason == Some(Reason::MemoryLimit) {
+            self.judge_condemned(story)?;
+            let received = parsed.records.get(..counts.records as usize);
+            let received = received.ok_or_else(|| format!("{} records", counts.records))?;
             // Complete up to there.
-            must(self.scenario.config.memory_limit.is_some(), || "no limit is set".to_owned())?;
-            let received = &parsed.records[..report.counts.records as usize];
             return self.form.compare(&report.grouped, received);
         }
+        must(story.plan.kind != PeerKind::Flood || self.is_excused(), || {
+            format!("a flood ends as {:?}", report.reason)
+        })?;
         if report.reason == Some(Reason::GroupsLimit) {
             return self.judge_many_groups(report, &parsed);
         }
@@ -141,6 +145,15 @@ impl Run {
             must(story.finished && took < most, || format!("took {took:?}"))?;
         }
         Ok(())
+    }
+
+    /// Whether a stream may have held the most when memory was short.
+    fn judge_condemned(&self, story: &PeerStory) -> Verdict {
+        must(self.scenario.config.memory_limit.is_some(), || "no limit is set".to_owned())?;
+        let is_flood = story.plan.kind.is_flood();
+        must(is_flood || !self.scenario.has_flood(), || {
+            "it ends for its memory, and others held more".to_owned()
+        })
     }
 
     fn judge_rows(&self, report: &SimulatedReport, records: &[Vec<u8>]) -> Verdict {
@@ -248,6 +261,15 @@ impl Run {
             self.judge_rows(report, &these)?;
             let is_internal = report.reason == Some(Reason::InternalError);
             must(!is_internal || self.scenario.plans_panic(), || "a bug is reported".to_owned())?;
+            if report.reason == Some(Reason::MemoryLimit) {
+                self.judge_condemned(story)?;
+            }
+        }
+        if story.plan.kind == PeerKind::DataFlood && !self.is_excused() {
+            let reasons: Vec<_> = reports.iter().map(|report| report.reason).collect();
+            must(reasons.contains(&Some(Reason::MemoryLimit)), || {
+                format!("a flood ends as {reasons:?}")
+            })?;
         }
         // While the engine waits for its own aggregation, no time passes for the stream.
         // A client that takes none of its replies is cut, and never asks.

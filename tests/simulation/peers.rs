@@ -9,6 +9,9 @@ use ringest::protocol::frame::{FrameType, decode, encode};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// Packets after which a flood gives up: far more than any memory of a world has room for.
+const FLOOD_PACKETS: u32 = 20_000;
+
 /// DATA that a peer sent.
 #[derive(Clone, Debug)]
 pub struct SentData {
@@ -106,6 +109,20 @@ fn packets(form: &Form, rng: &mut Rng) -> Vec<u8> {
     bytes
 }
 
+/// A packet of records, each of a group that no record before it has.
+fn new_groups(form: &Form, rng: &mut Rng, packet: u32) -> Vec<Vec<u8>> {
+    let records = rng.u32(1..=100);
+    (0..records).map(|number| form.record_of_group(rng, 100 * packet + number)).collect()
+}
+
+async fn flood(end: &PeerEnd, form: &'static Form, rng: &mut Rng) {
+    for packet in 0..FLOOD_PACKETS {
+        if end.send(&form.packet(&new_groups(form, rng, packet))).await.is_err() {
+            return;
+        }
+    }
+}
+
 async fn stream(
     story: &mut PeerStory,
     end: &PeerEnd,
@@ -122,6 +139,7 @@ async fn stream(
             pause(rng, 500).await;
             return;
         }
+        PeerKind::Flood => return flood(end, form, rng).await,
         PeerKind::SteadySender => {}
         PeerKind::RightSender => bytes.extend(form.end()),
         PeerKind::WitnessSender => {
@@ -251,6 +269,17 @@ async fn converse(
                 _ => {}
             }
         }
+        PeerKind::DataFlood => {
+            for sequence in 0..FLOOD_PACKETS {
+                let records = new_groups(form, rng, sequence);
+                let body = form.packet(&records);
+                story.data.push(SentData { sequence, records, acknowledged: false });
+                let sent = client.send(FrameType::Data, &[&sequence.to_be_bytes(), &body]).await;
+                if !sent || acknowledged(story, &mut client, 1).await > 0 {
+                    return;
+                }
+            }
+        }
         PeerKind::Broadcaster => {
             for _ in 0..rng.usize(1..60) {
                 let payload = vec![7; rng.usize(1..2000)];
@@ -326,11 +355,12 @@ fn note_ack(story: &mut PeerStory, payload: &[u8]) {
     }
 }
 
-/// Receives until `count` more DATA are acknowledged or the connection ends.
-async fn acknowledged(story: &mut PeerStory, client: &mut Client<'_>, mut count: usize) {
+/// Receives until `count` more DATA are acknowledged or the connection ends; returns how many were
+/// not.
+async fn acknowledged(story: &mut PeerStory, client: &mut Client<'_>, mut count: usize) -> usize {
     while count > 0 {
         match client.next().await {
-            None => return,
+            None => break,
             Some((FrameType::DataAck, payload)) => {
                 note_ack(story, &payload);
                 count -= 1;
@@ -338,6 +368,7 @@ async fn acknowledged(story: &mut PeerStory, client: &mut Client<'_>, mut count:
             Some(_) => {}
         }
     }
+    count
 }
 
 async fn send_data(

@@ -4,7 +4,9 @@
 use crate::model::FORMS;
 use fastrand::Rng;
 use ringest::internals::simulation::{LineQuality, ThreadDelays};
-use ringest::internals::{AggregateMode, Config};
+use ringest::internals::{AggregateMode, Config, Plan};
+use ringest::schema::Schema;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a peer does.
@@ -30,6 +32,8 @@ pub enum PeerKind {
     Empty,
     /// Sends bytes after its end record.
     Talkative,
+    /// Sends records of new groups until it is cut.
+    Flood,
     /// Sends records in DATA, and waits for each acknowledgement or for none.
     DataSender,
     /// The same, and breaks off in the middle.
@@ -38,6 +42,8 @@ pub enum PeerKind {
     DataTalkative,
     /// Sends some DATA, and then only PINGs.
     DataIdle,
+    /// Sends records of new groups in DATA until it is cut.
+    DataFlood,
     /// Pings over a good line: each answer must come within a bound.
     WitnessPinger,
     /// Sends broadcasts.
@@ -55,13 +61,14 @@ pub enum PeerKind {
 impl PeerKind {
     pub fn is_message_client(self) -> bool {
         use PeerKind::{
-            Broadcaster, DataBroken, DataIdle, DataSender, DataTalkative, Deaf, Garbage, Listener,
-            SilentClient, WitnessPinger,
+            Broadcaster, DataBroken, DataFlood, DataIdle, DataSender, DataTalkative, Deaf, Garbage,
+            Listener, SilentClient, WitnessPinger,
         };
         matches!(
             self,
             Broadcaster
                 | DataBroken
+                | DataFlood
                 | DataIdle
                 | DataSender
                 | DataTalkative
@@ -71,6 +78,10 @@ impl PeerKind {
                 | SilentClient
                 | WitnessPinger
         )
+    }
+
+    pub fn is_flood(self) -> bool {
+        matches!(self, PeerKind::Flood | PeerKind::DataFlood)
     }
 
     pub fn is_witness(self) -> bool {
@@ -117,6 +128,8 @@ enum Theme {
     Crowd,
     /// Aggregation stands still for long, while batches must be closed.
     SlowDisk,
+    /// Little memory, and streams of endless new groups beside right ones.
+    Flood,
 }
 
 /// A world before it begins.
@@ -196,7 +209,34 @@ impl Scenario {
         scenario.set_theme(theme, &mut rng);
         scenario.choose_peers(theme, &mut rng);
         scenario.choose_faults(theme, &mut rng);
+        scenario.widen(seed);
         scenario
+    }
+
+    /// Themes that came later have dice of their own: other seeds keep their worlds.
+    fn widen(&mut self, seed: u64) {
+        let mut rng = Rng::with_seed(seed ^ 0xF100D);
+        if rng.u8(..12) == 0 {
+            self.set_theme(Theme::Flood, &mut rng);
+            self.peers.clear();
+            self.choose_peers(Theme::Flood, &mut rng);
+            self.config.memory_limit = Some(self.room_for_right_streams() + rng.u64(1..4 << 20));
+        }
+    }
+
+    /// Memory with which only a flood can hold the most when it is used up.
+    fn room_for_right_streams(&self) -> u64 {
+        let schema = Schema::from_toml(FORMS[self.form].toml).expect("a schema of the world");
+        let record = Plan::new(Arc::new(schema)).sizes();
+        let memory = Config { record, ..self.config.clone() }.memory(self.workers);
+        // Each sends a few hundred records; a client with DATA has a window besides.
+        let of_peer = memory.connection_receiving + 300 * record.group_bytes() + (256 << 10);
+        (memory.fixed() + self.peers.len() * of_peer) as u64
+    }
+
+    /// Whether only floods may be short of memory.
+    pub fn has_flood(&self) -> bool {
+        self.peers.iter().any(|peer| peer.kind.is_flood())
     }
 
     fn set_theme(&mut self, theme: Theme, rng: &mut Rng) {
@@ -209,6 +249,15 @@ impl Scenario {
                 self.config.batch_rows = 1;
                 self.config.partials = Some("nowhere".into());
                 self.delays.stall = ms(20_000);
+            }
+            Theme::Flood => {
+                // Those with any number of groups.
+                self.form = rng.choice([0, 2, 3]).unwrap();
+                self.config.groups_limit = 1_000_000;
+                self.config.exit_after = None;
+                // A job for each record of a flood would only take time.
+                self.config.batch_rows = rng.choice([64, 512, 4096]).unwrap();
+                (self.config.max_connections, self.config.max_streams) = (1000, 256);
             }
         }
     }
@@ -240,14 +289,18 @@ impl Scenario {
             SilentClient,
         ];
         let mut kinds = Vec::new();
-        if rng.bool() {
+        if rng.bool() || theme == Theme::Flood {
             kinds.extend([WitnessSender, WitnessPinger]);
         }
-        let others = rng.usize(1..=10);
+        if theme == Theme::Flood {
+            kinds.push(*rng.choice(&[Flood, DataFlood]).unwrap());
+            kinds.extend(rng.choice([None, Some(Flood), Some(DataFlood)]).unwrap());
+        }
+        let others = rng.usize(1..=if theme == Theme::Flood { 6 } else { 10 });
         kinds.extend((0..others).map(|_| *rng.choice(&KINDS).unwrap()));
         let more = rng.usize(2..=8);
         kinds.extend((0..more).filter_map(|_| match theme {
-            Theme::Mixed => None,
+            Theme::Mixed | Theme::Flood => None,
             Theme::Crowd => rng.choice([RightSender, SteadySender]),
             Theme::SlowDisk => rng.choice([RightSender, SteadySender, SteadySender]),
         }));
@@ -271,7 +324,12 @@ impl Scenario {
                     completion_delay: *rng.choice(&[ms(0), ms(1), ms(20)]).unwrap(),
                 }
             };
-            self.peers.push(PeerPlan { number, kind, start, seed: rng.u64(..), quality });
+            let mut plan = PeerPlan { number, kind, start, seed: rng.u64(..), quality };
+            if kind.is_flood() {
+                // Packets of a flood are long, and none may come too late.
+                plan.quality.window_to_engine = 256 << 10;
+            }
+            self.peers.push(plan);
         }
     }
 
