@@ -1,5 +1,5 @@
 //! The atomics, the lock and the shared pointer of code whose threads a model checks. In the
-//! program they are std's own; in unit tests they are those of [`modelled`], which loom can
+//! program they are std's own; in unit tests they are those of `modelled`, which loom can
 //! schedule. Imports nothing.
 
 #[cfg(test)]

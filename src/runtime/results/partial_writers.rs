@@ -71,7 +71,7 @@ enum Waiting {
 }
 
 impl PartialWriters {
-    /// For batches in these files. Nothing is written until threads [run](Self::run).
+    /// For batches in these files. Nothing is written until threads [run](PartialWriter::run).
     pub(crate) fn new(files: Arc<PartialFiles>) -> Arc<Self> {
         let stored_to = Arc::clone(&files);
         Self::with_store(files, Box::new(move |batch| stored_to.store(batch)))
