@@ -136,11 +136,18 @@ pub(crate) fn summary<C: Counter>(histogram: &Histogram<C>) -> LatencySummary {
 /// If the bytes are not a histogram.
 pub(crate) fn read_v2(bytes: &[u8]) -> io::Result<Histogram<u64>> {
     const HEADER_BYTES: usize = 40;
+    /// `i64::MIN` as the format writes it. Numbers of a histogram that can be counted never bring
+    /// so many ones in a row.
+    const SMALLEST_NUMBER: [u8; 9] = [u8::MAX; 9];
     // The deserializer trusts the payload length, so it must not claim gigabytes.
     let payload = bytes.get(4..8).and_then(|length| <[u8; 4]>::try_from(length).ok());
     let length = payload.map(|length| u32::from_be_bytes(length) as usize);
     if length.is_none_or(|length| HEADER_BYTES + length != bytes.len()) {
         return Err(io::Error::other("wrong length"));
+    }
+    // It also negates the length of each run of zeros, which fails for the smallest number.
+    if bytes[HEADER_BYTES..].windows(SMALLEST_NUMBER.len()).any(|nine| nine == SMALLEST_NUMBER) {
+        return Err(io::Error::other("a run of zeros has no end"));
     }
     let read: Result<Histogram<u64>, _> = Deserializer::new().deserialize(&mut &bytes[..]);
     let histogram = read.map_err(|error| io::Error::other(error.to_string()))?;
@@ -255,6 +262,24 @@ mod tests {
         add_to(&mut total, &added).unwrap();
         let error = add_to(&mut total, &added).unwrap_err();
         assert_eq!(error.to_string(), "more latencies than can be counted");
+    }
+
+    /// A fuzz target found it: with overflow checks the deserializer panicked.
+    #[test]
+    fn a_run_of_zeros_has_an_end() {
+        let with_run = |run: &[u8]| {
+            let mut bytes =
+                include_bytes!("../../../fuzz/corpus/histogram/zero_latencies.bin").to_vec();
+            bytes.extend(run);
+            let payload = u32::try_from(bytes.len() - 40).unwrap();
+            bytes[4..8].copy_from_slice(&payload.to_be_bytes());
+            read_v2(&bytes).map(|histogram| histogram.len()).map_err(|error| error.to_string())
+        };
+        let mut longest = [u8::MAX; 9];
+        assert_eq!(with_run(&longest).unwrap_err(), "a run of zeros has no end");
+        // One zero less.
+        longest[0] = 0xfd;
+        assert_eq!(with_run(&longest), with_run(&[]));
     }
 
     #[test]
