@@ -6,6 +6,7 @@
 //! clock costs what the world says. So a run of minutes takes milliseconds, and nothing but the
 //! seed decides what happens.
 
+use crate::engine::blocks::hash_keys::seed_hashes;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -114,6 +115,7 @@ pub fn run_world<T>(settings: WorldSettings, root: impl Future<Output = T>) -> R
 fn begin(settings: WorldSettings) {
     WORLD.with(|world| {
         // Any base does, as long as times before it exist.
+        seed_hashes(settings.seed);
         world.base.set(Some(Instant::now() + Duration::from_secs(3600)));
         world.now.set(Duration::ZERO);
         world.look_cost.set(settings.look_cost);

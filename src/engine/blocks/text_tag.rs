@@ -4,13 +4,13 @@
 //! Most values fit into the first 32 bytes of their field. For those no branch depends on the
 //! length: one misprediction per field would cost more than all the rest.
 
+use super::hash_keys::ThoroughHash;
 use super::paged::TAG_BITS;
 use super::zero_bytes::zero_bytes;
 use crate::config::TEXT_KEY_BYTES_MAX;
 use crate::wire::schema::Kind;
 use crate::wire::text::Padding;
 use crate::wire::text::trim_padding;
-use foldhash::quality::RandomState;
 use std::array::from_fn;
 use std::hash::{BuildHasher, Hasher};
 
@@ -263,13 +263,13 @@ impl ShortValue {
 /// Computes the tags of values. The upper bits are a hash with a random key per maker, so that a
 /// peer cannot choose texts that collide; the lower [`TAG_BITS`] are the length of the value.
 pub(crate) struct TagMaker {
-    long: RandomState,
+    long: ThoroughHash,
     keys: Head,
 }
 
 impl Default for TagMaker {
     fn default() -> Self {
-        let long = RandomState::default();
+        let long = ThoroughHash::default();
         let keys = from_fn(|i| long.hash_one(i));
         TagMaker { long, keys }
     }

@@ -2,11 +2,11 @@
 //! would lose digits or overflow. Rare, so that slots stay small.
 
 use crate::config::SPILLED_SUM_BYTES;
+use crate::engine::blocks::hash_keys::FastHash;
 use crate::engine::blocks::paged::SlotWords;
 use crate::engine::blocks::twofold::Twofold;
 use crate::engine::memory::account::MemoryShare;
 use crate::engine::memory::held::HeldBytes;
-use foldhash::fast::RandomState;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) const fn power_of_two(exponent: i32) -> f64 {
 #[derive(Default)]
 pub struct Spills {
     key_words: usize,
-    sums: RefCell<HashMap<Box<[u64]>, Twofold, RandomState>>,
+    sums: RefCell<HashMap<Box<[u64]>, Twofold, FastHash>>,
     /// Scratch memory for a key.
     key: Cell<Vec<u64>>,
     memory: RefCell<HeldBytes>,

@@ -6,10 +6,10 @@ use super::plan::{GroupSlots, Plan};
 use super::spills::Spills;
 use crate::config::FOLD_ROWS;
 use crate::engine::blocks::block::{BLOCK_RECORDS, Block, BlockSlots, Rows};
+use crate::engine::blocks::hash_keys::FastHash;
 use crate::engine::blocks::paged::{PAGE_ENTRIES, PagedTable, SlotForm, SlotPlace, SlotWords};
 use crate::engine::memory::account::MemoryShare;
 use crate::engine::memory::held::HeldBytes;
-use foldhash::fast::RandomState;
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher};
 use std::hint::select_unpredictable;
@@ -21,7 +21,7 @@ pub struct GroupTable {
     table: PagedTable<GroupSlots>,
     spills: Spills,
     /// A random key per table, so that a peer cannot choose colliding keys.
-    hash: RandomState,
+    hash: FastHash,
     /// Scratch memory for a new group.
     group: Cell<Vec<u64>>,
     rows: u64,
@@ -44,7 +44,7 @@ impl GroupTable {
             plan: Arc::clone(plan),
             table: PagedTable::new(plan.slots()),
             spills: Spills::of_keys(plan.key_words()),
-            hash: RandomState::default(),
+            hash: FastHash::default(),
             group: Cell::new(Vec::with_capacity(plan.slots().words())),
             rows: 0,
             groups_limit,
