@@ -1,6 +1,7 @@
 //! `ringest-sim`: the engine in a simulated world, decided by a seed, and judged by an oracle.
 //! docs/internals/simulation.md says what it is and how to run it.
 
+mod line;
 mod model;
 mod oracle;
 mod peers;
@@ -120,11 +121,13 @@ fn seeds_that_found_a_fault_hold() {
 #[test]
 fn the_same_seed_gives_the_same_log() {
     be_quiet();
-    for seed in (0..40).chain(KEPT.iter().copied()) {
+    for seed in (0..80).chain(KEPT.iter().copied()) {
         let (first, second) = (run(&Selection::all(seed)), run(&Selection::all(seed)));
         let different = first.log.iter().zip(&second.log).position(|(a, b)| a != b);
         if let Some(line) = different {
-            panic!("seed {seed}: {} became {}", first.log[line], second.log[line]);
+            let text = format!("seed {seed}: {} became {}", first.log[line], second.log[line]);
+            println!("{text}");
+            panic!("{text}");
         }
         assert_eq!(first.log.len(), second.log.len(), "seed {seed}");
     }

@@ -1,6 +1,7 @@
 //! Judges a run: what peers saw, what the network carried and what the engine reported and counted
 //! must fit together. Says what is wrong in words.
 
+use crate::line::Standing;
 use crate::model::{Form, Parsed};
 use crate::peers::PeerStory;
 use crate::scenario::{FaultKind, PeerKind, Scenario};
@@ -91,18 +92,46 @@ impl Run {
         story.line.as_ref().map_or_else(Vec::new, |line| line.read_by_engine())
     }
 
+    /// The bytes of a stream in those that the engine has read.
+    fn received_by_engine(story: &PeerStory) -> Vec<u8> {
+        let read = Self::read_by_engine(story);
+        match &story.sealed {
+            Some(sealed) => sealed.plain_within(read.len()).to_vec(),
+            None if story.plan.tls => Vec::new(),
+            None => read,
+        }
+    }
+
+    /// Where TLS stands for the engine; `None` without it.
+    fn standing(story: &PeerStory) -> Option<Standing> {
+        let read = Self::read_by_engine(story).len();
+        match &story.sealed {
+            Some(sealed) => Some(sealed.standing_at(read)),
+            None if !story.plan.tls => None,
+            None => Some(if read == 0 { Standing::Untouched } else { Standing::Broken }),
+        }
+    }
+
     fn judge_stream(&self, story: &PeerStory) -> Verdict {
         let reports = self.reports_of(story);
-        let bytes = Self::read_by_engine(story);
+        let (mut bytes, standing) = (Self::received_by_engine(story), Self::standing(story));
         must(reports.len() <= 1, || format!("reported {} times", reports.len()))?;
         let Some(report) = reports.first() else {
             must(bytes.is_empty(), || format!("{} bytes are in no report", bytes.len()))?;
-            let may_be_empty =
-                story.plan.kind == PeerKind::Empty || (story.plan.kind == PeerKind::ResetInStream);
+            let may_be_empty = match standing {
+                None => matches!(story.plan.kind, PeerKind::Empty | PeerKind::ResetInStream),
+                Some(standing) => {
+                    matches!(standing, Standing::Untouched | Standing::Between | Standing::Closed)
+                }
+            };
             let silent = may_be_empty && !self.scenario.config.report_empty;
             return must(silent || !self.was_in_time(story), || "not reported".to_owned());
         };
         let counts = report.counts;
+        if standing.is_some() && report.reason.is_some_and(leaves_a_rest) {
+            // What was decrypted together may be more than was looked at.
+            bytes.truncate(counts.bytes as usize);
+        }
         must(counts.bytes == bytes.len() as u64, || {
             format!("{} bytes reported, {} read", counts.bytes, bytes.len())
         })?;
@@ -136,6 +165,8 @@ impl Run {
             must(report.reason.is_none(), || {
                 format!("a right stream ends as {:?}", report.reason)
             })?;
+            let told = story.sealed.as_ref().is_none_or(|s| s.closed_by_engine || s.is_open());
+            must(told, || "it was not told that the engine has closed TLS".to_owned())?;
         }
         if story.plan.kind == PeerKind::WitnessSender && !self.is_excused() {
             // Each of its few hundred records may be a job.
@@ -211,13 +242,30 @@ impl Run {
             return must(reason == expected, wrong);
         }
         let quiet = matches!(story.plan.kind, PeerKind::Silent | PeerKind::Trickler);
+        let standing = Self::standing(story);
+        let shaking = matches!(standing, Some(Standing::Untouched | Standing::Handshake));
+        let closed = match standing {
+            Some(Standing::Handshake | Standing::Broken) => Some(Reason::TlsFailed),
+            Some(Standing::InRecord) if report.counts.bytes == 0 => {
+                Some(Reason::ClosedWithoutCloseNotify)
+            }
+            Some(Standing::Untouched | Standing::Between | Standing::InRecord) => {
+                parsed.if_closed.or(Some(Reason::ClosedWithoutCloseNotify))
+            }
+            Some(Standing::Closed) | None => parsed.if_closed,
+        };
         match reason {
-            Some(Reason::IdleTimeout | Reason::PacketTimeout) => must(quiet, wrong),
+            Some(Reason::IdleTimeout | Reason::PacketTimeout) => must(quiet && !shaking, wrong),
+            // What is no TLS may look like the beginning of it.
+            Some(Reason::TlsTimeout) => {
+                let is_plain = story.plan.tls && story.sealed.is_none();
+                must(quiet && shaking || is_plain, wrong)
+            }
             Some(Reason::Shutdown) => must(self.may_stop(), wrong),
             Some(Reason::Reset) => {
                 must(story.plan.kind == PeerKind::ResetInStream || story.broke_off, wrong)
             }
-            reason => must(reason == parsed.if_closed, wrong),
+            reason => must(reason == closed, wrong),
         }
     }
 
@@ -339,7 +387,11 @@ impl Run {
             same(&format!("closed {}", protocol.as_str()), closed, opened)?;
         }
         let streams = self.stories.iter().filter(|story| !story.plan.kind.is_message_client());
-        let bytes = streams.map(|story| Self::read_by_engine(story).len() as u64).sum();
+        let bytes_of = |story: &PeerStory| match story.plan.tls {
+            true => self.reports_of(story).iter().map(|report| report.counts.bytes).sum(),
+            false => Self::read_by_engine(story).len() as u64,
+        };
+        let bytes = streams.map(bytes_of).sum();
         let records = Protocol::Records as usize;
         let counted = workers().map(|w| w.bytes_received[records].get()).sum();
         same("bytes of record connections", counted, bytes)?;
@@ -372,6 +424,20 @@ impl Run {
             format!("the engine ended by itself: {sick:?}")
         })
     }
+}
+
+/// Whether a stream that ends so may leave bytes that were read and decrypted.
+fn leaves_a_rest(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Shutdown
+            | Reason::MemoryLimit
+            | Reason::GroupsLimit
+            | Reason::InternalError
+            | Reason::PacketLengthBelowMinimum
+            | Reason::PacketLengthAboveLimit
+            | Reason::PacketLengthNotWholeRecords
+    )
 }
 
 /// When the engine is first told to stop.

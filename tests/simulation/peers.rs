@@ -1,10 +1,11 @@
 //! The peers of a world: what each sends and expects. They judge nothing; what they saw is left to
 //! the oracle.
 
+use crate::line::{PeerLine, SealedBytes, TlsManner};
 use crate::model::Form;
 use crate::scenario::{PeerKind, PeerPlan};
 use fastrand::Rng;
-use ringest::internals::simulation::{Dialer, LineWitness, PeerEnd, VirtualSleep, note, now};
+use ringest::internals::simulation::{Dialer, LineWitness, VirtualSleep, note, now};
 use ringest::protocol::frame::{FrameType, decode, encode};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub struct PeerStory {
     /// When it connected; `None` if nobody listened.
     pub connected: Option<Duration>,
     pub line: Option<LineWitness>,
+    /// What it has sent through TLS, if it speaks that.
+    pub sealed: Option<SealedBytes>,
     /// Whether it has sent all that it meant to, and ended its side properly.
     pub finished: bool,
     /// Whether it broke off itself.
@@ -44,7 +47,7 @@ pub struct PeerStory {
 }
 
 struct Client<'a> {
-    end: &'a PeerEnd,
+    line: &'a PeerLine,
     received: Vec<u8>,
 }
 
@@ -71,6 +74,7 @@ pub async fn live(
         address,
         connected: None,
         line: None,
+        sealed: None,
         finished: false,
         broke_off: false,
         data: Vec::new(),
@@ -86,14 +90,18 @@ pub async fn live(
         return story;
     };
     story.connected = Some(now());
-    story.line = Some(end.witness());
+    let line = PeerLine::new(end, TlsManner::of(&plan));
+    story.line = Some(line.witness());
     let mut rng = Rng::with_seed(plan.seed);
-    if plan.kind.is_message_client() {
-        converse(&mut story, &end, form, &mut rng, idle_timeout).await;
+    if !line.shake_hands().await {
+        note(format_args!("{address} could not shake hands"));
+    } else if plan.kind.is_message_client() {
+        converse(&mut story, &line, form, &mut rng, idle_timeout).await;
     } else {
-        stream(&mut story, &end, form, &mut rng, idle_timeout).await;
+        stream(&mut story, &line, form, &mut rng, idle_timeout).await;
     }
-    drop(end);
+    story.sealed = line.sealed();
+    drop(line);
     story.ended = now();
     note(format_args!("{address} {:?} is done, finished: {}", plan.kind, story.finished));
     story
@@ -115,9 +123,9 @@ fn new_groups(form: &Form, rng: &mut Rng, packet: u32) -> Vec<Vec<u8>> {
     (0..records).map(|number| form.record_of_group(rng, 100 * packet + number)).collect()
 }
 
-async fn flood(end: &PeerEnd, form: &'static Form, rng: &mut Rng) {
+async fn flood(line: &PeerLine, form: &'static Form, rng: &mut Rng) {
     for packet in 0..FLOOD_PACKETS {
-        if end.send(&form.packet(&new_groups(form, rng, packet))).await.is_err() {
+        if line.send(&form.packet(&new_groups(form, rng, packet))).await.is_err() {
             return;
         }
     }
@@ -125,7 +133,7 @@ async fn flood(end: &PeerEnd, form: &'static Form, rng: &mut Rng) {
 
 async fn stream(
     story: &mut PeerStory,
-    end: &PeerEnd,
+    line: &PeerLine,
     form: &'static Form,
     rng: &mut Rng,
     idle_timeout: Duration,
@@ -139,7 +147,7 @@ async fn stream(
             pause(rng, 500).await;
             return;
         }
-        PeerKind::Flood => return flood(end, form, rng).await,
+        PeerKind::Flood => return flood(line, form, rng).await,
         PeerKind::SteadySender => {}
         PeerKind::RightSender => bytes.extend(form.end()),
         PeerKind::WitnessSender => {
@@ -164,7 +172,7 @@ async fn stream(
     if story.plan.kind == PeerKind::SteadySender {
         for _ in 0..rng.usize(5..30) {
             let records: Vec<_> = (0..rng.usize(1..=3)).map(|_| form.record(rng)).collect();
-            if end.send(&form.packet(&records)).await.is_err() {
+            if line.send(&form.packet(&records)).await.is_err() {
                 return;
             }
             VirtualSleep::of(Duration::from_millis(rng.u64(50..500))).await;
@@ -174,7 +182,7 @@ async fn stream(
     let mut rest = &bytes[..];
     while !rest.is_empty() {
         let now = rest.len().min(write);
-        if end.send(&rest[..now]).await.is_err() {
+        if line.send(&rest[..now]).await.is_err() {
             return;
         }
         rest = &rest[now..];
@@ -189,16 +197,17 @@ async fn stream(
         }
         PeerKind::ResetInStream => {
             story.broke_off = true;
-            end.reset();
+            line.reset();
         }
         PeerKind::RightSender
         | PeerKind::SteadySender
         | PeerKind::WitnessSender
         | PeerKind::Talkative => {
-            story.finished = true;
-            end.finish();
+            // Where closing ends a stream, it must be closed properly.
+            story.finished = form.zero_record || !line.is_rude();
+            line.finish().await;
             // Until the engine closes as well.
-            while end.receive(100).await.is_ok_and(|bytes| !bytes.is_empty()) {}
+            while line.receive(100).await.is_ok_and(|bytes| !bytes.is_empty()) {}
         }
         _ => story.broke_off = true,
     }
@@ -206,7 +215,7 @@ async fn stream(
 
 impl Client<'_> {
     async fn send(&mut self, kind: FrameType, parts: &[&[u8]]) -> bool {
-        self.end.send(&frame(kind, parts)).await.is_ok()
+        self.line.send(&frame(kind, parts)).await.is_ok()
     }
 
     /// The next frame; `None` at the end of the connection.
@@ -218,7 +227,7 @@ impl Client<'_> {
                 self.received.drain(..bytes);
                 return Some(found);
             }
-            match self.end.receive(4096).await {
+            match self.line.receive(4096).await {
                 Ok(bytes) if !bytes.is_empty() => self.received.extend(bytes),
                 _ => return None,
             }
@@ -233,12 +242,12 @@ impl Client<'_> {
 
 async fn converse(
     story: &mut PeerStory,
-    end: &PeerEnd,
+    line: &PeerLine,
     form: &'static Form,
     rng: &mut Rng,
     idle_timeout: Duration,
 ) {
-    let mut client = Client { end, received: Vec::new() };
+    let mut client = Client { line, received: Vec::new() };
     match story.plan.kind {
         PeerKind::WitnessPinger => ping(story, &mut client, rng, Duration::from_secs(10)).await,
         PeerKind::DataSender
@@ -262,10 +271,10 @@ async fn converse(
                 }
                 PeerKind::DataIdle => {
                     ping(story, &mut client, rng, 3 * idle_timeout / 2).await;
-                    end.finish();
+                    line.finish().await;
                     acknowledged(story, &mut client, usize::MAX).await;
                 }
-                _ if rng.bool() => end.reset(),
+                _ if rng.bool() => line.reset(),
                 _ => {}
             }
         }
@@ -310,7 +319,7 @@ async fn converse(
             bytes[at] ^= 1 << rng.u8(..8);
             // It goes on before it listens.
             bytes.extend((0..rng.usize(0..6000)).map(|_| rng.u8(..)));
-            let _ = end.send(&bytes).await;
+            let _ = line.send(&bytes).await;
             while let Some((kind, _)) = client.next().await {
                 story.errors += u64::from(kind == FrameType::Error);
             }

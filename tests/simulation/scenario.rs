@@ -1,10 +1,11 @@
 //! What happens in a world: settings, peers and faults, all chosen by the seed. Each peer has a
 //! seed of its own, so that taking one away leaves the others as they are.
 
+use crate::line::{CERTIFICATE, KEY};
 use crate::model::FORMS;
 use fastrand::Rng;
 use ringest::internals::simulation::{LineQuality, ThreadDelays};
-use ringest::internals::{AggregateMode, Config, Plan};
+use ringest::internals::{AggregateMode, Config, Plan, TlsOptions};
 use ringest::schema::Schema;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +98,8 @@ pub struct PeerPlan {
     pub start: Duration,
     pub seed: u64,
     pub quality: LineQuality,
+    /// Whether the engine speaks TLS where it connects.
+    pub tls: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,6 +225,16 @@ impl Scenario {
             self.choose_peers(Theme::Flood, &mut rng);
             self.config.memory_limit = Some(self.room_for_right_streams() + rng.u64(1..4 << 20));
         }
+        let mut rng = Rng::with_seed(seed ^ 0x715);
+        let (records, messages) = (rng.u8(..6) == 0, rng.u8(..6) == 0);
+        if records || messages {
+            let (cert, key) = (Some(CERTIFICATE.into()), Some(KEY.into()));
+            self.config.tls = TlsOptions { messages, records, cert, key, client_ca: None };
+            self.config.handshake_timeout = ms(rng.u64(1000..3000));
+            for peer in &mut self.peers {
+                peer.tls = if peer.kind.is_message_client() { messages } else { records };
+            }
+        }
     }
 
     /// Memory with which only a flood can hold the most when it is used up.
@@ -324,7 +337,8 @@ impl Scenario {
                     completion_delay: *rng.choice(&[ms(0), ms(1), ms(20)]).unwrap(),
                 }
             };
-            let mut plan = PeerPlan { number, kind, start, seed: rng.u64(..), quality };
+            let seed = rng.u64(..);
+            let mut plan = PeerPlan { number, kind, start, seed, quality, tls: false };
             if kind.is_flood() {
                 // Packets of a flood are long, and none may come too late.
                 plan.quality.window_to_engine = 256 << 10;

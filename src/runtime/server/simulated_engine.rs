@@ -25,6 +25,7 @@ use crate::runtime::results::reporter::{
     Filed, FinishedConnection, Reporter, ReporterOutcome, Sink,
 };
 use crate::runtime::ring::Buffers;
+use crate::runtime::tls::config::load_certificates;
 use crate::runtime::world::{VirtualSleep, dice, note};
 use crate::wire::schema::Schema;
 use std::net::SocketAddr;
@@ -105,6 +106,8 @@ impl SimulatedEngine {
         let plan = Plan::new(Arc::clone(schema));
         config.record = plan.sizes();
         config.check().expect("a configuration within its limits");
+        let certificates = load_certificates(&config).expect("files that can be read");
+        let certificates = certificates.map(Arc::new);
         let gate = Arc::new(Gate::new(&config).expect("no auth file, or one that can be read"));
         let (fixed, least) = (config.memory(workers).fixed(), config.memory(workers).least());
         let limit = config.memory_limit.map_or(isize::MAX as usize, |limit| limit as usize);
@@ -167,7 +170,12 @@ impl SimulatedEngine {
         let (listeners, dialers): (Vec<_>, Vec<_>) = Protocol::ALL
             .map(|protocol| {
                 let (listener, dialer) = new_listener();
-                ((listener, Door { protocol, certificates: None }), dialer)
+                let encrypted = match protocol {
+                    Protocol::Records => config.tls.records,
+                    Protocol::Messages => config.tls.messages,
+                };
+                let certificates = certificates.clone().filter(|_| encrypted);
+                ((listener, Door { protocol, certificates }), dialer)
             })
             .into_iter()
             .unzip();
