@@ -12,7 +12,7 @@ pub(crate) mod terminal;
 /// before any other thread exists.
 #[cfg(feature = "aggregate")]
 pub fn run() -> std::process::ExitCode {
-    use crate::runtime::host::stdio;
+    use crate::runtime::host::{signals, stdio};
     use args::{Command, environment};
     use commands::{
         demo, doctor, gen_cert, health, load, merge, reference, replay, schema, send, serve, token,
@@ -24,6 +24,10 @@ pub fn run() -> std::process::ExitCode {
 
     let args = environment::parse();
     logging::start(args.debug);
+    if !matches!(args.command, Command::Serve(_) | Command::Load(_)) {
+        // Those two catch more. If this fails, the limit ends the command by its signal.
+        let _ = signals::catch_file_size_limit();
+    }
     let prints =
         !matches!(args.command, Command::Send(_) | Command::Replay(_) | Command::Health(_));
     if prints && stdio::stdout_was_closed() {

@@ -7,6 +7,7 @@ mod confined;
 mod defects;
 mod doctor;
 mod environment;
+mod file_size;
 mod health;
 mod process;
 mod signals;

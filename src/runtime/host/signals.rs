@@ -52,11 +52,28 @@ pub(crate) struct Watch {
     reactions: oneshot::Sender<Reactions>,
 }
 
+/// From now on SIGXFSZ does not end the process. Makes no thread.
+///
+/// # Errors
+/// If the runtime cannot be created.
+pub(crate) fn catch_file_size_limit() -> io::Result<()> {
+    caught_file_size_limit().map(drop)
+}
+
 /// From now on SIGHUP and SIGXFSZ do not end the process. Makes no thread.
 ///
 /// # Errors
 /// If the runtime cannot be created.
 pub(crate) fn catch_hangups() -> io::Result<Hangups> {
+    let runtime = caught_file_size_limit()?;
+    let inside = runtime.enter();
+    let hangup = signal(SignalKind::hangup())?;
+    drop(inside);
+    Ok(Hangups { runtime, hangup })
+}
+
+/// A runtime that has caught SIGXFSZ; it stays caught after the runtime has ended.
+fn caught_file_size_limit() -> io::Result<Runtime> {
     // A file size limit (RLIMIT_FSIZE) makes the excess write fail with EFBIG, which is handled.
     // The signal that comes with it would end the process, so it is caught, for good.
     let too_large = SignalKind::from_raw(Number::XFSZ.as_raw());
@@ -66,9 +83,8 @@ pub(crate) fn catch_hangups() -> io::Result<Hangups> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let inside = runtime.enter();
     drop(signal(too_large)?);
-    let hangup = signal(SignalKind::hangup())?;
     drop(inside);
-    Ok(Hangups { runtime, hangup })
+    Ok(runtime)
 }
 
 impl Hangups {
