@@ -146,7 +146,10 @@ impl Run {
         must(story.plan.kind != PeerKind::Flood || self.is_excused(), || {
             format!("a flood ends as {:?}", report.reason)
         })?;
-        if report.reason == Some(Reason::GroupsLimit) {
+        // A task that panics may have refused the rest before.
+        let is_full = report.grouped.len() >= self.scenario.config.groups_limit;
+        let broke_full = report.reason == Some(Reason::InternalError) && is_full;
+        if report.reason == Some(Reason::GroupsLimit) || broke_full && self.scenario.plans_panic() {
             return self.judge_many_groups(report, &parsed);
         }
         self.judge_rows(report, &parsed.records)?;
