@@ -78,6 +78,8 @@ impl RecordConnection {
                 return Some(failure.of_stream(Received::nothing(number, peer, begun)));
             }
         };
+        // Its peer has the whole of its time, however long it waited for memory.
+        let begun = clock::now();
         let came = Arrival { number, peer, begun };
         match Self::start(&came, tls, &socket, worker, &coalescer, memory) {
             Ok(mut connection) => {
