@@ -181,7 +181,7 @@ fn client_configs() -> &'static [Arc<ClientConfig>; 2] {
             let builder = ClientConfig::builder_with_details(provider, Arc::new(FixedTime));
             let builder = builder.with_protocol_versions(&[version]).expect("a version");
             let mut config = builder.with_root_certificates(roots.clone()).with_no_client_auth();
-            // Each world has an engine of its own.
+            // Each world starts a new engine, which knows no earlier sessions.
             config.resumption = Resumption::disabled();
             Arc::new(config)
         })
@@ -227,7 +227,7 @@ impl ClientTls {
         Ok(())
     }
 
-    /// Plaintext that has come; `None` if there is none yet.
+    /// Plaintext that has arrived; `None` if none has.
     fn plain(&mut self, most: usize) -> Option<Vec<u8>> {
         let mut plain = vec![0; most];
         let read = self.connection.reader().read(&mut plain).ok()?;

@@ -8,20 +8,7 @@ use crate::wire::text::Padding;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// Every numeric type.
-pub(crate) const NUMBERS: [Kind; 11] = [
-    Kind::U8,
-    Kind::U16,
-    Kind::U32,
-    Kind::U64,
-    Kind::I8,
-    Kind::I16,
-    Kind::I32,
-    Kind::I64,
-    Kind::F32,
-    Kind::F64,
-    Kind::Bool,
-];
+pub(crate) use super::NUMBERS;
 
 /// Every way to pad a text.
 pub(crate) const PADDINGS: [Padding; 4] = [

@@ -13,3 +13,20 @@ pub(crate) mod streams;
 pub(crate) use cells::*;
 #[cfg(all(test, feature = "aggregate"))]
 pub(crate) use naive::*;
+
+use crate::wire::schema::Kind;
+
+/// Every numeric type.
+pub(crate) const NUMBERS: [Kind; 11] = [
+    Kind::U8,
+    Kind::U16,
+    Kind::U32,
+    Kind::U64,
+    Kind::I8,
+    Kind::I16,
+    Kind::I32,
+    Kind::I64,
+    Kind::F32,
+    Kind::F64,
+    Kind::Bool,
+];

@@ -1,6 +1,7 @@
 //! A valid schema from the input of a fuzz target: any fields, framing, keys and aggregates.
 
 use super::input::FuzzInput;
+use crate::engine::oracle::NUMBERS;
 use crate::wire::schema::{Aggregate, End, Endian, Framing, Function, Kind, Length, Schema};
 use crate::wire::text::Padding;
 
@@ -10,20 +11,6 @@ const AGGREGATES_MAX: usize = 12;
 /// Widths of most texts, and of a few.
 const WIDTH_MAX: usize = 40;
 const LARGE_WIDTH: usize = 300;
-
-const NUMBERS: [Kind; 11] = [
-    Kind::U8,
-    Kind::U16,
-    Kind::U32,
-    Kind::U64,
-    Kind::I8,
-    Kind::I16,
-    Kind::I32,
-    Kind::I64,
-    Kind::F32,
-    Kind::F64,
-    Kind::Bool,
-];
 
 pub(super) fn schema(input: &mut FuzzInput<'_>) -> Schema {
     let endian = endian(input.byte());

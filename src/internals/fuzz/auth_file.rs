@@ -1,5 +1,5 @@
 //! Auth files: the table must have exactly the users of a file whose lines are all valid, and no
-//! message may show what stands in a line.
+//! message may repeat a line of the file.
 
 use crate::engine::messages::users::{AuthTable, SCHEME, check_user};
 use std::collections::BTreeSet;

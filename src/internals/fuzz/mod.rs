@@ -52,7 +52,7 @@ pub const PARQUET_TARGETS: &[(&str, Body)] = &[];
 /// Runs the target of this name.
 ///
 /// # Panics
-/// If there is none, or if the target finds something.
+/// If no target has this name, or if the target finds a fault.
 pub fn run(target: &str, data: &[u8]) {
     let (_, body) = TARGETS.iter().find(|(name, _)| *name == target).expect("a target");
     body(data);

@@ -37,5 +37,5 @@ pub(super) fn run(data: &[u8]) {
         }
     }
     assert_eq!(taken, bytes);
-    assert!(!text[bytes..].contains(&b'\n'), "what is left is no whole line");
+    assert!(!text[bytes..].contains(&b'\n'), "a whole line was not read");
 }

@@ -96,7 +96,7 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Why there is no whole packet.
+/// Why a packet is not whole.
 enum PacketEnd {
     Cut(StreamCut),
     Refused(Refused),

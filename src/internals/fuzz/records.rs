@@ -312,7 +312,7 @@ fn integer(found: Wide) -> i128 {
     }
 }
 
-/// The least or the greatest. NaN counts only if there is no number.
+/// The minimum or the maximum. NaN counts only if all values are NaN.
 fn extreme(cells: &[NaiveCell], greatest: bool) -> NaiveCell {
     if let NaiveCell::Integer(_) = cells[0] {
         let mut numbers: Vec<i128> = cells.iter().map(NaiveCell::integer).collect();

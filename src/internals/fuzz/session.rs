@@ -53,7 +53,7 @@ pub(super) fn run(data: &[u8]) {
     }
 }
 
-/// Frames whose payloads are the input's, and bytes that are none.
+/// Frames whose payloads come from the input, and bytes that are no frames.
 fn sent(input: &mut FuzzInput<'_>) -> Vec<u8> {
     let mut sent = Vec::new();
     while !input.is_empty() {

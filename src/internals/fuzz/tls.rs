@@ -72,7 +72,7 @@ pub(super) fn run(data: &[u8]) {
     let lacks_certificate = flag(0) == 1 && flag(2) == 0;
     match flags >> 3 & 3 {
         0 => {
-            // Only a peer with keys of its own could get further.
+            // Without the keys, no input completes a handshake.
             let _ = talk.give(input.rest());
             assert!(talk.server.handshaking() && talk.heard.is_empty());
         }

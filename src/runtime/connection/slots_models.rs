@@ -34,7 +34,7 @@ impl Held {
     }
 }
 
-/// Whoever cannot get what it needs gives back what it has.
+/// A client that gets only one of its two slots gives that one back.
 #[test]
 fn tries_never_hold_more_than_the_limits_and_leave_nothing_behind() {
     model(|| {
